@@ -1,0 +1,59 @@
+# make run    serve with config/orchestrator.yml
+# make test   the tests; `make test ARGS='tests/store -k kill'` runs some
+# make check  ruff and mypy --strict
+# make bench  the benchmarks;  make demo  a call through the whole thing on this machine
+#
+# Needs python3 (3.11 or newer, with venv) and make; everything else is installed into .venv here.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CONFIG ?= config/orchestrator.yml
+ARGS   ?=
+
+.PHONY: run test check bench demo clean
+.DEFAULT_GOAL := test
+
+run: $(VENV)/.stamp-run
+	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
+
+test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.stamp-dev $(VENV)/.stamp-system
+	$(BIN)/python -m bench $(ARGS)
+
+demo: $(VENV)/.stamp-run
+	$(BIN)/orchestrator demo $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+# --- what the targets stand on ----------------------------------------------------------------------------------------
+# A stamp is newer than pyproject.toml exactly when what it lists is installed.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.stamp-run
+
+# SIPp drives the end-to-end tests. Without it they are skipped, and say so. No stamp is left then: it is asked again.
+$(VENV)/.stamp-system: | $(BIN)/python
+	@if command -v sipp >/dev/null; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends sip-tester; \
+	then touch $@; \
+	else echo "SIPp is missing: the tests that call through real sockets are skipped. Install it with: sudo apt-get install sip-tester"; fi
