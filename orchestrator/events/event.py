@@ -1,0 +1,56 @@
+"""What an event is: a name, typed attributes, and the call it belongs to (FLOWLANG §4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Scope = Literal["call", "global"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of an event.
+
+    `type` is a word of the language: text digits number bool duration time list map contact; `values` makes it an enum;
+    `optional` says that it may be null.
+    """
+
+    name: str
+    type: str
+    doc: str = ""
+    values: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """The catalogue entry of an event: what checker, schema, completion and documentation read."""
+
+    name: str
+    doc: str
+    scope: Scope
+    attributes: Mapping[str, Attribute]
+    source: str = ""
+    esl: tuple[str, ...] = field(default=())
+    """The Event Socket subscriptions it needs: `DTMF`, `CUSTOM avmd::beep`; empty when SIP or the engine raises it."""
+
+
+class Event:
+    """One occurrence. `call` is the id of the engine's call for call-scoped events, else ''.
+
+    Attributes are plain values keyed by the names of the spec, every declared name present (null where optional).
+    """
+
+    __slots__ = ("name", "call", "attributes", "time")
+
+    def __init__(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.call = call
+        self.time = time
+
+    def __repr__(self) -> str:
+        where = f" call={self.call}" if self.call else ""
+        return f"<Event {self.name}{where} {dict(self.attributes)}>"

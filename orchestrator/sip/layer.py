@@ -1,0 +1,175 @@
+"""The transaction layer: which transaction a message belongs to (RFC 3261 §17.1.3, §17.2.3), and nothing else.
+
+It owns the two tables, hands new requests back to its caller, and builds what only it may send: the ACK to a failure and the CANCEL.
+Octets go out through `send(data, destination)`, which the engine gives; time is the shared `Timers`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.sip.client import ClientTransaction, ClientUser, InviteClient, NonInviteClient, client_key
+from orchestrator.sip.message import Message, Request, Response
+from orchestrator.sip.server import InviteServer, NonInviteServer, ServerTransaction
+from orchestrator.sip.transaction import Destination, TimerValues, Transaction
+from orchestrator.timers import Timers
+
+MAGIC_COOKIE = b"z9hG4bK"
+
+
+class TransactionLayer:
+    """All transactions of one engine."""
+
+    def __init__(
+        self, timers: Timers, send: Callable[[bytes, Destination], None], times: TimerValues | None = None
+    ) -> None:
+        self.timers = timers
+        self.send = send
+        self.times = times or TimerValues()
+        self.servers: dict[object, ServerTransaction] = {}
+        self.clients: dict[bytes, ClientTransaction] = {}
+        self.ignored: Counter[str] = Counter()
+        """Inputs from the network that no table listed, by `kind state input`."""
+
+    # --- server side -----------------------------------------------------------------------------------------------------
+
+    def find_server(self, request: Request) -> ServerTransaction | None:
+        """The transaction this request repeats or acknowledges. For a CANCEL that of the CANCEL itself."""
+        return self.servers.get(server_key(request, request.method))
+
+    def find_cancelled(self, cancel: Request) -> InviteServer | None:
+        """The INVITE a CANCEL means (§9.2)."""
+        found = self.servers.get(server_key(cancel, b"INVITE"))
+        return found if isinstance(found, InviteServer) else None
+
+    def open_server(self, request: Request, destination: Destination) -> ServerTransaction:
+        """A new server transaction; `destination` is where its responses go (§18.2.2)."""
+        key = server_key(request, request.method)
+        server: ServerTransaction
+        if request.method == b"INVITE":
+            server = InviteServer(self, key, request, destination)
+        else:
+            server = NonInviteServer(self, key, request, destination)
+        self.servers[key] = server
+        return server
+
+    # --- client side -----------------------------------------------------------------------------------------------------
+
+    def open_client(
+        self, branch: bytes, method: bytes, data: bytes, destination: Destination, user: ClientUser | None
+    ) -> ClientTransaction:
+        """Send a request whose topmost Via carries `branch`; `user` hears what becomes of it."""
+        client: ClientTransaction
+        if method == b"INVITE":
+            client = InviteClient(self, branch, method, data, destination)
+        else:
+            client = NonInviteClient(self, branch, method, data, destination)
+        client.user = user
+        self.clients[client.key] = client
+        client.start()
+        return client
+
+    def receive_response(self, response: Response) -> bool:
+        """Hand a response to its transaction. False when it matches none: it is then dropped (RFC 6026 §7.3)."""
+        branch = response.via.branch
+        client = self.clients.get(client_key(branch, response.cseq_method)) if branch is not None else None
+        if client is None or client.method != response.cseq_method:
+            return False
+        status = response.status
+        client.step("1xx" if status < 200 else "2xx" if status < 300 else "3xx-6xx", response)
+        return True
+
+    def unreachable(self, branch: bytes, method: bytes) -> None:
+        """The transport could not send this client transaction's request (§17.1.4)."""
+        client = self.clients.get(client_key(branch, method))
+        if client is not None:
+            client.step("transport error")
+
+    # --- for the transactions -----------------------------------------------------------------------------------------------
+
+    def forget(self, transaction: Transaction) -> None:
+        table: dict[object, Transaction] = self.servers if isinstance(transaction, ServerTransaction) else self.clients  # type: ignore[assignment]
+        table.pop(transaction.key, None)
+
+    def count_ignored(self, transaction: Transaction, what: str) -> None:
+        self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1
+
+    def build_ack(self, invite: bytes, response: Response) -> bytes:
+        """The hop-by-hop ACK to a final response >= 300: our INVITE's branch, the response's To (§17.1.1.3)."""
+        return derive_request(invite, b"ACK", to_line=_line_of(response, b"to"))
+
+    def __len__(self) -> int:
+        return len(self.servers) + len(self.clients)
+
+
+def server_key(request: Request, method: bytes) -> object:
+    """RFC 3261 §17.2.3: branch, sent-by and method; without the magic cookie the RFC 2543 rule of the same section.
+
+    An ACK is looked up as the INVITE it acknowledges.
+    """
+    via = request.via
+    if method == b"ACK":
+        method = b"INVITE"
+    branch = via.branch
+    if branch is not None and branch.startswith(MAGIC_COOKIE):
+        return branch, via.host, via.port, method
+    return (
+        request.uri,
+        request.call_id,
+        request.cseq,
+        request.from_.tag,
+        branch,
+        via.host,
+        via.port,
+        method,
+    )
+
+
+_DERIVED = (b"via", b"from", b"to", b"call-id", b"cseq", b"route", b"max-forwards")
+
+
+def derive_request(sent: bytes, method: bytes, to_line: bytes | None = None, headers: tuple[bytes, ...] = ()) -> bytes:
+    """An ACK (§17.1.1.3) or CANCEL (§9.1) for a request we sent: same request URI, topmost Via, From, Call-ID, CSeq number, Route.
+
+    `to_line` replaces the To line (an ACK copies the response's), `headers` are whole lines put before the end.
+    """
+    head = sent[: sent.index(b"\r\n\r\n")]
+    start, *lines = head.split(b"\r\n")
+    uri = start.split(b" ", 2)[1]
+    out = [method + b" " + uri + b" SIP/2.0"]
+    vias = 0
+    keep = False
+    for line in lines:
+        if line[:1] in (b" ", b"\t"):  # a folded line shares the fate of the line it continues
+            if keep:
+                out.append(line)
+            continue
+        name = line.split(b":", 1)[0].strip().lower()
+        name = _LONG.get(name, name)
+        keep = name in _DERIVED and not (name == b"via" and vias)
+        if not keep:
+            continue
+        if name == b"via":
+            vias = 1
+        elif name == b"cseq":
+            line = b"CSeq: " + line.split(b":", 1)[1].split()[0] + b" " + method
+        elif name == b"to" and to_line is not None:
+            out.append(to_line)
+            keep = False
+            continue
+        out.append(line)
+    out.extend(headers)
+    out.append(b"Content-Length: 0\r\n\r\n")
+    return b"\r\n".join(out)
+
+
+_LONG = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id"}
+
+
+def _line_of(message: Message, name: bytes) -> bytes | None:
+    for position, candidate in enumerate(message.names):
+        if candidate == name:
+            return message.lines[position]
+    return None

@@ -1,0 +1,171 @@
+"""Server transactions: what a peer asked and how far we have answered (RFC 3261 §17.2, RFC 6026 §7.1).
+
+`respond` takes a complete response. Retransmitted requests are answered from `last` without anybody else noticing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
+
+if TYPE_CHECKING:
+    from orchestrator.sip.layer import TransactionLayer
+    from orchestrator.sip.message import Request
+
+
+class ServerTransaction(Transaction):
+    """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
+
+    __slots__ = ("request", "last", "status")
+
+    def __init__(
+        self,
+        layer: TransactionLayer,
+        key: object,
+        request: Request,
+        destination: Destination,
+        state: str,
+    ) -> None:
+        super().__init__(layer, key, request.method, destination, state)
+        self.request: Request | None = request
+        self.last = b""
+        self.status = 0
+
+    @property
+    def answered(self) -> bool:
+        """A final response has gone out."""
+        return self.status >= 200
+
+    def respond(self, status: int, data: bytes) -> None:
+        """Send a response made for this request. Raises TransactionError after a final one, but for repeated 2xx."""
+        self.status = max(self.status, status)
+        if status < 200:
+            self.step("send 1xx", data)
+        elif status < 300:
+            self.step("send 2xx", data)
+        else:
+            self.step("send 3xx-6xx", data)
+
+
+# --- effects -------------------------------------------------------------------------------------------------------------
+
+
+def _send(server: ServerTransaction, data: bytes) -> None:
+    server.layer.send(data, server.destination)
+
+
+def _keep(server: ServerTransaction, data: bytes) -> None:
+    server.last = data
+
+
+def _repeat(server: ServerTransaction, _: object) -> None:
+    if server.last:
+        server.layer.send(server.last, server.destination)
+
+
+def _repeat_capped(server: ServerTransaction, _: object) -> None:
+    _repeat(server, _)
+    server.start_resend_timer(min(server._interval * 2, server.layer.times.t2), "timer G")
+
+
+def _let_go(server: ServerTransaction, _: object) -> None:
+    """An answered INVITE is never answered by us again: the 2xx is repeated by the callee (RFC 6026 §7.1)."""
+    server.request = None
+    server.last = b""
+
+
+def _stop_timers(server: ServerTransaction, _: object) -> None:
+    server.stop_timers()
+
+
+def _start_g_and_h(server: ServerTransaction, _: object) -> None:
+    server.start_resend_timer(server.layer.times.t1, "timer G")
+    server.start_end_timer(server.layer.times.timeout, "timer H")
+
+
+def _start_i(server: ServerTransaction, _: object) -> None:
+    server.start_end_timer(server.layer.times.t4, "timer I")
+
+
+def _start_j(server: ServerTransaction, _: object) -> None:
+    server.start_end_timer(server.layer.times.timeout, "timer J")
+
+
+def _start_l(server: ServerTransaction, _: object) -> None:
+    server.start_end_timer(server.layer.times.timeout, "timer L")
+
+
+# --- the INVITE server: figure 7 with RFC 6026's Accepted ------------------------------------------------------------------
+
+INVITE_SERVER: Table = {
+    "proceeding": {
+        "request": ("proceeding", (_repeat,)),
+        "send 1xx": ("proceeding", (_keep, _send)),
+        "send 2xx": ("accepted", (_send, _let_go, _start_l)),
+        "send 3xx-6xx": ("completed", (_keep, _send, _start_g_and_h)),
+    },
+    "completed": {
+        "request": ("completed", (_repeat,)),
+        "timer G": ("completed", (_repeat_capped,)),
+        "ACK": ("confirmed", (_stop_timers, _let_go, _start_i)),
+        "timer H": (TERMINATED, ()),
+        "transport error": (TERMINATED, ()),
+    },
+    "confirmed": {
+        "ACK": ("confirmed", ()),
+        "request": ("confirmed", ()),
+        "timer I": (TERMINATED, ()),
+    },
+    "accepted": {
+        "request": ("accepted", ()),
+        "send 2xx": ("accepted", (_send,)),
+        "timer L": (TERMINATED, ()),
+    },
+    TERMINATED: {},
+}
+
+
+class InviteServer(ServerTransaction):
+    __slots__ = ()
+    table = INVITE_SERVER
+    kind = "INVITE server"
+
+    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
+        super().__init__(layer, key, request, destination, "proceeding")
+
+
+# --- the non-INVITE server: figure 8 ---------------------------------------------------------------------------------------
+
+_ANSWERED = ("completed", (_keep, _send, _start_j))
+
+NON_INVITE_SERVER: Table = {
+    "trying": {
+        "request": ("trying", ()),
+        "send 1xx": ("proceeding", (_keep, _send)),
+        "send 2xx": _ANSWERED,
+        "send 3xx-6xx": _ANSWERED,
+    },
+    "proceeding": {
+        "request": ("proceeding", (_repeat,)),
+        "send 1xx": ("proceeding", (_keep, _send)),
+        "send 2xx": _ANSWERED,
+        "send 3xx-6xx": _ANSWERED,
+        "transport error": (TERMINATED, ()),
+    },
+    "completed": {
+        "request": ("completed", (_repeat,)),
+        "timer J": (TERMINATED, ()),
+        "transport error": (TERMINATED, ()),
+    },
+    TERMINATED: {},
+}
+
+
+class NonInviteServer(ServerTransaction):
+    __slots__ = ()
+    table = NON_INVITE_SERVER
+    kind = "non-INVITE server"
+
+    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
+        super().__init__(layer, key, request, destination, "trying")

@@ -1,0 +1,121 @@
+"""Transactions as tables (RFC 3261 §17 as amended by RFC 6026).
+
+A transaction is a state and a table `{state: {input: (next state, effects)}}`. The four tables, in `client.py` and `server.py`, are
+RFC figures 5-8 written down: a reviewer can hold one against the other. `step` is the only place where a state changes.
+
+An input that the table does not list is *ignored and counted* when it came from the network (a peer may send anything at any
+time) and a `TransactionError` when it came from us (a timer or the transaction user asked for what cannot be).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.timers import Timer
+
+if TYPE_CHECKING:
+    from orchestrator.sip.layer import TransactionLayer
+
+Destination = tuple[int, str, int]
+"""Where octets go: transport id (index of the listening socket), IP address, port."""
+
+Effect = Callable[[Any, Any], None]
+Table = Mapping[str, Mapping[str, tuple[str, tuple[Effect, ...]]]]
+
+TERMINATED = "terminated"
+
+NETWORK_INPUTS = frozenset({"1xx", "2xx", "3xx-6xx", "request", "ACK", "transport error"})
+"""Inputs a peer can cause; their absence from a table is normal. All other inputs are our own."""
+
+
+class TransactionError(OrchestratorError):
+    """We asked a transaction for something its state does not allow: a bug of ours, never a peer's doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerValues:
+    """RFC 3261 table 4, in seconds. `c` is the proxy's timer C (§16.6 step 11: more than 3 minutes)."""
+
+    t1: float = 0.5
+    t2: float = 4.0
+    t4: float = 5.0
+    c: float = 180.0
+
+    @property
+    def timeout(self) -> float:
+        """64*T1: timers B, F, H, J, L, M and, over UDP, at least D."""
+        return 64 * self.t1
+
+
+class Transaction:
+    """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
+
+    __slots__ = ("layer", "key", "method", "state", "destination", "user", "_resend_timer", "_end_timer", "_interval")
+
+    table: Table
+    kind: str
+
+    def __init__(self, layer: TransactionLayer, key: Any, method: bytes, destination: Destination, state: str) -> None:
+        self.layer = layer
+        self.key = key
+        self.method = method
+        self.destination = destination
+        self.state = state
+        self.user: Any = None
+        self._resend_timer: Timer | None = None
+        self._end_timer: Timer | None = None
+        self._interval = 0.0
+
+    def step(self, what: str, argument: Any = None) -> bool:
+        """Feed one input. True when the table knew it; raises TransactionError for an impossible input of our own."""
+        entry = self.table[self.state].get(what)
+        if entry is None:
+            if what not in NETWORK_INPUTS:
+                raise TransactionError(f"{self!r} cannot take {what!r}")
+            self.layer.count_ignored(self, what)
+            return False
+        self.state, effects = entry
+        for effect in effects:
+            effect(self, argument)
+        if self.state is TERMINATED:
+            self.end()
+        return True
+
+    def end(self) -> None:
+        """Leave the layer and let go of everything, so that reference counting frees the lot without the collector."""
+        self.stop_timers()
+        self.layer.forget(self)
+        self.user = None
+
+    # --- timers ------------------------------------------------------------------------------------------------------
+
+    def start_end_timer(self, delay: float, name: str) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._end_timer = self.layer.timers.after(delay, _fire, (self, name))
+
+    def start_resend_timer(self, interval: float, name: str) -> None:
+        self._interval = interval
+        self._resend_timer = self.layer.timers.after(interval, _fire, (self, name))
+
+    def stop_resending(self) -> None:
+        if self._resend_timer is not None:
+            self._resend_timer.cancel()
+            self._resend_timer = None
+
+    def stop_timers(self) -> None:
+        self.stop_resending()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.method.decode('ascii', 'replace')} {self.state}>"
+
+
+def _fire(due: tuple[Transaction, str]) -> None:
+    transaction, name = due
+    transaction.step(name)
