@@ -90,6 +90,8 @@ class Action:
     """Name of the record type its `as:` gets (orchestrator.flow.context), None when there is no result to keep."""
     needs: str = ""
     """'call', 'request' (call or REGISTER), 'register', 'loop' or ''."""
+    provides: str = ""
+    """'call' when the flow has a call from this step on (originate), else ''."""
     in_on_end: bool = False
     effect: Effect = Effect.NONE
     waits: bool = False

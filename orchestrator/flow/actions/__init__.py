@@ -1,0 +1,20 @@
+"""All actions of the language, one module per family.
+
+Importing this package fills `orchestrator.flow.registry.ACTIONS`.
+The order of import is the order of documentation and completion.
+"""
+
+from __future__ import annotations
+
+from orchestrator.flow.actions import (  # isort: skip_file
+    call,
+    media,
+    freeswitch,
+    events,
+    web,
+    billing,
+    registration,
+    control,
+)
+
+__all__ = ["call", "media", "freeswitch", "events", "web", "billing", "registration", "control"]

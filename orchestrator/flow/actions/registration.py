@@ -1,0 +1,49 @@
+"""Actions on registrations: check who asks, save a contact, read the contacts of an address (FLOWLANG §4.3)."""
+
+from __future__ import annotations
+
+from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+
+AUTH = ACTIONS.add(
+    Action(
+        "auth",
+        "Check digest credentials; challenges and ends the flow when they are missing or wrong.",
+        short="realm",
+        fields=(
+            Field("realm", Kind.TEXT, "Digest realm.", required=True),
+            Field("users", Kind.USERS, "User table, by name; default the only one."),
+            Field("trust", Kind.LIST, "Addresses and networks that need no credentials."),
+        ),
+        beside=(Field("on_fail", Kind.STEPS, "Steps after wrong credentials; the reply is out already."),),
+        result="auth result",
+        needs="request",
+    )
+)
+
+REGISTER = ACTIONS.add(
+    Action(
+        "register",
+        "Save the contact of this REGISTER and answer 200.",
+        short="max_expires",
+        fields=(
+            Field("max_expires", Kind.DURATION, "Longest registration; asked for more, this is granted."),
+            Field("min_expires", Kind.DURATION, "Shortest registration; asked for less, the answer is 423."),
+            Field("max_contacts", Kind.NUMBER, "Most contacts of one address."),
+            Field("extra", Kind.MAP, "Values to keep with the contact."),
+        ),
+        needs="register",
+        effect=Effect.REPLIES,
+    )
+)
+
+LOOKUP = ACTIONS.add(
+    Action(
+        "lookup",
+        "Read the registered contacts of an address.",
+        short="aor",
+        fields=(Field("aor", Kind.TEXT, "The address: user@domain.", required=True),),
+        beside=(Field("where", Kind.WHERE, "Which contacts: attributes to match, or a condition over contact."),),
+        result="contacts",
+        in_on_end=True,
+    )
+)
