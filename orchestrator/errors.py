@@ -76,6 +76,18 @@ class EslRefused(EslError):
     """FreeSWITCH refused us: wrong password or access list."""
 
 
+# --- running ------------------------------------------------------------------------------------------------------------
+
+
+class ListenError(OrchestratorError):
+    """A socket cannot be opened where the configuration says; `address` is what stands there (`udp:0.0.0.0:5060`)."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}")
+        self.address = address
+        self.reason = reason
+
+
 # --- user input: configuration and flows --------------------------------------------------------------------------------
 
 
