@@ -1,0 +1,101 @@
+"""Dialogs as far as a proxy needs them: enough to end a call from the middle (RFC 3261 §12, §15).
+
+A proxy that ends an answered call speaks to each side as if it were the other one: the dialog's identifiers swapped for the caller, as
+they are for the callee. The sequence numbers continue where the side we stand for left off, so a `Leg` follows the requests that pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from orchestrator.sip.message import Request, Response
+from orchestrator.sip.uri import NameAddr, Uri, parse_uri
+
+
+class Leg:
+    """One side of an answered call, as seen by whoever speaks to it.
+
+    `sender` and `receiver` are the From and To values to use, tags included; `target` the remote target; `routes` the route set;
+    `cseq` the last sequence number used towards this side.
+    """
+
+    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq")
+
+    def __init__(
+        self, call_id: bytes, sender: bytes, receiver: bytes, target: bytes, routes: Sequence[bytes], cseq: int
+    ) -> None:
+        self.call_id = call_id
+        self.sender = sender
+        self.receiver = receiver
+        self.target = target
+        self.routes = tuple(routes)
+        self.cseq = cseq
+
+    def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = ()) -> bytes:
+        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for ACK."""
+        if method != b"ACK":
+            self.cseq += 1
+        lines = [
+            method + b" " + self.target + b" SIP/2.0",
+            via,
+            b"Max-Forwards: 70",
+            *(b"Route: " + route for route in self.routes),
+            b"From: " + self.sender,
+            b"To: " + self.receiver,
+            b"Call-ID: " + self.call_id,
+            b"CSeq: %d %b" % (self.cseq, method),
+            *headers,
+            b"Content-Length: 0\r\n\r\n",
+        ]
+        return b"\r\n".join(lines)
+
+    def first_hop(self) -> Uri:
+        """The URI whose host the request is sent to. Raises MalformedMessage."""
+        return parse_uri(self.routes[0].strip(b"<>") if self.routes else self.target)
+
+    def __repr__(self) -> str:
+        return f"<Leg to {self.target.decode('utf-8', 'replace')} cseq={self.cseq}>"
+
+
+def caller_leg(invite: Request, response: Response) -> Leg | None:
+    """The side that sent the INVITE, addressed as the callee would (§12.1.1: Record-Routes in order). None without a Contact."""
+    contact = _contact(invite)
+    if contact is None:
+        return None
+    return Leg(
+        invite.call_id,
+        response.get(b"to") or b"",
+        invite.get(b"from") or b"",
+        contact,
+        [b"<%b>" % (route.uri or b"") for route in invite.record_routes()],
+        0,
+    )
+
+
+def callee_leg(response: Response, is_own: Callable[[Uri], bool]) -> Leg | None:
+    """The side that answered, addressed as the caller would, from us on (§12.1.2: Record-Routes reversed). None without a Contact.
+
+    The response lists the proxies from the callee's side down; those above our own entry lie between us and the callee.
+    """
+    contact = _contact(response)
+    if contact is None:
+        return None
+    beyond: list[NameAddr] = []
+    for route in response.record_routes():
+        if is_own(route.parsed):
+            break
+        beyond.append(route)
+    routes = [b"<%b>" % (route.uri or b"") for route in reversed(beyond)]
+    return Leg(
+        response.call_id,
+        response.get(b"from") or b"",
+        response.get(b"to") or b"",
+        contact,
+        routes,
+        response.cseq,
+    )
+
+
+def _contact(message: Request | Response) -> bytes | None:
+    contacts = message.contacts()
+    return contacts[0].uri if contacts else None

@@ -1,0 +1,479 @@
+"""The stateful proxy: one server transaction, any number of branches (RFC 3261 §16).
+
+A `ResponseContext` is RFC 3261's response context. What it adds to the RFC is that its target set stays open: `add` works as long as
+the request has no final answer, from anywhere, at any time. A late branch, a picked-up call and serial hunting are all `add`.
+
+Who decides when the branches have failed? Without a `listener` the context does, by §16.7; with one (a call flow) the context only
+reports, because the flow may have other plans for the call. Answers are never a matter of taste: a 2xx goes upstream at once and the
+other branches are cancelled.
+
+A CANCEL is answered 487 at once, in every state of the branches. The RFC would have the caller wait for branches that may never
+speak again; instead a branch that answers *after* we have sent a failure upstream is released by us (ACK, BYE), so that no phone
+is left talking to nobody. `DEPARTURES` lists this with the other known differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.dialog import callee_leg
+from orchestrator.sip.layer import TransactionLayer, derive_request
+from orchestrator.sip.message import Request, Response, build_response, forward_request, forward_response
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.selection import is_challenge, rank
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
+from orchestrator.timers import Timer
+
+DEPARTURES: tuple[tuple[str, str], ...] = (
+    ("RFC 3261 §16.10", "a CANCEL is answered 487 at once instead of after the branches' answers"),
+    ("RFC 3261 §16.7 step 5", "a 2xx that comes after we sent a failure upstream is acknowledged and ended by us"),
+    ("RFC 3261 §16.7 step 6", "a 503 of a branch goes upstream as 500"),
+    ("RFC 4320 §4.2", "a non-INVITE request that times out downstream is not answered 408"),
+)
+"""Known differences from the RFCs, each with its place."""
+
+DEFAULT_MAX_FORWARDS = 70
+MAX_BRANCHES = 60
+"""Branches of one request over its life (RFC 5393's Max-Breadth default)."""
+
+COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
+"""RFC 3326: tells the phone that the call is not to be listed as missed."""
+
+class Target:
+    """Where one branch goes: request URI, Route values to put on it (Path, gateways), header lines to add.
+
+    The next hop is `hop` when it is known, else that of the URI `toward`, of the first of `routes`, of the request URI.
+    """
+
+    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label")
+
+    def __init__(
+        self,
+        uri: bytes,
+        routes: Sequence[bytes] = (),
+        hop: Destination | None = None,
+        toward: Uri | None = None,
+        headers: Sequence[bytes] = (),
+        label: str = "",
+    ) -> None:
+        self.uri = uri
+        self.routes = routes
+        self.hop = hop
+        self.toward = toward
+        self.headers = headers
+        self.label = label
+
+    @property
+    def contact(self) -> str:
+        return self.uri.decode("utf-8", "replace")
+
+
+class Listener(Protocol):
+    """Who decides about a context's failures: a call flow. All are called inside the turn that caused them."""
+
+    def on_ringing(self, branch: Branch, response: Response) -> None: ...
+    def on_answered(self, branch: Branch, response: Response) -> None: ...
+    def on_branch_failed(self, branch: Branch) -> None: ...
+    def on_settled(self, context: ResponseContext) -> None:
+        """No branch is pending and none has answered."""
+
+
+class Network(Protocol):
+    """What a context needs of the engine it lives in."""
+
+    layer: TransactionLayer
+    tokens: Tokens
+
+    def via(self, transport: int, branch: bytes) -> bytes:
+        """Our Via header line for a transport."""
+
+    def record_route(self, transport: int) -> bytes:
+        """Our Record-Route header line."""
+
+    def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None]) -> None:
+        """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on failure."""
+
+    def is_own(self, uri: Uri) -> bool:
+        """Whether this URI means us."""
+
+
+class Branch:
+    """One forwarded copy of the request: the transaction user of its client transaction.
+
+    `state` goes resolving → trying → ringing → answered | failed; a cancelled branch ends as failed with the status it gave.
+    """
+
+    __slots__ = ("context", "target", "number", "state", "status", "response", "client", "round", "_timer_c", "_cancel")
+
+    def __init__(self, context: ResponseContext, target: Target, number: int, round: Any) -> None:
+        self.context = context
+        self.target = target
+        self.number = number
+        self.state = "resolving"
+        self.status = 0
+        self.response: Response | None = None
+        self.client: ClientTransaction | None = None
+        self.round = round
+        """Whatever the adder wants to find again: a flow's relay."""
+        self._timer_c: Timer | None = None
+        self._cancel: tuple[bytes, ...] | None = None
+
+    @property
+    def pending(self) -> bool:
+        return self.state in ("resolving", "trying", "ringing")
+
+    @property
+    def cancelled(self) -> bool:
+        """We have asked this branch to stop, though the CANCEL may still be waiting for a provisional response (§9.1)."""
+        return self._cancel is not None
+
+    # --- sending -----------------------------------------------------------------------------------------------------------
+
+    def send(self, hop: Destination | None) -> None:
+        """The next hop is known (None: it cannot be): forward (§16.6)."""
+        if self.state != "resolving":
+            return
+        if hop is None:
+            self._fail(503, None)
+            return
+        if self._cancel is not None:
+            self._fail(487, None)
+            return
+        context = self.context
+        layer = context.network.layer
+        branch = context.network.tokens.branch()
+        data = context.copy_for(self.target, hop[0], branch)
+        self.state = "trying"
+        method = context.method
+        if method == b"INVITE":
+            self._timer_c = layer.timers.after(layer.times.c, _timer_c, self)
+        self.client = layer.open_client(branch, method, data, hop, self)
+
+    def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
+        """Ask the branch to stop; with no provisional response yet the CANCEL waits for one (§9.1). Idempotent."""
+        if self._cancel is not None or not self.pending:
+            return
+        self._cancel = headers
+        if self.state == "resolving":
+            self._fail(487, None)
+        elif self.state == "ringing":
+            self._send_cancel()
+
+    def _send_cancel(self) -> None:
+        client, layer = self.client, self.context.network.layer
+        if client is None or self._cancel is None:
+            return
+        data = derive_request(client.sent, b"CANCEL", headers=self._cancel)
+        layer.open_client(client.branch, b"CANCEL", data, client.destination, None)
+        self._restart_timer_c(layer.times.timeout)
+
+    def _restart_timer_c(self, delay: float) -> None:
+        self._stop_timer_c()
+        self._timer_c = self.context.network.layer.timers.after(delay, _timer_c, self)
+
+    def _stop_timer_c(self) -> None:
+        if self._timer_c is not None:
+            self._timer_c.cancel()
+            self._timer_c = None
+
+    # --- transaction user --------------------------------------------------------------------------------------------------
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        status = response.status
+        if status < 200:
+            self._on_provisional(response)
+        elif status < 300:
+            self._on_success(response)
+        else:
+            self._fail(status, response)
+
+    def on_timeout(self, client: ClientTransaction) -> None:
+        self._fail(408, None)
+
+    def on_unreachable(self, client: ClientTransaction) -> None:
+        self._fail(503, None)
+
+    def on_timer_c(self) -> None:
+        """§16.8: a ringing branch is cancelled; one that has been, or never rang, is given up."""
+        self._timer_c = None
+        if self.state == "ringing" and self._cancel is None:
+            self.cancel()
+            return
+        if self.client is not None:
+            self.client.step("abandon")
+        self._fail(408, None)
+
+    def _on_provisional(self, response: Response) -> None:
+        if not self.pending:
+            return
+        first = self.state == "trying"
+        self.state = "ringing"
+        if self._cancel is not None:
+            if first:
+                self._send_cancel()
+            return
+        if response.status > 100:
+            if self._timer_c is not None:
+                self._restart_timer_c(self.context.network.layer.times.c)
+            self.context.on_provisional(self, response)
+
+    def _on_success(self, response: Response) -> None:
+        self._stop_timer_c()
+        first = self.pending
+        self.state = "answered"
+        self.status = response.status
+        self.context.on_success(self, response, first)
+
+    def _fail(self, status: int, response: Response | None) -> None:
+        if not self.pending:
+            return
+        self._stop_timer_c()
+        self.state = "failed"
+        self.status = status
+        self.response = response
+        self.context.on_failure(self)
+
+    def __repr__(self) -> str:
+        return f"<Branch {self.number} {self.target.contact} {self.state} {self.status or ''}>"
+
+
+def _first_hop(target: Target) -> Uri:
+    return parse_name_addr(target.routes[0]).parsed if target.routes else parse_uri(target.uri)
+
+
+def _timer_c(branch: Branch) -> None:
+    branch.on_timer_c()
+
+
+class ResponseContext:
+    """A request being proxied: its server transaction, its pending branches, the best failure so far (§16.7)."""
+
+    __slots__ = (
+        "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
+        "_count", "_closed", "_challenges",
+    )  # fmt: skip
+
+    def __init__(
+        self, network: Network, server: ServerTransaction, request: Request, listener: Listener | None = None
+    ) -> None:
+        self.network = network
+        self.server = server
+        self.request: Request | None = request
+        self.method = request.method
+        self.listener = listener
+        self.pending: list[Branch] = []
+        self.best: Branch | None = None
+        self.answered = False
+        self.drop_routes = 0
+        """Route values of the request that meant us (§16.4)."""
+        self.held = False
+        """While true, running out of branches settles nothing: more may come."""
+        self._count = 0
+        self._closed = False
+        self._challenges: list[bytes] = []
+        server.user = self
+
+    # --- the target set --------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """No branch can be added any more: answered, refused by a 6xx, cancelled, or a final answer has gone out."""
+        return self._closed or self.answered or self.server.answered
+
+    def add(self, target: Target, round: Any = None) -> Branch | None:
+        """Forward to one more target, now. None when the context is closed, full, or the target is ringing already."""
+        if self.closed or self._count >= MAX_BRANCHES or self.find(target.uri) is not None:
+            return None
+        branch = Branch(self, target, self._count, round)
+        self._count += 1
+        self.pending.append(branch)
+        if target.hop is not None:
+            branch.send(target.hop)
+            return branch
+        try:
+            toward = target.toward or _first_hop(target)
+        except MalformedMessage:
+            branch.send(None)
+        else:
+            self.network.resolve(toward, self.server.destination[0], branch.send)
+        return branch
+
+    def add_all(self, targets: Sequence[Target], round: Any = None) -> None:
+        """Fork to several targets; one that fails on the spot does not settle the request before the last is added."""
+        self.held = True
+        for target in targets:
+            self.add(target, round)
+        self.let_settle()
+
+    def let_settle(self) -> None:
+        """Stop holding the target set open; with nothing pending the context settles now."""
+        self.held = False
+        if not self.pending:
+            self._settle()
+
+    def find(self, uri: bytes) -> Branch | None:
+        """The pending branch to this URI."""
+        for branch in self.pending:
+            if branch.target.uri == uri and not branch.cancelled:
+                return branch
+        return None
+
+    def copy_for(self, target: Target, transport: int, branch: bytes) -> bytes:
+        """The request as this target gets it (§16.6 steps 1-8)."""
+        request = self.request
+        assert request is not None
+        forwards = request.max_forwards
+        dialog_forming = self.method == b"INVITE" and not request.to.tag
+        return forward_request(
+            request,
+            uri=target.uri,
+            via=self.network.via(transport, branch),
+            max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
+            record_route=self.network.record_route(transport) if dialog_forming else None,
+            drop_routes=self.drop_routes,
+            routes=target.routes,
+            headers=target.headers,
+        )
+
+    # --- ending it ---------------------------------------------------------------------------------------------------------
+
+    def cancel_pending(self, headers: tuple[bytes, ...] = (), keep: Branch | None = None) -> None:
+        """CANCEL every pending branch but one."""
+        for branch in list(self.pending):
+            if branch is not keep:
+                branch.cancel(headers)
+
+    def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
+        """The caller gave up: 487 now, CANCEL to the branches (§16.10; DEPARTURES)."""
+        if self.server.answered:
+            return
+        self._closed = True
+        self.reply(487)
+        self.cancel_pending(headers)
+
+    def reply(self, status: int, reason: str = "", headers: Sequence[bytes] = (), to_tag: bytes | None = None) -> None:
+        """Answer the request ourselves."""
+        request = self.request
+        if request is None or self.server.answered:
+            return
+        tag = to_tag or (self.network.tokens.token() if status > 100 else None)
+        self._send_up(status, build_response(request, status, reason or reason_phrase(status), tag, headers))
+
+    def send_best(self) -> bool:
+        """Answer with the best failure of the branches (§16.7 step 6). False when there is none."""
+        branch = self.best
+        if branch is None or self.request is None:
+            return False
+        response = branch.response
+        if response is None or response.status == 503:
+            self.reply(500 if branch.status == 503 else branch.status)
+        else:
+            self._send_up(response.status, self._with_challenges(forward_response(response), response))
+        return True
+
+    def _with_challenges(self, data: bytes, response: Response) -> bytes:
+        """§16.7 step 7: a 401 or 407 carries the challenges of all branches."""
+        if response.status not in (401, 407):
+            return data
+        own = {line for name, line in zip(response.names, response.lines, strict=True) if is_challenge(name)}
+        others = [line for line in self._challenges if line not in own]
+        if not others:
+            return data
+        head, _, body = data.partition(b"\r\n\r\n")
+        return b"\r\n".join([head, *others, b"", body])
+
+    def _send_up(self, status: int, data: bytes) -> None:
+        self.server.respond(status, data)
+        if status >= 200:
+            self.request = None
+            self._closed = True
+
+    # --- what branches report ------------------------------------------------------------------------------------------------
+
+    def on_provisional(self, branch: Branch, response: Response) -> None:
+        if self.server.answered:
+            return
+        self.server.respond(response.status, forward_response(response))
+        if self.listener is not None:
+            self.listener.on_ringing(branch, response)
+
+    def on_success(self, branch: Branch, response: Response, first: bool) -> None:
+        if first:
+            self.pending.remove(branch)
+        if self.server.answered and not self.answered:
+            if self.method == b"INVITE":
+                release(self.network, branch, response, hang_up=first)
+            return
+        won = not self.answered
+        if won:
+            self.answered = True
+            self._send_up(response.status, forward_response(response))
+            self.cancel_pending((COMPLETED_ELSEWHERE,))
+            if self.listener is not None:
+                self.listener.on_answered(branch, response)
+        elif self.method == b"INVITE":
+            self.server.respond(response.status, forward_response(response))
+
+    def on_failure(self, branch: Branch) -> None:
+        self.pending.remove(branch)
+        if not (self.server.answered or self.answered):
+            self._remember(branch)
+            if branch.status >= 600:
+                self._closed = True
+                self.cancel_pending()
+            if self.listener is not None:
+                self.listener.on_branch_failed(branch)
+        if not self.pending:
+            self._settle()
+
+    def _remember(self, branch: Branch) -> None:
+        if branch.response is not None and branch.status in (401, 407):
+            names, lines = branch.response.names, branch.response.lines
+            self._challenges += [line for name, line in zip(names, lines, strict=True) if is_challenge(name)]
+        if self.best is None or rank(branch.status) < rank(self.best.status):
+            self.best = branch
+
+    def _settle(self) -> None:
+        if self.held or self.server.answered or self.answered:
+            return
+        if self.listener is not None:
+            self.listener.on_settled(self)
+        elif self.method != b"INVITE" and self.best is not None and self.best.status == 408:
+            self.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+        else:
+            self.send_best()
+
+    def __repr__(self) -> str:
+        state = "answered" if self.answered else "closed" if self.closed else "open"
+        return f"<ResponseContext {self.method.decode()} {state} pending={len(self.pending)}>"
+
+
+def release(network: Network, branch: Branch, response: Response, hang_up: bool) -> None:
+    """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5; DEPARTURES).
+
+    A repeated 2xx is only acknowledged again (`hang_up` false).
+    """
+    client = branch.client
+    leg = callee_leg(response, network.is_own)
+    if client is None or leg is None:
+        return
+    transport = client.destination[0]
+    tokens = network.tokens
+
+    def send(hop: Destination | None) -> None:
+        if hop is None:
+            return
+        network.layer.send(leg.request(b"ACK", network.via(transport, tokens.branch())), hop)
+        if not hang_up:
+            return
+        bye_branch = tokens.branch()
+        bye = leg.request(b"BYE", network.via(transport, bye_branch), (COMPLETED_ELSEWHERE,))
+        network.layer.open_client(bye_branch, b"BYE", bye, hop, None)
+
+    network.resolve(leg.first_hop(), transport, send)

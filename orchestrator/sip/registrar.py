@@ -1,0 +1,129 @@
+"""The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626 instance ids).
+
+The order is the promise: the store has the binding before there is a 200. Who may register what is not decided here; a flow has done
+so, or nobody was asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.message import Request
+from orchestrator.sip.uri import NameAddr
+
+_DATED = b"Contact: <%b>;expires=%d"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterPolicy:
+    """Bounds for one REGISTER; times in seconds. A shorter expiry than `min_expires` is refused with 423, a longer one cut."""
+
+    min_expires: int = 60
+    max_expires: int = 7200
+    default_expires: int = 3600
+    max_contacts: int | None = None
+    headers: tuple[bytes, ...] = ()
+    """Whole lines to add to the 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterAnswer:
+    """What to answer, and what has changed; `changes` is empty unless `status` is 200."""
+
+    status: int
+    reason: str
+    headers: tuple[bytes, ...] = ()
+    changes: Sequence[Change] = ()
+
+
+class Registrar:
+    """Serves REGISTER for one location table."""
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+
+    def register(
+        self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy | None = None
+    ) -> RegisterAnswer:
+        """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer sent."""
+        policy = policy or RegisterPolicy()
+        try:
+            changes = self._apply(request, source, wall, policy)
+        except _TooBrief as error:
+            return RegisterAnswer(423, "Interval Too Brief", (b"Min-Expires: %d" % error.least,))
+        except SipError as error:
+            retry = (b"Retry-After: 5",) if error.sip_status == 503 else ()
+            return RegisterAnswer(error.sip_status, error.reason, retry)
+        return RegisterAnswer(200, "OK", self._lines(request, wall, policy), changes)
+
+    def _apply(
+        self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy
+    ) -> Sequence[Change]:
+        contacts = request.contacts()
+        aor = request.to.parsed.aor
+        if contacts and contacts[0].star:
+            if request.expires != 0:
+                raise MalformedMessage("Contact * Needs Expires 0")
+            return self.location.remove_all(aor, request.call_id, request.cseq, wall)
+        if not contacts:
+            return ()
+        asked = [self._binding(request, contact, source, wall, policy) for contact in contacts]
+        return self.location.save(aor, asked, wall, policy.max_contacts)
+
+    def _binding(
+        self, request: Request, contact: NameAddr, source: tuple[str, int], wall: float, policy: RegisterPolicy
+    ) -> Binding:
+        lifetime = _lifetime(request, contact, policy)
+        uri = contact.parsed
+        params = contact.params
+        instance = params.get(b"+sip.instance")
+        reg_id = params.get(b"reg-id")
+        return Binding(
+            aor=request.to.parsed.aor,
+            contact=contact.uri or b"",
+            expires_at=wall + lifetime,
+            q=contact.q,
+            call_id=request.call_id,
+            cseq=request.cseq,
+            path=tuple(request.get_all(b"path")),
+            received=source if _behind_nat(request, source) and uri.is_sip else None,
+            transport=request.via.transport.decode("ascii", "replace").lower(),
+            user_agent=(request.get(b"user-agent") or b"").decode("utf-8", "replace"),
+            instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
+            reg_id=int(reg_id) if reg_id and reg_id.isdigit() and len(reg_id) < 10 else None,
+            registered_at=wall,
+        )
+
+    def _lines(self, request: Request, wall: float, policy: RegisterPolicy) -> tuple[bytes, ...]:
+        """§10.3 step 8: all current bindings with what is left of each; the Path that was stored (RFC 3327 §5.3)."""
+        bindings = self.location.bindings(request.to.parsed.aor, wall)
+        lines = [_DATED % (binding.contact, max(1, round(binding.expires_at - wall))) for binding in bindings]
+        if b"path" in request.tokens(b"supported"):
+            lines += [b"Path: " + path for path in request.get_all(b"path")]
+        return (*lines, *policy.headers)
+
+
+class _TooBrief(Exception):
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+
+def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> int:
+    """Seconds asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises _TooBrief."""
+    asked = contact.expires
+    if asked is None:
+        asked = request.expires
+    if asked is None:
+        asked = policy.default_expires
+    if 0 < asked < policy.min_expires:
+        raise _TooBrief(policy.min_expires)
+    return min(asked, policy.max_expires)
+
+
+def _behind_nat(request: Request, source: tuple[str, int]) -> bool:
+    """The phone believes to be somewhere else than it is: its Via got a `received` (RFC 3581)."""
+    received = request.via.received
+    return received is not None and received.decode() != request.via.host.strip(b"[]").decode("ascii", "replace")

@@ -1,0 +1,67 @@
+"""Where messages go: what arrives is stamped, what leaves finds its next hop (RFC 3261 §16.4, §16.6, §18.2; RFC 3581).
+
+Names are looked up elsewhere: `Resolver.numeric` says at once for an address literal, everything else is a job for the runtime,
+because a look-up blocks and the core must not.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from orchestrator.sip.headers import Via
+from orchestrator.sip.transaction import Destination
+
+DEFAULT_PORT = 5060
+_MAX_REMEMBERED = 10_000
+"""Address literals remembered, so that the stream of strangers cannot grow the table without bound."""
+
+
+class Addresses:
+    """Address literals, checked once. None for names and for what a datagram must never be sent to.
+
+    Broadcast, multicast and unspecified addresses in a Via or Contact are an old way to make a proxy shout.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str | None] = {}
+
+    def numeric(self, host: bytes) -> str | None:
+        """The IP address a host part spells, None when it is a name or not a unicast address."""
+        try:
+            return self._known[host]
+        except KeyError:
+            pass
+        if len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        address = self._known[host] = unicast(host)
+        return address
+
+
+def unicast(host: bytes) -> str | None:
+    """Parse an IPv4 literal or an IPv6 reference in brackets; None for a name or an address no datagram may be sent to."""
+    try:
+        address = ip_address(host.strip(b"[]").decode("ascii"))
+    except ValueError:
+        return None
+    if address.is_multicast or address.is_unspecified or address == ip_address("255.255.255.255"):
+        return None
+    return str(address)
+
+
+def is_literal(host: bytes) -> bool:
+    """Whether this host part is an address rather than a name to look up."""
+    try:
+        ip_address(host.strip(b"[]").decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:
+    """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport` asked otherwise."""
+    if via.wants_rport:
+        return transport, host, port
+    return transport, host, via.port or DEFAULT_PORT
+
