@@ -1,0 +1,298 @@
+"""Bindings: which contact is the same phone, what a REGISTER may change, what the table answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from orchestrator.errors import SipError, StoreError
+from orchestrator.sip.location import Binding, Change, Location, decide, decide_removal, same_contact
+from orchestrator.store.memory import MemoryStore
+
+AOR = "bob@example.com"
+NOW = 1_800_000_000.0
+PUSH = b";pn-provider=apns;pn-param=ABCD.app;pn-prid=token-1"
+
+
+def binding(contact: bytes = b"sip:bob@10.0.0.5", ttl: float = 60, cseq: int = 1, **more: object) -> Binding:
+    call_id = more.pop("call_id", b"call-1")
+    assert isinstance(call_id, bytes)
+    return Binding(AOR, contact, NOW + ttl, call_id=call_id, cseq=cseq, registered_at=NOW, **more)  # type: ignore[arg-type]
+
+
+def kinds(changes: Iterable[Change]) -> list[tuple[str, bytes]]:
+    return [(change.kind, change.binding.contact) for change in changes]
+
+
+class BrokenStore(MemoryStore):
+    broken = False
+
+    def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
+        if self.broken:
+            raise StoreError("disk full")
+        super().write(put, delete)
+
+
+# --- which contact is the same ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (b"sip:bob@10.0.0.5", b"sip:bob@10.0.0.5", True),
+        (b"sip:bob@Phone.Example.com", b"SIP:bob@phone.example.COM", True),
+        (b"sip:bob@10.0.0.5;ob", b"sip:bob@10.0.0.5", True),
+        (b"sip:bob@10.0.0.5;transport=tcp", b"sip:bob@10.0.0.5", False),
+        (b"sip:bob@10.0.0.5:5060", b"sip:bob@10.0.0.5", False),
+        (b"sip:Bob@10.0.0.5", b"sip:bob@10.0.0.5", False),
+        (b"sip:%62ob@10.0.0.5", b"sip:bob@10.0.0.5", True),
+        (b"sip:bob%00@10.0.0.5", b"sip:bob@10.0.0.5", False),
+        (b"sip:bob@10.0.0.5:5062" + PUSH, b"sip:bob@10.9.9.9:41000" + PUSH, True),
+        (b"sip:bob@10.0.0.5" + PUSH, b"sip:bob@10.0.0.6" + PUSH.replace(b"token-1", b"token-2"), False),
+        (b"sip:bob@10.0.0.5" + PUSH, b"sip:bob@10.0.0.6" + PUSH.replace(b"ABCD", b"EFGH"), False),
+        (b"sip:bob@10.0.0.5;pn-provider=apns", b"sip:bob@10.0.0.6;pn-provider=apns", False),
+        (b"not a uri", b"sip:bob@10.0.0.5", False),
+        (b"not a uri", b"not a uri", True),
+    ],
+)
+def test_contacts_are_compared_by_uri_then_by_push_registration(a: bytes, b: bytes, same: bool) -> None:
+    assert same_contact(binding(a), binding(b)) is same
+    assert same_contact(binding(b), binding(a)) is same
+
+
+def test_a_device_is_known_by_its_instance_whatever_its_address() -> None:
+    here = binding(b"sip:bob@10.0.0.5", instance="urn:uuid:1", reg_id=1)
+    assert same_contact(here, binding(b"sip:bob@172.16.0.1:9999", instance="urn:uuid:1", reg_id=1))
+    assert not same_contact(here, binding(b"sip:bob@10.0.0.5:5062", instance="urn:uuid:1", reg_id=2)), "a second flow"
+    assert not same_contact(here, binding(b"sip:bob@10.0.0.5;ob", instance="urn:uuid:2", reg_id=1)), "another device"
+    assert same_contact(here, binding(b"sip:bob@10.0.0.5;ob")), "no instance on one side: the URI decides"
+
+
+def test_push_parameters_are_read_from_the_contact() -> None:
+    phone = binding(b"sip:bob@10.0.0.5" + PUSH)
+    assert (phone.mobile, phone.pn_provider, phone.pn_param, phone.pn_prid) == (True, "apns", "ABCD.app", "token-1")
+    desk = binding(b"sip:pn-bob@10.0.0.5;pn-provider")
+    assert (desk.mobile, desk.pn_provider, desk.pn_prid) == (False, None, None)
+    assert desk.uri == "sip:pn-bob@10.0.0.5;pn-provider"
+
+
+# --- RFC 3261 §10.3 ---------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_with_a_higher_cseq_replaces_and_a_new_contact_is_added() -> None:
+    old = binding(cseq=1)
+    again, other = binding(cseq=2, ttl=120), binding(b"sip:bob@10.0.0.6", cseq=2)
+    assert decide([old], [again, other], NOW) == [Change("refreshed", again, old), Change("added", other)]
+
+
+def test_a_phone_that_moved_keeps_its_binding_under_its_new_contact() -> None:
+    old = binding(b"sip:bob@10.0.0.5:5062" + PUSH, call_id=b"before the reboot", cseq=99)
+    new = binding(b"sip:bob@10.0.0.5:41000" + PUSH, cseq=1)
+    assert decide([old], [new], NOW) == [Change("refreshed", new, old), Change("replaced", old)]
+
+
+def test_several_bindings_that_turn_out_to_be_one_phone_become_one() -> None:
+    by_uri = binding(b"sip:bob@10.0.0.5")
+    by_instance = binding(b"sip:bob@10.0.0.9", instance="urn:uuid:1")
+    new = binding(b"sip:bob@10.0.0.5", cseq=2, instance="urn:uuid:1")
+    assert decide([by_instance, by_uri], [new], NOW) == [
+        Change("refreshed", new, by_instance),
+        Change("replaced", by_instance),
+    ]
+
+
+@pytest.mark.parametrize("ttl", [60, 0])
+def test_a_request_overtaken_by_a_later_one_fails_as_a_whole(ttl: float) -> None:
+    late = [binding(b"sip:bob@10.0.0.77", cseq=4), binding(cseq=4, ttl=ttl)]
+    with pytest.raises(SipError) as refused:
+        decide([binding(cseq=5)], late, NOW)
+    assert refused.value.sip_status == 400
+
+
+def test_another_call_id_starts_the_count_anew() -> None:
+    assert kinds(decide([binding(cseq=500)], [binding(call_id=b"rebooted", cseq=1)], NOW)) == [
+        ("refreshed", b"sip:bob@10.0.0.5")
+    ]
+
+
+def test_the_very_same_register_again_changes_nothing() -> None:
+    assert decide([binding(cseq=7)], [binding(cseq=7, ttl=3600)], NOW) == []
+    with pytest.raises(SipError):
+        decide([binding(cseq=7)], [binding(cseq=7, ttl=0)], NOW)
+
+
+def test_expires_zero_removes_this_contact_only() -> None:
+    first, second = binding(b"sip:bob@10.0.0.5"), binding(b"sip:bob@10.0.0.6")
+    assert decide([first, second], [binding(b"sip:bob@10.0.0.6;ob", ttl=0, cseq=2)], NOW) == [Change("removed", second)]
+    assert decide([first], [binding(b"sip:stranger@10.0.0.7", ttl=0, cseq=2)], NOW) == []
+
+
+def test_a_contact_listed_twice_counts_as_written_last() -> None:
+    twice = [binding(ttl=60, cseq=2), binding(ttl=90, cseq=2)]
+    assert decide([], twice, NOW) == [Change("added", twice[1])]
+    assert decide([], [binding(cseq=2), binding(cseq=2, ttl=0)], NOW) == []
+    standing = binding(cseq=1)
+    assert decide([standing], [binding(cseq=2), binding(cseq=2, ttl=0)], NOW) == [Change("removed", standing)]
+
+
+def test_star_removes_all_but_not_out_of_order() -> None:
+    bindings = [binding(cseq=3), binding(b"sip:bob@10.0.0.6", call_id=b"other", cseq=900)]
+    assert kinds(decide_removal(bindings, b"call-1", 4)) == [("removed", b.contact) for b in bindings]
+    for cseq in (3, 2):
+        with pytest.raises(SipError):
+            decide_removal(bindings, b"call-1", cseq)
+
+
+def test_one_phone_too_many_is_refused_but_those_that_stand_may_refresh() -> None:
+    standing = [binding(b"sip:bob@10.0.0.%d" % n) for n in range(3)]
+    with pytest.raises(SipError) as refused:
+        decide(standing, [binding(b"sip:bob@10.0.0.3")], NOW, max_contacts=3)
+    assert refused.value.sip_status == 403
+    assert kinds(decide(standing, [binding(b"sip:bob@10.0.0.1", cseq=2)], NOW, max_contacts=2)) == [
+        ("refreshed", b"sip:bob@10.0.0.1")
+    ]
+    swap = [binding(b"sip:bob@10.0.0.0", ttl=0, cseq=2), binding(b"sip:bob@10.0.0.9", cseq=2)]
+    assert len(decide(standing, swap, NOW, max_contacts=3)) == 2
+    with pytest.raises(SipError):
+        decide([], [binding(b"sip:bob@10.1.%d.%d" % divmod(n, 256)) for n in range(600)], NOW)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_lookup_gives_live_bindings_by_q_then_newest() -> None:
+    location = Location(MemoryStore())
+    low = binding(b"sip:low@a", q=0.2)
+    older = Binding(AOR, b"sip:older@a", NOW + 60, registered_at=NOW - 10)
+    newer = Binding(AOR, b"sip:newer@a", NOW + 30, registered_at=NOW - 5)
+    location.save(AOR, [low, older, newer], NOW)
+    assert [b.contact for b in location.bindings(AOR, NOW)] == [b"sip:newer@a", b"sip:older@a", b"sip:low@a"]
+    assert [b.contact for b in location.bindings(AOR, NOW + 30)] == [b"sip:older@a", b"sip:low@a"]
+    assert location.bindings("stranger@example.com", NOW) == ()
+
+
+def test_a_store_that_fails_leaves_the_table_as_it_was() -> None:
+    store = BrokenStore()
+    location = Location(store)
+    location.save(AOR, [binding()], NOW)
+    store.broken = True
+    for attempt in (
+        lambda: location.save(AOR, [binding(cseq=2, ttl=999)], NOW),
+        lambda: location.remove_all(AOR, b"call-1", 2, NOW),
+    ):
+        with pytest.raises(StoreError) as refused:
+            attempt()
+        assert refused.value.sip_status == 503
+        assert location.bindings(AOR, NOW) == (binding(),)
+    assert location.save(AOR, [binding(cseq=1)], NOW) == [], "a retransmission needs no write"
+    assert kinds(location.expire(NOW + 60)) == [("expired", b"sip:bob@10.0.0.5")]
+    assert (len(location), location.unwritten) == (0, 1)
+
+
+def test_expiry_follows_refreshes_and_removals() -> None:
+    location = Location(MemoryStore())
+    assert location.next_expiry is None
+    location.save(AOR, [binding(ttl=60), binding(b"sip:bob@10.0.0.6", ttl=90)], NOW)
+    assert location.next_expiry == NOW + 60
+    location.save(AOR, [binding(ttl=600, cseq=2)], NOW + 50)
+    assert location.next_expiry == NOW + 90
+    assert location.expire(NOW + 89) == []
+    assert kinds(location.expire(NOW + 90)) == [("expired", b"sip:bob@10.0.0.6")]
+    location.remove_all(AOR, b"call-1", 3, NOW + 100)
+    assert location.next_expiry is None and len(location) == 0
+
+
+def test_frequent_refreshes_do_not_pile_up() -> None:
+    location = Location(MemoryStore())
+    for cseq in range(1, 5000):
+        location.save(AOR, [binding(cseq=cseq, ttl=604_800 + cseq)], NOW)
+    assert len(location._due) <= 1002
+    assert location.next_expiry == NOW + 604_800 + 4999
+
+
+def test_a_binding_past_its_time_is_no_obstacle_before_it_is_taken_out() -> None:
+    location = Location(MemoryStore(), max_contacts=1)
+    location.save(AOR, [binding(ttl=60, cseq=9)], NOW)
+    changes = location.save(AOR, [binding(b"sip:bob@10.0.0.6", ttl=600, cseq=1)], NOW + 61)
+    assert kinds(changes) == [("added", b"sip:bob@10.0.0.6")]
+    assert kinds(location.expire(NOW + 61)) == [("expired", b"sip:bob@10.0.0.5")]
+    assert [b.contact for b in location] == [b"sip:bob@10.0.0.6"]
+
+
+def test_a_second_table_on_the_same_store_knows_what_the_first_was_told() -> None:
+    store = MemoryStore()
+    first = Location(store)
+    first.save(AOR, [binding(), binding(b"sip:bob@10.0.0.6", ttl=5)], NOW)
+    second = Location(store)
+    assert second.load(NOW + 5) == 1
+    assert second.bindings(AOR, NOW + 5) == (binding(),)
+    assert second.next_expiry == NOW + 60
+
+
+class TableAgainstStore(RuleBasedStateMachine):
+    """Whatever phones do and however often the store fails: table, store, count and next expiry tell the same story."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.cseq = NOW, 0
+        self.store = BrokenStore()
+        self.location = Location(self.store, max_contacts=3)
+
+    @rule(
+        asked=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 5, 30, 600])), min_size=1, max_size=3),
+        aor=st.sampled_from(["a@x", "b@x"]),
+        backward=st.integers(0, 2),
+        instance=st.sampled_from([None, "urn:uuid:1"]),
+        broken=st.sampled_from([False, False, True]),
+    )
+    def register(
+        self, asked: list[tuple[int, int]], aor: str, backward: int, instance: str | None, broken: bool
+    ) -> None:
+        self.cseq += 1
+        self.store.broken = broken
+        bindings = [
+            Binding(
+                aor,
+                b"sip:u@10.0.0.%d" % host,
+                self.now + ttl,
+                call_id=b"c",
+                cseq=max(1, self.cseq - backward),
+                instance=instance,
+                registered_at=self.now,
+            )
+            for host, ttl in asked
+        ]
+        before = self.location.bindings(aor, self.now)
+        try:
+            self.location.save(aor, bindings, self.now)
+        except SipError:
+            assert self.location.bindings(aor, self.now) == before
+        self.store.broken = False
+
+    @rule(seconds=st.sampled_from([1, 10, 100]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        assert all(change.binding.expires_at <= self.now for change in self.location.expire(self.now))
+
+    @rule(aor=st.sampled_from(["a@x", "b@x"]))
+    def removes_all(self, aor: str) -> None:
+        self.cseq += 1
+        self.location.remove_all(aor, b"c", self.cseq, self.now)
+        assert self.location.bindings(aor, self.now) == ()
+
+    @invariant()
+    def agrees(self) -> None:
+        rows = {(b.aor, b.contact): b for b in self.location}
+        assert rows == self.store._rows
+        assert len(self.location) == len(rows)
+        assert self.location.next_expiry == min((b.expires_at for b in rows.values()), default=None)
+        for aor in ("a@x", "b@x"):
+            assert len(self.location.bindings(aor, self.now)) <= 3
+
+
+TestTableAgainstStore = TableAgainstStore.TestCase
+TestTableAgainstStore.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -1,0 +1,137 @@
+"""What every location store promises, asked of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import StoreError
+from orchestrator.sip.location import Binding, Location, LocationStore
+from orchestrator.store import open_store
+from orchestrator.store.memory import MemoryStore
+from orchestrator.store.sqlite import SqliteStore
+
+NOW = 1_800_000_000.0
+
+FULL = Binding(
+    aor="bob@example.com",
+    contact=b"sip:bob@10.0.0.5:5062;pn-provider=apns;pn-prid=1",
+    expires_at=NOW + 3600.25,
+    q=0.7,
+    call_id=b"f81d4fae@\xff\x00",
+    cseq=2**31 - 1,
+    path=(b"<sip:edge1.example.com;lr>", b"<sip:edge2.example.com;lr>"),
+    received=("2001:db8::5", 41000),
+    transport="tls",
+    user_agent="Phöne/1.0",
+    instance="urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+    reg_id=1,
+    registered_at=NOW - 0.5,
+)
+PLAIN = Binding("al%00ice\x00@example.com", b"sip:alice@10.0.0.6", NOW + 60)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocationStore]:
+    opened = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "location.db")
+    yield opened
+    opened.close()
+
+
+def test_what_was_written_is_loaded_to_the_last_field(store: LocationStore) -> None:
+    store.write([FULL, PLAIN], [])
+    assert sorted(store.load(NOW), key=lambda b: b.aor) == [PLAIN, FULL]
+
+
+def test_a_binding_is_keyed_by_aor_and_contact(store: LocationStore) -> None:
+    newer = Binding(PLAIN.aor, PLAIN.contact, NOW + 120, cseq=2)
+    elsewhere = Binding("carol@example.com", PLAIN.contact, NOW + 60)
+    store.write([PLAIN, elsewhere], [])
+    store.write([newer], [])
+    assert sorted(store.load(NOW), key=lambda b: b.aor) == [newer, elsewhere]
+
+
+def test_one_write_deletes_before_it_puts(store: LocationStore) -> None:
+    store.write([PLAIN, FULL], [])
+    store.write([FULL], [(PLAIN.aor, PLAIN.contact), (FULL.aor, FULL.contact), ("nobody@x", b"sip:n@x")])
+    assert list(store.load(NOW)) == [FULL]
+
+
+def test_expired_bindings_are_forgotten_at_load(store: LocationStore) -> None:
+    store.write([FULL, PLAIN], [])
+    assert list(store.load(PLAIN.expires_at)) == [FULL]
+    assert list(store.load(NOW)) == [FULL], "and do not come back when the clock is set back"
+
+
+def test_close_twice(store: LocationStore) -> None:
+    store.close()
+    store.close()
+
+
+bindings = st.builds(
+    Binding,
+    aor=st.text(max_size=20),
+    contact=st.binary(max_size=20),
+    expires_at=st.floats(NOW + 1, NOW + 1e9),
+    q=st.floats(0, 1),
+    call_id=st.binary(max_size=10),
+    cseq=st.integers(0, 2**31 - 1),
+    path=st.lists(st.binary(min_size=1, max_size=9).filter(lambda value: b"\n" not in value), max_size=3).map(tuple),
+    received=st.none() | st.tuples(st.text(max_size=9), st.integers(1, 65535)),
+    transport=st.sampled_from(["udp", "tcp"]),
+    user_agent=st.text(max_size=20),
+    instance=st.none() | st.text(max_size=20),
+    reg_id=st.none() | st.integers(1, 2**31),
+    registered_at=st.floats(0, NOW),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(bindings, max_size=5, unique_by=lambda b: (b.aor, b.contact)))
+def test_sqlite_gives_back_any_binding(tmp_path: Path, written: list[Binding]) -> None:
+    path = tmp_path / "any.db"
+    path.unlink(missing_ok=True)
+    store = SqliteStore(path)
+    store.write(written, [])
+    loaded = list(store.load(NOW))
+    store.close()
+    assert sorted(loaded, key=repr) == sorted(written, key=repr)
+
+
+def test_the_configuration_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(open_store("memory:"), MemoryStore)
+    relative, absolute = open_store("sqlite:///here.db"), open_store(f"sqlite:///{tmp_path}/there.db")
+    assert isinstance(relative, SqliteStore) and isinstance(absolute, SqliteStore)
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["here.db", "there.db"]
+    relative.close()
+    absolute.close()
+    for wrong in ("redis://localhost", "sqlite:///", "memory", ""):
+        with pytest.raises(ValueError, match="not a location store"):
+            open_store(wrong)
+
+
+def test_a_full_size_table_loads_at_start(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "location.db")
+    store.write([Binding(f"u{n}@example.com", b"sip:u@10.0.0.1", NOW + 60 + n % 7) for n in range(20_000)], [])
+    location = Location(store)
+    assert location.load(NOW) == 20_000
+    assert location.next_expiry == NOW + 60
+    location.expire(NOW + 60)
+    store.close()
+    reopened = SqliteStore(tmp_path / "location.db")
+    assert Location(reopened).load(NOW) == len(location) < 20_000
+    reopened.close()
+
+
+def test_a_value_the_file_cannot_hold_is_a_store_error(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "location.db")
+    for odd in (Binding("a@x", b"c", NOW + 1, cseq=2**64), Binding("a\ud800@x", b"c", NOW + 1)):
+        with pytest.raises(StoreError):
+            store.write([PLAIN, odd], [])
+    assert list(store.load(NOW)) == [], "nothing of the failed writes stays"
+    store.close()
