@@ -1,11 +1,13 @@
 """The catalogue of events: what may be subscribed to, waited for and raised, and with which attributes (FLOWLANG §4.4).
 
-An event is a promise about names and types. The checker reads it to refuse `where: {aorr: …}` before any call is made, the
-schema to offer completions, the Event Socket link to know which FreeSWITCH events it has to ask for, and the engine to hold
-every raised event against it. Built-in events come from SIP, from FreeSWITCH or from the engine itself; custom ones are
-declared under `events:` of a flow file and are always global; packages add theirs with `EventRegistry.add`.
+An event is a promise about names and types. The checker reads it to refuse `where: {aorr: …}` before any call is
+made, the schema to offer completions, the Event Socket link to know which FreeSWITCH events it has to ask for, and
+the engine to hold every raised event against it. Built-in events come from SIP, from FreeSWITCH or from the engine
+itself; custom ones are declared under `events:` of a flow file and are always global; packages add theirs with
+`EventRegistry.add`.
 
-The FreeSWITCH side of each entry (Event-Name or CUSTOM subclass) was checked in its source, the file stands in `source`.
+The FreeSWITCH side of each entry (Event-Name or CUSTOM subclass) was checked in its source, the file stands in
+`source`.
 """
 
 from __future__ import annotations
