@@ -1,0 +1,361 @@
+"""Event Socket bytes to frames to events: the reading half of mod_event_socket's protocol.
+
+A frame is a block of `Name: value` lines, an empty line, and exactly Content-Length octets of body when that header
+is there (mod_event_socket.c). The lines of this outer block are raw. An event travels as the body of a
+`text/event-plain` frame and is itself a block of lines, this time URL-encoded value by value (switch_event.c,
+switch_event_serialize), with an optional raw body behind an empty line of its own. The one exception is the reply to
+`connect`: there the event *is* the outer block.
+
+Order matters for safety. Whoever calls us writes parts of these values (display name, X- headers), and FreeSWITCH
+lets a literal `%0A` through unescaped. So a block is first split at its real line feeds, and only then is each value
+decoded, once: a line feed that comes out of a value stays inside that value. greenswitch does it the other way round,
+which lets a caller forge events.
+
+An event has some 150 headers of which a router reads five. `EslEvent` therefore keeps the block as it came and looks
+a header up when it is asked for; splitting all of them costs ten times the search.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from orchestrator.errors import EslProtocolError
+
+MAX_HEAD = 256 * 1024
+"""Octets of an outer header block. Ordinary ones have 60; a `connect` reply holds a whole channel with its SDP (10-30
+KB).
+"""
+MAX_BODY = 16 * 1024 * 1024
+"""Octets of a body: FreeSWITCH's own limit for what it accepts from us; also what one frame may cost in memory."""
+
+AUTH_REQUEST = "auth/request"
+COMMAND_REPLY = "command/reply"
+API_RESPONSE = "api/response"
+DISCONNECT_NOTICE = "text/disconnect-notice"
+RUDE_REJECTION = "text/rude-rejection"
+EVENT_PLAIN = "text/event-plain"
+EVENT_JSON = "text/event-json"
+LOG_DATA = "log/data"
+
+_ARRAY = "ARRAY::"
+_END = b"\n\n"
+_LENGTH = b"Content-Length: "
+_PLAIN_TAIL = b"\nContent-Type: text/event-plain\n"
+_PLAIN_DIGITS = slice(len(_LENGTH), -len(_PLAIN_TAIL))
+"""Where the number stands in the head of nearly every frame: `Content-Length: 1915`, `Content-Type:
+text/event-plain`.
+"""
+
+
+def split_array(value: str) -> list[str]:
+    """The parts of a multi-value header, `ARRAY::a|:b` to `['a', 'b']`; another value is a list of one, '' of none."""
+    if value.startswith(_ARRAY):
+        return value[len(_ARRAY) :].split("|:")
+    return [value] if value else []
+
+
+def _decode(value: bytes) -> str:
+    """One header value of an event: URL-decoded once, invalid UTF-8 replaced, FreeSWITCH's word for empty made
+    empty.
+    """
+    if b"%" in value:
+        value = unquote_to_bytes(value)
+    text = value.decode("utf-8", "replace")
+    return "" if text == "_undef_" else text
+
+
+@lru_cache(maxsize=1024)
+def _needles(name: str) -> tuple[bytes, bytes]:
+    """What a header's line begins with, at the start of a block and after another line."""
+    start = name.encode("utf-8", "replace") + b": "
+    return start, b"\n" + start
+
+
+def _find(block: bytes, name: str) -> bytes | None:
+    """Raw value of the first line of that name; `block` ends with a line feed."""
+    start, needle = _needles(name)
+    if block.startswith(start):
+        at = len(start)
+    else:
+        at = block.find(needle)
+        if at < 0:
+            return None
+        at += len(needle)
+    return block[at : block.find(b"\n", at)]
+
+
+class EslEvent:
+    """One event. Headers are decoded when asked for; of a repeated header the first counts, as in
+    switch_event_get_header.
+
+    Make it with `plain(block)` from the body of a text/event-plain frame, or with `json(text)`.
+    """
+
+    __slots__ = ("_head", "_body", "_fields", "_headers", "_name", "_uuid")
+
+    def __init__(self, head: bytes, body: bytes = b"", fields: dict[str, Any] | None = None) -> None:
+        self._head = head
+        self._body = body
+        self._fields = fields
+        self._headers: dict[str, str] | None = None
+        self._name: str | None = None
+        self._uuid: str | None = None
+
+    @classmethod
+    def plain(cls, block: bytes) -> EslEvent:
+        """`block`: URL-encoded lines, and behind an empty line the body, as long as the last header says."""
+        end = block.find(_END)
+        if end == len(block) - 2:
+            return cls(block)
+        if end < 0:
+            return cls(block + b"\n")
+        head, body = block[: end + 1], block[end + 2 :]
+        length = _find(head, "Content-Length")
+        if length is not None and length.isdigit() and len(length) < 10:
+            body = body[: int(length)]
+        return cls(head, body)
+
+    @classmethod
+    def json(cls, text: bytes | str) -> EslEvent | None:
+        """`event json` form, also what `uuid_dump <uuid> json` answers; None when it is no JSON object.
+
+        Not strict: FreeSWITCH leaves control characters of a value as they are.
+        """
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        try:
+            fields = json.loads(text, strict=False)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(fields, dict):
+            return None
+        body = fields.pop("_body", "")
+        return cls(b"", str(body).encode("utf-8", "replace"), fields)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Value of the first header of this name (case matters), `default` when the event has none."""
+        if self._fields is not None:
+            return _text(self._fields[name]) if name in self._fields else default
+        value = _find(self._head, name)
+        return default if value is None else _decode(value)
+
+    def array(self, name: str) -> list[str]:
+        """The values of a header that may hold several."""
+        return split_array(self.get(name))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers, decoded; made on first use and kept. Prefer `get` on the message path."""
+        if self._headers is None:
+            if self._fields is not None:
+                self._headers = {name: _text(value) for name, value in self._fields.items()}
+            else:
+                headers: dict[str, str] = {}
+                for line in self._head.split(b"\n"):
+                    name, colon, value = line.partition(b": ")
+                    if colon:
+                        headers.setdefault(name.decode("utf-8", "replace"), _decode(value))
+                self._headers = headers
+        return self._headers
+
+    @property
+    def body(self) -> str:
+        """Body as text; never URL-encoded."""
+        return self._body.decode("utf-8", "replace")
+
+    @property
+    def name(self) -> str:
+        """`DTMF`, `CUSTOM` …"""
+        if self._name is None:
+            self._name = self.get("Event-Name")
+        return self._name
+
+    @property
+    def subclass(self) -> str:
+        """`avmd::beep` for a CUSTOM event, else ''."""
+        return self.get("Event-Subclass")
+
+    @property
+    def key(self) -> str:
+        """What handlers and flows call it: the subclass of a CUSTOM event, the name of any other."""
+        return self.subclass if self.name == "CUSTOM" else self.name
+
+    @property
+    def uuid(self) -> str:
+        """The channel it belongs to; '' for events of the switch and for core tone_detect."""
+        if self._uuid is None:
+            self._uuid = self.get("Unique-ID")
+        return self._uuid
+
+    @property
+    def sequence(self) -> int:
+        """Event-Sequence: counts all events of one FreeSWITCH core, also those we did not subscribe to; 0 when
+        absent.
+        """
+        return _integer(self.get("Event-Sequence"))
+
+    @property
+    def core_uuid(self) -> str:
+        """Changes when FreeSWITCH is restarted."""
+        return self.get("Core-UUID")
+
+    @property
+    def timestamp(self) -> float:
+        """When FreeSWITCH made the event, unix seconds; 0.0 when absent."""
+        return _integer(self.get("Event-Date-Timestamp")) / 1e6
+
+    def __repr__(self) -> str:
+        return f"<EslEvent {self.key or '?'} #{self.sequence}{' ' + self.uuid if self.uuid else ''}>"
+
+
+def _text(value: Any) -> str:
+    """A JSON value as the plain format would write it."""
+    if isinstance(value, str):
+        return "" if value == "_undef_" else value
+    if isinstance(value, list):
+        return _ARRAY + "|:".join(_text(item) for item in value)
+    return "" if value is None else json.dumps(value)
+
+
+def _integer(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+class Frame:
+    """One frame: the outer header block (raw, ends with a line feed) and the body."""
+
+    __slots__ = ("content_type", "head", "body")
+
+    def __init__(self, content_type: str, head: bytes, body: bytes = b"") -> None:
+        self.content_type = content_type
+        self.head = head
+        self.body = body
+
+    def get(self, name: str, default: str = "") -> str:
+        """Value of an outer header. These are raw, except in the reply to `connect`, which is an event."""
+        value = _find(self.head, name)
+        if value is None:
+            return default
+        return _decode(value) if _find(self.head, "Event-Name") is not None else value.decode("utf-8", "replace")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All outer headers; the name and shape greenswitch gives a reply."""
+        names = (line.partition(b": ") for line in self.head.split(b"\n"))
+        return {name: self.get(name) for name in (raw.decode("utf-8", "replace") for raw, colon, _ in names if colon)}
+
+    @property
+    def text(self) -> str:
+        """What a command answered: the body of an api/response, the Reply-Text of a command/reply."""
+        return self.get("Reply-Text") if self.content_type == COMMAND_REPLY else self.body.decode("utf-8", "replace")
+
+    data = text
+    """greenswitch's name for it."""
+
+    @property
+    def ok(self) -> bool:
+        """False for a reply that begins with -ERR or -USAGE."""
+        return not self.text.startswith(("-ERR", "-USAGE"))
+
+    def event(self) -> EslEvent | None:
+        """The event inside; None for a frame that holds none, or JSON that cannot be read."""
+        if self.content_type == EVENT_PLAIN:
+            return EslEvent.plain(self.body)
+        if self.content_type == EVENT_JSON:
+            return EslEvent.json(self.body)
+        if _find(self.head, "Event-Name") is not None:
+            return EslEvent(self.head)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Frame {self.content_type} {len(self.body)} octets>"
+
+
+class FrameDecoder:
+    """Cuts a byte stream into frames, whatever the pieces it arrives in."""
+
+    __slots__ = ("error", "_pending", "_need")
+
+    def __init__(self) -> None:
+        self.error: EslProtocolError | None = None
+        """Set once the stream can no longer be cut; every later `feed` raises it."""
+        self._pending = bytearray()
+        self._need = 0  # length the incomplete frame will have; 0 while its head is not complete
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take `data` (any length) and return the frames it completes, in order.
+
+        Raises EslProtocolError when the stream breaks the framing and no complete frame is left to hand over: frames
+        in front of the broken one are returned first, with `error` set.
+        """
+        if self.error is not None:
+            raise self.error
+        if self._pending:
+            old = len(self._pending)
+            self._pending += data
+            if len(self._pending) < self._need:
+                return []
+            if not self._need and self._pending.find(_END, old - 1) < 0:
+                self._limit_head(len(self._pending))
+                return []
+            data = bytes(self._pending)
+            self._pending = bytearray()
+            self._need = 0
+        frames: list[Frame] = []
+        try:
+            rest = self._cut(data, frames)
+        except EslProtocolError as error:
+            self.error = error
+            if not frames:
+                raise
+            return frames
+        if rest < len(data):
+            self._pending += data[rest:]
+        return frames
+
+    def _cut(self, data: bytes, frames: list[Frame]) -> int:
+        """Append the complete frames of `data`; return where the incomplete rest begins."""
+        position, size = 0, len(data)
+        while position < size:
+            end = data.find(_END, position)
+            if end < 0:
+                self._limit_head(size - position)
+                return position
+            if data[position] == 10:  # an empty line where a frame should begin: no frame, no harm
+                position += 1
+                continue
+            head = data[position : end + 1]
+            if head.startswith(_LENGTH) and head.endswith(_PLAIN_TAIL):
+                content_type, length = EVENT_PLAIN, _length(head[_PLAIN_DIGITS])
+            else:
+                content_type, length = _parse_head(head)
+            after = end + 2 + length
+            if after > size:
+                self._need = after - position
+                return position
+            frames.append(Frame(content_type, head, data[end + 2 : after]))
+            position = after
+        return position
+
+    def _limit_head(self, octets: int) -> None:
+        if octets > MAX_HEAD:
+            self.error = EslProtocolError(f"header block of more than {MAX_HEAD} octets")
+            raise self.error
+
+
+def _parse_head(head: bytes) -> tuple[str, int]:
+    """Content type ('' when missing) and body length (0 when missing) of an outer block."""
+    if head.count(b"\n" + _LENGTH) + head.startswith(_LENGTH) > 1:
+        raise EslProtocolError("two Content-Length headers in one frame")
+    digits = _find(head, "Content-Length")
+    kind = _find(head, "Content-Type") or b""
+    return kind.decode("utf-8", "replace").strip(), 0 if digits is None else _length(digits.strip())
+
+
+def _length(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > 9 or int(digits) > MAX_BODY:
+        raise EslProtocolError(f"bad Content-Length {digits[:20]!r} (limit {MAX_BODY})")
+    return int(digits)
