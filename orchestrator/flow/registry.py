@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.flow.program import Step
 
     Handler = Callable[[Task, Step], Generator[Any, Any, Any]]
+    Function = Callable[[Task, Step], Any]
 
 
 class Kind(Enum):
@@ -96,11 +97,23 @@ class Action:
     effect: Effect = Effect.NONE
     waits: bool = False
     handler: Handler | None = field(default=None, repr=False)
+    function: Function | None = field(default=None, repr=False)
 
     def performs(self, handler: Handler) -> Handler:
         """Decorator: `handler(task, step)` is a generator that yields effects and returns the action's result."""
         self.handler = handler
         return handler
+
+    def computes(self, function: Function) -> Function:
+        """Decorator for an action that neither waits nor asks the host: `function(task, step)` returns the result."""
+
+        def handler(task: Task, step: Step) -> Generator[Any, Any, Any]:
+            yield from ()
+            return function(task, step)
+
+        self.handler = handler
+        self.function = function  # spares the engine a generator
+        return function
 
     def field(self, name: str) -> Field | None:
         """The field of this name, under or beside the action."""
