@@ -135,12 +135,17 @@ class EslEvent:
         body = fields.pop("_body", "")
         return cls(b"", str(body).encode("utf-8", "replace"), fields)
 
-    def get(self, name: str, default: str = "") -> str:
-        """Value of the first header of this name (case matters), `default` when the event has none."""
+    def find(self, name: str) -> str | None:
+        """Value of the first header of this name (case matters), None when the event has none."""
         if self._fields is not None:
-            return _text(self._fields[name]) if name in self._fields else default
+            return _text(self._fields[name]) if name in self._fields else None
         value = _find(self._head, name)
-        return default if value is None else _decode(value)
+        return None if value is None else _decode(value)
+
+    def get(self, name: str, default: str = "") -> str:
+        """The same with a default."""
+        value = self.find(name)
+        return default if value is None else value
 
     def array(self, name: str) -> list[str]:
         """The values of a header that may hold several."""
