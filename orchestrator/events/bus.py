@@ -237,6 +237,10 @@ class Bus:
             if self.depth == 0 and self.settle is not None:
                 self.settle()
 
+    def hears(self, name: str) -> bool:
+        """Whether anybody subscribes to events of this name: an event nobody hears need not be made."""
+        return bool(self._events.get(name))
+
     def near_misses(self, event: Event) -> list[tuple[Subscription, str, Any]]:
         """Subscriptions to this event of this call that want another value: (subscription, attribute, wanted).
 
@@ -254,9 +258,13 @@ class Bus:
                         break
         return missed
 
+    def __iter__(self) -> Iterator[Subscription]:
+        """Armed subscriptions, in no particular order."""
+        return (subscription for tables in self._events.values() for table in tables.values() for subscription in table)
+
     def __len__(self) -> int:
         """Armed subscriptions; linear, for tests and gauges."""
-        return sum(1 for tables in self._events.values() for table in tables.values() for _ in table)
+        return sum(1 for _ in self)
 
 
 _by_number = attrgetter("number")

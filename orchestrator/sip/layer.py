@@ -30,6 +30,8 @@ class TransactionLayer:
         self.times = times or TimerValues()
         self.servers: dict[object, ServerTransaction] = {}
         self.clients: dict[bytes, ClientTransaction] = {}
+        self.unanswered = 0
+        """Server transactions without a final response: what is really in progress. The others linger for repetitions."""
         self.ignored: Counter[str] = Counter()
         """Inputs from the network that no table listed, by `kind state input`."""
 
@@ -53,6 +55,7 @@ class TransactionLayer:
         else:
             server = NonInviteServer(self, key, request, destination)
         self.servers[key] = server
+        self.unanswered += 1
         return server
 
     # --- client side -----------------------------------------------------------------------------------------------------

@@ -77,6 +77,9 @@ class Target:
 class Listener(Protocol):
     """Who decides about a context's failures: a call flow. All are called inside the turn that caused them."""
 
+    def on_sent(self, branch: Branch) -> None:
+        """The request of this branch has been handed to the transport."""
+
     def on_ringing(self, branch: Branch, response: Response) -> None: ...
     def on_answered(self, branch: Branch, response: Response) -> None: ...
     def on_branch_failed(self, branch: Branch) -> None: ...
@@ -129,6 +132,11 @@ class Branch:
         return self.state in ("resolving", "trying", "ringing")
 
     @property
+    def reason(self) -> str:
+        """Reason phrase of the failure: the peer's, or ours where it never spoke."""
+        return self.response.reason.decode("utf-8", "replace") if self.response else reason_phrase(self.status)
+
+    @property
     def cancelled(self) -> bool:
         """We have asked this branch to stop, though the CANCEL may still be waiting for a provisional response (§9.1)."""
         return self._cancel is not None
@@ -154,6 +162,8 @@ class Branch:
         if method == b"INVITE":
             self._timer_c = layer.timers.after(layer.times.c, _timer_c, self)
         self.client = layer.open_client(branch, method, data, hop, self)
+        if context.listener is not None:
+            context.listener.on_sent(self)
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
         """Ask the branch to stop; with no provisional response yet the CANCEL waits for one (§9.1). Idempotent."""
@@ -316,6 +326,11 @@ class ResponseContext:
         self.held = False
         if not self.pending:
             self._settle()
+
+    def forget_failures(self) -> None:
+        """Start afresh: what failed before says nothing about the destinations tried next."""
+        self.best = None
+        self._challenges.clear()
 
     def find(self, uri: bytes) -> Branch | None:
         """The pending branch to this URI."""

@@ -6,13 +6,13 @@ so, or nobody was asked to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
-from orchestrator.sip.uri import NameAddr
+from orchestrator.sip.uri import NameAddr, Uri
 
 _DATED = b"Contact: <%b>;expires=%d"
 
@@ -40,10 +40,11 @@ class RegisterAnswer:
 
 
 class Registrar:
-    """Serves REGISTER for one location table."""
+    """Serves REGISTER for one location table; `aor` names the address of record of a To URI."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, aor: Callable[[Uri], str] | None = None) -> None:
         self.location = location
+        self._aor = aor or (lambda uri: uri.aor)
 
     def register(
         self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy | None = None
@@ -63,7 +64,7 @@ class Registrar:
         self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy
     ) -> Sequence[Change]:
         contacts = request.contacts()
-        aor = request.to.parsed.aor
+        aor = self._aor(request.to.parsed)
         if contacts and contacts[0].star:
             if request.expires != 0:
                 raise MalformedMessage("Contact * Needs Expires 0")
@@ -82,7 +83,7 @@ class Registrar:
         instance = params.get(b"+sip.instance")
         reg_id = params.get(b"reg-id")
         return Binding(
-            aor=request.to.parsed.aor,
+            aor=self._aor(request.to.parsed),
             contact=contact.uri or b"",
             expires_at=wall + lifetime,
             q=contact.q,
@@ -99,7 +100,7 @@ class Registrar:
 
     def _lines(self, request: Request, wall: float, policy: RegisterPolicy) -> tuple[bytes, ...]:
         """§10.3 step 8: all current bindings with what is left of each; the Path that was stored (RFC 3327 §5.3)."""
-        bindings = self.location.bindings(request.to.parsed.aor, wall)
+        bindings = self.location.bindings(self._aor(request.to.parsed), wall)
         lines = [_DATED % (binding.contact, max(1, round(binding.expires_at - wall))) for binding in bindings]
         if b"path" in request.tokens(b"supported"):
             lines += [b"Path: " + path for path in request.get_all(b"path")]

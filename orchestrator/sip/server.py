@@ -37,12 +37,22 @@ class ServerTransaction(Transaction):
         """A final response has gone out."""
         return self.status >= 200
 
+    def end(self) -> None:
+        if not self.answered:
+            self.layer.unanswered -= 1
+            self.status = 487  # given up without a word to the peer: it has been gone for long
+        super().end()
+
     def respond(self, status: int, data: bytes) -> None:
         """Send a response made for this request. Raises TransactionError after a final one, but for repeated 2xx."""
-        self.status = max(self.status, status)
         if status < 200:
+            self.status = max(self.status, status)
             self.step("send 1xx", data)
-        elif status < 300:
+            return
+        if self.status < 200:
+            self.layer.unanswered -= 1
+        self.status = status
+        if status < 300:
             self.step("send 2xx", data)
         else:
             self.step("send 3xx-6xx", data)

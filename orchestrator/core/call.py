@@ -1,0 +1,354 @@
+"""A call under a flow: the INVITE, where it is being relayed to, the two sides once it is answered, and how it ended.
+
+Calls that no flow takes have no `Call`; they are a `ResponseContext` and nothing else.
+
+A call has a *front*: the caller's INVITE. With `relay … via: fs1` the front leads to FreeSWITCH, and the INVITE that FreeSWITCH sends back
+is its *back*: a second SIP dialog of the same call, known by the header `X-Orchestrator-Call`. Destinations ring from the back then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import MalformedMessage, StepError
+from orchestrator.events.event import Event
+from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
+from orchestrator.sip.message import Request, Response
+from orchestrator.sip.proxy import Branch, ResponseContext
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.timers import Timer
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+    from orchestrator.core.relay import Relay
+    from orchestrator.flow.run import Run
+    from orchestrator.sip.proxy import Target
+
+CALL_HEADER = b"X-Orchestrator-Call"
+
+
+class Call:
+    """One INVITE that a flow has taken; the listener of its response contexts.
+
+    `state` goes new → ringing → answered → ended. Everything a flow may ask for checks it first, so that a call that is
+    over stays over whatever still arrives.
+    """
+
+    __slots__ = (
+        "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "waiting", "state",
+        "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "user", "caller", "callee",
+        "_caller_tag", "_back_tag", "_back_call_id", "_limit_timer", "_transport",
+    )  # fmt: skip
+
+    def __init__(
+        self, engine: Engine, id: str, request: Request, server: ServerTransaction, source: tuple[str, int]
+    ) -> None:
+        self.engine = engine
+        self.id = id
+        self.sip_call_id = request.call_id
+        self.invite = request
+        self.source = source
+        self.front = ResponseContext(engine.network, server, request, self)
+        self.back: ResponseContext | None = None
+        server.user = self
+        self.run: Run | None = None
+        self.relay: Relay | None = None
+        self.waiting: list[Target] = []
+        """Destinations injected before the relay has started."""
+        self.state = "new"
+        self.started_at = engine.timers.now
+        self.answered_at: float | None = None
+        self.ended_at: float | None = None
+        self.ended_by = ""
+        self.end_reason = ""
+        self.user: str | None = None
+        """Who the caller has proved to be (digest), None as long as nobody asked."""
+        self.caller: Leg | None = None
+        self.callee: Leg | None = None
+        self._caller_tag = request.from_.tag
+        self._back_tag: bytes | None = None
+        self._back_call_id = b""
+        self._limit_timer: Timer | None = None
+        self._transport = server.destination[0]
+
+    @property
+    def over(self) -> bool:
+        return self.state == "ended"
+
+    @property
+    def call_ids(self) -> tuple[bytes, ...]:
+        """SIP Call-IDs of the front and, where there is one, of the back."""
+        return (self.sip_call_id, self._back_call_id) if self._back_call_id else (self.sip_call_id,)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the answer to the end or now; 0 for a call that was not answered."""
+        if self.answered_at is None:
+            return 0.0
+        return (self.engine.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
+
+    def branches(self) -> list[dict[str, Any]]:
+        """The destinations that ring now, as flows see them."""
+        context = self.back or self.front
+        states = {"resolving": "calling", "trying": "calling", "ringing": "ringing"}
+        return [
+            {"name": str(b.number), "contact": b.target.contact, "state": states.get(b.state, "failed"), "code": b.status}
+            for b in context.pending
+        ]
+
+    def freeswitch_side(self) -> dict[str, Any]:
+        """Server and channel uuids of this call, where FreeSWITCH carries it."""
+        found: dict[str, Any] = {"server": None, "caller": None, "callee": None, "vars": {}}
+        for channel in self.engine.channels_of(self):
+            found["server"] = channel.server
+            if channel.leg:
+                found[channel.leg] = channel.uuid
+        return found
+
+    # --- the back: FreeSWITCH's second leg -------------------------------------------------------------------------------
+
+    def open_back(self, request: Request, server: ServerTransaction) -> bool:
+        """FreeSWITCH has sent the call back to us. False when this call is not waiting for that."""
+        relay = self.relay
+        if relay is None or not relay.awaits_back or self.over:
+            return False
+        self.back = ResponseContext(self.engine.network, server, request, self)
+        self._back_call_id, self._back_tag = request.call_id, request.from_.tag
+        self.engine.calls.add_call_id(request.call_id, self)
+        relay.back_arrived(self.back)
+        return True
+
+    # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------------
+
+    def on_sent(self, branch: Branch) -> None:
+        self.note(f"SIP >> INVITE to={branch.target.contact}")
+        if branch.round is not None:
+            branch.round.sent(branch)
+
+    def on_ringing(self, branch: Branch, response: Response) -> None:
+        if self.over or branch.context is self._inner_front:
+            return
+        if self.state == "new":
+            self.state = "ringing"
+        self.note(f"SIP << {response.status} from {branch.target.contact}")
+        self.publish("ringing", branch=str(branch.number), code=response.status, contact=branch.target.contact)
+
+    def on_answered(self, branch: Branch, response: Response) -> None:
+        if self.over:
+            return
+        self.note(f"SIP << {response.status} from {branch.target.contact}")
+        if branch.context is self.front:
+            self._on_front_answered(branch, response)
+        elif self.relay is not None:
+            self.relay.answered_by(branch)
+
+    def _on_front_answered(self, branch: Branch, response: Response) -> None:
+        self.state = "answered"
+        self.answered_at = self.engine.timers.now
+        try:
+            self.caller = caller_leg(self.invite, response)
+            self.callee = callee_leg(response, self.engine.network.is_own)
+        except MalformedMessage:
+            self.engine.count("call.answer.malformed")
+        self._limit_timer = self.engine.timers.after(self.engine.settings.limits.call_duration, _too_long, self)
+        relay = self.relay
+        contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
+        self.publish("answered", contact=contact, leg="callee")
+        if relay is not None:
+            relay.finish_answered(branch, response.status)
+
+    def on_branch_failed(self, branch: Branch) -> None:
+        if self.over:
+            return
+        self.note(f"SIP << {branch.status} from {branch.target.contact}")
+        if branch.context is not self._inner_front:
+            self.publish(
+                "branch_failed",
+                branch=str(branch.number),
+                code=branch.status,
+                reason=branch.reason,
+                contact=branch.target.contact,
+            )
+        if branch.round is not None:
+            branch.round.branch_failed(branch)
+
+    def on_settled(self, context: ResponseContext) -> None:
+        """The relay counts its own branches: one that was cancelled long ago may still be pending here."""
+
+    @property
+    def _inner_front(self) -> ResponseContext | None:
+        """The front while it only leads to FreeSWITCH: what happens on it is not news about destinations."""
+        return self.front if self.relay is not None and self.relay.via else None
+
+    # --- what passes inside the dialog ---------------------------------------------------------------------------------------
+
+    def side_of(self, request: Request) -> str:
+        """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
+        opener = self._back_tag if request.call_id == self._back_call_id else self._caller_tag
+        return "caller" if request.from_.tag == opener else "callee"
+
+    def passes(self, request: Request) -> None:
+        """A request of this call is on its way through us: follow sequence numbers, hear digits and the end."""
+        side = self.side_of(request)
+        leg = self.callee if side == "caller" else self.caller
+        if leg is not None and request.call_id == self.sip_call_id:
+            leg.cseq = max(leg.cseq, request.cseq)
+        if request.method == b"BYE":
+            self.end_by(side, _cause(request))
+        elif request.method == b"INFO" and self.back is None:  # FreeSWITCH reports the digits of a call it carries
+            self._hear_info(request, side)
+
+    def _hear_info(self, request: Request, side: str) -> None:
+        heard = dtmf_of_info(request)
+        if heard is not None:
+            digit, ms = heard
+            self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
+
+    # --- ending ------------------------------------------------------------------------------------------------------------
+
+    def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
+        """The caller sent CANCEL: 487 at once, whatever the branches are doing; then the flow hears of it."""
+        if self.over or self.front.server.answered:
+            return
+        self._stop_ringing(headers)
+        self.front.cancel(headers)
+        self.end_by("caller", "cancelled")
+
+    def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
+        """Answer the INVITE ourselves. A failure ends the call for SIP; its flow goes on with its next steps.
+
+        Raises StepError `call.state` when a final reply has gone out.
+        """
+        if self.front.server.answered:
+            raise StepError("call.state", f"the call already has a final reply ({self.front.server.status})")
+        self.note(f"SIP >> {code} {reason}".rstrip())
+        self.front.reply(code, reason, headers)
+        if code >= 300:
+            self._close("engine", f"{code} {reason}".strip())
+            self._give_up_relay()
+        elif code >= 200:
+            self.state = "answered"
+            self.answered_at = self.engine.timers.now
+
+    def reply_best(self) -> bool:
+        """Answer with the best failure of the branches (RFC 3261 §16.7). False when no branch gave one."""
+        best = self.front.best if self.back is None else self.back.best
+        if best is None or self.front.server.answered:
+            return False
+        self.note(f"SIP >> {best.status}")
+        if best.context is not self.front or not self.front.send_best():
+            self.front.reply(best.status)
+        self._close("engine", f"{best.status}")
+        self._give_up_relay()
+        return True
+
+    def hangup(self, reason: str, code: int | None, leg: str) -> None:
+        """End the call by what fits its state. The flow ends with it."""
+        if self.over:
+            return
+        header = (reason_header(reason, code),) if reason else ()
+        if self.front.server.answered:
+            self._send_bye(header, leg)
+        else:
+            self._stop_ringing(header)
+            self.note(f"SIP >> {code or 480}")
+            self.front.reply(code or 480, "", header)
+        self._close("engine", reason or "hangup")
+        self._tell_flow()
+
+    def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
+        for side, leg in (("caller", self.caller), ("callee", self.callee)):
+            if leg is not None and which in (side, "both"):
+                self.note(f"SIP >> BYE to {side}")
+                self.engine.send_in_dialog(leg, b"BYE", self._transport, headers)
+
+    def end_by(self, side: str, cause: str, code: int | None = None) -> None:
+        """A party has hung up."""
+        if self.over:
+            return
+        self.publish("hangup", leg=side, cause=cause, code=code)
+        if self.state != "ended":  # unless a handler of that very event has ended it
+            self._close(side, cause)
+            self._tell_flow()
+
+    def _give_up_relay(self) -> None:
+        """A step answered while another still relays: that one ends as cancelled, and its flow goes on."""
+        relay = self.relay
+        if relay is not None:
+            relay.stop(("all",))
+        self._stop_ringing(())
+
+    def _stop_ringing(self, headers: tuple[bytes, ...]) -> None:
+        relay, self.relay = self.relay, None
+        if relay is not None:
+            relay.abandon()
+        self.front.cancel_pending(headers)
+        if self.back is not None:
+            self.back.cancel_pending(headers)
+
+    def _close(self, by: str, reason: str) -> None:
+        self.state = "ended"
+        self.ended_at = self.engine.timers.now
+        self.ended_by, self.end_reason = by, reason
+        self.waiting = []
+        self.caller = self.callee = None
+        if self._limit_timer is not None:
+            self._limit_timer.cancel()
+        self.engine.calls.discard(self)
+
+    def _tell_flow(self) -> None:
+        if self.run is not None:
+            self.engine.flows.call_ended(self.run, self.ended_by, self.end_reason)
+
+    # --- telling ---------------------------------------------------------------------------------------------------------
+
+    def publish(self, name: str, **attributes: Any) -> None:
+        bus = self.engine.bus
+        if bus.hears(name):
+            bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+
+    def note(self, text: str) -> None:
+        """One SIP fact for the trace of the run."""
+        if self.run is not None:
+            self.run.trace(None, "{}", text)
+
+    def __repr__(self) -> str:
+        return f"<Call {self.id} {self.state}>"
+
+
+def _too_long(call: Call) -> None:
+    call.hangup("maximum call duration", None, "both")
+
+
+def reason_header(text: str, code: int | None) -> bytes:
+    """A Reason header line (RFC 3326) with our text; what could end the line or the quotes is taken out."""
+    clean = "".join(c for c in text if c.isprintable() and c not in '"\\')
+    protocol = f"SIP;cause={code}" if code else "Q.850;cause=16"
+    return f'Reason: {protocol};text="{clean}"'.encode()
+
+
+def _cause(request: Request) -> str:
+    reason = request.get(b"reason")
+    return reason.decode("utf-8", "replace") if reason else "normal"
+
+
+def dtmf_of_info(request: Request) -> tuple[str, int] | None:
+    """Digit and milliseconds of an INFO with `application/dtmf-relay` (Signal=, Duration=) or `application/dtmf` (the bare digit)."""
+    kind = (request.get(b"content-type") or b"").split(b";")[0].strip().lower()
+    if kind not in (b"application/dtmf-relay", b"application/dtmf"):
+        return None
+    digit, ms = b"", 250
+    for line in request.body.splitlines():
+        key, equals, value = line.partition(b"=")
+        if not equals and line.strip():
+            digit = digit or line.strip()
+        elif key.strip().lower() == b"signal":
+            digit = value.strip()
+        elif key.strip().lower() == b"duration" and value.strip().isdigit():
+            ms = min(int(value), 60_000)
+    name = _DIGITS.get(digit.upper())
+    return (name, ms) if name is not None else None
+
+
+_DIGITS = {symbol.encode(): symbol for symbol in "0123456789*#ABCDF"} | {b"10": "*", b"11": "#"}
+"""What Signal= may say (RFC 2976 practice: 10 and 11 stand for * and #), as flows see it."""

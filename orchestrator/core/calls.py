@@ -1,0 +1,43 @@
+"""The table of calls under a flow, by our id and by SIP Call-ID."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.call import Call
+
+
+class Calls:
+    """Calls that have not ended. Two calls may share a Call-ID (a spiral); the first is then found by it."""
+
+    __slots__ = ("_by_id", "_by_call_id")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Call] = {}
+        self._by_call_id: dict[bytes, Call] = {}
+
+    def add(self, call: Call) -> None:
+        self._by_id[call.id] = call
+        self.add_call_id(call.sip_call_id, call)
+
+    def add_call_id(self, call_id: bytes, call: Call) -> None:
+        """Another dialog of the same call: its leg behind FreeSWITCH."""
+        self._by_call_id.setdefault(call_id, call)
+
+    def discard(self, call: Call) -> None:
+        self._by_id.pop(call.id, None)
+        for call_id in call.call_ids:
+            if self._by_call_id.get(call_id) is call:
+                del self._by_call_id[call_id]
+
+    def by_id(self, id: str) -> Call | None:
+        return self._by_id.get(id)
+
+    def by_call_id(self, call_id: bytes) -> Call | None:
+        return self._by_call_id.get(call_id)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)

@@ -1,0 +1,270 @@
+"""The core put together: SIP, channels, events and flows behind six inputs, with two lists of outputs.
+
+    receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
+    complete(job, result, now)      link_changed(server, state, now)      transport_failed(destination, octets, now)
+
+Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in `datagrams` and
+`jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in seconds. So the same engine runs against
+real wires, against the virtual ones of the tests, and twice the same way from the same inputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from orchestrator.core.call import Call
+from orchestrator.core.calls import Calls
+from orchestrator.core.host import FlowHost
+from orchestrator.core.jobs import Job, JobEffect, Resolve
+from orchestrator.core.network import SipNetwork
+from orchestrator.core.registration import announce
+from orchestrator.core.requests import Requests
+from orchestrator.core.settings import CoreSettings
+from orchestrator.core.views import Views, text
+from orchestrator.errors import MalformedMessage, StepError
+from orchestrator.esl.channels import Channel, ChannelTable
+from orchestrator.esl.codec import EslEvent
+from orchestrator.esl.translate import Translation, Translator
+from orchestrator.events.bus import Bus
+from orchestrator.flow.engine import FlowEngine
+from orchestrator.flow.program import Program
+from orchestrator.flow.usage import usage_of
+from orchestrator.sip.dialog import Leg
+from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.location import Binding, Location
+from orchestrator.sip.message import Request, build_response, parse_message, salvage_request
+from orchestrator.sip.proxy import Target
+from orchestrator.sip.registrar import Registrar
+from orchestrator.sip.routing import response_destination
+from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.timers import Timer, Timers
+
+_TOP_BRANCH = re.compile(rb"^([^ \r\n]+) .*?;branch=([^;,\s]+)", re.DOTALL)
+_KEEPALIVE = 4
+"""Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
+
+
+class Engine:
+    """One node's core. Outputs are taken by whoever calls: `datagrams` and `jobs` are emptied after each turn."""
+
+    def __init__(self, settings: CoreSettings, location: Location, program: Program, now: float = 0.0) -> None:
+        self.settings = settings
+        self.datagrams: list[tuple[bytes, Destination]] = []
+        self.jobs: list[Job] = []
+        self.counters: Counter[str] = Counter()
+        self.timers = Timers(now)
+        self.location = location
+        self.layer = TransactionLayer(self.timers, self.send, settings.times)
+        self.network = SipNetwork(settings, self.layer, Tokens(settings.entropy), self._look_up)
+        self.registrar = Registrar(location, self.network.aor)
+        self.bus = Bus(self.timers)
+        self.calls = Calls()
+        self.views = Views(self)
+        self.channels = ChannelTable()
+        self.translator = Translator(self.channels)
+        self.links: dict[str, str] = {}
+        """FreeSWITCH server → state of its link."""
+        self.host = FlowHost(self)
+        self.flows = FlowEngine(program, self.bus, self.timers, self.host)
+        self.requests = Requests(self)
+        self.draining = False
+        self._last_job = 0
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._expiry_timer: Timer | None = None
+        self._note_usage(program)
+        self.watch_expiry()
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the epoch, moving with the monotonic clock."""
+        return self.timers.now + self.settings.wall_offset
+
+    # --- inputs ------------------------------------------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
+        """One datagram. Never raises for what is in it."""
+        self.timers.run_due(now)
+        try:
+            message = parse_message(data)
+        except MalformedMessage as error:
+            self._refuse_malformed(data, error, host, port, transport)
+            return
+        if isinstance(message, Request):
+            self.requests.receive(message, host, port, transport)
+        elif not self.layer.receive_response(message):
+            self.count("response.unmatched")
+
+    def run_timers(self, now: float) -> None:
+        """Everything due by `now`; `timers.next_due()` says when to call."""
+        self.timers.run_due(now)
+
+    def receive_esl(self, server: str, event: EslEvent, now: float) -> None:
+        """One FreeSWITCH event, in the order of its connection."""
+        self.timers.run_due(now)
+        for translation in self.translator.translate(server, event, now):
+            self._publish_translated(translation)
+
+    def link_changed(self, server: str, state: str, now: float) -> None:
+        """The Event Socket link of a server is now down, connecting, … or up."""
+        self.timers.run_due(now)
+        self.links[server] = state
+
+    def complete(self, job: int, result: Any, now: float) -> None:
+        """The result of a job: its value, or the StepError it failed with."""
+        self.timers.run_due(now)
+        done = self._waiting.pop(job, None)
+        if done is not None:
+            done(result)
+
+    def transport_failed(self, destination: Destination, data: bytes, now: float) -> None:
+        """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""
+        self.timers.run_due(now)
+        self.count("transport.failed")
+        found = _TOP_BRANCH.match(data)
+        if found is not None and not data.startswith(b"SIP/2.0 "):
+            self.layer.unreachable(found[2], found[1])
+
+    def load(self, program: Program) -> None:
+        """Take a program: new calls run it, running ones keep theirs."""
+        self.flows.load(program)
+        self._note_usage(program)
+
+    def drain(self, now: float) -> None:
+        """Take no new calls or registrations any more; what is in progress goes on."""
+        self.timers.run_due(now)
+        self.draining = True
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow."""
+        return not self.layer.unanswered
+
+    # --- for the rest of the core --------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes, destination: Destination) -> None:
+        self.datagrams.append((data, destination))
+
+    def count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    def job(self, effect: JobEffect, done: Callable[[Any], None]) -> None:
+        """Hand work out; `done(value or StepError)` runs in a later turn."""
+        self._last_job += 1
+        self._waiting[self._last_job] = done
+        self.jobs.append(Job(self._last_job, effect))
+
+    def must_refuse_new(self, method: bytes) -> bool:
+        """Whether a new request outside of dialogs has to go elsewhere: we are stopping, or full."""
+        return self.draining or self.layer.unanswered >= self.settings.limits.transactions
+
+    def targets_of(self, aor: str) -> list[Target]:
+        """The contacts registered for an address, as destinations, best first."""
+        return [self._target_of(binding) for binding in self.location.bindings(aor, self.wall)]
+
+    def targets_by_contact(self, contact: bytes) -> list[Target]:
+        """The registered binding with this contact URI, as a destination; empty for a URI nobody registered."""
+        found = self.location.by_contact(contact, self.wall)
+        return [self._target_of(found)] if found is not None else []
+
+    def _target_of(self, binding: Binding) -> Target:
+        """A binding is reached through its Path, else where it was seen when that is not where it says (NAT)."""
+        direct = binding.received is not None and not binding.path
+        return Target(binding.contact, binding.path, (0, *binding.received) if direct and binding.received else None)
+
+    def channels_of(self, call: Call) -> Iterable[Channel]:
+        """FreeSWITCH channels of a call, found by the Call-IDs of its dialogs."""
+        for call_id in call.call_ids:
+            yield from self.channels.by_call_id(text(call_id))
+
+    def server_for(self, name: str, call: Call | None) -> str:
+        """The FreeSWITCH server a command goes to: the named one, the one that carries the call, the only or first one.
+
+        Raises StepError `esl.down` when there is none.
+        """
+        if name:
+            return name
+        for channel in self.channels_of(call) if call is not None else ():
+            return channel.server
+        if not self.settings.freeswitch:
+            raise StepError("esl.down", "no FreeSWITCH server is configured")
+        return next(iter(self.settings.freeswitch))
+
+    def send_in_dialog(self, leg: Leg, method: bytes, transport: int, headers: tuple[bytes, ...] = ()) -> None:
+        """A request of our own inside a dialog that passes through us."""
+        branch = self.network.tokens.branch()
+
+        def send(hop: Destination | None) -> None:
+            if hop is None:
+                self.count("dialog.unreachable")
+                return
+            data = leg.request(method, self.network.via(hop[0], branch), headers)
+            self.layer.open_client(branch, method, data, hop, None)
+
+        try:
+            self.network.resolve(leg.first_hop(), transport, send)
+        except MalformedMessage:
+            self.count("dialog.unreachable")
+
+    def watch_expiry(self) -> None:
+        """Arm the timer for the next binding that runs out."""
+        due = self.location.next_expiry
+        if due is None:
+            return
+        delay = max(0.0, due - self.wall)
+        timer = self._expiry_timer
+        if timer is None or not timer.armed or timer.when > self.timers.now + delay:
+            if timer is not None:
+                timer.cancel()
+            self._expiry_timer = self.timers.after(delay, self._expire)
+
+    # --- inside --------------------------------------------------------------------------------------------------------------
+
+    def _note_usage(self, program: Program) -> None:
+        self.usage = usage_of(program)
+        self.translator.fs = self.usage.fs
+        self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
+
+    def _expire(self, _: object) -> None:
+        self._expiry_timer = None
+        announce(self, self.location.expire(self.wall))
+
+    def _refuse_malformed(self, data: bytes, error: MalformedMessage, host: str, port: int, transport: int) -> None:
+        """Answer what can be answered (RFC 3261 §8.2, RFC 4475); the rest gets silence and a counter."""
+        if len(data) <= _KEEPALIVE and not data.strip(b"\r\n\0"):
+            self.count("keepalive")
+            return
+        self.count("malformed")
+        request = salvage_request(data) if error.sip_status else None
+        if request is None or request.method == b"ACK":
+            return
+        request.stamp_source(host.encode(), port)
+        answer = build_response(request, error.sip_status, error.reason, b"malformed")
+        self.send(answer, response_destination(request.via, transport, host, port))
+
+    def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
+        self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))
+
+    def _publish_translated(self, translation: Translation) -> None:
+        """Give a FreeSWITCH event its call. One that belongs to no call of a flow is nobody's business."""
+        event = translation.event
+        if event.name in self._of_a_call:
+            call = self._call_of(translation)
+            if call is None:
+                self.count("esl.event.without_call")
+                return
+            event.call = call
+        if self.bus.hears(event.name):
+            self.bus.publish(event)
+
+    def _call_of(self, translation: Translation) -> str | None:
+        for call_id in (translation.sip_call_id, translation.other_call_id):
+            call = self.calls.by_call_id(call_id.encode()) if call_id else None
+            if call is not None:
+                return call.id
+        call = self.calls.by_id(translation.x_call)
+        return call.id if call is not None else None
+

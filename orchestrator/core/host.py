@@ -1,0 +1,315 @@
+"""What flows ask for, done: the `Host` of the flow engine over this core (FLOWLANG §4.3, §5).
+
+An effect that touches SIP is carried out inside the turn. One that has to wait for a network answer becomes a job, and its ticket is
+resumed when the job is complete. Errors are StepErrors with the dotted types of the language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.call import CALL_HEADER, Call
+from orchestrator.core.names import ProgramNames
+from orchestrator.core.relay import Relay
+from orchestrator.core.registration import Registration, registered_attributes
+from orchestrator.errors import MalformedMessage, StepError
+from orchestrator.flow import effects
+from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.sip.message import header_line
+from orchestrator.sip.proxy import Target
+from orchestrator.sip.registrar import RegisterPolicy
+from orchestrator.sip.uri import parse_uri
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+    from orchestrator.core.jobs import JobEffect
+    from orchestrator.core.views import CallView
+    from orchestrator.flow.program import Flow, Program
+    from orchestrator.flow.run import Run
+    from orchestrator.flow.trace import Record
+
+
+class FlowHost:
+    """Performs effects for the runs of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.on_trace: Callable[[Run, Record], None] | None = None
+        """Told every line of every trace: the log, `orchestrator trace`, the tests."""
+        self.on_log: Callable[[Run, effects.Log], None] | None = None
+        """Told every `log:` step."""
+        self.triggers: frozenset[str] = frozenset()
+        """Kinds of trigger in the loaded program: a request that no flow can take costs no look at the flows."""
+        self._relays: dict[Ticket, Relay] = {}
+        self._registrations: dict[int, Registration] = {}
+        self._calls: dict[int, Call] = {}
+        self._perform: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
+            effects.Reply: self._reply,
+            effects.Relay: self._relay,
+            effects.Inject: self._inject,
+            effects.Cancel: self._cancel,
+            effects.Hangup: self._hangup,
+            effects.SaveContact: self._save,
+            effects.Lookup: self._lookup,
+            effects.Http: self._http,
+            effects.EslCommand: self._esl_command,
+            effects.Log: self._log,
+        }
+
+    # --- starting runs -------------------------------------------------------------------------------------------------------
+
+    def start_call(self, flow: Flow, call: Call, view: CallView) -> None:
+        run = self._create(flow, {"call": view})
+        call.run = run
+        self._calls[run.id] = call
+        self._begin(run)
+
+    def start_registration(self, flow: Flow, registration: Registration) -> None:
+        run = self._create(flow, {"request": registration.view})
+        self._registrations[run.id] = registration
+        self._begin(run)
+
+    def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
+        flows = self.engine.flows
+        run = flows.create(flow, flows.program, names)
+        run.on_done = self._done
+        return run
+
+    def _begin(self, run: Run) -> None:
+        run.begin()
+        self.engine.flows.drain()
+
+    def _done(self, run: Run) -> None:
+        self._calls.pop(run.id, None)
+        self._registrations.pop(run.id, None)
+
+    # --- the Host protocol -----------------------------------------------------------------------------------------------------
+
+    def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
+        """The result, or PENDING. Raises StepError."""
+        return self._perform[type(effect)](run, ticket, effect)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """A relay nobody waits for stops ringing; the answer of a job is ignored when it comes."""
+        relay = self._relays.pop(ticket, None)
+        if relay is not None:
+            relay.stop(("all",))
+
+    def names(self, program: Program) -> Mapping[str, Any]:
+        """Called whenever a program is loaded: what its expressions know besides the run."""
+        self.triggers = frozenset(flow.trigger.kind for flow in program.flows)
+        return ProgramNames(program, lambda: self.engine.wall, self.engine.settings.secrets)
+
+    def trace(self, run: Run, record: Record) -> None:
+        if self.on_trace is not None:
+            self.on_trace(run, record)
+
+    # --- requests ----------------------------------------------------------------------------------------------------------------
+
+    def _reply(self, run: Run, ticket: Ticket, effect: effects.Reply) -> None:
+        headers = header_lines(effect.headers)
+        if any(mark in effect.reason for mark in "\r\n\0"):
+            raise StepError("call.state", "reply: the reason phrase holds a line break")
+        registration = self._registrations.get(run.id)
+        if registration is not None:
+            registration.reply(effect.code, effect.reason, headers)
+        else:
+            call = self._call(run)
+            if not (effect.implicit and call.reply_best()):
+                call.reply(effect.code, effect.reason, headers)
+        if effect.code >= 200:
+            run.replied = True
+
+    def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> None:
+        registration = self._registrations.get(run.id)
+        if registration is None:
+            raise StepError("call.state", "register: this run has no REGISTER")
+        default = self.engine.settings.register
+        registration.save(
+            RegisterPolicy(
+                min_expires=default.min_expires if effect.min_expires is None else int(effect.min_expires),
+                max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
+                default_expires=default.default_expires,
+                max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
+                headers=header_lines(effect.extra),
+            )
+        )
+        run.replied = True
+
+    def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
+        wall = self.engine.wall
+        bindings = self.engine.location.bindings(effect.aor, wall)
+        return [registered_attributes(binding, False, "", wall) for binding in bindings]
+
+    # --- calls -------------------------------------------------------------------------------------------------------------------
+
+    def _call(self, run: Run) -> Call:
+        call = self._calls.get(run.id)
+        if call is None:
+            raise StepError("call.state", "this run has no call")
+        return call
+
+    def _live_call(self, run: Run) -> Call:
+        call = self._call(run)
+        if call.over:
+            raise StepError("call.state", "the call is over")
+        return call
+
+    def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
+        call = self._live_call(run)
+        if call.front.server.answered:
+            raise StepError("call.state", "relay: the call already has a final reply")
+        if call.relay is not None:
+            raise StepError("call.state", "relay: another relay of this call is still running")
+        relay = Relay(
+            call,
+            effect,
+            self._groups(call, effect),
+            lambda result: self._relay_done(ticket, result),
+            self._front(call, effect),
+            header_lines(effect.headers),
+        )
+        call.relay = self._relays[ticket] = relay
+        waiting, call.waiting = call.waiting, []
+        relay.start(waiting)
+        return PENDING
+
+    def _relay_done(self, ticket: Ticket, result: Mapping[str, Any]) -> None:
+        self._relays.pop(ticket, None)
+        self.engine.flows.resume(ticket, result)
+
+    def _front(self, call: Call, effect: effects.Relay) -> Target | None:
+        """The way to FreeSWITCH of `relay … via:`: the called user at the server, with our call's id for the way back."""
+        if not effect.via:
+            return None
+        uri = self.engine.settings.freeswitch.get(effect.via)
+        if not uri:
+            raise StepError("esl.down", f"relay via: FreeSWITCH server {effect.via!r} has no SIP address (key 'sip')")
+        host = uri.split(":", 1)[1].rpartition("@")[2]
+        user = call.invite.parsed_uri.user or b"call"
+        return Target(
+            b"sip:%b@%b" % (user, host.encode()),
+            headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
+        )
+
+    def _groups(self, call: Call, effect: effects.Relay) -> list[list[Target]]:
+        """Destinations in the order they ring: each inner list at once."""
+        targets = self._targets(call, effect)
+        if effect.mode == "serial":
+            return [[target] for target in targets]
+        if effect.mode == "by_q":
+            return self._by_q(call, effect, targets)
+        return [targets]
+
+    def _by_q(self, call: Call, effect: effects.Relay, targets: Sequence[Target]) -> list[list[Target]]:
+        aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
+        q_of = {binding.contact: binding.q for binding in self.engine.location.bindings(aor, self.engine.wall)}
+        groups: dict[float, list[Target]] = {}
+        for target in targets:
+            groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)
+        return [groups[q] for q in sorted(groups, reverse=True)]
+
+    def _targets(self, call: Call, effect: effects.Relay) -> list[Target]:
+        headers = header_lines(effect.headers)
+        if effect.gateways:
+            return [self._gateway(name, call, headers) for name in effect.gateways]
+        if effect.registered or effect.aor:
+            aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
+            targets = self.engine.targets_of(aor)
+        elif effect.original:
+            targets = [Target(call.invite.uri)]
+        else:
+            targets = [self._target(item) for item in effect.to]
+        for target in targets:
+            target.headers = headers
+        return targets
+
+    def _gateway(self, name: str, call: Call, headers: tuple[bytes, ...]) -> Target:
+        gateway = self.engine.flows.program.resources.gateways[name]
+        scheme, _, host = str(gateway["uri"]).partition(":")
+        user = call.invite.parsed_uri.user
+        uri = f"{scheme}:".encode() + (user + b"@" if user else b"") + host.rpartition("@")[2].encode()
+        return Target(uri, headers=headers, label=name)
+
+    def _target(self, item: Any) -> Target:
+        """A destination a flow names: a URI (with or without `sip:`), or a contact as `lookup` gives it.
+
+        A contact that is registered is reached the way it registered: through its Path, or where it was seen behind NAT.
+        """
+        uri = str(item["uri"] if isinstance(item, Mapping) else item).strip()
+        if ":" not in uri.split("@")[0] and not uri.startswith("sip"):
+            uri = "sip:" + uri
+        try:
+            parsed = parse_uri(uri.encode())
+        except MalformedMessage as error:
+            raise StepError("call.state", f"{uri!r} is not a destination: {error.reason}") from None
+        octets = bytes(parsed)
+        for target in self.engine.targets_by_contact(octets):
+            return target
+        return Target(octets)
+
+    def _inject(self, run: Run, ticket: Ticket, effect: effects.Inject) -> dict[str, Any]:
+        call = self._call(run)
+        if call.over or call.front.server.answered:
+            return {"added": 0, "reason": "the call is over" if call.over else "the call is already answered"}
+        targets = self.engine.targets_of(effect.aor) if effect.aor else [self._target(item) for item in effect.to]
+        headers = header_lines(effect.headers)
+        relay = call.relay
+        for target in targets:
+            target.headers = (*target.headers, *(relay.headers if relay is not None else ()), *headers)
+        if relay is None:
+            call.waiting += targets
+            return {"added": len(targets), "reason": "waits for the relay"}
+        added = relay.inject(targets, effect.cancel_others, effect.last)
+        return {"added": added, "reason": "" if added else "nothing new to ring"}
+
+    def _cancel(self, run: Run, ticket: Ticket, effect: effects.Cancel) -> None:
+        relay = self._live_call(run).relay
+        if relay is not None:
+            relay.stop(effect.branches)
+
+    def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
+        self._call(run).hangup(effect.reason, effect.code, effect.leg)
+
+    # --- jobs --------------------------------------------------------------------------------------------------------------------
+
+    def _http(self, run: Run, ticket: Ticket, effect: effects.Http) -> Any:
+        if effect.background:
+            self.engine.job(effect, lambda result: self._background_done(run, result))
+            return None
+        return self._as_job(ticket, effect)
+
+    def _background_done(self, run: Run, result: Any) -> None:
+        """It may outlive its run, and never fails it; what went wrong is counted and stands in the trace."""
+        if isinstance(result, StepError):
+            self.engine.count("http.background.failed")
+            run.trace(None, "background http failed, {}: {}", result.type, result.message)
+
+    def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
+        effect.server = self.engine.server_for(effect.server, self._calls.get(run.id))
+        return self._as_job(ticket, effect)
+
+    def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:
+        flows = self.engine.flows
+
+        def done(result: Any) -> None:
+            if isinstance(result, StepError):
+                flows.throw(ticket, result)
+            else:
+                flows.resume(ticket, result)
+
+        self.engine.job(effect, done)
+        return PENDING
+
+    def _log(self, run: Run, ticket: Ticket, effect: effects.Log) -> None:
+        if self.on_log is not None:
+            self.on_log(run, effect)
+
+
+def header_lines(headers: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Header lines from names and values of a flow. Raises StepError when one would end the line and begin another header."""
+    try:
+        return tuple(header_line(str(name).encode(), str(value).encode()) for name, value in headers.items())
+    except ValueError:
+        raise StepError("call.state", "a header value holds a line break") from None

@@ -1,0 +1,25 @@
+"""Work the core cannot do inside a turn: it is handed out as a `Job` and comes back through `Engine.complete`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.flow.effects import EslCommand, EslExecute, Http
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look a host name up. Result: an IP address as text, or None when there is none."""
+
+    host: str
+
+
+JobEffect = Http | EslCommand | EslExecute | Resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`Engine.complete(job.id, result or StepError, now)` ends it; a job nobody waits for any more is ignored there."""
+
+    id: int
+    effect: JobEffect

@@ -1,0 +1,136 @@
+"""The core's own place in the network: how it names itself, what it recognises as itself, where URIs lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal
+from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import Uri
+
+Found = Callable[[Destination | None], None]
+LookUp = Callable[[str, Callable[[str | None], None]], None]
+
+_RESOLVED_FOR = 60.0
+"""Seconds a looked-up name is remembered; the system's resolver tells us no TTL."""
+
+_MAX_SOURCES = 10_000
+
+
+class SipNetwork:
+    """Implements `sip.proxy.Network` over the listening points; `look_up(host, found)` is the engine's job for names."""
+
+    def __init__(self, settings: CoreSettings, layer: TransactionLayer, tokens: Tokens, look_up: LookUp) -> None:
+        self.layer = layer
+        self.tokens = tokens
+        self._points = settings.points
+        self._look_up = look_up
+        self._addresses = Addresses()
+        self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
+        self._record_route = [b"Record-Route: <sip:%b;lr>" % p.sent_by for p in settings.points]
+        self._own = {(host.lower().encode(), p.port) for p in settings.points for host in _names(p)}
+        self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
+        self._home = settings.domains[0].lower() if settings.domains else ""
+        self._trust = settings.trust
+        self._trusted: dict[str, bool] = {}
+        self._resolved: dict[str, tuple[str | None, float]] = {}
+
+    # --- for the proxy ---------------------------------------------------------------------------------------------------
+
+    def via(self, transport: int, branch: bytes) -> bytes:
+        return self._via[transport] + branch
+
+    def record_route(self, transport: int) -> bytes:
+        return self._record_route[transport]
+
+    def is_own(self, uri: Uri) -> bool:
+        """Whether host and port are one of our listening points."""
+        return (uri.host.lower(), uri.port or DEFAULT_PORT) in self._own
+
+    def resolve(self, uri: Uri, transport: int, found: Found) -> None:
+        """Next hop of a SIP URI. Only UDP is spoken: another `transport` parameter or a sips URI finds nothing."""
+        if not uri.is_sip or uri.scheme == b"sips" or uri.transport not in (None, b"udp"):
+            found(None)
+            return
+        port = uri.port or DEFAULT_PORT
+        address = self._addresses.numeric(uri.host)
+        if address is not None:
+            found(self._destination(address, port, transport))
+        elif is_literal(uri.host):
+            found(None)
+        else:
+            self._resolve_name(uri.host.decode("ascii", "replace").lower(), port, transport, found)
+
+    def _resolve_name(self, host: str, port: int, transport: int, found: Found) -> None:
+        now = self.layer.timers.now
+        known = self._resolved.get(host)
+        if known is not None and known[1] > now:
+            found(self._destination(known[0], port, transport))
+            return
+
+        def remember(address: str | None) -> None:
+            if len(self._resolved) >= _MAX_SOURCES:
+                self._resolved.clear()
+            if address is not None:
+                address = self._addresses.numeric(address.encode())
+                self._resolved[host] = (address, self.layer.timers.now + _RESOLVED_FOR)
+            found(self._destination(address, port, transport))
+
+        self._look_up(host, remember)
+
+    def _destination(self, address: str | None, port: int, transport: int) -> Destination | None:
+        """Prefer the transport the request came in by; an address of the other family leaves by a point of that family."""
+        if address is None:
+            return None
+        wants_v6 = ":" in address
+        if _is_v6(self._points[transport]) == wants_v6:
+            return transport, address, port
+        for index, point in enumerate(self._points):
+            if _is_v6(point) == wants_v6:
+                return index, address, port
+        return None
+
+    # --- for the request handling ------------------------------------------------------------------------------------------
+
+    def is_local(self, uri: Uri) -> bool:
+        """Whether we are responsible for this URI's domain: a configured domain or one of our own addresses."""
+        return uri.host.lower() in self._domains or self.is_own(uri)
+
+    def aor(self, uri: Uri) -> str:
+        """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured domain."""
+        aor = uri.aor
+        if self._home and self.is_own(uri) and uri.host.lower() not in self._domains:
+            return f"{aor.rpartition('@')[0]}@{self._home}"
+        return aor
+
+    def trusts(self, host: str) -> bool:
+        """Whether a source address may send calls to foreign domains."""
+        try:
+            return self._trusted[host]
+        except KeyError:
+            pass
+        if len(self._trusted) >= _MAX_SOURCES:
+            self._trusted.clear()
+        trusted = self._trusted[host] = _within(host, self._trust)
+        return trusted
+
+
+def _names(point: ListenPoint) -> set[str]:
+    names = {point.host, point.bound} - {""}
+    return {f"[{name}]" if ":" in name else name for name in names}
+
+
+def _is_v6(point: ListenPoint) -> bool:
+    return ":" in (point.bound or point.host)
+
+
+def _within(host: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in networks if network.version == address.version)

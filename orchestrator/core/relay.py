@@ -1,0 +1,306 @@
+"""One `relay` step at work: which destinations ring now, which come next, and when it is over (FLOWLANG §5 relay).
+
+A relay adds branches to the call's response context and counts its own. It ends, once, with a result for the flow: when a branch
+answers, when all have failed and nothing more is awaited, or at `ring:`. `keep_open` means that running out of branches ends nothing
+before its time. Late branches (`inject`) join the relay that is running, under its headers and timers.
+
+With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.sip.proxy import COMPLETED_ELSEWHERE, Branch, ResponseContext, Target
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.selection import rank
+from orchestrator.timers import Timer
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.flow.effects import Relay as RelayEffect
+
+BACK_WITHIN = 10.0
+"""Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
+
+_OUTCOMES = {
+    486: "busy", 600: "busy", 408: "no_answer", 487: "no_answer", 480: "unavailable", 404: "unavailable", 410: "unavailable",
+    604: "unavailable", 403: "rejected", 603: "rejected", 606: "rejected", 401: "rejected", 407: "rejected", 433: "rejected",
+}  # fmt: skip
+
+
+def outcome_of(status: int) -> str:
+    """The flow's word for a failure status."""
+    return _OUTCOMES.get(status, "failed")
+
+
+class Relay:
+    """A running relay; `done(result)` is called once with the `relay result` mapping."""
+
+    __slots__ = (
+        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding", "_open_timer",
+        "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaced",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        call: Call,
+        effect: RelayEffect,
+        groups: Sequence[Sequence[Target]],
+        done: Callable[[dict[str, Any]], None],
+        front: Target | None = None,
+        headers: tuple[bytes, ...] = (),
+    ) -> None:
+        self.call = call
+        self.headers = headers
+        """Header lines every branch of this relay carries, late ones too."""
+        self.effect = effect
+        self.via = front
+        """The target that leads to FreeSWITCH, None when destinations ring directly."""
+        self._context: ResponseContext | None = None if front else call.front
+        self._done: Callable[[dict[str, Any]], None] | None = done
+        self._groups = deque(groups)
+        self._ringing: list[Branch] = []
+        self._best: Branch | None = None
+        self._tried: list[str] = []
+        self._adding = False
+        self._answered_by: Branch | None = None
+        self._replacing: Sequence[Target] = ()
+        self._replaced: Sequence[Branch] = ()
+        self._open_timer: Timer | None = None
+        self._ring_timer: Timer | None = None
+        self._each_timer: Timer | None = None
+        self._back_timer: Timer | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._done is not None
+
+    @property
+    def awaits_back(self) -> bool:
+        return self.via is not None and self._context is None
+
+    def start(self, waiting: Sequence[Target]) -> None:
+        """Begin to ring. `waiting` were injected before and join the first group."""
+        if waiting:
+            first = list(self._groups.popleft()) if self._groups else []
+            known = {target.uri for target in first}
+            self._groups.appendleft([*first, *(target for target in waiting if target.uri not in known)])
+        self.call.front.forget_failures()
+        timers, effect = self.call.engine.timers, self.effect
+        if effect.ring is not None:
+            self._ring_timer = timers.after(effect.ring, Relay._rang_out, self)
+        if effect.keep_open is not None:
+            self._open_timer = timers.after(effect.keep_open, Relay._no_longer_open, self)
+        if self.via is not None:
+            self._back_timer = timers.after(BACK_WITHIN, Relay._back_missing, self)
+            self.call.front.add(self.via, self)
+        else:
+            self._ring_next()
+
+    # --- FreeSWITCH in the middle ------------------------------------------------------------------------------------------
+
+    def back_arrived(self, context: ResponseContext) -> None:
+        if self._back_timer is not None:
+            self._back_timer.cancel()
+        self._context = context
+        self._ring_next()
+
+    def _back_missing(self) -> None:
+        self.call.note("FreeSWITCH did not send the call back")
+        self.call.front.cancel_pending()
+        self._finish("failed", 504)
+
+    # --- branches -----------------------------------------------------------------------------------------------------------
+
+    def inject(self, targets: Sequence[Target], cancel_others: bool, last: bool) -> int:
+        """Add late branches; returns how many were new. Others are cancelled only after a new one has really been sent."""
+        if cancel_others:
+            self._replacing, self._replaced = targets, list(self._ringing)
+        if self._context is None:
+            self._groups.appendleft(targets)
+            added = len(targets)
+        else:
+            added = self._add(targets)
+        if last:
+            self._stop(self._open_timer)
+            self._open_timer = None
+        self._check_settled()
+        return added
+
+    def sent(self, branch: Branch) -> None:
+        """A branch is on its way: now those it replaces may stop, not before."""
+        if branch.target in self._replacing:
+            replaced, self._replacing, self._replaced = self._replaced, (), ()
+            self._groups.clear()
+            for other in replaced:
+                other.cancel((COMPLETED_ELSEWHERE,))
+
+    def _add(self, targets: Sequence[Target]) -> int:
+        assert self._context is not None
+        added = 0
+        self._adding = True
+        for target in targets:
+            branch = self._context.add(target, self)
+            if branch is None:
+                continue
+            if branch.pending:
+                self._ringing.append(branch)
+                added += 1
+        self._adding = False
+        return added
+
+    def _ring_next(self) -> None:
+        """Ring the next group that has anybody to ring."""
+        self._stop(self._each_timer)
+        while self._groups and self._context is not None and not self._context.closed:
+            if self._add(self._groups.popleft()):
+                if self.effect.each is not None:
+                    self._each_timer = self.call.engine.timers.after(self.effect.each, Relay._each_over, self)
+                return
+        self._check_settled()
+
+    def _each_over(self) -> None:
+        self._cancel_ringing(("all",))
+        self._forget_cancelled()
+        self._ring_next()
+
+    def _forget_cancelled(self) -> None:
+        """Branches we stopped are not waited for: what they still say is the response context's business."""
+        for branch in list(self._ringing):
+            if branch.cancelled:
+                self._ringing.remove(branch)
+                self._note_tried(branch)
+
+    def branch_failed(self, branch: Branch) -> None:
+        if not self.running:
+            return
+        if branch.target is self.via:
+            if self._context is None or not self._ringing:
+                self._best = branch
+                self._finish(outcome_of(branch.status), branch.status)
+            return
+        self._note_tried(branch)
+        if self._best is None or rank(branch.status) < rank(self._best.status):
+            self._best = branch
+        if branch not in self._ringing:
+            return  # failed while it was being added
+        self._ringing.remove(branch)
+        if branch.status >= 600 or not self._goes_on_after(branch):
+            self._groups.clear()
+            self._stop(self._open_timer)
+            self._open_timer = None
+        if not self._ringing and self._groups:
+            self._ring_next()
+        else:
+            self._check_settled()
+
+    def _goes_on_after(self, branch: Branch) -> bool:
+        """`failover_on`: whether this failure makes the next gateway be tried; everything does where it is not given."""
+        wanted = self.effect.failover_on
+        if not wanted or not branch.target.label:
+            return True
+        status = branch.status
+        timeout = branch.response is None
+        return any(
+            word == str(status) or (word == "timeout" and timeout) or word.lower() == f"{status // 100}xx" for word in wanted
+        )
+
+    def _note_tried(self, branch: Branch) -> None:
+        self._tried.append(branch.target.label or branch.target.contact)
+
+    def stop(self, wanted: Sequence[str]) -> None:
+        """`cancel`: stop all branches, or those named by number or contact."""
+        self._cancel_ringing(wanted)
+        self._forget_cancelled()
+        if "all" in wanted:
+            self._finish("cancelled", 487)
+        else:
+            self._check_settled()
+
+    def _cancel_ringing(self, wanted: Sequence[str]) -> None:
+        self._adding = True  # one that fails on the spot must not settle the relay half way
+        for branch in list(self._ringing):
+            if "all" in wanted or str(branch.number) in wanted or branch.target.contact in wanted:
+                branch.cancel()
+        self._adding = False
+
+    # --- the end -----------------------------------------------------------------------------------------------------------
+
+    def answered_by(self, branch: Branch) -> None:
+        """A destination behind FreeSWITCH has answered; the caller's answer follows from FreeSWITCH."""
+        self._answered_by = branch
+
+    def answering_contact(self, branch: Branch) -> str:
+        return (self._answered_by or branch).target.contact
+
+    def finish_answered(self, branch: Branch, status: int) -> None:
+        winner = self._answered_by or branch
+        self._note_tried(winner)
+        self._finish("answered", status, winner)
+
+    def _rang_out(self) -> None:
+        self._groups.clear()
+        self._cancel_ringing(("all",))
+        self._forget_cancelled()
+        self._finish("no_answer", 408)
+
+    def _no_longer_open(self) -> None:
+        self._open_timer = None
+        self._check_settled()
+
+    def _check_settled(self) -> None:
+        if self._adding or self._ringing or self._groups or self._open_timer is not None or self._context is None:
+            return
+        if self._best is not None:
+            self._finish(outcome_of(self._best.status), self._best.status)
+        else:
+            self._finish("unavailable", 480)
+
+    def _finish(self, outcome: str, code: int, winner: Branch | None = None) -> None:
+        done = self._done
+        if done is None:
+            return
+        self.abandon()
+        if self.call.relay is self:
+            self.call.relay = None
+        if winner is None and self.via is not None:
+            self._end_back(code)
+        branch = winner or self._best
+        response = branch.response if branch is not None else None
+        reason = response.reason.decode("utf-8", "replace") if response is not None else reason_phrase(code)
+        done(
+            {
+                "outcome": outcome,
+                "code": code,
+                "reason": reason,
+                "contact": branch.target.contact if branch is not None else None,
+                "gateway": (branch.target.label or None) if branch is not None else None,
+                "tried": self._tried,
+            }
+        )
+
+    def _end_back(self, code: int) -> None:
+        """The destinations behind FreeSWITCH have failed: tell it, and take back the call we sent it."""
+        self.call.front.cancel_pending()
+        if self._context is not None:
+            self._context.reply(code)
+
+    def abandon(self) -> None:
+        """Stop all timers and report nothing more: the call is over or the result is known."""
+        self._done = None
+        self._groups.clear()
+        for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer):
+            self._stop(timer)
+        self._open_timer = None
+
+    @staticmethod
+    def _stop(timer: Timer | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "done"
+        return f"<Relay {state} ringing={len(self._ringing)} next={len(self._groups)}>"

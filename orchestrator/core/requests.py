@@ -1,0 +1,283 @@
+"""What becomes of a request: the checks of RFC 3261 §16.3, routing inside dialogs (§16.4), and who serves the rest.
+
+A request is refused without a transaction as long as nothing has been done for it (§8.2.7): one datagram in, one out, nothing remembered,
+so a flood with forged sources gains nothing from us. A transaction begins where a flow, the registrar or a callee takes over.
+
+Without a flow that takes it, a REGISTER is saved, an INVITE for one of our domains rings the registered contacts, and everything for
+foreign domains is sent on for trusted sources only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.core.call import CALL_HEADER, Call
+from orchestrator.core.registration import Registration
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.message import Request, build_response, forward_request
+from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, Target
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.routing import response_destination
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import Uri
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+
+ALLOW = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, INFO, UPDATE, PRACK, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
+RETRY_AFTER = b"Retry-After: 5"
+
+_SCHEMES = (b"sip", b"sips", b"tel")
+_CALL_HEADER_NAME = CALL_HEADER.lower()
+
+
+class Route:
+    """Where the Route header leads: how many values meant us, the next one, if any."""
+
+    __slots__ = ("drop", "toward")
+
+    def __init__(self, drop: int, toward: Uri | None) -> None:
+        self.drop = drop
+        self.toward = toward
+
+
+class Requests:
+    """Serves requests for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.layer = engine.layer
+        self.network = engine.network
+
+    def receive(self, request: Request, host: str, port: int, transport: int) -> None:
+        """One request from the network; every path ends in an answer, a forwarded request or, for an ACK, silence."""
+        request.stamp_source(host.encode(), port)
+        if request.method == b"ACK":
+            self._receive_ack(request, host, transport)
+            return
+        repeated = self.layer.find_server(request)
+        if repeated is not None:
+            repeated.step("request")
+            return
+        destination = response_destination(request.via, transport, host, port)
+        if request.method == b"CANCEL":
+            self._receive_cancel(request, destination)
+            return
+        try:
+            self._receive_new(request, (host, port), destination)
+        except MalformedMessage as error:
+            self.refuse(request, destination, error.sip_status, error.reason)
+
+    def refuse(
+        self, request: Request, destination: Destination, status: int, reason: str = "", headers: tuple[bytes, ...] = ()
+    ) -> None:
+        """Answer without a transaction (§8.2.7). The tag is the same for each repetition of the request."""
+        self.engine.count(f"refused.{status}")
+        tag = b"%x" % (hash((request.via.branch, request.call_id, request.cseq)) & 0xFFFFFFFFFFFF)
+        self.engine.send(build_response(request, status, reason or reason_phrase(status), tag, headers), destination)
+
+    # --- ACK and CANCEL ------------------------------------------------------------------------------------------------------
+
+    def _receive_ack(self, request: Request, host: str, transport: int) -> None:
+        """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer ever."""
+        server = self.layer.find_server(request)
+        if server is not None and server.step("ACK"):
+            return
+        try:
+            route = self._route(request)
+        except MalformedMessage:
+            self.engine.count("ack.malformed")
+            return
+        toward = route.toward or request.parsed_uri
+        may_pass = request.to.tag and (route.drop or self.network.trusts(host))
+        if not may_pass or request.max_forwards == 0 or self.network.is_own(toward):
+            self.engine.count("ack.unmatched")
+            return
+        self._forward_ack(request, route, toward, transport)
+
+    def _forward_ack(self, request: Request, route: Route, toward: Uri, transport: int) -> None:
+        def send(hop: Destination | None) -> None:
+            if hop is None:
+                self.engine.count("ack.unreachable")
+                return
+            left = DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards - 1
+            via = self.network.via(hop[0], self.network.tokens.branch())
+            self.engine.send(
+                forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
+            )
+
+        self.network.resolve(toward, transport, send)
+
+    def _receive_cancel(self, request: Request, destination: Destination) -> None:
+        """§9.2: the CANCEL has its own answer; what it cancels is told apart by everything but the method."""
+        invite = self.layer.find_cancelled(request)
+        if invite is None:
+            self.refuse(request, destination, 481)
+            return
+        server = self.layer.open_server(request, destination)
+        server.respond(200, build_response(request, 200, "OK", self.network.tokens.token()))
+        reason = request.get(b"reason")
+        cancelled: Call | ResponseContext | None = invite.user
+        if cancelled is not None:
+            cancelled.cancel((b"Reason: " + reason,) if reason else ())
+
+    # --- everything else -------------------------------------------------------------------------------------------------------
+
+    def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        problem = self._problem(request)
+        if problem is not None:
+            self.refuse(request, destination, problem[0], headers=problem[1])
+            return
+        route = self._route(request)
+        if request.to.tag:
+            self._in_dialog(request, route, source, destination)
+        elif self.engine.must_refuse_new(request.method):
+            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+        elif route.toward is not None:
+            self._send_on(request, route, source, destination)
+        elif not self.network.is_local(request.parsed_uri):
+            self._foreign(request, route, source, destination)
+        elif request.method == b"REGISTER":
+            self._register(request, source, destination)
+        elif request.method == b"INVITE":
+            self._invite(request, source, destination)
+        elif request.method == b"OPTIONS" and not request.parsed_uri.user:
+            self.refuse(request, destination, 200, headers=(ALLOW, b"Accept: application/sdp"))
+        elif self.network.trusts(source[0]):
+            self._relay_to_contacts(request, destination)
+        else:
+            self.refuse(request, destination, 403)
+
+    def _problem(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
+        """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions."""
+        if request.parsed_uri.scheme.lower() not in _SCHEMES:
+            return 416, ()
+        if request.max_forwards == 0:
+            return 483, ()
+        names = request.names
+        if b"proxy-require" in names:
+            unknown = request.proxy_require()
+            if unknown:
+                return 420, (b"Unsupported: " + b", ".join(unknown),)
+        if names.count(b"via") > 1 and self._loops(request):
+            return 482, ()
+        return None
+
+    def _loops(self, request: Request) -> bool:
+        """A copy of ours that comes back with the request URI we have already served is a loop; with another it is a spiral."""
+        for via in request.vias()[1:]:
+            client = self.layer.clients.get(via.branch or b"")
+            context = getattr(getattr(client, "user", None), "context", None)
+            if context is not None and context.request is not None and context.request.uri == request.uri:
+                return True
+        return False
+
+    def _route(self, request: Request) -> Route:
+        """§16.4: take our own entries off the top of the Route header."""
+        routes = request.routes()
+        drop = 0
+        while drop < len(routes) and self.network.is_own(routes[drop].parsed):
+            drop += 1
+        return Route(drop, routes[drop].parsed if drop < len(routes) else None)
+
+    def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+        toward = route.toward or request.parsed_uri
+        if self.network.is_own(toward):
+            self.refuse(request, destination, 481)
+            return
+        if not route.drop and not self.network.trusts(source[0]):
+            self.refuse(request, destination, 403)
+            return
+        self._forward(request, route, self.layer.open_server(request, destination))
+        call = self.engine.calls.by_call_id(request.call_id)
+        if call is not None:
+            call.passes(request)
+
+    def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+        """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third parties."""
+        if self.network.trusts(source[0]):
+            self._forward(request, route, self.layer.open_server(request, destination))
+        else:
+            self.refuse(request, destination, 403)
+
+    def _foreign(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+        if not self.network.trusts(source[0]):
+            self.refuse(request, destination, 403)
+        elif request.method != b"INVITE" or not self._start_call(request, source, destination):
+            self._forward(request, route, self.layer.open_server(request, destination))
+
+    def _forward(self, request: Request, route: Route, server: ServerTransaction) -> None:
+        if request.method == b"INVITE":
+            self._trying(request, server)
+        context = ResponseContext(self.network, server, request)
+        context.drop_routes = route.drop
+        context.add_all((Target(request.uri, toward=route.toward or request.parsed_uri),))
+
+    # --- calls -----------------------------------------------------------------------------------------------------------------
+
+    def _invite(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        if _CALL_HEADER_NAME in request.names and self._is_back(request, source, destination):
+            return
+        if not self._start_call(request, source, destination):
+            self._relay_to_contacts(request, destination)
+
+    def _is_back(self, request: Request, source: tuple[str, int], destination: Destination) -> bool:
+        """Whether this is a call we sent to FreeSWITCH and that it now sends on; see `Call`."""
+        id = (request.get(_CALL_HEADER_NAME) or b"").decode("ascii", "replace")
+        call = self.engine.calls.by_id(id)
+        if call is None or not self.network.trusts(source[0]):
+            return False
+        server = self.layer.open_server(request, destination)
+        self._trying(request, server)
+        if not call.open_back(request, server):
+            server.respond(481, build_response(request, 481, reason_phrase(481), self.network.tokens.token()))
+        return True
+
+    def _start_call(self, request: Request, source: tuple[str, int], destination: Destination) -> bool:
+        """Give the call to the first flow that fits. False when none does."""
+        engine = self.engine
+        if "invite" not in engine.host.triggers:
+            return False
+        view = engine.views.offer(request, source)
+        flow = engine.flows.choose("invite", {"call": view})
+        if flow is None:
+            return False
+        server = self.layer.open_server(request, destination)
+        self._trying(request, server)
+        call = Call(engine, self.network.tokens.token().decode(), request, server, source)
+        view.bind(call)
+        engine.calls.add(call)
+        engine.host.start_call(flow, call, view)
+        return True
+
+    def _relay_to_contacts(self, request: Request, destination: Destination) -> None:
+        targets = self.engine.targets_of(self.network.aor(request.parsed_uri))
+        if not targets:
+            self.refuse(request, destination, 480)
+            return
+        server = self.layer.open_server(request, destination)
+        if request.method == b"INVITE":
+            self._trying(request, server)
+        ResponseContext(self.network, server, request).add_all(targets)
+
+    def _trying(self, request: Request, server: ServerTransaction) -> None:
+        """100 at once (§16.2 and §17.2.1): the caller stops repeating while we and the callee think."""
+        server.respond(100, build_response(request, 100, "Trying"))
+
+    # --- registrations -----------------------------------------------------------------------------------------------------------
+
+    def _register(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        if not self.network.is_local(request.to.parsed):
+            self.refuse(request, destination, 404)
+            return
+        engine = self.engine
+        server = self.layer.open_server(request, destination)
+        registration = Registration(engine, request, server, source)
+        flow = None
+        if "register" in engine.host.triggers:
+            flow = engine.flows.choose("register", {"request": registration.view})
+        if flow is None:
+            registration.save()
+        else:
+            engine.host.start_registration(flow, registration)

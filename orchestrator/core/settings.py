@@ -1,0 +1,55 @@
+"""What the core has to know of its surroundings; made by the application from the configuration, or by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from orchestrator.sip.registrar import RegisterPolicy
+from orchestrator.sip.transaction import TimerValues
+
+
+@dataclass(frozen=True, slots=True)
+class ListenPoint:
+    """One socket the runtime listens on; its index in `CoreSettings.points` is the transport id of every Destination."""
+
+    host: str
+    """What we call ourselves in Via and Record-Route: an address or name others can reach."""
+    port: int
+    transport: str = "UDP"
+    bound: str = ""
+    """The address the socket is bound to, when it differs from `host`."""
+
+    @property
+    def sent_by(self) -> bytes:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLimits:
+    """Bounds of the SIP side; at a bound a new request is answered 503 without a transaction (reliability: what is in progress passes)."""
+
+    transactions: int = 20_000
+    call_duration: float = 12 * 3600.0
+    """Seconds after which an answered call whose BYE was never seen is ended by us."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    points: tuple[ListenPoint, ...]
+    domains: tuple[str, ...] = ()
+    """What we register and route for besides our own addresses; the first one is what our addresses stand for."""
+    trust: tuple[IPv4Network | IPv6Network, ...] = (ip_network("127.0.0.0/8"),)
+    times: TimerValues = field(default_factory=TimerValues)
+    register: RegisterPolicy = field(default_factory=RegisterPolicy)
+    limits: CoreLimits = field(default_factory=CoreLimits)
+    freeswitch: Mapping[str, str] = field(default_factory=dict)
+    """Server name → its SIP URI ('' when not known)."""
+    entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
+    """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values of the `secrets:` of the flows."""
+    wall_offset: float = 0.0
+    """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps them."""

@@ -1,0 +1,174 @@
+"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is first asked for.
+
+Octets become text here, as UTF-8 with replacement characters, so that nothing a stranger sends can fail in a flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.sip.message import Request
+from orchestrator.sip.uri import NameAddr, Uri
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.core.engine import Engine
+
+
+def text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
+
+
+class Views:
+    """Makes the views of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def offer(self, request: Request, source: tuple[str, int]) -> CallView:
+        """The view of a call that no flow has taken yet; `bind` ties it to its Call."""
+        return CallView(self._engine, request, source)
+
+    def request(self, request: Request, source: tuple[str, int]) -> RequestView:
+        return RequestView(self._engine, request, source)
+
+
+class RequestView:
+    """`request` of an `on: register` flow; the fields that do not change are kept once made."""
+
+    __slots__ = ("_engine", "_request", "_source", "_made", "user")
+
+    def __init__(self, engine: Engine, request: Request, source: tuple[str, int]) -> None:
+        self._engine = engine
+        self._request = request
+        self._source = source
+        self._made: dict[str, Any] = {}
+        self.user: str | None = None
+        """Whom `auth` has found the sender to be."""
+
+    def __getitem__(self, name: str) -> Any:
+        made = self._made
+        if name in made:
+            return made[name]
+        if name == "user":
+            return self.user
+        value = made[name] = _FIELDS[name](self)
+        return value
+
+    def address(self, uri: Uri, display: bytes = b"") -> dict[str, Any]:
+        return {
+            "uri": text(bytes(uri)),
+            "scheme": text(uri.scheme).lower(),
+            "user": text(_unescaped_user(uri)),
+            "host": text(uri.host).lower(),
+            "port": uri.port,
+            "aor": self._engine.network.aor(uri),
+            "display": text(display),
+        }
+
+    def name_addr(self, address: NameAddr) -> dict[str, Any]:
+        return self.address(address.parsed, address.display)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {text(self._request.method)} {text(self._request.uri)}>"
+
+
+class CallView(RequestView):
+    """`call` of an `on: invite` flow: the INVITE, and the state of the call as it is now."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, engine: Engine, request: Request, source: tuple[str, int]) -> None:
+        super().__init__(engine, request, source)
+        self._call: Call | None = None
+
+    def bind(self, call: Call) -> None:
+        self._call = call
+        self._made["id"] = call.id
+
+    @property
+    def call(self) -> Call:
+        assert self._call is not None
+        return self._call
+
+    def __getitem__(self, name: str) -> Any:
+        live = _LIVE.get(name)
+        if live is None:
+            return super().__getitem__(name)
+        return live(self._call) if self._call is not None else _BEFORE[name]
+
+
+class HeaderView(Mapping[str, str]):
+    """Header values of a request by name in any case; the first where there are several."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __getitem__(self, name: str) -> str:
+        value = self._request.get(name.lower().encode())
+        if value is None:
+            raise KeyError(name)
+        return text(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return (text(name) for name in dict.fromkeys(self._request.names))
+
+    def __len__(self) -> int:
+        return len(set(self._request.names))
+
+
+def _unescaped_user(uri: Uri) -> bytes:
+    if uri.is_sip:
+        return uri.aor.rpartition("@")[0].encode() if uri.user else b""
+    return uri.opaque.split(b";")[0]  # tel:+4930…
+
+
+def _user_agent(view: RequestView) -> str | None:
+    value = view._request.get(b"user-agent")
+    return None if value is None else text(value)
+
+
+_FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
+    "id": lambda view: text(view._request.call_id),
+    "sip_call_id": lambda view: text(view._request.call_id),
+    "method": lambda view: text(view._request.method),
+    "aor": lambda view: view._engine.network.aor(view._request.to.parsed),
+    "from": lambda view: view.name_addr(view._request.from_),
+    "to": lambda view: view.name_addr(view._request.to),
+    "target": lambda view: view.address(view._request.parsed_uri),
+    "domain": lambda view: text(view._request.parsed_uri.host).lower(),
+    "headers": lambda view: HeaderView(view._request),
+    "user_agent": _user_agent,
+    "expires": lambda view: view._request.expires,
+    "contacts": lambda view: [text(contact.uri or b"*") for contact in view._request.contacts()],
+    "source_ip": lambda view: view._source[0],
+    "source_port": lambda view: view._source[1],
+    "transport": lambda view: text(view._request.via.transport).lower(),
+    "started_at": lambda view: int(view._engine.wall),
+}
+
+_LIVE: Mapping[str, Callable[[Call], Any]] = {
+    "state": lambda call: call.state,
+    "answered": lambda call: call.answered_at is not None,
+    "duration": lambda call: call.duration,
+    "user": lambda call: call.user,
+    "ended_by": lambda call: call.ended_by or None,
+    "end_reason": lambda call: call.end_reason or None,
+    "branches": lambda call: call.branches(),
+    "fs": lambda call: call.freeswitch_side(),
+}
+
+_BEFORE: Mapping[str, Any] = {
+    "state": "new",
+    "answered": False,
+    "duration": 0.0,
+    "user": None,
+    "ended_by": None,
+    "end_reason": None,
+    "branches": [],
+    "fs": {"server": None, "caller": None, "callee": None, "vars": {}},
+}
+"""The same fields while a flow is still being chosen."""

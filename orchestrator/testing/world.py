@@ -1,0 +1,128 @@
+"""A world in memory: the real engine, virtual wires, a clock that stands still until it is told to move.
+
+Everything that happens at one instant happens before the clock moves: datagrams are delivered in the order they were sent, jobs are
+answered by whoever the test puts in their place. So a race is an ordinary test, and the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.core.engine import Engine
+from orchestrator.core.jobs import Job, Resolve
+from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.flow.program import Program
+from orchestrator.sip.location import Location, LocationStore
+from orchestrator.store.memory import MemoryStore
+from orchestrator.testing.phone import Address, Phone
+
+PROXY: Address = ("10.0.0.1", 5060)
+
+
+class World:
+    """One engine at `10.0.0.1:5060` and the phones around it.
+
+    `sent` holds every datagram that crossed the wires: (time, from, to, octets). `on_job` is asked to answer each job at once: return a
+    value or a StepError, or `World.LATER` to answer by `world.engine.complete` yourself.
+    """
+
+    LATER: Any = object()
+
+    def __init__(
+        self,
+        program: Program | None = None,
+        *,
+        domains: Sequence[str] = ("example.com",),
+        store: LocationStore | None = None,
+        seed: int = 1,
+        **settings: Any,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.settings = CoreSettings(
+            points=(ListenPoint(*PROXY),),
+            domains=tuple(domains),
+            entropy=self.random.randbytes,
+            wall_offset=1_800_000_000.0,
+            **settings,
+        )
+        self.now = 0.0
+        self.location = Location(store or MemoryStore())
+        self.engine = Engine(self.settings, self.location, program or Program())
+        self.phones: dict[Address, Phone] = {}
+        self.sent: list[tuple[float, Address, Address, bytes]] = []
+        self.jobs: list[Job] = []
+        self.on_job: Callable[[Job], Any] = lambda job: None if isinstance(job.effect, Resolve) else self.LATER
+        self.lose: Callable[[bytes, Address], bool] = lambda data, to: False
+        """Whether the wires lose a datagram."""
+        self._wires: deque[tuple[bytes, Address, Address]] = deque()
+
+    def phone(self, aor: str, host: str, port: int = 5060, parameters: str = "") -> Phone:
+        """A new phone on the wires; it does nothing yet."""
+        address = (host, port)
+        phone = Phone(aor, address, PROXY, lambda data, to: self._wires.append((data, address, to)), parameters)
+        self.phones[address] = phone
+        return phone
+
+    # --- time --------------------------------------------------------------------------------------------------------------------
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let everything of this instant happen, then move on, from timer to timer."""
+        end = self.now + seconds
+        self._settle()
+        while True:
+            due = self.engine.timers.next_due()
+            if due is None or due > end:
+                break
+            self.now = max(self.now, due)
+            self.engine.run_timers(self.now)
+            self._settle()
+        self.now = end
+        self.engine.run_timers(end)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Deliver until nothing is under way."""
+        self._collect()
+        while self._wires:
+            data, source, target = self._wires.popleft()
+            self.deliver(data, source, target)
+            self._collect()
+
+    def deliver(self, data: bytes, source: Address, target: Address) -> None:
+        """One datagram arrives."""
+        self.sent.append((self.now, source, target, data))
+        if self.lose(data, target):
+            return
+        if target == PROXY:
+            self.engine.receive_datagram(data, source[0], source[1], 0, self.now)
+        elif target in self.phones:
+            self.phones[target].receive(data, source)
+
+    def _collect(self) -> None:
+        """Take the engine's outputs."""
+        engine = self.engine
+        while engine.datagrams or engine.jobs:
+            for data, (_, host, port) in engine.datagrams:
+                self._wires.append((data, PROXY, (host, port)))
+            engine.datagrams.clear()
+            jobs, engine.jobs = engine.jobs, []
+            for job in jobs:
+                self.jobs.append(job)
+                result = self.on_job(job)
+                if result is not self.LATER:
+                    engine.complete(job.id, result, self.now)
+
+    # --- what is left ------------------------------------------------------------------------------------------------------------
+
+    def leftovers(self) -> dict[str, int]:
+        """What should be nothing once every call is over and 64*T1 have passed."""
+        engine = self.engine
+        return {
+            "transactions": len(engine.layer),
+            "calls": len(engine.calls),
+            "runs": len(engine.flows.runs),
+            "subscriptions": len(engine.bus),
+        }
