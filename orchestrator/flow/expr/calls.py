@@ -1,0 +1,161 @@
+"""Typing of function calls and list macros."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import re2
+
+from orchestrator.flow.expr import complaints, operators
+from orchestrator.flow.expr.errors import ExprError
+from orchestrator.flow.expr.functions import FUNCTIONS, Function, group_of
+from orchestrator.flow.expr.glob import Pattern, pieces
+from orchestrator.flow.expr.nodes import Call, Literal, Node
+from orchestrator.flow.expr.parser import MACROS
+from orchestrator.flow.expr.suggest import did_you_mean
+from orchestrator.flow.expr.types import ANY, TEXT, list_of, optional
+
+if TYPE_CHECKING:
+    from orchestrator.flow.expr.check import Checker
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+_OPTIONS.max_mem = 1 << 20
+"""1 MB for one pattern and its automaton: far above any dial plan's, small enough for thousands of patterns."""
+
+
+def check_form(node: Call) -> None:
+    """The function exists, is written the way it is called, and has its number of arguments.
+
+    Raises:
+        ExprError: E207.
+    """
+    function = FUNCTIONS.get(node.name)
+    if function is None:
+        raise _unknown(node)
+    if not node.method and not (function.prefix and node.arguments):
+        raise _at_name(node, f"{node.name} needs a value to work on", f"write {_form(function)}")
+    given, most = len(node.arguments) - 1, len(function.parameters)
+    if not most - function.optional <= given <= most:
+        least = most - function.optional
+        takes = f"{least} to {most} arguments" if least != most else f"{most} argument{'s' if most != 1 else ''}"
+        message = (
+            f"{node.name} takes {takes if most else 'no argument'}, but {given} {'is' if given == 1 else 'are'} given"
+        )
+        raise _at_name(node, message, f"write {_form(function)}")
+
+
+def check_call(checker: Checker, node: Call) -> Node:
+    """The value and the arguments, already checked, have the types the function takes.
+
+    Raises:
+        ExprError: E203, E207, E208.
+    """
+    function = FUNCTIONS[node.name]
+    value = _value(checker, node, function)
+    node.arguments[1:] = [
+        checker.expect(argument, wanted, beside=value.type)
+        for argument, wanted in zip(node.arguments[1:], function.parameters, strict=False)
+    ]
+    node.type = function.result_for(value.type.required)
+    if value.type.optional:
+        node.type = optional(node.type)
+    if function.pattern:
+        node.constant = _compiled(function, node.arguments[1])
+    return node
+
+
+def macro_target(checker: Checker, name: str, node: Node) -> Node:
+    """The list a macro goes over. Raises ExprError E203, E208."""
+    if node.type.kind == "any":
+        return operators.convert(node, list_of(ANY))
+    if node.type.kind != "list":
+        message = f"{name} works on lists, but {complaints.quoted(checker.source, node)} is {node.type}"
+        raise complaints.at(node, "E203", message)
+    if node.type.optional:
+        raise complaints.missing(checker.source, node)
+    return node
+
+
+def _value(checker: Checker, node: Call, function: Function) -> Node:
+    value = node.arguments[0]
+    found = value.type
+    if found.kind == "any" or (found.kind == "null" and node.method):
+        node.arguments[0] = _convert(node, function)
+        return node.arguments[0]
+    if group_of(found) not in function.takes:
+        raise _wrong_value(checker.source, node, function, value)
+    if found.optional and not node.safe:
+        raise complaints.missing(checker.source, value)
+    if node.name == "join" and not (found.items.textual or found.items.kind in ("any", "nothing", "number", "bool")):
+        message = f"join puts texts together, but {complaints.quoted(checker.source, value)} is {found}"
+        raise complaints.at(value, "E203", message, "choose an attribute with .map(x, x.name) first")
+    return value
+
+
+def _convert(node: Call, function: Function) -> Node:
+    """A value declared as anything, checked at run time where the function does not look at it itself."""
+    value = node.arguments[0]
+    if len(function.takes) > 1:
+        return value
+    wanted = TEXT if function.takes == ("text",) else list_of(ANY)
+    return operators.convert(value, optional(wanted) if node.safe else wanted)
+
+
+def _compiled(function: Function, argument: Node) -> object:
+    text = _constant_text(argument)
+    if text is None:
+        message = f"the pattern of {function.name} has to be a constant"
+        raise complaints.at(argument, "E207", message, "write it as text in quotes; to look for a value use contains")
+    if function.name == "like":
+        return Pattern(pieces(text))
+    try:
+        return re2.compile(text, _OPTIONS).search
+    except (re2.error, UnicodeEncodeError) as wrong:
+        message = f"this is no regular expression: {_reason(wrong)}"
+        help = "patterns are RE2's: no look-ahead, no back references" if "(?" in text or "\\" in text else ""
+        raise complaints.at(argument, "E207", message, help) from None
+
+
+def _constant_text(node: Node) -> str | None:
+    """Text literals, also several put together with +."""
+    if isinstance(node, Literal) and isinstance(node.value, str):
+        return node.value
+    parts = [_constant_text(child) for child in node.children()] if getattr(node, "op", "") == "+" else []
+    texts = [part for part in parts if part is not None]
+    return "".join(texts) if parts and len(texts) == len(parts) else None
+
+
+def _reason(wrong: Exception) -> str:
+    text = wrong.args[0] if wrong.args else ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _wrong_value(source: str, node: Call, function: Function, value: Node) -> ExprError:
+    kinds = " and ".join({"time": "durations", "bool": "true/false"}.get(kind, kind) for kind in function.takes)
+    message = f"{node.name} works on {kinds}, but {complaints.quoted(source, value)} is {value.type}"
+    text = complaints.source_of(source, value)
+    help = ""
+    if node.name == "contains" and value.type.kind in ("list", "map"):
+        help = f"write {complaints.source_of(source, node.arguments[1])} in {text}"
+    elif function.takes == ("text",) and value.type.kind in ("number", "duration", "time", "bool"):
+        help = f"write string({text}) first"
+    return complaints.at(value, "E203", message, help)
+
+
+def _unknown(node: Call) -> ExprError:
+    if node.name in MACROS:
+        return _at_name(node, f"{node.name} needs a list to work on", f"write list.{node.name}(x, condition over x)")
+    help = did_you_mean(node.name, [*FUNCTIONS, *MACROS]) or complaints.known_names([*FUNCTIONS, *MACROS])
+    return _at_name(node, f"unknown function '{node.name}'", help)
+
+
+def _form(function: Function) -> str:
+    if function.prefix:
+        return f"{function.name}(x)"
+    names = ("a", "b")[: len(function.parameters)]
+    return f"x.{function.name}({', '.join(names)})"
+
+
+def _at_name(node: Call, message: str, help: str) -> ExprError:
+    return ExprError("E207", message, help, node.at, len(node.name))

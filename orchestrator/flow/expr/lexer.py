@@ -1,0 +1,139 @@
+"""Text of an expression → tokens, with offsets.
+
+One regular expression, tried at each offset, knows every token; what it does not know is an error with the cause a
+user most likely meant (`=`, `&`, an open quote). Numbers keep their source text: `007` is compared with digits as
+written.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from orchestrator.flow.expr.errors import ExprError
+
+MAX_SOURCE = 65_536
+"""Characters of one expression; the same bound as for text at run time (FLOWLANG §5)."""
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space> [ \t\r\n]+ )
+    | (?P<number> [0-9]+ (?: \.[0-9]+ )? ) (?P<unit> [A-Za-z_][A-Za-z0-9_]* )?
+    | (?P<name> [A-Za-z_][A-Za-z0-9_]* )
+    | (?P<text> ' (?: [^'\\] | \\. )* ' | " (?: [^"\\] | \\. )* " )
+    | (?P<op> \?\?(?!\.) | \?\. | == | != | <= | >= | && | \|\| | [-+*/%<>!?:.,()\[\]] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_INTERPOLATION = re.compile(r"""(['"]?)\$\{([^}]*)(?:\}\1|\})?""")
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
+_MISTAKES = {
+    "=": ("a single = does not compare", "write =="),
+    "&": ("'&' is no operator", "write and"),
+    "|": ("'|' is no operator", "write or"),
+    "$": ("'$' belongs to no name here", "write the name alone"),
+    "~": ("'~' is no operator", "to match a pattern write x.matches('...')"),
+    ";": ("';' is no operator", "one key holds one expression"),
+    "\N{NO-BREAK SPACE}": ("there is a non-breaking space here", "type an ordinary space"),
+    "\N{LEFT SINGLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
+    "\N{RIGHT SINGLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
+    "\N{LEFT DOUBLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
+    "\N{RIGHT DOUBLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
+}
+
+
+class Token(NamedTuple):
+    """`kind` is number, duration, name, text, op or end; `text` is what stands in the source, quotes included."""
+
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+def tokenize(source: str) -> list[Token]:
+    """The tokens of an expression, closed by an `end` token.
+
+    Raises:
+        ExprError: E201 for what is no token, E209 for `${ }`.
+    """
+    if len(source) > MAX_SOURCE:
+        raise ExprError("E201", f"this expression is longer than {MAX_SOURCE} characters")
+    tokens: list[Token] = []
+    offset = 0
+    while offset < len(source):
+        match = _TOKEN.match(source, offset)
+        if match is None:
+            raise _unknown(source, offset)
+        kind = match.lastgroup or ""
+        if kind == "unit":
+            kind = _checked_unit(match)
+        if kind != "space":
+            tokens.append(Token(kind, match.group(), offset))
+        offset = match.end()
+    tokens.append(Token("end", "", len(source)))
+    return tokens
+
+
+def seconds(text: str) -> float | None:
+    """Seconds of a duration literal (`500ms`, `30s`, `10m`, `2h`), or None when the text is none."""
+    match = _TOKEN.fullmatch(text)
+    if match is None or match["unit"] not in UNITS:
+        return None
+    return float(match["number"]) * UNITS[match["unit"]]
+
+
+def unescape(quoted: str) -> str:
+    r"""The value of a text literal. An unknown escape keeps its backslash, so that `'^\d+$'` is the pattern it looks
+    like.
+    """
+    body = quoted[1:-1]
+    if "\\" not in body:
+        return body
+    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[0]), body)
+
+
+def reject_interpolation(source: str) -> None:
+    """Refuse `${…}` in a key that takes a bare expression, with the fixed line as help.
+
+    Raises:
+        ExprError: E209.
+    """
+    match = _INTERPOLATION.search(source)
+    if match is None:
+        return
+    fixed = _INTERPOLATION.sub(lambda m: m[2].strip(), source).strip()
+    whole = source.strip()
+    alone = whole.startswith("${") and whole.find("}") in (-1, len(whole) - 1)
+    offset = source.index(whole) if alone else match.start()
+    length = len(whole) if alone else len(match.group())
+    message = "this key takes an expression, so ${ } is not needed"
+    raise ExprError("E209", message, f"write: {fixed}", offset, length)
+
+
+def _checked_unit(match: re.Match[str]) -> str:
+    if match["unit"] in UNITS:
+        return "duration"
+    raise ExprError(
+        "E201",
+        f"'{match.group()}' is neither a number nor a duration",
+        "durations are written 500ms, 30s, 10m or 2h; text stands in quotes",
+        match.start(),
+        len(match.group()),
+    )
+
+
+def _unknown(source: str, offset: int) -> ExprError:
+    char = source[offset]
+    if char in "'\"":
+        return ExprError("E201", "the text that starts here has no closing quote", f"add {char}", offset)
+    if source.startswith("${", offset):
+        return ExprError("E201", "${ } cannot stand inside an expression", "write the name alone", offset, 2)
+    message, help = _MISTAKES.get(char, (f"unexpected character {char!r}", ""))
+    return ExprError("E201", message, help, offset)
