@@ -1,53 +1,47 @@
 """Header values: comma lists, Via, addresses (RFC 3261 §7.3.1, §20).
 
-A header that may be repeated may also put several values in one line with commas between them, and a comma inside quotes or angle
-brackets is none. So lists are cut by one scanner that knows quotes and brackets, and each piece goes to the parser of its header.
+A header that may be repeated may also put several values in one line with commas between them, and a comma inside
+quotes or angle brackets is none. So lists are cut by one scanner that knows quotes and brackets, and each piece goes
+to the parser of its header.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import HOST, PARAMS, PORT, QUOTED, TOKEN, parse_params
+from orchestrator.sip.grammar import HOST, PARAMS, PORT, QUOTED, TOKEN, drop_params, is_token, parse_params
 from orchestrator.sip.uri import NameAddr, parse_name_addr
 
-__all__ = ["NameAddr", "Via", "parse_contacts", "parse_name_addr", "parse_name_addrs", "parse_via", "split_commas", "split_first"]
+__all__ = [
+    "MAGIC_COOKIE",
+    "NameAddr",
+    "Via",
+    "parse_contacts",
+    "parse_name_addr",
+    "parse_name_addrs",
+    "parse_via",
+    "split_commas",
+    "split_first",
+]
 
-_piece = re.compile(rb'(?:[^",<]++|' + QUOTED + rb"|<[^>]*+>)*+", re.DOTALL)
-_via = re.compile(
-    rb"[ \t]*+("
-    + TOKEN
-    + rb"++[ \t]*+/[ \t]*+"
-    + TOKEN
-    + rb"++)[ \t]*+/[ \t]*+("
-    + TOKEN
-    + rb"++)[ \t]++("
-    + HOST
-    + rb")[ \t]*+(?::[ \t]*+("
-    + PORT
-    + rb")[ \t]*+)?+("
-    + PARAMS
-    + rb")(?:,|$)"
-).match
-_branch = re.compile(rb";[ \t]*+[Bb][Rr][Aa][Nn][Cc][Hh][ \t]*+=[ \t]*+(" + TOKEN + rb"++)").search
-
-MAGIC_COOKIE: Final = b"z9hG4bK"
-"""Begin of a branch that is unique by itself (§8.1.1.7); others are matched the RFC 2543 way (§17.2.3)."""
+_COMMA: Final = 0x2C
+_piece = re.compile(rb'(?:[^",<]++|' + QUOTED + rb"|<[^>]*+>)*+").match
 
 
-def _cut(value: bytes, start: int) -> int:
-    """End of the list value that begins at `start`: position of its comma, or the length."""
-    match = _piece.match(value, start)
+def _end_of_piece(value: bytes, start: int) -> int:
+    """Position of the comma that ends the list element at `start`, or the length."""
+    match = _piece(value, start)
     end = match.end() if match is not None else start
-    if end < len(value) and value[end] != 0x2C:
+    if end < len(value) and value[end] != _COMMA:
         raise MalformedMessage("Unbalanced Quotes or Brackets")
     return end
 
 
 def split_commas(value: bytes) -> list[bytes]:
-    """Values of a comma list, stripped. Commas in quoted strings and <> do not count; empty elements are refused.
+    """Elements of a comma list, stripped. Commas in quoted strings and <> do not count.
 
     Raises:
         MalformedMessage: an unbalanced quote or bracket, or nothing between two commas.
@@ -57,7 +51,7 @@ def split_commas(value: bytes) -> list[bytes]:
     pieces: list[bytes] = []
     start = 0
     while True:
-        end = _cut(value, start)
+        end = _end_of_piece(value, start)
         piece = value[start:end].strip()
         if not piece:
             raise MalformedMessage("Empty List Element")
@@ -68,60 +62,97 @@ def split_commas(value: bytes) -> list[bytes]:
 
 
 def split_first(value: bytes) -> tuple[bytes, bytes]:
-    """First value of a comma list and the rest behind its comma (empty when there is none)."""
+    """First element of a comma list and the rest behind its comma, stripped; the rest is empty when there is none.
+
+    Raises:
+        MalformedMessage: an unbalanced quote or bracket in the first element.
+    """
     if b"," not in value:
         return value, b""
-    end = _cut(value, 0)
+    end = _end_of_piece(value, 0)
     return value[:end].strip(), value[end + 1 :].strip()
 
 
+# --- Via ------------------------------------------------------------------------------------------------------------
+
+MAGIC_COOKIE: Final = b"z9hG4bK"
+"""Begin of a branch that is unique by itself (§8.1.1.7); others are matched the RFC 2543 way (§17.2.3)."""
+_SOURCE_PARAMS: Final = (b"received", b"rport")
+_via = re.compile(
+    TOKEN + rb"++[ \t]*+/[ \t]*+" + TOKEN + rb"++[ \t]*+/[ \t]*+(" + TOKEN + rb"++)[ \t]++"
+    rb"(" + HOST + rb")[ \t]*+(?::[ \t]*+(" + PORT + rb")[ \t]*+)?+(" + PARAMS + rb")(?:,|\Z)"
+).match  # fmt: skip
+_bare_rport = re.compile(rb"(?:;branch=" + TOKEN + rb"++)?+;rport(?:;branch=" + TOKEN + rb"++)?+").fullmatch
+_is_port = re.compile(PORT).fullmatch
+
+
 class Via:
-    """One Via value (§20.42). `transport` is upper-case; `branch` None where absent (RFC 2543); `params` names lower-case."""
+    """One Via value (§20.42). `transport` is upper-case, `branch` None where absent (RFC 2543)."""
 
-    __slots__ = ("protocol", "transport", "host", "port", "branch", "_tail", "_params")
+    __slots__ = ("transport", "host", "port", "branch", "tail", "_params")
 
-    def __init__(self, protocol: bytes, transport: bytes, host: bytes, port: int | None, tail: bytes) -> None:
-        self.protocol = protocol
+    def __init__(self, transport: bytes, host: bytes, port: int | None, branch: bytes | None, tail: bytes) -> None:
+        """`tail` is the raw list of parameters, known to be well-formed."""
         self.transport = transport
         self.host = host
         self.port = port
-        self._tail = tail
+        self.branch = branch
+        self.tail = tail
         self._params: dict[bytes, bytes | None] | None = None
-        found = _branch(tail)
-        self.branch: bytes | None = found[1] if found is not None else None
 
     @property
     def params(self) -> dict[bytes, bytes | None]:
+        """Parameters: name in lower case → value without quotes, None for a flag."""
         params = self._params
         if params is None:
-            params = self._params = parse_params(self._tail)
+            params = self._params = parse_params(self.tail)
         return params
+
+    @property
+    def has_cookie(self) -> bool:
+        """Whether the branch alone names the transaction. A bare cookie does not (RFC 4475 badbranch)."""
+        branch = self.branch
+        return branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE
 
     @property
     def received(self) -> bytes | None:
         """Source address noted by the receiver (§18.2.1), without the brackets some put around IPv6 (RFC 5118 §4.5)."""
-        if b"received" not in self._tail.lower():
-            return None
         value = self.params.get(b"received")
         return value.strip(b"[]") if value else None
 
     @property
     def rport(self) -> int | None:
         """Source port noted by the receiver (RFC 3581); None when absent, empty or no port."""
-        value = self.params.get(b"rport") if b"rport" in self._tail.lower() else None
-        return int(value) if value and value.isdigit() and len(value) <= 5 and 0 < int(value) < 65536 else None
+        value = self.params.get(b"rport")
+        return int(value) if value and _is_port(value) else None
 
     @property
     def wants_rport(self) -> bool:
         """Whether the sender asked for its source port (RFC 3581 §3), answered or not."""
-        return b"rport" in self._tail.lower() and b"rport" in self.params
+        return b"rport" in self.tail.lower() and b"rport" in self.params
+
+    def stamped(self, host: bytes, port: int) -> Via:
+        """This Via with the source it came from: `received` (§18.2.1) and, when asked for, `rport` (RFC 3581 §4).
+
+        `host` is an IP address in text, IPv6 without brackets. What the sender itself wrote into the two is replaced.
+        Returns self when there is nothing to note.
+        """
+        tail = self.tail
+        if _bare_rport(tail) is not None:
+            tail = tail.replace(b";rport", b";rport=%d;received=%s" % (port, host), 1)
+            return Via(self.transport, self.host, self.port, self.branch, tail)
+        rport = b";rport=%d" % port if self.wants_rport else b""
+        if not rport and self.host.strip(b"[]") == host and b"received" not in tail.lower():
+            return self
+        tail = b"%s%s;received=%s" % (drop_params(tail, _SOURCE_PARAMS).rstrip(), rport, host)
+        return Via(self.transport, self.host, self.port, self.branch, tail)
 
     def __repr__(self) -> str:
-        return f"<Via {self.protocol!r}/{self.transport!r} {self.host!r}:{self.port} {self._tail!r}>"
+        return f"<Via {self.transport!r} {self.host!r}:{self.port} {self.tail!r}>"
 
 
 def parse_via(value: bytes) -> Via:
-    """The first Via value of an unfolded line value; what follows its comma is left alone.
+    """The first Via of a line's unfolded, stripped value; what follows its comma is left alone.
 
     Raises:
         MalformedMessage: syntax, port, or a parameter twice.
@@ -129,24 +160,32 @@ def parse_via(value: bytes) -> Via:
     match = _via(value)
     if match is None:
         raise MalformedMessage("Malformed Via")
-    protocol, transport, host, port, tail = match.groups()
-    via = Via(protocol, transport.upper(), host, int(port) if port is not None else None, tail)
-    if tail.count(b";") > 1:
-        via._params = parse_params(tail)  # only here can a name stand twice
+    transport, host, port, tail = match.groups()
+    params = parse_params(tail)
+    branch = params.get(b"branch")
+    if branch is not None and not is_token(branch):
+        raise MalformedMessage("Malformed Branch")
+    via = Via(transport.upper(), host, int(port) if port is not None else None, branch, tail)
+    via._params = params
     return via
 
 
-def parse_name_addrs(lines: list[bytes]) -> list[NameAddr]:
-    """All addresses of the given line values, comma lists split."""
-    return [parse_name_addr(piece) for line in lines for piece in split_commas(line)]
+# --- addresses ------------------------------------------------------------------------------------------------------
 
 
-def parse_contacts(lines: list[bytes]) -> list[NameAddr]:
-    """Contacts; `*` alone gives one address with `star` set (§10.2.2).
+def parse_name_addrs(values: Iterable[bytes]) -> list[NameAddr]:
+    """All addresses of the given line values, comma lists split.
 
     Raises:
-        MalformedMessage: also for `*` beside other contacts.
+        MalformedMessage: any of them is malformed.
     """
-    if lines == [b"*"]:
-        return [NameAddr(b"", None, b"")]
-    return parse_name_addrs(lines)
+    return [parse_name_addr(piece) for value in values for piece in split_commas(value)]
+
+
+def parse_contacts(values: list[bytes]) -> list[NameAddr]:
+    """Contacts of the given line values; `*` alone gives one address with `star` set (§10.2.2).
+
+    Raises:
+        MalformedMessage: any is malformed, `*` beside other contacts included.
+    """
+    return [NameAddr(b"", None, None, {})] if values == [b"*"] else parse_name_addrs(values)

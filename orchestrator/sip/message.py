@@ -1,7 +1,8 @@
 """SIP messages: the public face of the parser.
 
-`parse_message` turns octets into a `Request` or `Response` (model.py: raw lines and typed views; parser.py: the reading), `forward_*`
-and `build_response` (build.py) turn them back into octets by splicing. Pure: no socket, no clock, no state.
+`parse_message` turns octets into a `Request` or `Response` (model.py: raw lines and typed views; parser.py: the
+reading); `forward_*` and `build_response` (build.py) turn them back into octets by splicing. Pure: no socket, no
+clock, no state.
 """
 
 from __future__ import annotations

@@ -1,186 +1,281 @@
 """Octets to messages (RFC 3261 §7, §18.3, RFC 4475).
 
-One pass for the usual message: cut the head at CRLF, look the header names up in a table, check what every message is judged by with
-one expression each. What the expressions do not know goes to the slower readers of `headers` and `uri`, which decide. So each fast
-path may only accept what the slow one accepts too.
+The usual message takes one pass: cut the head at CRLF, look the header names up in a table, put the lines every
+message is judged by one below the other in a fixed order and match them all with one expression. What that expression
+does not know goes to `_judge`, which reads header by header and decides. So the expression may only accept what
+`_judge` accepts too, with the same values (a test holds them against each other).
 
-Two readers of one message must not see different headers: CR and LF stand only in line ends, names are tokens, single-valued
-headers come once, a body is as long as Content-Length says and what follows it is noise that nobody looks at (RFC 4475 dblreq).
+Two readers of one message must not see different headers: CR and LF stand only in line ends, names are tokens,
+single-valued headers come once, a body is as long as Content-Length says, and what follows it is noise that nobody
+looks at (RFC 4475 dblreq).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import (
+    HOST,
     MAX_HEADER,
     MAX_HEADERS,
     MAX_MESSAGE,
     MAX_URI,
+    PORT,
     TOKEN,
     is_token,
     parse_number,
 )
-from orchestrator.sip.headers import parse_via
-from orchestrator.sip.model import Message, Request, Response, line_value
-from orchestrator.sip.names import SPELLINGS, canonical_name
-from orchestrator.sip.uri import SIP_URI, parse_name_addr, parse_uri, uri_of_match
+from orchestrator.sip.headers import Via, parse_via
+from orchestrator.sip.model import Message, Request, Response
+from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
+from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, parse_name_addr
 
-_request_line = re.compile(rb"(" + TOKEN + rb"++) (" + SIP_URI + rb") SIP/2\.0").fullmatch
-_loose_request_line = re.compile(rb"(" + TOKEN + rb"++) ([^\s]++) [Ss][Ii][Pp]/([0-9]++\.[0-9]++)").fullmatch
-_status_line = re.compile(rb"SIP/2\.0 ([1-6][0-9]{2})(?: ([^\r\n\x00]*+))?").fullmatch
 _unfolded_break = re.compile(rb"\r\n(?![ \t])").split
-_cseq = re.compile(rb"([0-9]{1,20})[ \t]++(" + TOKEN + rb"++)").fullmatch
+
+# --- what every message has, read header by header ------------------------------------------------------------------
+
+_request_line = re.compile(rb"(" + TOKEN + rb"++) ([^\s]++) [Ss][Ii][Pp]/([0-9]++\.[0-9]++)").fullmatch
+_status_line = re.compile(rb"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: ([^\r\n\x00]*+))?").fullmatch
+_cseq = re.compile(rb"([0-9]++)[ \t]++(" + TOKEN + rb"++)").fullmatch
 _is_call_id = re.compile(rb"[!-~]++").fullmatch
 
-_SINGLE: Final = frozenset((b"call-id", b"cseq", b"from", b"to", b"max-forwards", b"content-length", b"content-type", b"expires"))
+_SINGLE: Final = (
+    b"call-id", b"cseq", b"from", b"to", b"max-forwards", b"content-length", b"content-type", b"expires",
+)  # fmt: skip
 """Headers that a second line of would make ambiguous (RFC 4475 multi01, mcl01)."""
-_REQUIRED: Final = frozenset((b"via", b"from", b"to", b"call-id", b"cseq"))
-"""Mandatory in every message (§8.1.1); Max-Forwards is too, but RFC 2543 senders lack it (RFC 4475 inv2543)."""
+_COPIED: Final = (b"from", b"to", b"call-id", b"cseq")
+"""Mandatory beside Via (§8.1.1), and once each; so is Max-Forwards, but RFC 2543 had none (RFC 4475 inv2543)."""
 
 
-def _split_head(head: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Head → (header lines with the start line in front, canonical names)."""
-    lines = head.split(b"\r\n")
-    names = [SPELLINGS.get(line.split(b":", 1)[0]) for line in lines]
-    del names[0]
-    if None not in names:
-        return lines, names  # type: ignore[return-value]
-    lines = _unfolded_break(head)
-    if any(b":" not in line for line in lines[1:]):
-        raise MalformedMessage("Malformed Header Line")
-    return lines, [canonical_name(line.split(b":", 1)[0]) for line in lines[1:]]
+def _value(message: Message, name: bytes) -> bytes:
+    value = message.get(name)
+    if value is None:
+        raise MalformedMessage(f"Missing {LONG_NAMES[name]} Header")
+    return value
 
 
-def _check_head(head: bytes, lines: list[bytes], names: list[bytes]) -> None:
-    """Limits, line ends, and the counts of headers."""
-    breaks = head.count(b"\n")
-    if breaks != head.count(b"\r") or breaks != head.count(b"\r\n"):
-        raise MalformedMessage("Bare CR or LF in Header")
-    if len(names) > MAX_HEADERS:
-        raise MalformedMessage("Too Many Header Fields")
-    if len(head) > MAX_HEADER and max(map(len, lines)) > MAX_HEADER:
-        raise MalformedMessage("Header Field Too Long")
-    seen = set(names)
-    if not _REQUIRED <= seen:
-        raise MalformedMessage("Missing " + min(_REQUIRED - seen).decode().title())
-    if len(seen) != len(names):
-        for name in _SINGLE & seen:
-            if names.count(name) > 1:
-                raise MalformedMessage("Multiple " + name.decode().title())
+def _judge(message: Message, rest: bytes) -> None:
+    """Read what every message is judged by; `rest` is all that came behind the head.
 
-
-def _fill(message: Message, rest: bytes) -> None:
-    """Read what every message is judged by. `rest` is all that came behind the head."""
-    names, lines = message.names, message.lines
-    call_id = line_value(lines[names.index(b"call-id")])
-    if _is_call_id(call_id) is None:
+    Raises:
+        MalformedMessage: something is missing or malformed.
+    """
+    if _is_call_id(call_id := _value(message, b"call-id")) is None:
         raise MalformedMessage("Malformed Call-ID")
     message.call_id = call_id
-    cseq = _cseq(line_value(lines[names.index(b"cseq")]))
+    cseq = _cseq(_value(message, b"cseq"))
     if cseq is None:
         raise MalformedMessage("Malformed CSeq")
-    message.cseq = parse_number(cseq[1], "CSeq")
-    message.cseq_method = cseq[2]
-    if b"content-length" in names:
-        length = parse_number(line_value(lines[names.index(b"content-length")]), "Content-Length")
+    message.cseq, message.cseq_method = parse_number(cseq[1], "CSeq"), cseq[2]
+    if b"content-length" in message.names:
+        length = parse_number(_value(message, b"content-length"), "Content-Length")
         if length > len(rest):
             raise MalformedMessage("Content-Length Exceeds Message")
         message.body = rest[:length]
-    message.via = parse_via(line_value(lines[names.index(b"via")]))
-    message._from = parse_name_addr(line_value(lines[names.index(b"from")]))
-    message._to = parse_name_addr(line_value(lines[names.index(b"to")]))
+    message.via = parse_via(_value(message, b"via"))
+    message._from = parse_name_addr(_value(message, b"from"))
+    message._to = parse_name_addr(_value(message, b"to"))
+    if isinstance(message, Request) and b"max-forwards" in message.names:
+        message.max_forwards = parse_number(_value(message, b"max-forwards"), "Max-Forwards", 255)
 
 
-def _parse_request(start: bytes, names: list[bytes], lines: list[bytes], rest: bytes) -> Request:
+# --- the same in one match ------------------------------------------------------------------------------------------
+
+_NAME: Final = rb"[^:\n]++:[ \t]*+"
+_URI: Final = (
+    rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + rb")?+"
+    rb"(?:;" + PARAM_CHAR + rb"++(?:=" + PARAM_CHAR + rb"++)?+)?+"
+)  # fmt: skip
+"""A sip URI without escapes and with at most one parameter: nothing in it is left to check."""
+_ADDRESS: Final = (
+    rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">(?:;tag=" + TOKEN + rb"++)?+"
+)  # fmt: skip
+_VIA: Final = (
+    rb"SIP/2\.0/([A-Z]++) (" + HOST + rb")(?::(" + PORT + rb"))?+(;rport;branch=(" + TOKEN + rb"++)|"
+    rb";branch=(" + TOKEN + rb"++)(?:;rport(?:=[0-9]++)?+)?+(?:;received=[0-9.]++)?+)(?:,[^\n]*+)?+"
+)  # fmt: skip
+"""A Via as senders write it, in the two orders of parameters that cannot repeat one."""
+_CSEQ: Final = rb"([0-9]{1,9}) (" + TOKEN + rb"++)"
+_usual = re.compile(
+    b"\n".join(_NAME + value for value in (_VIA, _ADDRESS, _ADDRESS, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
+    + rb"(?:\n" + _NAME + rb"([0-9]{1,3}))?+"
+).fullmatch  # fmt: skip
+_usual_request_line = re.compile(rb"(" + TOKEN + rb"++) (" + _URI + rb") SIP/2\.0").fullmatch
+
+_CoreLines = Callable[[dict[bytes, bytes]], tuple[bytes, ...]]
+_response_lines: _CoreLines = itemgetter(b"via", b"from", b"to", b"call-id", b"cseq", b"content-length")
+_request_lines: _CoreLines = itemgetter(b"via", b"from", b"to", b"call-id", b"cseq", b"content-length", b"max-forwards")
+
+
+def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
+    """Fill in `message` from `core`: its six lines (a request's seven) in order. False: not of the usual kind."""
+    match = _usual(core)
+    if match is None:
+        return False
+    transport, host, port, tail, branch, other, call_id, cseq, method, length, hops = match.groups()
+    size = int(length)
+    if size > len(rest):
+        return False
+    if hops is not None:
+        message.max_forwards = int(hops)
+        if message.max_forwards > 255:
+            return False
+    message.via = Via(transport, host, int(port) if port is not None else None, branch or other, tail)
+    message.call_id = call_id
+    message.cseq = int(cseq)
+    message.cseq_method = method
+    message.body = rest[:size]
+    return True
+
+
+# --- the head -------------------------------------------------------------------------------------------------------
+
+
+def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
+    """Start line, header lines, canonical names."""
+    lines = head.splitlines()  # which also cuts at a bare CR or LF: then it cannot be put together again
+    if b"\r\n".join(lines) != head:
+        raise MalformedMessage("Bare CR or LF in Header")
+    if len(lines) > MAX_HEADERS:
+        raise MalformedMessage("Too Many Header Fields")
+    start = lines.pop(0)
+    try:
+        names = [SPELLINGS[line.split(b":", 1)[0]] for line in lines]
+    except KeyError:
+        if b"\r\n " in head or b"\r\n\t" in head:
+            start, *lines = _unfolded_break(head)
+        names = [_name_of(line) for line in lines]
+    if len(head) > MAX_HEADER and max(map(len, lines), default=0) > MAX_HEADER:
+        raise MalformedMessage("Header Field Too Long")
+    return start, lines, names
+
+
+def _name_of(line: bytes) -> bytes:
+    name, colon, _ = line.partition(b":")
+    if not colon:
+        raise MalformedMessage("Malformed Header Line")
+    return canonical_name(name)
+
+
+def _check_single(names: list[bytes], distinct: int) -> None:
+    """Only some headers may stand twice. Via and Record-Route do so most, and are counted first."""
+    spare = len(names) - distinct - (names.count(b"via") or 1) + 1
+    if spare and spare != names.count(b"record-route") - 1:
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                raise MalformedMessage(f"Multiple {LONG_NAMES[name]} Headers")
+
+
+def _read_request_line(start: bytes) -> Request:
+    match = _usual_request_line(start)
+    if match is not None and len(start) <= MAX_URI:
+        return Request(match[1], match[2])
     match = _request_line(start)
-    if len(start) > MAX_URI + 64 and len(max(start.split(b" "), key=len)) > MAX_URI:
+    if match is None:
+        raise MalformedMessage("Malformed Request Line")
+    method, uri, version = match.groups()
+    if version != b"2.0":
+        raise MalformedMessage("Version Not Supported", 505)
+    if len(uri) > MAX_URI:
         raise MalformedMessage("Request-URI Too Long", 414)
-    if match is not None:
-        method, uri = match[1], uri_of_match(match[2], match, 3)
-    else:
-        loose = _loose_request_line(start)
-        if loose is None:
-            raise MalformedMessage("Malformed Request Line")
-        if loose[3] != b"2.0":
-            raise MalformedMessage("Version Not Supported", 505)
-        method, uri = loose[1], parse_uri(loose[2])
-    if uri.headers:
+    request = Request(method, uri)
+    if request.parsed_uri.headers:
         raise MalformedMessage("Headers in Request-URI")
-    request = Request(method, uri, names, lines, rest)
-    _fill(request, rest)
-    if request.cseq_method != method:
-        raise MalformedMessage("CSeq Method Mismatch")
-    if b"max-forwards" in names:
-        request.max_forwards = parse_number(line_value(lines[names.index(b"max-forwards")]), "Max-Forwards", 255)
     return request
 
 
-def _parse_response(start: bytes, names: list[bytes], lines: list[bytes], rest: bytes) -> Response:
+def _read_status_line(start: bytes) -> Response:
     match = _status_line(start)
     if match is None:
         raise MalformedMessage("Malformed Status Line")
-    response = Response(int(match[1]), match[2] or b"", names, lines, rest)
-    _fill(response, rest)
-    return response
+    return Response(int(match[1]), match[2] or b"")
+
+
+def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes, core_lines: _CoreLines) -> None:
+    """Everything behind the start line."""
+    message.lines, message.names, message.body = lines, names, rest
+    index = dict(zip(reversed(names), reversed(lines), strict=False))  # reversed: the first line of a name stays
+    if len(index) != len(names):
+        _check_single(names, len(index))
+    try:
+        core = b"\n".join(core_lines(index))
+    except KeyError:
+        core = b""
+    if not _read_usual(message, core, rest):
+        _judge(message, rest)
+
+
+def _parse(data: bytes, is_response: bool) -> Request | Response:
+    if len(data) > MAX_MESSAGE:
+        raise MalformedMessage("Message Too Large", 513)
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        raise MalformedMessage("No End of Header")
+    start, lines, names = _split_head(head)
+    if is_response:
+        response = _read_status_line(start)
+        _fill(response, lines, names, rest, _response_lines)
+        return response
+    request = _read_request_line(start)
+    _fill(request, lines, names, rest, _request_lines)
+    if request.method != request.cseq_method:
+        raise MalformedMessage("CSeq Method Mismatch")
+    return request
 
 
 def parse_message(data: bytes) -> Request | Response:
     """Read one datagram, or one message framed from a stream.
 
     Raises:
-        MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through `salvage_request`), 0 where
-            nothing may be sent: a response, a keep-alive, noise.
+        MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through
+            `salvage_request`), 0 where nothing may be sent: to a response or a keep-alive.
     """
     if data[:1] in b"\r\n":
         data = data.lstrip(b"\r\n")  # §7.5: empty lines before the start line are ignored
-    is_response = data[:4].upper() == b"SIP/"
+    is_response = data[:4] in (b"SIP/", b"sip/")
     try:
-        if len(data) > MAX_MESSAGE:
-            raise MalformedMessage("Message Too Large", 513)
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            raise MalformedMessage("No End of Header")
-        head = data[:end]
-        lines, names = _split_head(head)
-        start = lines.pop(0)
-        _check_head(head, lines, names)
-        return (_parse_response if is_response else _parse_request)(start, names, lines, data[end + 4 :])
+        return _parse(data, is_response)
     except MalformedMessage as error:
         if is_response or not data:
             error.sip_status = 0
         raise
 
 
-def salvage_request(data: bytes) -> Request | None:
-    """A view of a malformed request good enough for `build_response` to answer it; None when silence is due.
+# --- answering what cannot be read ----------------------------------------------------------------------------------
 
-    Only the method and the top Via must be readable; From, To, Call-ID and CSeq are copied as far as they are there. An ACK is never
-    answered.
+
+def _is_whole(line: bytes) -> bool:
+    return len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == line.count(b"\r\n")
+
+
+def salvage_request(data: bytes) -> Request | None:
+    """A view of a malformed request good enough for `build_response`; None when silence is due.
+
+    Only the method and the top Via must be readable; From, To, Call-ID and CSeq are copied as far as they are there,
+    unread. An ACK is never answered.
     """
-    data = data[:MAX_MESSAGE].lstrip(b"\r\n")
-    start, _, rest = data.partition(b"\r\n\r\n")[0].partition(b"\r\n")
-    method = start.split(b" ", 1)[0]
-    if not is_token(method) or method == b"ACK" or b" " not in start:
+    start, _, rest = data[:MAX_MESSAGE].lstrip(b"\r\n").partition(b"\r\n\r\n")[0].partition(b"\r\n")
+    method, space, rest_of_line = start.partition(b" ")
+    if not space or not is_token(method) or method == b"ACK":
         return None
-    names: list[bytes] = []
-    lines: list[bytes] = []
-    for line in _unfolded_break(rest)[:MAX_HEADERS]:
-        name, colon, _ = line.partition(b":")
-        name = name.strip().lower()
-        canonical = SPELLINGS.get(name, name)
-        clean = colon and len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == line.count(b"\r\n")
-        if clean and (canonical == b"via" or (canonical in _REQUIRED and canonical not in names)):
-            names.append(canonical)
-            lines.append(line)
-    if b"via" not in names:
+    request = Request(method, rest_of_line.split(b" ", 1)[0])
+    request.names, request.lines, request.body = [], [], b""
+    for line in _unfolded_break(rest, MAX_HEADERS)[:MAX_HEADERS]:
+        raw = line.partition(b":")[0].strip()
+        name = SPELLINGS.get(raw) or SPELLINGS.get(raw.lower(), b"")
+        if _is_whole(line) and (name == b"via" or (name in _COPIED and name not in request.names)):
+            request.names.append(name)
+            request.lines.append(line)
+    via = request.get(b"via")
+    if via is None:
         return None
-    request = Request(method, parse_uri(b"sip:invalid"), names, lines, b"")
     try:
-        request.via = parse_via(line_value(lines[names.index(b"via")]))
+        request.via = parse_via(via)
     except MalformedMessage:
         return None
-    request.call_id = request.get(b"call-id") or b""
+    request.call_id, request.cseq, request.cseq_method = request.get(b"call-id") or b"", 0, method
     return request

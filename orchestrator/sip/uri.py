@@ -1,11 +1,13 @@
 """SIP URIs and the name-addr around them (RFC 3261 §19.1, §20).
 
-A URI is what calls are routed by, so its reading is strict: one expression takes the whole text or the URI is malformed. The user
-part is everything up to the last possible '@' (it may hold ';', '?' and '/', RFC 4475 semiuri), ports are 1-65535, IPv6 stands in
-brackets. Schemes other than sip and sips are kept opaque: a proxy forwards them in headers and answers 416 in a Request-URI.
+A URI is what calls are routed by, so its reading is strict: one expression takes the whole text or the URI is
+malformed. The user part ends at the only '@' (it may hold ';', '?' and '/', RFC 4475 semiuri), ports are 1-65535, IPv6
+stands in brackets. Schemes other than sip and sips are kept opaque: a proxy forwards them in headers and answers 416
+to them in a Request-URI.
 
-Escapes are left as they came and resolved once where two URIs are compared or shown (RFC 4475 esc01): `value%25%34%31` is
-'value%41'. A user part that is not UTF-8 after that is refused, so that two different users can never read as the same AOR.
+Escapes are left as they came and resolved once where two URIs are compared or shown (RFC 4475 esc01):
+`value%25%34%31` is 'value%41'. A user part that is not UTF-8 after that is refused, so that two different users can
+never read as the same AOR.
 """
 
 from __future__ import annotations
@@ -14,61 +16,76 @@ import re
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import HEX, HOST, PORT, QUOTED, parse_params, unescape, unquote
+from orchestrator.sip.grammar import HEX, HOST, PORT, QUOTED, parse_params, read_number, unescape, unquote
 
-_USER_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()&=+$,;?/#]"
+# --- URI ------------------------------------------------------------------------------------------------------------
+
+USER_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()&=+$,;?/#]"
+"""user of §25.1 without escapes; '#' should be escaped and is not by phones that dial `#31#`."""
+PARAM_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()\[\]/:&+$]"
+"""paramchar without escapes."""
+_VALUE_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()\[\]/:&+$,=]"
+"""paramchar, and what push tokens hold unescaped in the field."""
 _PASSWORD_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()&=+$,]"
-_PARAM_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()\[\]/:&+$,]"
 _HEADER_CHAR: Final = rb"[A-Za-z0-9\-_.!~*'()\[\]/?:+$=&;,@]"
 
 
-def _escaped(char: bytes, least: bytes = b"+") -> bytes:
-    """Repeat of `char` with %HH between; deterministic, because no class holds '%'."""
-    body = rb"(?:%" + HEX + rb"{2}" + char + rb"*+)*+"
-    return (rb"(?:" + char + rb"++" + body + rb"|%" + HEX + rb"{2}" + char + rb"*+" + body + rb")") if least == b"+" else char + rb"*+" + body
+def _escaped(chars: bytes) -> bytes:
+    """One or more of a class or %HH; deterministic, because no class holds '%'."""
+    return rb"(?:" + chars + rb"++|%" + HEX + rb"{2})++"
 
 
-_URI_PARAM: Final = rb";" + _escaped(_PARAM_CHAR) + rb"(?:=" + _escaped(_PARAM_CHAR) + rb")?+"
-SIP_URI: Final = (
-    rb"([Ss][Ii][Pp][Ss]?):(?:(" + _escaped(_USER_CHAR) + rb")(?::(" + _escaped(_PASSWORD_CHAR, b"*") + rb"))?@)?(" + HOST + rb")(?::("
-    + PORT + rb"))?((?:" + _URI_PARAM + rb")*+)(?:\?(" + _escaped(_HEADER_CHAR) + rb"))?"
-)  # fmt: skip
-"""Groups: scheme, user, password, host, port, params, headers."""
-OPAQUE_URI: Final = rb"([A-Za-z][A-Za-z0-9+\-.]*+):([!-;=?-~]++)"
-
-_sip_uri = re.compile(SIP_URI).fullmatch
-_opaque_uri = re.compile(OPAQUE_URI).fullmatch
+_USERINFO: Final = rb"(?:(" + _escaped(USER_CHAR) + rb")(?::((?:" + _escaped(_PASSWORD_CHAR) + rb")?+))?+@)?+"
+_URI_PARAM: Final = rb";" + _escaped(PARAM_CHAR) + rb"(?:=" + _escaped(_VALUE_CHAR) + rb")?+"
+_sip_uri = re.compile(
+    rb"([Ss][Ii][Pp][Ss]?):" + _USERINFO + rb"(" + HOST + rb")(?::(" + PORT + rb"))?+"
+    rb"((?:" + _URI_PARAM + rb")*+)(?:\?(" + _escaped(_HEADER_CHAR) + rb"))?+"
+).fullmatch  # fmt: skip
+_opaque_uri = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):([!-;=?-~]++)").fullmatch
 _uri_params = re.compile(rb";([^;=]++)(=?)([^;]*+)").findall
-_reserved_escape = re.compile(rb"%(" + HEX + rb"{2})")
-_RESERVED: Final = frozenset(b";/?:@&=+$,")
+_each_escape = re.compile(rb"%(" + HEX + rb"{2})")
 
 
 class Uri:
-    """One URI. All parts are raw octets, except `params`, whose names (lower-case) and values are unescaped.
+    """One URI. Parts are raw octets, but `params`, whose names (lower-case) and values are unescaped.
 
     For a scheme other than sip and sips only `scheme` and `opaque` are set. Never changed after it was parsed.
     """
 
     __slots__ = ("scheme", "user", "password", "host", "port", "headers", "opaque", "_raw", "_tail", "_params")
 
-    def __init__(self, raw: bytes, scheme: bytes, host: bytes, opaque: bytes = b"") -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        scheme: bytes,
+        user: bytes = b"",
+        password: bytes | None = None,
+        host: bytes = b"",
+        port: int | None = None,
+        params: bytes = b"",
+        headers: bytes = b"",
+        opaque: bytes = b"",
+    ) -> None:
+        """The parts as `parse_uri` cut them; `params` is the raw `;name=value` list."""
         self.scheme = scheme
-        self.user = b""
-        self.password: bytes | None = None
+        self.user = user
+        self.password = password
         self.host = host
-        self.port: int | None = None
-        self.headers = b""
+        self.port = port
+        self.headers = headers
         self.opaque = opaque
         self._raw = raw
-        self._tail = b""
+        self._tail = params
         self._params: dict[bytes, bytes | None] | None = None
 
     @property
     def is_sip(self) -> bool:
+        """Whether the scheme is sip or sips."""
         return not self.opaque
 
     @property
     def params(self) -> dict[bytes, bytes | None]:
+        """URI parameters: name in lower case → value, None for a flag; both unescaped."""
         params = self._params
         if params is None:
             params = self._params = _parse_uri_params(self._tail)
@@ -83,26 +100,26 @@ class Uri:
     @property
     def lr(self) -> bool:
         """Whether this is a loose router's URI (§19.1.1)."""
-        return b"lr" in self.params if self._tail else False
+        return bool(self._tail) and b"lr" in self.params
+
+    @property
+    def username(self) -> str:
+        """The user part for humans and flows: unescaped once."""
+        return unescape(self.user).decode()
 
     @property
     def aor(self) -> str:
-        """`user@host`, unescaped once, host in lower case, without port and parameters; the host alone when no user is given.
+        """`user@host`, unescaped once, host in lower case, no port, no parameters; the host alone without a user.
 
         A URI of another scheme gives its text.
         """
         if self.opaque:
             return (self.scheme + b":" + self.opaque).decode()
         host = self.host.lower().decode()
-        return f"{unescape(self.user).decode()}@{host}" if self.user else host
+        return f"{self.username}@{host}" if self.user else host
 
     def __bytes__(self) -> bytes:
         return self._raw
-
-    def __eq__(self, other: object) -> bool:
-        return uris_equal(self, other) if isinstance(other, Uri) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # equality of §19.1.4 is not transitive
 
     def __repr__(self) -> str:
         return f"<Uri {self._raw!r}>"
@@ -123,26 +140,6 @@ def _check_user(user: bytes) -> None:
         raise MalformedMessage("Malformed URI User") from None
 
 
-def uri_of_match(raw: bytes, match: re.Match[bytes], first: int = 1) -> Uri:
-    """The `Uri` of a match of `SIP_URI` whose groups begin at `first`."""
-    scheme, user, password, host, port, tail, headers = match.group(*range(first, first + 7))
-    uri = Uri(raw, scheme.lower(), host)
-    if user is not None:
-        uri.user = user
-        uri.password = password
-        if b"%" in user:
-            _check_user(user)
-    if port is not None:
-        uri.port = int(port)
-    if tail:
-        uri._tail = tail
-        if tail.count(b";") > 1:
-            uri._params = _parse_uri_params(tail)  # only here can a name stand twice
-    if headers is not None:
-        uri.headers = headers
-    return uri
-
-
 def parse_uri(raw: bytes) -> Uri:
     """Read a whole URI.
 
@@ -150,25 +147,38 @@ def parse_uri(raw: bytes) -> Uri:
         MalformedMessage: it is none, a port is not in 1-65535, a parameter stands twice, a user is not UTF-8.
     """
     match = _sip_uri(raw)
-    if match is not None:
-        return uri_of_match(raw, match)
-    opaque = _opaque_uri(raw)
-    if opaque is None or opaque[1].lower() in (b"sip", b"sips"):
+    if match is None:
+        return _parse_opaque(raw)
+    scheme, user, password, host, port, params, headers = match.groups()
+    uri = Uri(raw, scheme.lower(), user or b"", password, host, int(port) if port else None, params, headers or b"")
+    if b"%" in uri.user:
+        _check_user(uri.user)
+    if params.count(b";") > 1:
+        uri._params = _parse_uri_params(params)  # only here can a name stand twice
+    return uri
+
+
+def _parse_opaque(raw: bytes) -> Uri:
+    match = _opaque_uri(raw)
+    if match is None or match[1].lower() in (b"sip", b"sips"):
         raise MalformedMessage("Malformed URI")
-    return Uri(raw, opaque[1].lower(), b"", opaque[2])
+    return Uri(raw, match[1].lower(), opaque=match[2])
 
 
-def _fold_escapes(text: bytes) -> bytes:
-    """Normal form for comparing: an escape of an unreserved octet is that octet (§19.1.4), of a reserved one stays."""
+# --- comparison (§19.1.4) -------------------------------------------------------------------------------------------
 
-    def resolve(match: re.Match[bytes]) -> bytes:
-        code = int(match[1], 16)
-        return b"%%%02X" % code if code in _RESERVED or code == 0x25 else bytes([code])
-
-    return _reserved_escape.sub(resolve, text) if b"%" in text else text
-
-
+_RESERVED: Final = frozenset(b";/?:@&=+$,%")
 _BOTH_OR_NONE: Final = (b"transport", b"user", b"ttl", b"method", b"maddr")
+
+
+def _fold_escape(match: re.Match[bytes]) -> bytes:
+    code = int(match[1], 16)
+    return match[0].upper() if code in _RESERVED else bytes([code])
+
+
+def _fold_escapes(text: bytes | None) -> bytes:
+    """Normal form: the escape of an unreserved octet is that octet, of a reserved one it stays an escape."""
+    return _each_escape.sub(_fold_escape, text or b"")
 
 
 def _params_equal(a: dict[bytes, bytes | None], b: dict[bytes, bytes | None]) -> bool:
@@ -182,98 +192,96 @@ def _headers_key(headers: bytes) -> list[bytes]:
 
 
 def uris_equal(a: Uri, b: Uri) -> bool:
-    """RFC 3261 §19.1.4: user and password by case, the rest not; other parameters count only where both have them."""
+    """RFC 3261 §19.1.4: user and password by case, the rest not; other parameters count only where both have them.
+
+    The relation is not transitive, which is why `Uri` has no `==` of its own.
+    """
     if a._raw == b._raw:
         return True
-    if a.scheme != b.scheme or a.opaque != b.opaque or a.port != b.port or a.host.lower() != b.host.lower():
+    if (a.scheme, a.opaque, a.port, a.host.lower()) != (b.scheme, b.opaque, b.port, b.host.lower()):
         return False
-    if _fold_escapes(a.user) != _fold_escapes(b.user) or _fold_escapes(a.password or b"") != _fold_escapes(b.password or b""):
+    if _fold_escapes(a.user) != _fold_escapes(b.user) or _fold_escapes(a.password) != _fold_escapes(b.password):
         return False
     return _params_equal(a.params, b.params) and _headers_key(a.headers) == _headers_key(b.headers)
+
+
+# --- name-addr ------------------------------------------------------------------------------------------------------
+
+_DISPLAY: Final = rb'[^\x00-\x08\x0a-\x1f\x7f"<>,;:@\\]*+'
+"""Unquoted display name: by the letter tokens, here all but separators. A comma ends the value (RFC 4475 baddn)."""
+_name_addr = re.compile(
+    rb"(" + QUOTED + rb"|" + _DISPLAY + rb")[ \t]*+<([^<>\x00-\x20\x7f]++)>[ \t]*+(;.*)?", re.DOTALL
+).fullmatch
+_addr_spec = re.compile(rb'([A-Za-z][A-Za-z0-9+\-.]*+:[^<>;?,\x00-\x20\x7f"]++)[ \t]*+(;.*)?', re.DOTALL).fullmatch
+_is_qvalue = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 
 
 class NameAddr:
     """name-addr or addr-spec with the header's parameters: From, To, Contact, Route … (§20.10).
 
-    `uri` is the raw URI, None for `Contact: *`; `display` is without quotes; `params` has lower-case names and unquoted values.
+    `uri` is the raw URI, None for `Contact: *`; `display` is without quotes.
     """
 
-    __slots__ = ("display", "uri", "_tail", "_params", "_parsed")
+    __slots__ = ("display", "uri", "_parsed", "params")
 
-    def __init__(self, display: bytes, uri: bytes | None, tail: bytes) -> None:
+    def __init__(
+        self, display: bytes, uri: bytes | None, parsed: Uri | None, params: dict[bytes, bytes | None]
+    ) -> None:
         self.display = display
         self.uri = uri
-        self._tail = tail
-        self._params: dict[bytes, bytes | None] | None = None
-        self._parsed: Uri | None = None
+        self._parsed = parsed
+        self.params = params
+        """Header parameters: name in lower case → value without quotes, None for a flag."""
 
     @property
     def star(self) -> bool:
+        """Whether this is the `*` of `Contact: *` (§10.2.2)."""
         return self.uri is None
 
     @property
     def parsed(self) -> Uri:
-        """The URI. Raises MalformedMessage when there is none (`Contact: *`) or it is malformed."""
-        parsed = self._parsed
-        if parsed is None:
-            if self.uri is None:
-                raise MalformedMessage("Contact Without URI")
-            parsed = self._parsed = parse_uri(self.uri)
-        return parsed
+        """The URI.
 
-    @property
-    def params(self) -> dict[bytes, bytes | None]:
-        params = self._params
-        if params is None:
-            params = self._params = parse_params(self._tail)
-        return params
+        Raises:
+            MalformedMessage: there is none (`Contact: *`).
+        """
+        if self._parsed is None:
+            raise MalformedMessage("Contact Without URI")
+        return self._parsed
 
     @property
     def tag(self) -> bytes | None:
-        return self.params.get(b"tag") if self._tail else None
+        """The tag parameter of a From or To (§19.3)."""
+        return self.params.get(b"tag")
 
     @property
     def q(self) -> float:
-        """Preference 0.0-1.0; 1.0 when absent or unreadable (§20.10 asks for no more)."""
+        """Preference 0.0-1.0; 1.0 when absent or unreadable (§20.10)."""
         value = self.params.get(b"q")
         return float(value) if value and _is_qvalue(value) else 1.0
 
     @property
     def expires(self) -> int | None:
-        """Seconds of the expires parameter, None when absent or unreadable (then §10.2.1.1: as if absent)."""
-        value = self.params.get(b"expires")
-        return min(int(value), 2**32 - 1) if value and value.isdigit() and len(value) <= 20 else None
+        """Seconds of the expires parameter, capped at 2**32-1; None when absent or unreadable (§10.2.1.1)."""
+        return read_number(self.params.get(b"expires"))
 
     def __repr__(self) -> str:
-        return f"<NameAddr {self.display!r} {self.uri!r}{self._tail!r}>"
-
-
-_is_qvalue = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
-_DISPLAY: Final = rb'[^\x00-\x08\x0a-\x1f\x7f"<>,;:@\\]*+'
-"""Unquoted display name: tokens by the letter, any printable but separators here. A comma would end the value (RFC 4475 baddn)."""
-NAME_ADDR: Final = rb"(" + QUOTED + rb"|" + _DISPLAY + rb")[ \t]*+<([^<>\x00-\x20\x7f]++)>[ \t]*+(;.*)?"
-ADDR_SPEC: Final = rb"([A-Za-z][A-Za-z0-9+\-.]*+:[^<>;?,\x00-\x20\x7f\"]++)[ \t]*+(;.*)?"
-_name_addr = re.compile(NAME_ADDR, re.DOTALL).fullmatch
-_addr_spec = re.compile(ADDR_SPEC, re.DOTALL).fullmatch
+        return f"<NameAddr {self.display!r} {self.uri!r} {self.params!r}>"
 
 
 def parse_name_addr(value: bytes) -> NameAddr:
-    """Read one value (unfolded, stripped, not a comma list). URI and parameters are read, and so checked, at once.
+    """Read one value (unfolded, stripped, not a comma list), its URI and parameters at once.
 
-    Outside of <> a URI ends at ';' and must hold no '?' and no ',' (§20: RFC 4475 regbadct).
+    Outside of <> a URI ends at ';' and may hold no '?' and no ',' (§20, RFC 4475 regbadct).
 
     Raises:
-        MalformedMessage
+        MalformedMessage: the value, the URI or a parameter is malformed.
     """
     match = _name_addr(value)
     if match is not None:
         display, uri, tail = match.groups()
-        address = NameAddr(unquote(display.strip()), uri, tail or b"")
-    else:
-        match = _addr_spec(value)
-        if match is None:
-            raise MalformedMessage("Malformed Address")
-        address = NameAddr(b"", match[1], match[2] or b"")
-    address._parsed = parse_uri(address.uri or b"")
-    address._params = parse_params(address._tail)
-    return address
+        return NameAddr(unquote(display.strip()), uri, parse_uri(uri), parse_params(tail or b""))
+    match = _addr_spec(value)
+    if match is None:
+        raise MalformedMessage("Malformed Address")
+    return NameAddr(b"", match[1], parse_uri(match[1]), parse_params(match[2] or b""))
