@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -147,6 +148,13 @@ class EslEvent:
         value = self.find(name)
         return default if value is None else value
 
+    @property
+    def block(self) -> bytes:
+        """The plain block as it came, body included; b"" for an event that came as JSON."""
+        if self._fields is not None:
+            return b""
+        return self._head + b"\n" + self._body if self._body else self._head
+
     def array(self, name: str) -> list[str]:
         """The values of a header that may hold several."""
         return split_array(self.get(name))
@@ -200,7 +208,7 @@ class EslEvent:
         """Event-Sequence: counts all events of one FreeSWITCH core, also those we did not subscribe to; 0 when
         absent.
         """
-        return _integer(self.get("Event-Sequence"))
+        return integer(self.get("Event-Sequence"))
 
     @property
     def core_uuid(self) -> str:
@@ -210,7 +218,7 @@ class EslEvent:
     @property
     def timestamp(self) -> float:
         """When FreeSWITCH made the event, unix seconds; 0.0 when absent."""
-        return _integer(self.get("Event-Date-Timestamp")) / 1e6
+        return integer(self.get("Event-Date-Timestamp")) / 1e6
 
     def __repr__(self) -> str:
         return f"<EslEvent {self.key or '?'} #{self.sequence}{' ' + self.uuid if self.uuid else ''}>"
@@ -225,8 +233,18 @@ def _text(value: Any) -> str:
     return "" if value is None else json.dumps(value)
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
+    """A header that counts something; 0 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def number(text: str) -> float:
+    """A header that measures something; 0.0 for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if isfinite(value) else 0.0
 
 
 class Frame:

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from orchestrator.esl.channels import Channel, ChannelTable
-from orchestrator.esl.codec import EslEvent
+from orchestrator.esl.codec import EslEvent, integer, number
 from orchestrator.esl.commands import esl_name
 from orchestrator.events.event import Event
 
@@ -145,7 +145,7 @@ def _dtmf(event: EslEvent, channel: Channel | None) -> dict[str, Any] | None:
         return None
     return {
         "digit": digit,
-        "ms": _integer(event.get("DTMF-Duration")) // 8,
+        "ms": integer(event.get("DTMF-Duration")) // 8,
         "leg": channel.leg if channel is not None else "",
         "source": event.get("DTMF-Source"),
         "uuid": event.uuid or None,
@@ -168,8 +168,8 @@ def _fax_tone(event: EslEvent, channel: Channel | None) -> dict[str, Any] | None
 def _beep(event: EslEvent, channel: Channel | None) -> dict[str, Any]:
     """mod_avmd: Frequency in Hz, Detection-time in microseconds since the detector was started."""
     return {
-        "frequency": _number(event.get("Frequency")),
-        "ms": _integer(event.get("Detection-time")) // 1000,
+        "frequency": number(event.get("Frequency")),
+        "ms": integer(event.get("Detection-time")) // 1000,
         "leg": channel.leg if channel is not None else "",
     }
 
@@ -199,7 +199,7 @@ def _registered(event: EslEvent, channel: Channel | None) -> dict[str, Any]:
         "aor": f"{event.get('from-user')}@{event.get('from-host')}",
         "contact": user + at + host,
         "uri": uri,
-        "expires": _integer(event.get("expires")),
+        "expires": integer(event.get("expires")),
         "user_agent": event.get("user-agent"),
         "source_ip": event.get("network-ip"),
         "path": unquote(params["fs_path"]) if "fs_path" in params else None,
@@ -216,14 +216,3 @@ _TRANSLATIONS: Mapping[str, tuple[str, Callable[[EslEvent, Channel | None], dict
     "CHANNEL_EXECUTE_COMPLETE": ("execute_done", _execute_done, True),
     "sofia::register": ("registered", _registered, False),
 }
-
-
-def _integer(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

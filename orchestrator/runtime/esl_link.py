@@ -1,0 +1,392 @@
+"""The link to one FreeSWITCH: keeps an Event Socket up, subscribed and in step, and says what state it is in.
+
+`down → connecting → authenticating → syncing → up`, and back to `down` when it is lost; `draining` while it is
+stopped. One greenlet per server walks this circle for ever; each round makes new connections, since a
+`SafeInboundESL` serves one. There are two of them: one that brings the events, and one for commands, because
+FreeSWITCH does nothing else on a connection while it executes an `api` (an `api msleep 1500` holds every event for
+1.5 s).
+
+Syncing means: subscribe (the table is asked for again in each round, so a reload counts), read the Core-UUID, and
+take a snapshot of the channels. The snapshot and the word `up` go through the queue of events, so whoever listens
+sees them between the events that were before and those that came after.
+
+A peer that vanishes without a word is noticed by silence: after `IDLE` seconds without an octet a command is sent
+that has to be answered, and HEARTBEAT has to keep coming, which shows that FreeSWITCH still delivers events and not
+only replies.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any, Literal, NoReturn
+from uuid import uuid4
+
+import gevent
+from gevent.event import AsyncResult, Event
+from greenswitch.esl import NotConnectedError
+from loguru import logger
+
+from orchestrator.errors import EslDown, EslError, EslRefused, EslTimeout
+from orchestrator.esl.backoff import Backoff
+from orchestrator.esl.channels import parse_channels
+from orchestrator.esl.codec import EslEvent, Frame, integer, number
+from orchestrator.esl.commands import bgapi, encode, sendmsg_execute, subscriptions
+from orchestrator.runtime.esl_connection import ConnectionDown, ConnectionRefused, EslCounters, SafeInboundESL
+
+__all__ = [
+    "ConnectionDown",
+    "ConnectionRefused",
+    "EslCounters",
+    "EslLink",
+    "EslServer",
+    "LinkState",
+    "NotConnectedError",
+    "SafeInboundESL",
+    "Snapshot",
+]
+
+LinkState = Literal["down", "connecting", "authenticating", "syncing", "up", "draining"]
+
+CONNECT_TIMEOUT = 5.0
+COMMAND_TIMEOUT = 5.0
+IDLE = 10.0
+"""Seconds without an octet after which the peer has to answer a command: with COMMAND_TIMEOUT, down within 15 s."""
+HEARTBEAT_TIMEOUT = 60.0
+"""Three of FreeSWITCH's intervals (event-heartbeat-interval, 20 s unless configured)."""
+LOG_EVERY = 60.0
+"""Seconds between two lines about one unchanging trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class EslServer:
+    """Where and as whom. `user` (`name@domain`) authenticates as a directory user, with the rights set there."""
+
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 8021
+    password: str = field(default="", repr=False)
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The channels of a server when the link came up, for `ChannelTable.resync`.
+
+    `rows` of `show channels as json`; `since`: when the connection began to receive events, on the link's clock.
+    """
+
+    core_uuid: str
+    rows: list[dict[str, Any]]
+    since: float
+
+
+@dataclass(slots=True)
+class Load:
+    """What HEARTBEAT last said, for choosing among servers. `lag`: age of that event in seconds when we had it."""
+
+    sessions: int = 0
+    max_sessions: int = 0
+    idle_cpu: float = 0.0
+    lag: float = 0.0
+
+
+def _ignore(*_: object) -> None:
+    """For callbacks that are not wanted."""
+
+
+class EslLink:
+    """Supervisor of the connections to one server. `start()` once, `stop()` once; everything else may fail with
+    EslError.
+
+    `subscribe()` gives the names to subscribe to (orchestrator.esl.translate.needed). Callbacks run one after the
+    other: `on_event(server, event)` for every event; it may wait, then reading stops in time. `on_snapshot(server,
+    snapshot)` between them, at each connect. `on_state(server, state)` at each change.
+    """
+
+    def __init__(
+        self,
+        server: EslServer,
+        subscribe: Callable[[], Iterable[str]],
+        on_event: Callable[[str, EslEvent], None],
+        on_state: Callable[[str, LinkState], None] = _ignore,
+        on_snapshot: Callable[[str, Snapshot], None] = _ignore,
+        *,
+        clock: Callable[[], float] = monotonic,
+        rng: Callable[[], float] = random.random,
+        backoff: Backoff | None = None,
+        command_timeout: float = COMMAND_TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        idle: float = IDLE,
+        heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
+    ) -> None:
+        self.server = server
+        self.state: LinkState = "down"
+        self.core_uuid = ""
+        self.counters = EslCounters()
+        self.load = Load()
+        self._subscribe = subscribe
+        self._on_event, self._on_state, self._on_snapshot = on_event, on_state, on_snapshot
+        self._clock = clock
+        self._backoff = backoff if backoff is not None else Backoff(rng)
+        self._command_timeout, self._connect_timeout = command_timeout, connect_timeout
+        self._idle, self._heartbeat_timeout = idle, heartbeat_timeout
+        self._connections: list[SafeInboundESL] = []  # for events, for commands
+        self._subscribed: set[str] = set()
+        self._waiters: dict[str, tuple[AsyncResult[EslEvent], str]] = {}
+        self._heartbeat_at = 0.0
+        self._halt = Event()
+        self._lost = Event()
+        self._up = Event()
+        self._running = 0
+        self._finished = Event()
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._said: dict[str, float] = {}
+        self._log = logger.bind(server=server.name)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin connecting; returns at once."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def wait_up(self, timeout: float | None = None) -> bool:
+        """Wait until the link is up; False when it is not by then."""
+        return bool(self._up.wait(timeout))
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Refuse new commands, give those under way `timeout` seconds, and end."""
+        if self._greenlet is None or self._halt.is_set():
+            return
+        if self.state == "up":
+            self._set("draining")
+            deadline = monotonic() + timeout
+            while self._running and (left := deadline - monotonic()) > 0:
+                self._finished.clear()
+                self._finished.wait(left)
+        self._halt.set()
+        self._greenlet.kill()
+        self._close(None)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def api(self, command: str, timeout: float | None = None) -> str:
+        """Run an API command at once and return its output. For quick ones: other commands wait behind it.
+
+        Raises EslInjection, EslDown, EslTimeout.
+        """
+        return self._command(encode(f"api {command}"), f"api {command}", timeout).text
+
+    def bgapi(self, command: str, timeout: float | None = None) -> str:
+        """Run an API command in FreeSWITCH's background and wait for its output. Raises as `api` does."""
+        job = str(uuid4())
+        return self._await_event(bgapi(command, job), f"bgapi {command}", job, "", timeout).body
+
+    def execute(self, uuid: str, app: str, args: str = "", wait: bool = False, timeout: float | None = None) -> str:
+        """Run a dialplan application on a channel; with `wait` its response, '' otherwise.
+
+        Waiting needs CHANNEL_EXECUTE_COMPLETE in the subscriptions. Raises as `api` does, and EslError when FreeSWITCH
+        does not know the channel or the channel ends first.
+        """
+        label = f"sendmsg {uuid} execute {app}"
+        token = str(uuid4())
+        wire = sendmsg_execute(uuid, app, args, event_uuid=token)
+        if wait:
+            response = self._await_event(wire, label, token, uuid, timeout).get("Application-Response")
+            return "" if response == "_none_" else response
+        self._command(wire, label, timeout, must_succeed=True)
+        return ""
+
+    def _command(self, wire: bytes, label: str, timeout: float | None, must_succeed: bool = False) -> Frame:
+        if self.state != "up":
+            raise EslDown(f"{self.server.name} is {self.state}", label)
+        self._running += 1
+        try:
+            frame = self._connections[1].request(wire, label, timeout)
+        finally:
+            self._running -= 1
+            self._finished.set()
+        if must_succeed and not frame.ok:
+            raise EslError(frame.text.strip(), label)
+        return frame
+
+    def _await_event(self, wire: bytes, label: str, key: str, uuid: str, timeout: float | None) -> EslEvent:
+        """Send a command whose result comes as an event that carries `key`; `uuid`: fail when that channel ends first.
+
+        The waiter is registered first: the event comes on the other connection and may overtake the reply.
+        """
+        seconds = self._command_timeout if timeout is None else timeout
+        waiter: AsyncResult[EslEvent] = AsyncResult()
+        self._waiters[key] = (waiter, uuid)
+        self._running += 1
+        try:
+            with gevent.Timeout(seconds, EslTimeout(f"no result within {seconds:g} s", label)):
+                self._command(wire, label, seconds, must_succeed=True)
+                event = waiter.get()
+                assert event is not None
+                return event
+        except EslError as error:
+            error.command = label
+            raise
+        finally:
+            self._running -= 1
+            self._finished.set()
+            del self._waiters[key]
+
+    # --- subscriptions ------------------------------------------------------------------------------------------------
+
+    def resubscribe(self) -> None:
+        """Ask for the table again and subscribe to what is new. Names no longer wanted stay until the next connect."""
+        if self.state == "up":
+            self._subscribe_to(self._connections[0])
+
+    def _subscribe_to(self, connection: SafeInboundESL) -> None:
+        wanted = set(self._subscribe()) - self._subscribed
+        for command in subscriptions(wanted):
+            reply = connection.send(command)
+            if not reply.ok:
+                raise ConnectionRefused(f"{self.server.name}: {reply.text.strip()}", command)
+        self._subscribed |= wanted
+
+    # --- the circle ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._halt.is_set():
+            try:
+                self._session()
+            except EslRefused as error:
+                delay = self._backoff.refused()
+                self._complain(str(error), "FreeSWITCH refuses us; trying again slowly")
+                self._close(error)
+            except EslError as error:
+                delay = self._backoff.failed(self._clock())
+                self._complain(str(error), "Event Socket is down")
+                self._close(error)
+            self._halt.wait(delay)
+
+    def _session(self) -> NoReturn:
+        """From connecting to the loss of the link, which is the EslError it ends with."""
+        self._lost.clear()
+        self._set("connecting")
+        events = self._connect()
+        commands = self._connect()
+        events.register_handle("*", self._receive)
+        self._set("syncing")
+        self._sync(events)
+        self._set("up")
+        self._up.set()
+        self._backoff.up(self._clock())
+        self._said.clear()
+        self._log.info("Event Socket is up")
+        while not self._lost.wait(self._quiet_for(events)):
+            pass
+        raise events.error or commands.error or EslDown("lost")
+
+    def _connect(self) -> SafeInboundESL:
+        server = self.server
+        connection = SafeInboundESL(
+            server.host,
+            server.port,
+            server.password,
+            self._connect_timeout,
+            user=server.user,
+            command_timeout=self._command_timeout,
+            counters=self.counters,
+            on_end=lambda _: self._lost.set(),
+        )
+        self._connections.append(connection)
+        connection.open()
+        self._set("authenticating")
+        connection.authenticate()
+        return connection
+
+    def _sync(self, connection: SafeInboundESL) -> None:
+        since = self._clock()
+        self._subscribed.clear()
+        self._subscribe_to(connection)
+        core = connection.send("api global_getvar core_uuid").text.strip()
+        self.core_uuid = "" if core.startswith("-") else core
+        rows = parse_channels(connection.send("api show channels as json").text)
+        if rows is None:
+            self._complain("show channels", "no list of channels; calls lost while we were away go unnoticed")
+        else:
+            snapshot = Snapshot(self.core_uuid, rows, since)
+            connection.defer(lambda: self._on_snapshot(self.server.name, snapshot))
+        synced = Event()
+        connection.defer(synced.set)
+        synced.wait()
+        self._heartbeat_at = self._clock()
+
+    def _quiet_for(self, events: SafeInboundESL) -> float:
+        """Seconds the link may be left alone, after making sure that the peer is alive; EslTimeout when it is not."""
+        silent = monotonic() - events.last_received
+        if silent >= self._idle:
+            events.send("api status", timeout=self._command_timeout)
+            silent = 0.0
+        deaf = self._clock() - self._heartbeat_at
+        if deaf >= self._heartbeat_timeout:
+            if not events.waiting:
+                raise EslTimeout(f"no HEARTBEAT for {deaf:.0f} s")
+            deaf = 0.0  # it may be among those that wait for our side
+        return min(self._idle - silent, self._heartbeat_timeout - deaf)
+
+    def _receive(self, event: EslEvent) -> None:
+        name = event.name
+        if name == "BACKGROUND_JOB":
+            self._finish(event.get("Job-UUID"), event)
+        elif name == "CHANNEL_EXECUTE_COMPLETE":
+            self._finish(event.get("Application-UUID"), event)
+        elif name == "HEARTBEAT":
+            self._beat(event)
+        elif name == "CHANNEL_DESTROY" and self._waiters:
+            for waiter, uuid in list(self._waiters.values()):
+                if uuid == event.uuid:
+                    waiter.set_exception(EslError("the channel has ended"))
+        self._on_event(self.server.name, event)
+
+    def _finish(self, key: str, event: EslEvent) -> None:
+        if key in self._waiters:
+            self._waiters[key][0].set(event)
+
+    def _beat(self, event: EslEvent) -> None:
+        self._heartbeat_at = self._clock()
+        self.load = Load(
+            sessions=integer(event.get("Session-Count")),
+            max_sessions=integer(event.get("Max-Sessions")),
+            idle_cpu=number(event.get("Idle-CPU")),
+            lag=max(0.0, time() - event.timestamp) if event.timestamp else 0.0,
+        )
+
+    def _close(self, error: EslError | None) -> None:
+        """Down. Everything that waits fails now; what was received is delivered before the next round begins.
+
+        `error` None: we stop, and say goodbye.
+        """
+        self._up.clear()
+        self._set("down")
+        for waiter, _ in self._waiters.values():
+            waiter.set_exception(EslDown(f"{self.server.name} went down"))
+        while self._connections:
+            connection = self._connections[-1]  # taken out last: we may be killed while it delivers
+            if error is not None:
+                connection.end(error)
+                connection.join()
+            connection.stop()
+            self._connections.pop()
+
+    def _set(self, state: LinkState) -> None:
+        if state != self.state:
+            self.state = state
+            self._on_state(self.server.name, state)
+
+    def _complain(self, reason: str, message: str) -> None:
+        """One warning per trouble and minute."""
+        now = self._clock()
+        if now - self._said.get(message, -LOG_EVERY) >= LOG_EVERY:
+            self._said[message] = now
+            self._log.bind(reason=reason).warning(message)
+
+    def __repr__(self) -> str:
+        return f"<EslLink {self.server.name} {self.state}>"
