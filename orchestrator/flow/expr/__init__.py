@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.expression import Expression, compile_expression
-from orchestrator.flow.expr.filter import Filter, Match, all_of, match_attribute, split_filter
+from orchestrator.flow.expr.filter import Filter, all_of, split_filter
 from orchestrator.flow.expr.functions import FUNCTIONS, Function
 from orchestrator.flow.expr.generate import Evaluator
 from orchestrator.flow.expr.lexer import seconds
+from orchestrator.flow.expr.match import Match, match_attribute
 from orchestrator.flow.expr.scope import VOLATILE, Facts, Path, Scope, freeswitch_hint
 from orchestrator.flow.expr.suggest import closest, did_you_mean, edit_distance
 from orchestrator.flow.expr.template import Part, Template, compile_template, parts_of

@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 Facts = frozenset[Path]
 
 VOLATILE: Facts = frozenset(
-    {("vars",), ("now",)}
+    {("vars",), ("now",), ("schedules",)}
     | {("call", name) for name in ("state", "user", "duration", "answered", "ended_by", "end_reason", "fs", "branches")}
 )
 """Values that change during a call: a filter that reads them is evaluated for each event and never becomes a hash key.
