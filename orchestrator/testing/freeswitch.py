@@ -1,0 +1,421 @@
+"""A FreeSWITCH for tests: an Event Socket server on loopback that replays recordings and does as it is told.
+
+It speaks mod_event_socket's side as recorded from a real one: greeting, `auth` and `userauth`, `event`, `nixevent`,
+`noevents`, `filter`, `api`, `bgapi`, `sendmsg`, `exit`. What it answers where no rule of the test says otherwise are
+the replies of the recordings; events come from recordings only, with other identities where a test asks for it.
+
+    with FakeFreeSwitch() as fs:
+        link = EslLink(EslServer("fs1", fs.host, fs.port, fs.password), …)
+        fs.on("api uuid_kill *").reply("+OK\\n")
+        fs.play(Recording.load("dtmf.esl"), substitute={recorded_uuid: call_id})
+        fs.commands.wait_for("api uuid_kill *")
+
+Nothing here waits by sleeping a guessed time: `commands.wait_for`, `wait_connected` and `wait_subscribed` return as
+soon as the thing has happened and raise AssertionError when it does not. Everything runs on the gevent loop of the
+test.
+
+Faults are set as attributes or called as methods: `greeting` (silent, rude, close), `chunk` (octets per write),
+`frozen` (a stopped process: reads nothing, says nothing), `cut`, `disconnect`, `restart`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+from uuid import uuid4
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+from gevent.server import StreamServer
+
+from orchestrator.esl.codec import API_RESPONSE, EVENT_JSON, EVENT_PLAIN, EslEvent
+from orchestrator.testing.esl_listener import Listener
+from orchestrator.testing.esl_rules import WAIT, Command, CommandLog, Rule, wait_until
+from orchestrator.testing.recordings import Recording, block_of, build_frame, build_reply, json_of, rewrite
+from orchestrator.testing.samples import BACKGROUND_JOB, GOODBYE, HEARTBEAT, RUDE, SHUTDOWN, STATUS
+
+Greeting = Literal["normal", "silent", "rude", "close"]
+
+
+class FakeFreeSwitch:
+    """The server. A context manager; `start` and `stop` may also be called by hand, and again.
+
+    `recording` gives the Core-UUID it begins with. `users` maps `user@domain` to passwords for `userauth`. With
+    `conversation` it plays a recorded connection as it was instead: replies in their order, one per command, events
+    at once. `channels` are the rows of `show channels as json`.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        recording: Recording | None = None,
+        *,
+        conversation: Recording | None = None,
+        password: str = "ClueCon",  # noqa: S107  FreeSWITCH's own default
+        users: Mapping[str, str] | None = None,
+    ) -> None:
+        self.password = password
+        self.users = dict(users or {})
+        self.core_uuid = (recording.core_uuid if recording is not None else "") or str(uuid4())
+        self.conversation = conversation
+        self.port = 0
+        self.commands = CommandLog()
+        self.channels: list[dict[str, Any]] = []
+        self.greeting: Greeting = "normal"
+        self.chunk = 0
+        self.frozen = False
+        self.accepted = 0
+        self.connections: list[_Connection] = []
+        self._rules: list[Rule] = []
+        self._changed = Event()
+        self._server: StreamServer | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Listen: on a free port the first time, on the same one later."""
+        self._server = StreamServer((self.host, self.port), self._serve)
+        self._server.start()
+        self.port = int(self._server.address[1])
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and cut all connections, as a killed FreeSWITCH does."""
+        if self._server is not None:
+            self._server.stop(timeout=0)
+            self._server = None
+        self.cut()
+
+    def restart(self, core_uuid: str = "") -> None:
+        """Come back as another core: new Core-UUID, no channels, no connections."""
+        self.stop()
+        self.core_uuid = core_uuid or str(uuid4())
+        self.channels = []
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    def on(self, pattern: str) -> Rule:
+        """A rule for commands whose text fits the glob; the newest rule that fits counts."""
+        rule = Rule(pattern, self)
+        self._rules.insert(0, rule)
+        return rule
+
+    def emit(
+        self,
+        event: EslEvent,
+        headers: Mapping[str, str | None] | None = None,
+        times: int = 1,
+        cut_after: int | None = None,
+    ) -> int:
+        """Send an event to every connection that subscribed to it, with other header values; returns how many took it.
+
+        `times` sends it so often, as FreeSWITCH does on parked channels. `cut_after` sends only so many octets of it
+        and cuts those connections.
+        """
+        block = rewrite(block_of(event), {**(headers or {}), "Core-UUID": self.core_uuid})
+        changed = EslEvent.plain(block)
+        takers = [connection for connection in self.connections if connection.listener.wants(changed)]
+        for connection in takers:
+            in_json = connection.listener.format == "json"
+            frame = build_frame(EVENT_JSON, json_of(changed)) if in_json else build_frame(EVENT_PLAIN, block)
+            connection.write((frame * times)[:cut_after])
+            if cut_after is not None:
+                connection.close()
+        return len(takers)
+
+    def play(
+        self,
+        recording: Recording,
+        speed: float = 0,
+        substitute: Mapping[str, str] | None = None,
+        cut_every: int = 0,
+    ) -> int:
+        """Send the events of a recording; returns how many were taken by somebody.
+
+        `speed` 0: at once, 1: with the recorded gaps, N: N times as fast. With `cut_every` the connections are cut
+        after each so many events that were taken, and playing goes on when somebody has subscribed to the next one
+        again.
+        """
+        if substitute:
+            recording = recording.substituted(substitute)
+        taken, last = 0, 0.0
+        for item in recording:
+            event = item.event
+            if event is None:
+                continue
+            if speed:
+                gevent.sleep((item.at - last) / speed)
+                last = item.at
+            if cut_every and taken and taken % cut_every == 0 and not self.subscribers(event):
+                self.wait_subscribed(event.key)
+            if self.emit(event):
+                taken += 1
+                if cut_every and taken % cut_every == 0:
+                    self.cut()
+        return taken
+
+    def heartbeat(self) -> int:
+        """Send a HEARTBEAT."""
+        return self.emit(EslEvent.plain(HEARTBEAT))
+
+    def write(self, octets: bytes) -> None:
+        """Send raw octets on every connection that subscribed to events, else on all."""
+        for connection in [c for c in self.connections if c.listener.format] or self.connections:
+            connection.write(octets)
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Close all connections without a word."""
+        for connection in list(self.connections):
+            connection.close()
+
+    def disconnect(self, notice: bytes = SHUTDOWN) -> None:
+        """Close all connections with a text/disconnect-notice."""
+        for connection in list(self.connections):
+            connection.write(build_notice(notice))
+            connection.close()
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def subscribers(self, event: EslEvent) -> int:
+        """How many connections would get this event."""
+        return sum(connection.listener.wants(event) for connection in self.connections)
+
+    def wait_connected(self, count: int = 1, timeout: float = WAIT) -> None:
+        """Until so many authenticated connections are there at once."""
+        wait_until(
+            lambda: sum(c.authenticated for c in self.connections) >= count,
+            self._changed,
+            timeout,
+            lambda: f"{count} connections, there are {self.connections}",
+        )
+
+    def wait_subscribed(self, key: str, timeout: float = WAIT) -> None:
+        """Until somebody has subscribed to this event name or CUSTOM subclass."""
+        wait_until(lambda: self._subscribed(key), self._changed, timeout, lambda: f"a subscription to {key}")
+
+    def wait_gone(self, timeout: float = WAIT) -> None:
+        """Until no connection is left."""
+        wait_until(lambda: not self.connections, self._changed, timeout, lambda: f"the end of {self.connections}")
+
+    def _subscribed(self, key: str) -> bool:
+        listeners = [connection.listener for connection in self.connections if connection.listener.format]
+        return any("ALL" in one.names or key in one.names or key in one.subclasses for one in listeners)
+
+    # --- serving ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, sock: socket.socket, _: object) -> None:
+        self.accepted += 1
+        connection = _Connection(self, sock, self.accepted)
+        self.connections.append(connection)
+        try:
+            connection.run()
+        except OSError:
+            pass  # the client went away: nothing to do
+        finally:
+            connection.close()
+
+    def gone(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+        self._changed.set()
+
+    def received(self, command: Command) -> Rule | None:
+        """Note a command; the rule that takes it."""
+        self.commands.append(command)
+        rule = next((rule for rule in self._rules if rule.takes(command)), None)
+        if rule is not None:
+            rule.hits += 1
+        return rule
+
+    def changed(self) -> None:
+        """Wake who waits for a change of connections or subscriptions."""
+        self._changed.set()
+
+    def output(self, command: str) -> str:
+        """Output of an API command where no rule says otherwise."""
+        name, _, argument = command.strip().partition(" ")
+        if name == "global_getvar" and argument == "core_uuid":
+            return self.core_uuid
+        if command.strip() == "show channels as json":
+            rows = {"row_count": len(self.channels), **({"rows": self.channels} if self.channels else {})}
+            return json.dumps(rows, separators=(",", ":"))
+        if name == "status":
+            return STATUS
+        if name.startswith("uuid_"):
+            return "-ERR No such channel!\n"
+        return f"-ERR {name} Command not found!\n"
+
+    def job_done(self, job: str, command: str, output: str) -> None:
+        """Send the BACKGROUND_JOB of a bgapi."""
+        name, _, argument = command.partition(" ")
+        headers = {"Job-UUID": job, "Job-Command": name, "Job-Command-Arg": argument or None}
+        body = output.encode()
+        block = rewrite(BACKGROUND_JOB + body, {**headers, "Content-Length": str(len(body))})
+        self.emit(EslEvent.plain(block))
+
+
+def build_notice(text: bytes) -> bytes:
+    """A text/disconnect-notice frame."""
+    return build_frame("text/disconnect-notice", text)
+
+
+class _Connection:
+    """The server's end of one connection."""
+
+    def __init__(self, server: FakeFreeSwitch, sock: socket.socket, number: int) -> None:
+        self.listener = Listener()
+        self.authenticated = False
+        self.number = number
+        self._server = server
+        self._sock = sock
+        self._buffer = b""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def run(self) -> None:
+        """Greet, and answer commands until one side closes."""
+        greeting = self._server.greeting
+        if greeting == "rude":
+            self.write(build_frame("text/rude-rejection", RUDE))
+        if greeting in ("rude", "close"):
+            return
+        if self._server.conversation is not None:
+            self._converse(self._server.conversation)
+            return
+        if greeting == "normal":
+            self.write(b"Content-Type: auth/request\n\n")
+        while (command := self._read_command()) is not None:
+            if not self._handle(command):
+                return
+
+    def write(self, octets: bytes) -> None:
+        """Send, in pieces when the server is told so; to a client that has gone, nothing."""
+        if self._server.frozen:
+            return
+        size = self._server.chunk or len(octets) or 1
+        try:
+            for position in range(0, len(octets), size):
+                self._sock.sendall(octets[position : position + size])
+                if self._server.chunk:
+                    gevent.sleep(0)
+        except OSError:
+            pass  # the client has closed; its end is noticed by the read
+
+    def close(self) -> None:
+        """Close at once; what was written still arrives."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # closed already
+        self._sock.close()
+        self._server.gone(self)
+
+    def _converse(self, recording: Recording) -> None:
+        """Play a recorded connection: frames that answer a command wait for one."""
+        for item in recording:
+            if item.frame.content_type in ("command/reply", API_RESPONSE):
+                command = self._read_command()
+                if command is None:
+                    return
+                self._server.received(command)
+            self.write(item.raw)
+        while recording[-1].frame.content_type != "text/disconnect-notice" and self._read_command() is not None:
+            pass
+
+    def _read_command(self) -> Command | None:
+        """The next command, None at the end."""
+        while b"\n\n" not in self._buffer:
+            if not self._more():
+                return None
+        head, _, self._buffer = self._buffer.lstrip(b"\r\n").partition(b"\n\n")
+        line, *rest = head.decode("utf-8", "replace").replace("\r", "").split("\n")
+        headers = {name.lower(): value for name, _, value in (text.partition(": ") for text in rest)}
+        length = int(headers.get("content-length", "0"))
+        while len(self._buffer) < length:
+            if not self._more():
+                return None
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return Command(line, headers, body, self.number)
+
+    def _more(self) -> bool:
+        data = self._sock.recv(65536)
+        self._buffer += data
+        return bool(data)
+
+    def _handle(self, command: Command) -> bool:
+        """Answer one command; False when the connection ends with it."""
+        server = self._server
+        rule = server.received(command)
+        if rule is not None:
+            rule.wait()
+            if rule.raw is not None:
+                self.write(rule.raw)
+            elif rule.answers:
+                self._answer(command, rule.text)
+            for action in rule.actions:
+                action()
+            return True
+        return self._answer(command, None)
+
+    def _answer(self, command: Command, text: str | None) -> bool:
+        """The ordinary answer, with another text where the test gives one."""
+        verb, _, rest = command.line.strip().partition(" ")
+        verb = verb.lower()
+        if verb in ("auth", "userauth"):
+            return self._authenticate(verb, rest)
+        if verb == "exit":
+            self.write(build_reply("+OK bye") + build_notice(GOODBYE))
+            return False
+        if not self.authenticated:
+            self.write(build_reply("-ERR command not found"))
+        elif verb == "api":
+            self.write(build_frame(API_RESPONSE, (self._server.output(rest) if text is None else text).encode()))
+        elif verb == "bgapi":
+            job = command.headers.get("job-uuid") or str(uuid4())
+            self.write(build_reply(f"+OK Job-UUID: {job}", Job_UUID=job))
+            self._server.job_done(job, rest, self._server.output(rest) if text is None else text)
+        else:
+            self.write(build_reply(self._reply_text(verb, rest.split()) if text is None else text))
+        self._server.changed()
+        return True
+
+    def _authenticate(self, verb: str, secret: str) -> bool:
+        if verb == "auth":
+            right = secret == self._server.password
+        else:
+            user, _, password = secret.rpartition(":")
+            right = self._server.users.get(user) == password
+        if not right:
+            self.write(build_reply("-ERR invalid") + build_notice(GOODBYE))
+            return False
+        self.authenticated = True
+        self.write(build_reply("+OK accepted"))
+        self._server.changed()
+        return True
+
+    def _reply_text(self, verb: str, words: list[str]) -> str:
+        if verb in ("event", "events"):
+            return self.listener.event(words)
+        if verb == "nixevent":
+            return self.listener.nixevent(words)
+        if verb == "noevents":
+            return self.listener.noevents()
+        if verb == "filter":
+            return self.listener.filter(words)
+        return "+OK" if verb == "sendmsg" else "-ERR command not found"
+
+    def __repr__(self) -> str:
+        return f"<connection {self.number}{' authenticated' if self.authenticated else ''}>"
