@@ -157,6 +157,8 @@ class Bus:
         it, so that the bound on nesting follows the cause and not the Python stack."""
         self.settle: Callable[[], None] | None = None
         """Called when the outermost publish is done: work queued by deliveries runs then, after all have been told."""
+        self.watch: Callable[[Event], object] | None = None
+        """Told every event before it is delivered: history, explanations."""
         self.published = 0
 
     def subscribe(
@@ -219,6 +221,8 @@ class Bus:
         if self.depth >= MAX_DEPTH:
             raise StepError("flow.limit", f"event {event.name!r} is raised more than {MAX_DEPTH} events deep")
         self.published += 1
+        if self.watch is not None:
+            self.watch(event)
         tables = self._events.get(event.name)
         if not tables:
             return 0

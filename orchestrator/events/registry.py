@@ -151,6 +151,22 @@ def custom_event(name: str, attributes: Mapping[str, str], doc: str = "") -> Eve
     return EventSpec(name, doc, "global", fields, source="custom")
 
 
+def build_event(spec: EventSpec, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> Event:
+    """An event with every declared attribute present, the optional ones null unless given.
+
+    Raises:
+        ValueError: an attribute is unknown, or one that is not optional is missing.
+    """
+    unknown = attributes.keys() - spec.attributes.keys()
+    if unknown:
+        raise ValueError(f"event {spec.name!r} has no attribute {min(unknown)!r}")
+    values = {key: attributes.get(key) for key in spec.attributes}
+    for key, attribute in spec.attributes.items():
+        if values[key] is None and not attribute.optional:
+            raise ValueError(f"event {spec.name!r} needs attribute {key!r}")
+    return Event(spec.name, values, call, time)
+
+
 class EventRegistry:
     """All events one installation knows. A program gets its own copy (`with_custom`), so a reload cannot leak names."""
 
@@ -171,21 +187,8 @@ class EventRegistry:
         return EventRegistry((*self, *specs))
 
     def build(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> Event:
-        """An event with every declared attribute present, the optional ones null unless given.
-
-        Raises:
-            KeyError: no event of that name.
-            ValueError: an attribute is unknown, or one that is not optional is missing.
-        """
-        spec = self._by_name[name]
-        unknown = attributes.keys() - spec.attributes.keys()
-        if unknown:
-            raise ValueError(f"event {name!r} has no attribute {min(unknown)!r}")
-        values = {key: attributes.get(key) for key in spec.attributes}
-        for key, attribute in spec.attributes.items():
-            if values[key] is None and not attribute.optional:
-                raise ValueError(f"event {name!r} needs attribute {key!r}")
-        return Event(name, values, call, time)
+        """`build_event` by name; raises KeyError when there is no such event."""
+        return build_event(self._by_name[name], attributes, call, time)
 
     @property
     def specs(self) -> Mapping[str, EventSpec]:

@@ -6,7 +6,13 @@ the checker's business (`effect`), and the host checks it once more before any S
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.flow import effects
+from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.task import Steps, Task
 
 LEGS = ("caller", "callee", "both")
 
@@ -26,6 +32,17 @@ REPLY = ACTIONS.add(
         effect=Effect.REPLIES,
     )
 )
+
+
+@REPLY.performs
+def reply(task: Task, step: Step) -> Steps:
+    code = task.value(step, "code")
+    reason = task.value(step, "reason", "")
+    task.trace(step, "reply {} {}", code, reason)
+    yield effects.Reply(code, reason, task.values(step, "headers"))
+    if code >= 200:
+        task.run.replied = True
+
 
 RELAY = ACTIONS.add(
     Action(
@@ -53,6 +70,66 @@ RELAY = ACTIONS.add(
     )
 )
 
+
+@RELAY.performs
+def relay(task: Task, step: Step) -> Steps:
+    """Waits for the outcome, then runs the steps under `on:` for it. `else` is any failure: never an answer."""
+    effect = _relay_effect(task, step)
+    task.trace(step, "relay to {}{}", _target(effect), f", open for {effect.keep_open:g}s" if effect.keep_open else "")
+    result: Mapping[str, Any] = yield effect
+    outcome = result["outcome"]
+    task.trace(step, "relay -> {} {}", outcome, result["code"])
+    if outcome == "answered":
+        task.run.replied = True
+    else:
+        task.run.failure = result
+    if step.result is not None:
+        task.env = task.env.bind(step.result, result)
+    yield from on_outcome(task, step, "relay", result, None if outcome == "answered" else "else")
+    return result
+
+
+def on_outcome(task: Task, step: Step, name: str, result: Mapping[str, Any], otherwise: str | None) -> Steps:
+    """Run the steps under `on:` for this outcome, or else those of `otherwise`, with the result as `name`."""
+    outcomes = step.args.get("on", {})
+    block = outcomes.get(result["outcome"], outcomes.get(otherwise))
+    if block is not None:
+        yield from task.scoped(block, {name: result})
+
+
+def _relay_effect(task: Task, step: Step) -> effects.Relay:
+    to, registered, original = _destinations(task, step)
+    return effects.Relay(
+        to=to,
+        registered=registered,
+        original=original,
+        aor=task.value(step, "aor", ""),
+        gateways=step.args.get("gateways", ()),
+        mode=step.args.get("mode", "parallel"),
+        ring=task.value(step, "ring", task.run.program.resources.defaults.get("ring")),
+        each=task.value(step, "each"),
+        keep_open=task.value(step, "keep_open"),
+        failover_on=step.args.get("failover_on", ()),
+        via=step.args.get("via", ""),
+        headers=task.values(step, "headers"),
+        from_=task.value(step, "from", ""),
+    )
+
+
+def _destinations(task: Task, step: Step) -> tuple[tuple[Any, ...], bool, bool]:
+    """`to:` as (URIs or contacts, registered, original)."""
+    to = task.value(step, "to", ())
+    if to in ("registered", "original"):
+        return (), to == "registered", to == "original"
+    return (tuple(to) if isinstance(to, list | tuple) else (to,)), False, False
+
+
+def _target(effect: effects.Relay) -> str:
+    if effect.registered or effect.original:
+        return "registered" if effect.registered else "original"
+    return effect.aor or ", ".join(effect.gateways) or f"{len(effect.to)} destination(s)"
+
+
 INJECT = ACTIONS.add(
     Action(
         "inject",
@@ -71,6 +148,22 @@ INJECT = ACTIONS.add(
     )
 )
 
+
+@INJECT.performs
+def inject(task: Task, step: Step) -> Steps:
+    to, _, _ = _destinations(task, step)
+    result: Mapping[str, Any] = yield effects.Inject(
+        to=to,
+        aor=task.value(step, "aor", ""),
+        cancel_others=task.value(step, "cancel_others", False),
+        last=task.value(step, "last", False),
+        ring=task.value(step, "ring"),
+        headers=task.values(step, "headers"),
+    )
+    task.trace(step, "inject {} branch(es){}", result["added"], f", {result['reason']}" if result["reason"] else "")
+    return result
+
+
 CANCEL = ACTIONS.add(
     Action(
         "cancel",
@@ -80,6 +173,14 @@ CANCEL = ACTIONS.add(
         needs="call",
     )
 )
+
+
+@CANCEL.performs
+def cancel(task: Task, step: Step) -> Steps:
+    branches = tuple(task.value(step, "branches"))
+    task.trace(step, "cancel {}", ", ".join(branches))
+    yield effects.Cancel(branches)
+
 
 ANSWER = ACTIONS.add(
     Action(
@@ -121,6 +222,15 @@ HANGUP = ACTIONS.add(
         effect=Effect.ENDS_CALL,
     )
 )
+
+
+@HANGUP.performs
+def hangup(task: Task, step: Step) -> Steps:
+    reason = task.value(step, "reason", "")
+    task.trace(step, "hangup {}", reason)
+    yield effects.Hangup(reason, task.value(step, "code"), step.args.get("leg", "both"))
+    task.run.replied = True  # the final reply, if one was due, is the host's part of ending the call
+
 
 ORIGINATE = ACTIONS.add(
     Action(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.errors import StepError
+from orchestrator.flow import effects
+from orchestrator.flow.children import Children
+from orchestrator.flow.program import Block, Catch, Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.scope import Environment
+from orchestrator.flow.signals import Break, Cancelled, FlowSignal, Return, Stop
+from orchestrator.flow.task import Steps, Task, error_record
 
 SET = ACTIONS.add(
     Action(
@@ -12,6 +23,15 @@ SET = ACTIONS.add(
         in_on_end=True,
     )
 )
+
+
+@SET.computes
+def set_(task: Task, step: Step) -> None:
+    """All values are worked out before the first is stored; nothing else runs in between."""
+    values = task.values(step, "values")
+    task.env["vars"].update(values)
+    task.trace(step, "set {}", ", ".join(values))
+
 
 CALL = ACTIONS.add(
     Action(
@@ -26,6 +46,52 @@ CALL = ACTIONS.add(
     )
 )
 
+
+@CALL.performs
+def call(task: Task, step: Step) -> Steps:
+    """Runs in this task, with names of its own: params, its vars, and the call if there is one."""
+    run = task.run
+    flow = run.version.flows[step.args["flow"]]
+    if task.nesting >= run.engine.limits.nesting:
+        raise StepError("flow.limit", f"flows called more than {run.engine.limits.nesting} deep")
+    before = task.env
+    names = {name: before[name] for name in ("call", "request") if name in before}
+    variables: dict[str, Any] = {}
+    task.trace(step, "call {}", flow.name)
+    inside = Environment(before.outer, {**names, "params": _params(task, step, flow.params), "vars": variables})
+    task.env, task.nesting = inside, task.nesting + 1
+    try:
+        for name, value in flow.vars.items():
+            variables[name] = value.evaluate(inside)
+        return (yield from _called(task, flow.do, flow.on_error))
+    finally:
+        task.env, task.nesting = before, task.nesting - 1
+
+
+def _params(task: Task, step: Step, declared: Any) -> dict[str, Any]:
+    """What is not given is null; the checker has seen to it that only optional ones are not."""
+    return {**dict.fromkeys(declared), **task.values(step, "with")}
+
+
+def _called(task: Task, block: Block, on_error: Block | None) -> Steps:
+    """The steps of a called flow; `stop` and `return` end it, and it only."""
+    failed = None
+    try:
+        yield from task.walk(block)
+    except Return as signal:
+        return signal.value
+    except Stop:
+        return None
+    except StepError as error:
+        if on_error is None:
+            raise
+        failed = error_record(error)
+    if failed is not None and on_error is not None:
+        task.env = task.env.bind("error", failed)
+        return (yield from _called(task, on_error, None))
+    return None
+
+
 RETURN = ACTIONS.add(
     Action(
         "return",
@@ -37,7 +103,20 @@ RETURN = ACTIONS.add(
     )
 )
 
+
+@RETURN.computes
+def return_(task: Task, step: Step) -> None:
+    raise Return(task.value(step, "value"))
+
+
 STOP = ACTIONS.add(Action("stop", "End this flow here.", in_on_end=True, effect=Effect.ENDS_FLOW))
+
+
+@STOP.computes
+def stop(task: Task, step: Step) -> None:
+    task.trace(step, "stop")
+    raise Stop
+
 
 SWITCH = ACTIONS.add(
     Action(
@@ -52,6 +131,22 @@ SWITCH = ACTIONS.add(
         in_on_end=True,
     )
 )
+
+
+@SWITCH.performs
+def switch(task: Task, step: Step) -> Steps:
+    text = _as_written(task.value(step, "value"))
+    block = step.args["cases"].get(text)
+    task.trace(step, "switch -> {}{}", text, "" if block is not None else " (default)")
+    yield from task.walk(step.args.get("default", ()) if block is None else block)
+
+
+def _as_written(value: Any) -> str:
+    """A value as the key of a case writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
 
 FOREACH = ACTIONS.add(
     Action(
@@ -68,6 +163,24 @@ FOREACH = ACTIONS.add(
     )
 )
 
+
+@FOREACH.performs
+def foreach(task: Task, step: Step) -> Steps:
+    items = task.value(step, "in")
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise StepError("expr.value", "foreach: needs a list")
+    name, until = step.args.get("item", "item"), step.args.get("until")
+    task.trace(step, "foreach over {}", len(items))
+    for item in tuple(items):
+        task.run.count_step()
+        try:
+            yield from task.scoped(step.args["do"], {name: item})
+        except Break:
+            return
+        if until is not None and until.evaluate(task.env.bind(name, item)) is True:
+            return
+
+
 REPEAT = ACTIONS.add(
     Action(
         "repeat",
@@ -83,9 +196,33 @@ REPEAT = ACTIONS.add(
     )
 )
 
+
+@REPEAT.performs
+def repeat(task: Task, step: Step) -> Steps:
+    """With `every:`, passes begin that far apart; one that took longer is followed at once."""
+    timers, until = task.run.engine.timers, step.args.get("until")
+    begun, every = timers.now, task.value(step, "every")
+    for number in range(task.value(step, "times")):
+        task.run.count_step()
+        if number and every is not None and begun + number * every > timers.now:
+            yield from task.sleep(begun + number * every - timers.now)
+        try:
+            yield from task.walk(step.args["do"])
+        except Break:
+            return
+        if until is not None and until.evaluate(task.env) is True:
+            return
+
+
 BREAK = ACTIONS.add(
     Action("break", "Leave the innermost foreach or repeat.", needs="loop", in_on_end=True, effect=Effect.LEAVES_LOOP)
 )
+
+
+@BREAK.computes
+def break_(task: Task, step: Step) -> None:
+    raise Break
+
 
 PARALLEL = ACTIONS.add(
     Action(
@@ -98,6 +235,24 @@ PARALLEL = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@PARALLEL.performs
+def parallel(task: Task, step: Step) -> Steps:
+    """The first error, stop or break of a branch ends the others and is this step's."""
+    blocks: tuple[Block, ...] = step.args["branches"]
+    wanted = min(1, len(blocks)) if step.args.get("wait_for") == "first" else len(blocks)
+    children = Children(task)
+    task.trace(step, "parallel, {} branches", len(blocks))
+    try:
+        for block in blocks:
+            children.start(block, "branch")
+        for _ in range(wanted):
+            child: Task = yield from children.next()
+            task.adopt(child)
+    finally:
+        children.cancel()
+
 
 TRY = ACTIONS.add(
     Action(
@@ -113,6 +268,49 @@ TRY = ACTIONS.add(
     )
 )
 
+
+@TRY.performs
+def try_(task: Task, step: Step) -> Steps:
+    """`catch` sees errors, `finally` runs for signals too; nothing in it can bring back a flow whose call has ended."""
+    ended: StepError | FlowSignal | None = None
+    try:
+        yield from task.walk(step.args["do"])
+    except (StepError, FlowSignal) as failure:
+        ended = failure
+    catch = _catch(step, ended)
+    if catch is not None and isinstance(ended, StepError):
+        task.trace(step, "caught {}: {}", ended.type, ended.message)
+        error, ended = error_record(ended), None
+        try:
+            yield from task.scoped(catch.do, {"error": error})
+        except (StepError, FlowSignal) as failure:
+            ended = failure
+    if "finally" in step.args:
+        yield from _finally(task, step, ended)
+    if ended is not None:
+        raise ended
+
+
+def _catch(step: Step, error: BaseException | None) -> Catch | None:
+    catches: tuple[Catch, ...] = step.args.get("catch", ())
+    if not isinstance(error, StepError):
+        return None
+    return next((catch for catch in catches if fnmatchcase(error.type, catch.error)), None)
+
+
+def _finally(task: Task, step: Step, ended: BaseException | None) -> Steps:
+    """Its own error or stop replaces what ended `do:`, unless that was the end of the call or of the task."""
+    try:
+        yield from task.walk(step.args["finally"])
+    except StepError as error:
+        if not isinstance(ended, Cancelled):
+            raise
+        task.run.failed(step, "finally", error)
+    except FlowSignal:
+        if not isinstance(ended, Cancelled):
+            raise
+
+
 FAIL = ACTIONS.add(
     Action(
         "fail",
@@ -127,6 +325,12 @@ FAIL = ACTIONS.add(
     )
 )
 
+
+@FAIL.computes
+def fail(task: Task, step: Step) -> None:
+    raise StepError(f"user.{step.args.get('type', 'error')}", task.value(step, "message"))
+
+
 SLEEP = ACTIONS.add(
     Action(
         "sleep",
@@ -137,6 +341,14 @@ SLEEP = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@SLEEP.performs
+def sleep(task: Task, step: Step) -> Steps:
+    seconds = task.value(step, "for")
+    task.trace(step, "sleep {:g}s", seconds)
+    yield from task.sleep(seconds)
+
 
 LOG = ACTIONS.add(
     Action(
@@ -151,3 +363,10 @@ LOG = ACTIONS.add(
         in_on_end=True,
     )
 )
+
+
+@LOG.performs
+def log(task: Task, step: Step) -> Steps:
+    text = task.value(step, "text")
+    task.trace(step, "log: {}", text)
+    yield effects.Log(text, step.args.get("level", "info"), task.values(step, "data"))

@@ -5,7 +5,15 @@ All of them arm before they return or sleep, so an event caused by the next step
 
 from __future__ import annotations
 
+from typing import Any
+
+from orchestrator.errors import StepError
+from orchestrator.events.registry import build_event
+from orchestrator.flow.listen import EXPIRED, Listener, Wait, event_spec
+from orchestrator.flow.program import Branch, Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.signals import Cancelled, Ticket
+from orchestrator.flow.task import Steps, Task
 
 NAME = Field("name", Kind.NAME, "For the event fs: its Event-Name, or the subclass of a CUSTOM event.")
 WHERE = Field("where", Kind.WHERE, "Which events: attributes to match (map), or a condition over event.")
@@ -36,6 +44,17 @@ SUBSCRIBE = ACTIONS.add(
     )
 )
 
+
+@SUBSCRIBE.computes
+def subscribe(task: Task, step: Step) -> None:
+    run = task.run
+    if len(run.listeners) >= run.engine.limits.subscriptions:
+        raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
+    run.listeners.append(Listener(task, step))
+    seconds = task.value(step, "for")
+    task.trace(step, "subscribe {}{}", step.args["event"], f" for {seconds:g}s" if seconds is not None else "")
+
+
 UNSUBSCRIBE = ACTIONS.add(
     Action(
         "unsubscribe",
@@ -44,6 +63,16 @@ UNSUBSCRIBE = ACTIONS.add(
         fields=(Field("id", Kind.SUBSCRIPTION, "The id: of the subscribe step.", required=True),),
     )
 )
+
+
+@UNSUBSCRIBE.computes
+def unsubscribe(task: Task, step: Step) -> None:
+    id = step.args["id"]
+    found = [listener for listener in task.run.listeners if listener.step.id == id]
+    for listener in found:
+        listener.close()
+    task.trace(step, "unsubscribe {}{}", id, "" if found else ", it had ended")
+
 
 WAIT = ACTIONS.add(
     Action(
@@ -64,6 +93,42 @@ WAIT = ACTIONS.add(
     )
 )
 
+
+@WAIT.performs
+def wait(task: Task, step: Step) -> Steps:
+    """Arms first, then starts `meanwhile:`, whose error (or stop) ends the wait at once."""
+    ticket = Ticket(task)
+    armed = Wait(task, step, ticket)
+    meanwhile: Task | None = None
+    task.trace(step, "wait for {}", step.args["event"])
+    try:
+        if "meanwhile" in step.args:
+            meanwhile = task.spawn(step.args["meanwhile"], "meanwhile", _hand_on(ticket))
+        _, event = yield ticket
+    finally:
+        armed.subscription.cancel()
+        if meanwhile is not None:
+            meanwhile.interrupt(Cancelled())
+    if event is not EXPIRED:
+        task.trace(step, "wait -> {}", step.args["event"])
+        return event
+    task.trace(step, "wait for {} timed out", step.args["event"])
+    if "on_timeout" not in step.args:
+        raise StepError("wait.timeout", f"no event {step.args['event']!r} in time")
+    yield from task.walk(step.args["on_timeout"])
+    return None
+
+
+def _hand_on(ticket: Ticket) -> Any:
+    """What ends a child early ends the wait of its parent too."""
+
+    def done(child: Task, result: Any, failure: BaseException | None) -> None:
+        if failure is not None and ticket.task is not None and not isinstance(failure, Cancelled):
+            child.run.engine.throw(ticket, failure)
+
+    return done
+
+
 FIRST_OF = ACTIONS.add(
     Action(
         "first_of",
@@ -73,6 +138,40 @@ FIRST_OF = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@FIRST_OF.performs
+def first_of(task: Task, step: Step) -> Steps:
+    """All branches are armed before it sleeps, and all are disarmed before the steps of the winner run."""
+    branches: tuple[Branch, ...] = step.args["branches"]
+    engine = task.run.engine
+    ticket = Ticket(task)
+    waits: list[Wait] = []
+    timers = []
+    try:
+        for position, branch in enumerate(branches):
+            if branch.wait is not None:
+                waits.append(Wait(task, branch.wait, ticket, position))
+            elif branch.after is not None:
+                answer = (ticket, (position, EXPIRED))
+                timers.append(engine.arm(branch.after.evaluate(task.env), engine.answer, answer))
+        task.trace(step, "first of {}", len(branches))
+        position, event = yield ticket
+    finally:
+        for armed in waits:
+            armed.subscription.cancel()
+        for timer in timers:
+            engine.disarm(timer)
+    won = branches[position]
+    if won.wait is None:
+        task.trace(step, "first_of -> after")
+        yield from task.walk(won.do)
+        return
+    task.trace(won.wait, "first_of -> {}", won.wait.args["event"])
+    if won.wait.result is not None:
+        task.env = task.env.bind(won.wait.result, event)
+    yield from task.scoped(won.do, {"event": event})
+
 
 RAISE = ACTIONS.add(
     Action(
@@ -85,3 +184,18 @@ RAISE = ACTIONS.add(
         in_on_end=True,
     )
 )
+
+
+@RAISE.computes
+def raise_(task: Task, step: Step) -> dict[str, int]:
+    """Delivers to those who listen now; their steps run when this task waits."""
+    run = task.run
+    spec = event_spec(run.program, step.args["event"])
+    call = run.call_id if spec.scope == "call" else ""
+    try:
+        event = build_event(spec, task.values(step, "data"), call, run.engine.timers.now)
+    except ValueError as missing:
+        raise StepError("expr.missing", str(missing)) from None
+    delivered = run.engine.bus.publish(event)
+    task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)
+    return {"delivered": delivered}

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.errors import StepError
+from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
+from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.task import Steps, Task
 
 COMMAND_FIELDS = (
     Field("command", Kind.TEXT, "The command with its arguments, as fs_cli takes it.", required=True),
@@ -23,6 +31,22 @@ FS_API = ACTIONS.add(
     )
 )
 
+
+@FS_API.performs
+def fs_api(task: Task, step: Step) -> Steps:
+    return (yield from _command(task, step, "api"))
+
+
+def _command(task: Task, step: Step, kind: str) -> Steps:
+    command = task.value(step, "command")
+    task.trace(step, "fs.{} {}", kind, command)
+    result: Mapping[str, Any] = yield effects.EslCommand(kind, command, step.args.get("server", ""))
+    expect = task.value(step, "expect")
+    if expect is not None and not fnmatchcase(result["text"].strip(), expect):
+        raise StepError("esl.command", f"reply is {result['text'].strip()!r}, expected {expect!r}")
+    return result
+
+
 FS_BGAPI = ACTIONS.add(
     Action(
         "fs.bgapi",
@@ -34,6 +58,12 @@ FS_BGAPI = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@FS_BGAPI.performs
+def fs_bgapi(task: Task, step: Step) -> Steps:
+    return (yield from _command(task, step, "bgapi"))
+
 
 FS_EXECUTE = ACTIONS.add(
     Action(
@@ -51,3 +81,11 @@ FS_EXECUTE = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@FS_EXECUTE.performs
+def fs_execute(task: Task, step: Step) -> Steps:
+    app, args = task.value(step, "app"), task.value(step, "args", "")
+    leg, wait = step.args.get("leg", "caller"), task.value(step, "wait", False)
+    task.trace(step, "fs.execute {} {} on {}", app, args, leg)
+    return (yield effects.EslExecute(app, args, leg, wait))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.flow import effects
+from orchestrator.flow.program import Step, Where
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.task import Steps, Task
 
 AUTH = ACTIONS.add(
     Action(
@@ -36,6 +42,19 @@ REGISTER = ACTIONS.add(
     )
 )
 
+
+@REGISTER.performs
+def register(task: Task, step: Step) -> Steps:
+    task.trace(step, "register")
+    yield effects.SaveContact(
+        min_expires=task.value(step, "min_expires"),
+        max_expires=task.value(step, "max_expires"),
+        max_contacts=task.value(step, "max_contacts"),
+        extra=task.values(step, "extra"),
+    )
+    task.run.replied = True
+
+
 LOOKUP = ACTIONS.add(
     Action(
         "lookup",
@@ -47,3 +66,21 @@ LOOKUP = ACTIONS.add(
         in_on_end=True,
     )
 )
+
+
+@LOOKUP.performs
+def lookup(task: Task, step: Step) -> Steps:
+    aor = task.value(step, "aor")
+    contacts: list[Mapping[str, Any]] = yield effects.Lookup(aor)
+    where: Where | None = step.args.get("where")
+    if where is not None:
+        equals = {name: value.evaluate(task.env) for name, value in where.equals.items()}
+        contacts = [contact for contact in contacts if _fits(task, where, equals, contact)]
+    task.trace(step, "lookup {} -> {} contact(s)", aor, len(contacts))
+    return contacts
+
+
+def _fits(task: Task, where: Where, equals: Mapping[str, Any], contact: Mapping[str, Any]) -> bool:
+    if any(contact[name] != value for name, value in equals.items()):
+        return False
+    return where.rest is None or where.rest.evaluate(task.env.bind("contact", contact)) is True

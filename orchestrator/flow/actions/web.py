@@ -5,7 +5,13 @@ Secrets may reach url, headers, query, auth and body only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.flow import effects
+from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.task import Steps, Task
 
 HTTP = ACTIONS.add(
     Action(
@@ -38,3 +44,50 @@ HTTP = ACTIONS.add(
         waits=True,
     )
 )
+
+
+@HTTP.performs
+def http(task: Task, step: Step) -> Steps:
+    """The trace names neither URL nor values: secrets may be in any of them."""
+    effect = _effect(task, step)
+    task.trace(step, "http in the background" if effect.background else "http {}", effect.method)
+    result: Mapping[str, Any] | None = yield effect
+    if result is not None:
+        task.trace(step, "http -> {}", result["status"])
+    return result
+
+
+def _effect(task: Task, step: Step) -> effects.Http:
+    """The step's own keys over those of its endpoint over the defaults of the program."""
+    resources, args, env = task.run.program.resources, step.args, task.env
+    endpoint = resources.endpoints[args["endpoint"]] if "endpoint" in args else {}
+
+    def either(name: str, default: Any) -> Any:
+        evaluable = args.get(name, endpoint.get(name))
+        return default if evaluable is None else evaluable.evaluate(env)
+
+    def both(name: str) -> dict[str, str]:
+        entries = {**endpoint.get(name, {}), **args.get(name, {})}
+        return {key: _as_text(value.evaluate(env)) for key, value in entries.items()}
+
+    auth = both("auth")
+    has_body = any(name in args for name in ("json", "form", "body"))
+    return effects.Http(
+        method=args.get("method", "POST" if has_body else "GET"),
+        url=(endpoint["url"].evaluate(env) if endpoint else "") + task.value(step, "url", ""),
+        headers=both("headers"),
+        query=both("query"),
+        json=task.value(step, "json"),
+        form=both("form") if "form" in args else None,
+        body=task.value(step, "body"),
+        auth=(auth.get("user", ""), auth.get("password", "")) if auth else None,
+        timeout=either("timeout", resources.defaults.get("http_timeout", 5.0)),
+        retries=either("retries", 0),
+        backoff=either("backoff", 0.2),
+        expect=args.get("expect", ()),
+        background=task.value(step, "background", False),
+    )
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

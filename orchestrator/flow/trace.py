@@ -1,0 +1,116 @@
+"""The trace of a run: what each step did and why, as data first and as text on demand (FLOWLANG §9.4).
+
+A record keeps a template and its values; nothing is formatted while calls run. Traces of finished runs are kept for the
+last few hundred, and longer for runs that failed, so that the question "what happened to that call" has an answer
+without any log level having been set before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.flow.program import Flow, Step
+
+if TYPE_CHECKING:
+    from orchestrator.flow.run import Run
+
+
+class Record:
+    """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
+    call)."""
+
+    __slots__ = ("step", "template", "time", "values")
+
+    def __init__(self, time: float, step: Step | Flow | None, template: str, values: tuple[Any, ...]) -> None:
+        self.time = time
+        self.step = step
+        self.template = template
+        self.values = values
+
+    @property
+    def text(self) -> str:
+        return self.template.format(*self.values)
+
+    @property
+    def line(self) -> int:
+        """Line in the flow file, 0 when there is none."""
+        return self.step.place.line if self.step is not None else 0
+
+    def __repr__(self) -> str:
+        return f"<Record {self.time:.3f} L{self.line} {self.text}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept of a run. `hash` names the version of the flows it ran, `error` is the type of the error that
+    ended it (or of a handler's), `dropped` counts records beyond the limit."""
+
+    run: str
+    flow: str
+    hash: str
+    call: str
+    error: str
+    records: Sequence[Record]
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, run: Run) -> Trace:
+        """The trace of a run so far."""
+        records = tuple(run.records)
+        return cls(run.name, run.flow.name, run.program.hash, run.call_id, run.error, records, run.dropped)
+
+
+def render(trace: Trace) -> Iterator[str]:
+    """The lines of a trace for people, times in seconds from its first record."""
+    origin = trace.records[0].time if trace.records else 0.0
+    for record in trace.records:
+        place = f"L{record.line}" if record.line else ""
+        yield f"{record.time - origin:8.3f}  {trace.run:<12}  {place:<5} {'' if place else '  '}{record.text}"
+    if trace.dropped:
+        yield f"{'':8}  {trace.run:<12}          … {trace.dropped} more lines were not kept"
+
+
+def facts(trace: Trace) -> Iterator[dict[str, Any]]:
+    """The lines of a trace for programs: one JSON object each, the run's facts on every one of them."""
+    for record in trace.records:
+        step = record.step
+        yield {
+            "run": trace.run,
+            "hash": trace.hash,
+            "call": trace.call,
+            "time": record.time,
+            "line": record.line,
+            "step": step.source if isinstance(step, Step) else "",
+            "text": record.text,
+            "values": [value if isinstance(value, int | float | bool) else str(value) for value in record.values],
+        }
+
+
+class Traces:
+    """Finished runs, newest last: the last `kept` of all and the last `failed` of those that ended in an error."""
+
+    def __init__(self, kept: int, failed: int) -> None:
+        self._all: deque[Trace] = deque(maxlen=kept)
+        self._failed: deque[Trace] = deque(maxlen=failed)
+
+    def bound(self, kept: int, failed: int) -> None:
+        """Change how many are kept; the oldest go first."""
+        self._all = deque(self._all, maxlen=kept)
+        self._failed = deque(self._failed, maxlen=failed)
+
+    def keep(self, trace: Trace) -> None:
+        (self._failed if trace.error else self._all).append(trace)
+
+    def find(self, run: str) -> Trace | None:
+        """The trace of a finished run by its name (`ring_user#17`)."""
+        return next((trace for trace in self if trace.run == run), None)
+
+    def __iter__(self) -> Iterator[Trace]:
+        yield from self._failed
+        yield from self._all
+
+    def __len__(self) -> int:
+        return len(self._all) + len(self._failed)
