@@ -80,7 +80,7 @@ def macro_target(checker: Checker, name: str, node: Node) -> Node:
 def _value(checker: Checker, node: Call, function: Function) -> Node:
     value = node.arguments[0]
     found = value.type
-    if found.kind == "any" or (found.kind == "null" and node.method):
+    if found.kind == "any":
         node.arguments[0] = _convert(node, function)
         return node.arguments[0]
     if group_of(found) not in function.takes:

@@ -47,7 +47,7 @@ def at(node: Node, code: str, message: str, help: str = "") -> ExprError:
 def mismatch(source: str, node: Node, wanted: Type) -> ExprError:
     """E203: a value of one type stands where another is needed."""
     if wanted.kind == "enum" and isinstance(node, Literal) and isinstance(node.value, str):
-        return never(node, f"{wanted} is needed here, which", node.value, wanted.values)
+        return never(node, f"this is {wanted},", node.value, wanted.values)
     message = f"expected {wanted} here, but {quoted(source, node)} is {node.type}"
     return at(node, "E203", message, _advice(source_of(source, node), node, wanted))
 
@@ -64,10 +64,10 @@ def missing(source: str, node: Node, *, whole: bool = False, interpolated: bool 
 
 
 def never(node: Node, what: str, value: str, values: tuple[str, ...]) -> ExprError:
-    """E204: a value that an enum does not have."""
+    """E204: a value that an enum does not have. `what` begins the sentence: `'event.leg' is`."""
     possible = f"possible values: {', '.join(values)}"
     suggestion = did_you_mean(value, values)
-    return at(node, "E204", f"{what} is never '{value}'", f"{suggestion} {possible}" if suggestion else possible)
+    return at(node, "E204", f"{what} never '{value}'", f"{suggestion} {possible}" if suggestion else possible)
 
 
 def unlike(source: str, node: Node, op: str, left: Node, right: Node) -> ExprError:

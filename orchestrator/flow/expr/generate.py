@@ -315,7 +315,8 @@ def _first_missing(path: Path, env: Mapping[str, Any]) -> str:
     value: Any = env
     for depth, name in enumerate(path, 1):
         try:
-            value = value[name]
+            listed = isinstance(value, list | tuple) and name.startswith("[")
+            value = value[int(name[1:-1])] if listed else value[name]
         except (LookupError, TypeError, ValueError):
             return ".".join(path[:depth])
         if value is None and depth < len(path):

@@ -113,7 +113,7 @@ def _constant(subject: Attribute, text: str, value: str) -> Node:
     type = subject.type.required
     node = Literal(value, start=0, end=len(text), type=TEXT)
     if type.kind == "enum" and value not in type.values:
-        raise complaints.never(node, f"'{EVENT}.{subject.name}'", value, type.values)
+        raise complaints.never(node, f"'{EVENT}.{subject.name}' is", value, type.values)
     if type.textual or type.kind == "any":
         return node
     found = _read(value, type)

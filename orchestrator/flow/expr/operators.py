@@ -167,7 +167,7 @@ def _check_values(source: str, side: Node, other: Node) -> None:
     if side.type.kind != "enum":
         return
     if isinstance(other, Literal) and isinstance(other.value, str) and other.value not in side.type.values:
-        raise complaints.never(other, complaints.quoted(source, side), other.value, side.type.values)
+        raise complaints.never(other, f"{complaints.quoted(source, side)} is", other.value, side.type.values)
     if other.type.kind == "enum" and not set(side.type.values) & set(other.type.values):
         message = f"{complaints.quoted(source, side)} and {complaints.quoted(source, other)} have no value in common"
         raise complaints.at(other, "E204", message, f"{side.type} is compared with {other.type}")
