@@ -18,6 +18,8 @@ class Reply:
     code: int
     reason: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    implicit: bool = False
+    """The flow has ended without a reply and its last relay failed: the best response of the branches may be sent as it came."""
 
 
 @dataclass(slots=True)

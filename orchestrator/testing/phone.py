@@ -135,10 +135,12 @@ class Phone:
         ]
         self.send(b"\r\n".join(lines), self.proxy)
 
-    def invite(self, to: str, headers: Sequence[bytes] = (), body: bytes = SDP) -> PhoneCall:
+    def invite(
+        self, to: str, headers: Sequence[bytes] = (), body: bytes = SDP, call_id: bytes | None = None
+    ) -> PhoneCall:
         """Call `user@domain`."""
         target = b"sip:" + to.encode()
-        call = PhoneCall(self, None, self.word() + b"@" + self.here, target)
+        call = PhoneCall(self, None, call_id or self.word() + b"@" + self.here, target)
         call.local = b"<sip:%b@%b>;tag=%b" % (self.user.encode(), self.domain.encode(), call._tag)
         call.remote = b"<%b>" % target
         call.branch = b"z9hG4bK" + self.word()
