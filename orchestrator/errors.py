@@ -1,7 +1,7 @@
 """The one tree of errors. Each carries the answer its catcher needs.
 
-A SIP error knows the status to answer with, an Event Socket error its command, a flow error its place in the file. Nothing
-here imports anything of the project.
+A SIP error knows the status to answer with, an Event Socket error its command, a flow error its place in the file.
+Nothing here imports anything of the project.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class OrchestratorError(Exception):
     """Root of every error this package raises on purpose."""
 
 
-# --- SIP ---------------------------------------------------------------------------------------------------------------
+# --- SIP --------------------------------------------------------------------------------------------------------------
 
 
 class SipError(OrchestratorError):
@@ -30,8 +30,8 @@ class SipError(OrchestratorError):
 class MalformedMessage(SipError):
     """Octets that are no SIP message, or one we must refuse.
 
-    `sip_status` is the RFC's answer when the message is a request that can be answered (400, 413, 414, 505 …) and 0 when
-    silence is due (a response, or nothing to answer to).
+    `sip_status` is the RFC's answer when the message is a request that can be answered (400, 413, 414, 505 …) and 0
+    when silence is due (a response, or nothing to answer to).
     """
 
     def __init__(self, reason: str, sip_status: int = 400) -> None:
@@ -45,7 +45,7 @@ class StoreError(SipError):
         super().__init__(503, reason)
 
 
-# --- Event Socket ------------------------------------------------------------------------------------------------------
+# --- Event Socket -----------------------------------------------------------------------------------------------------
 
 
 class EslError(OrchestratorError):
@@ -76,7 +76,7 @@ class EslRefused(EslError):
     """FreeSWITCH refused us: wrong password or access list."""
 
 
-# --- running ------------------------------------------------------------------------------------------------------------
+# --- running ----------------------------------------------------------------------------------------------------------
 
 
 class ListenError(OrchestratorError):
@@ -88,12 +88,13 @@ class ListenError(OrchestratorError):
         self.reason = reason
 
 
-# --- user input: configuration and flows --------------------------------------------------------------------------------
+# --- user input: configuration and flows ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One message about a user's file. Lines and columns count from 1; `length` is the number of characters underlined."""
+    """One message about a user's file. Lines and columns count from 1; `length` is the number of characters
+    underlined."""
 
     file: str
     line: int

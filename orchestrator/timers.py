@@ -1,7 +1,8 @@
 """Timers for a core without a clock: a bucketed heap driven by whoever knows the time.
 
-SIP arms and cancels several timers per message, nearly all of a few equal durations, and almost none of them fires. So a timer
-is one small object in a bucket of its 10 ms tick; the heap orders ticks, not timers, and a cancelled timer is just a hole.
+SIP arms and cancels several timers per message, nearly all of a few equal durations, and almost none of them fires. So
+a timer is one small object in a bucket of its 10 ms tick; the heap orders ticks, not timers, and a cancelled timer is
+just a hole.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Timers:
         return timer
 
     def next_due(self) -> float | None:
-        """When `run_due` should be called next, or None. Buckets that hold only cancelled timers are dropped on the way."""
+        """When `run_due` should be called next, or None. Buckets that hold only cancelled timers are dropped on the
+        way."""
         while self._ticks:
             tick = self._ticks[0]
             bucket = self._buckets[tick]
@@ -73,21 +75,38 @@ class Timers:
         return None
 
     def run_due(self, now: float) -> int:
-        """Move the clock to `now` and run what is due, in order of time, then of arming. Returns how many ran."""
+        """Move the clock to `now` and run what is due, in order of ticks, then of arming. Returns how many ran.
+
+        What a callback raises goes to the caller; the timers behind it stay due.
+        """
         ran = 0
         ticks, buckets = self._ticks, self._buckets
         while ticks and ticks[0] * TICK <= now:
             tick = heappop(ticks)
             self.now = max(self.now, tick * TICK)
-            for timer in buckets.pop(tick):
-                callback = timer._callback
-                if callback is not None:
-                    argument = timer._argument
-                    timer.cancel()
-                    callback(argument)
-                    ran += 1
+            bucket = iter(buckets.pop(tick))
+            try:
+                for timer in bucket:
+                    callback = timer._callback
+                    if callback is not None:
+                        argument = timer._argument
+                        timer.cancel()
+                        callback(argument)
+                        ran += 1
+            except BaseException:
+                self._put_back(tick, list(bucket))
+                raise
         self.now = max(self.now, now)
         return ran
+
+    def _put_back(self, tick: int, rest: list[Timer]) -> None:
+        """A callback raised: the timers of its tick that it kept from running are due again, before newer ones."""
+        newer = self._buckets.get(tick)
+        if newer is not None:
+            newer[:0] = rest
+        elif rest:
+            self._buckets[tick] = rest
+            heappush(self._ticks, tick)
 
     def __len__(self) -> int:
         """Armed timers; linear, for tests and gauges."""

@@ -2,8 +2,9 @@
 
 Calls that no flow takes have no `Call`; they are a `ResponseContext` and nothing else.
 
-A call has a *front*: the caller's INVITE. With `relay … via: fs1` the front leads to FreeSWITCH, and the INVITE that FreeSWITCH sends back
-is its *back*: a second SIP dialog of the same call, known by the header `X-Orchestrator-Call`. Destinations ring from the back then.
+A call has a *front*: the caller's INVITE. With `relay … via: fs1` the front leads to FreeSWITCH, and the INVITE that
+FreeSWITCH sends back is its *back*: a second SIP dialog of the same call, known by the header `X-Orchestrator-Call`.
+Destinations ring from the back then.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ class Call:
         self.relay: Relay | None = None
         self.waiting: list[Target] = []
         """Destinations injected before the relay has started."""
-        self.state = "new"
+        self.state: str = "new"
         self.started_at = engine.timers.now
         self.answered_at: float | None = None
         self.ended_at: float | None = None
-        self.ended_by = ""
-        self.end_reason = ""
+        self.ended_by: str = ""
+        self.end_reason: str = ""
         self.user: str | None = None
         """Who the caller has proved to be (digest), None as long as nobody asked."""
         self.caller: Leg | None = None
@@ -92,7 +93,12 @@ class Call:
         context = self.back or self.front
         states = {"resolving": "calling", "trying": "calling", "ringing": "ringing"}
         return [
-            {"name": str(b.number), "contact": b.target.contact, "state": states.get(b.state, "failed"), "code": b.status}
+            {
+                "name": str(b.number),
+                "contact": b.target.contact,
+                "state": states.get(b.state, "failed"),
+                "code": b.status,
+            }
             for b in context.pending
         ]
 
@@ -105,7 +111,7 @@ class Call:
                 found[channel.leg] = channel.uuid
         return found
 
-    # --- the back: FreeSWITCH's second leg -------------------------------------------------------------------------------
+    # --- the back: FreeSWITCH's second leg ----------------------------------------------------------------------------
 
     def open_back(self, request: Request, server: ServerTransaction) -> bool:
         """FreeSWITCH has sent the call back to us. False when this call is not waiting for that."""
@@ -118,7 +124,7 @@ class Call:
         relay.back_arrived(self.back)
         return True
 
-    # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------------
+    # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------
 
     def on_sent(self, branch: Branch) -> None:
         self.note(f"SIP >> INVITE to={branch.target.contact}")
@@ -180,7 +186,7 @@ class Call:
         """The front while it only leads to FreeSWITCH: what happens on it is not news about destinations."""
         return self.front if self.relay is not None and self.relay.via else None
 
-    # --- what passes inside the dialog ---------------------------------------------------------------------------------------
+    # --- what passes inside the dialog --------------------------------------------------------------------------------
 
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
@@ -204,7 +210,7 @@ class Call:
             digit, ms = heard
             self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
 
-    # --- ending ------------------------------------------------------------------------------------------------------------
+    # --- ending -------------------------------------------------------------------------------------------------------
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
         """The caller sent CANCEL: 487 at once, whatever the branches are doing; then the flow hears of it."""
@@ -300,7 +306,7 @@ class Call:
         if self.run is not None:
             self.engine.flows.call_ended(self.run, self.ended_by, self.end_reason)
 
-    # --- telling ---------------------------------------------------------------------------------------------------------
+    # --- telling ------------------------------------------------------------------------------------------------------
 
     def publish(self, name: str, **attributes: Any) -> None:
         bus = self.engine.bus
@@ -333,7 +339,8 @@ def _cause(request: Request) -> str:
 
 
 def dtmf_of_info(request: Request) -> tuple[str, int] | None:
-    """Digit and milliseconds of an INFO with `application/dtmf-relay` (Signal=, Duration=) or `application/dtmf` (the bare digit)."""
+    """Digit and milliseconds of an INFO with `application/dtmf-relay` (Signal=, Duration=) or `application/dtmf` (the
+    bare digit)."""
     kind = (request.get(b"content-type") or b"").split(b";")[0].strip().lower()
     if kind not in (b"application/dtmf-relay", b"application/dtmf"):
         return None

@@ -3,9 +3,10 @@
     receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
     complete(job, result, now)      link_changed(server, state, now)      transport_failed(destination, octets, now)
 
-Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in `datagrams` and
-`jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in seconds. So the same engine runs against
-real wires, against the virtual ones of the tests, and twice the same way from the same inputs.
+Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
+`datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
+seconds. So the same engine runs against real wires, against the virtual ones of the tests, and twice the same way from
+the same inputs.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Engine:
         self.timers = Timers(now)
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
-        self.network = SipNetwork(settings, self.layer, Tokens(settings.entropy), self._look_up)
+        self.network: SipNetwork = SipNetwork(settings, self.layer, Tokens(settings.entropy), self._look_up)
         self.registrar = Registrar(location, self.network.aor)
         self.bus = Bus(self.timers)
         self.calls = Calls()
@@ -83,7 +84,7 @@ class Engine:
         """Seconds since the epoch, moving with the monotonic clock."""
         return self.timers.now + self.settings.wall_offset
 
-    # --- inputs ------------------------------------------------------------------------------------------------------------
+    # --- inputs -------------------------------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         """One datagram. Never raises for what is in it."""
@@ -143,7 +144,7 @@ class Engine:
         """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow."""
         return not self.layer.unanswered
 
-    # --- for the rest of the core --------------------------------------------------------------------------------------------
+    # --- for the rest of the core -------------------------------------------------------------------------------------
 
     def send(self, data: bytes, destination: Destination) -> None:
         self.datagrams.append((data, destination))
@@ -221,7 +222,7 @@ class Engine:
                 timer.cancel()
             self._expiry_timer = self.timers.after(delay, self._expire)
 
-    # --- inside --------------------------------------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------------------------------
 
     def _note_usage(self, program: Program) -> None:
         self.usage = usage_of(program)
@@ -267,4 +268,3 @@ class Engine:
                 return call.id
         call = self.calls.by_id(translation.x_call)
         return call.id if call is not None else None
-

@@ -1,7 +1,7 @@
 """What flows ask for, done: the `Host` of the flow engine over this core (FLOWLANG §4.3, §5).
 
-An effect that touches SIP is carried out inside the turn. One that has to wait for a network answer becomes a job, and its ticket is
-resumed when the job is complete. Errors are StepErrors with the dotted types of the language.
+An effect that touches SIP is carried out inside the turn. One that has to wait for a network answer becomes a job, and
+its ticket is resumed when the job is complete. Errors are StepErrors with the dotted types of the language.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.call import CALL_HEADER, Call
 from orchestrator.core.names import ProgramNames
-from orchestrator.core.relay import Relay
 from orchestrator.core.registration import Registration, registered_attributes
+from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
@@ -57,7 +57,7 @@ class FlowHost:
             effects.Log: self._log,
         }
 
-    # --- starting runs -------------------------------------------------------------------------------------------------------
+    # --- starting runs ------------------------------------------------------------------------------------------------
 
     def start_call(self, flow: Flow, call: Call, view: CallView) -> None:
         run = self._create(flow, {"call": view})
@@ -84,7 +84,7 @@ class FlowHost:
         self._calls.pop(run.id, None)
         self._registrations.pop(run.id, None)
 
-    # --- the Host protocol -----------------------------------------------------------------------------------------------------
+    # --- the Host protocol --------------------------------------------------------------------------------------------
 
     def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
         """The result, or PENDING. Raises StepError."""
@@ -105,7 +105,7 @@ class FlowHost:
         if self.on_trace is not None:
             self.on_trace(run, record)
 
-    # --- requests ----------------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def _reply(self, run: Run, ticket: Ticket, effect: effects.Reply) -> None:
         headers = header_lines(effect.headers)
@@ -142,7 +142,7 @@ class FlowHost:
         bindings = self.engine.location.bindings(effect.aor, wall)
         return [registered_attributes(binding, False, "", wall) for binding in bindings]
 
-    # --- calls -------------------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def _call(self, run: Run) -> Call:
         call = self._calls.get(run.id)
@@ -180,7 +180,8 @@ class FlowHost:
         self.engine.flows.resume(ticket, result)
 
     def _front(self, call: Call, effect: effects.Relay) -> Target | None:
-        """The way to FreeSWITCH of `relay … via:`: the called user at the server, with our call's id for the way back."""
+        """The way to FreeSWITCH of `relay … via:`: the called user at the server, with our call's id for the way
+        back."""
         if not effect.via:
             return None
         uri = self.engine.settings.freeswitch.get(effect.via)
@@ -235,7 +236,8 @@ class FlowHost:
     def _target(self, item: Any) -> Target:
         """A destination a flow names: a URI (with or without `sip:`), or a contact as `lookup` gives it.
 
-        A contact that is registered is reached the way it registered: through its Path, or where it was seen behind NAT.
+        A contact that is registered is reached the way it registered: through its Path, or where it was seen behind
+        NAT.
         """
         uri = str(item["uri"] if isinstance(item, Mapping) else item).strip()
         if ":" not in uri.split("@")[0] and not uri.startswith("sip"):
@@ -272,7 +274,7 @@ class FlowHost:
     def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
         self._call(run).hangup(effect.reason, effect.code, effect.leg)
 
-    # --- jobs --------------------------------------------------------------------------------------------------------------------
+    # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def _http(self, run: Run, ticket: Ticket, effect: effects.Http) -> Any:
         if effect.background:
@@ -308,7 +310,8 @@ class FlowHost:
 
 
 def header_lines(headers: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Header lines from names and values of a flow. Raises StepError when one would end the line and begin another header."""
+    """Header lines from names and values of a flow. Raises StepError when one would end the line and begin another
+    header."""
     try:
         return tuple(header_line(str(name).encode(), str(value).encode()) for name, value in headers.items())
     except ValueError:

@@ -10,7 +10,8 @@ from orchestrator.flow.schedules import ScheduleViews
 
 
 class ProgramNames(Mapping[str, Any]):
-    """What `FlowEngine` looks up when a name is not the run's own. `schedules.x.open` and `now` are read when asked for."""
+    """What `FlowEngine` looks up when a name is not the run's own. `schedules.x.open` and `now` are read when asked
+    for."""
 
     def __init__(self, program: Program, wall: Callable[[], float], secrets: Mapping[str, str]) -> None:
         resources = program.resources
@@ -30,4 +31,3 @@ class ProgramNames(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._fixed) + 1
-

@@ -22,7 +22,8 @@ _MAX_SOURCES = 10_000
 
 
 class SipNetwork:
-    """Implements `sip.proxy.Network` over the listening points; `look_up(host, found)` is the engine's job for names."""
+    """Implements `sip.proxy.Network` over the listening points; `look_up(host, found)` is the engine's job for
+    names."""
 
     def __init__(self, settings: CoreSettings, layer: TransactionLayer, tokens: Tokens, look_up: LookUp) -> None:
         self.layer = layer
@@ -39,7 +40,7 @@ class SipNetwork:
         self._trusted: dict[str, bool] = {}
         self._resolved: dict[str, tuple[str | None, float]] = {}
 
-    # --- for the proxy ---------------------------------------------------------------------------------------------------
+    # --- for the proxy ------------------------------------------------------------------------------------------------
 
     def via(self, transport: int, branch: bytes) -> bytes:
         return self._via[transport] + branch
@@ -83,7 +84,8 @@ class SipNetwork:
         self._look_up(host, remember)
 
     def _destination(self, address: str | None, port: int, transport: int) -> Destination | None:
-        """Prefer the transport the request came in by; an address of the other family leaves by a point of that family."""
+        """Prefer the transport the request came in by; an address of the other family leaves by a point of that
+        family."""
         if address is None:
             return None
         wants_v6 = ":" in address
@@ -94,14 +96,15 @@ class SipNetwork:
                 return index, address, port
         return None
 
-    # --- for the request handling ------------------------------------------------------------------------------------------
+    # --- for the request handling -------------------------------------------------------------------------------------
 
     def is_local(self, uri: Uri) -> bool:
         """Whether we are responsible for this URI's domain: a configured domain or one of our own addresses."""
         return uri.host.lower() in self._domains or self.is_own(uri)
 
     def aor(self, uri: Uri) -> str:
-        """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured domain."""
+        """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured
+        domain."""
         aor = uri.aor
         if self._home and self.is_own(uri) and uri.host.lower() not in self._domains:
             return f"{aor.rpartition('@')[0]}@{self._home}"

@@ -35,7 +35,8 @@ class Registration:
         return self.server.answered
 
     def save(self, policy: RegisterPolicy | None = None) -> None:
-        """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is answered."""
+        """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is
+        answered."""
         if self.answered:
             raise StepError("call.state", "the REGISTER is already answered")
         engine = self.engine
@@ -69,7 +70,8 @@ def announce(engine: Engine, changes: Iterable[Change], source_ip: str = "") -> 
 
 
 def registered_attributes(binding: Binding, is_new: bool, source_ip: str, wall: float) -> dict[str, Any]:
-    """The attributes of `registered` (FLOWLANG §4.4). `contact` is the URI without parameters, `uri` the whole of it."""
+    """The attributes of `registered` (FLOWLANG §4.4). `contact` is the URI without parameters, `uri` the whole of
+    it."""
     uri = binding.uri
     return {
         "aor": binding.aor,

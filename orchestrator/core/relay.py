@@ -1,8 +1,9 @@
 """One `relay` step at work: which destinations ring now, which come next, and when it is over (FLOWLANG §5 relay).
 
-A relay adds branches to the call's response context and counts its own. It ends, once, with a result for the flow: when a branch
-answers, when all have failed and nothing more is awaited, or at `ring:`. `keep_open` means that running out of branches ends nothing
-before its time. Late branches (`inject`) join the relay that is running, under its headers and timers.
+A relay adds branches to the call's response context and counts its own. It ends, once, with a result for the flow:
+when a branch answers, when all have failed and nothing more is awaited, or at `ring:`. `keep_open` means that running
+out of branches ends nothing before its time. Late branches (`inject`) join the relay that is running, under its
+headers and timers.
 
 With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back.
 """
@@ -100,7 +101,7 @@ class Relay:
         else:
             self._ring_next()
 
-    # --- FreeSWITCH in the middle ------------------------------------------------------------------------------------------
+    # --- FreeSWITCH in the middle -------------------------------------------------------------------------------------
 
     def back_arrived(self, context: ResponseContext) -> None:
         if self._back_timer is not None:
@@ -113,10 +114,11 @@ class Relay:
         self.call.front.cancel_pending()
         self._finish("failed", 504)
 
-    # --- branches -----------------------------------------------------------------------------------------------------------
+    # --- branches -----------------------------------------------------------------------------------------------------
 
     def inject(self, targets: Sequence[Target], cancel_others: bool, last: bool) -> int:
-        """Add late branches; returns how many were new. Others are cancelled only after a new one has really been sent."""
+        """Add late branches; returns how many were new. Others are cancelled only after a new one has really been
+        sent."""
         if cancel_others:
             self._replacing, self._replaced = targets, list(self._ringing)
         if self._context is None:
@@ -198,14 +200,16 @@ class Relay:
             self._check_settled()
 
     def _goes_on_after(self, branch: Branch) -> bool:
-        """`failover_on`: whether this failure makes the next gateway be tried; everything does where it is not given."""
+        """`failover_on`: whether this failure makes the next gateway be tried; everything does where it is not
+        given."""
         wanted = self.effect.failover_on
         if not wanted or not branch.target.label:
             return True
         status = branch.status
         timeout = branch.response is None
         return any(
-            word == str(status) or (word == "timeout" and timeout) or word.lower() == f"{status // 100}xx" for word in wanted
+            word == str(status) or (word == "timeout" and timeout) or word.lower() == f"{status // 100}xx"
+            for word in wanted
         )
 
     def _note_tried(self, branch: Branch) -> None:
@@ -227,7 +231,7 @@ class Relay:
                 branch.cancel()
         self._adding = False
 
-    # --- the end -----------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def answered_by(self, branch: Branch) -> None:
         """A destination behind FreeSWITCH has answered; the caller's answer follows from FreeSWITCH."""

@@ -1,10 +1,11 @@
 """What becomes of a request: the checks of RFC 3261 §16.3, routing inside dialogs (§16.4), and who serves the rest.
 
-A request is refused without a transaction as long as nothing has been done for it (§8.2.7): one datagram in, one out, nothing remembered,
-so a flood with forged sources gains nothing from us. A transaction begins where a flow, the registrar or a callee takes over.
+A request is refused without a transaction as long as nothing has been done for it (§8.2.7): one datagram in, one out,
+nothing remembered, so a flood with forged sources gains nothing from us. A transaction begins where a flow, the
+registrar or a callee takes over.
 
-Without a flow that takes it, a REGISTER is saved, an INVITE for one of our domains rings the registered contacts, and everything for
-foreign domains is sent on for trusted sources only.
+Without a flow that takes it, a REGISTER is saved, an INVITE for one of our domains rings the registered contacts, and
+everything for foreign domains is sent on for trusted sources only.
 """
 
 from __future__ import annotations
@@ -77,10 +78,11 @@ class Requests:
         tag = b"%x" % (hash((request.via.branch, request.call_id, request.cseq)) & 0xFFFFFFFFFFFF)
         self.engine.send(build_response(request, status, reason or reason_phrase(status), tag, headers), destination)
 
-    # --- ACK and CANCEL ------------------------------------------------------------------------------------------------------
+    # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
 
     def _receive_ack(self, request: Request, host: str, transport: int) -> None:
-        """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer ever."""
+        """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
+        ever."""
         server = self.layer.find_server(request)
         if server is not None and server.step("ACK"):
             return
@@ -122,7 +124,7 @@ class Requests:
         if cancelled is not None:
             cancelled.cancel((b"Reason: " + reason,) if reason else ())
 
-    # --- everything else -------------------------------------------------------------------------------------------------------
+    # --- everything else ----------------------------------------------------------------------------------------------
 
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         problem = self._problem(request)
@@ -165,7 +167,8 @@ class Requests:
         return None
 
     def _loops(self, request: Request) -> bool:
-        """A copy of ours that comes back with the request URI we have already served is a loop; with another it is a spiral."""
+        """A copy of ours that comes back with the request URI we have already served is a loop; with another it is a
+        spiral."""
         for via in request.vias()[1:]:
             client = self.layer.clients.get(via.branch or b"")
             context = getattr(getattr(client, "user", None), "context", None)
@@ -195,7 +198,8 @@ class Requests:
             call.passes(request)
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
-        """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third parties."""
+        """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
+        parties."""
         if self.network.trusts(source[0]):
             self._forward(request, route, self.layer.open_server(request, destination))
         else:
@@ -214,7 +218,7 @@ class Requests:
         context.drop_routes = route.drop
         context.add_all((Target(request.uri, toward=route.toward or request.parsed_uri),))
 
-    # --- calls -----------------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     def _invite(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         if _CALL_HEADER_NAME in request.names and self._is_back(request, source, destination):
@@ -265,7 +269,7 @@ class Requests:
         """100 at once (§16.2 and §17.2.1): the caller stops repeating while we and the callee think."""
         server.respond(100, build_response(request, 100, "Trying"))
 
-    # --- registrations -----------------------------------------------------------------------------------------------------------
+    # --- registrations ------------------------------------------------------------------------------------------------
 
     def _register(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         if not self.network.is_local(request.to.parsed):

@@ -12,7 +12,8 @@ from orchestrator.sip.transaction import TimerValues
 
 @dataclass(frozen=True, slots=True)
 class ListenPoint:
-    """One socket the runtime listens on; its index in `CoreSettings.points` is the transport id of every Destination."""
+    """One socket the runtime listens on; its index in `CoreSettings.points` is the transport id of every
+    Destination."""
 
     host: str
     """What we call ourselves in Via and Record-Route: an address or name others can reach."""
@@ -29,7 +30,8 @@ class ListenPoint:
 
 @dataclass(frozen=True, slots=True)
 class CoreLimits:
-    """Bounds of the SIP side; at a bound a new request is answered 503 without a transaction (reliability: what is in progress passes)."""
+    """Bounds of the SIP side; at a bound a new request is answered 503 without a transaction (reliability: what is in
+    progress passes)."""
 
     transactions: int = 20_000
     call_duration: float = 12 * 3600.0
@@ -52,4 +54,5 @@ class CoreSettings:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values of the `secrets:` of the flows."""
     wall_offset: float = 0.0
-    """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps them."""
+    """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
+    them."""

@@ -1,4 +1,5 @@
-"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is first asked for.
+"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is first asked
+for.
 
 Octets become text here, as UTF-8 with replacement characters, so that nothing a stranger sends can fail in a flow.
 """

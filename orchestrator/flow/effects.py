@@ -13,13 +13,15 @@ from typing import Any
 
 @dataclass(slots=True)
 class Reply:
-    """Answer the request that started the run. Answers at once: None. Error `call.state` when a final reply went before."""
+    """Answer the request that started the run. Answers at once: None. Error `call.state` when a final reply went
+    before."""
 
     code: int
     reason: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     implicit: bool = False
-    """The flow has ended without a reply and its last relay failed: the best response of the branches may be sent as it came."""
+    """The flow has ended without a reply and its last relay failed: the best response of the branches may be sent as
+    it came."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,8 @@ class Cancel:
 
 @dataclass(slots=True)
 class Hangup:
-    """End the call by what fits: final reply, CANCEL, BYE to both sides. Answers at once: None; the call ends by 'engine'."""
+    """End the call by what fits: final reply, CANCEL, BYE to both sides. Answers at once: None; the call ends by
+    'engine'."""
 
     reason: str = ""
     code: int | None = None
@@ -84,7 +87,8 @@ class SaveContact:
 
 @dataclass(slots=True)
 class Lookup:
-    """Read the registered contacts of an address. Answers at once: list of contact mappings (uri, contact, expires, …)."""
+    """Read the registered contacts of an address. Answers at once: list of contact mappings (uri, contact, expires,
+    …)."""
 
     aor: str
 
@@ -93,8 +97,8 @@ class Lookup:
 class Http:
     """One HTTP exchange, retries included. Answers later: `http result` mapping (status, text, json, headers).
 
-    Errors: `http.connect`, `http.timeout`, `http.status`. `background` effects are answered at once with None and never fail
-    the run; they outlive it.
+    Errors: `http.connect`, `http.timeout`, `http.status`. `background` effects are answered at once with None and
+    never fail the run; they outlive it.
     """
 
     method: str

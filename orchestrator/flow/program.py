@@ -1,4 +1,5 @@
-"""A checked flow, ready to run: what the loader makes and the engine walks. No YAML and no text of the user is left in it."""
+"""A checked flow, ready to run: what the loader makes and the engine walks. No YAML and no text of the user is left in
+it."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class Place:
 class Where:
     """A compiled filter of `subscribe`, `wait` or an event trigger.
 
-    `equals` are the tests that become the bus's hash key: attribute → value that does not look at the event; `rest` is what is
-    left, evaluated with `event` in the environment, or None.
+    `equals` are the tests that become the bus's hash key: attribute → value that does not look at the event; `rest` is
+    what is left, evaluated with `event` in the environment, or None.
     """
 
     equals: Mapping[str, Evaluable]
@@ -63,10 +64,10 @@ class Branch:
 class Step:
     """One step. `args` holds the keys under and beside the action by field name, each compiled after its Kind:
 
-    STEPS → tuple of Step; OUTCOMES, CASES → {name: tuple of Step} (a case of several names is stored under each); BRANCHES →
-    tuple of Branch (first_of) or of tuples of Step (parallel); CATCHES → tuple of Catch; WHERE → Where; ASSIGN, MAP, DATA →
-    {name: Evaluable}; EVENT, NAME, FLOW, SERVER, USERS, ENDPOINT, SUBSCRIPTION, ENUM → str; GATEWAYS, FAILOVER → tuple of
-    str; everything else → Evaluable. A key that is not written is not in `args`.
+    STEPS → tuple of Step; OUTCOMES, CASES → {name: tuple of Step} (a case of several names is stored under each);
+    BRANCHES → tuple of Branch (first_of) or of tuples of Step (parallel); CATCHES → tuple of Catch; WHERE → Where;
+    ASSIGN, MAP, DATA → {name: Evaluable}; EVENT, NAME, FLOW, SERVER, USERS, ENDPOINT, SUBSCRIPTION, ENUM → str;
+    GATEWAYS, FAILOVER → tuple of str; everything else → Evaluable. A key that is not written is not in `args`.
 
     The block form (`if` + `then`/`else` without an action) has action None and args `then`, `else`.
     """

@@ -1,4 +1,5 @@
-"""What a program listens to: every event a trigger, `subscribe` or `wait` names, so that nobody has to list it a second time."""
+"""What a program listens to: every event a trigger, `subscribe` or `wait` names, so that nobody has to list it a
+second time."""
 
 from __future__ import annotations
 

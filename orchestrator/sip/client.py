@@ -1,7 +1,7 @@
 """Client transactions: what we sent and are waiting for (RFC 3261 §17.1, RFC 6026 §7.2).
 
-The user of a client transaction gets `on_response(client, response)` for every response that is not a retransmission the machine
-absorbs, `on_timeout(client)` and `on_unreachable(client)`. The last two end the transaction.
+The user of a client transaction gets `on_response(client, response)` for every response that is not a retransmission
+the machine absorbs, `on_timeout(client)` and `on_unreachable(client)`. The last two end the transaction.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def client_key(branch: bytes, method: bytes) -> bytes:
     return branch + b"/CANCEL" if method == b"CANCEL" else branch
 
 
-# --- effects -------------------------------------------------------------------------------------------------------------
+# --- effects ----------------------------------------------------------------------------------------------------------
 
 
 def _tell_response(client: ClientTransaction, response: Response) -> None:
@@ -111,7 +111,7 @@ def _start_m(client: ClientTransaction, _: object) -> None:
     client.start_end_timer(client.layer.times.timeout, "timer M")
 
 
-# --- the INVITE client: figure 5 with RFC 6026's Accepted ------------------------------------------------------------------
+# --- the INVITE client: figure 5 with RFC 6026's Accepted -------------------------------------------------------------
 
 _INVITE_ANSWERED = ("accepted", (_stop_timers, _forget_request, _start_m, _tell_response))
 _INVITE_REFUSED = ("completed", (_stop_timers, _start_d, _acknowledge, _tell_response))
@@ -152,7 +152,7 @@ class InviteClient(ClientTransaction):
     first_state, resend_timer, end_timer = "calling", "timer A", "timer B"
 
 
-# --- the non-INVITE client: figure 6 ---------------------------------------------------------------------------------------
+# --- the non-INVITE client: figure 6 ----------------------------------------------------------------------------------
 
 _REQUEST_DONE = ("completed", (_stop_timers, _forget_request, _start_k, _tell_response))
 

@@ -1,7 +1,8 @@
 """Dialogs as far as a proxy needs them: enough to end a call from the middle (RFC 3261 §12, §15).
 
-A proxy that ends an answered call speaks to each side as if it were the other one: the dialog's identifiers swapped for the caller, as
-they are for the callee. The sequence numbers continue where the side we stand for left off, so a `Leg` follows the requests that pass.
+A proxy that ends an answered call speaks to each side as if it were the other one: the dialog's identifiers swapped
+for the caller, as they are for the callee. The sequence numbers continue where the side we stand for left off, so a
+`Leg` follows the requests that pass.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 class Leg:
     """One side of an answered call, as seen by whoever speaks to it.
 
-    `sender` and `receiver` are the From and To values to use, tags included; `target` the remote target; `routes` the route set;
-    `cseq` the last sequence number used towards this side.
+    `sender` and `receiver` are the From and To values to use, tags included; `target` the remote target; `routes` the
+    route set; `cseq` the last sequence number used towards this side.
     """
 
     __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq")
@@ -32,7 +33,8 @@ class Leg:
         self.cseq = cseq
 
     def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = ()) -> bytes:
-        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for ACK."""
+        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for
+        ACK."""
         if method != b"ACK":
             self.cseq += 1
         lines = [
@@ -58,7 +60,8 @@ class Leg:
 
 
 def caller_leg(invite: Request, response: Response) -> Leg | None:
-    """The side that sent the INVITE, addressed as the callee would (§12.1.1: Record-Routes in order). None without a Contact."""
+    """The side that sent the INVITE, addressed as the callee would (§12.1.1: Record-Routes in order). None without a
+    Contact."""
     contact = _contact(invite)
     if contact is None:
         return None
@@ -73,7 +76,8 @@ def caller_leg(invite: Request, response: Response) -> Leg | None:
 
 
 def callee_leg(response: Response, is_own: Callable[[Uri], bool]) -> Leg | None:
-    """The side that answered, addressed as the caller would, from us on (§12.1.2: Record-Routes reversed). None without a Contact.
+    """The side that answered, addressed as the caller would, from us on (§12.1.2: Record-Routes reversed). None
+    without a Contact.
 
     The response lists the proxies from the callee's side down; those above our own entry lie between us and the callee.
     """

@@ -1,14 +1,13 @@
 """The transaction layer: which transaction a message belongs to (RFC 3261 §17.1.3, §17.2.3), and nothing else.
 
-It owns the two tables, hands new requests back to its caller, and builds what only it may send: the ACK to a failure and the CANCEL.
-Octets go out through `send(data, destination)`, which the engine gives; time is the shared `Timers`.
+It owns the two tables, hands new requests back to its caller, and builds what only it may send: the ACK to a failure
+and the CANCEL. Octets go out through `send(data, destination)`, which the engine gives; time is the shared `Timers`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from orchestrator.sip.client import ClientTransaction, ClientUser, InviteClient, NonInviteClient, client_key
 from orchestrator.sip.message import Message, Request, Response
@@ -31,11 +30,12 @@ class TransactionLayer:
         self.servers: dict[object, ServerTransaction] = {}
         self.clients: dict[bytes, ClientTransaction] = {}
         self.unanswered = 0
-        """Server transactions without a final response: what is really in progress. The others linger for repetitions."""
+        """Server transactions without a final response: what is really in progress. The others linger for
+        repetitions."""
         self.ignored: Counter[str] = Counter()
         """Inputs from the network that no table listed, by `kind state input`."""
 
-    # --- server side -----------------------------------------------------------------------------------------------------
+    # --- server side --------------------------------------------------------------------------------------------------
 
     def find_server(self, request: Request) -> ServerTransaction | None:
         """The transaction this request repeats or acknowledges. For a CANCEL that of the CANCEL itself."""
@@ -58,7 +58,7 @@ class TransactionLayer:
         self.unanswered += 1
         return server
 
-    # --- client side -----------------------------------------------------------------------------------------------------
+    # --- client side --------------------------------------------------------------------------------------------------
 
     def open_client(
         self, branch: bytes, method: bytes, data: bytes, destination: Destination, user: ClientUser | None
@@ -90,7 +90,7 @@ class TransactionLayer:
         if client is not None:
             client.step("transport error")
 
-    # --- for the transactions -----------------------------------------------------------------------------------------------
+    # --- for the transactions -----------------------------------------------------------------------------------------
 
     def forget(self, transaction: Transaction) -> None:
         table: dict[object, Transaction] = self.servers if isinstance(transaction, ServerTransaction) else self.clients  # type: ignore[assignment]
@@ -134,7 +134,8 @@ _DERIVED = (b"via", b"from", b"to", b"call-id", b"cseq", b"route", b"max-forward
 
 
 def derive_request(sent: bytes, method: bytes, to_line: bytes | None = None, headers: tuple[bytes, ...] = ()) -> bytes:
-    """An ACK (§17.1.1.3) or CANCEL (§9.1) for a request we sent: same request URI, topmost Via, From, Call-ID, CSeq number, Route.
+    """An ACK (§17.1.1.3) or CANCEL (§9.1) for a request we sent: same request URI, topmost Via, From, Call-ID, CSeq
+    number, Route.
 
     `to_line` replaces the To line (an ACK copies the response's), `headers` are whole lines put before the end.
     """

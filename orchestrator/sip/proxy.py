@@ -1,15 +1,16 @@
 """The stateful proxy: one server transaction, any number of branches (RFC 3261 §16).
 
-A `ResponseContext` is RFC 3261's response context. What it adds to the RFC is that its target set stays open: `add` works as long as
-the request has no final answer, from anywhere, at any time. A late branch, a picked-up call and serial hunting are all `add`.
+A `ResponseContext` is RFC 3261's response context. What it adds to the RFC is that its target set stays open: `add`
+works as long as the request has no final answer, from anywhere, at any time. A late branch, a picked-up call and
+serial hunting are all `add`.
 
-Who decides when the branches have failed? Without a `listener` the context does, by §16.7; with one (a call flow) the context only
-reports, because the flow may have other plans for the call. Answers are never a matter of taste: a 2xx goes upstream at once and the
-other branches are cancelled.
+Who decides when the branches have failed? Without a `listener` the context does, by §16.7; with one (a call flow) the
+context only reports, because the flow may have other plans for the call. Answers are never a matter of taste: a 2xx
+goes upstream at once and the other branches are cancelled.
 
-A CANCEL is answered 487 at once, in every state of the branches. The RFC would have the caller wait for branches that may never
-speak again; instead a branch that answers *after* we have sent a failure upstream is released by us (ACK, BYE), so that no phone
-is left talking to nobody. `DEPARTURES` lists this with the other known differences.
+A CANCEL is answered 487 at once, in every state of the branches. The RFC would have the caller wait for branches that
+may never speak again; instead a branch that answers *after* we have sent a failure upstream is released by us (ACK,
+BYE), so that no phone is left talking to nobody. `DEPARTURES` lists this with the other known differences.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ MAX_BRANCHES = 60
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""
+
 
 class Target:
     """Where one branch goes: request URI, Route values to put on it (Path, gateways), header lines to add.
@@ -100,7 +102,8 @@ class Network(Protocol):
         """Our Record-Route header line."""
 
     def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None]) -> None:
-        """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on failure."""
+        """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
+        failure."""
 
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
@@ -109,7 +112,8 @@ class Network(Protocol):
 class Branch:
     """One forwarded copy of the request: the transaction user of its client transaction.
 
-    `state` goes resolving → trying → ringing → answered | failed; a cancelled branch ends as failed with the status it gave.
+    `state` goes resolving → trying → ringing → answered | failed; a cancelled branch ends as failed with the status it
+    gave.
     """
 
     __slots__ = ("context", "target", "number", "state", "status", "response", "client", "round", "_timer_c", "_cancel")
@@ -138,10 +142,11 @@ class Branch:
 
     @property
     def cancelled(self) -> bool:
-        """We have asked this branch to stop, though the CANCEL may still be waiting for a provisional response (§9.1)."""
+        """We have asked this branch to stop, though the CANCEL may still be waiting for a provisional response
+        (§9.1)."""
         return self._cancel is not None
 
-    # --- sending -----------------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     def send(self, hop: Destination | None) -> None:
         """The next hop is known (None: it cannot be): forward (§16.6)."""
@@ -192,7 +197,7 @@ class Branch:
             self._timer_c.cancel()
             self._timer_c = None
 
-    # --- transaction user --------------------------------------------------------------------------------------------------
+    # --- transaction user ---------------------------------------------------------------------------------------------
 
     def on_response(self, client: ClientTransaction, response: Response) -> None:
         status = response.status
@@ -289,7 +294,7 @@ class ResponseContext:
         self._challenges: list[bytes] = []
         server.user = self
 
-    # --- the target set --------------------------------------------------------------------------------------------------
+    # --- the target set -----------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -356,7 +361,7 @@ class ResponseContext:
             headers=target.headers,
         )
 
-    # --- ending it ---------------------------------------------------------------------------------------------------------
+    # --- ending it ----------------------------------------------------------------------------------------------------
 
     def cancel_pending(self, headers: tuple[bytes, ...] = (), keep: Branch | None = None) -> None:
         """CANCEL every pending branch but one."""
@@ -409,7 +414,7 @@ class ResponseContext:
             self.request = None
             self._closed = True
 
-    # --- what branches report ------------------------------------------------------------------------------------------------
+    # --- what branches report -----------------------------------------------------------------------------------------
 
     def on_provisional(self, branch: Branch, response: Response) -> None:
         if self.server.answered:
@@ -470,7 +475,8 @@ class ResponseContext:
 
 
 def release(network: Network, branch: Branch, response: Response, hang_up: bool) -> None:
-    """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5; DEPARTURES).
+    """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
+    DEPARTURES).
 
     A repeated 2xx is only acknowledged again (`hang_up` false).
     """

@@ -1,7 +1,8 @@
-"""The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626 instance ids).
+"""The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626
+instance ids).
 
-The order is the promise: the store has the binding before there is a 200. Who may register what is not decided here; a flow has done
-so, or nobody was asked to.
+The order is the promise: the store has the binding before there is a 200. Who may register what is not decided here; a
+flow has done so, or nobody was asked to.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _DATED = b"Contact: <%b>;expires=%d"
 
 @dataclass(frozen=True, slots=True)
 class RegisterPolicy:
-    """Bounds for one REGISTER; times in seconds. A shorter expiry than `min_expires` is refused with 423, a longer one cut."""
+    """Bounds for one REGISTER; times in seconds. A shorter expiry than `min_expires` is refused with 423, a longer one
+    cut."""
 
     min_expires: int = 60
     max_expires: int = 7200
@@ -49,7 +51,8 @@ class Registrar:
     def register(
         self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy | None = None
     ) -> RegisterAnswer:
-        """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer sent."""
+        """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer
+        sent."""
         policy = policy or RegisterPolicy()
         try:
             changes = self._apply(request, source, wall, policy)

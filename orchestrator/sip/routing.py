@@ -1,7 +1,7 @@
 """Where messages go: what arrives is stamped, what leaves finds its next hop (RFC 3261 §16.4, §16.6, §18.2; RFC 3581).
 
-Names are looked up elsewhere: `Resolver.numeric` says at once for an address literal, everything else is a job for the runtime,
-because a look-up blocks and the core must not.
+Names are looked up elsewhere: `Resolver.numeric` says at once for an address literal, everything else is a job for the
+runtime, because a look-up blocks and the core must not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Addresses:
 
 
 def unicast(host: bytes) -> str | None:
-    """Parse an IPv4 literal or an IPv6 reference in brackets; None for a name or an address no datagram may be sent to."""
+    """Parse an IPv4 literal or an IPv6 reference in brackets; None for a name or an address no datagram may be sent
+    to."""
     try:
         address = ip_address(host.strip(b"[]").decode("ascii"))
     except ValueError:
@@ -60,8 +61,8 @@ def is_literal(host: bytes) -> bool:
 
 
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:
-    """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport` asked otherwise."""
+    """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport`
+    asked otherwise."""
     if via.wants_rport:
         return transport, host, port
     return transport, host, via.port or DEFAULT_PORT
-

@@ -11,7 +11,8 @@ _CHALLENGES = (b"www-authenticate", b"proxy-authenticate")
 
 
 def rank(status: int) -> int:
-    """Sort key, the smallest is the best: 6xx, then the lowest class; of 4xx first what the caller can mend, 408 last; 503 last of 5xx."""
+    """Sort key, the smallest is the best: 6xx, then the lowest class; of 4xx first what the caller can mend, 408 last;
+    503 last of 5xx."""
     group, rest = divmod(status, 100)
     if group == 6:
         return rest
@@ -21,7 +22,8 @@ def rank(status: int) -> int:
 
 
 def best_status(statuses: Iterable[int]) -> int | None:
-    """The status to answer with, None when there is none. A 503 of one hop says nothing about ours: it becomes a 500 elsewhere."""
+    """The status to answer with, None when there is none. A 503 of one hop says nothing about ours: it becomes a 500
+    elsewhere."""
     return min(statuses, key=rank, default=None)
 
 

@@ -58,7 +58,7 @@ class ServerTransaction(Transaction):
             self.step("send 3xx-6xx", data)
 
 
-# --- effects -------------------------------------------------------------------------------------------------------------
+# --- effects ----------------------------------------------------------------------------------------------------------
 
 
 def _send(server: ServerTransaction, data: bytes) -> None:
@@ -106,7 +106,7 @@ def _start_l(server: ServerTransaction, _: object) -> None:
     server.start_end_timer(server.layer.times.timeout, "timer L")
 
 
-# --- the INVITE server: figure 7 with RFC 6026's Accepted ------------------------------------------------------------------
+# --- the INVITE server: figure 7 with RFC 6026's Accepted -------------------------------------------------------------
 
 INVITE_SERVER: Table = {
     "proceeding": {
@@ -145,7 +145,7 @@ class InviteServer(ServerTransaction):
         super().__init__(layer, key, request, destination, "proceeding")
 
 
-# --- the non-INVITE server: figure 8 ---------------------------------------------------------------------------------------
+# --- the non-INVITE server: figure 8 ----------------------------------------------------------------------------------
 
 _ANSWERED = ("completed", (_keep, _send, _start_j))
 

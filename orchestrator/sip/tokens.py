@@ -1,8 +1,9 @@
 """Random words of our own: branch parameters and tags.
 
-A branch parameter must not be guessable, or anybody can forge a response to a call (RFC 3261 §8.1.1.7 asks for uniqueness, forged
-responses for the rest). 72 random bits make 18 hexadecimal digits; the digit before them names the worker process, so that several
-workers can share a port. Entropy is drawn in blocks because one system call per message would cost more than the rest of the line.
+A branch parameter must not be guessable, or anybody can forge a response to a call (RFC 3261 §8.1.1.7 asks for
+uniqueness, forged responses for the rest). 72 random bits make 18 hexadecimal digits; the digit before them names the
+worker process, so that several workers can share a port. Entropy is drawn in blocks because one system call per
+message would cost more than the rest of the line.
 """
 
 from __future__ import annotations

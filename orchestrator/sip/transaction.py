@@ -1,10 +1,11 @@
 """Transactions as tables (RFC 3261 §17 as amended by RFC 6026).
 
-A transaction is a state and a table `{state: {input: (next state, effects)}}`. The four tables, in `client.py` and `server.py`, are
-RFC figures 5-8 written down: a reviewer can hold one against the other. `step` is the only place where a state changes.
+A transaction is a state and a table `{state: {input: (next state, effects)}}`. The four tables, in `client.py` and
+`server.py`, are RFC figures 5-8 written down: a reviewer can hold one against the other. `step` is the only place
+where a state changes.
 
-An input that the table does not list is *ignored and counted* when it came from the network (a peer may send anything at any
-time) and a `TransactionError` when it came from us (a timer or the transaction user asked for what cannot be).
+An input that the table does not list is *ignored and counted* when it came from the network (a peer may send anything
+at any time) and a `TransactionError` when it came from us (a timer or the transaction user asked for what cannot be).
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Transaction:
         self.layer.forget(self)
         self.user = None
 
-    # --- timers ------------------------------------------------------------------------------------------------------
+    # --- timers -------------------------------------------------------------------------------------------------------
 
     def start_end_timer(self, delay: float, name: str) -> None:
         if self._end_timer is not None:

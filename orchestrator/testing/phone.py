@@ -1,7 +1,8 @@
-"""A SIP phone without a network: octets in, octets out through `send`. For virtual wires, real sockets and the demo alike.
+"""A SIP phone without a network: octets in, octets out through `send`. For virtual wires, real sockets and the demo
+alike.
 
-It registers, calls, rings, answers, refuses, presses keys (SIP INFO) and hangs up, always when it is told to; what it saw stands in
-`calls`. It does not retransmit: give it wires that lose nothing, or SIPp.
+It registers, calls, rings, answers, refuses, presses keys (SIP INFO) and hangs up, always when it is told to; what it
+saw stands in `calls`. It does not retransmit: give it wires that lose nothing, or SIPp.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ SDP = (
 
 
 class PhoneCall:
-    """One call of a phone. `state`: calling, ringing, answered, ended; `statuses` are the responses seen (caller side)."""
+    """One call of a phone. `state`: calling, ringing, answered, ended; `statuses` are the responses seen (caller
+    side)."""
 
     def __init__(self, phone: Phone, request: Request | None, call_id: bytes, remote_uri: bytes) -> None:
         self.phone = phone
@@ -44,7 +46,7 @@ class PhoneCall:
         self.branch = b""
         self._tag = phone.word()
 
-    # --- the called side -----------------------------------------------------------------------------------------------------
+    # --- the called side ----------------------------------------------------------------------------------------------
 
     def ring(self, status: int = 180) -> None:
         self._respond(status)
@@ -66,12 +68,14 @@ class PhoneCall:
         tag = None if status == 100 else self._tag
         self.phone.reply(self.invite, status, tag, headers, body)
 
-    # --- both sides ------------------------------------------------------------------------------------------------------------
+    # --- both sides ---------------------------------------------------------------------------------------------------
 
     def hangup(self) -> None:
         """BYE, or CANCEL while the call we made still rings."""
         if not self.incoming and self.state in ("calling", "ringing"):
-            self.phone.send_lines(b"CANCEL", self.remote_uri, self.branch, self.local, self.remote, self, b"", self.cseq)
+            self.phone.send_lines(
+                b"CANCEL", self.remote_uri, self.branch, self.local, self.remote, self, b"", self.cseq
+            )
             return
         self.state = "ended"
         self.cseq += 1
@@ -89,7 +93,8 @@ class PhoneCall:
 
 
 class Phone:
-    """A phone of `user@domain` at an address, using one proxy. `on_invite` decides what a call makes it do; ringing by default."""
+    """A phone of `user@domain` at an address, using one proxy. `on_invite` decides what a call makes it do; ringing by
+    default."""
 
     def __init__(self, aor: str, address: Address, proxy: Address, send: Send, parameters: str = "") -> None:
         self.user, _, self.domain = aor.partition("@")
@@ -114,7 +119,7 @@ class Phone:
         self._words += 1
         return b"%b-%d-%d" % (self.user.encode(), self.address[1], self._words)
 
-    # --- what the person does --------------------------------------------------------------------------------------------------
+    # --- what the person does -----------------------------------------------------------------------------------------
 
     def register(self, expires: int = 3600, contact: bytes | None = None) -> None:
         aor = b"<sip:%b@%b>" % (self.user.encode(), self.domain.encode())
@@ -149,7 +154,7 @@ class Phone:
         self.send_lines(b"INVITE", target, call.branch, call.local, call.remote, call, body, 1, extra)
         return call
 
-    # --- wire --------------------------------------------------------------------------------------------------------------------
+    # --- wire ---------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address) -> None:
         """One datagram."""
@@ -205,7 +210,7 @@ class Phone:
         ]
         self.send(b"\r\n".join(lines) + body, self.proxy)
 
-    # --- requests ----------------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def _on_request(self, request: Request) -> None:
         call = self._call_of(request)
@@ -244,7 +249,7 @@ class Phone:
             call.cancel_reason = (request.get(b"reason") or b"").decode("utf-8", "replace")
             call.reject(487)
 
-    # --- responses ---------------------------------------------------------------------------------------------------------------
+    # --- responses ----------------------------------------------------------------------------------------------------
 
     def _on_response(self, response: Response) -> None:
         branch = response.via.branch or b""

@@ -1,7 +1,8 @@
 """A world in memory: the real engine, virtual wires, a clock that stands still until it is told to move.
 
-Everything that happens at one instant happens before the clock moves: datagrams are delivered in the order they were sent, jobs are
-answered by whoever the test puts in their place. So a race is an ordinary test, and the same seed gives the same run.
+Everything that happens at one instant happens before the clock moves: datagrams are delivered in the order they were
+sent, jobs are answered by whoever the test puts in their place. So a race is an ordinary test, and the same seed gives
+the same run.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PROXY: Address = ("10.0.0.1", 5060)
 class World:
     """One engine at `10.0.0.1:5060` and the phones around it.
 
-    `sent` holds every datagram that crossed the wires: (time, from, to, octets). `on_job` is asked to answer each job at once: return a
-    value or a StepError, or `World.LATER` to answer by `world.engine.complete` yourself.
+    `sent` holds every datagram that crossed the wires: (time, from, to, octets). `on_job` is asked to answer each job
+    at once: return a value or a StepError, or `World.LATER` to answer by `world.engine.complete` yourself.
     """
 
     LATER: Any = object()
@@ -66,7 +67,7 @@ class World:
         self.phones[address] = phone
         return phone
 
-    # --- time --------------------------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------------------
 
     def run(self, seconds: float = 0.0) -> None:
         """Let everything of this instant happen, then move on, from timer to timer."""
@@ -115,7 +116,7 @@ class World:
                 if result is not self.LATER:
                     engine.complete(job.id, result, self.now)
 
-    # --- what is left ------------------------------------------------------------------------------------------------------------
+    # --- what is left -------------------------------------------------------------------------------------------------
 
     def leftovers(self) -> dict[str, int]:
         """What should be nothing once every call is over and 64*T1 have passed."""
