@@ -1,0 +1,137 @@
+"""Play a recorded Event Socket stream through the real engine, with the calls it speaks of happening beside it.
+
+A recording has only FreeSWITCH's side. The SIP side is played by two phones: where a recording's call begins, the
+caller calls; when it is answered the callee answers; when one of its legs hangs up that side does. Time is that of the
+recording, and takes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from orchestrator.core.jobs import Job, Resolve
+from orchestrator.errors import InputError
+from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.program import Program
+from orchestrator.testing.phone import PhoneCall
+from orchestrator.testing.recordings import Recording
+from orchestrator.testing.world import World
+
+SERVER = "recording"
+"""Name of the FreeSWITCH server in a replay."""
+
+
+class UnknownFlow(InputError):
+    """`--flow` names no flow that is started by a call."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(())
+        self.args = (f"no flow {name!r} with on: invite; there is: {', '.join(known) or 'none'}",)
+
+
+def only_flow(program: Program, name: str) -> Program:
+    """The program with this one flow for calls, whatever its `when`; sub-flows and event flows stay."""
+    calls = [flow for flow in program.flows if flow.trigger.kind == "invite"]
+    chosen = [replace(flow, when=None) for flow in calls if flow.name == name]
+    if not chosen:
+        raise UnknownFlow(name, [flow.name for flow in calls])
+    return replace(program, flows=(*chosen, *(flow for flow in program.flows if flow.trigger.kind != "invite")))
+
+
+class Replay:
+    """One recording, one program, and the phones of its calls.
+
+    `legs` says which recorded channel is whose, for recordings of calls that did not go through us: {'callee': uuid}.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        program: Program,
+        *,
+        caller: str = "",
+        called: str = "",
+        registered: Sequence[str] = (),
+        legs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.recording = recording
+        self.caller = caller
+        self.called = called
+        self.registered = tuple(registered)
+        self.world = World(program, freeswitch={SERVER: ""})
+        self.world.on_job = _answer_job
+        self.jobs = self.world.jobs
+        self.calls: list[PhoneCall] = []
+        self._directions = {uuid: _DIRECTIONS[leg] for leg, uuid in (legs or {}).items()}
+        self._call_of: dict[str, PhoneCall] = {}
+
+    def run(self, after: float = 60.0) -> None:
+        """Play it all, then let `after` seconds pass."""
+        for item in self.recording:
+            event = item.event
+            if event is not None:
+                self.world.run(item.at - self.world.now)
+                self._mirror(event)
+                self.world.run()
+                self.world.engine.receive_esl(SERVER, event, self.world.now)
+                self._name_leg(event)
+                self.world.run()
+        self.world.run(after)
+
+    def _mirror(self, event: EslEvent) -> None:
+        """Let the phones do what the event says has been done."""
+        uuid = event.uuid
+        if event.name == "CHANNEL_CREATE":
+            other = event.get("Other-Leg-Unique-ID")
+            known = self._call_of.get(other)
+            self._call_of[uuid] = known if known is not None else self._place_call(event)
+        call = self._call_of.get(uuid)
+        if call is None:
+            return
+        if event.name == "CHANNEL_ANSWER":
+            for ringing in self._rings():
+                ringing.answer()
+        elif event.name == "CHANNEL_HANGUP" and call.state != "ended":
+            self._hang_up(call, event.get("Call-Direction"))
+
+    def _place_call(self, event: EslEvent) -> PhoneCall:
+        caller = self.caller or f"{event.get('Caller-Caller-ID-Number') or 'caller'}@example.com"
+        called = self.called or f"{event.get('Caller-Destination-Number') or 'callee'}@example.com"
+        number = len(self.calls) + 1
+        for position, aor in enumerate(self.registered or (called,)):
+            self.world.phone(aor, f"10.1.{number}.{position + 1}").register()
+        phone = self.world.phone(caller, f"10.2.{number}.1")
+        call_id = event.get("variable_sip_call_id") or event.uuid
+        self.world.run()
+        call = phone.invite(called, call_id=call_id.encode())
+        self.calls.append(call)
+        self.world.run()
+        return call
+
+    def _rings(self) -> list[PhoneCall]:
+        return [c for p in self.world.phones.values() for c in p.calls if c.incoming and c.state == "ringing"]
+
+    def _hang_up(self, call: PhoneCall, direction: str) -> None:
+        """The channel FreeSWITCH received belongs to the caller, the one it made to the callee."""
+        answered = [c for p in self.world.phones.values() for c in p.calls if c.incoming and c.state == "answered"]
+        if direction == "outbound" and answered:
+            answered[0].hangup()
+        else:
+            call.hangup()
+
+    def _name_leg(self, event: EslEvent) -> None:
+        direction = self._directions.get(event.uuid)
+        channel = self.world.engine.channels.get(SERVER, event.uuid) if direction else None
+        if channel is not None and direction:
+            channel.direction = direction
+
+
+_DIRECTIONS = {"caller": "inbound", "callee": "outbound"}
+
+
+def _answer_job(job: Job) -> object:
+    """There is no network in a replay: no name resolves, and a web service or command succeeds with nothing to say."""
+    if isinstance(job.effect, Resolve):
+        return None
+    return {"status": 200, "text": "", "json": None, "headers": {}, "ok": True, "response": ""}
