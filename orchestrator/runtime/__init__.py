@@ -1,0 +1,4 @@
+"""Everything that touches gevent: the reactor, transports, worker pools, HTTP, the admin server, signals.
+
+Nothing in here patches the standard library on import; `orchestrator.runtime.patch` does, when a process asks for it.
+"""

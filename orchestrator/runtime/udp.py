@@ -1,0 +1,286 @@
+"""SIP over UDP on one socket (RFC 3261 §18).
+
+The socket is the operating system's own, not gevent's: it never waits. When the loop says that it is readable,
+datagrams are read until there are no more, at most `BATCH` of them or for `SLICE` seconds, each a turn of the
+reactor. gevent's `DatagramServer` would start a greenlet for each, cut them at 8,192 octets, and set SO_REUSEADDR,
+with which a second server takes the port over without a word; ours is refused.
+
+What cannot be sent is a counter and an input to the core. That includes what the network says later: IP_RECVERR makes
+the kernel keep ICMP errors on a queue together with the destination and the octets they quote (§18.4). Until that
+queue is read, the kernel reports the error at the *next* system call, whatever its destination, so a failed send is
+tried once more after it.
+
+A batch that was cut short means that we may be falling behind. Then, and only then, the first datagram of the next
+one is read together with the kernel's receive timestamp: the age of the oldest datagram waiting, which the core sheds
+load by.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from collections import Counter
+from ipaddress import ip_address
+from time import time
+from typing import Any
+
+from gevent import monkey
+from loguru import logger
+
+from orchestrator.errors import ListenError
+from orchestrator.runtime.reactor import BATCH, READ, SLICE, SLOW_TURN, Reactor
+from orchestrator.sip.routing import unicast
+from orchestrator.sip.transaction import Destination
+
+MAX_DATAGRAM = 65_535
+"""RFC 3261 §18.1.1: implementations MUST handle datagrams up to the maximum size."""
+
+RECEIVE_BUFFER = 8 * 2**20
+"""Octets of kernel buffer asked for: 3,500 INVITEs, half a second of them. Longer queues only make answers late."""
+
+SEND_BUFFER = 2 * 2**20
+
+MAX_KNOWN = 10_000
+"""Destinations whose address has been checked; the table starts afresh when full, so strangers cannot grow it."""
+
+# Linux constants the socket module does not name.
+_SO_RCVBUFFORCE = 33
+_SO_TIMESTAMPNS = 35
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_TIMESPEC = struct.Struct("@qq")
+_EXTENDED_ERROR = struct.Struct("@IBBB")  # struct sock_extended_err: errno, origin, ICMP type, ICMP code
+_FROM_ICMP, _FROM_ICMP6 = 2, 3
+_ANCILLARY = 512
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+class UdpTransport:
+    """One socket, bound at once; `address` is what it is bound to. From `start` on it reads, as transport `id`.
+
+    Counters: `received`, `sent` (datagrams), `errors` (name of the error → times).
+
+    Raises:
+        ListenError: no IP address, or the system does not let us have it.
+    """
+
+    def __init__(self, host: str, port: int, *, receive_buffer: int = RECEIVE_BUFFER) -> None:
+        self.name = f"udp:[{host}]:{port}" if ":" in host else f"udp:{host}:{port}"
+        self.id = -1
+        self.received = self.sent = 0
+        self.errors: Counter[str] = Counter()
+        self._socket = self._open(host, port, receive_buffer)
+        name = self._socket.getsockname()
+        self.address: tuple[str, int] = name[:2]
+        self._recvfrom = self._socket.recvfrom if len(name) == 2 else self._recvfrom6
+        self._sendto = self._socket.sendto
+        self._behind = False
+        self._known: dict[Destination, Address] = {}
+        self._reactor: Reactor
+        self._watcher: Any = None
+
+    def start(self, reactor: Reactor) -> None:
+        """Join a reactor and begin to read; until then datagrams wait in the kernel's buffer."""
+        self.id = reactor.attach(self)
+        self._reactor = reactor
+        self._watcher = reactor.loop.io(self._socket.fileno(), READ)
+        self._watcher.start(self._readable)
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+        self._socket.close()
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _open(self, host: str, port: int, receive_buffer: int) -> socket.socket:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            raise ListenError(self.name, f"{host!r} is not an IP address") from None
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock: socket.socket = monkey.get_original("socket", "socket")(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+            sock.bind((host, port))
+        except (OSError, OverflowError) as error:
+            sock.close()
+            raise ListenError(self.name, bind_reason(error)) from None
+        self._tune(sock, family, receive_buffer)
+        return sock
+
+    def _tune(self, sock: socket.socket, family: int, receive_buffer: int) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if sys.platform == "linux":
+            try:  # past net.core.rmem_max, where we may
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
+            except PermissionError:
+                pass
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles it for its bookkeeping
+        if granted < receive_buffer:
+            logger.bind(listen=self.name, octets=granted, wanted=receive_buffer).warning(
+                "small receive buffer: bursts may be lost; raise net.core.rmem_max"
+            )
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """Loop callback: one bounded batch. What is left makes the socket readable again at the loop's next pass."""
+        reactor, recvfrom, transport = self._reactor, self._recvfrom, self.id
+        receive, clock = reactor.receive, reactor.clock
+        reactor.age = 0.0
+        count = 0
+        now = clock()
+        stop = now + SLICE
+        try:
+            data, source = self._receive_oldest() if self._behind else recvfrom(MAX_DATAGRAM)
+            self._behind = False
+            while True:
+                count += 1
+                receive(data, source[0], source[1], transport, now)
+                began, now = now, clock()
+                if now - began > SLOW_TURN:
+                    reactor.slow_turns += 1
+                if count == BATCH or now > stop:
+                    self._behind = True
+                    break
+                data, source = recvfrom(MAX_DATAGRAM)
+        except BlockingIOError:
+            self._behind = False
+            if not count:
+                self._read_errors()  # they alone made the socket readable
+        except OSError as error:
+            if not self._read_errors():
+                self._count(error)
+        self.received += count
+        reactor.settle()
+
+    def _receive_oldest(self) -> tuple[bytes, Any]:
+        """The oldest datagram waiting, and its age to the reactor."""
+        data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, 64)
+        if ancillary:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
+            self._reactor.note_age(max(0.0, time() - seconds - nanoseconds * 1e-9))  # the wall clock may be set back
+        return data, source if len(source) == 2 else _with_scope(source)
+
+    def _recvfrom6(self, size: int) -> tuple[bytes, Any]:
+        data, source = self._socket.recvfrom(size)
+        return data, _with_scope(source)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes, destination: Destination) -> None:
+        """Send one datagram to an IP address; a failure is counted and reported to the reactor."""
+        address = self._known.get(destination) or self._check(destination)
+        if address is None:
+            self._reactor.failed(destination, data)
+            return
+        try:
+            self._sendto(data, address)
+        except (OSError, OverflowError) as error:
+            self._send_again(error, data, destination, address)
+        else:
+            self.sent += 1
+
+    def _check(self, destination: Destination) -> Address | None:
+        """The socket address of a destination; None for a name (a look-up would block), broadcast or multicast."""
+        host = unicast(destination[1].encode(errors="replace"))
+        if host is None:
+            self.errors["EADDRNOTAVAIL"] += 1
+            return None
+        address: Address = (host, destination[2])
+        if "%" in host:  # link-local IPv6: the interface is an item of its own
+            host, _, interface = host.partition("%")
+            scope = int(interface) if interface.isdigit() else _interface_index(interface)
+            address = (host, destination[2], 0, scope)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[destination] = address
+        return address
+
+    def _send_again(
+        self, error: OSError | OverflowError, data: bytes, destination: Destination, address: Address
+    ) -> None:
+        """The error may be about an earlier datagram: once that has been read, this one has its own chance."""
+        if self._read_errors():
+            try:
+                self._sendto(data, address)
+            except (OSError, OverflowError) as again:
+                error = again
+            else:
+                self.sent += 1
+                return
+        self._count(error)
+        self._reactor.failed(destination, data)
+
+    # --- errors -------------------------------------------------------------------------------------------------------
+
+    def _count(self, error: OSError | OverflowError) -> None:
+        code = error.errno if isinstance(error, OSError) else errno.EINVAL  # OverflowError: no such port
+        self.errors[errno.errorcode.get(code or 0, "EIO")] += 1
+
+    def _read_errors(self) -> int:
+        """Read what ICMP said about datagrams sent earlier; returns the number of messages read."""
+        for count in range(BATCH):
+            try:
+                data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY, socket.MSG_ERRQUEUE)
+            except OSError:
+                return count
+            for level, kind, value in ancillary:
+                if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+                    code, origin, icmp_type, icmp_code = _EXTENDED_ERROR.unpack_from(value)
+                    self.errors[errno.errorcode.get(code, "EIO")] += 1
+                    if _unreachable(origin, icmp_type, icmp_code) and source:
+                        host, port = source if len(source) == 2 else _with_scope(source)
+                        self._reactor.failed((self.id, host, port), data)
+        return BATCH
+
+    def __repr__(self) -> str:
+        return f"<UdpTransport {self.id} {self.name} received {self.received} sent {self.sent}>"
+
+
+def _unreachable(origin: int, icmp_type: int, icmp_code: int) -> bool:
+    """RFC 3261 §18.4: host, network, port or protocol unreachable, or a parameter problem, fails the request.
+
+    Not so "fragmentation needed" (the kernel has learned the path's MTU, a retransmission will pass) and time exceeded.
+    """
+    if origin == _FROM_ICMP:
+        return (icmp_type == 3 and icmp_code != 4) or icmp_type == 12
+    return origin == _FROM_ICMP6 and icmp_type in (1, 4)
+
+
+def bind_reason(error: OSError | OverflowError) -> str:
+    """Why a socket cannot be bound, in words for who wrote the configuration."""
+    if isinstance(error, OverflowError):
+        return "ports go from 0 to 65535"
+    if error.errno == errno.EADDRINUSE:
+        return "address in use; is another instance running?"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    if error.errno == errno.EACCES:
+        return "permission denied; ports below 1024 need CAP_NET_BIND_SERVICE"
+    return (error.strerror or str(error)).lower()
+
+
+def _with_scope(source: tuple[str, int, int, int]) -> tuple[str, int]:
+    """Host and port of an IPv6 socket address; a link-local one means nothing without its interface (RFC 4007 §11)."""
+    host, port, _, scope = source
+    return (f"{host}%{scope}" if scope else host), port
+
+
+def _interface_index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0

@@ -1,0 +1,264 @@
+"""The reactor: one input per turn, outputs carried away, nobody starved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from echo_core import EchoCore, wait_until
+from loguru import logger
+
+from orchestrator.runtime.reactor import SLICE, Reactor
+
+
+@dataclass
+class Job:
+    id: int
+    effect: object
+
+
+class Wire:
+    """A transport that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, Any]] = []
+
+    def send(self, data: bytes, destination: Any) -> None:
+        self.sent.append((data, destination))
+
+
+@pytest.fixture
+def log_lines() -> Any:
+    lines: list[Any] = []
+    sink = logger.add(lambda message: lines.append(message.record), level="ERROR")
+    yield lines
+    logger.remove(sink)
+
+
+def spin(seconds: float) -> None:
+    until = monotonic() + seconds
+    while monotonic() < until:
+        pass
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_leave_by_the_transport_they_name(core: EchoCore, reactor: Reactor) -> None:
+    first, second = Wire(), Wire()
+    assert (reactor.attach(first), reactor.attach(second)) == (0, 1)
+    reactor.receive(b"a", "192.0.2.1", 5060, 1, 1.0)
+    reactor.receive(b"b", "192.0.2.2", 5070, 0, 2.0)
+    assert second.sent == [(b"a", (1, "192.0.2.1", 5060))]
+    assert first.sent == [(b"b", (0, "192.0.2.2", 5070))]
+    assert core.datagrams == []
+
+
+def test_every_job_is_started_once(core: EchoCore) -> None:
+    started: list[Job] = []
+    reactor = Reactor(core, started.append)
+    core.on_datagram = lambda data, source: core.jobs.extend([Job(1, "x"), Job(2, "y")])
+    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    core.on_datagram = lambda data, source: None
+    reactor.receive(b"a", "192.0.2.1", 5060, 0, 2.0)
+    assert [job.id for job in started] == [1, 2]
+    assert core.jobs == []
+
+
+def test_unknown_transport_is_a_failure_reported_after_the_turn(core: EchoCore, reactor: Reactor) -> None:
+    core.on_datagram = lambda data, source: core.datagrams.append((b"lost", (7, "192.0.2.1", 5060)))
+    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    assert core.seen("failed") == []
+    wait_until(lambda: core.seen("failed") == [((7, "192.0.2.1", 5060), b"lost")])
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def test_turn_that_raises_costs_its_input_only(core: EchoCore, reactor: Reactor, log_lines: list[Any]) -> None:
+    wire = Wire()
+    reactor.attach(wire)
+
+    def broken(data: bytes, source: Any) -> None:
+        core.datagrams.append((b"half done", source))
+        raise KeyError(data)
+
+    core.on_datagram = broken
+    reactor.receive(b"bad", "192.0.2.1", 5060, 0, 1.0)
+    core.on_datagram = None
+    reactor.receive(b"good", "192.0.2.1", 5060, 0, 1.0)
+    assert [data for data, _ in wire.sent] == [b"half done", b"good"]
+    assert reactor.failed_turns == 1
+    assert [line["message"] for line in log_lines] == ["an input could not be handled"]
+
+
+def test_posted_inputs_run_in_order_with_the_time(core: EchoCore, reactor: Reactor) -> None:
+    seen: list[tuple[str, float]] = []
+    before = monotonic()
+    reactor.post(lambda name, now: seen.append((name, now)), "first")
+    reactor.post(lambda name, now: seen.append((name, now)), "second")
+    assert seen == []  # not in the middle of what posts
+    wait_until(lambda: len(seen) == 2)
+    assert [name for name, _ in seen] == ["first", "second"]
+    assert before <= seen[0][1] <= seen[1][1] <= monotonic()
+
+
+def test_a_turn_cannot_wait(reactor: Reactor, log_lines: list[Any]) -> None:
+    others: list[str] = []
+    gevent.spawn(others.append, "switched")
+
+    def turn(now: float) -> None:
+        gevent.sleep(0.001)
+
+    reactor.post(turn)
+    wait_until(lambda: reactor.failed_turns == 1)
+    assert "BlockingSwitchOutError" in log_lines[0]["exception"].type.__name__
+
+
+def test_input_posted_by_a_turn_is_a_turn_of_its_own(reactor: Reactor) -> None:
+    order: list[str] = []
+
+    def outer(now: float) -> None:
+        reactor.post(lambda now: order.append("inner"))
+        order.append("outer")
+
+    reactor.post(outer)
+    wait_until(lambda: len(order) == 2)
+    assert order == ["outer", "inner"]
+
+
+def test_slow_turns_are_counted(reactor: Reactor) -> None:
+    reactor.post(lambda now: spin(0.06))
+    reactor.post(lambda now: None)
+    wait_until(lambda: not reactor.waiting)
+    assert reactor.slow_turns == 1
+
+
+def test_run_is_a_turn_at_once(core: EchoCore, reactor: Reactor) -> None:
+    reactor.run(core.link_changed, "fs1", "up")
+    assert core.seen("link") == [("fs1", "up")]
+
+
+# --- the inbox's bound ------------------------------------------------------------------------------------------------
+
+
+def test_full_inbox_refuses_offers_and_never_posts(core: EchoCore) -> None:
+    reactor = Reactor(core, lambda job: None, inbox=3)
+    taken = [reactor.offer(core.receive_esl, "fs1", number) for number in range(5)]
+    assert taken == [True, True, True, False, False]
+    assert reactor.refused == 2
+    reactor.post(core.complete, 1, "result")
+    wait_until(lambda: core.seen("complete") == [(1, "result")])
+    assert core.seen("esl") == [("fs1", 0), ("fs1", 1), ("fs1", 2)]
+    assert reactor.offer(core.receive_esl, "fs1", 5)
+
+
+def test_put_waits_for_room_and_loses_nothing(core: EchoCore) -> None:
+    reactor = Reactor(core, lambda job: None, inbox=4)
+    deepest = 0
+
+    def read() -> None:
+        nonlocal deepest
+        for number in range(50):
+            reactor.put(core.receive_esl, "fs1", number)
+            deepest = max(deepest, reactor.waiting)
+
+    gevent.spawn(read).join(3)
+    wait_until(lambda: not reactor.waiting)
+    assert [number for _, number in core.seen("esl")] == list(range(50))
+    assert deepest == 4
+
+
+# --- timers -----------------------------------------------------------------------------------------------------------
+
+
+def test_timer_fires_on_time_and_one_armed_earlier_comes_first(core: EchoCore, reactor: Reactor) -> None:
+    fired: list[tuple[str, float]] = []
+
+    def arm(delay: float, name: str) -> None:
+        core.timers.run_due(monotonic())
+        core.timers.after(delay, lambda name: fired.append((name, monotonic())), name)
+        reactor.settle()
+
+    began = monotonic()
+    arm(0.08, "late")
+    arm(0.03, "early")
+    wait_until(lambda: len(fired) == 2)
+    (first, early), (second, late) = fired
+    assert (first, second) == ("early", "late")
+    assert 0.03 <= early - began < 0.03 + 0.035
+    assert 0.08 <= late - began < 0.08 + 0.035
+
+
+def test_cancelled_timer_does_not_keep_the_next_one_from_firing(core: EchoCore, reactor: Reactor) -> None:
+    fired: list[str] = []
+    core.timers.run_due(monotonic())
+    core.timers.after(0.02, fired.append, "cancelled").cancel()
+    reactor.settle()
+    core.timers.after(0.05, fired.append, "stands")
+    reactor.settle()
+    wait_until(lambda: fired == ["stands"])
+
+
+def test_after_a_stall_due_ticks_are_separate_turns_in_order(core: EchoCore, reactor: Reactor) -> None:
+    fired: list[int] = []
+    core.timers.run_due(monotonic())
+    for number in range(6):
+        core.timers.after(0.02 * (number + 1), fired.append, number)
+    reactor.settle()
+    spin(0.2)
+    wait_until(lambda: len(fired) == 6)
+    assert fired == [0, 1, 2, 3, 4, 5]
+    turns = [now for (now,) in core.seen("timers")]
+    assert len(turns) == 6 and turns == sorted(turns)
+    assert reactor.late_50ms >= 1
+
+
+def test_long_inbox_starves_neither_timers_nor_greenlets(core: EchoCore, reactor: Reactor) -> None:
+    """300 turns of 1 ms are 60 slices: between them timers run."""
+    gaps: list[float] = []
+    last = monotonic()
+
+    def tick(_: object) -> None:
+        nonlocal last
+        now = monotonic()
+        gaps.append(now - last)
+        last = now
+        core.timers.after(0.01, tick)
+
+    core.timers.run_due(monotonic())
+    core.timers.after(0.01, tick)
+    reactor.settle()
+    for _ in range(300):
+        reactor.post(lambda now: spin(0.001))
+    wait_until(lambda: not reactor.waiting)
+    assert len(gaps) > 10
+    assert max(gaps) < 0.05
+    assert SLICE < 0.01
+
+
+# --- overload signal --------------------------------------------------------------------------------------------------
+
+
+def test_age_is_that_of_the_oldest_input(reactor: Reactor) -> None:
+    ages: list[float] = []
+    reactor.post(lambda now: ages.append(reactor.age))
+    spin(0.07)
+    wait_until(lambda: ages)
+    assert 0.07 <= ages[0] < 0.2
+    assert (reactor.late_50ms, reactor.late_200ms) == (1, 0)
+
+
+def test_closed_reactor_does_nothing_any_more(core: EchoCore) -> None:
+    reactor = Reactor(core, lambda job: None)
+    fired: list[str] = []
+    core.timers.run_due(monotonic())
+    core.timers.after(0.01, fired.append, "timer")
+    reactor.settle()
+    reactor.post(core.complete, 1, "result")
+    reactor.close()
+    gevent.sleep(0.03)
+    assert fired == [] and core.inputs == []
