@@ -1,0 +1,26 @@
+# The orchestrator as a container: installed in one stage, run as nobody special in the next. All it needs are wheels,
+# so there is no compiler in either.
+
+FROM python:3.11-slim AS install
+WORKDIR /source
+COPY pyproject.toml LICENSE ./
+COPY orchestrator orchestrator
+RUN python -m venv /opt/orchestrator \
+ && /opt/orchestrator/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.11-slim
+# Registrations live in /var/lib/orchestrator: mount a volume there and name it with LOCATION.
+RUN useradd --system --home-dir /srv/orchestrator --create-home orchestrator \
+ && install -d -o orchestrator /var/lib/orchestrator
+COPY --from=install /opt/orchestrator /opt/orchestrator
+ENV PATH=/opt/orchestrator/bin:$PATH \
+    PYTHONUNBUFFERED=1
+WORKDIR /srv/orchestrator
+COPY config/orchestrator.yml config/orchestrator.yml
+COPY flows flows
+USER orchestrator
+EXPOSE 5060/udp
+# SIGTERM drains: new calls get a 503, those in setup are finished.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["orchestrator"]
+CMD ["run", "-c", "config/orchestrator.yml"]

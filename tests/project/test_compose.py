@@ -1,0 +1,348 @@
+"""docker-compose.yml, config/orchestrator.yml and config/freeswitch have to agree on ports, names and secrets.
+
+There is no Docker here: the files are read as Docker, the orchestrator and FreeSWITCH would read them. Of FreeSWITCH's
+preprocessor that is `set`, `env-set`, `include` and `$${…}` (switch_xml.c).
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from orchestrator.settings import FACTORY_PASSWORD, Settings, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+FREESWITCH = REPOSITORY / "config" / "freeswitch"
+PASSWORD = "s3cret-of-the-operator"
+OUTSIDE = {"ESL_PASSWORD": PASSWORD, "SIP_ADVERTISE": "203.0.113.7"}
+"""The operator's environment."""
+
+PRE_PROCESS = re.compile(r'\s*<X-PRE-PROCESS cmd="([a-z-]+)" data="([^"]*)"/>\s*')
+
+
+def substituted(text: str, environ: dict[str, str]) -> str:
+    """Compose's `${NAME}`, `${NAME:-default}` and `${NAME:?message}`; `$$` is a dollar."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, rest = match.groups()
+        found = environ.get(name, "")
+        if operator == ":?":
+            assert found, f"{name}: {rest}"
+        return found or (rest if operator == ":-" else "")
+
+    return re.sub(r"(?<!\$)\$\{([A-Z_]+)(?:(:[-?])([^}]*))?\}", value, text).replace("$$", "$")
+
+
+def read_compose(environ: dict[str, str]) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(substituted((REPOSITORY / "docker-compose.yml").read_text(), environ))
+    return loaded
+
+
+class FreeSwitch:
+    """The document FreeSWITCH makes of its configuration in a given environment."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self.environ = environ
+        self.variables = {"local_ip_v4": "192.0.2.99"}
+        self.asked: set[str] = set()
+        self.document = ElementTree.fromstring(self._preprocess(FREESWITCH / "freeswitch.xml"))
+
+    def _preprocess(self, path: Path) -> str:
+        return "".join(self._line(path, self._expand(line)) for line in path.read_text().splitlines(keepends=True))
+
+    def _expand(self, line: str) -> str:
+        return re.sub(r"\$\$\{(\w+)\}", lambda match: self.variables[match[1]], line)
+
+    def _line(self, path: Path, line: str) -> str:
+        directive = PRE_PROCESS.fullmatch(line)
+        if directive is None:
+            assert "X-PRE-PROCESS" not in line, f"{path}: FreeSWITCH takes this for a directive: {line}"
+            return "" if "<?" in line else line
+        command, data = directive.groups()
+        if command == "include":
+            found = sorted(path.parent.glob(data))
+            assert found, f"{path}: nothing to include in {data}"
+            return "".join(self._preprocess(one) for one in found)
+        name, _, value = data.partition("=")
+        if command == "env-set":
+            self.asked.add(value.removeprefix("$"))
+            value = self.environ.get(value.removeprefix("$"), self.variables[name])
+        self.variables[name] = value
+        return ""
+
+    def params(self, path: str) -> dict[str, str]:
+        return {p.get("name", ""): p.get("value", "") for p in self.document.iterfind(f"{path}//param")}
+
+    def configuration(self, name: str) -> dict[str, str]:
+        return self.params(f".//configuration[@name='{name}']")
+
+    def acl(self, name: str) -> list[tuple[str, str]]:
+        (found,) = self.document.iterfind(f".//list[@name='{name}']")
+        assert found.get("default") == "deny"
+        return [(node.get("type", ""), node.get("cidr", "")) for node in found]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return read_compose(OUTSIDE)
+
+
+@pytest.fixture(scope="module")
+def settings(compose: dict[str, Any]) -> Settings:
+    return load_settings(REPOSITORY / "config" / "orchestrator.yml", compose["services"]["orchestrator"]["environment"])
+
+
+@pytest.fixture(scope="module")
+def freeswitch(compose: dict[str, Any]) -> FreeSwitch:
+    return FreeSwitch(compose["services"]["freeswitch"]["environment"])
+
+
+@pytest.fixture(scope="module")
+def profile(freeswitch: FreeSwitch) -> dict[str, str]:
+    return freeswitch.params(".//profile[@name='orchestrator']")
+
+
+def address_of(compose: dict[str, Any], service: str) -> str:
+    address: str = compose["services"][service]["networks"]["telephony"]["ipv4_address"]
+    return address
+
+
+# --- the orchestrator's side ------------------------------------------------------------------------------------------
+
+
+def test_the_orchestrator_listens_where_the_network_puts_it(compose: dict[str, Any], settings: Settings) -> None:
+    (listen,) = settings.sip.listen
+    assert listen.address.host == address_of(compose, "orchestrator")
+    assert (
+        f"{listen.address.port}:{listen.address.port}/{listen.transport}"
+        in compose["services"]["orchestrator"]["ports"]
+    )
+    assert str(settings.sip.advertise) == "203.0.113.7:0"
+
+
+def test_addresses_are_of_the_network_and_not_its_gateways(compose: dict[str, Any]) -> None:
+    (subnet,) = (ip_network(pool["subnet"]) for pool in compose["networks"]["telephony"]["ipam"]["config"])
+    addresses = [ip_address(address_of(compose, name)) for name in compose["services"]]
+    assert len(set(addresses)) == len(addresses)
+    assert all(one in subnet and one not in (subnet[0], subnet[1], subnet[-1]) for one in addresses)
+
+
+def test_only_freeswitch_is_trusted(compose: dict[str, Any], settings: Settings) -> None:
+    trusted = [network for network in settings.sip.trust if not network.is_loopback]
+    assert trusted == [ip_network(address_of(compose, "freeswitch"))]
+
+
+def test_registrations_are_kept_on_a_volume(compose: dict[str, Any], settings: Settings) -> None:
+    targets = [volume.split(":")[1] for volume in compose["services"]["orchestrator"]["volumes"]]
+    folder = str(Path(settings.location.removeprefix("sqlite:///")).parent)
+    assert folder in targets
+    assert "location" in compose["volumes"]
+    assert f"install -d -o orchestrator {folder}" in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_admin_is_published_to_this_machine_only(compose: dict[str, Any], settings: Settings) -> None:
+    service = compose["services"]["orchestrator"]
+    port = settings.admin.listen.port
+    assert f"127.0.0.1:{port}:{port}" in service["ports"]
+    assert f"127.0.0.1:{port}/healthz" in " ".join(service["healthcheck"]["test"])
+
+
+def test_every_variable_given_is_one_that_is_read(compose: dict[str, Any], freeswitch: FreeSwitch) -> None:
+    written = (REPOSITORY / "config" / "orchestrator.yml").read_text()
+    read = set(re.findall(r"\{env: ([A-Z_]+)", written)) - {"NAME"}
+    assert set(compose["services"]["orchestrator"]["environment"]) == read
+    assert set(compose["services"]["freeswitch"]["environment"]) <= freeswitch.asked
+
+
+def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (REPOSITORY / source).exists() or source == "./flows"
+
+
+def test_a_drain_is_not_cut_short(compose: dict[str, Any], settings: Settings) -> None:
+    grace = compose["services"]["orchestrator"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > 64 * settings.sip.timers.t1
+
+
+# --- both sides -------------------------------------------------------------------------------------------------------
+
+
+def test_the_event_socket_is_where_the_orchestrator_looks(
+    compose: dict[str, Any], settings: Settings, freeswitch: FreeSwitch
+) -> None:
+    server, socket = settings.freeswitch["fs1"], freeswitch.configuration("event_socket.conf")
+    assert server.host == address_of(compose, "freeswitch")
+    assert socket["listen-ip"] == "0.0.0.0"
+    assert server.port == int(socket["listen-port"])
+    assert server.password.get_secret_value() == socket["password"] == PASSWORD
+
+
+def test_the_event_socket_answers_the_orchestrator_and_the_health_check(
+    compose: dict[str, Any], freeswitch: FreeSwitch
+) -> None:
+    listed = freeswitch.acl(freeswitch.configuration("event_socket.conf")["apply-inbound-acl"])
+    assert listed == [("allow", f"{address_of(compose, 'orchestrator')}/32"), ("allow", "127.0.0.0/8")]
+    command = compose["services"]["freeswitch"]["healthcheck"]["test"][1]
+    port = freeswitch.configuration("event_socket.conf")["listen-port"]
+    assert f'fs_cli -H 127.0.0.1 -P {port} -p "$ESL_PASSWORD"' in command
+
+
+def test_calls_go_to_the_profile_and_come_from_the_orchestrator_alone(
+    compose: dict[str, Any], settings: Settings, freeswitch: FreeSwitch, profile: dict[str, str]
+) -> None:
+    assert settings.freeswitch["fs1"].sip_uri == f"sip:{profile['sip-ip']}:{profile['sip-port']}"
+    assert freeswitch.acl(profile["apply-inbound-acl"]) == [("allow", f"{address_of(compose, 'orchestrator')}/32")]
+    assert freeswitch.document.find(f".//context[@name='{profile['context']}']") is not None
+
+
+def test_only_rtp_is_published_and_all_of_it(
+    compose: dict[str, Any], freeswitch: FreeSwitch, profile: dict[str, str]
+) -> None:
+    switch = freeswitch.configuration("switch.conf")
+    first, last = int(switch["rtp-start-port"]), int(switch["rtp-end-port"])
+    assert compose["services"]["freeswitch"]["ports"] == [f"{first}-{last}:{first}-{last}/udp"]
+    assert first % 2 == last % 2 == 0, "FreeSWITCH rounds odd ports"
+    assert int(switch["max-sessions"]) <= (last - first) // 2 + 1
+    assert profile["ext-rtp-ip"] == "203.0.113.7"
+    alone = read_compose({"ESL_PASSWORD": PASSWORD})["services"]["freeswitch"]["environment"]
+    assert alone["EXTERNAL_RTP_IP"] == address_of(compose, "freeswitch")
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def test_compose_does_not_start_without_a_password() -> None:
+    with pytest.raises(AssertionError, match="ESL_PASSWORD"):
+        read_compose({})
+
+
+def test_no_secret_and_no_factory_password_stands_in_the_files() -> None:
+    files = [REPOSITORY / "docker-compose.yml", REPOSITORY / "Dockerfile", *FREESWITCH.rglob("*.xml")]
+    for path in files:
+        assert FACTORY_PASSWORD not in path.read_text(), path
+
+
+def test_without_a_password_freeswitch_makes_one_up() -> None:
+    text = (FREESWITCH / "freeswitch.xml").read_text()
+    assert text.index('cmd="exec-set" data="esl_password=head -c 18 /dev/urandom') < text.index("$ESL_PASSWORD")
+
+
+# --- FreeSWITCH's side ------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_is_named_as_its_call(profile: dict[str, str]) -> None:
+    assert profile["inbound-use-callid-as-uuid"] == profile["outbound-use-uuid-as-callid"] == "true"
+
+
+def test_a_silent_phone_delays_nothing(profile: dict[str, str]) -> None:
+    assert profile["rtp-timer-name"] == "soft"
+
+
+MODULE_OF = {
+    "bridge": "mod_dptools",
+    "export": "mod_dptools",
+    "hangup": "mod_dptools",
+    "set": "mod_dptools",
+    "XML": "mod_dialplan_xml",
+    "spandsp.conf": "mod_spandsp",
+    "avmd.conf": "mod_avmd",
+    "sofia.conf": "mod_sofia",
+    "event_socket.conf": "mod_event_socket",
+    "logfile.conf": "mod_logfile",
+}
+
+
+def test_what_is_used_is_loaded_and_what_is_configured_too(freeswitch: FreeSwitch, profile: dict[str, str]) -> None:
+    loaded = {module.get("module") for module in freeswitch.document.iter("load")}
+    used = {action.get("application", "") for action in freeswitch.document.iter("action")}
+    used |= {action.get("application", "") for action in freeswitch.document.iter("anti-action")} | {
+        profile["dialplan"]
+    }
+    core = {"switch.conf", "acl.conf", "modules.conf"}
+    used |= {conf.get("name", "") for conf in freeswitch.document.iter("configuration")} - core
+    assert {MODULE_OF[name] for name in used} <= loaded
+    assert {"mod_commands", "mod_tone_stream", "mod_sndfile"} <= loaded, (
+        "api commands, tones and WAV files of the flows"
+    )
+
+
+def dialplan_target(freeswitch: FreeSwitch, user: str, host: str = "example.com", call: str = "c-42") -> str:
+    """What the bridge dials, following the dialplan as mod_dialplan_xml does; '' when the call is refused."""
+    context = freeswitch.document.find(".//context")
+    assert context is not None
+    channel = {
+        "destination_number": user,
+        "${sip_h_X-Orchestrator-Call}": call,
+        "${sip_from_host}": "example.com",
+        "${sip_req_user}@${sip_req_host}": f"{user}@{host}",
+    }
+    for extension in context:
+        (condition,) = extension.findall("condition")
+        match = re.search(condition.get("expression", ""), channel[condition.get("field", "")])
+        if match is None:
+            if condition.find("anti-action") is not None:
+                return ""
+            continue
+        for action in condition.findall("action"):
+            if action.get("application") == "bridge":
+                data = action.get("data", "")
+                return data.replace("$1", match[1]) if "$1" in data else data
+        if extension.get("continue") != "true":
+            return ""
+    return ""
+
+
+@pytest.mark.parametrize("user", ["bob", "*8", "+4930123456", "0123", "bob.smith_2"])
+def test_a_call_goes_back_under_the_name_it_was_dialled(freeswitch: FreeSwitch, user: str) -> None:
+    target = dialplan_target(freeswitch, user)
+    assert target == f"sofia/orchestrator/{user}@example.com;fs_path=sip:${{sip_network_ip}}:${{sip_network_port}}"
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "bob,sofia/orchestrator/x@example.net",
+        "a|b",
+        "[x=y]bob",
+        "{x=y}",
+        "${system(id)}",
+        "$1",
+        "a:_:b",
+        "a b",
+        "a@b",
+        "",
+    ],
+)
+def test_nothing_a_caller_dials_becomes_a_dial_string(freeswitch: FreeSwitch, user: str) -> None:
+    assert dialplan_target(freeswitch, user) == "sofia/orchestrator/call@${sip_network_ip}:${sip_network_port}"
+
+
+@pytest.mark.parametrize("call", ["", "a b", "x" * 65, "${system(id)}", "a,b"])
+def test_a_call_without_our_header_is_refused(freeswitch: FreeSwitch, call: str) -> None:
+    assert dialplan_target(freeswitch, "bob", call=call) == ""
+
+
+def test_every_line_of_freeswitch_has_its_reason() -> None:
+    """Each setting follows a comment, alone or as one of a group."""
+    explained = {"param", "load", "action", "anti-action", "list", "extension", "configuration", "profile", "context"}
+    for path in FREESWITCH.rglob("*.xml"):
+        parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+        text = re.sub(r"<\?.*\?>", "", path.read_text())
+        for parent in ElementTree.fromstring(f"<file>{text}</file>", parser).iter():
+            reason = parent.tag in ("condition", "profiles")  # explained with the extension, the file
+            for child in parent:
+                reason = reason or child.tag is ElementTree.Comment
+                assert reason or child.tag not in explained, f"{path}: {child.attrib}"
+
+
+@pytest.mark.parametrize("path", sorted(FREESWITCH.rglob("*.xml")), ids=lambda path: path.name)
+def test_lines_of_freeswitch_are_short(path: Path) -> None:
+    assert max(len(line) for line in path.read_text().splitlines()) <= 120
