@@ -27,8 +27,10 @@ BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
 
 _OUTCOMES = {
-    486: "busy", 600: "busy", 408: "no_answer", 487: "no_answer", 480: "unavailable", 404: "unavailable", 410: "unavailable",
-    604: "unavailable", 403: "rejected", 603: "rejected", 606: "rejected", 401: "rejected", 407: "rejected", 433: "rejected",
+    486: "busy", 600: "busy",
+    408: "no_answer", 487: "no_answer",
+    404: "unavailable", 410: "unavailable", 480: "unavailable", 604: "unavailable",
+    401: "rejected", 403: "rejected", 407: "rejected", 433: "rejected", 603: "rejected", 606: "rejected",
 }  # fmt: skip
 
 
@@ -41,8 +43,8 @@ class Relay:
     """A running relay; `done(result)` is called once with the `relay result` mapping."""
 
     __slots__ = (
-        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding", "_open_timer",
-        "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaced",
+        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding",
+        "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaced",
     )  # fmt: skip
 
     def __init__(

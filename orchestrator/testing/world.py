@@ -41,7 +41,7 @@ class World:
         seed: int = 1,
         **settings: Any,
     ) -> None:
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self.settings = CoreSettings(
             points=(ListenPoint(*PROXY),),
             domains=tuple(domains),
