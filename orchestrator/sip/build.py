@@ -118,7 +118,12 @@ def forward_request(
         ValueError: CR, LF or NUL in what is put in.
         MalformedMessage: a Route that cannot be cut into values.
     """
-    names, lines = request.names.copy(), request.lines.copy()
+    names, lines = request.names, request.lines
+    if remove:
+        lines = [line for name, line in zip(names, lines, strict=True) if name not in remove]
+        names = [name for name in names if name not in remove]
+    else:
+        names, lines = names.copy(), lines.copy()
     out = [b"%s %s SIP/2.0" % (request.method, uri), via]
     if record_route is not None:
         out.append(record_route)
@@ -132,8 +137,6 @@ def forward_request(
         out.append(hops)
     if drop_routes:
         _drop_routes(names, lines, drop_routes)
-    if remove:
-        lines = [line for name, line in zip(names, lines, strict=True) if name not in remove]
     out += lines
     out += headers
     if b"content-length" not in names:

@@ -144,8 +144,8 @@ def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
         raise MalformedMessage("Too Many Header Fields")
     start = lines.pop(0)
     try:
-        names = [SPELLINGS[line.split(b":", 1)[0]] for line in lines]
-    except KeyError:
+        names = [SPELLINGS[name] for line in lines for name, _ in (line.split(b":", 1),)]
+    except (KeyError, ValueError):  # a name that is not in the table, or no colon
         if b"\r\n " in head or b"\r\n\t" in head:
             start, *lines = _unfolded_break(head)
         names = [_name_of(line) for line in lines]
@@ -249,7 +249,8 @@ def parse_message(data: bytes) -> Request | Response:
 
 
 def _is_whole(line: bytes) -> bool:
-    return len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == line.count(b"\r\n")
+    breaks = line.count(b"\r\n")
+    return b":" in line and len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == breaks
 
 
 def salvage_request(data: bytes) -> Request | None:
