@@ -1,7 +1,8 @@
-"""The core put together: SIP, channels, events and flows behind six inputs, with two lists of outputs.
+"""The core put together: SIP, channels, events and flows behind seven inputs, with two lists of outputs.
 
     receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
-    complete(job, result, now)      link_changed(server, state, now)      transport_failed(destination, octets, now)
+    receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, now)
+    complete(job, result, now)                transport_failed(destination, octets, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
 `datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.core.call import Call
@@ -108,6 +109,20 @@ class Engine:
         self.timers.run_due(now)
         for translation in self.translator.translate(server, event, now):
             self._publish_translated(translation)
+
+    def receive_snapshot(
+        self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float
+    ) -> None:
+        """The channels a server says it has (`show channels as json`), on a connection that receives since `since`.
+
+        A call whose channel is gone without a word is ended: the server was restarted, or we were away when it hung up.
+        """
+        self.timers.run_due(now)
+        for channel in self.channels.resync(server, channels, now, since, core_uuid).lost:
+            for call_id in (channel.sip_call_id, channel.uuid):
+                call = self.calls.by_call_id(call_id.encode()) if call_id else None
+                if call is not None:
+                    call.hangup("channel lost", None, "both")
 
     def link_changed(self, server: str, state: str, now: float) -> None:
         """The Event Socket link of a server is now down, connecting, … or up."""
