@@ -38,8 +38,10 @@ class Children:
             raise failure
         return task
 
-    def cancel(self) -> None:
-        """End those that still run, at their next waiting point."""
+    def cancel(self) -> bool:
+        """End those that still run, at their next waiting point; whether there were any."""
         self._ticket = None
-        for task in list(self._running):
+        running = list(self._running)
+        for task in running:
             task.interrupt(Cancelled())
+        return bool(running)

@@ -281,6 +281,8 @@ class FlowEngine:
                 self._done(task, None, self._fault(task, bug))
                 return
             if type(wanted) is Ticket:
+                if wanted.task is None:  # answered before it was waited for: stands in the queue already
+                    return
                 if task.signal is None:
                     task.ticket = wanted
                     return

@@ -242,3 +242,4 @@ def _taken(event: Event, subscription: Subscription) -> None:
 def _lapsed(subscription: Subscription) -> None:
     listener: Listener = subscription.owner
     listener.lapse()
+    listener.run.engine.drain()

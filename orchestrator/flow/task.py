@@ -81,6 +81,12 @@ class Task:
         finally:
             engine.disarm(timer)
 
+    def give_way(self) -> Steps:
+        """Let everything that is ready run first: children that were just cancelled unwind before the next step."""
+        ticket = Ticket(self)
+        self.run.engine.resume(ticket, None)
+        yield ticket
+
     def adopt(self, child: Task) -> None:
         """Take over the names a child has kept with `as:`."""
         env = self.env

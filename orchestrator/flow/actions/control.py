@@ -239,10 +239,11 @@ PARALLEL = ACTIONS.add(
 
 @PARALLEL.performs
 def parallel(task: Task, step: Step) -> Steps:
-    """The first error, stop or break of a branch ends the others and is this step's."""
+    """The first error, stop or break of a branch ends the others and is this step's; they unwind before it goes on."""
     blocks: tuple[Block, ...] = step.args["branches"]
     wanted = min(1, len(blocks)) if step.args.get("wait_for") == "first" else len(blocks)
     children = Children(task)
+    failure: StepError | FlowSignal | None = None
     task.trace(step, "parallel, {} branches", len(blocks))
     try:
         for block in blocks:
@@ -250,8 +251,14 @@ def parallel(task: Task, step: Step) -> Steps:
         for _ in range(wanted):
             child: Task = yield from children.next()
             task.adopt(child)
+    except (StepError, FlowSignal) as ended:
+        failure = ended
     finally:
-        children.cancel()
+        left = children.cancel()
+    if left:
+        yield from task.give_way()
+    if failure is not None:
+        raise failure
 
 
 TRY = ACTIONS.add(

@@ -109,6 +109,8 @@ def wait(task: Task, step: Step) -> Steps:
         armed.subscription.cancel()
         if meanwhile is not None:
             meanwhile.interrupt(Cancelled())
+    if meanwhile is not None and meanwhile.generator is not None:
+        yield from task.give_way()
     if event is not EXPIRED:
         task.trace(step, "wait -> {}", step.args["event"])
         return event
