@@ -54,6 +54,7 @@ class FlowHost:
             effects.Lookup: self._lookup,
             effects.Http: self._http,
             effects.EslCommand: self._esl_command,
+            effects.EslExecute: self._esl_execute,
             effects.Log: self._log,
         }
 
@@ -290,6 +291,15 @@ class FlowHost:
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
         effect.server = self.engine.server_for(effect.server, self._calls.get(run.id))
+        return self._as_job(ticket, effect)
+
+    def _esl_execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
+        call = self._live_call(run)
+        leg = "callee" if effect.leg == "callee" else "caller"
+        channel = next((c for c in self.engine.channels_of(call) if c.leg == leg and not c.destroyed), None)
+        if channel is None:
+            raise StepError("esl.command", f"the {leg} of this call has no FreeSWITCH channel")
+        effect.server, effect.uuid = channel.server, channel.uuid
         return self._as_job(ticket, effect)
 
     def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:

@@ -137,6 +137,9 @@ class EslExecute:
     args: str = ""
     leg: str = "caller"
     wait: bool = False
+    server: str = ""
+    uuid: str = ""
+    """Channel of the leg; the core fills in both."""
 
 
 @dataclass(slots=True)
