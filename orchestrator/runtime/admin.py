@@ -1,0 +1,132 @@
+"""The admin's HTTP interface: /healthz, /readyz, /metrics.
+
+`healthz` says that the loop turns: whoever gets an answer knows it. `readyz` says whether this node should get calls,
+and if not, why: 503 while it starts or drains, or while a check has a complaint. There is no login, so it listens on
+loopback unless told otherwise. Others add routes to `app`, checks to `health` and numbers to `metrics`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+import falcon
+from gevent import socket
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+from loguru import logger
+
+from orchestrator.errors import ListenError
+from orchestrator.runtime.metrics import Metrics
+from orchestrator.runtime.udp import bind_reason
+
+CLIENTS = 32
+"""Connections served at a time; more wait in the listen queue."""
+
+PATIENCE = 30.0
+"""Seconds a connection may stay silent: a client that never ends its request must not keep one of CLIENTS."""
+
+
+class Health:
+    """Why this node should not get calls, if so. A check returns '' or its complaint."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Callable[[], str]] = {}
+
+    def add(self, name: str, check: Callable[[], str]) -> None:
+        """Have `check` asked at each /readyz."""
+        self._checks[name] = check
+
+    def complaints(self) -> dict[str, str]:
+        """Name of the check → complaint, of those that have one."""
+        found = ((name, check()) for name, check in self._checks.items())
+        return {name: complaint for name, complaint in found if complaint}
+
+
+class _Alive:
+    def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
+        response.media = {"status": "ok"}
+
+
+class _Ready:
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
+        complaints = self._health.complaints()
+        response.status = falcon.HTTP_503 if complaints else falcon.HTTP_200
+        response.media = {"status": "not ready", "reasons": complaints} if complaints else {"status": "ready"}
+
+
+class _Exposition:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
+        response.content_type = "text/plain; version=0.0.4; charset=utf-8"
+        response.data = self._metrics.exposition()
+
+
+class _Handler(WSGIHandler):
+    """Gives up on connections that stay silent."""
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        sock.settimeout(PATIENCE)
+        super().__init__(sock, address, server)
+
+
+class Admin:
+    """The server. Bound at once, so that an address in use is found before anything else runs; it answers from `start`
+    on.
+
+    Raises:
+        ListenError: the address is in use or not ours.
+    """
+
+    def __init__(self, host: str, port: int, health: Health, metrics: Metrics) -> None:
+        self.app = falcon.App()
+        self.app.add_route("/healthz", _Alive())
+        self.app.add_route("/readyz", _Ready(health))
+        self.app.add_route("/metrics", _Exposition(metrics))
+        name = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if not _is_loopback(host):
+            logger.bind(listen=name).warning("the admin interface has no login and is open to the network")
+        listener = _listen(name, host, port)
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        errors = logging.getLogger("orchestrator.admin")
+        self._server = WSGIServer(
+            listener, self.app, log=None, error_log=errors, spawn=Pool(CLIENTS), handler_class=_Handler
+        )
+
+    def start(self) -> None:
+        self._server.start()
+
+    def close(self) -> None:
+        """Stop listening; requests under way are cut after a moment."""
+        self._server.stop(timeout=0.2)
+
+
+def _listen(name: str, host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ListenError(name, bind_reason(error)) from None
+    try:
+        # For TCP this lets a restart follow at once (TIME_WAIT); a second listener is refused all the same.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(CLIENTS)
+    except OSError as error:
+        listener.close()
+        raise ListenError(name, bind_reason(error)) from None
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

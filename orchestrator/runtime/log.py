@@ -1,0 +1,133 @@
+"""Logging: loguru with a renderer of our own, because what is logged was often written by strangers.
+
+The rule for all code here: the message is a constant, what varies is bound (`logger.bind(call=…).info("call
+answered")`). loguru formats a message only when it is given arguments, and then `{0.password}` in a display name would
+be looked up; so none is ever given any. In the text form control characters are escaped, a line feed included: one
+record is one line and no terminal obeys a User-Agent. In the JSON form one record is one object on one line.
+Tracebacks show code, never the values of variables (`diagnose`), which may be secrets.
+
+A record bound to a `source` is limited to `PER_SECOND` lines per second, message and source; how many were left out is
+said on the next one. Whoever logs what the network sends binds its address.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from time import monotonic
+from typing import Any, Literal, TextIO
+
+from loguru import logger
+
+PER_SECOND = 10
+"""Lines per second for one message from one source; an attack must not fill the disk."""
+
+MAX_SOURCES = 10_000
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""C0, C1 and DEL (terminals obey them), line and paragraph separators, and what reverses the direction of writing."""
+
+_PLAIN = re.compile(r"[^\s\"'=]+")
+
+
+def setup(level: str = "info", format: Literal["text", "json"] = "text", stream: TextIO | None = None) -> Limiter:
+    """Send everything from `level` up to `stream` (default stderr), the standard library's warnings included."""
+    out = stream if stream is not None else sys.stderr
+    render = render_json if format == "json" else render_text
+    limiter = Limiter()
+
+    def write(message: Any) -> None:
+        out.write(render(message.record))
+        out.flush()
+
+    logger.remove()
+    logger.add(write, level=level.upper(), format="", filter=limiter, backtrace=False, diagnose=False, catch=True)
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    return limiter
+
+
+def escape(text: str) -> str:
+    r"""Control characters as `\n`, `\x1b`, `\u202e`."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def render_text(record: Mapping[str, Any]) -> str:
+    """`2026-11-23T14:15:24.123Z INFO    call answered call=a84b4c76 code=200`, a traceback on lines of its own."""
+    time = record["time"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    fields = "".join(f" {escape(name)}={_value(value)}" for name, value in record["extra"].items())
+    head = f"{time}Z {record['level'].name:<7} {escape(record['message'])}{fields}\n"
+    return head + "".join(f"    {line}\n" for line in _traceback(record["exception"]))
+
+
+def render_json(record: Mapping[str, Any]) -> str:
+    """One object: time, level, message, what was bound, and `exception` as a list of lines."""
+    data: dict[str, Any] = {
+        "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
+        "level": record["level"].name.lower(),
+        "message": record["message"],
+    }
+    data |= {name: value for name, value in record["extra"].items() if name not in data}
+    if lines := _traceback(record["exception"]):
+        data["exception"] = lines
+    return json.dumps(data, default=str) + "\n"
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if _PLAIN.fullmatch(text) and not _CONTROL.search(text):
+        return text
+    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _traceback(exception: Any) -> list[str]:
+    """Files and code lines, then the error; each entry one line, whatever the error's text holds."""
+    if exception is None or exception.value is None:
+        return []
+    frames = traceback.format_tb(exception.traceback)
+    lines = [line for frame in frames for line in frame.rstrip().split("\n")]
+    return [*lines, escape(f"{exception.type.__name__}: {exception.value}")]
+
+
+class Limiter:
+    """loguru filter: bounds what one source can make us write. `suppressed` counts the lines left out."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.suppressed = 0
+        self._clock = clock
+        self._seen: dict[tuple[str, str], list[int]] = {}
+
+    def __call__(self, record: Any) -> bool:
+        source = record["extra"].get("source")
+        if source is None:
+            return True
+        key = (record["message"], str(source))
+        second = int(self._clock())
+        entry = self._seen.get(key)
+        if entry is None:
+            if len(self._seen) >= MAX_SOURCES:
+                self._seen.clear()
+            entry = self._seen[key] = [second, 0, 0]
+        if entry[0] != second:
+            if entry[2]:
+                record["extra"]["suppressed"] = entry[2]
+            entry[:] = [second, 0, 0]
+        entry[1] += 1
+        if entry[1] <= PER_SECOND:
+            return True
+        entry[2] += 1
+        self.suppressed += 1
+        return False
+
+
+class _Forward(logging.Handler):
+    """What libraries tell the standard library's `logging`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname if record.levelname in ("WARNING", "ERROR", "CRITICAL") else "WARNING"
+        text = record.getMessage()
+        logger.bind(library=record.name, source=record.name).opt(exception=record.exc_info).log(level, text)

@@ -1,0 +1,143 @@
+"""The admin interface over real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+from loguru import logger
+
+from orchestrator.errors import ListenError
+from orchestrator.runtime import admin as admin_module
+from orchestrator.runtime.admin import Admin, Health
+from orchestrator.runtime.metrics import Metrics
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def admin(health: Health, metrics: Metrics) -> Iterator[Admin]:
+    admin = Admin("127.0.0.1", 0, health, metrics)
+    admin.start()
+    yield admin
+    admin.close()
+
+
+def ask(admin: Admin, target: str, method: str = "GET") -> tuple[int, str, str]:
+    """Status, content type and body."""
+    with socket.create_connection(admin.address, timeout=3) as sock:
+        sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        octets = b""
+        while chunk := sock.recv(65_536):
+            octets += chunk
+    head, _, body = octets.decode().partition("\r\n\r\n")
+    kind = next(line.split(": ", 1)[1] for line in head.lower().split("\r\n") if line.startswith("content-type"))
+    return int(head.split()[1]), kind, body
+
+
+def test_health(admin: Admin) -> None:
+    status, kind, body = ask(admin, "/healthz")
+    assert (status, kind, json.loads(body)) == (200, "application/json", {"status": "ok"})
+
+
+def test_ready_until_a_check_complains(admin: Admin, health: Health) -> None:
+    complaint = ""
+    health.add("flows", lambda: "")
+    health.add("freeswitch", lambda: complaint)
+    assert ask(admin, "/readyz")[0] == 200
+    complaint = "fs1 is down"
+    status, _, body = ask(admin, "/readyz")
+    assert status == 503
+    assert json.loads(body) == {"status": "not ready", "reasons": {"freeswitch": "fs1 is down"}}
+    complaint = ""
+    assert json.loads(ask(admin, "/readyz")[2]) == {"status": "ready"}
+
+
+def test_metrics_are_read_when_asked(admin: Admin, metrics: Metrics) -> None:
+    calls = 1
+    metrics.gauge("calls", "Calls.", lambda: calls)
+    metrics.counter("datagrams", "Datagrams.", lambda: {"in": 7, "out": 8}, labels=("direction",))
+    metrics.counter("esl", "By two labels.", lambda: {("fs1", "DTMF"): 3}, labels=("server", "event"))
+    calls = 5
+    status, kind, body = ask(admin, "/metrics")
+    assert status == 200 and kind.startswith("text/plain")
+    lines = body.splitlines()
+    assert "orchestrator_calls 5.0" in lines
+    assert 'orchestrator_datagrams_total{direction="in"} 7.0' in lines
+    assert 'orchestrator_datagrams_total{direction="out"} 8.0' in lines
+    assert 'orchestrator_esl_total{event="DTMF",server="fs1"} 3.0' in lines
+    assert "# TYPE orchestrator_calls gauge" in lines
+    assert any(line.startswith("process_resident_memory_bytes") for line in lines)
+
+
+def test_metric_that_cannot_be_read_does_not_hide_the_others(admin: Admin, metrics: Metrics) -> None:
+    logger.disable("orchestrator.runtime.metrics")
+    metrics.gauge("broken", "Broken.", lambda: 1 / 0)
+    metrics.gauge("fine", "Fine.", lambda: 1)
+    status, _, body = ask(admin, "/metrics")
+    logger.enable("orchestrator.runtime.metrics")
+    assert status == 200
+    assert "orchestrator_fine 1.0" in body and "orchestrator_broken" not in body
+
+
+def test_names_are_defined_once_and_servers_do_not_share_them(metrics: Metrics) -> None:
+    metrics.gauge("calls", "Calls.", lambda: 1)
+    with pytest.raises(ValueError, match="'calls' is defined twice"):
+        metrics.counter("calls", "Calls.", lambda: 1)
+    Metrics().gauge("calls", "Calls.", lambda: 2)
+
+
+@pytest.mark.parametrize(("target", "method", "status"), [("/nothing", "GET", 404), ("/metrics", "POST", 405)])
+def test_the_rest_is_refused(admin: Admin, target: str, method: str, status: int) -> None:
+    assert ask(admin, target, method)[0] == status
+
+
+def test_others_add_routes(admin: Admin) -> None:
+    class Calls:
+        def on_get(self, request: Any, response: Any) -> None:
+            response.media = [1, 2]
+
+    admin.app.add_route("/calls", Calls())
+    assert ask(admin, "/calls")[2] == "[1, 2]"
+
+
+def test_address_in_use(admin: Admin, health: Health, metrics: Metrics) -> None:
+    host, port = admin.address
+    with pytest.raises(ListenError) as caught:
+        Admin(host, port, health, metrics)
+    assert str(caught.value).startswith(f"cannot listen on http://{host}:{port}: address in use")
+
+
+def test_address_of_another_machine(health: Health, metrics: Metrics) -> None:
+    with pytest.raises(ListenError, match="this machine has no such address"):
+        Admin("192.0.2.1", 8080, health, metrics)
+
+
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+def test_open_to_the_network_is_said(health: Health, metrics: Metrics, host: str, warned: bool) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
+    Admin(host, 0, health, metrics).close()
+    logger.remove(sink)
+    assert bool(lines) is warned
+
+
+def test_silent_client_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_module, "PATIENCE", 0.05)
+    with socket.create_connection(admin.address, timeout=3) as sock:
+        sock.sendall(b"GET /healthz HT")
+        with gevent.Timeout(3):
+            while sock.recv(1000):
+                pass  # an error page or nothing: in the end it closes
