@@ -6,16 +6,16 @@ and the CANCEL. Octets go out through `send(data, destination)`, which the engin
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
 from orchestrator.sip.client import ClientTransaction, ClientUser, InviteClient, NonInviteClient, client_key
 from orchestrator.sip.message import Message, Request, Response
+from orchestrator.sip.names import SPELLINGS
 from orchestrator.sip.server import InviteServer, NonInviteServer, ServerTransaction
 from orchestrator.sip.transaction import Destination, TimerValues, Transaction
 from orchestrator.timers import Timers
-
-MAGIC_COOKIE = b"z9hG4bK"
 
 
 class TransactionLayer:
@@ -115,22 +115,22 @@ def server_key(request: Request, method: bytes) -> object:
     via = request.via
     if method == b"ACK":
         method = b"INVITE"
-    branch = via.branch
-    if branch is not None and branch.startswith(MAGIC_COOKIE):
-        return branch, via.host, via.port, method
+    if via.has_cookie:
+        return via.branch, via.host, via.port, method
     return (
         request.uri,
         request.call_id,
         request.cseq,
         request.from_.tag,
-        branch,
+        via.branch,
         via.host,
         via.port,
         method,
     )
 
 
-_DERIVED = (b"via", b"from", b"to", b"call-id", b"cseq", b"route", b"max-forwards")
+_DERIVED = frozenset((b"via", b"from", b"to", b"call-id", b"cseq", b"route", b"max-forwards"))
+_unfold = re.compile(rb"\r\n[ \t]++").sub
 
 
 def derive_request(sent: bytes, method: bytes, to_line: bytes | None = None, headers: tuple[bytes, ...] = ()) -> bytes:
@@ -139,37 +139,26 @@ def derive_request(sent: bytes, method: bytes, to_line: bytes | None = None, hea
 
     `to_line` replaces the To line (an ACK copies the response's), `headers` are whole lines put before the end.
     """
-    head = sent[: sent.index(b"\r\n\r\n")]
+    head = _unfold(b" ", sent[: sent.index(b"\r\n\r\n")])
     start, *lines = head.split(b"\r\n")
-    uri = start.split(b" ", 2)[1]
-    out = [method + b" " + uri + b" SIP/2.0"]
-    vias = 0
-    keep = False
+    out = [method + b" " + start.split(b" ", 2)[1] + b" SIP/2.0"]
+    has_via = False
     for line in lines:
-        if line[:1] in (b" ", b"\t"):  # a folded line shares the fate of the line it continues
-            if keep:
-                out.append(line)
-            continue
-        name = line.split(b":", 1)[0].strip().lower()
-        name = _LONG.get(name, name)
-        keep = name in _DERIVED and not (name == b"via" and vias)
-        if not keep:
+        name, _, value = line.partition(b":")
+        name = name.strip()
+        name = SPELLINGS.get(name) or name.lower()
+        if name not in _DERIVED or (name == b"via" and has_via):
             continue
         if name == b"via":
-            vias = 1
+            has_via = True
         elif name == b"cseq":
-            line = b"CSeq: " + line.split(b":", 1)[1].split()[0] + b" " + method
+            line = b"CSeq: " + value.split()[0] + b" " + method
         elif name == b"to" and to_line is not None:
-            out.append(to_line)
-            keep = False
-            continue
+            line = to_line
         out.append(line)
     out.extend(headers)
     out.append(b"Content-Length: 0\r\n\r\n")
     return b"\r\n".join(out)
-
-
-_LONG = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id"}
 
 
 def _line_of(message: Message, name: bytes) -> bytes | None:

@@ -46,16 +46,13 @@ class ServerTransaction(Transaction):
     def respond(self, status: int, data: bytes) -> None:
         """Send a response made for this request. Raises TransactionError after a final one, but for repeated 2xx."""
         if status < 200:
-            self.status = max(self.status, status)
             self.step("send 1xx", data)
+            self.status = max(self.status, status)
             return
-        if self.status < 200:
+        self.step("send 2xx" if status < 300 else "send 3xx-6xx", data)
+        if not self.answered:
             self.layer.unanswered -= 1
         self.status = status
-        if status < 300:
-            self.step("send 2xx", data)
-        else:
-            self.step("send 3xx-6xx", data)
 
 
 # --- effects ----------------------------------------------------------------------------------------------------------
