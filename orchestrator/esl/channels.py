@@ -44,6 +44,13 @@ LOST = "LOST"
 
 FAX_DETECTOR = "spandsp_start_fax_detect"
 
+_IDENTIFYING = frozenset(
+    f"CHANNEL_{kind}" for kind in ("ORIGINATE", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "UUID", "DATA")
+)
+"""Events that may know more about a channel than the one before: the Call-ID of an outbound leg comes with the first
+reply.
+"""
+
 
 @dataclass(slots=True, eq=False)
 class Channel:
@@ -144,11 +151,12 @@ class ChannelTable:
             if not direction:
                 return None
             channel = self._add(node, Channel(server, uuid, direction))
+            self._identify(channel, event)
+        elif name in _IDENTIFYING:
+            self._identify(channel, event)
         channel.seen = now
         if name.startswith("CHANNEL_"):
             self._learn(node, channel, name, event, now)
-        elif not channel.other_uuid:
-            channel.other_uuid = event.get("Other-Leg-Unique-ID")
         return channel
 
     def resync(
@@ -250,6 +258,20 @@ class ChannelTable:
         node.recent, node.older = {}, {}
 
     def _learn(self, node: _Server, channel: Channel, name: str, event: EslEvent, now: float) -> None:
+        if name == "CHANNEL_EXECUTE_COMPLETE":
+            if event.get("Application") == FAX_DETECTOR:
+                channel.fax_tone = "ced" if event.get("Application-Data").split()[-1:] == ["ced"] else "cng"
+        elif name == "CHANNEL_DESTROY":
+            self._end(channel, event.get("Hangup-Cause"), now)
+        elif name.startswith("CHANNEL_HANGUP"):
+            channel.hangup_cause = event.get("Hangup-Cause")
+        elif name == "CHANNEL_BRIDGE":
+            self._bridge(node, event.get("Bridge-A-Unique-ID"), event.get("Bridge-B-Unique-ID"))
+        if not channel.answered and event.get("Answer-State") == "answered":
+            channel.answered = True
+
+    def _identify(self, channel: Channel, event: EslEvent) -> None:
+        """Call-ID, our header and the other leg, as far as this event has them and we had not."""
         if not channel.sip_call_id:
             channel.sip_call_id = event.get(CALL_ID)
             if channel.sip_call_id and channel.sip_call_id != channel.uuid:
@@ -258,20 +280,7 @@ class ChannelTable:
             channel.x_call = event.get(X_CALL)
             if channel.x_call:
                 self._by_x_call.setdefault(channel.x_call, []).append(channel)
-        other = event.get("Other-Leg-Unique-ID")
-        if other:
-            channel.other_uuid = other
-        if name == "CHANNEL_BRIDGE":
-            self._bridge(node, event.get("Bridge-A-Unique-ID"), event.get("Bridge-B-Unique-ID"))
-        elif name == "CHANNEL_EXECUTE_COMPLETE":
-            if event.get("Application") == FAX_DETECTOR:
-                channel.fax_tone = "ced" if event.get("Application-Data").split()[-1:] == ["ced"] else "cng"
-        elif name == "CHANNEL_DESTROY":
-            self._end(channel, event.get("Hangup-Cause"), now)
-        elif name.startswith("CHANNEL_HANGUP"):
-            channel.hangup_cause = event.get("Hangup-Cause")
-        if not channel.answered and event.get("Answer-State") == "answered":
-            channel.answered = True
+        channel.other_uuid = event.get("Other-Leg-Unique-ID") or channel.other_uuid
 
     def _bridge(self, node: _Server, one: str, two: str) -> None:
         for uuid, other in ((one, two), (two, one)):

@@ -18,7 +18,7 @@ a header up when it is asked for; splitting all of them costs ten times the sear
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+import re
 from math import isfinite
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -42,13 +42,14 @@ EVENT_JSON = "text/event-json"
 LOG_DATA = "log/data"
 
 _ARRAY = "ARRAY::"
+_UNDEFINED = "_undef_"
+_PERCENT = ord("%")  # asking for an octet is five times faster than asking for a bytes of one
 _END = b"\n\n"
 _LENGTH = b"Content-Length: "
-_PLAIN_TAIL = b"\nContent-Type: text/event-plain\n"
-_PLAIN_DIGITS = slice(len(_LENGTH), -len(_PLAIN_TAIL))
-"""Where the number stands in the head of nearly every frame: `Content-Length: 1915`, `Content-Type:
-text/event-plain`.
-"""
+_LENGTH_LINE = b"\n" + _LENGTH
+_EVENT_LINE = b"\nEvent-Name: "
+_PLAIN_HEAD = re.compile(rb"Content-Length: ([0-9]{1,7})\nContent-Type: text/event-plain\n\n")
+"""The head of nearly every frame, in the one form FreeSWITCH gives it; other forms are read line by line."""
 
 
 def split_array(value: str) -> list[str]:
@@ -62,30 +63,33 @@ def _decode(value: bytes) -> str:
     """One header value of an event: URL-decoded once, invalid UTF-8 replaced, FreeSWITCH's word for empty made
     empty.
     """
-    if b"%" in value:
+    if _PERCENT in value:
         value = unquote_to_bytes(value)
     text = value.decode("utf-8", "replace")
-    return "" if text == "_undef_" else text
+    return "" if text == _UNDEFINED else text
 
 
-@lru_cache(maxsize=1024)
-def _needles(name: str) -> tuple[bytes, bytes]:
-    """What a header's line begins with, at the start of a block and after another line."""
-    start = name.encode("utf-8", "replace") + b": "
-    return start, b"\n" + start
+class _Needles(dict[str, bytes]):
+    """Header name → what its line begins with, the line feed before it included. Faster than a cached function."""
+
+    def __missing__(self, name: str) -> bytes:
+        needle = b"\n" + name.encode("utf-8", "replace") + b": "
+        if len(self) < 1024:
+            self[name] = needle
+        return needle
 
 
-def _find(block: bytes, name: str) -> bytes | None:
-    """Raw value of the first line of that name; `block` ends with a line feed."""
-    start, needle = _needles(name)
-    if block.startswith(start):
-        at = len(start)
-    else:
-        at = block.find(needle)
-        if at < 0:
-            return None
-        at += len(needle)
-    return block[at : block.find(b"\n", at)]
+_NEEDLES = _Needles()
+
+
+def _find(head: bytes, name: str) -> bytes | None:
+    """Raw value of the first line of that name; `head` begins and ends with a line feed."""
+    needle = _NEEDLES[name]
+    at = head.find(needle)
+    if at < 0:
+        return None
+    at += len(needle)
+    return head[at : head.find(b"\n", at)]
 
 
 class EslEvent:
@@ -95,25 +99,26 @@ class EslEvent:
     Make it with `plain(block)` from the body of a text/event-plain frame, or with `json(text)`.
     """
 
-    __slots__ = ("_head", "_body", "_fields", "_headers", "_name", "_uuid")
+    __slots__ = ("_head", "_body", "_fields", "_headers", "_name", "_uuid", "_core_uuid")
 
     def __init__(self, head: bytes, body: bytes = b"", fields: dict[str, Any] | None = None) -> None:
+        """`head` begins and ends with a line feed."""
         self._head = head
         self._body = body
         self._fields = fields
         self._headers: dict[str, str] | None = None
         self._name: str | None = None
         self._uuid: str | None = None
+        self._core_uuid: str | None = None
 
     @classmethod
     def plain(cls, block: bytes) -> EslEvent:
         """`block`: URL-encoded lines, and behind an empty line the body, as long as the last header says."""
-        end = block.find(_END)
-        if end == len(block) - 2:
-            return cls(block)
-        if end < 0:
-            return cls(block + b"\n")
-        head, body = block[: end + 1], block[end + 2 :]
+        head = b"\n" + block
+        if head.rfind(_LENGTH_LINE) < 0:  # asked first: searching for an empty line is six times slower
+            return cls(head if head.endswith(b"\n") else head + b"\n")
+        head, _, body = head.partition(_END)
+        head += b"\n"
         length = _find(head, "Content-Length")
         if length is not None and length.isdigit() and len(length) < 10:
             body = body[: int(length)]
@@ -145,15 +150,26 @@ class EslEvent:
 
     def get(self, name: str, default: str = "") -> str:
         """The same with a default."""
-        value = self.find(name)
-        return default if value is None else value
+        if self._fields is not None:
+            return _text(self._fields[name]) if name in self._fields else default
+        # _find and _decode written out: this line of code runs ten times for every event
+        head, needle = self._head, _NEEDLES[name]
+        at = head.find(needle)
+        if at < 0:
+            return default
+        at += len(needle)
+        value = head[at : head.find(b"\n", at)]
+        if _PERCENT in value:
+            value = unquote_to_bytes(value)
+        text = value.decode("utf-8", "replace")
+        return "" if text == _UNDEFINED else text
 
     @property
     def block(self) -> bytes:
         """The plain block as it came, body included; b"" for an event that came as JSON."""
         if self._fields is not None:
             return b""
-        return self._head + b"\n" + self._body if self._body else self._head
+        return self._head[1:] + b"\n" + self._body if self._body else self._head[1:]
 
     def array(self, name: str) -> list[str]:
         """The values of a header that may hold several."""
@@ -213,7 +229,9 @@ class EslEvent:
     @property
     def core_uuid(self) -> str:
         """Changes when FreeSWITCH is restarted."""
-        return self.get("Core-UUID")
+        if self._core_uuid is None:
+            self._core_uuid = self.get("Core-UUID")
+        return self._core_uuid
 
     @property
     def timestamp(self) -> float:
@@ -227,7 +245,7 @@ class EslEvent:
 def _text(value: Any) -> str:
     """A JSON value as the plain format would write it."""
     if isinstance(value, str):
-        return "" if value == "_undef_" else value
+        return "" if value == _UNDEFINED else value
     if isinstance(value, list):
         return _ARRAY + "|:".join(_text(item) for item in value)
     return "" if value is None else json.dumps(value)
@@ -259,10 +277,11 @@ class Frame:
 
     def get(self, name: str, default: str = "") -> str:
         """Value of an outer header. These are raw, except in the reply to `connect`, which is an event."""
-        value = _find(self.head, name)
+        head = b"\n" + self.head
+        value = _find(head, name)
         if value is None:
             return default
-        return _decode(value) if _find(self.head, "Event-Name") is not None else value.decode("utf-8", "replace")
+        return _decode(value) if _EVENT_LINE in head else value.decode("utf-8", "replace")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -289,9 +308,8 @@ class Frame:
             return EslEvent.plain(self.body)
         if self.content_type == EVENT_JSON:
             return EslEvent.json(self.body)
-        if _find(self.head, "Event-Name") is not None:
-            return EslEvent(self.head)
-        return None
+        head = b"\n" + self.head
+        return EslEvent(head) if _EVENT_LINE in head else None
 
     def __repr__(self) -> str:
         return f"<Frame {self.content_type} {len(self.body)} octets>"
@@ -343,23 +361,24 @@ class FrameDecoder:
         """Append the complete frames of `data`; return where the incomplete rest begins."""
         position, size = 0, len(data)
         while position < size:
-            end = data.find(_END, position)
-            if end < 0:
-                self._limit_head(size - position)
-                return position
-            if data[position] == 10:  # an empty line where a frame should begin: no frame, no harm
-                position += 1
-                continue
-            head = data[position : end + 1]
-            if head.startswith(_LENGTH) and head.endswith(_PLAIN_TAIL):
-                content_type, length = EVENT_PLAIN, _length(head[_PLAIN_DIGITS])
+            match = _PLAIN_HEAD.match(data, position)
+            if match is not None:
+                content_type, length, begin = EVENT_PLAIN, int(match[1]), match.end()
             else:
-                content_type, length = _parse_head(head)
-            after = end + 2 + length
+                end = data.find(_END, position)
+                if end < 0:
+                    self._limit_head(size - position)
+                    return position
+                if data[position] == 10:  # an empty line where a frame should begin: no frame, no harm
+                    position += 1
+                    continue
+                begin = end + 2
+                content_type, length = _parse_head(data[position : end + 1])
+            after = begin + length
             if after > size:
                 self._need = after - position
                 return position
-            frames.append(Frame(content_type, head, data[end + 2 : after]))
+            frames.append(Frame(content_type, data[position : begin - 1], data[begin:after]))
             position = after
         return position
 
@@ -371,7 +390,8 @@ class FrameDecoder:
 
 def _parse_head(head: bytes) -> tuple[str, int]:
     """Content type ('' when missing) and body length (0 when missing) of an outer block."""
-    if head.count(b"\n" + _LENGTH) + head.startswith(_LENGTH) > 1:
+    head = b"\n" + head
+    if head.count(_LENGTH_LINE) > 1:
         raise EslProtocolError("two Content-Length headers in one frame")
     digits = _find(head, "Content-Length")
     kind = _find(head, "Content-Type") or b""

@@ -132,7 +132,7 @@ class Translator:
     def _about(self, event: Event, server: str, channel: Channel | None) -> Translation:
         if channel is None:
             return Translation(event, server, "", "", "", "")
-        other = self.table.other(channel)
+        other = self.table.other(channel) if channel.other_uuid else None
         other_call_id = (other.sip_call_id or other.uuid) if other is not None else channel.other_uuid
         x_call = channel.x_call or (other.x_call if other is not None else "")
         return Translation(event, server, channel.uuid, channel.sip_call_id or channel.uuid, other_call_id, x_call)

@@ -154,6 +154,9 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
         self._queued = 0
         self._work = Event()
         self._room = Event()
+        self._stalled = False
+        self._before: Handler | None = getattr(self, "before_handle", None)  # hooks of greenswitch's subclasses
+        self._after: Handler | None = getattr(self, "after_handle", None)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -309,8 +312,10 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
     def _wait_for_room(self) -> None:
         while self._queued > QUEUE and self.error is None and (not self._pending or self._queued > QUEUE_HARD):
             self.counters.stalls += 1
+            self._stalled = True
             self._room.clear()
             self._room.wait()
+        self._stalled = False
 
     # --- dispatcher ---------------------------------------------------------------------------------------------------
 
@@ -324,9 +329,10 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
         return len(self._queue)
 
     def _enqueue(self, item: Item, octets: int) -> None:
+        if not self._queue:
+            self._work.set()
         self._queue.append((item, octets))
         self._queued += octets
-        self._work.set()
 
     def process_events(self) -> None:
         """The dispatcher greenlet."""
@@ -339,7 +345,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
                 continue
             item, octets = queue.popleft()
             self._queued -= octets
-            if self._queued <= QUEUE:
+            if self._stalled and self._queued <= QUEUE:
                 self._room.set()
             self._deliver(item)
             turn.pause()
@@ -347,20 +353,19 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
     def _deliver(self, item: Item) -> None:
         handlers = self.event_handlers
         if isinstance(item, EslEvent):
-            chosen = [*handlers.get(item.key, ()), *handlers.get("*", ())]
+            chosen = tuple(handlers.get(item.key, ())) + tuple(handlers.get("*", ()))
         elif isinstance(item, Frame):
-            chosen = list(handlers.get("log" if item.content_type == LOG_DATA else "DISCONNECT", ()))
+            chosen = tuple(handlers.get("log" if item.content_type == LOG_DATA else "DISCONNECT", ()))
         else:
             self._call(lambda _: item(), None)
             return
-        if not chosen:
-            return
-        if hasattr(self, "before_handle"):
-            self._call(self.before_handle, item)
-        for handler in chosen:
-            self._call(handler, item)
-        if hasattr(self, "after_handle"):
-            self._call(self.after_handle, item)
+        if chosen:
+            if self._before is not None:
+                self._call(self._before, item)
+            for handler in chosen:
+                self._call(handler, item)
+            if self._after is not None:
+                self._call(self._after, item)
 
     def _call(self, handler: Handler, item: Any) -> None:
         """A handler that raises is its own problem: logged, counted, and the next one is called."""

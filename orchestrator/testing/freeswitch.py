@@ -48,16 +48,16 @@ class FakeFreeSwitch:
     at once. `channels` are the rows of `show channels as json`.
     """
 
-    host = "127.0.0.1"
-
     def __init__(
         self,
         recording: Recording | None = None,
         *,
         conversation: Recording | None = None,
+        host: str = "127.0.0.1",
         password: str = "ClueCon",  # noqa: S107  FreeSWITCH's own default
         users: Mapping[str, str] | None = None,
     ) -> None:
+        self.host = host
         self.password = password
         self.users = dict(users or {})
         self.core_uuid = (recording.core_uuid if recording is not None else "") or str(uuid4())
