@@ -64,7 +64,7 @@ class Starter:
 
     def _next_tick(self) -> None:
         """Ticks keep their distance from the first one, however late the reactor comes."""
-        self._due = max(self._due + self._flow.trigger.every, self._engine.timers.now)
+        self._due += self._flow.trigger.every
         self._timer = self._engine.arm(self._due - self._engine.timers.now, self._tick, None)
 
     def _tick(self, _: None) -> None:

@@ -173,7 +173,7 @@ class FakeHost:
     `finals` are the final replies each call has got, 200 from a relay included: more than one is a bug of the engine.
     """
 
-    names_: dict[str, Any] = field(default_factory=lambda: {"const": {}, "now": 0})
+    names_: dict[str, Any] = field(default_factory=lambda: {"now": 0})
     done: list[Any] = field(default_factory=list)
     waiting: dict[Ticket, tuple[Run, Any]] = field(default_factory=dict)
     abandoned: list[Any] = field(default_factory=list)
@@ -218,6 +218,7 @@ class FakeHost:
         self.abandoned.append(self.waiting.pop(ticket)[1])
 
     def names(self, program: Program) -> Mapping[str, Any]:
+        self.names_["const"] = program.resources.const
         return self.names_
 
     def trace(self, run: Run, record: Record) -> None:
