@@ -123,7 +123,7 @@ class SipNetwork:
 
 
 def _names(point: ListenPoint) -> set[str]:
-    names = {point.host, point.bound} - {""}
+    names = {point.host, point.bound, *point.aliases} - {""}
     return {f"[{name}]" if ":" in name else name for name in names}
 
 

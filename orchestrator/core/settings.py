@@ -21,6 +21,8 @@ class ListenPoint:
     transport: str = "UDP"
     bound: str = ""
     """The address the socket is bound to, when it differs from `host`."""
+    aliases: tuple[str, ...] = ()
+    """Further addresses it is reached by: those of this machine, when it is bound to all of them."""
 
     @property
     def sent_by(self) -> bytes:
