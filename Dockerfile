@@ -3,7 +3,7 @@
 
 FROM python:3.11-slim AS install
 WORKDIR /source
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY orchestrator orchestrator
 RUN python -m venv /opt/orchestrator \
  && /opt/orchestrator/bin/pip install --no-cache-dir --disable-pip-version-check .

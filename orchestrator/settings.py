@@ -12,7 +12,7 @@ is relative to the working directory.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -180,6 +180,10 @@ def _sip_uri(value: Any) -> str | None:
     raise Misfit(f"{text!r} is not a sip: URI", "write sip:127.0.0.1:5080")
 
 
+def _gateway_uri(value: Any) -> str:
+    return _sip_uri(_text(value)) or ""
+
+
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
@@ -243,7 +247,8 @@ class FreeSwitchSettings(_Section):
         return self.sip or f"sip:{Address(self.host, 5080)}"
 
 
-def _guarded(server: FreeSwitchSettings) -> FreeSwitchSettings:
+def guarded(server: FreeSwitchSettings) -> FreeSwitchSettings:
+    """The server itself. Raises Misfit when everybody on its network knows its password."""
     if server.password.get_secret_value() == FACTORY_PASSWORD and not _is_loopback(server.host):
         raise Misfit(
             f"the factory password is refused for {server.host}, which is not this machine",
@@ -257,6 +262,12 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class GatewaySettings(_Section):
+    """Where calls to other networks go."""
+
+    uri: Annotated[str, PlainValidator(_gateway_uri)]
 
 
 class AdminSettings(_Section):
@@ -281,7 +292,8 @@ class Settings(_Section):
 
     sip: SipSettings = SipSettings()
     location: Annotated[str, PlainValidator(_location_url)] = "sqlite:///orchestrator.db"
-    freeswitch: Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(_guarded)]] = Field(default_factory=dict)
+    freeswitch: Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]] = Field(default_factory=dict)
+    gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(_one_by_one)] = (Path("flows"),)
     admin: AdminSettings = AdminSettings()
     limits: LimitSettings = LimitSettings()
@@ -294,11 +306,23 @@ class Settings(_Section):
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read a configuration file. Raises InputError, also when the file cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
+    except Misfit as misfit:
+        raise InputError([Diagnostic(str(path), 1, 1, "E003", str(misfit))]) from None
+    return read_settings(str(path), text, environ)
+
+
+def read_secret(path: Path) -> str:
+    """The secret that a file holds, without the line feed editors put behind it. Raises Misfit."""
+    return _read(path).rstrip("\n")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError([Diagnostic(str(path), 1, 1, "E003", f"cannot read {path}: {reason}")]) from None
-    return read_settings(str(path), text, environ)
+        raise Misfit(f"cannot read {path}: {reason}") from None
 
 
 def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
@@ -357,10 +381,9 @@ class _Reader:
         if not isinstance(name, Scalar):
             return self._mistake(name or node, "E105", "the name of a file is expected here")
         try:
-            return Path(name.text).read_text(encoding="utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            return self._mistake(name, "E003", f"cannot read {name.text}: {reason}")
+            return read_secret(Path(name.text))
+        except Misfit as misfit:
+            return self._mistake(name, "E003", str(misfit))
 
     def _mistake(self, node: Node, code: str, message: str, help: str = "") -> None:
         self.diagnostics.append(self._at(node, code, message, help))
@@ -381,13 +404,15 @@ class _Reader:
         return self._at(node, *_words(details))
 
 
-def _keys_at(path: Sequence[str | int]) -> list[str]:
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
     """The keys the model knows at a path of the file."""
+    if path[:1] == ("freeswitch",):
+        return list(FreeSwitchSettings.model_fields)
+    if path[:1] == ("gateways",):
+        return list(GatewaySettings.model_fields)
     model: type[BaseModel] = Settings
     for key in path:
-        if model is Settings and key == "freeswitch":
-            model = FreeSwitchSettings
-        elif key in model.model_fields:
+        if key in model.model_fields:
             annotation = model.model_fields[str(key)].annotation
             assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
             model = annotation
@@ -395,6 +420,7 @@ def _keys_at(path: Sequence[str | int]) -> list[str]:
 
 
 _SHAPES = {
+    "missing": ("E115", "a key is missing here"),
     "model_type": ("E103", "a map is expected here"),
     "dict_type": ("E103", "a map is expected here"),
     "tuple_type": ("E103", "a list is expected here"),
@@ -410,7 +436,7 @@ def _words(details: ErrorDetails) -> tuple[str, str, str]:
     """Code, message and help for one error."""
     kind, shown, context = details["type"], repr(details["input"]), details.get("ctx", {})
     if kind in _SHAPES:
-        return (*_SHAPES[kind], "")
+        return (*_SHAPES[kind], f"add {details['loc'][-1]}:" if kind == "missing" else "")
     if isinstance(misfit := context.get("error"), Misfit):
         return "E106", str(misfit), misfit.help
     if kind in ("int_parsing", "int_parsing_size"):

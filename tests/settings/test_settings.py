@@ -227,6 +227,8 @@ def test_the_factory_password_is_refused_for_other_machines(host: str) -> None:
         ("sip: {lisen: x}", 1, 7, "E101", "unknown key 'lisen'", "did you mean 'listen'?"),
         ("sip: {timers: {t3: 4s}}", 1, 16, "E101", "unknown key 't3'", "did you mean 't1'?"),
         ("freeswitch: {a: {pasword: x}}", 1, 18, "E101", "unknown key 'pasword'", "did you mean 'password'?"),
+        ("gateways: {a: {uri: 'sip:a', url: x}}", 1, 30, "E101", "unknown key 'url'", "did you mean 'uri'?"),
+        ("gateways: {a: {}}", 1, 15, "E115", "a key is missing here", "add uri:"),
         ("sip: [a]", 1, 6, "E103", "a map is expected here", ""),
         ("- sip", 1, 1, "E103", "a map is expected here", ""),
         ("freeswitch: fs1", 1, 13, "E103", "a map is expected here", ""),

@@ -1,0 +1,79 @@
+"""What the configuration and the flow files say together: FreeSWITCH servers, gateways and secrets.
+
+A flow file may name the servers and gateways it needs, so that it is complete by itself; the configuration of a site
+names where they really are. Where both do, the configuration wins. Secrets of flow files are references
+(`{env: NAME}`, `{file: path}`); they are read here, once, when the program starts or is loaded anew.
+
+What is missing is no reason to refuse all calls: it becomes a line in `problems`, the server is left out, and a flow
+that needs the secret fails where it uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.flow.program import Resources
+from orchestrator.settings import FreeSwitchSettings, Misfit, Settings, guarded, read_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """`problems` are sentences for the log, without secrets."""
+
+    freeswitch: Mapping[str, FreeSwitchSettings] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    problems: tuple[str, ...] = ()
+
+
+def known_resources(settings: Settings) -> Resources:
+    """The names the configuration declares, for the check of the flow files."""
+    return Resources(
+        freeswitch={name: {"host": server.host, "sip": server.sip_uri} for name, server in settings.freeswitch.items()},
+        gateways={name: {"uri": gateway.uri} for name, gateway in settings.gateways.items()},
+    )
+
+
+def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> Resolved:
+    """Servers and secrets with their values. `resources` are those of a checked program."""
+    problems: list[str] = []
+    servers = dict(settings.freeswitch)
+    for name, written in resources.freeswitch.items():
+        if name not in servers:
+            try:
+                servers[name] = _server(written, environ)
+            except Misfit as misfit:
+                problems.append(f"FreeSWITCH server {name} is left out: {misfit}")
+    secrets: dict[str, str] = {}
+    for name, reference in resources.secrets.items():
+        try:
+            secrets[name] = _secret(reference, environ)
+        except Misfit as misfit:
+            problems.append(f"secret {name} has no value: {misfit}")
+    return Resolved(servers, secrets, tuple(problems))
+
+
+def _server(written: Mapping[str, Any], environ: Mapping[str, str]) -> FreeSwitchSettings:
+    values = {key: value for key, value in written.items() if value is not None}
+    if "password" in values:
+        values["password"] = _secret(values["password"], environ)
+    try:
+        return guarded(FreeSwitchSettings.model_validate(values))
+    except ValidationError as error:
+        raise Misfit("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+def _secret(reference: str | Mapping[str, str], environ: Mapping[str, str]) -> str:
+    """The value behind `{env: NAME}` or `{file: path}`; a plain text is the value itself. Raises Misfit."""
+    if isinstance(reference, str):
+        return reference
+    if "file" in reference:
+        return read_secret(Path(reference["file"]))
+    name = reference["env"]
+    if not environ.get(name):
+        raise Misfit(f"environment variable {name} is not set")
+    return environ[name]
