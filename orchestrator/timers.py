@@ -13,6 +13,8 @@ from typing import Any
 
 TICK = 0.010
 """Resolution in seconds: fine against T1 = 500 ms, coarse enough that equal timers share a bucket."""
+_NOISE = 1e-8
+"""Seconds by which sums of decimal fractions may miss a tick: 0.1 + 0.2 is due at 0.3, not a tick later."""
 
 
 class Timer:
@@ -51,7 +53,7 @@ class Timers:
         """Arm a timer `delay` seconds from `now`; `callback(argument)` runs in the `run_due` that reaches it."""
         when = self.now + delay
         timer = Timer(when, callback, argument)
-        tick = -int(-when // TICK)  # ceiling: never early
+        tick = -int((_NOISE - when) // TICK)  # ceiling: never early
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = [timer]
