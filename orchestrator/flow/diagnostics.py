@@ -103,7 +103,9 @@ def _as_object(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 def render_sarif(diagnostics: Iterable[Diagnostic], version: str = "") -> str:
-    """A SARIF 2.1.0 log (OASIS), as code scanning services take it; the rules are those of the catalogue that occur."""
+    """A SARIF 2.1.0 log (OASIS), as code scanning services take it; the rules are those of the catalogue that
+    occur.
+    """
     found = list(diagnostics)
     rules = sorted({d.code for d in found})
     driver: dict[str, Any] = {

@@ -52,6 +52,7 @@ class Kind(Enum):
     SUBSCRIPTION = "subscription id"
     NAME = "name"  # a bare word: id, loop variable, event name of FreeSWITCH
     NOTHING = "nothing"  # actions without a value: stop, break
+    SECRET = "secret"  # text, {env: NAME} or {file: path}; resources only
 
 
 @dataclass(frozen=True, slots=True)

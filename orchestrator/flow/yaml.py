@@ -41,6 +41,9 @@ class Spot(NamedTuple):
     offset: int
 
 
+START = Spot(1, 1, 0)
+
+
 class Scalar:
     """A value as written: `text` after YAML's quoting, `style` one of '' ' " | >."""
 
@@ -57,6 +60,11 @@ class Scalar:
         """Not quoted: only then may it be a number, true/false or null."""
         return not self.style
 
+    @classmethod
+    def nothing(cls) -> Scalar:
+        """An empty value at the start of a file, for what is said about a file without any."""
+        return cls("", "", START, 0)
+
     def __repr__(self) -> str:
         return f"<Scalar {self.text!r} {self.line}:{self.column}>"
 
@@ -64,11 +72,11 @@ class Scalar:
 class Items:
     """A list."""
 
-    __slots__ = ("column", "items", "line")
+    __slots__ = ("column", "end", "items", "line")
 
     def __init__(self, spot: Spot) -> None:
         self.items: list[Node] = []
-        self.line, self.column, _ = spot
+        self.line, self.column, self.end = spot
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.items)
@@ -80,11 +88,22 @@ class Items:
 class Entries:
     """A map: keys in order of writing, each once."""
 
-    __slots__ = ("column", "entries", "line")
+    __slots__ = ("column", "end", "entries", "line")
 
     def __init__(self, spot: Spot) -> None:
         self.entries: dict[str, tuple[Scalar, Node]] = {}
-        self.line, self.column, _ = spot
+        self.line, self.column, self.end = spot
+
+    @classmethod
+    def nothing(cls, near: Scalar) -> Entries:
+        """An empty map, for a key that should have had one."""
+        return cls(Spot(near.line, near.column, near.end))
+
+    def without(self, *keys: str) -> Entries:
+        """The same map without some keys."""
+        fewer = Entries(Spot(self.line, self.column, self.end))
+        fewer.entries = {key: entry for key, entry in self.entries.items() if key not in keys}
+        return fewer
 
     def get(self, key: str) -> Node | None:
         entry = self.entries.get(key)
@@ -185,7 +204,7 @@ class _Builder:
             elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
                 self._open(event)
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-                self._close()
+                self._close(event)
             elif isinstance(event, yaml.AliasEvent):
                 self._alias(event)
             elif isinstance(event, yaml.DocumentStartEvent) and self.document.root is not None:
@@ -216,8 +235,9 @@ class _Builder:
         self.keys.append(None)
         self.open_anchors.append((event.anchor, self.nodes))
 
-    def _close(self) -> None:
+    def _close(self, event: yaml.MappingEndEvent | yaml.SequenceEndEvent) -> None:
         node = self.stack.pop()
+        node.end = event.end_mark.index if event.end_mark else node.end
         self.keys.pop()
         anchor, before = self.open_anchors.pop()
         if anchor:
@@ -287,9 +307,6 @@ class _Builder:
         return _Refused(spot, f"{tag} is a YAML tag, and tags are not supported", help, len(tag))
 
 
-START = Spot(1, 1, 0)
-
-
 def _spot(event: yaml.Event) -> Spot:
     mark = event.start_mark
     return Spot(mark.line + 1, mark.column + 1, mark.index) if mark else START
@@ -323,14 +340,14 @@ _UNITS = {
     "'": re.compile(r"''|\S"),
     '"': re.compile(r"\\[^xuUtnrvfNLP_ \t\r\n]|\\x..|\\u.{4}|\\U.{8}|(?<!\\)[^\s\\]", re.DOTALL),
 }
-"""Per style, what stands for one non-blank character of the value; escapes for blanks (`\t`, a folded line) are no unit."""
+"""Per style, what stands for one non-blank character of the value; escapes for blanks are no unit."""
 
 
 def _source_index(text: str, scalar: Scalar, offset: int) -> int:
     """Index in the file of character `offset` of a scalar.
 
-    Folding and block indentation change blanks only, so the n-th non-blank character of the value is the n-th non-blank
-    unit of the source. A blank is found from the unit before it, which is exact unless a fold lies between.
+    Folding and block indentation change blanks only, so the n-th non-blank character of the value is the n-th
+    non-blank unit of the source. A blank is found from the unit before it, which is exact unless a fold lies between.
     """
     start = scalar.start
     if scalar.style in ("|", ">"):

@@ -57,7 +57,12 @@ RELAY = ACTIONS.add(
             Field("ring", Kind.DURATION, "How long all of it may ring."),
             Field("each", Kind.DURATION, "How long each destination may ring (serial)."),
             Field("keep_open", Kind.DURATION, "Wait that long for late branches, even with none at all."),
-            Field("failover_on", Kind.FAILOVER, "What makes the next gateway be tried: 408, 5xx, timeout."),
+            Field(
+                "failover_on",
+                Kind.FAILOVER,
+                "What makes the next gateway be tried: 408, 5xx, timeout.",
+                values=("timeout",),
+            ),
             Field("via", Kind.SERVER, "Anchor the media on this FreeSWITCH server."),
             Field("headers", Kind.MAP, "Header fields to add to every branch."),
             Field("from", Kind.TEXT, "Calling party to show instead of the caller's: a SIP URI or user@host."),

@@ -1,0 +1,384 @@
+"""Flows as wholes: their heads, their bodies, and what only all together show: circles, flows never reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from orchestrator.events.event import EventSpec
+from orchestrator.flow import checker_filters as filters
+from orchestrator.flow.checker_paths import Path
+from orchestrator.flow.checker_steps import IN_ON_END, NEEDS, SUITABLE, Around, CallSite, StepChecker
+from orchestrator.flow.checker_values import type_of
+from orchestrator.flow.context import CALL, ERROR, REQUEST, event_type
+from orchestrator.flow.declarations import TRIGGERS, Declarations, FlowHead, as_entries
+from orchestrator.flow.evaluables import constant_of
+from orchestrator.flow.expr import (
+    ANY,
+    TEXT,
+    TYPE_WORDS,
+    Scope,
+    Type,
+    closest,
+    optional,
+    parse_type,
+    record,
+)
+from orchestrator.flow.program import Block, Flow, Trigger
+from orchestrator.flow.registry import Actions
+from orchestrator.flow.report import Report
+from orchestrator.flow.sections import FLOW_FIELDS
+from orchestrator.flow.suggest import meant
+from orchestrator.flow.yaml import Entries, Node, Scalar
+
+FIELDS = {field.name: field for field in FLOW_FIELDS}
+
+FIRST_FIT = {"invite": "INVITE", "register": "REGISTER"}
+"""Triggers of which the first fitting flow takes the request."""
+
+
+# --- heads ----------------------------------------------------------------------------------------------------------
+
+
+def read_head(report: Report, key: Scalar, node: Node, names: Declarations) -> FlowHead | None:
+    """What others need to know of a flow; None when it is no flow at all."""
+    entries = as_entries(report, node, f"flow {key.text!r}")
+    if entries is None:
+        if isinstance(node, Scalar) and not node.text:
+            report.error("E115", f"flow {key.text!r} needs do", key)
+        return None
+    head = FlowHead(key.text, key, entries, report)
+    for name, _ in entries:
+        if name.text not in FIELDS:
+            report.error("E101", f"unknown key of flow {key.text!r}: {name.text!r}", name, meant(name.text, FIELDS))
+    if "do" not in entries:
+        report.error("E115", f"flow {key.text!r} needs do", key)
+    trigger = entries.get("on")
+    if trigger is not None:
+        head.kind, head.event = _trigger(report, trigger, names)
+    _parameters(head)
+    _misplaced(head)
+    return head
+
+
+def _trigger(report: Report, node: Node, names: Declarations) -> tuple[str, EventSpec | None]:
+    if isinstance(node, Scalar):
+        return _trigger_word(report, node, names)
+    entries = as_entries(report, node, "on:")
+    if entries is None:
+        return "", None
+    kinds = [key for key in ("event", "every") if key in entries]
+    for key, _ in entries:
+        if key.text not in ("event", "where", "every"):
+            report.error("E101", f"unknown key of a trigger: {key.text!r}", key, "known: event, every, where")
+    if len(kinds) != 1:
+        report.error("E103", "on: has either event: or every:", node, "write  on: {event: name}  or  on: {every: 30s}")
+        return "", None
+    value = entries.entries[kinds[0]][1]
+    if kinds[0] == "every":
+        return "every", None
+    return _trigger_word(report, value, names) if isinstance(value, Scalar) else ("", None)
+
+
+def _trigger_word(report: Report, node: Scalar, names: Declarations) -> tuple[str, EventSpec | None]:
+    if node.text in TRIGGERS:
+        return node.text, None
+    spec = names.events.get(node.text)
+    if spec is not None:
+        return "event", spec
+    best = closest(node.text, (*TRIGGERS, *names.events.specs))
+    help = f"did you mean {best!r}?" if best else "use invite, register, start, {every: 30s} or an event"
+    report.error("E112", f"unknown trigger {node.text!r}", node, help)
+    return "", None
+
+
+def _parameters(head: FlowHead) -> None:
+    node = head.node.get("params")
+    entries = as_entries(head.report, node, "params:") if node is not None else None
+    if entries is not None and head.kind != "call":
+        message = "params: belongs to flows that are started by call:, and this one has on:"
+        head.report.error("E111", message, head.node.key("params"), "remove on: or params:")
+    for key, item in entries or ():
+        type = declared_type(head.report, item)
+        head.params[key.text] = type
+        head.param_words[key.text] = item.text if isinstance(item, Scalar) else "any"
+    returns = head.node.get("returns")
+    if returns is not None:
+        head.returns = declared_type(head.report, returns)
+
+
+def declared_type(report: Report, node: Node) -> Type:
+    """The type a declaration names; anything, with E102 reported, when there is none."""
+    if not isinstance(node, Scalar):
+        report.error("E102", "the name of a type is expected here", node, f"known: {', '.join(TYPE_WORDS)}")
+        return ANY
+    try:
+        return parse_type(node.text)
+    except ValueError as error:
+        word = str(error)
+        best = closest(word, TYPE_WORDS)
+        help = f"did you mean {best!r}?" if best else f"known: {', '.join(TYPE_WORDS)}"
+        report.error("E102", f"unknown type {word!r}", node, help)
+        return ANY
+
+
+def _misplaced(head: FlowHead) -> None:
+    """Keys that do not go with the trigger."""
+    runs = "flows that are started by an event or a timer"
+    rules: tuple[tuple[str, tuple[str, ...], str], ...] = (
+        ("when", ("invite", "register"), "flows on invite or register; for an event write  on: {event: …, where: …}"),
+        ("mode", ("event", "every"), runs),
+        ("max", ("event", "every"), runs),
+        ("key", ("event",), "flows that are started by an event"),
+        ("returns", ("call",), "flows that are started by call:"),
+        ("on_end", ("invite", "event", "every", "start"), "flows that have a call"),
+    )
+    for name, kinds, where in rules:
+        if name in head.node and head.kind and head.kind not in kinds:
+            head.report.error("E101", f"{name}: belongs to {where}", head.node.key(name))
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------------
+
+
+class FlowChecker:
+    """Checks and compiles one flow; `steps` keeps what the set as a whole is judged by."""
+
+    def __init__(self, head: FlowHead, names: Declarations, actions: Actions) -> None:
+        self.head = head
+        self.names = names
+        self.steps = StepChecker(head, names, actions)
+        self.values = self.steps.values
+
+    def check(self) -> Flow:
+        """The flow as the engine runs it; diagnostics stand in the report."""
+        head, node = self.head, self.head.node
+        scope = self._scope()
+        key = self.values.compile(FIELDS["key"], node.entries["key"][1], scope) if "key" in node else None
+        when = self.values.compile(FIELDS["when"], node.entries["when"][1], scope) if "when" in node else None
+        trigger = self._trigger(scope)
+        variables = self._variables(scope)
+        scope = scope.extend({"vars": record("vars", {name: _kept(type_of(v)) for name, v in variables.items()})})
+        if when is not None:
+            scope = scope.narrow(when.when_true)
+        has_call = head.kind in ("invite", "")
+        path = Path(scope, call=has_call, request=head.kind in ("invite", "register", ""))
+        do = self.steps.block(node.entries["do"][1], path, Around()) if "do" in node else ()
+        after = scope.extend({name: optional(type) for name, type in self.steps.results.items()})
+        return Flow(
+            name=head.name,
+            trigger=trigger,
+            do=do,
+            place=head.place,
+            when=when,
+            vars=variables,
+            params=head.param_words,
+            on_error=self._block("on_error", Path(after.extend({"error": ERROR}), call=has_call), Around()),
+            on_end=self._block("on_end", self._end_path(after), Around(on_end=True)),
+            mode=self._text("mode", scope) or "parallel",
+            max=constant_of(self._value("max", scope)) or 0,
+            key=key,
+            description=constant_of(self._value("description", scope)) or "",
+        )
+
+    def _scope(self) -> Scope:
+        """Root names at the start of the flow, without its variables."""
+        head, names = self.head, dict(self.names.names())
+        match head.kind:
+            case "invite":
+                names["call"] = CALL
+            case "register":
+                names["request"] = REQUEST
+            case "event" if head.event is not None:
+                names["event"] = event_type(head.event)
+            case "call":
+                names |= {"call": CALL, "request": REQUEST, "params": record("params", head.params)}
+            case "":
+                names |= dict.fromkeys(("call", "request", "event"), ANY)
+        return Scope(names, hints=self._hint, flow=head.name)
+
+    def _hint(self, name: str) -> str | None:
+        """Why a name of the language is not known here."""
+        if name == "call":
+            return f"this flow runs on {self.head.runs_on}: there is no call before originate:"
+        if name == "request":
+            return "request is known in flows on: register"
+        if name == "event":
+            return "event is known under do: of subscribe, in branches of first_of, and in flows started by an event"
+        if name in self.steps.results:
+            return f"{name} is set by as: on another way through the flow, or further down"
+        return None
+
+    def _trigger(self, scope: Scope) -> Trigger:
+        node, head = self.head.node.get("on"), self.head
+        if node is None or not head.kind:
+            return Trigger(head.kind or "call")
+        if not isinstance(node, Entries):
+            return Trigger(head.kind, head.event.name if head.event else "")
+        if head.kind == "every":
+            period = constant_of(self.values._duration(FIELDS["on"], node.entries["every"][1], scope))
+            return Trigger("every", every=period or 0.0)
+        if head.event is None:
+            return Trigger(head.kind)
+        where = node.get("where")
+        outer = Scope(self.names.names(), hints=self._hint, flow=head.name)
+        found = filters.where(self.values, where, head.event, outer) if where is not None else None
+        return Trigger("event", head.event.name, found)
+
+    def _variables(self, scope: Scope) -> dict[str, Any]:
+        """First values; each fixes the type of its variable."""
+        node = self.head.node.get("vars")
+        entries = as_entries(self.head.report, node, "vars:") if node is not None else None
+        found: dict[str, Any] = {}
+        for key, item in entries or ():
+            value = self.values.any_value(item, scope, durations=True)
+            if value is None:
+                continue
+            type = type_of(value)
+            if type.kind == "null":
+                help = "a variable keeps the type of its first value: write '' or 0 or false"
+                self.head.report.error("E106", f"variable {key.text!r} needs a first value", key, help)
+            elif type.optional:
+                help = "give a default with ??"
+                self.head.report.error("E208", f"the first value of {key.text!r} may be missing", item, help)
+            else:
+                found[key.text] = value
+        return found
+
+    def _end_path(self, scope: Scope) -> Path:
+        """`on_end`: a flow that originates its call has one then."""
+        if "call" not in scope.names:
+            scope = scope.extend({"call": CALL})
+        return Path(scope, call=True)
+
+    def _block(self, name: str, path: Path, around: Around) -> Block | None:
+        node = self.head.node.get(name)
+        return self.steps.block(node, path, around) if node is not None else None
+
+    def _value(self, name: str, scope: Scope) -> Any:
+        node = self.head.node.get(name)
+        return self.values.compile(FIELDS[name], node, scope) if node is not None else None
+
+    def _text(self, name: str, scope: Scope) -> str:
+        found = self._value(name, scope)
+        return found if isinstance(found, str) else ""
+
+
+def _kept(type: Type) -> Type:
+    """The type of a variable: one value of an enum does not bind it to the enum."""
+    return TEXT if type.kind == "enum" else type
+
+
+# --- the set --------------------------------------------------------------------------------------------------------
+
+
+def check_reach(heads: Iterable[FlowHead]) -> None:
+    """W305: flows behind one that takes every request of their kind."""
+    taker: dict[str, FlowHead] = {}
+    for head in heads:
+        first = taker.get(head.kind)
+        if first is not None:
+            message = f"flow {head.name!r} is never reached: {first.name!r} above takes every {FIRST_FIT[head.kind]}"
+            help = f"move {head.name!r} above {first.name!r}, or give {first.name!r} a when:"
+            head.report.warning("W305", message, head.key, help)
+        elif head.kind in FIRST_FIT and "when" not in head.node:
+            taker[head.kind] = head
+
+
+def check_calls(checkers: Mapping[str, FlowChecker]) -> None:
+    """E305, and what flows that are called demand of their callers."""
+    sites = [site for checker in checkers.values() for site in checker.steps.sites]
+    circular = _circles(checkers, sites)
+    for site in sites:
+        if site.missing and (site.caller.name, site.callee.name) not in circular:
+            site.caller.report.error("E115", f"call: needs {site.missing}", site.key)
+    _spread(checkers, sites)
+    for site in sites:
+        _judge(checkers[site.callee.name].steps, site)
+
+
+def _circles(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> set[tuple[str, str]]:
+    """Report each call that closes a circle; gives the calls (caller, callee) that are part of one."""
+    calls: dict[str, list[CallSite]] = {name: [] for name in checkers}
+    for site in sites:
+        calls[site.caller.name].append(site)
+    circular: set[tuple[str, str]] = set()
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        for site in calls[name]:
+            callee = site.callee.name
+            if callee in way:
+                circle = [*way[way.index(callee) :], callee]
+                circular.update(pairwise(circle))
+                message = f"flows call each other in a circle: {' -> '.join(circle)}"
+                site.caller.report.error("E305", message, site.target, "break the circle; use repeat: for loops")
+            elif callee not in done:
+                visit(callee, [*way, callee])
+        done.add(name)
+
+    for name in checkers:
+        if name not in done:
+            visit(name, [name])
+    return circular
+
+
+def _spread(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> None:
+    """What a called flow demands, its caller demands too, unless it has it to give."""
+    changed = True
+    while changed:
+        changed = False
+        for site in sites:
+            if site.caller.kind != "call":
+                continue
+            mine, theirs = checkers[site.caller.name].steps.demands, checkers[site.callee.name].steps.demands
+            for need, who in theirs.needs.items():
+                if need not in mine.needs and not (need == "call" and site.call):
+                    mine.needs[need] = who
+                    changed = True
+            if theirs.not_in_on_end and not mine.not_in_on_end:
+                mine.not_in_on_end = theirs.not_in_on_end
+                changed = True
+
+
+def _judge(callee: StepChecker, site: CallSite) -> None:
+    """Whether the flow that is called can work where the call stands."""
+    caller, name = site.caller, site.callee.name
+    if not caller.kind:
+        return
+    if site.on_end and callee.demands.not_in_on_end:
+        who = callee.demands.not_in_on_end
+        message = f"call: flow {name!r} uses {who}:, which cannot be used in on_end, the call is already over"
+        caller.report.error("E304", message, site.key, IN_ON_END)
+        return
+    for need, who in callee.demands.needs.items():
+        given = site.call if need == "call" else caller.kind in SUITABLE[need]
+        if caller.kind != "call" and not given:
+            word, help = NEEDS[need]
+            message = f"call: flow {name!r} needs {word} ({who}), but this flow runs on {caller.runs_on}"
+            caller.report.error("E303", message, site.key, help)
+
+
+def check_subscriptions(checkers: Mapping[str, FlowChecker]) -> None:
+    """E118: `unsubscribe` of an id that no subscribe step has. A called flow may name those of its callers."""
+    everywhere: dict[str, Scalar] = {}
+    for checker in checkers.values():
+        everywhere |= checker.steps.subscriptions
+    for checker in checkers.values():
+        known = everywhere if checker.head.kind == "call" else _with_called(checkers, checker)
+        for scalar in checker.steps.ended:
+            checker.values.known(scalar, "subscription", known)
+
+
+def _with_called(checkers: Mapping[str, FlowChecker], checker: FlowChecker) -> dict[str, Scalar]:
+    """Ids of a flow and of the flows it calls, however deep."""
+    found: dict[str, Scalar] = {}
+    todo, seen = [checker], set[str]()
+    while todo:
+        each = todo.pop()
+        if each.head.name not in seen:
+            seen.add(each.head.name)
+            found |= each.steps.subscriptions
+            todo += [checkers[site.callee.name] for site in each.steps.sites]
+    return found

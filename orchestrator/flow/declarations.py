@@ -1,0 +1,115 @@
+"""What a set of flow files declares: resources, events and the heads of flows, merged into one namespace.
+
+The loader fills it before any step is looked at, so that a step may name what stands further down or in a later file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.events.event import EventSpec
+from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry
+from orchestrator.flow.context import SCHEDULE
+from orchestrator.flow.expr.types import DIGITS, TEXT, TIME, Type, list_of, record
+from orchestrator.flow.program import Place, Resources
+from orchestrator.flow.report import Report
+from orchestrator.flow.yaml import Entries, Node, Scalar
+
+TRIGGERS = ("invite", "register", "start")
+"""Words that `on:` takes besides the names of events and `{every: …}`."""
+
+
+@dataclass(slots=True)
+class FlowHead:
+    """A flow before its steps are read: what others have to know to call it or to be shadowed by it."""
+
+    name: str
+    key: Scalar
+    node: Entries
+    report: Report
+    kind: str = "call"
+    """invite, register, start, every, event, call; '' when the trigger is wrong and nothing can be said."""
+    event: EventSpec | None = None
+    params: dict[str, Type] = field(default_factory=dict)
+    param_words: dict[str, str] = field(default_factory=dict)
+    returns: Type | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.report.place(self.key)
+
+    @property
+    def runs_on(self) -> str:
+        """How messages name its trigger."""
+        if self.kind == "event" and self.event is not None:
+            return self.event.name
+        return "a timer" if self.kind == "every" else self.kind
+
+
+@dataclass(slots=True)
+class Declarations:
+    """Names of a whole set. `known` are resources that the configuration file declares beside the flow files."""
+
+    known: Resources = field(default_factory=Resources)
+    builtin: Iterable[EventSpec] = BUILTIN_EVENTS
+    events: EventRegistry = field(init=False)
+    resources: dict[str, dict[str, Any]] = field(init=False)
+    const_types: dict[str, Type] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    flows: dict[str, FlowHead] = field(default_factory=dict)
+    places: dict[tuple[str, str], Place] = field(default_factory=dict)
+    """(section, name) → where it is declared."""
+
+    def __post_init__(self) -> None:
+        self.events = EventRegistry(self.builtin)
+        known = self.known
+        self.resources = {
+            "freeswitch": dict(known.freeswitch),
+            "gateways": dict(known.gateways),
+            "users": dict(known.users),
+            "endpoints": dict(known.endpoints),
+            "groups": dict(known.groups),
+            "schedules": dict(known.schedules),
+            "secrets": dict(known.secrets),
+            "const": dict(known.const),
+        }
+
+    def claim(self, report: Report, section: str, name: Scalar) -> bool:
+        """Take a name; False, with E104 reported, when another file has it already."""
+        place, first = report.place(name), self.places.get((section, name.text))
+        if first is None:
+            self.places[section, name.text] = place
+            return True
+        help = "all flow files share one namespace: rename or remove one of them"
+        report.error(
+            "E104", f"{name.text!r} is defined twice under {section}", name, help, notes=(f"first at {first}",)
+        )
+        return False
+
+    def names(self) -> Mapping[str, Type]:
+        """The root names that are there in every expression."""
+        groups = {name: list_of(DIGITS) for name in self.resources["groups"]}
+        schedules = dict.fromkeys(self.resources["schedules"], SCHEDULE)
+        return {
+            "now": TIME,
+            "const": record("const", self.const_types),
+            "groups": record("groups", groups),
+            "schedules": record("schedules", schedules),
+            "secrets": record("secrets", dict.fromkeys(self.resources["secrets"], TEXT)),
+        }
+
+    def finished(self) -> Resources:
+        """What the engine gets of it."""
+        return Resources(**self.resources, defaults=self.defaults)
+
+
+def as_entries(report: Report, node: Node, what: str) -> Entries | None:
+    """The node as a map; None, with E103 reported unless nothing at all is written."""
+    if isinstance(node, Entries):
+        return node
+    if isinstance(node, Scalar) and node.plain and not node.text and not report.cut_by_comment(node):
+        return None
+    report.error("E103", f"{what} takes a map here", node, "write  name: value  lines, indented under it")
+    return None

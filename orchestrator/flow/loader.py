@@ -1,0 +1,196 @@
+"""Flow files to a `Program`: read, parse, merge, check, all or nothing.
+
+All files given are one namespace. They are taken in order of their file names, which is the order in which flows are
+tried. A set with any error is refused as a whole, with every mistake of every file in one `InputError`; warnings come
+back beside the program. Only `read_sources` touches the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.events.event import EventSpec
+from orchestrator.events.registry import BUILTIN_EVENTS
+from orchestrator.flow import actions as _actions  # noqa: F401  # fills the registry
+from orchestrator.flow.checker_flows import FlowChecker, check_calls, check_reach, check_subscriptions, read_head
+from orchestrator.flow.checker_state import StateChecker
+from orchestrator.flow.declarations import Declarations
+from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.program import Flow, Program, Resources
+from orchestrator.flow.registry import ACTIONS, Actions
+from orchestrator.flow.report import Report
+from orchestrator.flow.resources import ResourceReader
+from orchestrator.flow.sections import SECTIONS
+from orchestrator.flow.suggest import meant
+from orchestrator.flow.usage import steps_of
+from orchestrator.flow.yaml import MAX_OCTETS, Document, Entries, Scalar, parse
+
+SUFFIX = ".flow.yaml"
+
+VERSION = "1"
+"""The language this version reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file: its name as messages show it, and its text."""
+
+    name: str
+    text: str
+
+
+def load_program(paths: Sequence[Path]) -> tuple[Program, list[Diagnostic]]:
+    """The program of flow files and folders (`*.flow.yaml`, not deeper), and its warnings in order of place.
+
+    Raises:
+        InputError: anything wrong in any of them, one diagnostic per mistake.
+    """
+    return load_sources(read_sources(paths))
+
+
+def load_sources(
+    sources: Iterable[Source],
+    known: Resources | None = None,
+    actions: Actions = ACTIONS,
+    events: Iterable[EventSpec] = BUILTIN_EVENTS,
+) -> tuple[Program, list[Diagnostic]]:
+    """The same for texts. `known` are resources of the configuration file, which flows may name as well.
+
+    Raises:
+        InputError: as `load_program`.
+    """
+    documents = [parse(source.name, source.text) for source in sources]
+    program = _Loader(documents, known or Resources(), actions, events).load()
+    found = in_order(diagnostic for document in documents for diagnostic in document.diagnostics)
+    if program is None or any(diagnostic.severity == "error" for diagnostic in found):
+        raise InputError(found)
+    return program, found
+
+
+def read_sources(paths: Sequence[Path]) -> list[Source]:
+    """Read files, and folders one level deep, in order of file names.
+
+    Raises:
+        InputError: E003, a file or folder that cannot be read or holds no flow file.
+    """
+    sources: list[Source] = []
+    problems: list[Diagnostic] = []
+    for path in paths:
+        try:
+            files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.name) if path.is_dir() else [path]
+            sources += [Source(str(file), _read(file)) for file in files]
+            if not files:
+                problems.append(Diagnostic(str(path), 1, 1, "E003", f"this folder holds no *{SUFFIX} file"))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            problems.append(Diagnostic(str(path), 1, 1, "E003", f"this cannot be read: {reason}"))
+    if problems:
+        raise InputError(problems)
+    return sorted(sources, key=lambda source: Path(source.name).name)
+
+
+def _read(file: Path) -> str:
+    """The text of a file. Raises OSError, and ValueError when it is too large or no UTF-8."""
+    with file.open("rb") as stream:
+        content = stream.read(MAX_OCTETS + 1)
+    if len(content) > MAX_OCTETS:
+        raise ValueError(f"the file is larger than {MAX_OCTETS >> 20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8") from None
+
+
+def executable(program: Program) -> list[Diagnostic]:
+    """E119 for each step whose action this version can check but not run."""
+    missing = {}
+    for flow in program.flows:
+        for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())):
+            if step.action is not None and step.action.handler is None:
+                missing[step.place] = step.action.name
+    return [
+        Diagnostic(
+            *(place.file, place.line, place.column, "E119", f"{name}: cannot be run by this version"),
+            length=len(name),
+        )
+        for place, name in sorted(missing.items(), key=lambda item: (item[0].file, item[0].line, item[0].column))
+    ]
+
+
+class _Loader:
+    def __init__(
+        self, documents: Sequence[Document], known: Resources, actions: Actions, events: Iterable[EventSpec]
+    ) -> None:
+        self.documents = documents
+        self.actions = actions
+        self.names = Declarations(known, tuple(events))
+
+    def load(self) -> Program | None:
+        """The program, None when some file is no flow file at all and the rest would only be confused by that."""
+        roots = [(Report(document), self._root(document)) for document in self.documents]
+        if any(document.broken or root is None for document, (_, root) in zip(self.documents, roots, strict=True)):
+            return None
+        files = [(report, root) for report, root in roots if root is not None]
+        for section in SECTIONS:
+            for report, root in files:
+                node = root.get(section)
+                if node is not None and section == "flows":
+                    self._heads(report, root)
+                elif node is not None:
+                    ResourceReader(report, self.names).read(section, node)
+        flows = self._flows()
+        return Program(tuple(flows.values()), self.names.events.specs, self.names.finished(), digest(self.documents))
+
+    def _root(self, document: Document) -> Entries | None:
+        """The map of a file that starts with the version; None with E002 reported."""
+        root, report = document.root, Report(document)
+        if document.broken:
+            return None
+        if not isinstance(root, Entries) or "flowlang" not in root:
+            at = root or Scalar.nothing()
+            report.error("E002", f"this is no flow file: it does not start with  flowlang: {VERSION}", at)
+            return None
+        version = root.entries["flowlang"][1]
+        if not isinstance(version, Scalar) or version.text != VERSION:
+            help = f"write  flowlang: {VERSION}"
+            report.error("E002", f"this version reads flowlang: {VERSION} only", version, help)
+            return None
+        for key, _ in root:
+            if key.text not in SECTIONS:
+                report.error("E101", f"unknown section {key.text!r}", key, meant(key.text, SECTIONS))
+        return root
+
+    def _heads(self, report: Report, root: Entries) -> None:
+        node = root.entries["flows"][1]
+        if not isinstance(node, Entries):
+            report.error("E103", "flows: takes a map of flows", node, "write  name: {on: invite, do: [...]}")
+            return
+        for key, item in node:
+            if self.names.claim(report, "flows", key):
+                head = read_head(report, key, item, self.names)
+                if head is not None:
+                    self.names.flows[key.text] = head
+
+    def _flows(self) -> dict[str, Flow]:
+        """Each flow by itself, then all of them together."""
+        checkers = {name: FlowChecker(head, self.names, self.actions) for name, head in self.names.flows.items()}
+        flows = {name: checker.check() for name, checker in checkers.items()}
+        check_calls(checkers)
+        check_subscriptions(checkers)
+        StateChecker(flows, self.names.flows).check()
+        check_reach(self.names.flows.values())
+        return flows
+
+
+def digest(documents: Iterable[Document]) -> str:
+    """12 hexadecimal digits that change with any file's name or text."""
+    total = hashlib.sha256()
+    for document in documents:
+        name, text = Path(document.name).name.encode(), document.text.encode()
+        total.update(b"%d %s %d " % (len(name), name, len(text)) + text)
+    return total.hexdigest()[:12]
