@@ -58,8 +58,8 @@ def check_call(checker: Checker, node: Call) -> Node:
         for argument, wanted in zip(node.arguments[1:], function.parameters, strict=False)
     ]
     node.type = function.result_for(value.type.required)
-    if value.type.optional:
-        node.type = optional(node.type)
+    if value.type.optional or (node.safe and value.type.kind == "any"):
+        node.type, node.chained = optional(node.type), True
     if function.pattern:
         node.constant = _compiled(function, node.arguments[1])
     return node
@@ -80,6 +80,7 @@ def macro_target(checker: Checker, name: str, node: Node) -> Node:
 def _value(checker: Checker, node: Call, function: Function) -> Node:
     value = node.arguments[0]
     found = value.type
+    node.safe = node.safe or value.chained
     if found.kind == "any":
         node.arguments[0] = _convert(node, function)
         return node.arguments[0]

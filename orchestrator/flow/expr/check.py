@@ -102,14 +102,27 @@ class Checker:
         return self._narrowed(node, known)
 
     def _attribute(self, node: Attribute, known: Facts) -> Node:
-        node.target = self.check(node.target, known)
-        target = node.target.type
-        if target.optional and not node.safe:
-            raise complaints.missing(self.source, node.target)
+        target = self._target(node, known)
         node.type = self._field(node, target)
+        return self._narrowed(self._reached(node, target), known)
+
+    def _target(self, node: Attribute | Index, known: Facts) -> Type:
+        """The type of what an attribute or index is read from, which is not null unless `?.` allows it."""
+        node.target = self.check(node.target, known)
+        node.safe = node.safe or node.target.chained
+        if node.target.type.optional and not node.safe:
+            raise complaints.missing(self.source, node.target)
+        return node.target.type
+
+    @staticmethod
+    def _reached(node: Attribute | Index, target: Type) -> Node:
+        """Pass on the null of a target that is optional, or that is anything and was reached with `?.`."""
         if target.optional:
+            node.chained = not node.type.optional
             node.type = optional(node.type)
-        return self._narrowed(node, known)
+        elif target.kind == "any":
+            node.chained = node.safe
+        return node
 
     def _field(self, node: Attribute, target: Type) -> Type:
         if target.kind == "any":
@@ -122,21 +135,16 @@ class Checker:
         return found
 
     def _index(self, node: Index, known: Facts) -> Node:
-        node.target = self.check(node.target, known)
+        target = self._target(node, known)
         node.key = self.check(node.key, known)
-        target = node.target.type
-        if target.optional and not node.safe:
-            raise complaints.missing(self.source, node.target)
-        result: Node = node
+        result: Attribute | Index = node
         if target.fields and isinstance(node.key, Literal) and isinstance(node.key.value, str):
             result = self._attribute_in_brackets(node, node.key.value, target)
         else:
             node.type = self._element(node, target)
-        if target.optional:
-            result.type = optional(result.type)
-        return self._narrowed(result, known)
+        return self._narrowed(self._reached(result, target), known)
 
-    def _attribute_in_brackets(self, node: Index, name: str, target: Type) -> Node:
+    def _attribute_in_brackets(self, node: Index, name: str, target: Type) -> Attribute:
         """`groups['front-desk']`: the way to write an attribute that is no plain word."""
         start, end, at = node.start, node.end, node.key.start
         attribute = Attribute(node.target, name, node.safe, at, start=start, end=end, depth=node.depth)

@@ -26,6 +26,7 @@ from orchestrator.flow.expr.nodes import (
     Conditional,
     Index,
     Join,
+    ListOf,
     Literal,
     Logic,
     Name,
@@ -166,5 +167,5 @@ def _cannot_fail(node: Node) -> bool:
         node.helper not in ("", "concat") or (node.op in ("+", "-") and node.helper != "concat")
     ):
         return False
-    kinds = (Literal, Number, Name, Attribute, Index, Call, Binary, Logic, Conditional, Unary, Join)
+    kinds = (Literal, Number, Name, Attribute, Index, Call, Binary, Logic, Conditional, Unary, Join, ListOf)
     return isinstance(node, kinds) and all(_cannot_fail(child) for child in node.children())

@@ -270,8 +270,7 @@ class _Writer:
         return parts[0] if len(parts) == 1 else f"join_text({', '.join(parts)})"
 
     def _glob(self, node: Glob) -> str:
-        pieces = [text_code(self.write(piece), piece.type) for piece in node.pieces]
-        return f"glob({', '.join([self.write(node.target), *pieces])})"
+        return f"glob({', '.join(map(self.write, node.children()))})"
 
     def _wildcard(self, node: Wildcard) -> str:
         return "True" if node.char == "*" else "None"

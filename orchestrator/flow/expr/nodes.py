@@ -20,6 +20,8 @@ class Node:
     end: int
     type: Type = ANY
     depth: int = 1
+    chained: bool = False
+    """Null only where a target further left, reached with `?.`, is null: what follows need not say `?.` again."""
 
     def children(self) -> Iterator[Node]:
         return iter(())
