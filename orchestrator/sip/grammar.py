@@ -31,6 +31,8 @@ MAX_NUMBER: Final = 2**32 - 1
 _MAX_DIGITS: Final = 20
 """Digits looked at; leading zeros are legal (RFC 4475 wsinv), ten thousand of them are not sent in good faith."""
 
+BLANKS: Final = b" \t"
+"""What an unfolded value is stripped of; `strip()` alone would also take form feeds, which are no white space here."""
 TOKEN: Final = rb"[A-Za-z0-9\-.!%*_+`'~]"
 HEX: Final = rb"[0-9A-Fa-f]"
 QUOTED: Final = rb'"(?:[^"\\\r\n]++|\\[^\r\n])*+"'

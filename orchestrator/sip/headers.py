@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import HOST, PARAMS, PORT, QUOTED, TOKEN, drop_params, is_token, parse_params
+from orchestrator.sip.grammar import BLANKS, HOST, PARAMS, PORT, QUOTED, TOKEN, drop_params, is_token, parse_params
 from orchestrator.sip.uri import NameAddr, parse_name_addr
 
 __all__ = [
@@ -52,7 +52,7 @@ def split_commas(value: bytes) -> list[bytes]:
     start = 0
     while True:
         end = _end_of_piece(value, start)
-        piece = value[start:end].strip()
+        piece = value[start:end].strip(BLANKS)
         if not piece:
             raise MalformedMessage("Empty List Element")
         pieces.append(piece)
@@ -70,7 +70,7 @@ def split_first(value: bytes) -> tuple[bytes, bytes]:
     if b"," not in value:
         return value, b""
     end = _end_of_piece(value, 0)
-    return value[:end].strip(), value[end + 1 :].strip()
+    return value[:end].strip(BLANKS), value[end + 1 :].strip(BLANKS)
 
 
 # --- Via ------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class Via:
         rport = b";rport=%d" % port if self.wants_rport else b""
         if not rport and self.host.strip(b"[]") == host and b"received" not in tail.lower():
             return self
-        tail = b"%s%s;received=%s" % (drop_params(tail, _SOURCE_PARAMS).rstrip(), rport, host)
+        tail = b"%s%s;received=%s" % (drop_params(tail, _SOURCE_PARAMS).rstrip(BLANKS), rport, host)
         return Via(self.transport, self.host, self.port, self.branch, tail)
 
     def __repr__(self) -> str:

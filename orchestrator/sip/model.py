@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.sip.grammar import read_number
+from orchestrator.sip.grammar import BLANKS, read_number
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
 from orchestrator.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
 
@@ -22,7 +22,7 @@ _fold = re.compile(rb"\r\n[ \t]++").sub
 
 def line_value(line: bytes) -> bytes:
     """Value of a header line: unfolded (§7.3.1), stripped."""
-    value = line.split(b":", 1)[1].strip()
+    value = line.split(b":", 1)[1].strip(b" \t\r\n")
     return _fold(b" ", value) if b"\r\n" in value else value
 
 
@@ -94,7 +94,7 @@ class Message:
         """Comma-separated elements of all headers of that name (option tags, methods), empty ones left out."""
         if name not in self.names:
             return []
-        return [token for value in self.get_all(name) for piece in value.split(b",") if (token := piece.strip())]
+        return [token for value in self.get_all(name) for piece in value.split(b",") if (token := piece.strip(BLANKS))]
 
     def require(self) -> list[bytes]:
         """Option tags of Require (§20.32)."""
@@ -149,7 +149,7 @@ class Request(Message):
             line = line.replace(old, new, 1)
         else:  # no parameters to find it by, or folded
             first, rest = split_first(line_value(line))
-            line = b"Via: %s%s" % (first[: len(first) - len(old.rstrip())].rstrip(), new)
+            line = b"Via: %s%s" % (first[: len(first) - len(old.rstrip(BLANKS))].rstrip(BLANKS), new)
             line += b", " + rest if rest else b""
         self.lines[index] = line
         self.via = stamped

@@ -19,6 +19,7 @@ from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import (
+    BLANKS,
     HOST,
     MAX_HEADER,
     MAX_HEADERS,
@@ -32,7 +33,7 @@ from orchestrator.sip.grammar import (
 from orchestrator.sip.headers import Via, parse_via
 from orchestrator.sip.model import Message, Request, Response
 from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
-from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, parse_name_addr
+from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, parse_name_addr
 
 _unfolded_break = re.compile(rb"\r\n(?![ \t])").split
 
@@ -58,6 +59,13 @@ def _value(message: Message, name: bytes) -> bytes:
     return value
 
 
+def _address(message: Message, name: bytes) -> NameAddr:
+    address = parse_name_addr(_value(message, name))
+    if not address.params.get(b"tag", b"absent"):
+        raise MalformedMessage("Empty Tag")  # neither a tag nor none: an answer could not add its own
+    return address
+
+
 def _judge(message: Message, rest: bytes) -> None:
     """Read what every message is judged by; `rest` is all that came behind the head.
 
@@ -77,8 +85,8 @@ def _judge(message: Message, rest: bytes) -> None:
             raise MalformedMessage("Content-Length Exceeds Message")
         message.body = rest[:length]
     message.via = parse_via(_value(message, b"via"))
-    message._from = parse_name_addr(_value(message, b"from"))
-    message._to = parse_name_addr(_value(message, b"to"))
+    message._from = _address(message, b"from")
+    message._to = _address(message, b"to")
     if isinstance(message, Request) and b"max-forwards" in message.names:
         message.max_forwards = parse_number(_value(message, b"max-forwards"), "Max-Forwards", 255)
 
@@ -266,7 +274,7 @@ def salvage_request(data: bytes) -> Request | None:
     request = Request(method, rest_of_line.split(b" ", 1)[0])
     request.names, request.lines, request.body = [], [], b""
     for line in _unfolded_break(rest, MAX_HEADERS)[:MAX_HEADERS]:
-        raw = line.partition(b":")[0].strip()
+        raw = line.partition(b":")[0].strip(BLANKS)
         name = SPELLINGS.get(raw) or SPELLINGS.get(raw.lower(), b"")
         if _is_whole(line) and (name == b"via" or (name in _COPIED and name not in request.names)):
             request.names.append(name)

@@ -16,7 +16,7 @@ import re
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import HEX, HOST, PORT, QUOTED, parse_params, read_number, unescape, unquote
+from orchestrator.sip.grammar import BLANKS, HEX, HOST, PORT, QUOTED, parse_params, read_number, unescape, unquote
 
 # --- URI ------------------------------------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ def parse_name_addr(value: bytes) -> NameAddr:
     match = _name_addr(value)
     if match is not None:
         display, uri, tail = match.groups()
-        return NameAddr(unquote(display.strip()), uri, parse_uri(uri), parse_params(tail or b""))
+        return NameAddr(unquote(display.strip(BLANKS)), uri, parse_uri(uri), parse_params(tail or b""))
     match = _addr_spec(value)
     if match is None:
         raise MalformedMessage("Malformed Address")
