@@ -20,7 +20,7 @@ from orchestrator.sip.message import (
     parse_message,
 )
 from orchestrator.sip.model import line_value
-from orchestrator.sip.uri import parse_uri
+from orchestrator.sip.uri import NameAddr, parse_name_addr, parse_uri
 
 ROUNDS = 5
 CALLS = 5_000
@@ -66,7 +66,7 @@ INVITE = _message(
     b"CSeq: 1 INVITE",
     b"Allow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY, UPDATE",
     b"Supported: replaces, timer, 100rel, outbound",
-    b"User-Agent: Bench Phone 5.10.3 (rv2.10.19)",
+    b"User-Agent: Bench Phone 5.10.3 (rv2.10.19) build 123",
     b"Session-Expires: 1800",
     b"Accept: application/sdp, multipart/mixed",
     b"Content-Type: application/sdp",
@@ -96,6 +96,10 @@ BYE = _message(
 )
 
 
+def line_address(message: Request, name: bytes) -> NameAddr:
+    return parse_name_addr(message.get(name) or b"")
+
+
 def micros(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
 
@@ -108,6 +112,8 @@ def measurements() -> list[tuple[str, Callable[[], object]]]:
         (f"parse INVITE ({len(INVITE)} octets)", lambda: parse_message(INVITE)),
         (f"parse 200 ({len(OK_200)} octets)", lambda: parse_message(OK_200)),
         (f"parse BYE ({len(BYE)} octets)", lambda: parse_message(BYE)),
+        ("stamp the source, rport asked for", lambda: invite.via.stamped(b"198.51.100.7", 5061)),
+        ("From and To of an INVITE", lambda: (line_address(invite, b"from"), line_address(invite, b"to"))),
         ("parse top Via", lambda: parse_via(via_value)),
         ("parse URI", lambda: parse_uri(b"sip:alice@192.0.2.10:5061;transport=udp")),
         (
