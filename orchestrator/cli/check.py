@@ -1,0 +1,59 @@
+"""`orchestrator check`: what is wrong with flows, before a call finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from orchestrator import __version__
+from orchestrator.cli._output import config_option, settings_of, sources_of
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.diagnostics import in_order, render_github, render_json, render_sarif, render_text, summary
+from orchestrator.flow.loader import executable, load_sources, read_sources
+from orchestrator.flow.program import Resources
+from orchestrator.resources import known_resources
+
+
+@click.command(short_help="Check flows; say what is wrong, where, and how to mend it.")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
+@config_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "sarif", "github"]),
+    default="text",
+    show_default=True,
+    help="text for people, json and sarif for tools, github for annotations in a workflow.",
+)
+def command(paths: tuple[Path, ...], config: Path | None, form: str) -> int:
+    """Check flow files and folders of them; without any, the flows of the configuration.
+
+    All files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone exit 0.
+    """
+    settings = settings_of(config)
+    found = diagnostics_of(paths or settings.flows, known_resources(settings))
+    click.echo(_rendered(found, form), nl=False)
+    if form == "text":
+        click.echo(summary(found), err=True)
+    return int(any(diagnostic.severity == "error" for diagnostic in found))
+
+
+def diagnostics_of(paths: Sequence[Path], known: Resources) -> list[Diagnostic]:
+    """Everything the check has to say about a set of flow files, steps that this version cannot run included."""
+    try:
+        program, warnings = load_sources(read_sources(paths), known)
+    except InputError as error:
+        return list(error.diagnostics)
+    return in_order([*warnings, *executable(program)])
+
+
+def _rendered(found: Sequence[Diagnostic], form: str) -> str:
+    if form == "json":
+        return render_json(found) + "\n"
+    if form == "sarif":
+        return render_sarif(found, __version__) + "\n"
+    if form == "github":
+        return render_github(found)
+    return render_text(found, sources_of(found))
