@@ -1,0 +1,315 @@
+"""The composition root: configuration and flows become a server that runs until it is told to stop.
+
+What can fail, fails before anything runs: the flows are checked, the sockets bound and the location store opened, in
+this order, so that a second instance is refused its port before it touches the first one's database. Datagrams that
+arrive meanwhile wait in the kernel. Then the reactor starts to read, the links to connect, and one line `ready` says
+so.
+
+SIGTERM and SIGINT drain: new calls are refused with 503, what is in progress ends by itself, at most `DRAIN` seconds.
+A second one does not wait. SIGHUP reads the flow files anew; new calls run them, running ones keep theirs, and a set
+with a mistake is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from time import monotonic, time
+from typing import TextIO
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+from loguru import logger
+
+from orchestrator.core.engine import Engine
+from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint
+from orchestrator.errors import EslError, InputError, OrchestratorError, StoreError
+from orchestrator.esl.translate import needed
+from orchestrator.flow.effects import Log
+from orchestrator.flow.loader import executable, load_sources, read_sources
+from orchestrator.flow.program import Program
+from orchestrator.flow.run import Run
+from orchestrator.resources import known_resources, resolve
+from orchestrator.runtime import gauges, log
+from orchestrator.runtime.admin import Admin, Health
+from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
+from orchestrator.runtime.garbage import FullCollections, freeze
+from orchestrator.runtime.http import HttpClient
+from orchestrator.runtime.jobs import Jobs
+from orchestrator.runtime.metrics import Metrics
+from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.signals import Signals
+from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
+from orchestrator.runtime.udp import UdpTransport
+from orchestrator.settings import FreeSwitchSettings, Settings
+from orchestrator.sip.location import Location
+from orchestrator.sip.transaction import TimerValues
+from orchestrator.store import open_store
+from orchestrator.store.sqlite import SqliteStore
+
+DRAIN = 35.0
+"""Seconds a stop may take: the longest transaction, 64*T1 = 32 s, and a little."""
+
+POLL = 0.05
+"""Seconds between two looks at whether everything has ended."""
+
+HOUSEKEEPING = 10.0
+
+
+def serve(settings: Settings, environ: Mapping[str, str] = os.environ, stream: TextIO | None = None) -> int:
+    """Run a server in the main thread of this process, which should be patched (runtime.patch). Returns 0 after a stop.
+
+    Raises:
+        InputError: the flows have mistakes; nothing was started.
+        OrchestratorError: an address is in use (ListenError) or the location store cannot be used.
+    """
+    out = stream if stream is not None else sys.stderr
+    log.setup(settings.log.level, settings.log.format, out)
+    program = load_flows(settings)
+    with ExitStack() as stack:
+        server = Server(settings, program, environ, stack)
+        server.start()
+        out.write(f"ready {server.addresses}\n")
+        out.flush()
+        server.wait()
+    logger.info("stopped")
+    return 0
+
+
+def load_flows(settings: Settings) -> Program:
+    """The checked program of `settings.flows`; warnings go to the log. Raises InputError."""
+    program, warnings = load_sources(read_sources(settings.flows), known_resources(settings))
+    if missing := executable(program):
+        raise InputError(missing)
+    for warning in warnings:
+        logger.bind(place=str(warning), help=warning.help).warning("a flow looks odd")
+    return program
+
+
+class Server:
+    """Everything that runs, put together. `stack` closes what was opened, in reverse order, also when opening fails."""
+
+    def __init__(self, settings: Settings, program: Program, environ: Mapping[str, str], stack: ExitStack) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._stack = stack
+        self._stop = Event()
+        self._hurry = Event()
+        self._serving = False
+        self._reloading = False
+        self.transports = [self._bind(listen.address.host, listen.address.port) for listen in settings.sip.listen]
+        self.metrics = Metrics()
+        self.health = Health()
+        self.admin = Admin(settings.admin.listen.host, settings.admin.listen.port, self.health, self.metrics)
+        stack.callback(self.admin.close)
+        self._secrets: dict[str, str] = {}
+        self._sip_uris: dict[str, str] = {}
+        self.links: dict[str, EslLink] = {}
+        servers = self._resolve(program)
+        self.engine = Engine(self._core_settings(), self._open_location(), program, monotonic())
+        self.engine.host.on_log = log_of_flow
+        self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
+        stack.callback(self.reactor.close)
+        families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
+        self.jobs = Jobs(self._answer, HttpClient(), self.links, families)
+        stack.callback(self.jobs.close)
+        stack.callback(self._stop_links)
+        for name, server in servers.items():
+            self._add_link(name, server)
+        self._export()
+
+    # --- putting together ---------------------------------------------------------------------------------------------
+
+    def _bind(self, host: str, port: int) -> UdpTransport:
+        transport = UdpTransport(host, port)
+        self._stack.callback(transport.close)
+        return transport
+
+    def _open_location(self) -> Location:
+        try:
+            store = open_store(self._settings.location)
+            self._stack.callback(store.close)
+            location = Location(store, self._settings.limits.contacts_per_aor)
+            location.load(time())
+        except StoreError as error:
+            raise OrchestratorError(f"location store: {error.reason}") from None
+        if isinstance(store, SqliteStore) and store.set_aside is not None:
+            logger.bind(file=str(store.set_aside)).error("the location store was damaged and has been set aside")
+        return location
+
+    def _core_settings(self) -> CoreSettings:
+        sip, limits = self._settings.sip, self._settings.limits
+        timers = sip.timers
+        return CoreSettings(
+            points=tuple(self._point(transport) for transport in self.transports),
+            domains=sip.domains,
+            trust=sip.trust,
+            times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
+            limits=CoreLimits(transactions=limits.transactions),
+            freeswitch=self._sip_uris,
+            entropy=os.urandom,
+            secrets=self._secrets,
+            wall_offset=time() - monotonic(),
+        )
+
+    def _point(self, transport: UdpTransport) -> ListenPoint:
+        """How others reach a socket: as advertised, else by its address, else by the one this machine shows them."""
+        host, port = transport.address
+        everywhere = is_wildcard(host)
+        advertise = self._settings.sip.advertise
+        if advertise is not None:
+            name, port_there = advertise.host, advertise.port or port
+        else:
+            name, port_there = outward_address(host) if everywhere else host, port
+        return ListenPoint(name, port_there, bound=host, aliases=own_addresses(host) if everywhere else ())
+
+    def _resolve(self, program: Program) -> Mapping[str, FreeSwitchSettings]:
+        """Take secrets and SIP addresses of FreeSWITCH servers from configuration and flows; returns the servers."""
+        resolved = resolve(self._settings, program.resources, self._environ)
+        for problem in resolved.problems:
+            logger.bind(problem=problem).warning("something is missing")
+        self._secrets.clear()
+        self._secrets.update(resolved.secrets)
+        self._sip_uris.update({name: server.sip_uri for name, server in resolved.freeswitch.items()})
+        return resolved.freeswitch
+
+    def _add_link(self, name: str, server: FreeSwitchSettings) -> None:
+        engine, reactor = self.engine, self.reactor
+
+        def snapshot(name: str, seen: Snapshot) -> None:
+            reactor.put(engine.receive_snapshot, name, seen.rows, seen.since, seen.core_uuid)
+
+        self.links[name] = EslLink(
+            EslServer(name, server.host, server.port, server.password.get_secret_value()),
+            lambda: needed(engine.usage.events, engine.usage.fs),
+            lambda name, event: reactor.put(engine.receive_esl, name, event),
+            lambda name, state: reactor.post(engine.link_changed, name, state),
+            snapshot,
+        )
+
+    def _export(self) -> None:
+        gauges.export_reactor(self.metrics, self.reactor)
+        gauges.export_transports(self.metrics, self.transports)
+        gauges.export_jobs(self.metrics, self.jobs)
+        gauges.export_links(self.metrics, self.links)
+        gauges.export_engine(self.metrics, self.engine)
+        self.health.add("server", lambda: "" if self._serving else "starting or stopping")
+        self.health.add("freeswitch", self._links_complaint)
+
+    def _links_complaint(self) -> str:
+        if not self.links or any(link.state == "up" for link in self.links.values()):
+            return ""
+        return "no FreeSWITCH server is connected: " + ", ".join(sorted(self.links))
+
+    # --- running ------------------------------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> str:
+        """`udp:127.0.0.1:5060 http://127.0.0.1:8080`, with the ports the system chose where it was asked to."""
+        bound = [f"udp:{_shown(transport.address)}" for transport in self.transports]
+        return " ".join([*bound, f"http://{_shown(self.admin.address)}"])
+
+    def start(self) -> None:
+        """Begin to serve; returns at once."""
+        signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
+        self._stack.callback(signals.close)
+        for transport in self.transports:
+            transport.start(self.reactor)
+        for link in self.links.values():
+            link.start()
+        self.admin.start()
+        self.reactor.run(self._launch)
+        self._serving = True
+        freeze()
+        keeper = gevent.spawn(self._keep_house)
+        self._stack.callback(keeper.kill)
+
+    def wait(self) -> None:
+        """Until a signal asks to stop; then until what is in progress has ended, `DRAIN` seconds or the next signal."""
+        self._stop.wait()
+        self._serving = False
+        logger.info("draining")
+        self.reactor.run(self.engine.drain)
+        deadline = monotonic() + DRAIN
+        while not (self.engine.idle and self.jobs.idle) and monotonic() < deadline:
+            if self._hurry.wait(POLL):
+                break
+
+    def _launch(self, now: float) -> None:
+        self.engine.run_timers(now)
+        self.engine.flows.launch()
+
+    def _answer(self, job: int, result: object) -> None:
+        self.reactor.post(self.engine.complete, job, result)
+
+    def _stop_asked(self, count: int) -> None:
+        self._stop.set()
+        if count > 1:
+            self._hurry.set()
+
+    def _stop_links(self) -> None:
+        """All at a time; commands under way get a moment unless we are in a hurry."""
+        seconds = 0.0 if self._hurry.is_set() else 1.0
+        gevent.joinall([gevent.spawn(link.stop, seconds) for link in self.links.values()])
+
+    def _keep_house(self) -> None:
+        full = FullCollections(monotonic())
+        while True:
+            gevent.sleep(HOUSEKEEPING)
+            if full.due(monotonic(), sum(transport.received for transport in self.transports)):
+                gc.collect()
+
+    # --- reload -------------------------------------------------------------------------------------------------------
+
+    def _reload_asked(self) -> None:
+        if not self._reloading:
+            self._reloading = True
+            gevent.spawn(self._reload)
+
+    def _reload(self) -> None:
+        """Read and check in a thread, so that calls go on meanwhile; take the result in one turn."""
+        try:
+            program = gevent.get_hub().threadpool.apply(load_flows, (self._settings,))
+        except InputError as error:
+            for mistake in error.diagnostics:
+                logger.bind(mistake=str(mistake), help=mistake.help).error("flows not reloaded, the old ones stay")
+            return
+        finally:
+            self._reloading = False
+        taken = Event()
+        servers = self._resolve(program)
+        self.reactor.post(self._take, program, taken)
+        taken.wait()
+        self._update_links(servers)
+        logger.bind(flows=len(program.flows), version=program.hash).info("flows reloaded")
+
+    def _take(self, program: Program, taken: Event, now: float) -> None:
+        self.engine.run_timers(now)
+        self.engine.load(program)
+        taken.set()
+
+    def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
+        for name, server in servers.items():
+            if name not in self.links:
+                self._add_link(name, server)
+                self.links[name].start()
+        for name, link in self.links.items():
+            try:
+                link.resubscribe()
+            except EslError as error:
+                logger.bind(server=name, reason=str(error)).warning("cannot subscribe; the next connection will")
+
+
+def log_of_flow(run: Run, effect: Log) -> None:
+    """A `log:` step. The text is the flow's; what a caller put into it is escaped by the renderer."""
+    facts = {**effect.data, "flow": run.flow.name, "run": run.name, "call": run.call_id}
+    logger.bind(**facts).log(effect.level.upper(), effect.text)
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

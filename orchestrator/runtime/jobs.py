@@ -1,0 +1,111 @@
+"""Jobs of the core to the pools that do them.
+
+Each kind of work, and each FreeSWITCH server, has a pool of its own, so that what hangs holds up only its like. A
+dialplan application that is waited for may run for as long as a call does (rxfax, playback of a whole book); those
+have a pool with room for many, apart from the commands that are over in a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from gevent import socket
+
+from orchestrator.core.jobs import Job, Resolve
+from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
+from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.runtime.esl_link import EslLink
+from orchestrator.runtime.http import HttpClient
+from orchestrator.runtime.pool import Pool
+from orchestrator.runtime.resolve import resolve
+
+HTTP_WORKERS, HTTP_BACKLOG = 64, 1_000
+DNS_WORKERS, DNS_BACKLOG = 10, 500
+"""As many look-ups at a time as gevent's resolver has threads."""
+ESL_WORKERS, ESL_BACKLOG = 16, 1_000
+"""Per server. FreeSWITCH runs the `api` commands of a connection one after the other anyway."""
+EXECUTE_WORKERS = 1_000
+
+EXECUTE_LIMIT = 12 * 3600.0
+"""Seconds an application may run. The end of its channel or of the link ends the waiting long before."""
+
+
+class Jobs:
+    """Starts jobs; `answer(job id, result or StepError)` ends each of them. `links` may gain servers later on."""
+
+    def __init__(
+        self,
+        answer: Callable[[int, Any], None],
+        http: HttpClient,
+        links: Mapping[str, EslLink],
+        families: Collection[socket.AddressFamily],
+    ) -> None:
+        self.http = http
+        self._answer = answer
+        self._links = links
+        self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG)
+        self._dns = Pool(
+            "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
+        )
+        self._execute = Pool("execute", self._run_application, answer, size=EXECUTE_WORKERS, backlog=EXECUTE_WORKERS)
+        self._esl: dict[str, Pool] = {}
+
+    def start(self, job: Job) -> None:
+        """Hand a job to its pool; never waits."""
+        effect = job.effect
+        if isinstance(effect, Http):
+            self._http.submit(job.id, effect)
+        elif isinstance(effect, Resolve):
+            self._dns.submit(job.id, effect)
+        elif effect.server not in self._links:
+            self._answer(job.id, StepError("esl.down", f"there is no FreeSWITCH server {effect.server!r}"))
+        elif isinstance(effect, EslExecute) and effect.wait:
+            self._execute.submit(job.id, effect)
+        else:
+            self._esl_pool(effect.server).submit(job.id, effect)
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        return (self._http, self._dns, self._execute, *self._esl.values())
+
+    @property
+    def idle(self) -> bool:
+        return all(pool.idle for pool in self.pools)
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.close()
+        self.http.close()
+
+    def _esl_pool(self, server: str) -> Pool:
+        pool = self._esl.get(server)
+        if pool is None:
+            pool = Pool(f"esl {server}", self._esl_command, self._answer, size=ESL_WORKERS, backlog=ESL_BACKLOG)
+            self._esl[server] = pool
+        return pool
+
+    def _esl_command(self, effect: EslCommand | EslExecute) -> dict[str, Any]:
+        if isinstance(effect, EslExecute):
+            return self._run_application(effect)
+        link = self._links[effect.server]
+        run = link.bgapi if effect.kind == "bgapi" else link.api
+        text = _told(lambda: run(effect.command, effect.timeout))
+        return {"ok": not text.startswith(("-ERR", "-USAGE")), "text": text}
+
+    def _run_application(self, effect: EslExecute) -> dict[str, Any]:
+        link = self._links[effect.server]
+        limit = EXECUTE_LIMIT if effect.wait else None
+        return {"response": _told(lambda: link.execute(effect.uuid, effect.app, effect.args, effect.wait, limit))}
+
+
+def _told(command: Callable[[], str]) -> str:
+    """What FreeSWITCH said. Raises StepError with the types of the language (FLOWLANG §5)."""
+    try:
+        return command()
+    except EslTimeout as error:
+        raise StepError("esl.timeout", str(error)) from None
+    except EslDown as error:
+        raise StepError("esl.down", str(error)) from None
+    except EslError as error:
+        raise StepError("esl.command", str(error)) from None
