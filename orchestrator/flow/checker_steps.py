@@ -11,16 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.events.event import EventSpec
-from orchestrator.flow.checker_actions import COMPILERS, generic, listen
+from orchestrator.flow import checker_actions, checker_control, checker_events
+from orchestrator.flow.checker_kinds import Kinds
 from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_shapes import COMMON, Shape, Shapes
-from orchestrator.flow.checker_values import Values
 from orchestrator.flow.context import CALL, ERROR, RESERVED, event_type
 from orchestrator.flow.declarations import Declarations, FlowHead
 from orchestrator.flow.expr import ANY, Scope, Type, freeswitch_hint
 from orchestrator.flow.program import Block, Step
 from orchestrator.flow.registry import Action, Actions
 from orchestrator.flow.yaml import Items, Node, Scalar
+
+COMPILERS = {**checker_actions.COMPILERS, **checker_events.COMPILERS, **checker_control.COMPILERS}
+"""Action → the function that compiles it; all others are compiled by their kinds alone."""
 
 IN_ON_END = "use http, log, raise, set or call"
 
@@ -83,7 +86,7 @@ class StepChecker:
         self.head = head
         self.names = names
         self.report = head.report
-        self.values = Values(head.report, names)
+        self.values = Kinds(head.report, names)
         self.shapes = Shapes(head.report, actions)
         self.ids: dict[str, Scalar] = {}
         self.subscriptions: dict[str, Scalar] = {}
@@ -157,7 +160,7 @@ class StepChecker:
         hints = path.scope.hints
         if action.name in TO_FREESWITCH:
             path.scope = replace(path.scope, hints=freeswitch_hint)
-        args, type = COMPILERS.get(action.name, generic)(self, shape, path, around)
+        args, type = COMPILERS.get(action.name, checker_actions.generic)(self, shape, path, around)
         path.scope = replace(path.scope, hints=hints)
         if action.provides == "call":
             path.scope = path.scope.extend({"call": CALL})
@@ -169,7 +172,7 @@ class StepChecker:
         shape = self.shapes.read(node)
         if shape is None:
             return None, None
-        args, spec = listen(self, shape, path)
+        args, spec = checker_events.listen(self, shape, path)
         result = self._result(shape, event_type(spec) if spec else ANY, path, around)
         place = self.report.place(shape.key)
         return Step(shape.action, args, place, None, result, self._id(shape), source=self._source(shape)), spec

@@ -61,7 +61,8 @@ FREESWITCH_VIEW = record(
 CALL = record(
     "call",
     {
-        "id": TEXT,  # SIP Call-ID of the caller's dialog
+        "id": TEXT,  # the engine's name for the call: in traces, logs and events
+        "sip_call_id": TEXT,  # Call-ID of the caller's dialog
         "state": enum("new", "ringing", "answered", "ended"),
         "from": ADDRESS,
         "to": ADDRESS,

@@ -16,7 +16,8 @@ from orchestrator.errors import Diagnostic, InputError
 from orchestrator.events.event import EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow import actions as _actions  # noqa: F401  # fills the registry
-from orchestrator.flow.checker_flows import FlowChecker, check_calls, check_reach, check_subscriptions, read_head
+from orchestrator.flow.checker_calls import check_calls, check_reach, check_subscriptions
+from orchestrator.flow.checker_flows import FlowChecker, read_head
 from orchestrator.flow.checker_state import StateChecker
 from orchestrator.flow.declarations import Declarations
 from orchestrator.flow.diagnostics import in_order
@@ -43,13 +44,15 @@ class Source:
     text: str
 
 
-def load_program(paths: Sequence[Path]) -> tuple[Program, list[Diagnostic]]:
+def load_program(paths: Sequence[Path], known: Resources | None = None) -> tuple[Program, list[Diagnostic]]:
     """The program of flow files and folders (`*.flow.yaml`, not deeper), and its warnings in order of place.
+
+    `known` are resources of the configuration file, which flows may name as well.
 
     Raises:
         InputError: anything wrong in any of them, one diagnostic per mistake.
     """
-    return load_sources(read_sources(paths))
+    return load_sources(read_sources(paths), known)
 
 
 def load_sources(

@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.events.event import EventSpec
 from orchestrator.events.registry import ATTRIBUTE_TYPES, custom_event
-from orchestrator.flow.checker_values import Values, type_of
+from orchestrator.flow.checker_kinds import Kinds
+from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.declarations import Declarations, as_entries
 from orchestrator.flow.evaluables import Constant
 from orchestrator.flow.expr import Scope, closest
@@ -33,7 +34,7 @@ class ResourceReader:
     def __init__(self, report: Report, names: Declarations) -> None:
         self.report = report
         self.names = names
-        self.values = Values(report, names)
+        self.values = Kinds(report, names)
         self._sections: Mapping[str, Callable[[str, Node], None]] = {
             "const": self._const,
             "secrets": self._secrets,

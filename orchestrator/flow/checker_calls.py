@@ -1,0 +1,127 @@
+"""What only all flows of a set together show: circles of calls, demands of called flows, flows that are never
+reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from orchestrator.flow.checker_flows import FlowChecker
+from orchestrator.flow.checker_steps import IN_ON_END, NEEDS, SUITABLE, CallSite, StepChecker
+from orchestrator.flow.declarations import FlowHead
+from orchestrator.flow.yaml import Scalar
+
+FIRST_FIT = {"invite": "INVITE", "register": "REGISTER"}
+"""Triggers of which the first fitting flow takes the request."""
+
+
+def check_reach(heads: Iterable[FlowHead]) -> None:
+    """W305: flows behind one that takes every request of their kind."""
+    taker: dict[str, FlowHead] = {}
+    for head in heads:
+        first = taker.get(head.kind)
+        if first is not None:
+            message = f"flow {head.name!r} is never reached: {first.name!r} above takes every {FIRST_FIT[head.kind]}"
+            help = f"move {head.name!r} above {first.name!r}, or give {first.name!r} a when:"
+            head.report.warning("W305", message, head.key, help)
+        elif head.kind in FIRST_FIT and "when" not in head.node:
+            taker[head.kind] = head
+
+
+def check_calls(checkers: Mapping[str, FlowChecker]) -> None:
+    """E305, and what flows that are called demand of their callers."""
+    sites = [site for checker in checkers.values() for site in checker.steps.sites]
+    circular = _circles(checkers, sites)
+    for site in sites:
+        if site.missing and (site.caller.name, site.callee.name) not in circular:
+            site.caller.report.error("E115", f"call: needs {site.missing}", site.key)
+    _spread(checkers, sites)
+    for site in sites:
+        _judge(checkers[site.callee.name].steps, site)
+
+
+def _circles(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> set[tuple[str, str]]:
+    """Report each call that closes a circle; gives the calls (caller, callee) that are part of one."""
+    calls: dict[str, list[CallSite]] = {name: [] for name in checkers}
+    for site in sites:
+        calls[site.caller.name].append(site)
+    circular: set[tuple[str, str]] = set()
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        for site in calls[name]:
+            callee = site.callee.name
+            if callee in way:
+                circle = [*way[way.index(callee) :], callee]
+                circular.update(pairwise(circle))
+                message = f"flows call each other in a circle: {' -> '.join(circle)}"
+                site.caller.report.error("E305", message, site.target, "break the circle; use repeat: for loops")
+            elif callee not in done:
+                visit(callee, [*way, callee])
+        done.add(name)
+
+    for name in checkers:
+        if name not in done:
+            visit(name, [name])
+    return circular
+
+
+def _spread(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> None:
+    """What a called flow demands, its caller demands too, unless it has it to give."""
+    changed = True
+    while changed:
+        changed = False
+        for site in sites:
+            if site.caller.kind != "call":
+                continue
+            mine, theirs = checkers[site.caller.name].steps.demands, checkers[site.callee.name].steps.demands
+            for need, who in theirs.needs.items():
+                if need not in mine.needs and not (need == "call" and site.call):
+                    mine.needs[need] = who
+                    changed = True
+            if theirs.not_in_on_end and not mine.not_in_on_end:
+                mine.not_in_on_end = theirs.not_in_on_end
+                changed = True
+
+
+def _judge(callee: StepChecker, site: CallSite) -> None:
+    """Whether the flow that is called can work where the call stands."""
+    caller, name = site.caller, site.callee.name
+    if not caller.kind:
+        return
+    if site.on_end and callee.demands.not_in_on_end:
+        who = callee.demands.not_in_on_end
+        message = f"call: flow {name!r} uses {who}:, which cannot be used in on_end, the call is already over"
+        caller.report.error("E304", message, site.key, IN_ON_END)
+        return
+    for need, who in callee.demands.needs.items():
+        given = site.call if need == "call" else caller.kind in SUITABLE[need]
+        if caller.kind != "call" and not given:
+            word, help = NEEDS[need]
+            message = f"call: flow {name!r} needs {word} ({who}), but this flow runs on {caller.runs_on}"
+            caller.report.error("E303", message, site.key, help)
+
+
+def check_subscriptions(checkers: Mapping[str, FlowChecker]) -> None:
+    """E118: `unsubscribe` of an id that no subscribe step has. A called flow may name those of its callers."""
+    everywhere: dict[str, Scalar] = {}
+    for checker in checkers.values():
+        everywhere |= checker.steps.subscriptions
+    for checker in checkers.values():
+        known = everywhere if checker.head.kind == "call" else _with_called(checkers, checker)
+        for scalar in checker.steps.ended:
+            checker.values.known(scalar, "subscription", known)
+
+
+def _with_called(checkers: Mapping[str, FlowChecker], checker: FlowChecker) -> dict[str, Scalar]:
+    """Ids of a flow and of the flows it calls, however deep."""
+    found: dict[str, Scalar] = {}
+    todo, seen = [checker], set[str]()
+    while todo:
+        each = todo.pop()
+        if each.head.name not in seen:
+            seen.add(each.head.name)
+            found |= each.steps.subscriptions
+            todo += [checkers[site.callee.name] for site in each.steps.sites]
+    return found
