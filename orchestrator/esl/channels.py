@@ -45,7 +45,7 @@ LOST = "LOST"
 FAX_DETECTOR = "spandsp_start_fax_detect"
 
 _IDENTIFYING = frozenset(
-    f"CHANNEL_{kind}" for kind in ("ORIGINATE", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "UUID", "DATA")
+    f"CHANNEL_{kind}" for kind in ("CREATE", "ORIGINATE", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "UUID", "DATA")
 )
 """Events that may know more about a channel than the one before: the Call-ID of an outbound leg comes with the first
 reply.

@@ -188,13 +188,15 @@ def _registered(event: EslEvent, channel: Channel | None) -> dict[str, Any]:
     """CUSTOM sofia::register. The names are swapped: the To user is in from-user (sofia_reg.c:2061); update-reg: a
     refresh.
 
-    The Contact's URI carries what FreeSWITCH added for itself; fs_path is the way back to a phone behind a proxy.
+    At the end of the Contact's URI FreeSWITCH has added parameters of its own (fs_nat, fs_path). They are cut off;
+    fs_path, the last of them, is the way back to a phone behind a proxy.
     """
     contact = event.get("contact")
     uri = contact[contact.find("<") + 1 : contact.rfind(">")] if ">" in contact else contact.strip()
+    uri, _, added = uri.partition(";fs_")
     user, at, rest = uri.rpartition("@")
     host, *parameters = rest.split(";")
-    params = {name.lower(): value for name, _, value in (parameter.partition("=") for parameter in parameters)}
+    mobile = any(parameter.lower().startswith(("pn-provider", "pn-prid")) for parameter in parameters)
     return {
         "aor": f"{event.get('from-user')}@{event.get('from-host')}",
         "contact": user + at + host,
@@ -202,8 +204,8 @@ def _registered(event: EslEvent, channel: Channel | None) -> dict[str, Any]:
         "expires": integer(event.get("expires")),
         "user_agent": event.get("user-agent"),
         "source_ip": event.get("network-ip"),
-        "path": unquote(params["fs_path"]) if "fs_path" in params else None,
-        "mobile": "pn-provider" in params or "pn-prid" in params,
+        "path": unquote(added.partition("path=")[2]) or None,
+        "mobile": mobile,
         "is_new": event.get("update-reg") != "true",
         "instance": None,
     }

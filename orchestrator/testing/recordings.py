@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import overload
 from urllib.parse import unquote_to_bytes
 
+from orchestrator.errors import EslProtocolError
 from orchestrator.esl.codec import EVENT_JSON, EVENT_PLAIN, EslEvent, Frame, FrameDecoder
 
 _UNSAFE = re.compile(rb"%(?![0-9A-F]{2})|[^!$\'()*,./0-9A-Z_a-z~%-]")
@@ -188,7 +189,10 @@ class Recording(Sequence[Recorded]):
 def _timed(data: bytes) -> Iterator[Recorded]:
     """Frames of a raw stream; the clock is that of the events and never runs backwards."""
     decoder = FrameDecoder()
-    frames = decoder.feed(data)
+    try:
+        frames = decoder.feed(data)
+    except EslProtocolError as error:
+        raise ValueError(f"not an Event Socket stream: {error}") from None
     if decoder.error is not None or (not frames and data.strip()):
         raise ValueError(f"not an Event Socket stream: {decoder.error or 'no frame in it'}")
     first = now = 0.0

@@ -1,0 +1,317 @@
+"""What can go wrong on an Event Socket, once for any client with greenswitch's interface.
+
+Each scenario drives one client against a fake FreeSWITCH and returns, in a word or two, how it ended. The test runs
+them with our client; run as a program (`python greenswitch_scenarios.py NAME`) the same scenario is run with stock
+greenswitch.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from greenswitch import InboundESL
+from greenswitch.esl import NotConnectedError
+
+from orchestrator.testing.freeswitch import FakeFreeSwitch
+from orchestrator.testing.recordings import build_frame, build_reply
+
+PATIENCE = 1.0
+"""Seconds after which a client that does not come back is said to hang."""
+
+Client = Any
+Make = Callable[..., Client]
+Scenario = Callable[[FakeFreeSwitch, Make], str]
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(function: Scenario) -> Scenario:
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+class Seen(list[Any]):
+    """A handler that keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = Event()
+
+    def __call__(self, event: Any) -> None:
+        self.append(event)
+        self._more.set()
+
+    def wait(self, count: int = 1) -> bool:
+        end = monotonic() + PATIENCE
+        while len(self) < count and monotonic() < end:
+            self._more.clear()
+            self._more.wait(0.05)
+        return len(self) >= count
+
+
+def event(name: str, body: bytes = b"", **headers: str) -> bytes:
+    """A text/event-plain frame; values are written as they are, so they have to be encoded already."""
+    lines = [f"Event-Name: {name}\n", *(f"{key.replace('_', '-')}: {value}\n" for key, value in headers.items())]
+    block = "".join(lines).encode()
+    return build_frame("text/event-plain", block + (b"Content-Length: %d\n\n%b" % (len(body), body) if body else b"\n"))
+
+
+def within(seconds: float, function: Callable[[], object]) -> str:
+    """'returns', 'hangs', or the name of what it raised."""
+    try:
+        with gevent.Timeout(seconds):
+            function()
+    except gevent.Timeout:
+        return "hangs"
+    except NotConnectedError:
+        return "NotConnectedError"
+    except Exception as error:
+        return type(error).__name__
+    return "returns"
+
+
+def connected(make: Make, key: str = "*") -> tuple[Client, Seen]:
+    client, seen = make(), Seen()
+    client.connect()
+    client.register_handle(key, seen)
+    client.send("event plain ALL")
+    return client, seen
+
+
+@scenario
+def forged_header(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make)
+    fs.write(event("CHANNEL_CREATE", Caller_Caller_ID_Name="Bob%0AEvent-Name%3A%20DTMF%0AX%3A%20", Unique_ID="mine"))
+    seen.wait()
+    return f"a {seen[0].headers['Event-Name']}"
+
+
+@scenario
+def line_separator_in_value(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make)
+    fs.write(event("CHANNEL_CREATE", X="a%E2%80%A8Unique-ID%3A%20victim", Y="b"))
+    seen.wait()
+    return "forged" if "Unique-ID" in seen[0].headers else "one value"
+
+
+@scenario
+def body_of_an_event(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make)
+    fs.write(event("RECV_INFO", b"Signal=5\nUnique-ID: victim\n", Unique_ID="mine"))
+    seen.wait()
+    return str(seen[0].headers["Unique-ID"])
+
+
+@scenario
+def json_events(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make)
+    fs.write(build_frame("text/event-json", b'{"Event-Name":"DTMF","DTMF-Digit":"5"}'))
+    return "delivered" if seen.wait() else "lost"
+
+
+@scenario
+def end_inside_a_body(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    fs.write(b"Content-Length: 100\nContent-Type: text/event-plain\n\nEvent-Name: DT")
+    fs.cut()
+    end = monotonic() + PATIENCE
+    while client.connected and monotonic() < end:
+        gevent.sleep(0.01)
+    return "still connected" if client.connected else "ends"
+
+
+@scenario
+def drop_while_a_command_waits(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    fs.on("api slow").silent().then(fs.cut)
+    return within(PATIENCE, lambda: client.send("api slow"))
+
+
+@scenario
+def drop_behind_events(fs: FakeFreeSwitch, make: Make) -> str:
+    client, seen = connected(make)
+    client.register_handle("*", lambda _: gevent.sleep(0))
+    fs.write(event("DTMF") * 200)
+    fs.cut()
+    return "all delivered" if seen.wait(200) else "most lost"
+
+
+@scenario
+def drop_is_told(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make, "DISCONNECT")
+    fs.cut()
+    return "told" if seen.wait() else "silent"
+
+
+@scenario
+def peer_says_nothing(fs: FakeFreeSwitch, make: Make) -> str:
+    fs.greeting = "silent"
+    return within(PATIENCE, make(timeout=0.3).connect)
+
+
+@scenario
+def peer_closes_before_the_greeting(fs: FakeFreeSwitch, make: Make) -> str:
+    fs.greeting = "close"
+    return within(PATIENCE, make(timeout=0.3).connect)
+
+
+def _after(fs: FakeFreeSwitch, make: Make, odd: bytes) -> str:
+    """Whether events still come after something odd."""
+    client, seen = connected(make)
+    fs.write(odd)
+    fs.write(event("DTMF"))
+    if seen.wait() and seen[-1].headers.get("Event-Name") == "DTMF":
+        return "goes on"
+    return "zombie" if client.connected else "ends"
+
+
+@scenario
+def frame_without_a_type(fs: FakeFreeSwitch, make: Make) -> str:
+    return _after(fs, make, b"X: y\n\n")
+
+
+@scenario
+def reply_nobody_asked_for(fs: FakeFreeSwitch, make: Make) -> str:
+    return _after(fs, make, b"Content-Type: command/reply\nReply-Text: +OK\n\n")
+
+
+@scenario
+def body_that_is_no_utf8(fs: FakeFreeSwitch, make: Make) -> str:
+    return _after(fs, make, event("MESSAGE", b"caf\xe9"))
+
+
+@scenario
+def length_that_is_none(fs: FakeFreeSwitch, make: Make) -> str:
+    return _after(fs, make, b"Content-Length: x\nContent-Type: text/event-plain\n\n")
+
+
+@scenario
+def wrong_password(fs: FakeFreeSwitch, make: Make) -> str:
+    client = make(password="wrong")
+    outcome = within(PATIENCE, client.connect)
+    gevent.sleep(0.05)
+    alive = [g for g in (client._receive_events_greenlet, client._process_events_greenlet) if not g.dead]
+    return f"{outcome}, {'leaks' if alive else 'clean'}"
+
+
+@scenario
+def second_connect(fs: FakeFreeSwitch, make: Make) -> str:
+    client = make()
+    client.connect()
+    client.stop()
+    return within(PATIENCE, client.connect)
+
+
+@scenario
+def long_command(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    return within(PATIENCE, lambda: client.send("api " + "x" * 8_000_000))
+
+
+@scenario
+def hidden_second_command(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    before = len(fs.commands)
+    outcome = within(PATIENCE, lambda: client.send("api uuid_setvar u n Bob\n\napi fsctl shutdown now"))
+    gevent.sleep(0.05)
+    return f"{outcome}, {len(fs.commands) - before} commands"
+
+
+@scenario
+def reply_never_comes(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    client.command_timeout = 0.2
+    fs.on("api slow").silent()
+    return within(PATIENCE, lambda: client.send("api slow"))
+
+
+@scenario
+def frame_after_a_linger_notice(fs: FakeFreeSwitch, make: Make) -> str:
+    notice = b"Content-Type: text/disconnect-notice\nContent-Disposition: linger\nContent-Length: 12\n\nLingering. \n"
+    return _after(fs, make, notice)
+
+
+@scenario
+def stop_inside_a_handler(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    stopped = Event()
+    client.register_handle("DTMF", lambda _: (client.stop(), stopped.set()))
+    fs.write(event("DTMF"))
+    return "returns" if stopped.wait(PATIENCE * 2) else "hangs"
+
+
+@scenario
+def stop_before_connect(fs: FakeFreeSwitch, make: Make) -> str:
+    return within(PATIENCE, make().stop)
+
+
+@scenario
+def nameless_handler_that_raises(fs: FakeFreeSwitch, make: Make) -> str:
+    client, seen = connected(make, "HEARTBEAT")
+    client.register_handle("DTMF", functools.partial(lambda _, __: 1 / 0, 1))
+    fs.write(event("DTMF") + event("HEARTBEAT"))
+    return "goes on" if seen.wait() else "dispatcher dead"
+
+
+@scenario
+def ipv6(fs: FakeFreeSwitch, make: Make) -> str:
+    with FakeFreeSwitch(host="::1") as six:
+        return within(PATIENCE, make(host="::1", port=six.port).connect)
+
+
+@scenario
+def undefined_value(fs: FakeFreeSwitch, make: Make) -> str:
+    _, seen = connected(make)
+    fs.write(event("DTMF", X="_undef_"))
+    seen.wait()
+    return repr(seen[0].headers["X"])
+
+
+@scenario
+def stop_at_once(fs: FakeFreeSwitch, make: Make) -> str:
+    client, _ = connected(make)
+    fs.on("exit").reply_raw(build_reply("+OK bye")).then(fs.cut)
+    begin = monotonic()
+    client.stop()
+    return "at once" if monotonic() - begin < 0.4 else "late"
+
+
+@scenario
+def connection_refused(fs: FakeFreeSwitch, make: Make) -> str:
+    fs.stop()
+    return within(PATIENCE, make().connect)
+
+
+@scenario
+def star_beside_a_specific_handler(fs: FakeFreeSwitch, make: Make) -> str:
+    client, seen = connected(make)
+    client.register_handle("DTMF", lambda _: None)
+    fs.write(event("DTMF"))
+    return "called" if seen.wait() else "left out"
+
+
+def run(name: str, kind: type) -> str:
+    """One scenario with clients of this class."""
+    clients = []
+    with FakeFreeSwitch() as fs:
+
+        def make(host: str = fs.host, port: int = 0, password: str = fs.password, timeout: float = 2) -> Client:
+            clients.append(kind(host, port or fs.port, password, timeout))
+            return clients[-1]
+
+        outcome = SCENARIOS[name](fs, make)
+    if kind is not InboundESL:  # the stock one may hang in it
+        for client in clients:
+            client.stop()
+    return outcome
+
+
+if __name__ == "__main__":
+    logging.disable()
+    sys.stdout.write(run(sys.argv[1], InboundESL))
