@@ -45,7 +45,8 @@ from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
 from orchestrator.timers import Timer, Timers
 
-_TOP_BRANCH = re.compile(rb"^([^ \r\n]+) .*?;branch=([^;,\s]+)", re.DOTALL)
+_TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
+"""Method and branch of a request we have sent: our Via is its first header line."""
 _KEEPALIVE = 4
 """Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
 

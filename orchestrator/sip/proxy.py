@@ -20,14 +20,14 @@ from typing import Any, Protocol
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.client import ClientTransaction
-from orchestrator.sip.dialog import callee_leg
+from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.message import Request, Response, build_response, forward_request, forward_response
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.transaction import TERMINATED, Destination
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
 from orchestrator.timers import Timer
 
@@ -82,6 +82,9 @@ class Listener(Protocol):
     def on_sent(self, branch: Branch) -> None:
         """The request of this branch has been handed to the transport."""
 
+    def on_cancelled(self, branch: Branch) -> None:
+        """A CANCEL for this branch has been handed to the transport."""
+
     def on_ringing(self, branch: Branch, response: Response) -> None: ...
     def on_answered(self, branch: Branch, response: Response) -> None: ...
     def on_branch_failed(self, branch: Branch) -> None: ...
@@ -116,7 +119,9 @@ class Branch:
     gave.
     """
 
-    __slots__ = ("context", "target", "number", "state", "status", "response", "client", "round", "_timer_c", "_cancel")
+    __slots__ = (
+        "context", "target", "number", "state", "status", "response", "client", "round", "ended", "_timer_c", "_cancel",
+    )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: Target, number: int, round: Any) -> None:
         self.context = context
@@ -128,6 +133,8 @@ class Branch:
         self.client: ClientTransaction | None = None
         self.round = round
         """Whatever the adder wants to find again: a flow's relay."""
+        self.ended: tuple[bytes | None, ...] = ()
+        """To tags of the dialogs of this branch that we have ended (see `release`): a proxy below us may fork."""
         self._timer_c: Timer | None = None
         self._cancel: tuple[bytes, ...] | None = None
 
@@ -182,11 +189,13 @@ class Branch:
 
     def _send_cancel(self) -> None:
         client, layer = self.client, self.context.network.layer
-        if client is None or self._cancel is None:
+        if client is None or self._cancel is None or client.method != b"INVITE":  # §9.1: only an INVITE is cancelled
             return
         data = derive_request(client.sent, b"CANCEL", headers=self._cancel)
         layer.open_client(client.branch, b"CANCEL", data, client.destination, None)
         self._restart_timer_c(layer.times.timeout)
+        if self.context.listener is not None:
+            self.context.listener.on_cancelled(self)
 
     def _restart_timer_c(self, delay: float) -> None:
         self._stop_timer_c()
@@ -426,19 +435,23 @@ class ResponseContext:
     def on_success(self, branch: Branch, response: Response, first: bool) -> None:
         if first:
             self.pending.remove(branch)
-        if self.server.answered and not self.answered:
+        if self.server.answered:
             if self.method == b"INVITE":
-                release(self.network, branch, response, hang_up=first)
+                self._on_late_success(branch, response, first)
             return
-        won = not self.answered
-        if won:
-            self.answered = True
-            self._send_up(response.status, forward_response(response))
-            self.cancel_pending((COMPLETED_ELSEWHERE,))
-            if self.listener is not None:
-                self.listener.on_answered(branch, response)
-        elif self.method == b"INVITE":
+        self.answered = True
+        self._send_up(response.status, forward_response(response))
+        self.cancel_pending((COMPLETED_ELSEWHERE,))
+        if self.listener is not None:
+            self.listener.on_answered(branch, response)
+
+    def _on_late_success(self, branch: Branch, response: Response, first: bool) -> None:
+        """A 2xx behind the final answer goes up to a caller who got a 2xx and still listens; else it is ours to end."""
+        listens = self.server.state is not TERMINATED
+        if self.answered and listens:
             self.server.respond(response.status, forward_response(response))
+        elif first or not self.answered:
+            release(self.network, branch, response)
 
     def on_failure(self, branch: Branch) -> None:
         self.pending.remove(branch)
@@ -455,7 +468,8 @@ class ResponseContext:
     def _remember(self, branch: Branch) -> None:
         if branch.response is not None and branch.status in (401, 407):
             names, lines = branch.response.names, branch.response.lines
-            self._challenges += [line for name, line in zip(names, lines, strict=True) if is_challenge(name)]
+            new = (line for name, line in zip(names, lines, strict=True) if is_challenge(name))
+            self._challenges += [line for line in new if line not in self._challenges]
         if self.best is None or rank(branch.status) < rank(self.best.status):
             self.best = branch
 
@@ -474,27 +488,46 @@ class ResponseContext:
         return f"<ResponseContext {self.method.decode()} {state} pending={len(self.pending)}>"
 
 
-def release(network: Network, branch: Branch, response: Response, hang_up: bool) -> None:
+def release(network: Network, branch: Branch, response: Response) -> None:
     """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
     DEPARTURES).
 
-    A repeated 2xx is only acknowledged again (`hang_up` false).
+    A repeated 2xx is only acknowledged again.
     """
     client = branch.client
-    leg = callee_leg(response, network.is_own)
-    if client is None or leg is None:
+    if client is None or len(branch.ended) >= MAX_BRANCHES:
         return
-    transport = client.destination[0]
-    tokens = network.tokens
+    hang_up = response.to.tag not in branch.ended
+    if hang_up:
+        branch.ended += (response.to.tag,)
+    leg, direct = _leg_of(network, branch, response)
+    layer, tokens = network.layer, network.tokens
 
     def send(hop: Destination | None) -> None:
         if hop is None:
             return
-        network.layer.send(leg.request(b"ACK", network.via(transport, tokens.branch())), hop)
-        if not hang_up:
-            return
-        bye_branch = tokens.branch()
-        bye = leg.request(b"BYE", network.via(transport, bye_branch), (COMPLETED_ELSEWHERE,))
-        network.layer.open_client(bye_branch, b"BYE", bye, hop, None)
+        layer.send(leg.request(b"ACK", network.via(hop[0], tokens.branch())), hop)
+        if hang_up:
+            bye_branch = tokens.branch()
+            bye = leg.request(b"BYE", network.via(hop[0], bye_branch), (COMPLETED_ELSEWHERE,))
+            layer.open_client(bye_branch, b"BYE", bye, hop, None)
 
-    network.resolve(leg.first_hop(), transport, send)
+    if direct:
+        send(client.destination)
+    else:
+        network.resolve(leg.first_hop(), client.destination[0], send)
+
+
+def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, bool]:
+    """The callee of a late 2xx, and whether it is reached where the INVITE went rather than where its Contact leads.
+
+    It is where the Contact is of no use: behind NAT, or because there is none that can be read.
+    """
+    try:
+        leg = callee_leg(response, network.is_own)
+    except MalformedMessage:
+        leg = None
+    if leg is not None:
+        return leg, branch.target.hop is not None and not leg.routes
+    sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
+    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), True

@@ -18,6 +18,7 @@ from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.flow.program import Program
 from orchestrator.sip.location import Location, LocationStore
 from orchestrator.store.memory import MemoryStore
+from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone
 
 PROXY: Address = ("10.0.0.1", 5060)
@@ -36,6 +37,7 @@ class World:
         self,
         program: Program | None = None,
         *,
+        points: Sequence[ListenPoint] = (ListenPoint(*PROXY),),
         domains: Sequence[str] = ("example.com",),
         store: LocationStore | None = None,
         seed: int = 1,
@@ -43,7 +45,7 @@ class World:
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self.settings = CoreSettings(
-            points=(ListenPoint(*PROXY),),
+            points=tuple(points),
             domains=tuple(domains),
             entropy=self.random.randbytes,
             wall_offset=1_800_000_000.0,
@@ -52,7 +54,10 @@ class World:
         self.now = 0.0
         self.location = Location(store or MemoryStore())
         self.engine = Engine(self.settings, self.location, program or Program())
+        self._points: dict[Address, int] = {(point.host, point.port): n for n, point in enumerate(points)}
+        self._homes = tuple(self._points)
         self.phones: dict[Address, Phone] = {}
+        self.peers: dict[Address, Peer] = {}
         self.sent: list[tuple[float, Address, Address, bytes]] = []
         self.jobs: list[Job] = []
         self.on_job: Callable[[Job], Any] = lambda job: None if isinstance(job.effect, Resolve) else self.LATER
@@ -66,6 +71,14 @@ class World:
         phone = Phone(aor, address, PROXY, lambda data, to: self._wires.append((data, address, to)), parameters)
         self.phones[address] = phone
         return phone
+
+    def peer(self, name: str, host: str, port: int = 5060) -> Peer:
+        """A new endpoint that does only what it is told."""
+        address = (host, port)
+        peer = self.peers[address] = Peer(
+            name, address, PROXY, lambda data, to: self._wires.append((data, address, to))
+        )
+        return peer
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -97,17 +110,19 @@ class World:
         self.sent.append((self.now, source, target, data))
         if self.lose(data, target):
             return
-        if target == PROXY:
-            self.engine.receive_datagram(data, source[0], source[1], 0, self.now)
+        if target in self._points:
+            self.engine.receive_datagram(data, *source, self._points[target], self.now)
         elif target in self.phones:
             self.phones[target].receive(data, source)
+        elif target in self.peers:
+            self.peers[target].receive(data, source)
 
     def _collect(self) -> None:
         """Take the engine's outputs."""
         engine = self.engine
         while engine.datagrams or engine.jobs:
-            for data, (_, host, port) in engine.datagrams:
-                self._wires.append((data, PROXY, (host, port)))
+            for data, (point, host, port) in engine.datagrams:
+                self._wires.append((data, self._homes[point], (host, port)))
             engine.datagrams.clear()
             jobs, engine.jobs = engine.jobs, []
             for job in jobs:
