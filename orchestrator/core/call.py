@@ -131,6 +131,9 @@ class Call:
         if branch.round is not None:
             branch.round.sent(branch)
 
+    def on_cancelled(self, branch: Branch) -> None:
+        self.note(f"SIP >> CANCEL to={branch.target.contact}")
+
     def on_ringing(self, branch: Branch, response: Response) -> None:
         if self.over or branch.context is self._inner_front:
             return

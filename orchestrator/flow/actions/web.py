@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.flow import effects
-from orchestrator.flow.program import Step
+from orchestrator.flow.program import Env, Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.task import Steps, Task
 
@@ -63,18 +63,18 @@ def _effect(task: Task, step: Step) -> effects.Http:
     endpoint = resources.endpoints[args["endpoint"]] if "endpoint" in args else {}
 
     def either(name: str, default: Any) -> Any:
-        evaluable = args.get(name, endpoint.get(name))
-        return default if evaluable is None else evaluable.evaluate(env)
+        value = args.get(name, endpoint.get(name))
+        return default if value is None else _evaluated(value, env)
 
     def both(name: str) -> dict[str, str]:
         entries = {**endpoint.get(name, {}), **args.get(name, {})}
-        return {key: _as_text(value.evaluate(env)) for key, value in entries.items()}
+        return {key: _as_text(_evaluated(value, env)) for key, value in entries.items()}
 
     auth = both("auth")
     has_body = any(name in args for name in ("json", "form", "body"))
     return effects.Http(
         method=args.get("method", "POST" if has_body else "GET"),
-        url=(endpoint["url"].evaluate(env) if endpoint else "") + task.value(step, "url", ""),
+        url=(_evaluated(endpoint["url"], env) if endpoint else "") + task.value(step, "url", ""),
         headers=both("headers"),
         query=both("query"),
         json=task.value(step, "json"),
@@ -87,6 +87,11 @@ def _effect(task: Task, step: Step) -> effects.Http:
         expect=args.get("expect", ()),
         background=task.value(step, "background", False),
     )
+
+
+def _evaluated(value: Any, env: Env) -> Any:
+    """A key of a step is compiled; those of an endpoint are, where text may hold ${…}, and plain values elsewhere."""
+    return value.evaluate(env) if hasattr(value, "evaluate") else value
 
 
 def _as_text(value: Any) -> str:

@@ -1,0 +1,95 @@
+"""The server as its user starts it: `orchestrator run` with a configuration file, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port(kind: int = socket.SOCK_DGRAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM and gives its exit status."""
+
+    def __init__(self, folder: Path, config: dict[str, object], environment: dict[str, str]) -> None:
+        self.sip = ("127.0.0.1", free_port())
+        self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
+        settings = {
+            "sip": {"listen": [f"udp:127.0.0.1:{self.sip[1]}"], "domains": ["example.com"]},
+            "location": "memory:",
+            "freeswitch": {},
+            "flows": [],
+            "admin": {"listen": f"127.0.0.1:{self.admin[1]}"},
+        }
+        path = folder / "orchestrator.yml"
+        path.write_text(json.dumps(settings | config))  # JSON is YAML
+        self.log: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "run", "-c", str(path)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.rstrip())
+            if "ready" in line:
+                self._ready.set()
+        self._ready.set()
+
+    def wait_ready(self) -> None:
+        assert self._ready.wait(20), "no ready line: " + "\n".join(self.log)
+        assert self.process.poll() is None, "\n".join(self.log)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self._reader.join(5)
+        return status
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """`serve(flows=[...], freeswitch={...}, env={...})`: a server that is ready. Each has to end well and quietly."""
+    servers: list[Server] = []
+
+    def start(env: dict[str, str] | None = None, **config: object) -> Server:
+        folder = tmp_path / f"server{len(servers)}"
+        folder.mkdir()
+        server = Server(folder, config, env or {})
+        servers.append(server)
+        server.wait_ready()
+        return server
+
+    yield start
+    for server in servers:
+        status = server.stop()
+        text = "\n".join(server.log)
+        assert "Traceback" not in text, text
+        assert status in (0, -signal.SIGKILL), text
