@@ -27,6 +27,7 @@ MAX_DEPTH = 8
 
 Deliver = Callable[[Event, "Subscription"], object]
 Accept = Callable[[Event], bool]
+Expire = Callable[["Subscription"], None]
 
 _ABSENT = object()
 """Stands for an attribute that an event lacks: equal to no wanted value."""
@@ -48,7 +49,7 @@ class Subscription:
         self.number = number
         self.deliver = deliver
         self.accept: Accept | None = None
-        self.on_expire: Callable[[Subscription], None] | None = None
+        self.on_expire: Expire | None = None
         self.left: int | None = None
         self.taken = 0
         self.owner: Any = None
@@ -171,7 +172,7 @@ class Bus:
         accept: Accept | None = None,
         limit: int | None = None,
         expires_in: float | None = None,
-        on_expire: Callable[[Subscription], None] | None = None,
+        on_expire: Expire | None = None,
         owner: Any = None,
     ) -> Subscription:
         """Call `deliver(event, subscription)` for each event of that name that fits.
@@ -218,7 +219,8 @@ class Bus:
         Raises:
             StepError: `flow.limit`, when this is the ninth of a nest of deliveries; nobody hears of the event then.
         """
-        if self.depth >= MAX_DEPTH:
+        event.depth = self.depth + 1
+        if event.depth > MAX_DEPTH:
             raise StepError("flow.limit", f"event {event.name!r} is raised more than {MAX_DEPTH} events deep")
         self.published += 1
         if self.watch is not None:
@@ -233,13 +235,21 @@ class Bus:
             return 0
         if len(found) > 1:
             found.sort(key=_by_number)
-        self.depth += 1
+        self.depth = event.depth
         try:
             return _deliver(event, found)
         finally:
             self.depth -= 1
             if self.depth == 0 and self.settle is not None:
                 self.settle()
+
+    def as_caused_by(self, event: Event, act: Callable[[Event], object]) -> None:
+        """Do what an event causes that had to wait for its turn, as deep in the nest as the event is."""
+        before, self.depth = self.depth, event.depth
+        try:
+            act(event)
+        finally:
+            self.depth = before
 
     def hears(self, name: str) -> bool:
         """Whether anybody subscribes to events of this name: an event nobody hears need not be made."""

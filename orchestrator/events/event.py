@@ -41,15 +41,17 @@ class Event:
     """One occurrence. `call` is the id of the engine's call for call-scoped events, else ''.
 
     Attributes are plain values keyed by the names of the spec, every declared name present (null where optional).
+    `depth` is how many events lie between it and what happened outside; the bus writes it when the event is published.
     """
 
-    __slots__ = ("name", "call", "attributes", "time")
+    __slots__ = ("name", "call", "attributes", "time", "depth")
 
     def __init__(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> None:
         self.name = name
         self.attributes = attributes
         self.call = call
         self.time = time
+        self.depth = 0
 
     def __repr__(self) -> str:
         where = f" call={self.call}" if self.call else ""

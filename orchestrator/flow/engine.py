@@ -29,7 +29,7 @@ from orchestrator.flow.signals import PENDING, FlowSignal, Ticket
 from orchestrator.flow.task import Task
 from orchestrator.flow.trace import Record, Trace, Traces
 from orchestrator.flow.triggers import Starter
-from orchestrator.timers import Timer, Timers
+from orchestrator.timers import TICK, Timer, Timers
 
 __all__ = ["PENDING", "FlowEngine", "Host", "Limits", "Run", "Stats", "Task", "Ticket"]
 
@@ -86,6 +86,8 @@ class FlowEngine:
         self._ready: deque[tuple[Task, Any, BaseException | None, int]] = deque()
         self._draining = False
         self._alarms = 0
+        self.stopping = False
+        self._raised = 0
         self._starters: list[Starter] = []
         self._versions: list[Version] = []
         bus.settle = self.drain
@@ -173,9 +175,9 @@ class FlowEngine:
 
     def stop(self, reason: str = "engine stops") -> None:
         """End every run; their `finally` and `on_end` steps still get their time from the timers."""
+        self.stopping = True
         for starter in self._starters:
             starter.close()
-        self._starters = []
         for run in list(self.runs.values()):
             run.end("engine", reason)
         self.drain()
@@ -248,6 +250,7 @@ class FlowEngine:
         if self._draining:
             return
         self._draining = True
+        self._raised = 0
         bus, ready = self.bus, self._ready
         depth = bus.depth
         try:
@@ -257,6 +260,12 @@ class FlowEngine:
         finally:
             self._draining = False
             bus.depth = depth
+
+    def count_raise(self) -> None:
+        """One more event raised by flows in this turn; raises StepError `flow.limit` beyond the bound."""
+        self._raised += 1
+        if self._raised > self.limits.raises:
+            raise StepError("flow.limit", f"more than {self.limits.raises} events caused by one")
 
     def _advance(self, task: Task, value: Any, error: BaseException | None) -> None:
         """Run a task to where it waits, or to its end."""
@@ -340,9 +349,13 @@ class FlowEngine:
     # --- timers and accounts
 
     def arm(self, delay: float, callback: Callable[[Any], None], argument: Any) -> Timer:
-        """A timer of a flow: counted by `live` until it rings or is disarmed; the tasks it wakes run at once."""
+        """A timer of a flow: counted by `live` until it rings or is disarmed; the tasks it wakes run at once.
+
+        No pause is shorter than a tick of the clock, or flows that start each other over `sleep: 0s` would never let
+        the reactor go.
+        """
         self._alarms += 1
-        return self.timers.after(max(delay, 0.0), self._ring, (callback, argument))
+        return self.timers.after(max(delay, TICK), self._ring, (callback, argument))
 
     def disarm(self, timer: Timer) -> None:
         if timer.armed:

@@ -17,6 +17,8 @@ class Limits:
     """Armed subscriptions of one run."""
     tasks: int = 200
     """Handlers, meanwhile steps and parallel branches of one run at the same time."""
+    raises: int = 1_000
+    """Events that flows raise because of one thing that happened: each may cause several, eight deep."""
     queue: int = 100
     """Events that wait for a busy handler, and for a `queued` flow without `max:`; later ones are not taken."""
     seen: int = 10_000

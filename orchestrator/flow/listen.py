@@ -12,13 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StepError
-from orchestrator.events.bus import Accept, Subscription
+from orchestrator.events.bus import Accept, Deliver, Expire, Subscription
 from orchestrator.events.event import Event, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.program import Block, Evaluable, Program, Step, Where
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import Cancelled, Ticket
 from orchestrator.flow.task import Task
+from orchestrator.timers import TICK
 
 if TYPE_CHECKING:
     from orchestrator.flow.run import Run
@@ -46,14 +47,25 @@ def equal_values(where: Where | None, env: Environment, fs_name: str = "") -> di
     return equals
 
 
-def subscribe(task: Task, step: Step, accept: Accept | None, deliver: Any, owner: Any, **options: Any) -> Subscription:
-    """Arm the filter of a `subscribe` or `wait` step on the bus."""
+def subscribe(
+    task: Task, step: Step, accept: Accept, deliver: Deliver, owner: Any, *, limit: int | None, on_expire: Expire
+) -> Subscription:
+    """Arm the filter and the `for:` of a `subscribe` or `wait` step on the bus."""
     name = step.args["event"]
     run = task.run
     own = event_spec(run.program, name).scope == "call" and not task.value(step, "any_call", False)
-    equals = equal_values(step.args.get("where"), task.env, step.args.get("name", ""))
-    call = run.call_id if own else None
-    return run.engine.bus.subscribe(name, deliver, call=call, equals=equals, accept=accept, owner=owner, **options)
+    seconds = task.value(step, "for")
+    return run.engine.bus.subscribe(
+        name,
+        deliver,
+        call=run.call_id if own else None,
+        equals=equal_values(step.args.get("where"), task.env, step.args.get("name", "")),
+        accept=accept,
+        limit=limit,
+        expires_in=None if seconds is None else max(seconds, TICK),
+        on_expire=on_expire,
+        owner=owner,
+    )
 
 
 def fits(run: Run, step: Step, condition: Evaluable, env: Environment, event: Event) -> bool:
@@ -82,9 +94,7 @@ class Wait:
         self.position = position
         where: Where | None = step.args.get("where")
         self.condition = where.rest if where is not None else None
-        seconds = task.value(step, "for")
-        options: dict[str, Any] = {"limit": 1, "expires_in": seconds, "on_expire": _expired}
-        self.subscription = subscribe(task, step, self._accept, _arrived, self, **options)
+        self.subscription = subscribe(task, step, self._accept, _arrived, self, limit=1, on_expire=_expired)
 
     def _accept(self, event: Event) -> bool:
         if self.ticket.task is None:  # another branch has won in this very turn
@@ -122,8 +132,8 @@ class Listener:
         self._seen: dict[Any, None] | None = None
         plain = "unique_by" not in step.args and (step.args.get("where") is None or step.args["where"].rest is None)
         accept = None if plain and self.mode in ("queue", "restart") else self._accept
-        options: dict[str, Any] = {"limit": task.value(step, "limit"), "expires_in": task.value(step, "for")}
-        self.subscription = subscribe(task, step, accept or self._room, _taken, self, on_expire=_lapsed, **options)
+        limit = task.value(step, "limit")
+        self.subscription = subscribe(task, step, accept or self._room, _taken, self, limit=limit, on_expire=_lapsed)
 
     def _room(self, event: Event) -> bool:
         """Whether the queue, or the run's tasks, have room for one more."""
@@ -201,7 +211,7 @@ class Listener:
             self.run.failed(self.step, f"handler of {self.step.args['event']}", failure)
             self.run.engine.stats.handler_errors += 1
         if self._queue and not self._busy:
-            self._start(self._queue.popleft())
+            self.run.engine.bus.as_caused_by(self._queue.popleft(), self._start)
         self._retire()
 
     def lapse(self) -> None:

@@ -123,6 +123,11 @@ class Run:
         return f"{self.flow.name}#{self.id}"
 
     @property
+    def closing(self) -> bool:
+        """The call is over, or `on_end` has begun: nothing new is listened to."""
+        return self.ended is not None or self.phase in (Phase.ENDING, Phase.DONE)
+
+    @property
     def program(self) -> Program:
         return self.version.program
 
@@ -193,6 +198,7 @@ class Run:
         if isinstance(failure, StepError) and on_error is not None and not self._recovered and self.ended is None:
             self._recovered = True
             self.trace(None, "failed, {}: {}; on_error of the flow", failure.type, failure.message)
+            self.steps = 0  # it may be the limit itself that failed, and this has to run
             env = task.env.bind("error", error_record(failure))
             self.spawn(on_error, env, "on_error", self._main_done)
             return
@@ -220,13 +226,14 @@ class Run:
 
     def end(self, by: str, reason: str) -> None:
         """The call is over: subscriptions go, every task is told at its next waiting point, then `on_end` runs."""
-        if self.ended is not None or self.phase in (Phase.ENDING, Phase.DONE):
+        if self.closing:
             return
         self.ended = CallEnded(by, reason)
         self.trace(None, "call ended by {}: {}" if self.call is not None else "ended by {}: {}", by, reason)
+        tasks = list(self.tasks)  # taken before: with none of them, closing the last listener begins on_end
         for listener in list(self.listeners):
             listener.close()
-        for task in list(self.tasks):
+        for task in tasks:
             task.interrupt(CallEnded(by, reason))
         if self.tasks and self.phase in (Phase.MAIN, Phase.OPEN):
             self._grace = self.engine.arm(self.engine.limits.grace, self._kill, "finally steps")
@@ -247,6 +254,7 @@ class Run:
             self._finish()
             return
         self.trace(None, "on_end")
+        self.steps = 0
         self.spawn(self.flow.on_end, self.env, "on_end", self._on_end_done)
         self._grace = self.engine.arm(self.engine.limits.grace, self._kill, "on_end")
 

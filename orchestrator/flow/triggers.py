@@ -106,7 +106,7 @@ class Starter:
 
     def _begin(self, event: Event | None, key: Any = None) -> None:
         """Start a run, or let the event wait for its turn."""
-        running = self._running.setdefault(key, [])
+        running = self._running.get(key, ())
         if running and self._flow.mode == "queued":
             self._waiting.setdefault(key, deque()).append(event)
             return
@@ -116,20 +116,24 @@ class Starter:
         names = {"event": event.attributes} if event is not None else {}
         run = self._engine.create(self._flow, self._version.program, names)
         run.on_done = lambda run: self._done(run, key)
-        running.append(run)
+        self._running.setdefault(key, []).append(run)
         run.begin()
 
     def _done(self, run: Run, key: Any) -> None:
         running = self._running[key]
         running.remove(run)
+        if running:
+            return
         waiting = self._waiting.get(key)
-        if waiting and not running:
-            event = waiting.popleft()
-            if not waiting:
-                del self._waiting[key]
-            self._begin(event, key)
-        elif not running:
+        if not waiting or self._engine.stopping:
+            self._waiting.pop(key, None)
             del self._running[key]
+            return
+        event = waiting.popleft()
+        if event is None:
+            self._begin(None, key)
+        else:
+            self._engine.bus.as_caused_by(event, lambda event: self._begin(event, key))
 
 
 def _hashable(value: Any) -> Any:

@@ -95,7 +95,13 @@ def step(action: str, short: Any = None, **keys: Any) -> Step:
             args[name] = {inner: value(one) for inner, one in key.items()}
         else:
             args[name] = key if kind in _AS_GIVEN else value(key)
-    return Step(found, args, Place("test.flow.yaml", line, 1), source=f"{action}: {short}", **common)
+    return Step(
+        found,
+        args,
+        Place("test.flow.yaml", line, 1),
+        source=action if short is None or callable(short) else f"{action}: {short}",
+        **common,
+    )
 
 
 def steps(*given: Step) -> tuple[Step, ...]:
@@ -123,6 +129,7 @@ def after(seconds: float, *do: Step) -> Branch:
 
 def flow(*do: Step, name: str = "main", on: str = "invite", **keys: Any) -> Flow:
     """A flow; `on` is a kind of trigger or the name of an event, `vars` plain first values."""
+    place = Place("test.flow.yaml", keys.pop("line", 1), 1)
     kinds = ("invite", "register", "start", "call")
     where_ = keys.pop("where", None)
     if "every" in keys:
@@ -133,7 +140,7 @@ def flow(*do: Step, name: str = "main", on: str = "invite", **keys: Any) -> Flow
         if key in keys:
             keys[key] = value(keys[key])
     keys["vars"] = {name: value(given) for name, given in keys.get("vars", {}).items()}
-    return Flow(name, trigger, do, Place("test.flow.yaml", 1, 1), **keys)
+    return Flow(name, trigger, do, place, **keys)
 
 
 CUSTOM = (
@@ -182,12 +189,15 @@ class FakeHost:
 
     def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
         self.done.append(effect)
+        on_call = isinstance(effect, effects.Relay | effects.Reply | effects.Inject | effects.Hangup)
+        if on_call and run.call is None and run.flow.trigger.kind != "register":
+            raise StepError("call.state", "this run has no call")
         match effect:
             case effects.Reply():
                 return self._reply(run, effect)
             case effects.Relay() | effects.EslCommand():
-                if isinstance(effect, effects.Relay) and self.finals.get(run.id):
-                    raise StepError("call.state", "the call already has a final reply")
+                if isinstance(effect, effects.Relay) and (self.finals.get(run.id) or self.relays_of(run)):
+                    raise StepError("call.state", "the call has a final reply, or another relay")
                 self.waiting[ticket] = (run, effect)
                 return PENDING
             case effects.Http() if not effect.background:
@@ -213,6 +223,13 @@ class FakeHost:
             raise StepError("call.state", "a final reply is out already")
         if effect.code >= 200:
             self.finals.setdefault(run.id, []).append(effect.code)
+            for ticket in self.relays_of(run):
+                del self.waiting[ticket]
+                self.engine.resume(ticket, {"outcome": "cancelled", "code": 487, "reason": ""})
+
+    def relays_of(self, run: Run) -> list[Ticket]:
+        """Relays of this call that have not ended."""
+        return [ticket for ticket, other, _ in self.pending(effects.Relay) if other is run]
 
     def abandon(self, ticket: Ticket) -> None:
         self.abandoned.append(self.waiting.pop(ticket)[1])
@@ -235,8 +252,9 @@ class FakeHost:
         self.engine.call_ended(run, by, reason)
 
     def pending(self, kind: type) -> Iterator[tuple[Ticket, Run, Any]]:
+        """Those who wait for such an effect; an answer may take others off the list."""
         for ticket, (run, effect) in list(self.waiting.items()):
-            if isinstance(effect, kind):
+            if isinstance(effect, kind) and ticket in self.waiting:
                 yield ticket, run, effect
 
     def asked(self, kind: type) -> list[Any]:

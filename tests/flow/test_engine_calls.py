@@ -290,6 +290,15 @@ def test_sip_actions_after_the_end_are_refused_before_the_host_sees_them() -> No
     assert [type(effect).__name__ for effect in world.host.done if not isinstance(effect, effects.Log)] == ["Hangup"]
 
 
+def test_nothing_is_subscribed_after_the_end() -> None:
+    listen = step("subscribe", "ping", do=steps(log("never")))
+    body = step("try", steps(step("sleep", 9.0)), finally_=steps(listen))
+    world, run = called(step("parallel", (steps(body), steps(step("hangup", "x"), listen))))
+    assert world.event("ping") == 0
+    assert world.trace(run).count("subscribe ping: not armed, the run ends") == 2
+    world.assert_idle()
+
+
 def test_a_relay_after_the_end_is_not_begun() -> None:
     world, _ = called(step("hangup", "x"), step("relay", "registered"), log("never"))
     assert world.host.asked(effects.Relay) == []
@@ -409,6 +418,21 @@ def test_on_end_has_call_variables_and_names() -> None:
     )
     world.hang_up(run)
     assert world.logs == ["ended 5 {'delivered': 0}"]
+
+
+def test_on_end_and_on_error_run_after_too_many_steps() -> None:
+    world, run = called(
+        step("repeat", 1_000, do=()), limits=Limits(steps=20), on_error=steps(log("error")), on_end=steps(log("end"))
+    )
+    world.hang_up(run)
+    assert world.logs == ["error", "end"]
+
+
+def test_on_end_runs_when_only_a_subscription_was_left() -> None:
+    world, run = called(step("subscribe", "ping", do=steps(log("x"))), on_end=steps(log("end")))
+    world.hang_up(run)
+    assert world.logs == ["end"]
+    world.assert_idle()
 
 
 def test_on_end_waits_for_finally() -> None:

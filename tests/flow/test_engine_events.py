@@ -489,6 +489,33 @@ def test_events_that_raise_each_other_are_cut_at_eight() -> None:
     world.assert_idle()
 
 
+@pytest.mark.parametrize("mode", ["queue", "restart", "parallel"])
+def test_an_event_that_waited_its_turn_is_as_deep_as_it_was_raised(mode: str) -> None:
+    """A handler that raises its own event does not run for ever one behind the other."""
+    world, run = called(step("subscribe", "ping", run=mode, do=steps(step("raise", "ping", data={}), log("x"))))
+    world.event("ping")
+    assert len(world.logs) == 7
+    assert run.error == "flow.limit"
+
+
+def test_one_event_causes_a_bounded_number() -> None:
+    """Each run raises four: without a bound these were 4^8."""
+    four = step("repeat", 4, do=steps(step("raise", "ping", data={})))
+    world = World(flow(four, on="ping"), limits=Limits(raises=50))
+    world.event("ping")
+    assert world.bus.published == 51
+    world.event("ping")
+    assert world.bus.published == 102
+    world.assert_idle()
+
+
+def test_flows_that_start_each_other_without_a_pause_let_go_of_the_clock() -> None:
+    world = World(flow(step("sleep", 0.0), step("raise", "ping", data={}), log("x"), on="ping"))
+    world.event("ping")
+    world.at(1.0)
+    assert len(world.logs) == 100
+
+
 def test_a_pause_between_events_is_no_nesting() -> None:
     flows = (
         flow(step("sleep", 1.0), step("raise", "pong", data={}), log("x"), name="a", on="ping"),

@@ -52,6 +52,33 @@ def test_restart_runs_finally_and_on_end_of_the_old_one() -> None:
     assert world.logs == ["finally 1", "end 1"]
 
 
+def test_restart_of_a_run_that_only_listens() -> None:
+    world = World(flow(step("subscribe", "pong", do=steps(log(n))), on="ping", mode="restart"))
+    for number in (1, 2, 3):
+        world.event("ping", n=number)
+    assert world.event("pong", n=9) == 1
+    world.engine.stop()
+    world.assert_idle()
+
+
+@pytest.mark.parametrize("mode", ["queued", "restart"])
+def test_a_flow_that_raises_its_own_event_is_cut(mode: str) -> None:
+    world = World(flow(step("raise", "ping", data={}), log("x"), on="ping", mode=mode))
+    world.event("ping")
+    assert len(world.logs) <= 7
+    assert world.engine.stats.runs == 8
+    world.assert_idle()
+
+
+def test_stop_forgets_what_is_queued() -> None:
+    world = World(flow(*SLOW, on="ping", mode="queued"))
+    for number in (1, 2, 3):
+        world.event("ping", n=number)
+    world.engine.stop()
+    assert world.logs == ["1"]
+    world.assert_idle()
+
+
 def test_mode_counts_per_key() -> None:
     world = World(flow(*SLOW, on="ping", mode="single", key=lambda env: env["event"]["n"]))
     assert [world.event("ping", n=number) for number in (1, 2, 1, 2, 3)] == [1, 1, 0, 0, 1]

@@ -48,6 +48,9 @@ SUBSCRIBE = ACTIONS.add(
 @SUBSCRIBE.computes
 def subscribe(task: Task, step: Step) -> None:
     run = task.run
+    if run.closing:
+        task.trace(step, "subscribe {}: not armed, the run ends", step.args["event"])
+        return
     if len(run.listeners) >= run.engine.limits.subscriptions:
         raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
     run.listeners.append(Listener(task, step))
@@ -198,6 +201,7 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
         event = build_event(spec, task.values(step, "data"), call, run.engine.timers.now)
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
+    run.engine.count_raise()
     delivered = run.engine.bus.publish(event)
     task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)
     return {"delivered": delivered}
