@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import gevent
@@ -10,15 +11,23 @@ from gevent import socket
 from orchestrator.testing.phone import Address, Phone
 
 
+_SO_TIMESTAMPNS = 35
+"""Linux: the kernel notes when a datagram came, in nanoseconds. Two sockets are read in any order, these are the order
+they were sent in."""
+
+
 class SocketPhone(Phone):
     """A `Phone` whose datagrams really travel. Close it when it is no longer needed."""
 
     def __init__(self, aor: str, proxy: Address, host: str = "127.0.0.1", parameters: str = "") -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((host, 0))
         super().__init__(aor, self._socket.getsockname(), proxy, self._transmit, parameters)
         self.on_message: Callable[[SocketPhone, bytes, bool], None] | None = None
         """Told every datagram, `True` for one we sent."""
+        self.arrivals: list[tuple[int, bytes]] = []
+        """Every datagram received with the time the kernel gave it, in nanoseconds."""
         self._reader = gevent.spawn(self._read)
 
     def _transmit(self, data: bytes, to: Address) -> None:
@@ -28,7 +37,8 @@ class SocketPhone(Phone):
 
     def _read(self) -> None:
         while True:
-            data, source = self._socket.recvfrom(65_535)
+            data, notes, _, source = self._socket.recvmsg(65_535, 64)
+            self.arrivals += [(_nanoseconds(note), data) for level, kind, note in notes if kind == _SO_TIMESTAMPNS]
             if self.on_message is not None:
                 self.on_message(self, data, False)
             self.receive(data, source)
@@ -36,6 +46,11 @@ class SocketPhone(Phone):
     def close(self) -> None:
         self._reader.kill()
         self._socket.close()
+
+
+def _nanoseconds(timespec: bytes) -> int:
+    seconds, nanoseconds = struct.unpack("qq", timespec)
+    return int(seconds * 1_000_000_000 + nanoseconds)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 5.0) -> bool:

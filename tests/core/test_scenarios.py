@@ -1,4 +1,4 @@
-"""The three scenarios in the pure core: every ordering of what can happen at the same time, on a clock moved by hand."""
+"""The three scenarios in the pure core: every ordering of what can happen at once, on a clock moved by hand."""
 
 from __future__ import annotations
 
@@ -298,5 +298,5 @@ def test_no_ordering_leaves_an_orphan(seed: int) -> None:
         assert_all_over(w)
     except AssertionError:
         for trace in w.engine.flows.traces:
-            print("\n".join(render(trace)))
+            print("\n".join(render(trace)))  # noqa: T201
         raise

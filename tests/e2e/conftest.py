@@ -71,6 +71,8 @@ class Server:
             self.process.kill()
             raise
         self._reader.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
         return status
 
 
