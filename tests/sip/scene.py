@@ -25,6 +25,7 @@ class Scene:
         if register:
             assert self.do(phone.register("bob@example.com")).statuses == [200]
             phone.received.clear()
+            phone.raw.clear()
             self.world.sent.clear()
         return phone
 
