@@ -274,60 +274,77 @@ def test_what_is_used_is_loaded_and_what_is_configured_too(freeswitch: FreeSwitc
     )
 
 
-def dialplan_target(freeswitch: FreeSwitch, user: str, host: str = "example.com", call: str = "c-42") -> str:
-    """What the bridge dials, following the dialplan as mod_dialplan_xml does; '' when the call is refused."""
+def actions_for(freeswitch: FreeSwitch, user: str, host: str = "example.com", call: str = "c-42") -> dict[str, str]:
+    """Application → data of the last one, following the dialplan as mod_dialplan_xml does; {} for a refused call."""
     context = freeswitch.document.find(".//context")
     assert context is not None
     channel = {
         "destination_number": user,
         "${sip_h_X-Orchestrator-Call}": call,
-        "${sip_from_host}": "example.com",
-        "${sip_req_user}@${sip_req_host}": f"{user}@{host}",
+        "${sip_from_host}": host,
+        "${sip_req_user}": user,
+        "${sip_to_user}@${sip_to_host}": f"{user}@{host}",
     }
+    actions: dict[str, str] = {}
     for extension in context:
         (condition,) = extension.findall("condition")
         match = re.search(condition.get("expression", ""), channel[condition.get("field", "")])
         if match is None:
             if condition.find("anti-action") is not None:
-                return ""
+                return {}
             continue
         for action in condition.findall("action"):
-            if action.get("application") == "bridge":
-                data = action.get("data", "")
-                return data.replace("$1", match[1]) if "$1" in data else data
+            name, data = action.get("application", ""), action.get("data", "")
+            variable = data.partition("=")[0] if name in ("set", "export") else name
+            actions[variable] = data.replace("$1", match[1]) if "$1" in data else data
         if extension.get("continue") != "true":
-            return ""
-    return ""
+            break
+    return actions
+
+
+ORCHESTRATOR = "${sip_network_ip}:${sip_network_port}"
 
 
 @pytest.mark.parametrize("user", ["bob", "*8", "+4930123456", "0123", "bob.smith_2"])
-def test_a_call_goes_back_under_the_name_it_was_dialled(freeswitch: FreeSwitch, user: str) -> None:
-    target = dialplan_target(freeswitch, user)
-    assert target == f"sofia/orchestrator/{user}@example.com;fs_path=sip:${{sip_network_ip}}:${{sip_network_port}}"
+def test_a_call_goes_back_under_the_names_it_came_with(freeswitch: FreeSwitch, user: str) -> None:
+    actions = actions_for(freeswitch, user)
+    assert actions["bridge"] == f"sofia/orchestrator/{user}@{ORCHESTRATOR}"
+    assert actions["nolocal:sip_invite_to_uri"] == f"nolocal:sip_invite_to_uri=<sip:{user}@example.com>"
+    assert actions["nolocal:sip_invite_domain"] == "nolocal:sip_invite_domain=example.com"
+    exported = "sip_h_X-Orchestrator-Call"
+    assert actions[exported] == f"{exported}=${{{exported}}}"
 
 
-@pytest.mark.parametrize(
-    "user",
-    [
-        "bob,sofia/orchestrator/x@example.net",
-        "a|b",
-        "[x=y]bob",
-        "{x=y}",
-        "${system(id)}",
-        "$1",
-        "a:_:b",
-        "a b",
-        "a@b",
-        "",
-    ],
-)
+STRANGE = [
+    "bob,sofia/orchestrator/x",
+    "a|b",
+    "[x=y]bob",
+    "{x=y}",
+    "${system(id)}",
+    "$1",
+    "a:_:b",
+    "a b",
+    "a@b",
+    "a>",
+    "",
+]
+
+
+@pytest.mark.parametrize("user", STRANGE)
 def test_nothing_a_caller_dials_becomes_a_dial_string(freeswitch: FreeSwitch, user: str) -> None:
-    assert dialplan_target(freeswitch, user) == "sofia/orchestrator/call@${sip_network_ip}:${sip_network_port}"
+    actions = actions_for(freeswitch, user)
+    assert actions["bridge"] == f"sofia/orchestrator/call@{ORCHESTRATOR}"
+    assert "nolocal:sip_invite_to_uri" not in actions
+
+
+@pytest.mark.parametrize("host", [name for name in STRANGE if name != "a@b"])
+def test_nothing_a_caller_claims_to_be_becomes_a_variable(freeswitch: FreeSwitch, host: str) -> None:
+    assert not [name for name in actions_for(freeswitch, "bob", host) if name.startswith("nolocal:")]
 
 
 @pytest.mark.parametrize("call", ["", "a b", "x" * 65, "${system(id)}", "a,b"])
 def test_a_call_without_our_header_is_refused(freeswitch: FreeSwitch, call: str) -> None:
-    assert dialplan_target(freeswitch, "bob", call=call) == ""
+    assert actions_for(freeswitch, "bob", call=call) == {}
 
 
 def test_every_line_of_freeswitch_has_its_reason() -> None:

@@ -5,134 +5,18 @@ Skipped where no FreeSWITCH is installed. What stands in for the orchestrator is
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from media_server import CONFIGURATION, EventSocket, MediaServer, needs_freeswitch
 
-CONFIGURATION = Path(__file__).parents[2] / "config" / "freeswitch"
-PASSWORD = "s3cret-of-the-test"
-PATIENCE = 30.0
-"""Seconds a slow machine may take to start it; two are usual."""
-
-USUAL_PLACES = os.pathsep.join(
-    (os.environ.get("PATH", ""), "/usr/bin", "/usr/local/freeswitch/bin", "/opt/freeswitch/bin")
-)
-BINARY = shutil.which("freeswitch", path=USUAL_PLACES)
-
-pytestmark = [
-    pytest.mark.freeswitch,
-    pytest.mark.slow,
-    pytest.mark.skipif(BINARY is None, reason="no freeswitch on this machine"),
-]
-
-
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class EventSocket:
-    """Just enough of the protocol: log in, send an api command, read its answer."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=5)
-        self.stream = self.connection.makefile("rb")
-
-    def frame(self) -> tuple[dict[str, str], str]:
-        headers: dict[str, str] = {}
-        while (line := self.stream.readline().decode().rstrip("\n")) or not headers:
-            name, _, value = line.partition(": ")
-            headers[name] = value
-        return headers, self.stream.read(int(headers.get("Content-Length", "0"))).decode()
-
-    def log_in(self, password: str) -> str:
-        assert self.frame()[0]["Content-Type"] == "auth/request"
-        self.connection.sendall(f"auth {password}\n\n".encode())
-        return self.frame()[0]["Reply-Text"]
-
-    def api(self, command: str) -> str:
-        self.connection.sendall(f"api {command}\n\n".encode())
-        return self.frame()[1]
-
-    def close(self) -> None:
-        self.stream.close()
-        self.connection.close()
-
-
-class Server:
-    def __init__(self, folder: Path) -> None:
-        assert BINARY is not None
-        self.sip_port, self.esl_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
-        environ = {
-            "ESL_PASSWORD": PASSWORD,
-            "FREESWITCH_IP": "127.0.0.1",
-            "FREESWITCH_SIP_PORT": str(self.sip_port),
-            "FREESWITCH_ESL_PORT": str(self.esl_port),
-        }
-        folders = [f"-{name}" for name in ("log", "db", "run", "storage", "temp", "recordings", "cache", "certs")]
-        options = [item for name in folders for item in (name, str(folder))]
-        self.output = folder / "output"
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [BINARY, "-nf", "-nc", "-np", "-nonat", "-nonatmap", "-conf", str(CONFIGURATION), *options],
-                env=os.environ | environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.output.read_text()
-            try:
-                console = self.console()
-            except OSError:
-                time.sleep(0.1)
-                continue
-            ready = "is ready" in console.api("status") and "RUNNING" in console.api("sofia status")
-            console.close()
-            if ready:
-                return
-            time.sleep(0.1)
-        pytest.fail(f"not ready within {PATIENCE} s: {self.output.read_text()}")
-
-    def console(self) -> EventSocket:
-        console = EventSocket(self.esl_port)
-        assert console.log_in(PASSWORD) == "+OK accepted"
-        return console
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("freeswitch"))
-    try:
-        server.wait_until_ready()
-        yield server
-    finally:
-        server.stop()
+pytestmark = needs_freeswitch
 
 
 @pytest.fixture
-def console(server: Server) -> Iterator[EventSocket]:
+def console(server: MediaServer) -> Iterator[EventSocket]:
     console = server.console()
     yield console
     console.close()
@@ -141,7 +25,7 @@ def console(server: Server) -> Iterator[EventSocket]:
 class Orchestrator:
     """Both our ends of a call through FreeSWITCH, on one UDP socket."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: MediaServer) -> None:
         self.freeswitch = ("127.0.0.1", server.sip_port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
@@ -201,7 +85,7 @@ def sdp(port: int) -> str:
 
 
 @pytest.fixture
-def orchestrator(server: Server) -> Iterator[Orchestrator]:
+def orchestrator(server: MediaServer) -> Iterator[Orchestrator]:
     orchestrator = Orchestrator(server)
     yield orchestrator
     orchestrator.socket.close()
@@ -214,12 +98,12 @@ def test_all_modules_of_the_configuration_are_there(console: EventSocket) -> Non
     assert {module: console.api(f"module_exists {module}") for module in modules} == dict.fromkeys(modules, "true")
 
 
-def test_it_starts_without_an_error(server: Server) -> None:
+def test_it_starts_without_an_error(server: MediaServer) -> None:
     assert not re.search(r"\[(ERR|CRIT|ALERT)\]", server.output.read_text())
 
 
 @pytest.mark.parametrize("password", ["ClueCon", "", "wrong"])
-def test_another_password_is_refused(server: Server, password: str) -> None:
+def test_another_password_is_refused(server: MediaServer, password: str) -> None:
     stranger = EventSocket(server.esl_port)
     assert stranger.log_in(password) == "-ERR invalid"
     stranger.close()
@@ -230,9 +114,11 @@ def test_a_call_comes_back_with_its_header_and_both_legs_carry_their_call_ids(
 ) -> None:
     mine = "X-Orchestrator-Call: c-42"
     orchestrator.request("INVITE", "*8", "front@example.com", extra=mine, body=sdp(40_000))
-    back = orchestrator.expect("INVITE sip:*8@example.com SIP/2.0")
+    back = orchestrator.expect(f"INVITE sip:*8@127.0.0.1:{orchestrator.port} SIP/2.0")
     assert header(back, "X-Orchestrator-Call") == "c-42"
     assert header(back, "From").startswith('"Alice" <sip:alice@example.com>')
+    assert header(back, "To") == "<sip:*8@example.com>"
+    assert header(back, "Route") == ""
     orchestrator.respond(back, "200 OK", sdp(40_002))
     answer = orchestrator.expect("SIP/2.0 200")
     assert header(answer, "Call-ID") == "front@example.com"

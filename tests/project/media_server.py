@@ -1,0 +1,117 @@
+"""A real FreeSWITCH with config/freeswitch, on free ports of this machine, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+CONFIGURATION = Path(__file__).parents[2] / "config" / "freeswitch"
+PASSWORD = "s3cret-of-the-test"
+PATIENCE = 30.0
+"""Seconds a slow machine may take to start it; two are usual."""
+
+USUAL_PLACES = os.pathsep.join(
+    (os.environ.get("PATH", ""), "/usr/bin", "/usr/local/freeswitch/bin", "/opt/freeswitch/bin")
+)
+BINARY = shutil.which("freeswitch", path=USUAL_PLACES)
+
+needs_freeswitch = [
+    pytest.mark.freeswitch,
+    pytest.mark.slow,
+    pytest.mark.skipif(BINARY is None, reason="no freeswitch on this machine"),
+]
+"""`pytestmark` of a module that uses it."""
+
+
+def free_port(kind: int) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EventSocket:
+    """Just enough of the protocol: log in, send an api command, read its answer."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.stream = self.connection.makefile("rb")
+
+    def frame(self) -> tuple[dict[str, str], str]:
+        headers: dict[str, str] = {}
+        while (line := self.stream.readline().decode().rstrip("\n")) or not headers:
+            name, _, value = line.partition(": ")
+            headers[name] = value
+        return headers, self.stream.read(int(headers.get("Content-Length", "0"))).decode()
+
+    def log_in(self, password: str) -> str:
+        assert self.frame()[0]["Content-Type"] == "auth/request"
+        self.connection.sendall(f"auth {password}\n\n".encode())
+        return self.frame()[0]["Reply-Text"]
+
+    def api(self, command: str) -> str:
+        self.connection.sendall(f"api {command}\n\n".encode())
+        return self.frame()[1]
+
+    def close(self) -> None:
+        self.stream.close()
+        self.connection.close()
+
+
+class MediaServer:
+    def __init__(self, folder: Path) -> None:
+        assert BINARY is not None
+        self.sip_port, self.esl_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+        environ = {
+            "ESL_PASSWORD": PASSWORD,
+            "FREESWITCH_IP": "127.0.0.1",
+            "FREESWITCH_SIP_PORT": str(self.sip_port),
+            "FREESWITCH_ESL_PORT": str(self.esl_port),
+        }
+        folders = [f"-{name}" for name in ("log", "db", "run", "storage", "temp", "recordings", "cache", "certs")]
+        options = [item for name in folders for item in (name, str(folder))]
+        self.output = folder / "output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [BINARY, "-nf", "-nc", "-np", "-nonat", "-nonatmap", "-conf", str(CONFIGURATION), *options],
+                env=os.environ | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.output.read_text()
+            try:
+                console = self.console()
+            except OSError:
+                time.sleep(0.1)
+                continue
+            ready = "is ready" in console.api("status") and "RUNNING" in console.api("sofia status")
+            console.close()
+            if ready:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"not ready within {PATIENCE} s: {self.output.read_text()}")
+
+    def console(self) -> EventSocket:
+        console = EventSocket(self.esl_port)
+        assert console.log_in(PASSWORD) == "+OK accepted"
+        return console
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)

@@ -1,0 +1,204 @@
+"""Scenario 2 with nothing replaced: the command line's server, a real FreeSWITCH, a digit in real RTP.
+
+Alice calls bob `via: fs1`; bob answers and presses a key. The flow ends the call unless the key is 2.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from media_server import PASSWORD, MediaServer, free_port, needs_freeswitch
+
+pytestmark = needs_freeswitch
+
+FLOW = """
+flowlang: 1
+flows:
+  screened:
+    on: invite
+    do:
+      - subscribe: dtmf
+        where: event.leg == 'callee'
+        limit: 1
+        do:
+          - hangup: 'callee pressed ${event.digit}'
+            if: event.digit != 2
+      - relay: {to: registered, via: fs1, ring: 30s}
+        on:
+          else: [reply: 480]
+"""
+
+
+@pytest.fixture
+def proxy_port(server: MediaServer, tmp_path: Path) -> Iterator[int]:
+    """SIP port of an `orchestrator run` that is connected to FreeSWITCH."""
+    port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    (tmp_path / "screened.flow.yaml").write_text(FLOW)
+    link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
+    (tmp_path / "orchestrator.yml").write_text(
+        f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
+        f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
+        f"freeswitch: {{fs1: {{{link}}}}}\n"
+        "flows: .\nlocation: 'memory:'\n"
+    )
+    code = "from orchestrator.cli import main; main(['run', '-c', 'orchestrator.yml'])"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "Event Socket is up" in line:
+                break
+        else:
+            pytest.fail("".join(seen))
+        yield port
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(10) == 0
+
+
+class Phone:
+    """One SIP user agent on one socket, in plain text."""
+
+    def __init__(self, name: str, proxy: int) -> None:
+        self.name, self.proxy = name, ("127.0.0.1", proxy)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(5)
+        self.port: int = self.socket.getsockname()[1]
+        self.rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.rtp.bind(("127.0.0.1", 0))
+        self.sequence = 0
+
+    def close(self) -> None:
+        self.socket.close()
+        self.rtp.close()
+
+    def sdp(self) -> str:
+        return (
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+            f"m=audio {self.rtp.getsockname()[1]} RTP/AVP 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+        )
+
+    def request(self, method: str, uri: str, to: str, number: int, routes: list[str], body: str = "") -> None:
+        self.sequence += 1
+        lines = [
+            f"{method} {uri} SIP/2.0",
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{self.name}{self.sequence};rport",
+            *(f"Route: {route}" for route in routes),
+            "Max-Forwards: 70",
+            f"From: <sip:{self.name}@example.com>;tag={self.name}",
+            f"To: {to}",
+            f"Call-ID: {method if method == 'REGISTER' else 'call'}-{self.port}",
+            f"CSeq: {number} {method}",
+            f"Contact: <sip:{self.name}@127.0.0.1:{self.port}>",
+            *(["Content-Type: application/sdp"] if body else []),
+            f"Content-Length: {len(body)}",
+        ]
+        self.socket.sendto("\r\n".join((*lines, "", body)).encode(), self.proxy)
+
+    def answer(self, request: str, status: str, body: str = "") -> None:
+        kept = re.findall(r"^(?:Via|From|Call-ID|CSeq|Record-Route): .*(?=\r$)", request, re.MULTILINE)
+        to = value(request, "To")
+        lines = [
+            f"SIP/2.0 {status}",
+            *kept,
+            f"To: {to if ';tag=' in to else to + ';tag=' + self.name}",
+            f"Contact: <sip:{self.name}@127.0.0.1:{self.port}>",
+            *(["Content-Type: application/sdp"] if body else []),
+            f"Content-Length: {len(body)}",
+        ]
+        self.socket.sendto("\r\n".join((*lines, "", body)).encode(), self.proxy)
+
+    def expect(self, start: str) -> str:
+        """The next message that begins so; provisional answers and repetitions are passed over."""
+        while True:
+            message = self.socket.recv(65_535).decode()
+            if message.startswith(start):
+                return message
+
+    def hears_nothing(self) -> bool:
+        self.socket.settimeout(0.5)
+        try:
+            return self.socket.recv(65_535) == b""
+        except TimeoutError:
+            return True
+        finally:
+            self.socket.settimeout(5)
+
+    def press(self, digit: int, far_port: int) -> None:
+        """A key for 160 ms after some speech, as RTP events (RFC 4733): ten packets, the last three mark its end."""
+        stamp = 0
+        for number in range(20):
+            event = number - 10
+            if event < 0:
+                payload, kind, stamp = b"\xd5" * 160, 8, number * 160
+            else:
+                flags = (0x80 if event >= 7 else 0) | 10
+                payload = struct.pack("!BBH", digit, flags, min(event + 1, 8) * 160)
+                kind = 101 | (0x80 if event == 0 else 0)
+            packet = struct.pack("!BBHII", 0x80, kind, number, stamp, 7) + payload
+            self.rtp.sendto(packet, ("127.0.0.1", far_port))
+            time.sleep(0.02)
+
+
+def value(message: str, name: str) -> str:
+    match = re.search(rf"^{name}: (.*)\r$", message, re.MULTILINE)
+    assert match is not None, message
+    return match[1]
+
+
+class Call:
+    """Alice calls bob, who answers; both are in conversation when it is made."""
+
+    def __init__(self, alice: Phone, bob: Phone) -> None:
+        self.alice, self.bob = alice, bob
+        bob.request("REGISTER", "sip:example.com", "<sip:bob@example.com>", 1, [])
+        bob.expect("SIP/2.0 200")
+        alice.request("INVITE", "sip:bob@example.com", "<sip:bob@example.com>", 1, [], alice.sdp())
+        self.invite = bob.expect("INVITE ")
+        bob.answer(self.invite, "200 OK", bob.sdp())
+        answer = alice.expect("SIP/2.0 200")
+        self.to, self.target = value(answer, "To"), value(answer, "Contact").strip("<>")
+        self.routes = list(reversed(re.findall(r"^Record-Route: (.*)\r$", answer, re.MULTILINE)))
+        self.request("ACK", 1)
+        bob.expect("ACK ")
+
+    def request(self, method: str, number: int) -> None:
+        self.alice.request(method, self.target, self.to, number, self.routes)
+
+    @property
+    def freeswitch_rtp(self) -> int:
+        match = re.search(r"m=audio (\d+)", self.invite)
+        assert match is not None
+        return int(match[1])
+
+
+@pytest.fixture
+def call(proxy_port: int) -> Iterator[Call]:
+    alice, bob = Phone("alice", proxy_port), Phone("bob", proxy_port)
+    yield Call(alice, bob)
+    alice.close()
+    bob.close()
+
+
+def test_another_key_than_2_ends_the_call_on_both_sides(call: Call) -> None:
+    call.bob.press(5, call.freeswitch_rtp)
+    for phone in (call.alice, call.bob):
+        phone.answer(phone.expect("BYE "), "200 OK")
+
+
+def test_key_2_keeps_it_until_somebody_hangs_up(call: Call) -> None:
+    call.bob.press(2, call.freeswitch_rtp)
+    assert call.alice.hears_nothing() and call.bob.hears_nothing()
+    call.request("BYE", 2)
+    call.alice.expect("SIP/2.0 200")
+    call.bob.answer(call.bob.expect("BYE "), "200 OK")
