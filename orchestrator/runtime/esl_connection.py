@@ -199,7 +199,9 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
             raise self.end(ConnectionDown(str(error), "auth")) from None
         if not reply.text.startswith("+OK"):
             self.counters.refusals += 1
-            raise self.end(ConnectionRefused(f"{self.host}:{self.port} refused the password", "auth"))
+            refused = ConnectionRefused(f"{self.host}:{self.port} refused the password", "auth")
+            self.end(refused)
+            raise refused  # even if the notice behind the reply has ended it already
 
     # --- commands -----------------------------------------------------------------------------------------------------
 

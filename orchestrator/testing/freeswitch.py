@@ -88,6 +88,8 @@ class FakeFreeSwitch:
         if self._server is not None:
             self._server.stop(timeout=0)
             self._server = None
+        for rule in self._rules:
+            rule.release()
         self.cut()
 
     def restart(self, core_uuid: str = "") -> None:
