@@ -68,6 +68,7 @@ def _outcomes(
     """
     assert shape.action is not None
     found: dict[str, Block] = {}
+    lines: dict[str, int] = {}
     ways = [path.fork()]
     names = {shape.action.name: result_of(shape) or ANY}
     if not isinstance(given.value, Entries):
@@ -83,9 +84,11 @@ def _outcomes(
                 help = f"did you mean {best!r}?" if best else f"known: {', '.join(known.values)}, else"
                 checker.report.error("E106", f"unknown outcome {outcome!r}", key, help)
             elif outcome in found:
-                checker.report.error("E104", f"outcome {outcome!r} is written twice", key, "remove one of them")
+                notes = (f"first defined at line {lines[outcome]}",)
+                message = f"outcome {outcome!r} is written twice"
+                checker.report.error("E104", message, key, "remove one of them", notes=notes)
             else:
-                found[outcome] = block
+                found[outcome], lines[outcome] = block, key.line
     if _all_covered(known, found):
         ways = ways[1:]
     path.join(*ways)
@@ -175,7 +178,7 @@ def _ends(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Com
 def _break(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     if around.exits is not None:
         around.exits.append(path.fork())
-    path.alive = False
+        path.alive = False
     return {}, None
 
 

@@ -38,7 +38,7 @@ def check_calls(checkers: Mapping[str, FlowChecker]) -> None:
             site.caller.report.error("E115", f"call: needs {site.missing}", site.key)
     _spread(checkers, sites)
     for site in sites:
-        _judge(checkers[site.callee.name].steps, site)
+        _judge(checkers[site.caller.name].steps, checkers[site.callee.name].steps, site)
 
 
 def _circles(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> set[tuple[str, str]]:
@@ -85,7 +85,7 @@ def _spread(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> None:
                 changed = True
 
 
-def _judge(callee: StepChecker, site: CallSite) -> None:
+def _judge(callers: StepChecker, callee: StepChecker, site: CallSite) -> None:
     """Whether the flow that is called can work where the call stands."""
     caller, name = site.caller, site.callee.name
     if not caller.kind:
@@ -101,6 +101,7 @@ def _judge(callee: StepChecker, site: CallSite) -> None:
             word, help = NEEDS[need]
             message = f"call: flow {name!r} needs {word} ({who}), but this flow runs on {caller.runs_on}"
             caller.report.error("E303", message, site.key, help)
+            callers.misplaced.add(caller.report.place(site.key))
 
 
 def check_subscriptions(checkers: Mapping[str, FlowChecker]) -> None:

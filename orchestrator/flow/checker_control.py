@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.flow.checker_actions import Compiled, Compiler, list_of
 from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_shapes import Shape
+from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.context import ERROR
 from orchestrator.flow.expr import ANY, Type, closest, optional
 from orchestrator.flow.literals import number
@@ -32,7 +33,10 @@ def _switch(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
     args = checker.plain(shape, path)
     value = args.get("value")
     type: Type = value.type if value is not None else ANY
-    given, cases, ways = shape.fields["cases"].value, {}, []
+    given = shape.fields["cases"].value
+    cases: dict[str, Block] = {}
+    lines: dict[str, int] = {}
+    ways: list[Path] = []
     if not isinstance(given, Entries):
         checker.report.error("E103", "cases: takes a map of values", given, "write  cases: {'1': [...]}")
         return args, None
@@ -42,8 +46,10 @@ def _switch(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
         ways.append(way)
         for text in _case_values(checker, key, type):
             if text in cases:
-                checker.report.error("E104", f"case {text!r} is written twice", key, "remove one of them")
-            cases[text] = block
+                notes = (f"first defined at line {lines[text]}",)
+                checker.report.error("E104", f"case {text!r} is written twice", key, "remove one of them", notes=notes)
+            else:
+                cases[text], lines[text] = block, key.line
     otherwise = path.fork()
     if "default" in shape.fields:
         args["default"] = checker.block(shape.fields["default"].value, otherwise, around)
@@ -72,9 +78,11 @@ def _case_values(checker: StepChecker, key: Scalar, type: Type) -> Iterator[str]
 
 
 def _foreach(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
-    args = checker.plain(shape, path, skip=("item", "until"))
-    items = args.get("in")
-    type: Type = items.type if items is not None else ANY
+    args = checker.plain(shape, path, skip=("in", "item", "until"))
+    items = checker.values.items(shape.fields["in"].value, path.scope)
+    if items is not None:
+        args["in"] = items
+    type = type_of(items)
     if type.kind not in ("list", "any"):
         checker.report.error("E203", f"foreach: needs a list, but this is {type}", shape.fields["in"].value)
     elif type.optional:
@@ -167,10 +175,8 @@ def _try(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Comp
         catches = []
         for node in list_of(checker, shape.fields["catch"].value, "entries of error: and do:"):
             way = broken.fork()
-            catch = _catch(checker, node, way, around)
+            catches.append(_catch(checker, node, way, around))
             ways.append(way)
-            if catch is not None:
-                catches.append(catch)
         args["catch"] = tuple(catches)
     path.join(*ways)
     if "finally" in shape.fields:
@@ -187,10 +193,10 @@ def _going_on(path: Path) -> Path:
     return again
 
 
-def _catch(checker: StepChecker, node: Node, path: Path, around: Around) -> Catch | None:
+def _catch(checker: StepChecker, node: Node, path: Path, around: Around) -> Catch:
     if not isinstance(node, Entries) or node.get("do") is None:
         checker.report.error("E103", "an entry of catch: has error: and do:", node, "write  - error: http.*")
-        return None
+        return Catch("*", ())
     for key, _ in node:
         if key.text not in ("error", "do"):
             checker.report.error("E114", f"unknown key for catch: {key.text!r}", key, "known: do, error")

@@ -130,21 +130,21 @@ def _first_of(checker: StepChecker, shape: Shape, path: Path, around: Around) ->
         way = path.fork()
         branch, bounded = _branch(checker, node, way, around)
         ways.append(way)
+        branches.append(branch)
         endless = endless and not bounded
-        if branch is not None:
-            branches.append(branch)
     if endless and branches:
         message = "this first_of has no end: nothing but its events can end it"
         checker.report.warning("W304", message, shape.key, "add a branch  - after: 60s")
-    path.join(*ways) if ways else None
+    if ways:
+        path.join(*ways)
     return {"branches": tuple(branches)}, None
 
 
-def _branch(checker: StepChecker, node: Node, path: Path, around: Around) -> tuple[Branch | None, bool]:
+def _branch(checker: StepChecker, node: Node, path: Path, around: Around) -> tuple[Branch, bool]:
     """One entry of first_of, and whether it ends by itself (a timer, an event of the call)."""
     if not isinstance(node, Entries) or ("wait" in node) == ("after" in node):
         checker.report.error("E103", "a branch of first_of has either wait: or after:", node)
-        return None, True
+        return Branch(None, None, ()), True
     do = node.get("do")
     if "after" in node:
         for key, _ in node:
@@ -159,13 +159,13 @@ def _branch(checker: StepChecker, node: Node, path: Path, around: Around) -> tup
     return _wait_branch(checker, node, path, around)
 
 
-def _wait_branch(checker: StepChecker, node: Entries, path: Path, around: Around) -> tuple[Branch | None, bool]:
+def _wait_branch(checker: StepChecker, node: Entries, path: Path, around: Around) -> tuple[Branch, bool]:
     step, spec = checker.listening(node.without("do", *NOT_IN_FIRST_OF), path, around)
     do = node.get("do")
     event = {"event": event_type(spec) if spec else ANY}
     block = checker.inside(do, path, around, event) if do else ()
     bounded = spec is None or spec.scope == "call"
-    return (Branch(step, None, block) if step else None), bounded
+    return Branch(step, None, block), bounded
 
 
 def _raise(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:

@@ -44,10 +44,11 @@ def read_head(report: Report, key: Scalar, node: Node, names: Declarations) -> F
             report.error("E115", f"flow {key.text!r} needs do", key)
         return None
     head = FlowHead(key.text, key, entries, report)
+    before = len(report.diagnostics)
     for name, _ in entries:
         if name.text not in FIELDS:
             report.error("E101", f"unknown key of flow {key.text!r}: {name.text!r}", name, meant(name.text, FIELDS))
-    if "do" not in entries:
+    if "do" not in entries and len(report.diagnostics) == before:
         report.error("E115", f"flow {key.text!r} needs do", key)
     trigger = entries.get("on")
     if trigger is not None:

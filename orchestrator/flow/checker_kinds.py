@@ -19,6 +19,7 @@ from orchestrator.flow.expr.scope import Scope
 from orchestrator.flow.expr.suggest import closest
 from orchestrator.flow.expr.types import (
     BOOL,
+    DIGITS,
     DURATION,
     NUMBER,
     TEXT,
@@ -26,6 +27,7 @@ from orchestrator.flow.expr.types import (
     list_of,
 )
 from orchestrator.flow.literals import number
+from orchestrator.flow.program import Evaluable
 from orchestrator.flow.registry import Field, Kind
 from orchestrator.flow.report import Report
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
@@ -84,6 +86,15 @@ class Kinds(Values):
         if "${" not in scalar.text:
             return Constant(scalar.text, TEXT, scalar.text)
         return self.template(scalar, scope, TEXT)
+
+    def items(self, node: Node, scope: Scope) -> Evaluable | None:
+        """What a loop runs over: an expression, or a list that is written out; its items are text, `007` and all."""
+        field = Field("in", Kind.LIST, "")
+        if not isinstance(node, Items):
+            found: Evaluable | None = self._expression(field, node, scope)
+            return found
+        texts = [self._text(field, item, scope) for item in node]
+        return None if None in texts else ListValue(texts, list_of(DIGITS))
 
     def _condition(self, field: Field, node: Node, scope: Scope) -> Compiled:
         scalar = self.scalar(node, "a condition")
@@ -163,6 +174,8 @@ class Kinds(Values):
         if scalar.text not in words and not scalar.text.startswith(("sip:", "sips:", "tel:")):
             best = closest(scalar.text, words)
             help = f"did you mean {best!r}?" if best else "use registered, original, a sip: URI, or ${...}"
+            if "@" in scalar.text:
+                help = f"write 'sip:{scalar.text}', or  aor: {scalar.text}  for the phones registered there"
             self.report.error("E106", f"{scalar.text!r} is not a destination", scalar, help)
             return None
         return Constant(scalar.text, TEXT, scalar.text)

@@ -98,11 +98,13 @@ class Shapes:
         value = node.get(key.text)
         assert value is not None
         shape = Shape(action, key, value.end)
+        before = len(self.report.diagnostics)
         self._under(shape, action, Given(key, value))
         for name, item in node:
             if name is not key:
                 self._beside(shape, action, Given(name, item))
-        return shape if self._complete(shape, action) else None
+        quiet = len(self.report.diagnostics) > before  # a misspelt key is one mistake, not two
+        return shape if self._complete(shape, action, quiet) else None
 
     def _under(self, shape: Shape, action: Action, given: Given) -> None:
         """The value of the action's key: fields in a map, or what the short field stands for."""
@@ -166,10 +168,10 @@ class Shapes:
         help = f"did you mean {best!r}?" if best else _known_help(known)
         self.report.error("E114", f"unknown key for {action.name}: {key.text!r}", key, help)
 
-    def _complete(self, shape: Shape, action: Action) -> bool:
-        """Whether nothing that has to be given is missing."""
+    def _complete(self, shape: Shape, action: Action, quiet: bool = False) -> bool:
+        """Whether nothing that has to be given is missing; `quiet` when that may be the fault of a misspelt key."""
         missing = [f.name for f in (*action.fields, *action.beside) if f.required and f.name not in shape.fields]
-        if missing:
+        if missing and not quiet:
             self.report.error("E115", f"{action.name}: needs {' and '.join(missing)}", shape.key)
         for group, needed in EXCLUSIVE.get(action.name, ()):
             given = [name for name in group if name in shape.fields]
@@ -177,7 +179,8 @@ class Shapes:
                 message = f"{action.name}: takes only one of {', '.join(group)}"
                 self.report.error("E114", message, shape.fields[given[1]].key, f"remove {given[0]} or {given[1]}")
             elif needed and not given:
-                self.report.error("E115", f"{action.name}: needs one of {', '.join(group)}", shape.key)
+                if not quiet:
+                    self.report.error("E115", f"{action.name}: needs one of {', '.join(group)}", shape.key)
                 missing.append(group[0])
         return not missing
 

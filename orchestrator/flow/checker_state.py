@@ -12,13 +12,13 @@ mistakes are errors, possible ones warnings.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.flow.declarations import FlowHead
 from orchestrator.flow.evaluables import constant_of
-from orchestrator.flow.program import Block, Catch, Flow, Step
+from orchestrator.flow.program import Block, Catch, Flow, Place, Step
 from orchestrator.flow.registry import Effect
 
 States = frozenset[str]
@@ -44,9 +44,13 @@ class _Frame:
 class StateChecker:
     """Walks the flows of one set."""
 
-    def __init__(self, flows: Mapping[str, Flow], heads: Mapping[str, FlowHead]) -> None:
+    def __init__(
+        self, flows: Mapping[str, Flow], heads: Mapping[str, FlowHead], misplaced: Collection[Place] = ()
+    ) -> None:
         self.flows = flows
         self.heads = heads
+        self.misplaced = misplaced
+        """Steps that were refused for their place already; nothing follows from them."""
         self._stack: list[tuple[str, Step]] = []
         """Flows being called, with the call step."""
         self._frame = _Frame()
@@ -70,7 +74,7 @@ class StateChecker:
 
     def check(self) -> None:
         """Walk every flow that something starts, then those nobody calls; none whose trigger is not known."""
-        kinds = {name: head.kind for name, head in self.heads.items()}
+        kinds = {name: head.kind if "do" in head.node else "" for name, head in self.heads.items()}
         for name, flow in self.flows.items():
             if kinds[name] not in ("call", ""):
                 self._flow(flow, NEW if kinds[name] in ("invite", "register") else UNKNOWN)
@@ -125,6 +129,8 @@ class StateChecker:
 
     def _act(self, step: Step, states: States) -> States:
         assert step.action is not None
+        if step.place in self.misplaced:
+            return states
         rule = self._rules.get(step.action.name)
         if rule is not None:
             return rule(step, states)
@@ -142,8 +148,9 @@ class StateChecker:
                     self._frame.exits |= states
                 return NEVER
             case Effect.LEAVES_LOOP:
-                if self._frame.breaks:
-                    self._frame.breaks[-1] |= states
+                if not self._frame.breaks:
+                    return states
+                self._frame.breaks[-1] |= states
                 return NEVER
         if step.action.provides == "call":
             return UNKNOWN
@@ -239,6 +246,8 @@ class StateChecker:
         return states if late is None else states | self._block(late, states)
 
     def _first_of(self, step: Step, states: States) -> States:
+        if not step.args["branches"]:
+            return states
         return NEVER.union(*(self._block(branch.do, states) for branch in step.args["branches"]))
 
     def _switch(self, step: Step, states: States) -> States:
@@ -270,7 +279,7 @@ class StateChecker:
         return after, self._frame.breaks.pop()
 
     def _parallel(self, step: Step, states: States) -> States:
-        ends = [self._block(block, states) for block in step.args["branches"]]
+        ends = [self._block(block, states) for block in step.args["branches"]] or [states]
         if step.args.get("wait_for") != "first" and not all(ends):
             return NEVER
         return NEVER.union(*ends)

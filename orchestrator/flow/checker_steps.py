@@ -18,7 +18,7 @@ from orchestrator.flow.checker_shapes import COMMON, Shape, Shapes
 from orchestrator.flow.context import CALL, ERROR, RESERVED, event_type
 from orchestrator.flow.declarations import Declarations, FlowHead
 from orchestrator.flow.expr import ANY, Scope, Type, freeswitch_hint
-from orchestrator.flow.program import Block, Step
+from orchestrator.flow.program import Block, Place, Step
 from orchestrator.flow.registry import Action, Actions
 from orchestrator.flow.yaml import Items, Node, Scalar
 
@@ -96,6 +96,8 @@ class StepChecker:
         self.ended: list[Scalar] = []
         """What `unsubscribe` names; judged when all subscriptions are known."""
         self.demands = Demands()
+        self.misplaced: set[Place] = set()
+        """Steps that E303 refused."""
 
     # --- blocks -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class StepChecker:
             args, type = self._compile(shape, inner, around)
             result = self._result(shape, type, inner, around)
         on_error = self._on_error(shape, before, inner, around)
-        path.join(inner, skipped) if skipped else path.join(inner)
+        path.join(*((inner, skipped) if skipped else (inner,)))
         place, source = self.report.place(shape.key), self._source(shape)
         note = self._common(shape, "note", path) or ""
         return Step(shape.action, args, place, condition, result, self._id(shape), on_error, timeout, str(note), source)
@@ -194,6 +196,7 @@ class StepChecker:
         elif action.needs == "loop":
             if around.exits is None:
                 self.report.error("E303", f"{action.name}: stands outside of foreach: and repeat:", key)
+                self.misplaced.add(self.report.place(key))
         elif action.needs:
             self.need(action.needs, action.name, key, path)
 
@@ -208,6 +211,7 @@ class StepChecker:
             word, help = NEEDS[what]
             message = f"{who}: needs {word}, but this flow runs on {self.head.runs_on}"
             self.report.error("E303", message, key, help)
+            self.misplaced.add(self.report.place(key))
 
     # --- keys of any step -------------------------------------------------------------------------------------------
 

@@ -158,4 +158,6 @@ def _common(values: list[Any]) -> Type:
 def _literal_help(found: Type, expected: Type) -> str:
     if expected.kind == "duration" and found.kind == "number":
         return "write a duration such as 30s"
+    if expected.textual and found.kind in ("number", "duration", "bool"):
+        return "make it a text with string(...)"
     return ""

@@ -185,7 +185,8 @@ class _Loader:
         flows = {name: checker.check() for name, checker in checkers.items()}
         check_calls(checkers)
         check_subscriptions(checkers)
-        StateChecker(flows, self.names.flows).check()
+        misplaced = {place for checker in checkers.values() for place in checker.steps.misplaced}
+        StateChecker(flows, self.names.flows, misplaced).check()
         check_reach(self.names.flows.values())
         return flows
 

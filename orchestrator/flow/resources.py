@@ -128,6 +128,7 @@ class ResourceReader:
     def _resources(self, section: str, node: Node) -> None:
         for key, item in self._named(section, node):
             resource = RESOURCES[section]
+            before = len(self.report.diagnostics)
             entries = as_entries(self.report, item, f"{resource.word} {key.text!r}")
             found: dict[str, Any] = {}
             for name, value in entries or ():
@@ -138,7 +139,8 @@ class ResourceReader:
                     self.report.error("E101", message, name, meant(name.text, known))
                 else:
                     found[name.text] = self._field(field, value)
-            self._complete(resource, key, entries)
+            if len(self.report.diagnostics) == before:  # a misspelt key is one mistake, not two
+                self._complete(resource, key, entries)
             self.names.resources[section][key.text] = found
 
     def _complete(self, resource: Resource, key: Scalar, entries: Entries | None) -> None:
@@ -173,14 +175,15 @@ class ResourceReader:
 
     def _schedules(self, section: str, node: Node) -> None:
         for key, item in self._named(section, node):
+            before = len(self.report.diagnostics)
             entries = as_entries(self.report, item, f"schedule {key.text!r}")
             for name, _ in entries or ():
                 if name.text not in SCHEDULE_KEYS:
                     message = f"unknown key of schedule {key.text!r}: {name.text!r}"
                     self.report.error("E101", message, name, meant(name.text, SCHEDULE_KEYS))
-            if entries is None or "open" not in entries:
+            if (entries is None or "open" not in entries) and len(self.report.diagnostics) == before:
                 self.report.error("E115", f"schedule {key.text!r} needs open", key)
-                entries = entries or Entries.nothing(key)
+            entries = entries or Entries.nothing(key)
             zone = self._read(entries.get("timezone"), parse_zone, "write for example Europe/Berlin") or parse_zone(
                 "UTC"
             )

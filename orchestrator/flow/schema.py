@@ -78,7 +78,10 @@ class _Maker:
         self._kinds: Mapping[Kind, Callable[[Field], Schema]] = {
             Kind.TEXT: lambda field: dict(_TEXT),
             Kind.CONDITION: lambda field: {"type": ["string", "boolean"]},
-            Kind.EXPRESSION: lambda field: dict(_TEXT),
+            Kind.EXPRESSION: lambda field: {
+                **_TEXT,
+                "type": [*_TEXT["type"], *(["array"] if field.name == "in" else [])],
+            },
             Kind.VALUE: lambda field: {},
             Kind.NUMBER: lambda field: {"type": ["integer", "string"], "pattern": _COMPUTED},
             Kind.BOOLEAN: lambda field: {"type": ["boolean", "string"], "pattern": _COMPUTED},

@@ -101,8 +101,8 @@ def _colon_in_value(scene: Scene) -> str:
     if "mapping values" not in scene.problem:
         return ""
     value = re.match(r"\s*(?:- )*[\w.]+:\s+(.*)$", scene.line)
-    quote = '"' if value and "'" in value.group(1) else "'"
-    return f"': ' inside a value reads as a key: put the whole value in {quote} quotes"
+    quotes = "double" if value and "'" in value.group(1) else "single"
+    return f"': ' inside a value reads as a key: put the whole value in {quotes} quotes"
 
 
 def _unclosed_bracket(scene: Scene) -> str:
