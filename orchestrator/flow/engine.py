@@ -105,7 +105,7 @@ class FlowEngine:
         self._versions = [version for version in self._versions if id(version) in in_use]
         self._versions.append(version)
         self.limits = replace(self._limits, **program.resources.defaults.get("limits", {}))
-        self.traces.bound(self.limits.traces, self.limits.failures)
+        self.traces.bound(int(self.limits.traces), int(self.limits.failures))
         triggered = [flow for flow in program.flows if flow.trigger.kind in ("event", "every")]
         self._starters = [Starter(self, version, flow) for flow in triggered]
         for starter in self._starters:

@@ -235,7 +235,9 @@ class FakeHost:
         self.abandoned.append(self.waiting.pop(ticket)[1])
 
     def names(self, program: Program) -> Mapping[str, Any]:
-        self.names_["const"] = program.resources.const
+        resources = program.resources
+        self.names_ |= {"const": resources.const, "groups": resources.groups}
+        self.names_["secrets"] = dict.fromkeys(resources.secrets, "test")
         return self.names_
 
     def trace(self, run: Run, record: Record) -> None:
@@ -264,11 +266,13 @@ class FakeHost:
 class World:
     """An engine and all that is around it, at virtual time."""
 
-    def __init__(self, *flows: Flow, limits: Limits | None = None, **resources: Any) -> None:
+    def __init__(
+        self, *flows: Flow, limits: Limits | None = None, program: Program | None = None, **resources: Any
+    ) -> None:
         self.timers = Timers()
         self.bus = Bus(self.timers)
         self.host = FakeHost()
-        self.program = Program(flows, EVENTS, Resources(**resources), hash="v1")
+        self.program = program or Program(flows, EVENTS, Resources(**resources), hash="v1")
         self.engine = self.host.engine = FlowEngine(self.program, self.bus, self.timers, self.host, limits)
         self._calls = 0
 

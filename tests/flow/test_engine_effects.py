@@ -189,9 +189,8 @@ def test_http_endpoint() -> None:
         headers={"Authorization": lambda env: "key=" + env["const"]["key"], "X": "endpoint"},
         query={"app": "pbx"},
         auth={"user": "u", "password": "p"},
-        retries=2,
     )
-    endpoint = {**written.args, "timeout": step("sleep", 2.0).args["for"]}
+    endpoint = {**written.args, "timeout": 2.0, "retries": 2}
     effect = asked(
         step("http", "/send", endpoint="push", headers={"X": "step"}, retries=1, method="POST"),
         endpoints={"push": endpoint},

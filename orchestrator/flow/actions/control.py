@@ -145,7 +145,7 @@ def _as_written(value: Any) -> str:
     """A value as the key of a case writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 FOREACH = ACTIONS.add(
