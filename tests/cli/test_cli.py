@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import jsonschema
 import pytest
 
 from orchestrator import __version__
@@ -240,3 +241,18 @@ def test_events_for_tools(run: Run) -> None:
     assert dtmf["scope"] == "call" and dtmf["esl"] == ["DTMF"]
     assert dtmf["attributes"]["leg"] == {"type": "text", "values": ["caller", "callee"], "optional": False}
     assert len(json.loads(run("events", "--format", "json").out)) == len(BUILTIN_EVENTS)
+
+
+# --- schema -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_knows_the_language(run: Run) -> None:
+    schema = json.loads(run("schema").out)
+    jsonschema.Draft7Validator.check_schema(schema)
+    assert {"flowlang", "flows", "events", "freeswitch"} <= set(schema["properties"])
+
+
+def test_the_schema_goes_to_a_file(run: Run) -> None:
+    assert run("schema", "-o", "flowlang-1.schema.json") == Ended(0, "", "")
+    assert json.loads(Path("flowlang-1.schema.json").read_text())["title"] == "FlowLang"
+    assert run("schema", "-o", "missing/x.json").status in (1, 2)
