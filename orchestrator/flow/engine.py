@@ -25,7 +25,7 @@ from orchestrator.flow.listen import Listener, Wait
 from orchestrator.flow.program import Flow, Program
 from orchestrator.flow.run import Run, Version
 from orchestrator.flow.scope import Environment
-from orchestrator.flow.signals import PENDING, FlowSignal, Ticket
+from orchestrator.flow.signals import PENDING, Cancelled, FlowSignal, Ticket
 from orchestrator.flow.task import Task
 from orchestrator.flow.trace import Record, Trace, Traces
 from orchestrator.flow.triggers import Starter
@@ -210,10 +210,17 @@ class FlowEngine:
             self.drain()
 
     def interrupt(self, task: Task, signal: FlowSignal) -> None:
-        """Throw a signal in where the task waits. One that is about to run gets it where it would wait next, one that
-        has not begun ends without a step."""
+        """Throw a signal in where the task waits.
+
+        One that is about to run gets it where it would wait next, one that has not begun ends without a step, one that
+        was told to end already is left to its `finally` steps.
+        """
         if task.generator is None:
             return
+        if isinstance(signal, Cancelled):
+            if task.told:
+                return
+            task.told = True
         ticket = task.ticket
         if ticket is not None:
             self._release(task, ticket)

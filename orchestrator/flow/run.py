@@ -26,7 +26,7 @@ from orchestrator.flow.program import Block, Flow, Program, Step
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import CallEnded, Cancelled, Ticket
 from orchestrator.flow.task import Done, Steps, Task, error_record
-from orchestrator.flow.trace import Record
+from orchestrator.flow.trace import Read, Record
 
 if TYPE_CHECKING:
     from orchestrator.flow.engine import FlowEngine
@@ -133,11 +133,14 @@ class Run:
 
     # --- trace and accounts
 
-    def trace(self, step: Step | Flow | None, template: str, *values: Any) -> None:
-        """Add a line; `{}` in the template stand for the values, which must not change later."""
+    def trace(self, step: Step | Flow | None, template: str, *values: Any, read: Read = ()) -> None:
+        """Add a line.
+
+        `{}` in the template stand for the values, which must not change later; `read` is what a condition looked at.
+        """
         engine = self.engine
         if len(self.records) < engine.limits.records:
-            record = Record(engine.timers.now, step, template, values)
+            record = Record(engine.timers.now, step, template, values, read)
             self.records.append(record)
             engine.host.trace(self, record)
         else:

@@ -31,10 +31,11 @@ Done = Callable[["Task", Any, BaseException | None], None]
 class Task:
     """Main steps of a run, or a child of it: handler, meanwhile, parallel branch, on_end.
 
-    `env` are its names; `ticket` stands while it waits; `signal` is thrown in where it would wait next.
+    `env` are its names; `ticket` stands while it waits; `signal` is thrown in where it would wait next; `told` says
+    that it has been told to end and may not be disturbed in its `finally` steps by being told again.
     """
 
-    __slots__ = ("env", "generator", "label", "nesting", "on_done", "run", "signal", "started", "ticket")
+    __slots__ = ("env", "generator", "label", "nesting", "on_done", "run", "signal", "started", "ticket", "told")
 
     def __init__(self, run: Run, env: Environment, label: str, on_done: Done, nesting: int = 0) -> None:
         self.run = run
@@ -46,6 +47,7 @@ class Task:
         self.ticket: Ticket | None = None
         self.signal: FlowSignal | None = None
         self.started = False
+        self.told = False
 
     # --- what handlers use
 
@@ -151,7 +153,8 @@ class Task:
         held = condition.evaluate(self.env)
         if type(held) is not bool:
             raise StepError("expr.type", f"if: gave {held!r} instead of true or false")
-        self.run.trace(step, "if {} -> {}", getattr(condition, "source", "…"), "true" if held else "false")
+        source = getattr(condition, "source", "…")
+        self.run.trace(step, "if {} -> {}", source, "true" if held else "false", read=values_read(condition, self.env))
         return held
 
     def _recover(self, step: Step, block: Block, failed: Mapping[str, Any]) -> Steps:
@@ -181,6 +184,21 @@ class Task:
     def __repr__(self) -> str:
         state = "waits" if self.ticket else "ready" if self.generator else "done"
         return f"<Task {self.run.name} {self.label} {state}>"
+
+
+def values_read(expression: Any, env: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """What an expression has read, as (path, value): plain values only, for the trace."""
+    found = []
+    for path in sorted(getattr(expression, "reads", ())):
+        value: Any = env
+        try:
+            for name in path:
+                value = value[name]
+        except (LookupError, TypeError):
+            continue
+        if value is None or isinstance(value, str | int | float):
+            found.append((".".join(path), value))
+    return tuple(found)
 
 
 def error_record(error: StepError) -> dict[str, Any]:

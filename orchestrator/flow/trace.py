@@ -18,17 +18,24 @@ if TYPE_CHECKING:
     from orchestrator.flow.run import Run
 
 
+Read = tuple[tuple[str, Any], ...]
+"""What a condition looked at: (path, plain value)."""
+
+
 class Record:
     """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
     call)."""
 
-    __slots__ = ("step", "template", "time", "values")
+    __slots__ = ("read", "step", "template", "time", "values")
 
-    def __init__(self, time: float, step: Step | Flow | None, template: str, values: tuple[Any, ...]) -> None:
+    def __init__(
+        self, time: float, step: Step | Flow | None, template: str, values: tuple[Any, ...], read: Read = ()
+    ) -> None:
         self.time = time
         self.step = step
         self.template = template
         self.values = values
+        self.read = read
 
     @property
     def text(self) -> str:
@@ -85,7 +92,7 @@ def facts(trace: Trace) -> Iterator[dict[str, Any]]:
             "line": record.line,
             "step": step.source if isinstance(step, Step) else "",
             "text": record.text,
-            "values": [value if isinstance(value, int | float | bool) else str(value) for value in record.values],
+            "read": dict(record.read),
         }
 
 

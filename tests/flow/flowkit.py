@@ -51,6 +51,7 @@ class Value:
 
     given: Any
     source: str = "expression"
+    reads: frozenset[tuple[str, ...]] = frozenset()
 
     def evaluate(self, env: Env) -> Any:
         return self.given(env) if callable(self.given) else self.given

@@ -257,6 +257,31 @@ def test_finally_may_wait_but_not_for_ever() -> None:
     world.assert_idle()
 
 
+def test_a_task_is_told_once_to_end() -> None:
+    """Its parent unwinds as well and cancels it once more: that must not cut its `finally` short."""
+    body = step("try", steps(step("sleep", 99.0)), finally_=steps(step("http", url="x"), log("told")))
+    world, run = called(step("parallel", (steps(body), steps(step("relay", "registered")))), on_end=steps(log("end")))
+    world.hang_up(run)
+    assert world.logs == []
+    world.answered(effects.Http, {"status": 200})
+    assert world.logs == ["told", "end"]
+    world.assert_idle()
+
+
+def test_a_timeout_inside_finally_still_works() -> None:
+    quick = step("http", url="x", on_error=steps(log("late")))
+    limited = step("call", "sub", timeout=1.0, on_error=steps(log("timeout")))
+    world = World(
+        flow(step("try", steps(step("sleep", 99.0)), finally_=steps(limited, log("on")))),
+        flow(quick, name="sub", on="call"),
+    )
+    run = world.invite("main")
+    world.hang_up(run)
+    world.at(1.0)
+    assert world.logs == ["timeout", "on"]
+    world.assert_idle()
+
+
 def test_hangup_by_the_flow_ends_it_at_its_next_wait() -> None:
     world, run = called(
         step("hangup", "declined"), log("still"), step("sleep", 1.0), log("never"), on_end=steps(log("end"))

@@ -28,10 +28,11 @@ PUSH_WAKEUP = """
 
 def push_wakeup() -> World:
     """The trace of FLOWLANG §9.4, as far as no SIP is in it."""
+    mobile = Value(lambda env: env["event"]["mobile"], "event.mobile", frozenset({("event", "mobile")}))
     inject = step(
         "inject",
         lambda env: env["event"]["uri"],
-        if_=Value(lambda env: env["event"]["mobile"], "event.mobile"),
+        if_=mobile,
         line=28,
     )
     world = World(
@@ -83,9 +84,18 @@ def test_facts_are_json_with_the_values_read() -> None:
         "line": 28,
         "step": "inject",
         "text": "if event.mobile -> true",
-        "values": ["event.mobile", "true"],
+        "read": {"event.mobile": True},
     }
     assert lines[-1]["line"] == 0 and lines[-1]["step"] == ""
+
+
+def test_only_plain_values_that_are_there_are_noted() -> None:
+    paths = frozenset({("event",), ("event", "n"), ("event", "x"), ("event", "n", "y"), ("vars", "a")})
+    read = Value(lambda env: True, "x", paths)
+    world = World(flow(step("log", "x", if_=read), on="ping", vars={"a": None}))
+    world.event("ping", n=5)
+    (trace,) = world.engine.traces
+    assert dict(trace.records[1].read) == {"event.n": 5, "vars.a": None}
 
 
 def test_braces_in_values_are_text() -> None:
