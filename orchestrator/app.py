@@ -69,6 +69,7 @@ def serve(settings: Settings, environ: Mapping[str, str] = os.environ, stream: T
     """
     out = stream if stream is not None else sys.stderr
     log.setup(settings.log.level, settings.log.format, out)
+    log.adopt(gevent.get_hub())
     program = load_flows(settings)
     with ExitStack() as stack:
         server = Server(settings, program, environ, stack)

@@ -51,6 +51,22 @@ def setup(level: str = "info", format: Literal["text", "json"] = "text", stream:
     return limiter
 
 
+def adopt(hub: Any) -> None:
+    """Have what gevent says of greenlets that died logged like everything else, instead of printed as it is.
+
+    An OSError there is the system's (no descriptors left for a connection), not a bug: it gets a line and no traceback.
+    """
+
+    def report(context: object, kind: type[BaseException], value: Any, trace: Any) -> None:
+        bound = logger.bind(source=kind.__name__, reason=str(value))
+        if issubclass(kind, OSError):
+            bound.warning("the system refused something")
+        else:
+            bound.opt(exception=(kind, value, trace)).error("a greenlet died")
+
+    hub.print_exception = report
+
+
 def escape(text: str) -> str:
     r"""Control characters as `\n`, `\x1b`, `\u202e`."""
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import gevent
 import pytest
 from loguru import logger
 
@@ -127,6 +128,22 @@ def test_libraries_are_heard_from_warnings_up() -> None:
     library.warning("odd\nanswer %s", "{0}")
     assert "s3cret" not in stream.getvalue()
     assert "WARNING odd\\nanswer {0} library=urllib3.connectionpool" in stream.getvalue()
+
+
+def test_greenlets_that_die_are_logged_like_everything_else() -> None:
+    hub = gevent.get_hub()
+    stream = logged()
+    log.adopt(hub)
+    try:
+        gevent.spawn(failing, "s3cret!").join()
+        gevent.spawn(open, "/no/such\nfile").join()
+    finally:
+        del hub.print_exception
+    text = stream.getvalue()
+    assert 'ERROR   a greenlet died source=ValueError reason="line one\\nline two' in text
+    assert text.splitlines()[-1].endswith("'/no/such\\\\nfile'\"")
+    assert "WARNING the system refused something source=FileNotFoundError" in text
+    assert "s3cret!" not in text
 
 
 # --- floods -----------------------------------------------------------------------------------------------------------

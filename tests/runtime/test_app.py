@@ -1,0 +1,510 @@
+"""The whole server as a process of its own: start, refusals, work for flows, reload, drain (F15-F20, F23, F29)."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gevent.ssl
+import pytest
+from echo_core import received, wait_until
+from gevent import socket as cooperative
+from gevent.server import StreamServer
+from gevent.subprocess import Popen
+from web import Web, answer, web
+
+from orchestrator.app import Server, load_flows
+from orchestrator.errors import InputError, ListenError, OrchestratorError
+from orchestrator.flow.registry import ACTIONS
+from orchestrator.settings import read_settings
+from orchestrator.testing.freeswitch import FakeFreeSwitch
+
+FLOWS = """\
+flowlang: 1
+secrets:
+  KEY: {env: PUSH_KEY}
+flows:
+  says_status:
+    on: invite
+    when: call.target.user == 'status'
+    do:
+      - fs.api: status
+        as: said
+        on_error:
+          - reply: {code: 503, reason: '${error.type}'}
+          - stop
+      - reply: {code: 486, reason: '${said.text.prefix(7)}'}
+  asks_web:
+    on: invite
+    when: call.target.user == 'web'
+    do:
+      - http:
+          url: 'WEB/ask?from=${call.from.user}'
+          headers: {Authorization: 'key=${secrets.KEY}'}
+          json: {call: '${call.id}', n: '${1 + 1}'}
+          method: POST
+        as: told
+        on_error:
+          - reply: {code: 503, reason: '${error.type}'}
+          - stop
+      - reply: {code: 486, reason: '${told.text}'}
+  asks_the_dead:
+    on: invite
+    when: call.target.user == 'dead'
+    do:
+      - http: http://127.0.0.1:1/
+        on_error:
+          - reply: {code: 503, reason: '${error.type}'}
+  greets:
+    on: invite
+    when: call.target.user == 'hello'
+    do:
+      - log: 'hello from ${call.from.display}'
+      - reply: {code: 486, reason: first}
+"""
+
+CONFIG = """\
+sip: {listen: ['udp:127.0.0.1:0'], domains: [example.com]}
+location: 'LOCATION'
+flows: [FLOWS]
+admin: {listen: '127.0.0.1:0'}
+FREESWITCH
+"""
+
+
+class Running:
+    """One `orchestrator run`; what it writes goes to files, so that it never waits for us."""
+
+    def __init__(self, folder: Path, *, flows: str = FLOWS, config: str = CONFIG, **values: str) -> None:
+        self.folder = folder
+        self.flows = folder / "flows" / "a.flow.yaml"
+        self.flows.parent.mkdir(exist_ok=True)
+        self.flows.write_text(flows)
+        values = {"LOCATION": "memory:", "FREESWITCH": "", "FLOWS": str(self.flows.parent), **values}
+        for name, value in values.items():
+            config = config.replace(name, value)
+        (folder / "config.yml").write_text(config)
+        self.err = folder / f"err-{len(list(folder.iterdir()))}.txt"
+        self.process: Any = None
+        self.sockets: list[socket.socket] = []
+        self.sip = self.admin = ("", 0)
+
+    def start(self, before: Callable[[], None] | None = None) -> Running:
+        with self.err.open("w") as err:
+            self.process = Popen(
+                [sys.executable, "-c", "from orchestrator.cli import main; main()", "run", "-c", "config.yml"],
+                cwd=self.folder,
+                stderr=err,
+                stdout=err,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=before,
+                env={**os.environ, "PUSH_KEY": "s3cret", "PYTHONPATH": str(Path(__file__).parents[2])},
+            )
+        return self
+
+    def ready(self) -> Running:
+        self.start()
+        return self.wait_ready()
+
+    def wait_ready(self) -> Running:
+        wait_until(lambda: self.line("\nready "), 15)
+        line = next(line for line in self.output.splitlines() if line.startswith("ready "))
+        udp, http = line.removeprefix("ready ").split()
+        self.sip = ("127.0.0.1", int(udp.rpartition(":")[2]))
+        self.admin = ("127.0.0.1", int(http.rpartition(":")[2]))
+        return self
+
+    def line(self, part: str) -> str:
+        assert self.process.poll() is None, self.output
+        """The first line with this in it; one that begins with it after a line feed."""
+        lines = ("\n" + self.output).split("\n")
+        return next((line for line in lines if part in "\n" + line), "")
+
+    @property
+    def output(self) -> str:
+        return self.err.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = 10) -> int:
+        return int(self.process.wait(seconds))
+
+    def get(self, target: str) -> tuple[int, str]:
+        with cooperative.create_connection(self.admin, timeout=3) as sock:
+            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            octets = b""
+            while chunk := sock.recv(65_536):
+                octets += chunk
+        head, _, body = octets.decode().partition("\r\n\r\n")
+        return int(head.split()[1]), body
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+class Caller:
+    """Writes SIP by hand: what is tested is the server around the core."""
+
+    def __init__(self, server: Running) -> None:
+        self.server = server
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.setblocking(False)
+        server.sockets.append(self.sock)
+        self.port = self.sock.getsockname()[1]
+        self.calls = 0
+
+    def send(self, method: str, uri: str, call: str, *headers: str, cseq: int = 1, to_tag: str = "") -> None:
+        lines = [
+            f"{method} {uri} SIP/2.0",
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch=z9hG4bK{call}{cseq};rport",
+            'From: "Al{0}ice" <sip:alice@example.com>;tag=a',
+            f"To: <{uri}>{to_tag}",
+            f"Call-ID: {call}@127.0.0.1",
+            f"CSeq: {cseq} {method}",
+            "Max-Forwards: 70",
+            f"Contact: <sip:alice@127.0.0.1:{self.port}>",
+            *headers,
+            "Content-Length: 0",
+        ]
+        self.sock.sendto("\r\n".join([*lines, "", ""]).encode(), self.server.sip)
+
+    def answer(self, seconds: float = 5.0) -> str:
+        """The next final response, whole."""
+        data = wait_until(lambda: received(self.sock), seconds)
+        return self.answer(seconds) if data.startswith(b"SIP/2.0 1") else data.decode()
+
+    def invite(self, user: str) -> str:
+        """Status line of the final answer to a call."""
+        self.calls += 1
+        uri, call = f"sip:{user}@example.com", f"c{self.port}n{self.calls}"
+        self.send("INVITE", uri, call)
+        response = self.answer()
+        tag = next(line for line in response.split("\r\n") if line.startswith("To:")).partition(";")[2]
+        self.send("ACK", uri, call, to_tag=f";{tag}")
+        return response.partition("\r\n")[0]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Web]:
+    with web(answer(200, b"told")) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def server(site: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for the tests that leave it as it was."""
+    with Running(tmp_path_factory.mktemp("shared"), flows=FLOWS.replace("WEB", site.url)) as running:
+        yield running.ready()
+
+
+@pytest.fixture
+def caller(server: Running) -> Caller:
+    return Caller(server)
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+def test_serves_sip_and_says_so(server: Running, caller: Caller) -> None:
+    caller.send("OPTIONS", f"sip:127.0.0.1:{server.sip[1]}", "o1")
+    assert caller.answer().startswith("SIP/2.0 200 ")
+    assert server.get("/readyz") == (200, '{"status": "ready"}')
+    status, metrics = server.get("/metrics")
+    assert status == 200
+    assert 'orchestrator_datagrams_total{direction="in"} 1.0' in metrics
+    assert "orchestrator_turns_failed_total 0.0" in metrics
+
+
+def test_flow_logs_what_a_caller_wrote_as_text(server: Running, caller: Caller) -> None:
+    assert caller.invite("hello") == "SIP/2.0 486 first"
+    assert wait_until(lambda: server.line("hello from Al{0}ice"))
+    assert "flow=greets" in server.line("hello from")
+
+
+def test_http_step_in_a_patched_process(server: Running, caller: Caller, site: Web) -> None:
+    assert caller.invite("web") == "SIP/2.0 486 told"
+    request = site.exchanges[-1]
+    assert request.target == "/ask?from=alice"
+    assert request.headers["authorization"] == "key=s3cret"
+    assert json.loads(request.body)["n"] == 2
+    assert 'http_tries_total{outcome="2xx"}' in server.get("/metrics")[1]
+    assert "s3cret" not in server.output
+
+
+def test_dead_web_service_is_the_flow_s_error(caller: Caller) -> None:
+    assert caller.invite("dead") == "SIP/2.0 503 http.connect"
+
+
+def test_no_freeswitch_configured(caller: Caller) -> None:
+    assert caller.invite("status") == "SIP/2.0 503 esl.down"
+
+
+def test_tls_works_and_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patched TLS over our own guarded socket: a trusted certificate is fine, for another name it is not."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=DNS:localhost"
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    site = StreamServer(("127.0.0.1", 0), Web(answer(200, b"told")).handle, ssl_context=context)
+    site.start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    port = site.server_port
+    flows = FLOWS.replace("WEB", f"https://localhost:{port}").replace(
+        "http://127.0.0.1:1/", f"https://127.0.0.1:{port}/"
+    )
+    with Running(tmp_path, flows=flows) as server:
+        caller = Caller(server.ready())
+        assert caller.invite("web") == "SIP/2.0 486 told"
+        assert caller.invite("dead") == "SIP/2.0 503 http.connect"
+    site.stop(timeout=0)
+
+
+def test_freeswitch_commands_and_readiness(tmp_path: Path) -> None:
+    with FakeFreeSwitch(password="s3cret") as switch:
+        configured = f"freeswitch: {{fs1: {{host: 127.0.0.1, port: {switch.port}, password: s3cret}}}}"
+        with Running(tmp_path, FREESWITCH=configured) as server:
+            caller = Caller(server.ready())
+            wait_until(lambda: server.get("/readyz")[0] == 200, 5)
+            assert caller.invite("status").startswith("SIP/2.0 486 UP ")
+            assert "api status" in switch.commands.texts
+            assert 'orchestrator_esl_up{server="fs1"} 1.0' in server.get("/metrics")[1]
+            switch.stop()
+            wait_until(lambda: server.get("/readyz")[0] == 503, 5)
+            assert "fs1" in server.get("/readyz")[1]
+            assert caller.invite("status") == "SIP/2.0 503 esl.down"  # and SIP goes on
+            assert caller.invite("hello") == "SIP/2.0 486 first"
+            server.send(signal.SIGTERM)
+            assert server.ended(5) == 0
+            assert "Traceback" not in server.output
+
+
+# --- refusing to start ------------------------------------------------------------------------------------------------
+
+
+def test_second_instance_is_refused_before_it_touches_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    with Running(tmp_path) as first, Running(folder) as second:
+        first.ready()
+        config = (folder / "config.yml").read_text()
+        config = config.replace("127.0.0.1:0", f"127.0.0.1:{first.sip[1]}", 1).replace("memory:", "sqlite:///x.db")
+        (folder / "config.yml").write_text(config)
+        second.start()
+        assert second.ended() == 1
+        port = first.sip[1]
+        wanted = f"error: cannot listen on udp:127.0.0.1:{port}: address in use; is another instance running?\n"
+        assert second.output == wanted
+        assert not (folder / "x.db").exists()
+
+
+def test_mistake_in_the_configuration_is_named_with_its_place(tmp_path: Path) -> None:
+    with Running(tmp_path, config=CONFIG.replace("admin:", "admln:")) as server:
+        server.start()
+        assert server.ended() == 1
+        assert server.output.startswith("config.yml:4:1: error E101: unknown key 'admln'")
+
+
+def opened(tmp_path: Path, text: str, flows: str = FLOWS) -> None:
+    """What `serve` does until it is ready, and back."""
+    (tmp_path / "a.flow.yaml").write_text(flows)
+    text = text.replace("FLOWS", str(tmp_path)).replace("FREESWITCH", "").replace("LOCATION", "memory:")
+    settings = read_settings("config.yml", text, {})
+    with ExitStack() as stack:
+        Server(settings, load_flows(settings), {}, stack)
+
+
+def test_what_was_opened_is_closed_again(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    for _ in range(2):
+        opened(tmp_path, CONFIG.replace("udp:127.0.0.1:0", f"udp:127.0.0.1:{port}"))
+    with socket.create_server(("127.0.0.1", 0)) as other:  # and when something later fails
+        taken = other.getsockname()[1]
+        with pytest.raises(ListenError):
+            config = CONFIG.replace("{listen: '127.0.0.1:0'}", f"{{listen: '127.0.0.1:{taken}'}}")
+            opened(tmp_path, config.replace("udp:127.0.0.1:0", f"udp:127.0.0.1:{port}"))
+    opened(tmp_path, CONFIG.replace("udp:127.0.0.1:0", f"udp:127.0.0.1:{port}"))
+
+
+def test_mistake_in_a_flow_is_named_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, CONFIG, FLOWS.replace("- fs.api: status", "- fs.apy: status"))
+    assert str(caught.value).startswith(f"{tmp_path}/a.flow.yaml:9:9: error E109: unknown action 'fs.apy'")
+
+
+def test_flow_that_cannot_be_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ACTIONS["fs.api"], "handler", None)
+    with pytest.raises(InputError, match=r"a.flow.yaml:9:9: error E119: fs.api: cannot be run by this version"):
+        opened(tmp_path, CONFIG)
+
+
+def test_admin_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=f"cannot listen on http://127.0.0.1:{port}: address in use"):
+            opened(tmp_path, CONFIG.replace("admin: {listen: '127.0.0.1:0'}", f"admin: {{listen: '127.0.0.1:{port}'}}"))
+
+
+def test_location_store_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(OrchestratorError, match=r"^location store: cannot open /no/such/folder/x\.db"):
+        opened(tmp_path, CONFIG.replace("LOCATION", "sqlite:////no/such/folder/x.db"))
+
+
+def test_damaged_location_store_is_set_aside_and_named(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"this is no database, " * 200)
+    with Running(tmp_path, LOCATION="sqlite:///x.db") as server:
+        server.ready()
+        assert "the location store was damaged and has been set aside" in server.output
+    assert len(list(tmp_path.glob("x.db*"))) >= 2
+
+
+def test_registrations_survive_the_process(tmp_path: Path) -> None:
+    for method, number in (("REGISTER", 1), ("REGISTER", 2)):
+        with Running(tmp_path, LOCATION="sqlite:///x.db") as server:
+            caller = Caller(server.ready())
+            if number == 1:
+                caller.send(method, "sip:alice@example.com", "r1", "Expires: 600")
+                assert caller.answer().startswith("SIP/2.0 200 ")
+            assert "orchestrator_bindings 1.0" in server.get("/metrics")[1]
+            server.process.kill()  # no goodbye
+            server.ended()
+    with sqlite3.connect(tmp_path / "x.db") as rows:
+        assert rows.execute("SELECT count(*) FROM binding").fetchone() == (1,)
+    rows.close()
+
+
+# --- reload -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Running]:
+    """A server for one test."""
+    with Running(tmp_path) as running:
+        yield running.ready()
+
+
+def test_reload_takes_new_flows_and_refuses_broken_ones(own: Running) -> None:
+    server, caller = own, Caller(own)
+    assert caller.invite("hello") == "SIP/2.0 486 first"
+    server.flows.write_text(FLOWS.replace("reason: first", "reason: second"))
+    server.send(signal.SIGHUP)
+    wait_until(lambda: server.line("flows reloaded"))
+    assert caller.invite("hello") == "SIP/2.0 486 second"
+    server.flows.write_text(FLOWS.replace("reply: {code: 486, reason: first}", "reply: {kode: 486}"))
+    server.send(signal.SIGHUP)
+    line = wait_until(lambda: server.line("flows not reloaded"))
+    assert f'mistake="{server.flows}:41:' in line and "reply" in line
+    assert caller.invite("hello") == "SIP/2.0 486 second"
+    server.flows.unlink()
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "E003" in server.output)
+    assert caller.invite("hello") == "SIP/2.0 486 second"
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def ringing(server: Running, caller: Caller, count: int) -> None:
+    """A phone, registered as bob, that takes `count` calls and lets them ring."""
+    phone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    phone.bind(("127.0.0.1", 0))
+    phone.setblocking(False)
+    server.sockets.append(phone)
+    port = phone.getsockname()[1]
+    caller.send("REGISTER", "sip:bob@example.com", "reg", "Expires: 600", f"Contact: <sip:bob@127.0.0.1:{port}>")
+    assert caller.answer().startswith("SIP/2.0 200 ")
+    for number in range(count):
+        caller.send("INVITE", "sip:bob@example.com", f"ring{number}")
+    for _ in range(count):
+        invite = wait_until(lambda: received(phone))
+        assert invite.startswith(b"INVITE ")
+        phone.sendto(respond(invite, "180 Ringing"), server.sip)
+
+
+def respond(request: bytes, status: str) -> bytes:
+    """A response by the rules of RFC 3261 §8.2.6."""
+    kept = [
+        line for line in request.split(b"\r\n") if line.split(b":")[0].lower() in (b"via", b"from", b"call-id", b"cseq")
+    ]
+    to = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"to:")) + b";tag=phone"
+    return b"\r\n".join([f"SIP/2.0 {status}".encode(), *kept, to, b"Content-Length: 0", b"", b""])
+
+
+def test_stop_lets_ringing_calls_end_and_refuses_new_ones(tmp_path: Path) -> None:
+    """Registered phones ring while SIGTERM comes: they may still answer, a new call is told to go elsewhere (F19)."""
+    with Running(tmp_path) as server:
+        caller = Caller(server.ready())
+        # two Contact headers in one REGISTER: alice's own and bob's; both are kept
+        ringing(server, caller, 1)
+        server.send(signal.SIGTERM)
+        wait_until(lambda: server.line("draining"))
+        began = monotonic()
+        newcomer = Caller(server)
+        newcomer.send("INVITE", "sip:hello@example.com", "new")
+        response = newcomer.answer()
+        assert response.startswith("SIP/2.0 503 ") and "Retry-After:" in response
+        assert monotonic() - began < 0.1
+        assert server.get("/readyz")[0] == 503
+        assert server.process.poll() is None
+        caller.send("CANCEL", "sip:bob@example.com", "ring0")
+        wait_until(lambda: b"487" in received(caller.sock), 5)
+        assert server.ended(5) == 0
+
+
+def test_second_stop_does_not_wait(tmp_path: Path) -> None:
+    with Running(tmp_path) as server:
+        caller = Caller(server.ready())
+        ringing(server, caller, 3)
+        server.send(signal.SIGTERM)
+        wait_until(lambda: server.line("draining"))
+        gevent.sleep(0.2)
+        assert server.process.poll() is None
+        began = monotonic()
+        server.send(signal.SIGINT)
+        assert server.ended(5) == 0
+        assert monotonic() - began < 1.0
+
+
+# --- no descriptors left ----------------------------------------------------------------------------------------------
+
+
+def test_sip_goes_on_when_descriptors_run_out(tmp_path: Path) -> None:
+    """With 40 file descriptors and more connections to the admin port than that, calls are still answered (F23)."""
+    with Running(tmp_path, flows=FLOWS.replace("WEB", "http://127.0.0.1:1")) as server:
+        server.start(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
+        caller = Caller(server.wait_ready())
+        greedy = [socket.create_connection(server.admin) for _ in range(60)]
+        gevent.sleep(0.1)
+        assert caller.invite("hello") == "SIP/2.0 486 first"
+        assert caller.invite("web") == "SIP/2.0 503 http.connect"
+        for sock in greedy:
+            sock.close()
+        wait_until(lambda: server.get("/healthz")[0] == 200, 5)
+        assert "Traceback" not in server.output

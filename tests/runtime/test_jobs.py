@@ -1,0 +1,156 @@
+"""Jobs find their pools, and what FreeSWITCH or the network says becomes a result or an error of the language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent.event
+import pytest
+from echo_core import wait_until
+
+from orchestrator.core.jobs import Job, Resolve
+from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout, StepError
+from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.runtime import jobs as jobs_module
+from orchestrator.runtime.http import HttpClient
+from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, Jobs
+
+
+class Link:
+    """A link whose answers are given by the test."""
+
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self.say = say
+        self.asked: list[tuple[Any, ...]] = []
+
+    def api(self, command: str, timeout: float | None = None) -> str:
+        self.asked.append(("api", command, timeout))
+        return self.say(command)
+
+    def bgapi(self, command: str, timeout: float | None = None) -> str:
+        self.asked.append(("bgapi", command, timeout))
+        return self.say(command)
+
+    def execute(self, uuid: str, app: str, args: str = "", wait: bool = False, timeout: float | None = None) -> str:
+        self.asked.append(("execute", uuid, app, args, wait, timeout))
+        return self.say(app)
+
+
+class Desk:
+    """Jobs with one link, and the answers that came."""
+
+    def __init__(self, say: Callable[[str], str] = lambda command: "+OK") -> None:
+        self.answers: dict[int, Any] = {}
+        self.link = Link(say)
+        links: Any = {"fs1": self.link, "fs2": Link(say)}
+        self.jobs = Jobs(self.answers.__setitem__, HttpClient(), links, [jobs_module.socket.AF_INET])
+        self.number = 0
+
+    def start(self, effect: Any) -> int:
+        self.number += 1
+        self.jobs.start(Job(self.number, effect))
+        return self.number
+
+    def do(self, effect: Any) -> Any:
+        number = self.start(effect)
+        return wait_until(lambda: self.answers.get(number, ""))
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.jobs.close()
+
+
+# --- Event Socket -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["api", "bgapi"])
+def test_commands_go_to_their_server_with_their_timeout(desk: Desk, kind: str) -> None:
+    assert desk.do(EslCommand(kind, "status", "fs1", timeout=2.5)) == {"ok": True, "text": "+OK"}
+    assert desk.link.asked == [(kind, "status", 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [("+OK", True), ("UP 0 years", True), ("-ERR no such channel\n", False), ("-USAGE: x", False), ("", True)],
+)
+def test_what_freeswitch_says_is_the_result(text: str, ok: bool) -> None:
+    assert Desk(lambda command: text).do(EslCommand("api", "x", "fs1")) == {"ok": ok, "text": text}
+
+
+@pytest.mark.parametrize(
+    ("error", "type"),
+    [
+        (EslTimeout("no reply within 5 s", "api x"), "esl.timeout"),
+        (EslDown("fs1 is down", "api x"), "esl.down"),
+        (EslInjection("a line break", "api x"), "esl.command"),
+        (EslError("-ERR invalid session id", "sendmsg"), "esl.command"),
+    ],
+)
+def test_what_goes_wrong_is_an_error_of_the_language(error: EslError, type: str) -> None:
+    def refuse(command: str) -> str:
+        raise error
+
+    desk = Desk(refuse)
+    for effect in (EslCommand("api", "x", "fs1"), EslExecute("set", "a=b", server="fs1", uuid="u")):
+        answer = desk.do(effect)
+        assert isinstance(answer, StepError)
+        assert (answer.type, answer.message) == (type, str(error))
+
+
+def test_unknown_server_is_answered_at_once(desk: Desk) -> None:
+    number = desk.start(EslCommand("api", "status", "fs9"))
+    assert desk.answers[number].type == "esl.down"
+    assert "'fs9'" in desk.answers[number].message
+
+
+def test_applications(desk: Desk) -> None:
+    assert desk.do(EslExecute("set", "a=b", server="fs1", uuid="u1")) == {"response": "+OK"}
+    assert desk.do(EslExecute("rxfax", "/f.tif", wait=True, server="fs1", uuid="u1")) == {"response": "+OK"}
+    assert desk.link.asked == [
+        ("execute", "u1", "set", "a=b", False, None),
+        ("execute", "u1", "rxfax", "/f.tif", True, EXECUTE_LIMIT),
+    ]
+
+
+def test_what_hangs_holds_up_only_its_like() -> None:
+    """Applications that run for minutes and a server that hangs: commands to another server go through."""
+    gate = gevent.event.Event()
+
+    def hang(command: str) -> str:
+        if command != "quick":
+            gate.wait()
+        return "+OK"
+
+    desk = Desk(hang)
+    for _ in range(200):
+        desk.start(EslExecute("rxfax", wait=True, server="fs1", uuid="u"))
+    assert desk.do(EslCommand("api", "quick", "fs1")) == {"ok": True, "text": "+OK"}
+    for _ in range(ESL_WORKERS + 5):
+        desk.start(EslCommand("api", "slow", "fs1"))
+    assert desk.do(EslCommand("api", "quick", "fs2")) == {"ok": True, "text": "+OK"}
+    busy = {pool.name: (pool.running, pool.waiting) for pool in desk.jobs.pools if not pool.idle}
+    assert busy == {"execute": (200, 0), "esl fs1": (ESL_WORKERS, 5)}
+    assert not desk.jobs.idle
+    gate.set()
+    wait_until(lambda: desk.jobs.idle)
+    desk.jobs.close()
+
+
+# --- the others -------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_looked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+    monkeypatch.setattr(jobs_module, "resolve", lambda host, families: asked.append((host, families)) or "192.0.2.1")
+    assert desk.do(Resolve("phone.example.com")) == "192.0.2.1"
+    assert asked == [("phone.example.com", [jobs_module.socket.AF_INET])]
+
+
+def test_http_has_a_pool_of_its_own(desk: Desk) -> None:
+    answer = desk.do(Http("GET", "ftp://nowhere"))
+    assert answer.type == "http.connect"
+    assert desk.jobs.pools[0].name == "http" and desk.jobs.pools[0].done == 1
