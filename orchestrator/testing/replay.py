@@ -7,13 +7,14 @@ recording, and takes none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import InputError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.program import Program
+from orchestrator.flow.trace import Trace, render
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.world import World
@@ -64,6 +65,7 @@ class Replay:
         self.jobs = self.world.jobs
         self.calls: list[PhoneCall] = []
         self._directions = {uuid: _DIRECTIONS[leg] for leg, uuid in (legs or {}).items()}
+        self._phones: set[str] = set()
         self._call_of: dict[str, PhoneCall] = {}
 
     def run(self, after: float = 60.0) -> None:
@@ -78,6 +80,22 @@ class Replay:
                 self._name_leg(event)
                 self.world.run()
         self.world.run(after)
+
+    def traces(self) -> list[Trace]:
+        """The traces of all runs, those that are not over included, in order of their beginning."""
+        flows = self.world.engine.flows
+        traces = [*flows.traces, *(Trace.of(run) for run in flows.runs.values())]
+        return sorted(traces, key=lambda trace: trace.records[0].time if trace.records else 0.0)
+
+    def report(self) -> Iterator[str]:
+        """The traces for people, and a last line that counts."""
+        counters = self.world.engine.counters
+        for trace in self.traces():
+            yield from render(trace)
+            yield ""
+        events = len(self.recording.events)
+        unowned = counters["esl.event.without_call"]
+        yield f"{events} events, {len(self.calls)} calls, {len(self.traces())} runs; {unowned} events of no call"
 
     def _mirror(self, event: EslEvent) -> None:
         """Let the phones do what the event says has been done."""
@@ -99,8 +117,10 @@ class Replay:
         caller = self.caller or f"{event.get('Caller-Caller-ID-Number') or 'caller'}@example.com"
         called = self.called or f"{event.get('Caller-Destination-Number') or 'callee'}@example.com"
         number = len(self.calls) + 1
-        for position, aor in enumerate(self.registered or (called,)):
-            self.world.phone(aor, f"10.1.{number}.{position + 1}").register()
+        for aor in self.registered or (called,):
+            if aor not in self._phones:
+                self._phones.add(aor)
+                self.world.phone(aor, f"10.1.0.{len(self._phones)}").register()
         phone = self.world.phone(caller, f"10.2.{number}.1")
         call_id = event.get("variable_sip_call_id") or event.uuid
         self.world.run()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from time import monotonic
 
 import gevent
 from gevent import socket
 
 from orchestrator.testing.phone import Address, Phone
-
 
 _SO_TIMESTAMPNS = 35
 """Linux: the kernel notes when a datagram came, in nanoseconds. Two sockets are read in any order, these are the order
@@ -55,8 +55,9 @@ def _nanoseconds(timespec: bytes) -> int:
 
 def wait_until(condition: Callable[[], object], timeout: float = 5.0) -> bool:
     """Let other greenlets run until the condition holds; False when it does not by `timeout` seconds."""
-    with gevent.Timeout(timeout, False):
-        while not condition():
-            gevent.sleep(0.002)
-        return True
-    return bool(condition())
+    deadline = monotonic() + timeout
+    while not condition():
+        if monotonic() > deadline:
+            return False
+        gevent.sleep(0.002)
+    return True

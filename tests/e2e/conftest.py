@@ -24,7 +24,7 @@ def free_port(kind: int = socket.SOCK_DGRAM) -> int:
 
 
 class Server:
-    """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM and gives its exit status."""
+    """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM, returns its exit status."""
 
     def __init__(self, folder: Path, config: dict[str, object], environment: dict[str, str]) -> None:
         self.sip = ("127.0.0.1", free_port())

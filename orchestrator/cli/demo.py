@@ -1,0 +1,28 @@
+"""`orchestrator demo`: the three scenarios, happening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Show the three scenarios on this machine, with nothing else installed.")
+@click.option(
+    "--flows",
+    "folder",
+    default=Path("flows"),
+    show_default=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where push_wakeup, dtmf_screening and call_pickup are.",
+)
+def command(folder: Path) -> int:
+    """Start the server, a fake FreeSWITCH that replays a recording of a real one, and three phones on loopback, and show
+    what happens call by call: every message of the phones, every step of the flows. Exits with 1 when one of the
+    scenarios does not end as it should."""
+    from orchestrator.runtime.patch import patch
+
+    patch()
+    from orchestrator.testing.demo import Demo
+
+    return Demo(folder).run()

@@ -1,0 +1,80 @@
+"""`orchestrator replay`: what a flow makes of a recorded FreeSWITCH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestrator.cli._output import config_option, settings_of
+
+
+@click.command(short_help="Play a recording of a FreeSWITCH through a flow and print the trace.")
+@click.argument("recording", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--flow", required=True, help="The flow its calls start, whatever its `when:` says.")
+@click.option(
+    "--flows",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Flow files or folders; those of the configuration when not given.",
+)
+@click.option("--from", "caller", default="", metavar="USER@DOMAIN", help="The caller; as recorded when not given.")
+@click.option(
+    "--to", "called", default="", metavar="USER@DOMAIN", help="The number dialled; as recorded when not given."
+)
+@click.option(
+    "--registered", multiple=True, metavar="USER@DOMAIN", help="Who has a phone; the one dialled when not given."
+)
+@click.option(
+    "--leg",
+    "legs",
+    multiple=True,
+    metavar="caller=UUID|callee=UUID",
+    help="Whose channel a recorded one is, when the recorded call did not go through us.",
+)
+@config_option
+def command(
+    recording: Path,
+    flow: str,
+    paths: tuple[Path, ...],
+    caller: str,
+    called: str,
+    registered: tuple[str, ...],
+    legs: tuple[str, ...],
+    config: Path | None,
+) -> int:
+    """Play RECORDING (.esl: the raw stream, .eslrec: JSON lines) through the real engine and print what each call's
+    flow did. Time is that of the recording; no socket is opened. Exits with 1 when a flow ended in an error."""
+    from orchestrator.flow.loader import load_sources, read_sources
+    from orchestrator.resources import known_resources
+    from orchestrator.testing.recordings import Recording
+    from orchestrator.testing.replay import Replay, UnknownFlow, only_flow
+
+    settings = settings_of(config)
+    program, _ = load_sources(read_sources(paths or settings.flows), known_resources(settings))
+    try:
+        chosen = only_flow(program, flow)
+    except UnknownFlow as error:
+        raise click.BadParameter(str(error), param_hint="--flow") from None
+    try:
+        stream = Recording.load(recording)
+    except (ValueError, KeyError) as error:
+        raise click.BadParameter(str(error), param_hint="RECORDING") from None
+    if not stream.events:
+        raise click.BadParameter(f"{recording} holds no FreeSWITCH events", param_hint="RECORDING")
+    replay = Replay(stream, chosen, caller=caller, called=called, registered=registered, legs=_legs(legs))
+    replay.run()
+    for line in replay.report():
+        click.echo(line)
+    return int(any(trace.error for trace in replay.traces()))
+
+
+def _legs(given: tuple[str, ...]) -> dict[str, str]:
+    legs = {}
+    for entry in given:
+        leg, equals, uuid = entry.partition("=")
+        if leg not in ("caller", "callee") or not equals or not uuid:
+            raise click.BadParameter(f"{entry!r}: write caller=UUID or callee=UUID", param_hint="--leg")
+        legs[leg] = uuid
+    return legs

@@ -1,0 +1,229 @@
+"""The demonstration: the real server, three phones, a push service and a FreeSWITCH that replays, all on loopback.
+
+Each scenario starts a server with one of the shipped flows, plays its little story with phones, and prints every
+message that passes a phone and every step the flow takes, in the order they happen. What should have happened is
+checked, so that the demonstration is a test of the installation as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import time
+from typing import Any
+
+from gevent.pywsgi import WSGIServer
+from loguru import logger
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.app import Server, load_flows
+from orchestrator.flow.run import Run
+from orchestrator.flow.trace import Record
+from orchestrator.settings import Settings
+from orchestrator.testing.freeswitch import FakeFreeSwitch
+from orchestrator.testing.phone import PhoneCall
+from orchestrator.testing.recordings import Recording
+from orchestrator.testing.sockets import SocketPhone, wait_until
+
+CALLEE_PRESSES_5 = Path(__file__).parent / "recorded" / "callee_presses_5.esl"
+"""From a real FreeSWITCH: the leg to the callee is made, answered, hears digit 5, and is gone."""
+
+RECORDED_UUID = "b9086ca5-fa13-46e0-9180-46063e449f34"
+
+_WIDTH = 9
+
+
+class Failed(Exception):
+    """A scenario did not go as it should."""
+
+
+class Demo:
+    """`run()` plays all scenarios and returns the exit status: 0 when all of them went as they should."""
+
+    def __init__(self, flows: Path, console: Console | None = None) -> None:
+        self.flows = flows
+        self.console = console or Console(highlight=False)
+        self._began = 0.0
+        self._lines: list[tuple[float, str, str]] = []
+
+    def run(self) -> int:
+        logger.remove()  # the server's log would only repeat what is shown here
+        scenarios = (
+            ("push_wakeup", "Push wake-up with late forking", push_wakeup),
+            ("dtmf_screening", "Fax and voicemail detection by DTMF", dtmf_screening),
+            ("call_pickup", "Call pickup", call_pickup),
+        )
+        status = 0
+        for number, (flow, title, play) in enumerate(scenarios, 1):
+            path = self.flows / f"{flow}.flow.yaml"
+            self.console.print(f"\n[bold]{number}. {title}[/]   {path}")
+            try:
+                with Stage(self, path) as stage:
+                    play(stage)
+            except Failed as failure:
+                status = 1
+                self.flush()
+                self.console.print(f"   [bold red]failed:[/] {failure}")
+            self.flush()
+        self.console.print(
+            "\nAll three went as they should." if status == 0 else "\n[bold red]Something went wrong.[/]"
+        )
+        return status
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        self._began = time()
+
+    def say(self, text: str) -> None:
+        """What a person does or sees; everything before it is shown first."""
+        self.flush()
+        self.console.print(Text(f"   {'':8}{text}", style="bold"))
+
+    def message(self, phone: SocketPhone, data: bytes, sent: bool) -> None:
+        """A datagram of a phone, at the time the kernel took it: phones are read in any order."""
+        line = data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
+        what = line.removeprefix("SIP/2.0 ") if line.startswith("SIP/2.0 ") else line.removesuffix(" SIP/2.0")
+        at = time() if sent else phone.arrivals[-1][0] / 1e9
+        self._show(at, f"{phone.user:>{_WIDTH}} {'──►' if sent else '◄──'} proxy   {what}", "green" if sent else "cyan")
+
+    def step(self, run: Run, record: Record) -> None:
+        """A line of a flow's trace; the phones show its SIP."""
+        if not record.text.startswith("SIP "):
+            place = f":{record.line}" if record.line else ""
+            self._show(time(), f"{'':{_WIDTH}} {run.flow.name}{place}  {record.text}", "yellow")
+
+    def event(self, text: str) -> None:
+        """Something from outside of SIP."""
+        self._show(time(), f"{'':{_WIDTH}} {text}", "magenta")
+
+    def flush(self) -> None:
+        """Show what has happened, in the order it happened."""
+        lines, self._lines = sorted(self._lines, key=lambda entry: entry[0]), []
+        for at, text, style in lines:
+            shown = Text(f"   {at - self._began:6.3f}  {text}", style=style)
+            self.console.print(shown, overflow="ellipsis", no_wrap=True)
+
+    def _show(self, at: float, text: str, style: str) -> None:
+        self._lines.append((at, text, style))
+
+
+class Stage:
+    """One scenario's server, phones, push service and FreeSWITCH."""
+
+    def __init__(self, demo: Demo, flow: Path) -> None:
+        self.demo = demo
+        self._stack = ExitStack()
+        self.on_push: Callable[[], None] = lambda: None
+        self.freeswitch = self._stack.enter_context(FakeFreeSwitch(Recording.load(CALLEE_PRESSES_5)))
+        push = WSGIServer(("127.0.0.1", 0), self._push, log=None)
+        push.start()
+        self._stack.callback(push.stop)
+        server = {"host": self.freeswitch.host, "port": self.freeswitch.port, "password": self.freeswitch.password}
+        settings = Settings.model_validate(
+            {
+                "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
+                "location": "memory:",
+                "freeswitch": {"fs1": server},
+                "flows": [str(flow)],
+                "admin": {"listen": "127.0.0.1:0"},
+            }
+        )
+        environ = {"PUSH_URL": f"http://127.0.0.1:{push.server_port}/", "PUSH_KEY": "demo"}
+        self.server = Server(settings, load_flows(settings), environ, self._stack)
+        self.server.engine.host.on_trace = demo.step
+        self.server.start()
+        self.freeswitch.wait_subscribed("CHANNEL_CREATE")
+        demo.start_clock()
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def phone(self, user: str, registered: bool = True) -> SocketPhone:
+        phone = SocketPhone(f"{user}@example.com", self.server.transports[0].address)
+        self._stack.callback(phone.close)
+        phone.on_message = self.demo.message
+        if registered:
+            phone.register()
+            expect(lambda: phone.registered == [200], f"{user} is registered")
+        return phone
+
+    def _push(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        self.demo.event(f"push service ◄── {environ['wsgi.input'].read().decode()}")
+        self.on_push()
+        start_response("200 OK", [])
+        return [b"{}"]
+
+
+def expect(condition: Callable[[], object], what: str) -> None:
+    """Wait for what has to happen. Raises Failed."""
+    if not wait_until(condition):
+        raise Failed(f"expected: {what}")
+
+
+def rung(phone: SocketPhone) -> PhoneCall:
+    """The call that rings a phone, as soon as one does."""
+    expect(lambda: any(call.incoming for call in phone.calls), f"{phone.user}'s phone rings")
+    return next(call for call in phone.calls if call.incoming)
+
+
+@contextmanager
+def ends(call: PhoneCall, other: PhoneCall) -> Iterator[None]:
+    """Both sides of a call are over at the end of the block."""
+    yield
+    expect(lambda: call.state == "ended" or call.phone.requests, "the caller's side has ended")
+    expect(lambda: other.state == "ended", "the called side has ended")
+
+
+def push_wakeup(stage: Stage) -> None:
+    """Bob's phone sleeps; the push wakes it, it registers and joins the ringing call."""
+    alice, bob = stage.phone("alice"), stage.phone("bob", registered=False)
+    stage.on_push = bob.register
+    stage.demo.say("alice calls bob, whose phone is asleep")
+    call = alice.invite("bob@example.com")
+    ringing = rung(bob)
+    stage.demo.say("bob answers")
+    ringing.answer()
+    expect(lambda: call.state == "answered" and ringing.acknowledged, "alice and bob talk")
+    stage.demo.say("alice hangs up")
+    with ends(call, ringing):
+        call.hangup()
+
+
+def dtmf_screening(stage: Stage) -> None:
+    """Whoever answers has to press 2; the recording says 5."""
+    alice, bob = stage.phone("alice"), stage.phone("bob")
+    stage.demo.say("alice dials 88 and bob: whoever answers has to press 2")
+    call = alice.invite("88bob@example.com")
+    ringing = rung(bob)
+    stage.demo.say("somebody answers")
+    ringing.answer()
+    expect(lambda: call.state == "answered" and ringing.acknowledged, "the call is answered")
+    recording = Recording.load(CALLEE_PRESSES_5).substituted({RECORDED_UUID: call.call_id.decode()})
+    with ends(call, ringing):
+        for event in recording.events:
+            digit = f", digit {event.get('DTMF-Digit')}" if event.name == "DTMF" else ""
+            stage.demo.event(f"FreeSWITCH ──► {event.name} of the callee's channel{digit}")
+            stage.freeswitch.emit(event, {"Other-Leg-Unique-ID": None})
+
+
+def call_pickup(stage: Stage) -> None:
+    """Charlie takes the call that rings bob."""
+    alice, bob, charlie = stage.phone("alice"), stage.phone("bob"), stage.phone("charlie")
+    stage.demo.say("alice calls bob, whose phone rings")
+    call = alice.invite("bob@example.com")
+    rung(bob)
+    stage.demo.say("charlie dials *8")
+    charlie.invite("*8@example.com")
+    taken = rung(charlie)
+    expect(lambda: bob.calls[0].cancelled, "bob's phone stops ringing")
+    stage.demo.say("charlie answers: the call is his")
+    taken.answer()
+    expect(lambda: call.state == "answered" and taken.acknowledged, "alice and charlie talk")
+    with ends(call, taken):
+        call.hangup()

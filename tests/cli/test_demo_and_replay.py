@@ -1,0 +1,68 @@
+"""`orchestrator demo` and `orchestrator replay`, as a user types them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RECORDINGS = "tests/fixtures/esl"
+
+
+def orchestrator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+
+
+def replay(file: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return orchestrator("replay", f"{RECORDINGS}/{file}", "--flows", "flows", *arguments)
+
+
+def test_demo_shows_the_three_scenarios() -> None:
+    done = orchestrator("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for shown in (
+        "1. Push wake-up with late forking",
+        "inject 1 branch(es)",
+        "2. Fax and voicemail detection by DTMF",
+        "call ended by engine: callee pressed 5",
+        "3. Call pickup",
+        "raise pickup -> delivered to 1",
+        "All three went as they should.",
+    ):
+        assert shown in done.stdout
+    pickup = done.stdout[done.stdout.index("3. Call pickup") :]
+    late, cancel = pickup.index("charlie ◄── proxy   INVITE"), pickup.index("bob ◄── proxy   CANCEL")
+    assert late < cancel, "the ringing phone is cancelled after the new one is sent to"
+
+
+class TestReplay:
+    SCREENED = ("--flow", "dtmf_screening", "--to", "88bob@example.com", "--registered", "bob@example.com")
+
+    def test_the_callee_of_the_recording_presses_five(self) -> None:
+        done = replay("via_bridge.esl", *self.SCREENED)
+        assert done.returncode == 0, done.stderr
+        assert "flow dtmf_screening starts for alice@example.com -> 88bob@example.com" in done.stdout
+        assert "2.400  dtmf_screening#1  L13   first_of -> dtmf" in done.stdout
+        assert "call ended by engine: callee pressed 5" in done.stdout
+
+    def test_the_caller_of_another_recording_presses_and_that_says_nothing(self) -> None:
+        done = replay("dtmf.esl", *self.SCREENED)
+        assert done.returncode == 0, done.stderr
+        assert "first_of ->" not in done.stdout
+        assert "2 calls, 2 runs" in done.stdout
+
+    def test_two_runs_of_one_recording_are_the_same(self) -> None:
+        assert replay("via_bridge.esl", *self.SCREENED).stdout == replay("via_bridge.esl", *self.SCREENED).stdout
+
+    def test_mistakes_are_named(self) -> None:
+        unknown = replay("dtmf.esl", "--flow", "screning")
+        assert unknown.returncode == 2
+        assert "no flow 'screning' with on: invite; there is: pickup, ring_member" in unknown.stderr
+        empty = orchestrator("replay", "README.md", "--flow", "push_wakeup")
+        assert empty.returncode == 2
+        assert "README.md holds no FreeSWITCH events" in empty.stderr
+        leg = replay("dtmf.esl", "--flow", "push_wakeup", "--leg", "calee=1")
+        assert "write caller=UUID or callee=UUID" in leg.stderr

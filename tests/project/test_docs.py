@@ -1,0 +1,59 @@
+"""The documentation is true: its flows load, its commands exist, its files are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.flow.loader import load_program
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(f"{page.name}:{n}", found) for page in PAGES for n, found in enumerate(pattern.findall(page.read_text()))]
+
+
+@pytest.mark.parametrize("name, text", [pytest.param(*block, id=block[0]) for block in blocks("yaml")])
+def test_every_flow_shown_loads(name: str, text: str, tmp_path: Path) -> None:
+    if not text.startswith("flowlang:"):
+        pytest.fail(f"{name}: a YAML block of the documentation is a whole flow file, so that it can be tried")
+    path = tmp_path / "shown.flow.yaml"
+    path.write_text(text)
+    _, warnings = load_program([path])
+    assert warnings == []
+
+
+def test_the_flow_of_the_readme_is_the_one_that_is_shipped() -> None:
+    (_, shown), *_ = blocks("yaml")
+    assert shown == (ROOT / "flows" / "push_wakeup.flow.yaml").read_text()
+
+
+def test_every_command_named_exists() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"`orchestrator ([a-z]+)", text)) | set(re.findall(r"^orchestrator ([a-z]+)", text, re.M))
+    assert {"run", "check", "replay", "demo"} <= named
+    for command in sorted(named):
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator", command, "--help"], capture_output=True, check=False
+        )
+        assert done.returncode == 0, f"orchestrator {command}"
+
+
+def test_every_make_target_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {t for page in PAGES for t in re.findall(r"`make ([a-z]+)", page.read_text())}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
