@@ -17,7 +17,7 @@ import click
     help="Where push_wakeup, dtmf_screening and call_pickup are.",
 )
 def command(folder: Path) -> int:
-    """Start the server, a fake FreeSWITCH that replays a recording of a real one, and three phones on loopback, and show
+    """Start the server, a fake FreeSWITCH that replays a recording of a real one, and three phones, and show
     what happens call by call: every message of the phones, every step of the flows. Exits with 1 when one of the
     scenarios does not end as it should."""
     from orchestrator.runtime.patch import patch

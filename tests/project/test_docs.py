@@ -37,7 +37,9 @@ def test_the_flow_of_the_readme_is_the_one_that_is_shipped() -> None:
 
 def test_every_command_named_exists() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    named = set(re.findall(r"`orchestrator ([a-z]+)", text)) | set(re.findall(r"^orchestrator ([a-z]+)", text, re.M))
+    named = set(re.findall(r"`orchestrator ([a-z]+)", text)) | set(
+        re.findall(r"^orchestrator ([a-z]+)", text, re.MULTILINE)
+    )
     assert {"run", "check", "replay", "demo"} <= named
     for command in sorted(named):
         done = subprocess.run(
@@ -47,7 +49,7 @@ def test_every_command_named_exists() -> None:
 
 
 def test_every_make_target_named_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {t for page in PAGES for t in re.findall(r"`make ([a-z]+)", page.read_text())}
     assert named <= targets
 
