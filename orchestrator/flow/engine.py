@@ -87,6 +87,8 @@ class FlowEngine:
         self._draining = False
         self._alarms = 0
         self.stopping = False
+        self.on_fault: Callable[[Run, Exception], object] | None = None
+        """Told an exception that is a bug of an action or of the host, with its traceback, for the log."""
         self._raised = 0
         self._starters: list[Starter] = []
         self._versions: list[Version] = []
@@ -347,11 +349,11 @@ class FlowEngine:
         run.settle()
 
     def _fault(self, task: Task, bug: Exception) -> StepError:
-        """A bug ends one task, not the engine; the original is the error's cause."""
+        """A bug ends one task, not the engine."""
         self.stats.faults += 1
-        error = StepError("flow.fault", f"{type(bug).__name__}: {bug}")
-        error.__cause__ = bug
-        return error
+        if self.on_fault is not None:
+            self.on_fault(task.run, bug)
+        return StepError("flow.fault", f"{type(bug).__name__}: {bug}")
 
     # --- timers and accounts
 

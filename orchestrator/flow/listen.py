@@ -130,10 +130,8 @@ class Listener:
         self._busy: list[Task] | None = None
         self._queue: deque[Event] | None = None
         self._seen: dict[Any, None] | None = None
-        plain = "unique_by" not in step.args and (step.args.get("where") is None or step.args["where"].rest is None)
-        accept = None if plain and self.mode in ("queue", "restart") else self._accept
         limit = task.value(step, "limit")
-        self.subscription = subscribe(task, step, accept or self._room, _taken, self, limit=limit, on_expire=_lapsed)
+        self.subscription = subscribe(task, step, self._accept, _taken, self, limit=limit, on_expire=_lapsed)
 
     def _room(self, event: Event) -> bool:
         """Whether the queue, or the run's tasks, have room for one more."""

@@ -71,7 +71,6 @@ class Starter:
         self._next_tick()
         if self._has_room(None):
             self._begin(None)
-        self._engine.drain()
 
     def _accept(self, event: Event) -> bool:
         where = self._flow.trigger.where

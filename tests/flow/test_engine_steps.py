@@ -331,10 +331,20 @@ def test_an_error_in_on_error_of_the_flow_is_not_caught_again() -> None:
     world.assert_idle()
 
 
+def test_a_bug_in_an_action_ends_one_run_only() -> None:
+    world = started(step("log", lambda env: [][0]))
+    assert world.engine.stats.faults == 1
+    assert [trace.error for trace in world.engine.traces] == ["flow.fault"]
+    world.assert_idle()
+
+
 def test_a_bug_in_a_host_ends_one_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(flow(step("hangup", "x")), flow(log("fine"), on="start", name="other"))
     monkeypatch.setattr(world.host, "end", lambda *_: [][0])
+    told: list[Any] = []
+    world.engine.on_fault = lambda run, bug: told.append((run.name, type(bug), bug.__traceback__ is not None))
     world.invite()
+    assert told == [("main#1", IndexError, True)]
     world.engine.launch()
     assert world.engine.stats.faults == 1
     assert world.logs == ["fine"]
