@@ -154,7 +154,7 @@ class Checker:
     def _element(self, node: Index, target: Type) -> Type:
         if target.kind == "list":
             node.key = self.expect(node.key, NUMBER)
-            if isinstance(node.key, Unary):
+            if isinstance(node.key, Unary) and isinstance(node.key.operand, Number):
                 raise complaints.at(node.key, "E203", "a list is counted from 0", "the first item is [0]")
             return optional(target.items)
         if target.kind == "map":

@@ -144,12 +144,12 @@ def _joining(left: Type, right: Type) -> _Sum | None:
 
 
 def _calculate_any(source: str, node: Binary) -> Node:
-    """The side that is anything is taken for what the other side needs; two of them are numbers, or texts for `+`."""
+    """The side that is anything is taken for what the other side is when they are added, else for a number."""
     if node.op == "+" and node.left.type.kind == node.right.type.kind == "any":
         node.helper = "plus"
         return _typed(node, ANY)
     other = next((side.type for side in (node.left, node.right) if side.type.kind != "any"), NUMBER).required
-    same = (node.op, other.kind, other.kind) in _ARITHMETIC
+    same = node.op in "+-" and (node.op, other.kind, other.kind) in _ARITHMETIC
     wanted = other if same or (node.op == "+" and (other.textual or other.kind == "list")) else NUMBER
     node.left = convert(node.left, wanted) if node.left.type.kind == "any" else node.left
     node.right = convert(node.right, wanted) if node.right.type.kind == "any" else node.right

@@ -90,7 +90,7 @@ def join_text(*parts: str) -> str:
 
 def bounded(value: float) -> float:
     """The number, or `expr.value` beyond 64 bits (also for infinity and not-a-number)."""
-    if -MAX_NUMBER <= value <= MAX_NUMBER:
+    if -MAX_NUMBER - 1 <= value <= MAX_NUMBER:
         return value
     raise StepError("expr.value", "a number became larger than 64 bits can hold")
 

@@ -72,13 +72,20 @@ NAMES: dict[str, Type] = {
     "contact": CONTACT,
     "vars": record("vars", {"n": NUMBER, "tries": NUMBER, "who": TEXT, "low": BOOL, "limit": DURATION}),
     "groups": record("groups", {"sales": list_of(DIGITS), "front-desk": list_of(DIGITS)}),
-    "out": record("relay result", {"outcome": enum("answered", "busy"), "tried": list_of(TEXT), "gateway": optional(TEXT)}),
+    "out": record(
+        "relay result", {"outcome": enum("answered", "busy"), "tried": list_of(TEXT), "gateway": optional(TEXT)}
+    ),
     "found": list_of(CONTACT),
     "json": ANY,
     "now": TIME,
 }
 ALICE = {"user": "alice", "host": "example.com", "aor": "alice@example.com", "uri": "sip:alice@example.com"}
-OFFICE = {"user": "0049301234", "host": "example.com", "aor": "0049301234@example.com", "uri": "sip:0049301234@example.com"}
+OFFICE = {
+    "user": "0049301234",
+    "host": "example.com",
+    "aor": "0049301234@example.com",
+    "uri": "sip:0049301234@example.com",
+}
 PHONE = {
     "digit": "2",
     "leg": "callee",

@@ -2,141 +2,209 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 from hypothesis import strategies as st
 
 Text = st.SearchStrategy[str]
+Grammar = Mapping[str, tuple[Sequence[str], Sequence[str]]]
+"""Type → (leaves, forms); `{number}` in a form stands for an expression of that type."""
 
-
-def _binary(left: Text, ops: list[str], right: Text) -> Text:
-    return st.builds("({} {} {})".format, left, st.sampled_from(ops), right)
-
-
-def _choice(test: Text, value: Text) -> Text:
-    return st.builds("({} ? {} : {})".format, test, value, value)
-
-
-def _grow(leaves: Text, *layers: Text) -> Text:
-    """A leaf twice as often as anything built on others, so that expressions end."""
-    return st.one_of(leaves, leaves, *layers)
-
-
-WHOLE = st.integers(0, 2**40).map(str)
-LETTERS = st.text("ab1*@ ", max_size=4).map(lambda text: f"'{text}'")
-TRUTHS = st.sampled_from(["true", "false"])
-
-cel_numbers: Text = st.deferred(
-    lambda: _grow(
-        WHOLE,
-        _binary(cel_numbers, ["+", "-", "*", "/", "%"], cel_numbers),
-        cel_numbers.map("(-{})".format),
-        _choice(cel_conditions, cel_numbers),
-        cel_texts.map("size({})".format),
-        cel_lists.map("size({})".format),
-    )
-)
-cel_texts: Text = st.deferred(
-    lambda: _grow(LETTERS, _binary(cel_texts, ["+"], cel_texts), _choice(cel_conditions, cel_texts))
-)
-cel_lists: Text = st.deferred(
-    lambda: _grow(
-        st.lists(WHOLE, min_size=1, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
-        _binary(cel_lists, ["+"], cel_lists),
-        st.builds("{}.filter(x, (x {} {}))".format, cel_lists, st.sampled_from(["<", "==", "!="]), WHOLE),
-        st.builds("{}.map(x, (x {} {}))".format, cel_lists, st.sampled_from(["+", "-", "*"]), WHOLE),
-    )
-)
-cel_conditions: Text = st.deferred(
-    lambda: _grow(
-        TRUTHS,
-        _binary(cel_numbers, ["==", "!=", "<", "<=", ">", ">="], cel_numbers),
-        _binary(cel_texts, ["==", "!=", "<", "<=", ">", ">="], cel_texts),
-        _binary(cel_conditions, ["&&", "||"], cel_conditions),
-        cel_conditions.map("(!{})".format),
-        _choice(cel_conditions, cel_conditions),
-        _binary(cel_numbers, ["in"], cel_lists),
-        st.builds("{}.{}({})".format, cel_texts, st.sampled_from(["contains", "startsWith", "endsWith"]), cel_texts),
-        st.builds("{}.{}(x, (x > {}))".format, cel_lists, st.sampled_from(["exists", "all"]), WHOLE),
-        st.builds("{}.matches('{}')".format, cel_texts, st.sampled_from(["^a", "b+", "[ab]*1$", "(a|b){2}"])),
-    )
-)
-"""The subset that CEL and FEL share, numbers being whole."""
-
-PATHS = {
-    "number": ["vars.n", "event.expires", "vars.tries", "json.n"],
-    "text": ["vars.who", "call.id", "event.digit", "event.leg", "call.from.user", "json.name", "event.aor"],
-    "bool": ["event.mobile", "vars.low", "json.t"],
-    "duration": ["call.duration", "vars.limit", "event.lasted", "30s", "500ms", "(now - event.at)"],
-    "optional": ["call.user", "event.group", "phone?.aor", "call.headers['X-Id']", "groups.sales[0]", "out.gateway"],
-    "list": ["groups.sales", "out.tried", "event.tags", "vars.who.split('a')", "json.list"],
+CEL: Grammar = {
+    "number": (
+        ["0", "1", "2", "7", "1099511627776"],
+        [
+            *(f"({{number}} {op} {{number}})" for op in "+-*/%"),
+            *("(-{number})", "({bool} ? {number} : {number})", "size({text})", "size({list})"),
+        ],
+    ),
+    "text": (["''", "'a'", "'ab1'", "'b*@ '"], ["({text} + {text})", "({bool} ? {text} : {text})"]),
+    "list": (
+        ["[1]", "[0, 7, 2]", "[2, 2]"],
+        [
+            *("({list} + {list})", "{list}.filter(x, (x < {constant}))", "{list}.filter(x, (x != {constant}))"),
+            *("{list}.map(x, (x + {constant}))", "{list}.map(x, (x * {constant}))"),
+        ],
+    ),
+    "bool": (
+        ["true", "false"],
+        [
+            *(f"({{number}} {op} {{number}})" for op in ("==", "!=", "<", "<=", ">", ">=")),
+            *(f"({{text}} {op} {{text}})" for op in ("==", "!=", "<", ">=")),
+            *("({bool} && {bool})", "({bool} || {bool})", "(!{bool})", "({bool} ? {bool} : {bool})"),
+            *(
+                "({number} in {list})",
+                "{text}.contains({text})",
+                "{text}.startsWith({text})",
+                "{text}.endsWith({text})",
+            ),
+            *("{list}.exists(x, (x > {constant}))", "{list}.all(x, (x > {constant}))"),
+            *("{text}.matches('^a')", "{text}.matches('[ab]*1$')", "{text}.matches('(a|b)b')"),
+        ],
+    ),
+    "constant": (["0", "1", "2", "5"], []),
 }
+"""What CEL and FEL share, numbers being whole."""
 
-numbers: Text = st.deferred(
-    lambda: _grow(
-        st.sampled_from([*PATHS["number"], "0", "1", "2.5", "007", "9223372036854775807"]),
-        _binary(numbers, ["+", "-", "*", "/", "%"], numbers),
-        numbers.map("(-{})".format),
-        st.builds("int({})".format, st.one_of(texts, numbers, durations)),
-        st.builds("size({})".format, st.one_of(texts, lists)),
-        _choice(conditions, numbers),
-        _binary(durations, ["/"], durations),
-    )
-)
-texts: Text = st.deferred(
-    lambda: _grow(
-        st.sampled_from([*PATHS["text"], "''", "'2'", "'a@b'"]),
-        _binary(texts, ["+"], texts),
-        st.builds("{}.{}()".format, texts, st.sampled_from(["lower", "upper", "trim"])),
-        st.builds("{}.{}({})".format, texts, st.sampled_from(["prefix", "drop"]), numbers),
-        st.builds("{}.replace({}, {})".format, texts, texts, texts),
-        st.builds("({} ?? {})".format, st.sampled_from(PATHS["optional"]), texts),
-        st.builds("string({})".format, st.one_of(numbers, conditions, durations, texts)),
-        st.builds("{}.join({})".format, lists, texts),
-        _choice(conditions, texts),
-    )
-)
-durations: Text = st.deferred(
-    lambda: _grow(
-        st.sampled_from(PATHS["duration"]),
-        _binary(durations, ["+", "-"], durations),
-        _binary(durations, ["*", "/"], numbers),
-    )
-)
-lists: Text = st.deferred(
-    lambda: _grow(
-        st.sampled_from(PATHS["list"]),
-        st.builds("[{}, {}]".format, texts, texts),
-        st.builds("{}.filter(x, {}.contains(x))".format, lists, texts),
-        st.builds("{}.map(x, x + {})".format, lists, texts),
-        _binary(lists, ["+"], lists),
-    )
-)
-conditions: Text = st.deferred(
-    lambda: _grow(
-        st.sampled_from([*PATHS["bool"], "true"]),
-        _binary(numbers, ["==", "!=", "<", ">="], numbers),
-        _binary(texts, ["==", "!=", "<", ">="], texts),
-        _binary(durations, ["==", "!=", "<", ">="], durations),
-        _binary(st.just("event.digit"), ["==", "!="], st.sampled_from(["2", "007"])),
-        _binary(conditions, ["and", "or", "&&"], conditions),
-        conditions.map("(not {})".format),
-        _binary(texts, ["in", "not in"], lists),
-        _binary(st.sampled_from(PATHS["optional"]), ["==", "!="], st.just("null")),
-        st.builds("({0} != null and {0} {1} {2})".format, st.just("call.user"), st.sampled_from(["==", ">"]), texts),
-        st.builds("{}.exists(x, x == {})".format, lists, texts),
-        st.builds("{}.like('*{}?')".format, texts, st.sampled_from(["", "a", "*"])),
-        st.builds("{}.matches('^[a-z]+{}')".format, texts, st.sampled_from(["", "$", "\\\\d"])),
-        _choice(conditions, conditions),
-    )
-)
+FEL: Grammar = {
+    "number": (
+        ["vars.n", "event.expires", "vars.tries", "json.n", "0", "1", "2.5", "007", "9223372036854775807"],
+        [
+            *(f"({{number}} {op} {{number}})" for op in "+-*/%"),
+            *("(-{number})", "int({text})", "int({number})", "int({duration})", "size({text})", "size({list})"),
+            *("({bool} ? {number} : {number})", "({duration} / {duration})"),
+        ],
+    ),
+    "text": (
+        [
+            *("vars.who", "call.id", "event.digit", "event.leg", "call.from.user", "json.name", "event.aor"),
+            *("''", "'2'", "'a@b'"),
+        ],
+        [
+            *("({text} + {text})", "{text}.lower()", "{text}.upper()", "{text}.trim()", "{text}.prefix({number})"),
+            *("{text}.drop({number})", "{text}.replace({text}, {text})", "({optional} ?? {text})", "string({number})"),
+            *("string({bool})", "string({duration})", "{list}.join({text})", "({bool} ? {text} : {text})"),
+        ],
+    ),
+    "duration": (
+        ["call.duration", "vars.limit", "event.lasted", "30s", "500ms", "(now - event.at)"],
+        [
+            "({duration} + {duration})",
+            "({duration} - {duration})",
+            "({duration} * {number})",
+            "({duration} / {number})",
+        ],
+    ),
+    "list": (
+        ["groups.sales", "out.tried", "event.tags", "vars.who.split('a')", "json.list"],
+        [
+            *("[{text}, {text}]", "({list} + {list})", "{list}.filter(x, {text}.contains(x))"),
+            "{list}.map(x, x + {text})",
+        ],
+    ),
+    "optional": (
+        [
+            *("call.user", "event.group", "phone?.aor", "call.headers['X-Id']", "groups.sales[0]", "out.gateway"),
+            *("phone?.headers.a", "phone?.digit.lower()", "call.headers[vars.who]"),
+        ],
+        ["({optional} ?? {optional})", "({bool} ? {optional} : {text})", "{list}[{number}]"],
+    ),
+    "bool": (
+        ["event.mobile", "vars.low", "json.t", "true"],
+        [
+            *(f"({{number}} {op} {{number}})" for op in ("==", "!=", "<", ">=")),
+            *(f"({{text}} {op} {{text}})" for op in ("==", "!=", "<", ">=", "<=")),
+            *(f"({{duration}} {op} {{duration}})" for op in ("==", "<", ">=")),
+            *("(event.digit == 2)", "(event.digit != 007)", "(event.digit in [1, 2])", "({text} in {list})"),
+            *(
+                "({bool} and {bool})",
+                "({bool} or {bool})",
+                "({bool} && {bool})",
+                "(not {bool})",
+                "({text} not in {list})",
+            ),
+            *("({optional} == null)", "({optional} != null)", "(call.user != null and call.user == {text})"),
+            *("{list}.exists(x, x == {text})", "{list}.all(x, x.size() > {number})", "({bool} ? {bool} : {bool})"),
+            *("{text}.like('*a?')", "{text}.like('**')", "{text}.matches('^[a-z]+$')"),
+        ],
+    ),
+}
+"""Expressions over the names of `conftest.NAMES`."""
 
-well_typed: Text = st.one_of(numbers, texts, durations, lists, conditions)
-"""Expressions over the names of `conftest.NAMES` that compile, unless they nest too deep or are constants that fail."""
+
+@st.composite
+def expressions(draw: st.DrawFn, grammar: Grammar, kind: str, size: int = 12) -> str:
+    """An expression of a type, built from at most about `size` forms."""
+    left = size
+
+    def make(kind: str) -> str:
+        nonlocal left
+        leaves, forms = grammar[kind]
+        left -= 1
+        choice = (
+            draw(st.integers(0, len(leaves) + len(forms) - 1)) if left > 0 else draw(st.integers(0, len(leaves) - 1))
+        )
+        if choice < len(leaves):
+            return leaves[choice]
+        return _filled(forms[choice - len(leaves)], grammar, make)
+
+    return make(kind)
+
+
+def _filled(form: str, grammar: Grammar, make: Callable[[str], str]) -> str:
+    for kind in grammar:
+        while f"{{{kind}}}" in form:
+            form = form.replace(f"{{{kind}}}", make(kind), 1)
+    return form
+
+
+cel: Text = st.one_of([expressions(CEL, kind) for kind in ("number", "text", "list", "bool")])
+conditions: Text = expressions(FEL, "bool")
+well_typed: Text = st.one_of([expressions(FEL, kind) for kind in FEL])
+"""Expressions that compile, unless they are constants that fail."""
 
 _TOKENS = [
     *("call", "event", "vars", "json", "phone", "x", "now", "null", "true", "and", "or", "not", "in", "if", "secrets"),
-    *(".", "?.", "??", "?", ":", ",", "(", ")", "[", "]", "==", "!=", "<", ">=", "+", "-", "*", "/", "%", "!", "&&", "||"),
-    *("'a'", '"b"', "'", '"', "\\", "2", "007", "30s", "5xy", "${", "}", "$${", "$", "=", "&", "\n", " ", "\u00a0", "\ud800"),
-    *("from", "digit", "leg", "headers", "exists", "map", "matches", "size", "lower", "like", "'callee'", "'(a'", "9" * 30),
+    *(
+        ".",
+        "?.",
+        "??",
+        "?",
+        ":",
+        ",",
+        "(",
+        ")",
+        "[",
+        "]",
+        "==",
+        "!=",
+        "<",
+        ">=",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "!",
+        "&&",
+        "||",
+    ),
+    *(
+        "'a'",
+        '"b"',
+        "'",
+        '"',
+        "\\",
+        "2",
+        "007",
+        "30s",
+        "5xy",
+        "${",
+        "}",
+        "$${",
+        "$",
+        "=",
+        "&",
+        "\n",
+        " ",
+        "\u00a0",
+        "\ud800",
+    ),
+    *(
+        "from",
+        "digit",
+        "leg",
+        "headers",
+        "exists",
+        "map",
+        "matches",
+        "size",
+        "lower",
+        "like",
+        "'callee'",
+        "'(a'",
+        "9" * 30,
+    ),
 ]
 token_soup: Text = st.lists(st.sampled_from(_TOKENS), max_size=14).map(" ".join)
 

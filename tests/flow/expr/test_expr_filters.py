@@ -51,15 +51,17 @@ def keys(text: str, scope: Scope, values: Any) -> dict[str, Any]:
         ("event.aor == call.to.aor and event.mobile", {"aor": "0049301234@example.com", "mobile": True}, None),
         ("(event.aor == 'a' and event.digit == 1) and event.mobile", {"aor": "a", "digit": "1", "mobile": True}, None),
         ("event.aor == 'a' and event.expires > 0", {"aor": "a"}, "event.expires > 0"),
-        ("event.expires > 0 and event.aor == 'a' and event.tags == []", {"aor": "a"}, "event.expires > 0 and event.tags == []"),
+        (
+            "event.expires > 0 and event.aor == 'a' and event.tags == []",
+            {"aor": "a"},
+            "event.expires > 0 and event.tags == []",
+        ),
         ("event.aor == 'a' and event.aor == 'b'", {"aor": "a"}, "event.aor == 'b'"),
         ("event.group != null and event.group == 7", {"group": "7"}, "event.group != null"),
         ("event.aor == 'a' and (event.mobile or event.digit == 1)", {"aor": "a"}, "(event.mobile or event.digit == 1)"),
     ],
-)  # fmt: skip
-def test_equality_becomes_a_key(
-    text: str, equals: dict[str, Any], rest: str | None, scope: Scope, values: Any
-) -> None:
+)
+def test_equality_becomes_a_key(text: str, equals: dict[str, Any], rest: str | None, scope: Scope, values: Any) -> None:
     found = split_filter(text, scope)
     assert keys(text, scope, values) == equals
     assert (found.rest.source if found.rest else None) == rest
@@ -124,7 +126,8 @@ def test_a_filter_tells_whether_it_looks_at_the_event(scope: Scope) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, code", [("event.aor", "E203"), ("event.aor == ${call.id}", "E209"), ("event.aorr == 'a'", "E206"), ("", "E201")]
+    "text, code",
+    [("event.aor", "E203"), ("event.aor == ${call.id}", "E209"), ("event.aorr == 'a'", "E206"), ("", "E201")],
 )
 def test_a_filter_is_checked_like_any_condition(text: str, code: str, scope: Scope) -> None:
     with pytest.raises(ExprError) as caught:
@@ -170,7 +173,7 @@ def test_keys_and_rest_together_mean_the_whole_filter(
     assert (hit and (found.rest is None or found.rest.evaluate(env))) == found.whole.evaluate(env)
 
 
-# --- where: maps --------------------------------------------------------------------------------------------------------
+# --- where: maps -----------------------------------------------------------------------------------------------------
 
 
 def fits(match: Match, attribute: str, event: dict[str, Any], env: dict[str, Any]) -> bool:

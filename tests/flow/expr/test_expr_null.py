@@ -161,7 +161,7 @@ def test_facts_narrow_a_scope_until_the_value_may_change(scope: Scope) -> None:
 
 def test_narrowing_a_path_narrows_nothing_below_it(scope: Scope) -> None:
     then = scope.narrow({("event", "group")})
-    with pytest.raises(ExprError, match="'event.target' may be missing"):
+    with pytest.raises(ExprError, match=r"'event\.target' may be missing"):
         compile_expression("event.target == event.group", then)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from expr_strategies import anything, conditions, damaged, well_typed
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import StepError
@@ -24,16 +24,23 @@ from orchestrator.flow.expr import (
     split_filter,
 )
 
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=200, deadline=None)
 
 plain = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(["2", "callee", "alice", 2**70])
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["2", "callee", "alice", 2**70]),
 )
 nested = st.recursive(
     plain,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["n", "name", "from", "user", "digit", "list", "X-Id", "aor"]), inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(["n", "name", "from", "user", "digit", "list", "X-Id", "aor"]), inner, max_size=4
+        ),
     ),
     max_leaves=8,
 )
@@ -101,8 +108,8 @@ def test_a_value_has_the_type_that_was_said(scope: Scope, values: dict[str, Any]
     try:
         made = compile_expression(text, scope)
     except ExprError as error:
-        assert error.code in ("E202", "E203")
-        assert error.code == "E202" or "can never be worked out" in error.message
+        expected = {"E203": "can never be worked out", "E204": "is never", "E207": "already a name", "E202": "nested"}
+        assert expected[error.code] in error.message
         return
     try:
         value = made.evaluate({**values, "json": {"n": 2, "name": "bob", "t": True, "list": ["a"]}})
@@ -113,7 +120,10 @@ def test_a_value_has_the_type_that_was_said(scope: Scope, values: dict[str, Any]
 
 
 @many
-@given(text=well_typed, env=st.dictionaries(st.sampled_from(["call", "event", "vars", "json", "groups", "now", "out"]), nested))
+@given(
+    text=well_typed,
+    env=st.dictionaries(st.sampled_from(["call", "event", "vars", "json", "groups", "now", "out"]), nested),
+)
 def test_a_world_unlike_the_declared_one_gives_step_errors_only(scope: Scope, text: str, env: dict[str, Any]) -> None:
     try:
         made = compile_expression(text, scope)
@@ -184,9 +194,5 @@ def test_compiling_is_repeatable_and_reads_what_it_names(scope: Scope, values: A
     except ExprError:
         return
     assert replace(one, evaluate=two.evaluate) == two
-    if one.is_constant:
-        assert not one.reads
-        assert one.evaluate({}) == one.constant or one.constant != one.constant
-    else:
-        with pytest.raises(StepError):
-            one.evaluate({})
+    assert one.is_constant is not bool(one.reads)
+    assert not one.is_constant or one.evaluate({}) == one.constant

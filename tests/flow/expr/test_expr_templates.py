@@ -101,30 +101,91 @@ def test_one_expression_alone_keeps_its_type(
         ("x${vars.n}", optional(TEXT), "x3"),
     ],
 )
-def test_a_text_fits_the_type_of_its_place(
-    text: str, expected: Type, value: object, scope: Scope, values: Any
-) -> None:
+def test_a_text_fits_the_type_of_its_place(text: str, expected: Type, value: object, scope: Scope, values: Any) -> None:
     assert compile_template(text, scope, expected).evaluate(values) == value
 
 
 @pytest.mark.parametrize(
     "text, expected, code, message, help, underlined",
     [
-        ("${call.from.user}", NUMBER, "E203", "expected number here, but 'call.from.user' is digits", "write int(call.from.user)", "call.from.user"),
-        ("n ${vars.n}", NUMBER, "E203", "expected number here, but text around ${ } makes it text", "write ${ } alone to keep the type of what is inside", "n ${vars.n}"),
+        (
+            "${call.from.user}",
+            NUMBER,
+            "E203",
+            "expected number here, but 'call.from.user' is digits",
+            "write int(call.from.user)",
+            "call.from.user",
+        ),
+        (
+            "n ${vars.n}",
+            NUMBER,
+            "E203",
+            "expected number here, but text around ${ } makes it text",
+            "write ${ } alone to keep the type of what is inside",
+            "n ${vars.n}",
+        ),
         ("abc", NUMBER, "E203", "expected number here, but 'abc' is text", "write int(abc)", "abc"),
-        ("bth", enum("caller", "both"), "E204", "this is caller/both, never 'bth'", "did you mean 'both'? possible values: caller, both", "bth"),
-        ("to ${groups.sales}", TEXT, "E203", "expected text here, but 'groups.sales' is list of digits", "write groups.sales.join(', ')", "groups.sales"),
-        ("to ${call.from}", TEXT, "E203", "expected text here, but 'call.from' is address", "write call.from.uri", "call.from"),
-        ("to ${call.user}", TEXT, "E208", "'call.user' may be missing here", "give a default: ${call.user ?? '...'}", "call.user"),
-        ("${phone?.expires}", NUMBER, "E208", "'phone?.expires' may be missing here", "give a default: ${phone?.expires ?? 0}", "phone?.expires"),
+        (
+            "bth",
+            enum("caller", "both"),
+            "E204",
+            "this is caller/both, never 'bth'",
+            "did you mean 'both'? possible values: caller, both",
+            "bth",
+        ),
+        (
+            "to ${groups.sales}",
+            TEXT,
+            "E203",
+            "expected text here, but 'groups.sales' is list of digits",
+            "write groups.sales.join(', ')",
+            "groups.sales",
+        ),
+        (
+            "to ${call.from}",
+            TEXT,
+            "E203",
+            "expected text here, but 'call.from' is address",
+            "write call.from.uri",
+            "call.from",
+        ),
+        (
+            "to ${call.user}",
+            TEXT,
+            "E208",
+            "'call.user' may be missing here",
+            "give a default: ${call.user ?? '...'}",
+            "call.user",
+        ),
+        (
+            "${phone?.expires}",
+            NUMBER,
+            "E208",
+            "'phone?.expires' may be missing here",
+            "give a default: ${phone?.expires ?? 0}",
+            "phone?.expires",
+        ),
         ("${null}", TEXT, "E203", "expected text here, but 'null' is nothing", "", "null"),
         ("${ tries }", TEXT, "E205", "unknown name 'tries'", "did you mean 'vars.tries'?", "tries"),
         ("${1 / 0}", NUMBER, "E203", "this can never be worked out: division by zero (in ${1 / 0})", "", "1 / 0"),
-        ("x ${99999999999999999999}", TEXT, "E201", "this number is larger than 64 bits can hold", "put it in quotes if it is text", "99999999999999999999"),
-        ("${vars.low ? 1}", NUMBER, "E201", "expected ':' here, found the end of the expression", "a choice is written  a ? b : c", "}"),
+        (
+            "x ${99999999999999999999}",
+            TEXT,
+            "E201",
+            "this number is larger than 64 bits can hold",
+            "put it in quotes if it is text",
+            "99999999999999999999",
+        ),
+        (
+            "${vars.low ? 1}",
+            NUMBER,
+            "E201",
+            "expected ':' here, found the end of the expression",
+            "a choice is written  a ? b : c",
+            "}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_text_may_not_hold(
     text: str, expected: Type, code: str, message: str, help: str, underlined: str, refusal: Refusal
 ) -> None:

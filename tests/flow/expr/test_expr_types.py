@@ -206,6 +206,8 @@ def test_one_type_for_two_values(left: Type, right: Type, both: Type | None) -> 
         ("json + 'x'", "text"),
         ("json + json", "anything"),
         ("json * 2s", "duration"),
+        ("2s / json", "duration"),
+        ("2s - json", "duration"),
         ("-call.duration", "duration"),
         ("null", "nothing"),
         ("string(7)", "text"),
@@ -219,7 +221,14 @@ def test_expressions_have_the_type_they_say(text: str, printed: str, type_of: Ca
 
 @pytest.mark.parametrize(
     "left, right, distance",
-    [("", "", 0), ("", "abc", 3), ("relya", "relay", 1), ("calee", "callee", 1), ("ab", "ba", 1), ("kitten", "sitting", 3)],
+    [
+        ("", "", 0),
+        ("", "abc", 3),
+        ("relya", "relay", 1),
+        ("calee", "callee", 1),
+        ("ab", "ba", 1),
+        ("kitten", "sitting", 3),
+    ],
 )
 def test_swapped_letters_are_one_slip(left: str, right: str, distance: int) -> None:
     assert edit_distance(left, right) == edit_distance(right, left) == distance

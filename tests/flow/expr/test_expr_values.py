@@ -413,7 +413,8 @@ def test_the_second_half_is_not_looked_at_when_the_first_decides(value: Value) -
 
 
 def test_an_expression_says_what_it_reads(scope: Scope) -> None:
-    text = "event.aor == call.to.aor and groups.sales.exists(x, x.size() > vars.n) or json.a[0].b == (call.headers['X'] ?? '')"
+    text = "event.aor == call.to.aor and groups.sales.exists(x, x.size() > vars.n)"
+    text += " or json.a[0].b == (call.headers['X'] ?? '')"
     made = compile_expression(text, scope)
     assert made.roots == {"event", "call", "groups", "vars", "json"}
     assert made.reads == {
