@@ -39,6 +39,7 @@ from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
+from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.reactor import Reactor
@@ -116,7 +117,7 @@ class Server:
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
         families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
-        self.jobs = Jobs(self._answer, HttpClient(), self.links, families)
+        self.jobs = Jobs(self._answer, HttpClient(Guard(settings.http.allow)), self.links, families)
         stack.callback(self.jobs.close)
         stack.callback(self._stop_links)
         for name, server in servers.items():

@@ -274,6 +274,12 @@ class AdminSettings(_Section):
     listen: Annotated[Address, PlainValidator(_admin_address)] = Address("127.0.0.1", 8080)
 
 
+class HttpSettings(_Section):
+    """What `http:` steps may connect to."""
+
+    allow: Annotated[tuple[Network, ...], BeforeValidator(_one_by_one)] = ()
+
+
 class LimitSettings(_Section):
     transactions: Count = 20_000
     subscriptions: Count = 200_000
@@ -296,6 +302,7 @@ class Settings(_Section):
     gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(_one_by_one)] = (Path("flows"),)
     admin: AdminSettings = AdminSettings()
+    http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

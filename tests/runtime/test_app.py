@@ -257,6 +257,14 @@ def test_dead_web_service_is_the_flow_s_error(caller: Caller) -> None:
     assert caller.invite("dead") == "SIP/2.0 503 http.connect"
 
 
+def test_http_step_stays_within_the_allowed_networks(site: Web, tmp_path: Path) -> None:
+    flows = FLOWS.replace("WEB", site.url)
+    with Running(tmp_path, flows=flows, config=CONFIG + "http: {allow: [203.0.113.0/24]}\n") as server:
+        asked = len(site.exchanges)
+        assert Caller(server.ready()).invite("web") == "SIP/2.0 503 http.connect"
+        assert len(site.exchanges) == asked
+
+
 def test_no_freeswitch_configured(caller: Caller) -> None:
     assert caller.invite("status") == "SIP/2.0 503 esl.down"
 
