@@ -40,7 +40,7 @@ from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.message import Request, build_response, parse_message, salvage_request
 from orchestrator.sip.proxy import Target
 from orchestrator.sip.registrar import Registrar
-from orchestrator.sip.routing import response_destination
+from orchestrator.sip.routing import request_uri, response_destination
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
 from orchestrator.timers import Timer, Timers
@@ -189,8 +189,10 @@ class Engine:
 
     def _target_of(self, binding: Binding) -> Target:
         """A binding is reached through its Path, else where it was seen when that is not where it says (NAT)."""
-        direct = binding.received is not None and not binding.path
-        return Target(binding.contact, binding.path, (0, *binding.received) if direct and binding.received else None)
+        hop = None
+        if binding.received is not None and not binding.path:
+            hop = self.network.destination(*binding.received, transport=0)
+        return Target(request_uri(binding.contact), binding.path, hop)
 
     def channels_of(self, call: Call) -> Iterable[Channel]:
         """FreeSWITCH channels of a call, found by the Call-IDs of its dialogs."""

@@ -60,7 +60,7 @@ class SipNetwork:
         port = uri.port or DEFAULT_PORT
         address = self._addresses.numeric(uri.host)
         if address is not None:
-            found(self._destination(address, port, transport))
+            found(self.destination(address, port, transport))
         elif is_literal(uri.host):
             found(None)
         else:
@@ -70,7 +70,7 @@ class SipNetwork:
         now = self.layer.timers.now
         known = self._resolved.get(host)
         if known is not None and known[1] > now:
-            found(self._destination(known[0], port, transport))
+            found(self.destination(known[0], port, transport))
             return
 
         def remember(address: str | None) -> None:
@@ -79,11 +79,11 @@ class SipNetwork:
             if address is not None:
                 address = self._addresses.numeric(address.encode())
                 self._resolved[host] = (address, self.layer.timers.now + _RESOLVED_FOR)
-            found(self._destination(address, port, transport))
+            found(self.destination(address, port, transport))
 
         self._look_up(host, remember)
 
-    def _destination(self, address: str | None, port: int, transport: int) -> Destination | None:
+    def destination(self, address: str | None, port: int, transport: int) -> Destination | None:
         """Prefer the transport the request came in by; an address of the other family leaves by a point of that
         family."""
         if address is None:
@@ -101,6 +101,11 @@ class SipNetwork:
     def is_local(self, uri: Uri) -> bool:
         """Whether we are responsible for this URI's domain: a configured domain or one of our own addresses."""
         return uri.host.lower() in self._domains or self.is_own(uri)
+
+    def ends_here(self, uri: Uri) -> bool:
+        """Whether nobody but us would be found by a request inside a dialog that is sent on to this URI."""
+        host = uri.host
+        return self.is_own(uri) or (uri.port is None and host.lower() in self._domains and not is_literal(host))
 
     def aor(self, uri: Uri) -> str:
         """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured

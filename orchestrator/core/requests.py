@@ -16,7 +16,7 @@ from orchestrator.core.call import CALL_HEADER, Call
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, build_response, forward_request
-from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, Target
+from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, Target, breadth_of
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
@@ -93,7 +93,7 @@ class Requests:
             return
         toward = route.toward or request.parsed_uri
         may_pass = request.to.tag and (route.drop or self.network.trusts(host))
-        if not may_pass or request.max_forwards == 0 or self.network.is_own(toward):
+        if not may_pass or request.max_forwards == 0 or self.network.ends_here(toward):
             self.engine.count("ack.unmatched")
             return
         self._forward_ack(request, route, toward, transport)
@@ -152,7 +152,7 @@ class Requests:
             self.refuse(request, destination, 403)
 
     def _problem(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
-        """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions."""
+        """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""
         if request.parsed_uri.scheme.lower() not in _SCHEMES:
             return 416, ()
         if request.max_forwards == 0:
@@ -162,19 +162,32 @@ class Requests:
             unknown = request.proxy_require()
             if unknown:
                 return 420, (b"Unsupported: " + b", ".join(unknown),)
-        if names.count(b"via") > 1 and self._loops(request):
+        if self._loops(request):
             return 482, ()
+        if b"max-breadth" in names and not breadth_of(request):
+            return 440, ()
         return None
 
     def _loops(self, request: Request) -> bool:
-        """A copy of ours that comes back with the request URI we have already served is a loop; with another it is a
-        spiral."""
-        for via in request.vias()[1:]:
+        """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.
+
+        All its Vias are looked at: the topmost one is ours when we have sent it to ourselves.
+        """
+        names = request.names
+        if names.count(b"via") == 1 and b"," not in request.lines[names.index(b"via")]:
+            return False
+        for via in request.vias():
             client = self.layer.clients.get(via.branch or b"")
             context = getattr(getattr(client, "user", None), "context", None)
-            if context is not None and context.request is not None and context.request.uri == request.uri:
+            served = context.request if context is not None else None
+            if served is not None and self._goal(served) == self._goal(request):
                 return True
         return False
+
+    def _goal(self, request: Request) -> object:
+        """What a request URI stands for here: an address of ours however it is written, or the URI itself."""
+        uri = request.parsed_uri
+        return self.network.aor(uri) if self.network.is_local(uri) else request.uri
 
     def _route(self, request: Request) -> Route:
         """§16.4: take our own entries off the top of the Route header."""
@@ -186,7 +199,7 @@ class Requests:
 
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
         toward = route.toward or request.parsed_uri
-        if self.network.is_own(toward):
+        if self.network.ends_here(toward):
             self.refuse(request, destination, 481)
             return
         if not route.drop and not self.network.trusts(source[0]):
@@ -272,6 +285,9 @@ class Requests:
     # --- registrations ------------------------------------------------------------------------------------------------
 
     def _register(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        if not request.to.parsed.is_sip:
+            self.refuse(request, destination, 400, "To Is Not A SIP Address")
+            return
         if not self.network.is_local(request.to.parsed):
             self.refuse(request, destination, 404)
             return

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg, callee_leg
+from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.message import Request, Response, build_response, forward_request, forward_response
 from orchestrator.sip.reasons import reason_phrase
@@ -40,8 +41,12 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
 """Known differences from the RFCs, each with its place."""
 
 DEFAULT_MAX_FORWARDS = 70
+MAX_BREADTH = 60
+"""Copies of one request that may be under way at a time, counted over all proxies it passes (RFC 5393 §5.3)."""
 MAX_BRANCHES = 60
-"""Branches of one request over its life (RFC 5393's Max-Breadth default)."""
+"""Branches of one request over its life."""
+_LATE_SHARE = 20
+"""A branch that is added by itself gets this part of the breadth that is left: others may follow it."""
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""
@@ -120,10 +125,11 @@ class Branch:
     """
 
     __slots__ = (
-        "context", "target", "number", "state", "status", "response", "client", "round", "ended", "_timer_c", "_cancel",
+        "context", "target", "number", "state", "status", "response", "client", "round", "ended", "breadth",
+        "_timer_c", "_cancel",
     )  # fmt: skip
 
-    def __init__(self, context: ResponseContext, target: Target, number: int, round: Any) -> None:
+    def __init__(self, context: ResponseContext, target: Target, number: int, round: Any, breadth: int) -> None:
         self.context = context
         self.target = target
         self.number = number
@@ -133,6 +139,8 @@ class Branch:
         self.client: ClientTransaction | None = None
         self.round = round
         """Whatever the adder wants to find again: a flow's relay."""
+        self.breadth = breadth
+        """How many copies of the request this branch may become further down."""
         self.ended: tuple[bytes | None, ...] = ()
         """To tags of the dialogs of this branch that we have ended (see `release`): a proxy below us may fork."""
         self._timer_c: Timer | None = None
@@ -168,7 +176,7 @@ class Branch:
         context = self.context
         layer = context.network.layer
         branch = context.network.tokens.branch()
-        data = context.copy_for(self.target, hop[0], branch)
+        data = context.copy_for(self, hop[0], branch)
         self.state = "trying"
         method = context.method
         if method == b"INVITE":
@@ -271,6 +279,17 @@ def _first_hop(target: Target) -> Uri:
     return parse_name_addr(target.routes[0]).parsed if target.routes else parse_uri(target.uri)
 
 
+_BREADTH = (b"max-breadth",)
+
+
+def breadth_of(request: Request) -> int:
+    """The request's Max-Breadth, ours where it names none or more (RFC 5393 §5.3.2)."""
+    if b"max-breadth" not in request.names:
+        return MAX_BREADTH
+    asked = read_number(request.get(b"max-breadth"))
+    return MAX_BREADTH if asked is None else min(asked, MAX_BREADTH)
+
+
 def _timer_c(branch: Branch) -> None:
     branch.on_timer_c()
 
@@ -280,7 +299,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "_count", "_closed", "_challenges",
+        "breadth", "_count", "_closed", "_challenges",
     )  # fmt: skip
 
     def __init__(
@@ -298,6 +317,8 @@ class ResponseContext:
         """Route values of the request that meant us (§16.4)."""
         self.held = False
         """While true, running out of branches settles nothing: more may come."""
+        self.breadth = breadth_of(request)
+        """What is left of the request's Max-Breadth for further branches."""
         self._count = 0
         self._closed = False
         self._challenges: list[bytes] = []
@@ -310,11 +331,16 @@ class ResponseContext:
         """No branch can be added any more: answered, refused by a 6xx, cancelled, or a final answer has gone out."""
         return self._closed or self.answered or self.server.answered
 
-    def add(self, target: Target, round: Any = None) -> Branch | None:
-        """Forward to one more target, now. None when the context is closed, full, or the target is ringing already."""
-        if self.closed or self._count >= MAX_BRANCHES or self.find(target.uri) is not None:
+    def add(self, target: Target, round: Any = None, breadth: int = 0) -> Branch | None:
+        """Forward to one more target, now; `breadth` is its share, else a part of what is left.
+
+        None when the context is closed, full, or the target is ringing already.
+        """
+        full = self._count >= MAX_BRANCHES or self.breadth < 1
+        if self.closed or full or self.find(target.uri) is not None:
             return None
-        branch = Branch(self, target, self._count, round)
+        branch = Branch(self, target, self._count, round, breadth or max(1, self.breadth // _LATE_SHARE))
+        self.breadth -= branch.breadth
         self._count += 1
         self.pending.append(branch)
         if target.hop is not None:
@@ -328,11 +354,18 @@ class ResponseContext:
             self.network.resolve(toward, self.server.destination[0], branch.send)
         return branch
 
-    def add_all(self, targets: Sequence[Target], round: Any = None) -> None:
-        """Fork to several targets; one that fails on the spot does not settle the request before the last is added."""
+    def add_all(self, targets: Sequence[Target]) -> None:
+        """Fork to several targets and no others; 440 when the request's breadth does not suffice (RFC 5393 §5.3.3).
+
+        One that fails on the spot does not settle the request before the last is added.
+        """
+        share = self.breadth // len(targets)
+        if not share:
+            self.reply(440)
+            return
         self.held = True
         for target in targets:
-            self.add(target, round)
+            self.add(target, breadth=share)
         self.let_settle()
 
     def let_settle(self) -> None:
@@ -353,21 +386,25 @@ class ResponseContext:
                 return branch
         return None
 
-    def copy_for(self, target: Target, transport: int, branch: bytes) -> bytes:
-        """The request as this target gets it (§16.6 steps 1-8)."""
-        request = self.request
+    def copy_for(self, branch: Branch, transport: int, token: bytes) -> bytes:
+        """The request as this branch carries it (§16.6 steps 1-8); `token` is its Via branch."""
+        request, target = self.request, branch.target
         assert request is not None
         forwards = request.max_forwards
         dialog_forming = self.method == b"INVITE" and not request.to.tag
+        headers = target.headers
+        if branch.breadth != MAX_BREADTH:  # which is what its absence says
+            headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
         return forward_request(
             request,
             uri=target.uri,
-            via=self.network.via(transport, branch),
+            via=self.network.via(transport, token),
             max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
             record_route=self.network.record_route(transport) if dialog_forming else None,
             drop_routes=self.drop_routes,
             routes=target.routes,
-            headers=target.headers,
+            remove=_BREADTH if b"max-breadth" in request.names else (),
+            headers=headers,
         )
 
     # --- ending it ----------------------------------------------------------------------------------------------------
@@ -455,6 +492,7 @@ class ResponseContext:
 
     def on_failure(self, branch: Branch) -> None:
         self.pending.remove(branch)
+        self.breadth += branch.breadth
         if not (self.server.answered or self.answered):
             self._remember(branch)
             if branch.status >= 600:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from orchestrator.errors import MalformedMessage
 from orchestrator.sip.headers import Via
 from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import parse_uri
 
 DEFAULT_PORT = 5060
 _MAX_REMEMBERED = 10_000
@@ -58,6 +60,18 @@ def is_literal(host: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def request_uri(contact: bytes) -> bytes:
+    """A Contact's URI as a request URI: without its headers (§19.1.1 table 1), which are nobody's to add (RFC 4475
+    regescrt)."""
+    if b"?" not in contact:
+        return contact
+    try:
+        headers = parse_uri(contact).headers
+    except MalformedMessage:  # only a damaged store holds one: it leads nowhere
+        return contact
+    return contact[: -len(headers) - 1] if headers else contact
 
 
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:

@@ -119,6 +119,19 @@ def test_a_branch_that_is_being_looked_up_is_not_rung_any_more() -> None:
     assert scene.phones[0].heard == []
 
 
+def test_late_branches_share_what_breadth_is_left_and_failed_ones_give_theirs_back() -> None:
+    scene = Scene(0)
+    _, context = held_call(scene)
+    for number in range(60):
+        context.add(Target(b"sip:bob@10.0.0.%d" % (20 + number)))
+    assert sum(branch.breadth for branch in context.pending) == 60
+    assert all(branch.breadth >= 1 for branch in context.pending)
+    assert 40 < len(context.pending) < 60, "those in front got a little more, for phones behind another proxy"
+    assert context.add(Target(b"sip:late@10.0.0.99")) is None
+    context.pending[0].on_unreachable(context.pending[0].client)  # type: ignore[arg-type]
+    assert context.add(Target(b"sip:late@10.0.0.99")) is not None
+
+
 # --- what the phones hear ---------------------------------------------------------------------------------------------
 
 
