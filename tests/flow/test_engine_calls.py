@@ -125,6 +125,15 @@ def test_no_implicit_reply_when_the_host_has_replied() -> None:
     assert world.replies == []
 
 
+def test_an_implicit_reply_that_comes_too_late_is_no_error() -> None:
+    """The host has replied on its own and not said so."""
+    world, run = called(step("sleep", 5.0))
+    world.host.finals[run.id] = [408]
+    world.at(5.0)
+    assert world.trace(run)[-1].startswith("implicit reply not sent")
+    assert run.error == ""
+
+
 def test_a_register_is_never_left_without_a_reply_either() -> None:
     world = World(flow(log("x"), on="register"))
     world.engine.start(world.program.flows[0], request={"aor": "bob@example.com"})

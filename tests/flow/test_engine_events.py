@@ -102,6 +102,22 @@ def test_for_and_on_expire() -> None:
     assert run.listeners == []
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_an_error_in_on_expire_ends_nothing_else(busy: bool) -> None:
+    """It may fail, or find no room among the tasks of its run."""
+    world, run = called(
+        step("subscribe", "ping", for_=5.0, on_expire=steps(step("fail", "x")), do=steps(log("x"))),
+        step("sleep", 9.0),
+        log("on"),
+        limits=Limits(tasks=1 if busy else 5),
+    )
+    world.at(5.0)
+    assert run.error == ("flow.limit" if busy else "user.error")
+    assert run.listeners == []
+    world.at(9.0)
+    assert world.logs == ["on"]
+
+
 def test_limit_ends_it_without_on_expire() -> None:
     world, run = called(step("subscribe", "ping", for_=20.0, limit=2, do=steps(log("x")), on_expire=steps(log("over"))))
     assert [world.event("ping") for _ in range(3)] == [1, 1, 0]

@@ -98,9 +98,13 @@ def test_a_key_that_fails_takes_nothing() -> None:
 
 
 def test_where_of_a_trigger() -> None:
-    filter = where(lambda env: env["event"]["n"] < 3, n=lambda env: env["const"]["n"])
-    world = World(flow(log(n), on="ping", where=filter), const={"n": 2})
-    assert [world.event("ping", n=number) for number in (1, 2, 3)] == [0, 1, 0]
+    equal = where(n=lambda env: env["const"]["n"])
+    less = where(lambda env: env["event"]["n"] < 3)
+    failing = where(missing)
+    world = World(
+        *(flow(log(n), on="ping", name=f"f{i}", where=w) for i, w in enumerate((equal, less, failing))), const={"n": 2}
+    )
+    assert [world.event("ping", n=number) for number in (1, 2, 3)] == [1, 2, 0]
 
 
 def test_lockout_counts_failures_of_one_address() -> None:
@@ -177,6 +181,17 @@ def test_every_respects_its_mode() -> None:
         world.at(second)
     assert len(world.logs) == 2
     assert world.engine.live()["timers"] == 1  # the sleep; the rhythm is not a run's
+
+
+def test_queued_ticks_run_one_after_the_other() -> None:
+    world = World(flow(log("tick"), step("sleep", 45.0), log("done"), every=30.0, mode="queued", max=1))
+    for second in (30.0, 60.0, 75.0, 90.0, 120.0):
+        world.at(second)
+    assert world.logs == ["tick", "done", "tick", "done", "tick"]
+    world.engine.stop()
+    world.at(200.0)
+    assert len(world.logs) == 5
+    world.assert_idle()
 
 
 # --- reload ----------------------------------------------------------------------------------------------------------
