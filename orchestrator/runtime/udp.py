@@ -45,7 +45,8 @@ SEND_BUFFER = 2 * 2**20
 MAX_KNOWN = 10_000
 """Destinations whose address has been checked; the table starts afresh when full, so strangers cannot grow it."""
 
-# Linux constants the socket module does not name.
+# Linux has these, other systems do without; the socket module does not name all of them.
+_MSG_ERRQUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
@@ -74,7 +75,8 @@ class UdpTransport:
         self._socket = self._open(host, port, receive_buffer)
         name = self._socket.getsockname()
         self.address: tuple[str, int] = name[:2]
-        self._recvfrom = self._socket.recvfrom if len(name) == 2 else self._recvfrom6
+        self._ipv6 = len(name) == 4
+        self._recvfrom = self._recvfrom6 if self._ipv6 else self._socket.recvfrom
         self._sendto = self._socket.sendto
         self._behind = False
         self._known: dict[Destination, Address] = {}
@@ -194,9 +196,10 @@ class UdpTransport:
             self.sent += 1
 
     def _check(self, destination: Destination) -> Address | None:
-        """The socket address of a destination; None for a name (a look-up would block), broadcast or multicast."""
+        """The socket address of a destination; None for a name (a look-up would block), broadcast, multicast, and the
+        other family."""
         host = unicast(destination[1].encode(errors="replace"))
-        if host is None:
+        if host is None or (":" in host) != self._ipv6:
             self.errors["EADDRNOTAVAIL"] += 1
             return None
         address: Address = (host, destination[2])
@@ -232,9 +235,9 @@ class UdpTransport:
 
     def _read_errors(self) -> int:
         """Read what ICMP said about datagrams sent earlier; returns the number of messages read."""
-        for count in range(BATCH):
+        for count in range(BATCH if _MSG_ERRQUEUE else 0):
             try:
-                data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY, socket.MSG_ERRQUEUE)
+                data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY, _MSG_ERRQUEUE)
             except OSError:
                 return count
             for level, kind, value in ancillary:
@@ -244,7 +247,7 @@ class UdpTransport:
                     if _unreachable(origin, icmp_type, icmp_code) and source:
                         host, port = source if len(source) == 2 else _with_scope(source)
                         self._reactor.failed((self.id, host, port), data)
-        return BATCH
+        return BATCH if _MSG_ERRQUEUE else 0
 
     def __repr__(self) -> str:
         return f"<UdpTransport {self.id} {self.name} received {self.received} sent {self.sent}>"
