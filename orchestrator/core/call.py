@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.flow.run import Run
     from orchestrator.sip.proxy import Target
 
-CALL_HEADER = b"X-Orchestrator-Call"
-
 
 class Call:
     """One INVITE that a flow has taken; the listener of its response contexts.

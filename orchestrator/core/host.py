@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.call import CALL_HEADER, Call
+from orchestrator.core.call import Call
 from orchestrator.core.names import ProgramNames
+from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration, registered_attributes
 from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError

@@ -15,6 +15,12 @@ from orchestrator.sip.uri import Uri
 Found = Callable[[Destination | None], None]
 LookUp = Callable[[str, Callable[[str | None], None]], None]
 
+CALL_HEADER = b"X-Orchestrator-Call"
+"""Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
+which call is meant."""
+
+NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower()))
+
 _RESOLVED_FOR = 60.0
 """Seconds a looked-up name is remembered; the system's resolver tells us no TTL."""
 
@@ -28,6 +34,7 @@ class SipNetwork:
     def __init__(self, settings: CoreSettings, layer: TransactionLayer, tokens: Tokens, look_up: LookUp) -> None:
         self.layer = layer
         self.tokens = tokens
+        self.not_forwarded = NOT_FORWARDED
         self._points = settings.points
         self._look_up = look_up
         self._addresses = Addresses()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.core.call import CALL_HEADER, Call
+from orchestrator.core.call import Call
+from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, build_response, forward_request

@@ -102,6 +102,8 @@ class Network(Protocol):
 
     layer: TransactionLayer
     tokens: Tokens
+    not_forwarded: frozenset[bytes]
+    """Names (canonical) of headers that end here: those we write ourselves, and those only we may be told."""
 
     def via(self, transport: int, branch: bytes) -> bytes:
         """Our Via header line for a transport."""
@@ -279,9 +281,6 @@ def _first_hop(target: Target) -> Uri:
     return parse_name_addr(target.routes[0]).parsed if target.routes else parse_uri(target.uri)
 
 
-_BREADTH = (b"max-breadth",)
-
-
 def breadth_of(request: Request) -> int:
     """The request's Max-Breadth, ours where it names none or more (RFC 5393 §5.3.2)."""
     if b"max-breadth" not in request.names:
@@ -392,7 +391,7 @@ class ResponseContext:
         assert request is not None
         forwards = request.max_forwards
         dialog_forming = self.method == b"INVITE" and not request.to.tag
-        headers = target.headers
+        headers, stopped = target.headers, self.network.not_forwarded
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
         return forward_request(
@@ -403,7 +402,7 @@ class ResponseContext:
             record_route=self.network.record_route(transport) if dialog_forming else None,
             drop_routes=self.drop_routes,
             routes=target.routes,
-            remove=_BREADTH if b"max-breadth" in request.names else (),
+            remove=() if stopped.isdisjoint(request.names) else stopped,
             headers=headers,
         )
 
