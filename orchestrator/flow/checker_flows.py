@@ -28,7 +28,7 @@ from orchestrator.flow.registry import Actions
 from orchestrator.flow.report import Report
 from orchestrator.flow.sections import FLOW_FIELDS
 from orchestrator.flow.suggest import meant
-from orchestrator.flow.yaml import Entries, Node, Scalar
+from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 FIELDS = {field.name: field for field in FLOW_FIELDS}
 
@@ -202,7 +202,7 @@ class FlowChecker:
             return "request is known in flows on: register"
         if name == "event":
             return "event is known under do: of subscribe, in branches of first_of, and in flows started by an event"
-        if name in self.steps.results:
+        if name in _kept_names(self.head.node):
             return f"{name} is set by as: on another way through the flow, or further down"
         return None
 
@@ -259,6 +259,21 @@ class FlowChecker:
     def _text(self, name: str, scope: Scope) -> str:
         found = self._value(name, scope)
         return found if isinstance(found, str) else ""
+
+
+def _kept_names(node: Node) -> set[str]:
+    """Every name that some `as:` gives, wherever it stands."""
+    found: set[str] = set()
+    todo: list[Node] = [node]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Entries):
+            kept = node.get("as")
+            found |= {kept.text} if isinstance(kept, Scalar) else set()
+            todo += [value for _, value in node]
+        elif isinstance(node, Items):
+            todo += node.items
+    return found
 
 
 def _kept(type: Type) -> Type:

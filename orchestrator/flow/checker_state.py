@@ -339,9 +339,10 @@ def _by_source(source: str, states: States) -> tuple[States, States]:
     if match is None:
         return states, states
     negated, operator, value = match.groups()
+    no = (states - ANSWERED) or states  # what looks impossible is not held against the author
     if value is not None and value != "answered":
-        return (states - ANSWERED, states) if operator == "==" else (states, states - ANSWERED)
-    yes, no = states & (ANSWERED | UNKNOWN), states - ANSWERED
+        return (no, states) if operator == "==" else (states, no)
+    yes = (states & (ANSWERED | UNKNOWN)) or ANSWERED
     return (no, yes) if negated or operator == "!=" else (yes, no)
 
 

@@ -139,8 +139,8 @@ class StepChecker:
         on_error = self._on_error(shape, before, inner, around)
         path.join(*((inner, skipped) if skipped else (inner,)))
         place, source = self.report.place(shape.key), self._source(shape)
-        note = self._common(shape, "note", path) or ""
-        return Step(shape.action, args, place, condition, result, self._id(shape), on_error, timeout, str(note), source)
+        note = getattr(self._common(shape, "note", path), "source", "")
+        return Step(shape.action, args, place, condition, result, self._id(shape), on_error, timeout, note, source)
 
     def _common(self, shape: Shape, name: str, path: Path) -> Any:
         """The value of a key that may stand beside any action."""
@@ -198,18 +198,21 @@ class StepChecker:
                 self.report.error("E303", f"{action.name}: stands outside of foreach: and repeat:", key)
                 self.misplaced.add(self.report.place(key))
         elif action.needs:
-            self.need(action.needs, action.name, key, path)
+            self.need(action.needs, f"{action.name}:", key, path)
 
     def need(self, what: str, who: str, key: Scalar, path: Path) -> None:
-        """E303 unless the flow has a call (or request) here; a sub-flow demands it of its callers."""
+        """E303 unless the flow has a call (or request) here; a sub-flow demands it of its callers.
+
+        `who` is how the message begins: `relay:`, `wait: dtmf`.
+        """
         kind = self.head.kind
         if (what == "call" and (path.call or (kind != "call" and "call" in path.scope.names))) or not kind:
             return
         if kind == "call":
-            self.demands.needs.setdefault(what, who)
+            self.demands.needs.setdefault(what, who.rstrip(":"))
         elif kind not in SUITABLE[what]:
             word, help = NEEDS[what]
-            message = f"{who}: needs {word}, but this flow runs on {self.head.runs_on}"
+            message = f"{who} needs {word}, but this flow runs on {self.head.runs_on}"
             self.report.error("E303", message, key, help)
             self.misplaced.add(self.report.place(key))
 

@@ -90,6 +90,14 @@ def _cannot_start(scene: Scene) -> str:
     return ""
 
 
+def _key_beside_a_word(scene: Scene) -> str:
+    """`- stop` and a key in the next line: the word has to become a key itself."""
+    word = re.fullmatch(r"\s*- ([\w.]+)\s*", scene.line_before)
+    if "mapping values" in scene.problem and word:
+        return f"write  - {word.group(1)}:  with a colon, when keys stand beside it"
+    return ""
+
+
 def _indented_too_deep(scene: Scene) -> str:
     own_key = re.match(r"\s*(?:- )*[\w.*-]+\s*$", scene.before)
     if "mapping values" in scene.problem and own_key and _indent(scene.line) > _indent(scene.line_before):
@@ -132,6 +140,7 @@ CAUSES: tuple[Callable[[Scene], str], ...] = (
     _open_quote,
     _escape,
     _cannot_start,
+    _key_beside_a_word,
     _indented_too_deep,
     _colon_in_value,
     _unclosed_bracket,

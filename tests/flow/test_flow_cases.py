@@ -1,0 +1,79 @@
+"""Files with mistakes and the messages each must give: our own, one per code, and those of the specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.catalogue import CATALOGUE
+from orchestrator.flow.loader import load_program
+from orchestrator.flow.schema import flow_schema
+
+OWN = sorted(Path(__file__).with_name("cases").glob("*.flow.yaml"))
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "flowlang-cases"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the acceptance files are not beside the repository")
+
+ELSEWHERE = {"E003", "E119"}
+"""Codes that no text alone can cause: see test_flow_loader.py."""
+
+
+def lines(path: Path) -> list[str]:
+    """What is said about one file, as `line:column: severity CODE: message`."""
+    found: tuple[Diagnostic, ...] | list[Diagnostic]
+    try:
+        found = load_program([path])[1]
+    except InputError as error:
+        found = error.diagnostics
+    return [str(diagnostic).removeprefix(f"{path}:") for diagnostic in found]
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name.removesuffix(".flow.yaml"))
+def test_own_case(path: Path) -> None:
+    expected = path.with_name(path.name.replace(".flow.yaml", ".expected")).read_text(encoding="utf-8").splitlines()
+    assert lines(path) == expected
+
+
+def test_each_code_has_a_case_that_is_named_after_it() -> None:
+    shown: dict[str, set[str]] = {}
+    for path in OWN:
+        shown[path.name] = {line.split()[2].rstrip(":") for line in lines(path)}
+    assert set().union(*shown.values()) | ELSEWHERE == set(CATALOGUE)
+    for name, codes in shown.items():
+        assert name.split("_")[0].upper() in codes, name
+
+
+@needs_shared
+def test_specified_mistakes() -> None:
+    expected = (SHARED / "expected.txt").read_text(encoding="utf-8").splitlines()
+    files = sorted((SHARED / "bad").glob("*.flow.yaml"))
+    assert [f"{path.name}:{line}" for path in files for line in lines(path)] == expected
+    assert len(files) == 11
+
+
+@needs_shared
+@pytest.mark.parametrize("path", sorted((SHARED / "flows").glob("*.flow.yaml")), ids=lambda path: path.name)
+def test_specified_flow_has_nothing_wrong(path: Path) -> None:
+    program, warnings = load_program([path])
+    assert warnings == []
+    assert program.flows
+
+
+@needs_shared
+def test_all_specified_flows_as_one_set_only_shadow_each_other() -> None:
+    """Each is a complete example; together only the servers and flows they all declare collide."""
+    with pytest.raises(InputError) as caught:
+        load_program([SHARED / "flows"])
+    assert {d.code for d in caught.value.diagnostics} == {"E104", "W305"}
+
+
+@needs_shared
+def test_specified_flows_fit_the_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from schemacheck import as_editor_reads
+
+    validator = jsonschema.Draft7Validator(flow_schema())
+    for path in sorted((SHARED / "flows").glob("*.flow.yaml")):
+        assert list(validator.iter_errors(as_editor_reads(path.read_text(encoding="utf-8")))) == [], path.name
