@@ -1,0 +1,206 @@
+"""`relay … via:`: the call goes to FreeSWITCH and comes back; two dialogs, one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.flow.loader import load_program
+from orchestrator.sip.message import Request, Response
+from orchestrator.testing.phone import Phone, PhoneCall
+from orchestrator.testing.world import World
+
+FLOW = """flowlang: 1
+freeswitch: {fs1: {host: 10.0.0.9, password: x, sip: 'sip:10.0.0.9:5080'}}
+flows:
+  main:
+    on: invite
+    vars: {outcome: ''}
+    do:
+      - subscribe: registered
+        where: {aor: '${call.target.aor}'}
+        unique_by: event.contact
+        do: [inject: '${event.uri}']
+      - subscribe: dtmf
+        do: [log: '${event.leg} ${event.digit}']
+      - relay: {to: registered, via: fs1, ring: 30s, keep_open: 5s}
+        as: result
+      - set: {outcome: '${result.outcome}'}
+"""
+
+
+class Bridge(Phone):
+    """The SIP side of FreeSWITCH with our dialplan: each call that comes in goes back out, tied by the header."""
+
+    def setup(self) -> Bridge:
+        self.other: dict[PhoneCall, PhoneCall] = {}
+        self.on_invite = self._back
+        return self
+
+    def _back(self, front: PhoneCall) -> None:
+        assert front.invite is not None
+        header = front.invite.get(b"x-orchestrator-call") or b""
+        user = front.invite.parsed_uri.user.decode()
+        back = self.invite(f"{user}@example.com", [b"X-Orchestrator-Call: " + header])
+        self.other[back], self.other[front] = front, back
+
+    def _on_invite_response(self, call: PhoneCall, response: Response) -> None:
+        super()._on_invite_response(call, response)
+        front = self.other[call]
+        if front.state != "ringing":
+            return
+        if response.status == 180:
+            front.ring()
+        elif 200 <= response.status < 300:
+            front.answer()
+        elif response.status >= 300:
+            front.reject(response.status)
+
+    def _on_request(self, request: Request) -> None:
+        super()._on_request(request)
+        call = self._call_of(request)
+        if call in self.other and request.method in (b"BYE", b"CANCEL"):
+            other = self.other[call]
+            if other.state != "ended":
+                other.hangup()
+
+
+def build(tmp_path: Path) -> tuple[World, Phone, Phone, Bridge]:
+    path = tmp_path / "via.flow.yaml"
+    path.write_text(FLOW)
+    program, _ = load_program([path])
+    from ipaddress import ip_network
+
+    w = World(program, freeswitch={"fs1": "sip:10.0.0.9:5080"}, trust=(ip_network("10.0.0.9/32"),))
+    bridge = Bridge(
+        "fs@example.com", ("10.0.0.9", 5080), ("10.0.0.1", 5060), w.phone("fs", "10.0.0.9", 5080).send
+    ).setup()
+    w.phones[("10.0.0.9", 5080)] = bridge
+    return w, w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3"), bridge
+
+
+def logs(w: World) -> list[str]:
+    said: list[str] = []
+    w.engine.host.on_log = lambda run, effect: said.append(effect.text)
+    return said
+
+
+def assert_all_over(w: World) -> None:
+    w.run(45)
+    assert w.leftovers() == {"transactions": 0, "calls": 0, "runs": 0, "subscriptions": 0}
+    assert all(call.state == "ended" for phone in w.phones.values() for call in phone.calls)
+
+
+def test_the_call_comes_back_and_rings_the_destination(tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run(1)
+    assert len(bob.calls) == 1
+    assert b"x-orchestrator-call" not in bob.calls[0].invite.names, "the phone is not told"
+    assert call.statuses == [100, 180]
+    bob.calls[0].answer()
+    w.run(1)
+    assert call.state == "answered"
+    assert len(w.engine.calls) == 1, "two dialogs, one call"
+    call.hangup()
+    assert_all_over(w)
+    assert len(w.engine.flows.traces) == 1
+
+
+@pytest.mark.parametrize("who", ["caller", "callee", "engine"])
+def test_whoever_hangs_up_ends_all_of_it(who: str, tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run()
+    bob.calls[0].answer()
+    w.run(1)
+    (engine_call,) = w.engine.calls
+    if who == "caller":
+        call.hangup()
+    elif who == "callee":
+        bob.calls[0].hangup()
+    else:
+        engine_call.hangup("enough", None, "both")
+    w.run(1)
+    assert engine_call.ended_by == who
+    assert_all_over(w)
+
+
+def test_a_phone_that_registers_late_joins_behind_freeswitch(tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    call = alice.invite("bob@example.com")
+    w.run(3)
+    bob.register()
+    w.run(1)
+    assert len(bob.calls) == 1
+    bob.calls[0].answer()
+    w.run(1)
+    assert call.state == "answered"
+    call.hangup()
+    assert_all_over(w)
+
+
+def test_digits_are_named_after_the_side_that_pressed_them(tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    said = logs(w)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run()
+    bob.calls[0].answer()
+    w.run(1)
+    call.press("1")
+    w.run(1)
+    assert said == [], "what FreeSWITCH carries, FreeSWITCH reports: an INFO would count twice"
+    call.hangup()
+    assert_all_over(w)
+
+
+def test_cancel_reaches_the_destination(tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run(1)
+    call.hangup()
+    w.run()
+    assert call.statuses[-1] == 487
+    assert bob.calls[0].cancelled
+    assert_all_over(w)
+
+
+def test_when_all_destinations_refuse_the_flow_hears_it_and_the_caller_gets_the_best(tmp_path: Path) -> None:
+    w, alice, bob, _bridge = build(tmp_path)
+    bob.on_invite = lambda call: call.reject(486)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run(6)
+    assert call.statuses[-1] == 486
+    assert_all_over(w)
+
+
+def test_a_freeswitch_that_does_not_send_the_call_back_is_not_awaited_for_ever(tmp_path: Path) -> None:
+    w, alice, _bob, bridge = build(tmp_path)
+    bridge.on_invite = PhoneCall.ring
+    call = alice.invite("bob@example.com")
+    w.run(15)
+    assert call.statuses[-1] == 504
+    assert_all_over(w)
+
+
+def test_a_stranger_cannot_take_a_call_by_its_header(tmp_path: Path) -> None:
+    w, alice, _bob, bridge = build(tmp_path)
+    bridge.on_invite = lambda call: None
+    alice.invite("bob@example.com")
+    w.run()
+    (call,) = w.engine.calls
+    stranger = w.phone("mallory@example.com", "10.0.0.66")
+    stranger.invite("bob@example.com", [b"X-Orchestrator-Call: " + call.id.encode()])
+    w.run(1)
+    assert call.back is None
