@@ -155,6 +155,8 @@ class ChannelTable:
         elif name in _IDENTIFYING:
             self._identify(channel, event)
         channel.seen = now
+        if not channel.direction:
+            channel.direction = event.get("Call-Direction")
         if name.startswith("CHANNEL_"):
             self._learn(node, channel, name, event, now)
         return channel

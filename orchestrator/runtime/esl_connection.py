@@ -147,6 +147,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
         """Why it ended."""
         self._on_end = on_end
         self._opened = False
+        self._stopping = False
         self._greeted = Event()
         self._write_lock = RLock()
         self._pending: deque[tuple[AsyncResult[Frame], str]] = deque()
@@ -384,7 +385,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
         if self.error is not None:
             return self.error
         self.error = error
-        if self.connected:
+        if self.connected and not self._stopping:
             self.counters.drops += 1
         self.connected = False
         pending, self._pending = self._pending, deque()
@@ -411,6 +412,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
         """Say goodbye and end. May be called at any time, any number of times, also by a handler. No handler runs
         after it.
         """
+        self._stopping = True
         if self.connected:
             try:
                 self.send("exit", timeout=1.0)

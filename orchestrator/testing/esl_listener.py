@@ -74,6 +74,10 @@ class Listener:
         """Whether this connection gets the event."""
         return bool(self.format) and self._subscribed(event) and self._passes(event)
 
+    def covers(self, other: Listener) -> bool:
+        """Whether it has subscribed to all that the other has."""
+        return bool(self.format) and self.names >= other.names and self.subclasses >= other.subclasses
+
     def _keywords(self, words: list[str]) -> tuple[set[str], set[str]]:
         """Known event names, and the subclasses: every word after CUSTOM is one."""
         known: set[str] = set()

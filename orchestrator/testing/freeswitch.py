@@ -70,6 +70,7 @@ class FakeFreeSwitch:
         self.frozen = False
         self.accepted = 0
         self.connections: list[_Connection] = []
+        self._open: set[_Connection] = set()
         self._rules: list[Rule] = []
         self._changed = Event()
         self._server: StreamServer | None = None
@@ -91,6 +92,8 @@ class FakeFreeSwitch:
         for rule in self._rules:
             rule.release()
         self.cut()
+        for connection in list(self._open):
+            connection.abort()
 
     def restart(self, core_uuid: str = "") -> None:
         """Come back as another core: new Core-UUID, no channels, no connections."""
@@ -152,6 +155,7 @@ class FakeFreeSwitch:
         if substitute:
             recording = recording.substituted(substitute)
         taken, last = 0, 0.0
+        before: list[Listener] = []
         for item in recording:
             event = item.event
             if event is None:
@@ -159,13 +163,24 @@ class FakeFreeSwitch:
             if speed:
                 gevent.sleep((item.at - last) / speed)
                 last = item.at
-            if cut_every and taken and taken % cut_every == 0 and not self.subscribers(event):
-                self.wait_subscribed(event.key)
+            self._wait_back(before)
+            before = []
             if self.emit(event):
                 taken += 1
                 if cut_every and taken % cut_every == 0:
+                    before = [connection.listener for connection in self.connections if connection.listener.format]
                     self.cut()
         return taken
+
+    def _wait_back(self, before: list[Listener]) -> None:
+        """Until somebody listens to all that these listened to."""
+        for old in before:
+            wait_until(
+                lambda old=old: any(c.listener.covers(old) for c in self.connections),  # type: ignore[misc]
+                self._changed,
+                WAIT,
+                lambda old=old: f"a subscription to {sorted(old.names)}",  # type: ignore[misc]
+            )
 
     def heartbeat(self) -> int:
         """Send a HEARTBEAT."""
@@ -190,10 +205,6 @@ class FakeFreeSwitch:
             connection.close()
 
     # --- waiting ------------------------------------------------------------------------------------------------------
-
-    def subscribers(self, event: EslEvent) -> int:
-        """How many connections would get this event."""
-        return sum(connection.listener.wants(event) for connection in self.connections)
 
     def wait_connected(self, count: int = 1, timeout: float = WAIT) -> None:
         """Until so many authenticated connections are there at once."""
@@ -222,15 +233,17 @@ class FakeFreeSwitch:
         self.accepted += 1
         connection = _Connection(self, sock, self.accepted)
         self.connections.append(connection)
+        self._open.add(connection)
         try:
             connection.run()
         except OSError:
             pass  # the client went away: nothing to do
         finally:
-            connection.close()
+            connection.abort()
+            self._open.discard(connection)
 
     def gone(self, connection: _Connection) -> None:
-        """A connection has ended."""
+        """A connection has ended, or will say no more."""
         if connection in self.connections:
             self.connections.remove(connection)
         self._changed.set()
@@ -284,7 +297,8 @@ class _Connection:
         self.number = number
         self._server = server
         self._sock = sock
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._closing = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def run(self) -> None:
@@ -305,7 +319,7 @@ class _Connection:
 
     def write(self, octets: bytes) -> None:
         """Send, in pieces when the server is told so; to a client that has gone, nothing."""
-        if self._server.frozen:
+        if self._server.frozen or self._closing:
             return
         size = self._server.chunk or len(octets) or 1
         try:
@@ -317,13 +331,19 @@ class _Connection:
             pass  # the client has closed; its end is noticed by the read
 
     def close(self) -> None:
-        """Close at once; what was written still arrives."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # closed already
+        """Say no more. What was written still arrives: closing for good with a command unread would throw it away."""
+        if not self._closing:
+            self._closing = True
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # closed already
+            self._server.gone(self)
+
+    def abort(self) -> None:
+        """Close for good."""
+        self.close()
         self._sock.close()
-        self._server.gone(self)
 
     def _converse(self, recording: Recording) -> None:
         """Play a recorded connection: frames that answer a command wait for one."""
@@ -339,21 +359,29 @@ class _Connection:
 
     def _read_command(self) -> Command | None:
         """The next command, None at the end."""
-        while b"\n\n" not in self._buffer:
+        at = 0
+        while (end := self._buffer.find(b"\n\n", at)) < 0:
+            at = max(0, len(self._buffer) - 1)
             if not self._more():
                 return None
-        head, _, self._buffer = self._buffer.lstrip(b"\r\n").partition(b"\n\n")
-        line, *rest = head.decode("utf-8", "replace").replace("\r", "").split("\n")
+        line, *rest = bytes(self._buffer[:end]).decode("utf-8", "replace").strip("\r\n").replace("\r", "").split("\n")
+        del self._buffer[: end + 2]
+        if not line and not rest:
+            return self._read_command()  # FreeSWITCH skips line breaks in front of a command
         headers = {name.lower(): value for name, _, value in (text.partition(": ") for text in rest)}
         length = int(headers.get("content-length", "0"))
         while len(self._buffer) < length:
             if not self._more():
                 return None
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        body = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return Command(line, headers, body, self.number)
 
     def _more(self) -> bool:
+        """Read on; once we say no more, only to see the client's end."""
         data = self._sock.recv(65536)
+        while data and self._closing:
+            data = self._sock.recv(65536)
         self._buffer += data
         return bool(data)
 
@@ -398,7 +426,7 @@ class _Connection:
         if verb == "auth":
             right = secret == self._server.password
         else:
-            user, _, password = secret.rpartition(":")
+            user, _, password = secret.partition(":")
             right = self._server.users.get(user) == password
         if not right:
             self.write(build_reply("-ERR invalid") + build_notice(GOODBYE))
