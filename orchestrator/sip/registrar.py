@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.uri import NameAddr, Uri
 
 _DATED = b"Contact: <%b>;expires=%d"
+_SUPPORTED = (b"path",)
+"""Option tags that may stand in the Require of a REGISTER."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,9 @@ class Registrar:
         """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer
         sent."""
         policy = policy or RegisterPolicy()
+        unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
+        if unknown:
+            return RegisterAnswer(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
         try:
             changes = self._apply(request, source, wall, policy)
         except _TooBrief as error:
@@ -92,7 +98,7 @@ class Registrar:
             q=contact.q,
             call_id=request.call_id,
             cseq=request.cseq,
-            path=tuple(request.get_all(b"path")),
+            path=_path(request),
             received=source if _behind_nat(request, source) and uri.is_sip else None,
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"").decode("utf-8", "replace"),
@@ -113,6 +119,17 @@ class Registrar:
 class _TooBrief(Exception):
     def __init__(self, least: int) -> None:
         self.least = least
+
+
+def _path(request: Request) -> tuple[bytes, ...]:
+    """The Path values, one by one: they become Route values of what is sent to the contact (RFC 3327 §5.3).
+
+    Raises MalformedMessage.
+    """
+    values = tuple(piece for line in request.get_all(b"path") for piece in split_commas(line))
+    for value in values:
+        parse_name_addr(value)
+    return values
 
 
 def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> int:

@@ -118,10 +118,12 @@ class Peer:
         branch: str = "",
         max_forwards: int | None = 70,
         body: bytes = b"",
+        send: bool = True,
     ) -> Ask:
-        """Send a request. `to` and `sender` are header values, `headers` whole lines; what is not given is made up.
+        """Send a request, or with `send` false only write it: `Ask.again` sends it then.
 
-        An INVITE gets a Contact unless `headers` have one.
+        `to` and `sender` are header values, `headers` whole lines; what is not given is made up. An INVITE gets a
+        Contact unless `headers` have one.
         """
         branch = branch or "z9hG4bK" + self.word()
         if method == "INVITE" and not any(line.lower().startswith("contact") for line in headers):
@@ -138,7 +140,8 @@ class Peer:
             f"Content-Length: {len(body)}",
         ]
         ask = Ask(self, method, branch, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        ask.again()
+        if send:
+            ask.again()
         return ask
 
     def answer(

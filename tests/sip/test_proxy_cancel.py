@@ -38,9 +38,7 @@ def held_call(scene: Scene) -> tuple[Ask, ResponseContext]:
 
 
 def invite(scene: Scene) -> bytes:
-    octets = scene.alice.ask("INVITE", BOB, branch="z9hG4bKheld").octets
-    scene.world._wires.clear()
-    return octets
+    return scene.alice.ask("INVITE", BOB, branch="z9hG4bKheld", send=False).octets
 
 
 def no_branch(scene: Scene, context: ResponseContext) -> None:

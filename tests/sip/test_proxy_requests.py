@@ -188,9 +188,7 @@ def test_a_full_proxy_takes_no_new_calls() -> None:
 
 
 def octets_of(scene: Scene, *headers: str, **more: Any) -> bytes:
-    ask = scene.alice.ask("INVITE", BOB, *headers, **more)
-    scene.world._wires.clear()
-    return ask.octets
+    return scene.alice.ask("INVITE", BOB, *headers, send=False, **more).octets
 
 
 @pytest.mark.parametrize(
