@@ -161,6 +161,8 @@ class FlowChecker:
         has_call = head.kind in ("invite", "")
         path = Path(scope, call=has_call, request=head.kind in ("invite", "register", ""))
         do = self.steps.block(node.entries["do"][1], path, Around()) if "do" in node else ()
+        if head.kind == "call":
+            self._demand_what_is_read()
         after = scope.extend({name: optional(type) for name, type in self.steps.results.items()})
         return Flow(
             name=head.name,
@@ -177,6 +179,12 @@ class FlowChecker:
             key=key,
             description=constant_of(self._value("description", scope)) or "",
         )
+
+    def _demand_what_is_read(self) -> None:
+        """A flow that is called and reads `call` needs one, unless it originates it."""
+        for root in {"call", "request"} & self.values.reads:
+            if root not in self.steps.provided:
+                self.steps.demands.needs.setdefault(root, f"{root}.…")
 
     def _scope(self) -> Scope:
         """Root names at the start of the flow, without its variables."""

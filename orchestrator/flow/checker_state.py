@@ -219,7 +219,9 @@ class StateChecker:
             good = field is not None and outcome == field.values[0]
             if block is None and not good and outcome != "cancelled":
                 block = entries.get("else")
-            if block is not None:
+            if block is not None and outcome == "cancelled":
+                self._block(block, start)  # the call is over: nothing runs behind these steps
+            elif block is not None:
                 after |= self._block(block, start)
             elif good or (relays and outcome != "cancelled"):
                 after |= start

@@ -96,6 +96,8 @@ class StepChecker:
         self.ended: list[Scalar] = []
         """What `unsubscribe` names; judged when all subscriptions are known."""
         self.demands = Demands()
+        self.provided: set[str] = set()
+        """'call' when some step of the flow originates one."""
         self.misplaced: set[Place] = set()
         """Steps that E303 refused."""
 
@@ -168,6 +170,7 @@ class StepChecker:
         if action.provides == "call":
             path.scope = path.scope.extend({"call": CALL})
             path.call = True
+            self.provided.add("call")
         return args, type
 
     def listening(self, node: Node, path: Path, around: Around) -> tuple[Step | None, EventSpec | None]:
