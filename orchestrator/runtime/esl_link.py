@@ -52,6 +52,8 @@ LinkState = Literal["down", "connecting", "authenticating", "syncing", "up", "dr
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
+REPLY_TIMEOUT = 30.0
+"""Most seconds for FreeSWITCH to say that a job or application is queued, however long it may then run."""
 IDLE = 10.0
 """Seconds without an octet after which the peer has to answer a command: with COMMAND_TIMEOUT, down within 15 s."""
 HEARTBEAT_TIMEOUT = 60.0
@@ -223,7 +225,7 @@ class EslLink:
         self._running += 1
         try:
             with gevent.Timeout(seconds, EslTimeout(f"no result within {seconds:g} s", label)):
-                self._command(wire, label, seconds, must_succeed=True)
+                self._command(wire, label, min(seconds, REPLY_TIMEOUT), must_succeed=True)
                 event = waiter.get()
                 assert event is not None
                 return event

@@ -18,7 +18,7 @@ from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout
 from orchestrator.esl.backoff import Backoff
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import needed
-from orchestrator.runtime import esl_connection
+from orchestrator.runtime import esl_connection, esl_link
 from orchestrator.runtime.esl_link import EslLink, EslServer, LinkState, Snapshot
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.recordings import build_frame, build_reply
@@ -270,6 +270,16 @@ def test_execute_ends_with_its_channel(fs: FakeFreeSwitch, connect: Connect, rec
     fs.on("sendmsg *").reply("-ERR invalid session id [u-9]")
     with pytest.raises(EslError, match="invalid session id"):
         link.execute("u-9", "answer")
+
+
+def test_a_long_application_is_not_a_long_wait_for_its_reply(
+    fs: FakeFreeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(esl_link, "REPLY_TIMEOUT", 0.05)
+    link, _ = connect()
+    fs.on("sendmsg *").held()
+    with pytest.raises(EslTimeout):
+        link.execute("u-1", "rxfax", "/tmp/f.tif", wait=True, timeout=3600)
 
 
 def test_nothing_is_written_of_an_injection(fs: FakeFreeSwitch, connect: Connect) -> None:
