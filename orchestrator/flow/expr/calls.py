@@ -133,8 +133,9 @@ def _reason(wrong: Exception) -> str:
 
 
 def _wrong_value(source: str, node: Call, function: Function, value: Node) -> ExprError:
-    kinds = " and ".join({"time": "durations", "bool": "true/false"}.get(kind, kind) for kind in function.takes)
-    message = f"{node.name} works on {kinds}, but {complaints.quoted(source, value)} is {value.type}"
+    kinds = [{"time": "durations", "bool": "true/false"}.get(kind, kind) for kind in function.takes]
+    taken = " and ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
+    message = f"{node.name} works on {taken}, but {complaints.quoted(source, value)} is {value.type}"
     text = complaints.source_of(source, value)
     help = ""
     if node.name == "contains" and value.type.kind in ("list", "map"):

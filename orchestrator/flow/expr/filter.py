@@ -159,7 +159,7 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def _cannot_fail(node: Node) -> bool:
-    if isinstance(node, Attribute | Index) and (node.target.type.kind in ("any", "list") or node.target.type.optional):
+    if isinstance(node, Attribute | Index) and node.target.type.kind in ("any", "list"):
         return False
     if isinstance(node, Call) and node.name not in _STEADY_FUNCTIONS:
         return False

@@ -82,6 +82,17 @@ _CONVERSIONS = {
     "list": "as_list",
 }
 
+_FUNCTION = """\
+def make({names}):
+ def evaluate(env):
+  try:
+   {budget}
+   return {code}
+  except FAULTS as fault:
+   raise explain(fault, env) from None
+ return evaluate
+"""
+
 
 def generate(node: Node, source: str, reads: Iterable[Path]) -> Evaluator:
     """Compile a checked tree. `source` and `reads` serve the messages of run-time errors.
@@ -91,17 +102,10 @@ def generate(node: Node, source: str, reads: Iterable[Path]) -> Evaluator:
     """
     writer = _Writer()
     code = writer.write(node)
-    names = ", ".join(["explain", *writer.constants])
-    budget = "        spend = Budget()\n" if writer.spends else ""
-    text = (
-        f"def make({names}):\n"
-        " def evaluate(env):\n"
-        "  try:\n"
-        f"   {budget.strip() or 'pass'}\n"
-        f"   return {code}\n"
-        "  except FAULTS as fault:\n"
-        "   raise explain(fault, env) from None\n"
-        " return evaluate\n"
+    text = _FUNCTION.format(
+        names=", ".join(["explain", *writer.constants]),
+        budget="spend = Budget()" if writer.spends else "pass",
+        code=code,
     )
     made: dict[str, Callable[..., Evaluator]] = {}
     try:

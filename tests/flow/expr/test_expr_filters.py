@@ -48,6 +48,7 @@ def keys(text: str, scope: Scope, values: Any) -> dict[str, Any]:
         ("event.aor == call.from.aor.lower()", {"aor": "alice@example.com"}, None),
         ("event.aor == (call.headers['X-Id'] ?? '')", {"aor": "42"}, None),
         ("event.aor == (groups.sales == [] ? 'a' : 'b')", {"aor": "b"}, None),
+        ("event.aor == (phone?.aor ?? 'x')", {"aor": "x"}, None),
         ("event.aor == call.to.aor and event.mobile", {"aor": "0049301234@example.com", "mobile": True}, None),
         ("(event.aor == 'a' and event.digit == 1) and event.mobile", {"aor": "a", "digit": "1", "mobile": True}, None),
         ("event.aor == 'a' and event.expires > 0", {"aor": "a"}, "event.expires > 0"),
@@ -296,3 +297,11 @@ def test_a_test_over_null_is_no_error(scope: Scope, value: Callable[..., Any]) -
     assert match.test is not None
     assert match.test.evaluate({"event": {"group": None}}) is False
     assert match.test.evaluate({"event": {"group": "12"}}) is True
+
+
+def test_a_pattern_meets_text_only(scope: Scope) -> None:
+    match = match_attribute("aor", "*${vars.who}", scope)
+    assert match.test is not None
+    for aor in (7, ["x"], "x" * 100_000):
+        with pytest.raises(StepError):
+            match.test.evaluate({"event": {"aor": aor}, "vars": {"who": "x"}})

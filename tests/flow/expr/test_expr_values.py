@@ -204,6 +204,9 @@ def test_list_macros(text: str, expected: object, value: Value) -> None:
         ("a*b*c", "acb", False),
         ("[a]*", "[a]x", True),
         ("*.?", "a.b", True),
+        ("*a?c*", "abbaxc", True),
+        ("*b*ab", "aab", False),
+        ("*aa*a", "aa", False),
     ],
 )
 def test_globs(pattern: str, text: str, fits: bool, value: Value) -> None:
