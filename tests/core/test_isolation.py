@@ -1,0 +1,143 @@
+"""The layers: who may import whom, and that the core of the program can be loaded without an event loop, a socket or a
+clock."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import orchestrator
+
+ROOT = Path(orchestrator.__file__).parent
+
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "timers": set(),
+    "sip": {"errors", "timers"},
+    "esl": {"errors", "events"},
+    "events": {"errors", "timers"},
+    "flow": {"events", "errors", "timers"},
+    "store": {"sip", "errors"},
+    "core": {"sip", "esl", "events", "flow", "errors", "timers"},
+    "runtime": {"core", "sip", "esl", "events", "flow", "store", "errors", "timers"},
+}
+"""What each part may import besides itself. What stands in no row is glue (app, cli, settings, testing) and may import
+all."""
+
+PURE = ("errors", "timers", "sip", "esl", "events", "flow", "core")
+"""Parts that get octets, events and `now` and give octets, events and timers."""
+
+OUTSIDE = {
+    "asyncio", "concurrent", "gevent", "greenlet", "greenswitch", "http", "logging", "loguru", "multiprocessing", "os", "queue",
+    "random", "requests", "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver", "sqlite3", "ssl",
+    "subprocess", "tempfile", "threading", "time", "urllib3", "_thread",
+}  # fmt: skip
+"""Modules that read the world. A pure part needs none of them."""
+
+LOOKS_OUTSIDE = {
+    "open",
+    "print",
+    "input",
+    "datetime.now",
+    "datetime.utcnow",
+    "datetime.today",
+    "date.today",
+    "uuid.uuid4",
+}
+
+
+def modules(part: str) -> Iterator[Path]:
+    """The files of one part: a package or a single module."""
+    single = ROOT / f"{part}.py"
+    yield from [single] if single.exists() else sorted((ROOT / part).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything a file imports, those for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            base = node.module or ""
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "orchestrator" else [base]
+            yield from ((node.lineno, name) for name in names)
+
+
+def calls(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of every call of a plain or once-dotted name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.lineno, node.func.id
+            elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                yield node.lineno, f"{node.func.value.id}.{node.func.attr}"
+
+
+def test_every_part_is_in_a_layer_or_is_glue() -> None:
+    parts = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - set(LAYERS) == {"__init__", "__main__", "app", "cli", "resources", "settings", "testing"}
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_a_part_imports_only_what_lies_below_it(part: str) -> None:
+    allowed = LAYERS[part] | {part}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in modules(part)
+        for line, name in imports(path)
+        if name.partition(".")[0] == "orchestrator" and name.split(".")[1] not in allowed
+    ]
+    # its own version is everybody's to know
+    assert [line for line in wrong if not line.endswith("orchestrator.__version__")] == []
+
+
+@pytest.mark.parametrize("part", PURE)
+def test_a_pure_part_touches_nothing_outside(part: str) -> None:
+    found = [
+        (path, line, name) for path in modules(part) for line, name in imports(path) if name.split(".")[0] in OUTSIDE
+    ]
+    found += [(path, line, name) for path in modules(part) for line, name in calls(path) if name in LOOKS_OUTSIDE]
+    assert [f"{path.relative_to(ROOT)}:{line} uses {name}" for path, line, name in found] == []
+
+
+def test_the_layers_have_no_cycle() -> None:
+    order: list[str] = []
+    while len(order) < len(LAYERS):
+        ready = [part for part, below in LAYERS.items() if part not in order and below <= set(order)]
+        assert ready, f"a cycle behind {order}"
+        order += ready
+
+
+LOADED = """
+import importlib, json, pkgutil, sys
+names = json.loads(sys.argv[1])
+for name in names:
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
+        importlib.import_module(found.name)
+print(json.dumps([name for name in sys.modules if name.split(".")[0] in ("gevent", "greenlet", "greenswitch",
+"socket")]))
+"""
+
+
+def loaded_by(*names: str) -> list[str]:
+    """Which of the modules we fear a fresh interpreter has loaded after importing these packages with all in them."""
+    command = [sys.executable, "-I", "-c", LOADED, json.dumps([f"orchestrator.{name}" for name in names])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    modules: list[str] = json.loads(done.stdout)
+    return modules
+
+
+def test_the_core_loads_without_gevent() -> None:
+    assert loaded_by("errors", "timers", "sip", "events", "flow", "core", "esl", "store") == []
+
+
+def test_the_kit_for_tests_in_memory_loads_without_gevent() -> None:
+    assert loaded_by("testing.world", "testing.phone", "testing.peer") == []
