@@ -34,22 +34,13 @@ PURE = ("errors", "timers", "sip", "esl", "events", "flow", "core")
 """Parts that get octets, events and `now` and give octets, events and timers."""
 
 OUTSIDE = {
-    "asyncio", "concurrent", "gevent", "greenlet", "greenswitch", "http", "logging", "loguru", "multiprocessing", "os", "queue",
-    "random", "requests", "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver", "sqlite3", "ssl",
-    "subprocess", "tempfile", "threading", "time", "urllib3", "_thread",
+    "asyncio", "concurrent", "gevent", "greenlet", "greenswitch", "http", "logging", "loguru", "multiprocessing", "os",
+    "queue", "random", "requests", "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver",
+    "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "urllib3", "_thread",
 }  # fmt: skip
 """Modules that read the world. A pure part needs none of them."""
 
-LOOKS_OUTSIDE = {
-    "open",
-    "print",
-    "input",
-    "datetime.now",
-    "datetime.utcnow",
-    "datetime.today",
-    "date.today",
-    "uuid.uuid4",
-}
+LOOKS_OUTSIDE = {"open", "print", "input", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 
 def modules(part: str) -> Iterator[Path]:
@@ -129,8 +120,8 @@ print(json.dumps([name for name in sys.modules if name.split(".")[0] in ("gevent
 
 def loaded_by(*names: str) -> list[str]:
     """Which of the modules we fear a fresh interpreter has loaded after importing these packages with all in them."""
-    command = [sys.executable, "-I", "-c", LOADED, json.dumps([f"orchestrator.{name}" for name in names])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    command = [sys.executable, "-c", LOADED, json.dumps([f"orchestrator.{name}" for name in names])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=ROOT.parent)
     modules: list[str] = json.loads(done.stdout)
     return modules
 
