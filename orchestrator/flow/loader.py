@@ -19,7 +19,7 @@ from orchestrator.flow import actions as _actions  # noqa: F401  # fills the reg
 from orchestrator.flow.checker_calls import check_calls, check_reach, check_subscriptions
 from orchestrator.flow.checker_flows import FlowChecker, read_head
 from orchestrator.flow.checker_state import StateChecker
-from orchestrator.flow.declarations import Declarations
+from orchestrator.flow.declarations import Declarations, as_entries
 from orchestrator.flow.diagnostics import in_order
 from orchestrator.flow.program import Flow, Program, Resources
 from orchestrator.flow.registry import ACTIONS, Actions
@@ -169,11 +169,8 @@ class _Loader:
         return root
 
     def _heads(self, report: Report, root: Entries) -> None:
-        node = root.entries["flows"][1]
-        if not isinstance(node, Entries):
-            report.error("E103", "flows: takes a map of flows", node, "write  name: {on: invite, do: [...]}")
-            return
-        for key, item in node:
+        node = as_entries(report, root.entries["flows"][1], "flows:")
+        for key, item in node or ():
             if self.names.claim(report, "flows", key):
                 head = read_head(report, key, item, self.names)
                 if head is not None:
