@@ -34,11 +34,17 @@ from orchestrator.timers import Timer
 
 DEPARTURES: tuple[tuple[str, str], ...] = (
     ("RFC 3261 §16.10", "a CANCEL is answered 487 at once instead of after the branches' answers"),
+    ("RFC 3261 §16.10, last paragraph", "a CANCEL that matches no INVITE is answered 481, not forwarded statelessly"),
     ("RFC 3261 §16.7 step 5", "a 2xx that comes after we sent a failure upstream is acknowledged and ended by us"),
-    ("RFC 3261 §16.7 step 6", "a 503 of a branch goes upstream as 500"),
-    ("RFC 4320 §4.2", "a non-INVITE request that times out downstream is not answered 408"),
+    ("RFC 3261 §16.7 step 6", "a non-INVITE request nobody answers is not answered 408 (which RFC 4320 §4.2 forbids)"),
+    (
+        "RFC 3261 §16.4, §16.6 step 6",
+        "a Route without lr is followed like one with it: strict routers are gone",
+    ),
+    ("RFC 3261 §18.1.1", "a request over 1300 octets leaves by UDP as it came, and is fragmented there"),
+    ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
-"""Known differences from the RFCs, each with its place."""
+"""Known differences from the RFCs, each with its place; a test shows each of them."""
 
 DEFAULT_MAX_FORWARDS = 70
 MAX_BREADTH = 60

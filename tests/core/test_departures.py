@@ -1,0 +1,136 @@
+"""Where we knowingly do something else than an RFC says: each entry of the list is shown here, and nothing is shown
+that is not listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_network
+
+import pytest
+
+from orchestrator.sip.message import Request
+from orchestrator.sip.proxy import DEPARTURES
+from orchestrator.testing.peer import Ask, Peer
+from orchestrator.testing.world import World
+
+BOB = "sip:bob@example.com"
+SHOWN: dict[str, Callable[[], None]] = {}
+
+
+def shows(place: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def keep(show: Callable[[], None]) -> Callable[[], None]:
+        assert place not in SHOWN
+        SHOWN[place] = show
+        return show
+
+    return keep
+
+
+class Stage:
+    """alice, whom we trust, and bob's phone."""
+
+    def __init__(self) -> None:
+        self.world = World(trust=(ip_network("10.0.0.0/24"),))
+        self.alice = self.world.peer("alice", "10.0.0.2")
+        self.bob = self.world.peer("bob", "10.0.0.3")
+        self.do(self.bob.register("bob@example.com"))
+        self.bob.received.clear()
+
+    def do(self, ask: Ask) -> Ask:
+        self.world.run()
+        return ask
+
+    def answer(self, peer: Peer, status: int) -> None:
+        peer.answer(peer.requests("INVITE")[0], status)
+        self.world.run()
+
+
+@shows("RFC 3261 §16.10")
+def a_cancel_is_answered_before_the_phones_are() -> None:
+    stage = Stage()
+    call = stage.do(stage.alice.ask("INVITE", BOB))
+    stage.answer(stage.bob, 180)
+    stage.do(call.cancel())
+    assert call.statuses == [100, 180, 487]
+    assert stage.bob.heard == ["INVITE", "CANCEL"], "and it has not said a word to that"
+
+
+@shows("RFC 3261 §16.10, last paragraph")
+def a_cancel_for_nothing_ends_here() -> None:
+    stage = Stage()
+    assert stage.do(stage.alice.ask("CANCEL", BOB)).statuses == [481]
+    assert stage.bob.heard == []
+
+
+@shows("RFC 3261 §16.7 step 5")
+def a_late_answer_is_not_the_callers_any_more() -> None:
+    stage = Stage()
+    call = stage.do(stage.alice.ask("INVITE", BOB))
+    stage.do(call.cancel())
+    stage.answer(stage.bob, 200)
+    assert call.statuses == [100, 487]
+    assert stage.bob.heard == ["INVITE", "ACK", "BYE"]
+
+
+@shows("RFC 3261 §16.7 step 6")
+def silence_is_answered_with_silence() -> None:
+    stage = Stage()
+    message = stage.do(stage.alice.ask("MESSAGE", BOB))
+    stage.world.run(64.0)
+    assert stage.bob.heard == ["MESSAGE"] * 11
+    assert message.statuses == []
+
+
+@shows("RFC 3261 §16.4, §16.6 step 6")
+def a_strict_route_is_followed_loosely() -> None:
+    stage = Stage()
+    gateway = stage.world.peer("gateway", "10.0.0.9")
+    stage.do(stage.alice.ask("MESSAGE", "sip:x@10.0.0.8", "Route: <sip:10.0.0.9>"))
+    [message] = gateway.requests()
+    assert message.uri == b"sip:x@10.0.0.8", "a strict router would find itself here"
+    assert [route.uri for route in message.routes()] == [b"sip:10.0.0.9"]
+
+
+@shows("RFC 3261 §18.1.1")
+def a_large_request_stays_on_udp() -> None:
+    stage = Stage()
+    stage.do(stage.alice.ask("INVITE", BOB, body=b"a=x\r\n" * 2000))
+    [invite] = stage.bob.requests()
+    assert len(invite.body) == 10_000
+    assert invite.via.transport == b"UDP"
+
+
+@shows("RFC 3261 §18.2.2")
+def a_maddr_leads_nobody_astray() -> None:
+    stage = Stage()
+    stranger = stage.world.peer("stranger", "10.0.0.77")
+    ask = stage.alice.ask("OPTIONS", "sip:example.com", send=False)
+    ask.octets = ask.octets.replace(b";branch", b";maddr=10.0.0.77;branch", 1)
+    ask.again()
+    assert stage.do(ask).statuses == [200]
+    assert stranger.received == []
+
+
+def test_the_list_is_typed_and_names_each_place_once() -> None:
+    assert isinstance(DEPARTURES, tuple)
+    for entry in DEPARTURES:
+        place, what = entry
+        assert place.startswith("RFC ")
+        assert what
+    assert len({place for place, _ in DEPARTURES}) == len(DEPARTURES)
+
+
+def test_what_is_listed_is_shown_and_the_other_way_round() -> None:
+    assert set(SHOWN) == {place for place, _ in DEPARTURES}
+
+
+@pytest.mark.parametrize("place", [place for place, _ in DEPARTURES])
+def test_a_departure_is_what_happens(place: str) -> None:
+    SHOWN[place]()
+
+
+def test_what_is_asked_of_bob_is_a_request() -> None:
+    """The stage itself: a call reaches bob, so that the silences above mean something."""
+    stage = Stage()
+    stage.do(stage.alice.ask("INVITE", BOB))
+    assert [type(message) for message in stage.bob.received] == [Request]
