@@ -21,10 +21,12 @@ run: $(VENV)/.stamp-run
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 	$(BIN)/python -m pytest $(ARGS)
 
+# All three always run, so that one look shows everything.
 check: $(VENV)/.stamp-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@status=0; \
+	for tool in 'ruff check .' 'ruff format --check .' 'mypy'; do \
+	  echo "$(BIN)/$$tool"; $(BIN)/$$tool || status=1; \
+	done; exit $$status
 
 bench: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 	$(BIN)/python -m bench $(ARGS)
