@@ -14,12 +14,15 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 _UNEXPECTED = ("FailedUnexpectedMessage(C)", "OutOfCallMsgs(C)", "DeadCallMsgs(C)")
 """Columns that count messages the scenario has no place for: inside a call, of no call, of a call that is over."""
+
+_SHOWN = 600
+"""Characters of the error log that a result keeps: the first thing that went wrong, the rest follows from it."""
 
 
 def sipp_path() -> str | None:
@@ -39,7 +42,7 @@ class SippResult:
     failed: int
     unexpected: int
     retransmissions: int
-    log: str = ""
+    log: str = field(default="", repr=False)
     """Beginning of SIPp's error log: the first unexpected message and what was expected instead."""
 
     @property
@@ -119,7 +122,7 @@ class Sipp:
             counted.get("FailedCall(C)", 0),
             sum(counted.get(name, 0) for name in _UNEXPECTED),
             counted.get("Retransmissions(C)", 0),
-            self._errors.read_text(errors="replace")[:2000] if self._errors.exists() else "",
+            self._errors.read_text(errors="replace")[:_SHOWN] if self._errors.exists() else "",
         )
 
     def _last_row(self) -> dict[str, int]:

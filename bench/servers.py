@@ -1,0 +1,173 @@
+"""Servers under test: processes of their own on a core of their own, whose CPU time is read from the kernel.
+
+`Orchestrator` is `orchestrator run` as its user starts it, `Kamailio` a minimal configuration with the same job. CPU
+time is the kernel's clock of each process of a server (nanoseconds; utime and stime are sampled at ticks, too coarse
+for a round of a second), added up over the processes.
+
+A server gets the first core, whoever loads it the last one (`on_core`): with both on any core the figure is about the
+scheduler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from bench.figures import Skipped
+
+ROOT = Path(__file__).parents[1]
+STARTS_WITHIN = 20.0
+"""Seconds a server may take until it serves."""
+STOPS_WITHIN = 5.0
+"""Seconds after SIGTERM before a server is killed; calls left over are not waited for."""
+
+HOST = "127.0.0.23"
+"""Loopback address of servers and phones: other traffic of this machine does not come here by mistake."""
+
+_CPU_CLOCK = 2
+"""Linux: in a clock id made of a process id, the clock that counts its CPU time (CPUCLOCK_SCHED)."""
+
+
+def free_port(kind: int = socket.SOCK_DGRAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """Run this process, and what it starts meanwhile, on one core (0 the first, -1 the last one we may use)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[number]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def wait_until(condition: Any, seconds: float, what: str) -> None:
+    """Poll until `condition()` holds. Raises TimeoutError naming `what`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.01)
+
+
+def udp_bound(host: str, port: int) -> bool:
+    """Whether a process of this machine has bound this address (Linux)."""
+    octets = socket.inet_aton(host)[::-1].hex().upper()
+    rows = Path("/proc/net/udp").read_text().splitlines()[1:]
+    return any(row.split()[1] == f"{octets}:{port:04X}" for row in rows)
+
+
+class Server:
+    """A server process and its children; a context manager that ends it by its process id."""
+
+    name = ""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._log = folder / f"{self.name}.log"
+        with self._log.open("w") as log, on_core(0):
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=log, stderr=log
+            )
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids: ours, its children, theirs."""
+        found = [self.process.pid]
+        for pid in found:
+            found += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return found
+
+    def cpu(self) -> float:
+        """Seconds of CPU time used so far by all its processes."""
+        return sum(time.clock_gettime(~pid << 3 | _CPU_CLOCK) for pid in self.processes)
+
+    def memory(self) -> int:
+        """Octets resident in memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_serving(self, serves: Any) -> None:
+        """Raises RuntimeError with its log when it ended instead."""
+
+        def settled() -> bool:
+            return self.process.poll() is not None or serves()
+
+        try:
+            wait_until(settled, STARTS_WITHIN, f"{self.name} does not start")
+        except TimeoutError:
+            self.stop()
+            raise
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.name} ended at once:\n{self.log()}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOPS_WITHIN)
+
+
+class Orchestrator(Server):
+    """`orchestrator run` with registrations in memory; `flows` are flow files."""
+
+    name = "orchestrator"
+
+    def __init__(self, folder: Path, flows: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        settings = {
+            "sip": {"listen": [f"udp:{HOST}:{self.port}"], "domains": ["example.com"]},
+            "location": "memory:",
+            "freeswitch": {},
+            "flows": [str(flow) for flow in flows],
+            "admin": {"listen": f"{HOST}:{free_port(socket.SOCK_STREAM)}"},
+        }
+        config = folder / "orchestrator.yml"
+        config.write_text(json.dumps(settings))  # JSON is YAML
+        super().__init__([sys.executable, "-m", "orchestrator", "run", "-c", str(config)], folder, environment)
+        self.wait_serving(lambda: "ready " in self.log())
+
+
+class Kamailio(Server):
+    """Kamailio with one worker and the allocator it is fastest with: Debian's default one counts every fragment."""
+
+    name = "kamailio"
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("kamailio", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        if program is None:
+            raise Skipped("Kamailio is not installed (Debian: kamailio)")
+        modules = next(iter(Path("/usr/lib").glob("*/kamailio/modules/tm.so")), None)
+        if modules is None:
+            raise Skipped("no modules of Kamailio in /usr/lib/*/kamailio/modules")
+        self.port = free_port()
+        text = (Path(__file__).parent / "kamailio.cfg").read_text()
+        config = folder / "kamailio.cfg"
+        config.write_text(text.replace("@ADDRESS@", f"{HOST}:{self.port}").replace("@MODULES@", str(modules.parent)))
+        options = ["-x", "tlsf", "-X", "tlsf", "-DD", "-E", "-m", "512", "-Y", str(folder), "-f", str(config)]
+        super().__init__([program, *options], folder)
+        self.wait_serving(lambda: udp_bound(HOST, self.port))
