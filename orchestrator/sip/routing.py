@@ -6,7 +6,7 @@ runtime, because a look-up blocks and the core must not.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.headers import Via
@@ -44,22 +44,23 @@ class Addresses:
 def unicast(host: bytes) -> str | None:
     """Parse an IPv4 literal or an IPv6 reference in brackets; None for a name or an address no datagram may be sent
     to."""
-    try:
-        address = ip_address(host.strip(b"[]").decode("ascii"))
-    except ValueError:
-        return None
-    if address.is_multicast or address.is_unspecified or address == ip_address("255.255.255.255"):
+    address = _literal(host)
+    if address is None or address.is_multicast or address.is_unspecified or address == ip_address("255.255.255.255"):
         return None
     return str(address)
 
 
 def is_literal(host: bytes) -> bool:
     """Whether this host part is an address rather than a name to look up."""
+    return host[:1] == b"[" or _literal(host) is not None
+
+
+def _literal(host: bytes) -> IPv4Address | IPv6Address | None:
+    """The address a host part spells; three colons in a row are two (RFC 5118 §4.10: a slip of RFC 3261's grammar)."""
     try:
-        ip_address(host.strip(b"[]").decode("ascii"))
+        return ip_address(host.strip(b"[]").replace(b":::", b"::").decode("ascii"))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def request_uri(contact: bytes) -> bytes:
