@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.flow import checker_filters as filters
+from orchestrator.flow.checker_kinds import check_credentials
 from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_shapes import Given, Shape
 from orchestrator.flow.context import RESULTS
@@ -120,7 +121,18 @@ def _http(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Com
     args = checker.plain(shape, path)
     if "url" not in shape.fields and "endpoint" not in shape.fields:
         checker.report.error("E115", "http: needs url or endpoint", shape.key)
+    if "auth" in shape.fields:
+        check_credentials(checker.report, shape.fields["auth"].value)
     return args, None if constant_of(args.get("background")) is True else result_of(shape)
+
+
+def _originate(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
+    args = checker.plain(shape, path)
+    target = constant_of(args.get("to"))
+    if isinstance(target, str) and "gateway" not in shape.fields and not target.startswith(("sip:", "sips:")):
+        node, help = shape.fields["to"].value, "use a sip: URI, or say through which gateway:"
+        checker.report.error("E106", f"{target!r} is not a destination", node, help)
+    return args, result_of(shape)
 
 
 def _set(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
@@ -194,6 +206,7 @@ COMPILERS: Mapping[str, Compiler] = {
     "relay": _with_outcomes,
     "charge": _with_outcomes,
     "auth": _auth,
+    "originate": _originate,
     "lookup": _lookup,
     "http": _http,
     "set": _set,

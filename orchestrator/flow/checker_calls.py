@@ -12,6 +12,9 @@ from orchestrator.flow.checker_steps import IN_ON_END, NEEDS, SUITABLE, CallSite
 from orchestrator.flow.declarations import FlowHead
 from orchestrator.flow.yaml import Scalar
 
+MAX_CALLS = 16
+"""Flows inside flows (FLOWLANG §5), which the engine counts as well."""
+
 FIRST_FIT = {"invite": "INVITE", "register": "REGISTER"}
 """Triggers of which the first fitting flow takes the request."""
 
@@ -50,6 +53,11 @@ def _circles(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> set[
     done: set[str] = set()
 
     def visit(name: str, way: list[str]) -> None:
+        if len(way) > MAX_CALLS:
+            message = f"flows call each other more than {MAX_CALLS} deep, from {way[0]!r} to {name!r}"
+            checkers[name].head.report.error("E202", message, checkers[name].head.key, "call them one after the other")
+            done.add(name)
+            return
         for site in calls[name]:
             callee = site.callee.name
             if callee in way:

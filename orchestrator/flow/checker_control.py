@@ -25,6 +25,11 @@ from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 if TYPE_CHECKING:
     from orchestrator.flow.checker_steps import Around, StepChecker
 
+MAX_LOOPS = 8
+"""Loops inside each other. What can be known about states is found by walking a loop several times, so the work grows
+with a power of this.
+"""
+
 ERROR_FAMILIES = ("http", "esl", "wait", "step", "sip", "call", "charge", "expr", "flow", "user")
 """First words of error types (FLOWLANG §5); packages may add others, so only a near miss is an error."""
 
@@ -89,7 +94,9 @@ def _foreach(checker: StepChecker, shape: Shape, path: Path, around: Around) -> 
         checker.report.error("E208", "this list may be missing here", shape.fields["in"].value, "give a default: ?? []")
     given = shape.fields.get("item")
     name = checker.new_name(given.value, path, around) if given else "item"
-    if given is not None and name is not None:
+    if given is None and "item" in path.scope.names:
+        checker.report.error("E116", "'item' is already a name here", shape.key, "name the items: add  item: other")
+    elif given is not None and name is not None:
         args["item"] = name
     names = {name or "item": type.items if type.kind == "list" else ANY}
     args.update(_loop(checker, shape, path, around, names))
@@ -103,11 +110,15 @@ def _repeat(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
 
 def _loop(checker: StepChecker, shape: Shape, path: Path, around: Around, names: dict[str, Type]) -> dict[str, Any]:
     """The steps of a loop and its `until`. They run any number of times, none included."""
+    if around.loops >= MAX_LOOPS:
+        help = "put the inner ones into a flow of their own"
+        checker.report.error("E202", f"more than {MAX_LOOPS} loops stand inside each other", shape.key, help)
+        return {"do": ()}
     exits: list[Path] = []
     node = shape.fields["do"].value
     body = path.fork()
     body.scope = _at_head(checker, node, body).extend(names)
-    args: dict[str, Any] = {"do": checker.block(node, body, replace(around, exits=exits))}
+    args: dict[str, Any] = {"do": checker.block(node, body, replace(around, exits=exits, loops=around.loops + 1))}
     if "until" in shape.fields:
         until = Field("until", Kind.CONDITION, "")
         value = checker.values.compile(until, shape.fields["until"].value, body.scope)

@@ -24,13 +24,16 @@ from orchestrator.flow.expr import (
     record,
 )
 from orchestrator.flow.program import Block, Flow, Trigger
-from orchestrator.flow.registry import Actions
+from orchestrator.flow.registry import Actions, Field, Kind
 from orchestrator.flow.report import Report
 from orchestrator.flow.sections import FLOW_FIELDS
 from orchestrator.flow.suggest import meant
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 FIELDS = {field.name: field for field in FLOW_FIELDS}
+
+SHORTEST_PERIOD = 0.1
+"""Seconds between two runs of a timer flow: below, it would be a loop."""
 
 
 # --- heads ----------------------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class FlowChecker:
         scope = self._scope()
         key = self.values.compile(FIELDS["key"], node.entries["key"][1], scope) if "key" in node else None
         when = self.values.compile(FIELDS["when"], node.entries["when"][1], scope) if "when" in node else None
-        trigger = self._trigger(scope)
+        trigger = self._trigger()
         variables = self._variables(scope)
         scope = scope.extend({"vars": record("vars", {name: _kept(type_of(v)) for name, v in variables.items()})})
         if when is not None:
@@ -214,21 +217,28 @@ class FlowChecker:
             return f"{name} is set by as: on another way through the flow, or further down"
         return None
 
-    def _trigger(self, scope: Scope) -> Trigger:
+    def _trigger(self) -> Trigger:
         node, head = self.head.node.get("on"), self.head
-        if node is None or not head.kind:
+        if head.kind == "every" and isinstance(node, Entries):
+            return Trigger("every", every=self._period(node.entries["every"][1]))
+        if node is None or head.event is None:
             return Trigger(head.kind or "call")
-        if not isinstance(node, Entries):
-            return Trigger(head.kind, head.event.name if head.event else "")
-        if head.kind == "every":
-            period = constant_of(self.values._duration(FIELDS["on"], node.entries["every"][1], scope))
-            return Trigger("every", every=period or 0.0)
-        if head.event is None:
-            return Trigger(head.kind)
-        where = node.get("where")
+        where = node.get("where") if isinstance(node, Entries) else None
         outer = Scope(self.names.names(), hints=self._hint, flow=head.name)
         found = filters.where(self.values, where, head.event, outer) if where is not None else None
+        if head.event.name == "fs" and constant_of(found.equals.get("name") if found else None) is None:
+            help = "write  on: {event: fs, where: {name: HEARTBEAT}}"
+            self.head.report.error("E115", "on: fs needs the name of the FreeSWITCH event", node, help)
         return Trigger("event", head.event.name, found)
+
+    def _period(self, node: Node) -> float:
+        """Seconds of a timer."""
+        period = self.values.compile(Field("every", Kind.DURATION, ""), node, Scope({}))
+        seconds = constant_of(period)
+        if seconds is not None and seconds < SHORTEST_PERIOD:
+            help = f"the shortest period is {SHORTEST_PERIOD * 1000:g}ms"
+            self.head.report.error("E106", "this timer would run all the time", node, help)
+        return seconds or 0.0
 
     def _variables(self, scope: Scope) -> dict[str, Any]:
         """First values; each fixes the type of its variable."""

@@ -110,7 +110,7 @@ class Kinds(Values):
     # --- fixed forms ------------------------------------------------------------------------------------------------
 
     def _number(self, field: Field, node: Node, scope: Scope) -> Compiled:
-        return self._fixed(node, scope, NUMBER, number, "a number", "")
+        return self._fixed(node, scope, NUMBER, _count, "a number", "")
 
     def _boolean(self, field: Field, node: Node, scope: Scope) -> Compiled:
         return self._fixed(node, scope, BOOL, {"true": True, "false": False}.get, "true or false", "")
@@ -284,6 +284,19 @@ class Kinds(Values):
         return self.known(scalar, word, self.names.resources[section]) if scalar else None
 
 
+def _count(text: str) -> int | None:
+    """A written number; all keys of this kind count something."""
+    found = number(text)
+    return found if found is not None and found >= 0 else None
+
+
 def with_secrets(scope: Scope) -> Scope:
     """The same scope where secrets may be read."""
     return Scope(scope.names, scope.hints, scope.known, True, scope.volatile)
+
+
+def check_credentials(report: Report, node: Node) -> None:
+    """`auth:` of a request is user and password."""
+    for key, _ in node if isinstance(node, Entries) else ():
+        if key.text not in ("user", "password"):
+            report.error("E114", f"unknown key for auth: {key.text!r}", key, "known: password, user")

@@ -57,7 +57,8 @@ class StateChecker:
         self._head: FlowHead | None = None
         self._quiet = 0
         self._told: set[tuple[str, int, int, str]] = set()
-        self._walked: dict[tuple[str, States], States] = {}
+        self._walked: dict[tuple[str, States, bool], States] = {}
+        """States after a called flow, by those before; a quiet walk has said nothing yet."""
         self._rules: dict[str, Callable[[Step, States], States]] = {
             "auth": self._auth,
             "subscribe": self._subscribe,
@@ -79,7 +80,7 @@ class StateChecker:
             if kinds[name] not in ("call", ""):
                 self._flow(flow, NEW if kinds[name] in ("invite", "register") else UNKNOWN)
         for name, flow in self.flows.items():
-            if kinds[name] == "call" and not any(walked == name for walked, _ in self._walked):
+            if kinds[name] == "call" and not any(walked == name for walked, _, _ in self._walked):
                 self._flow(flow, UNKNOWN)
 
     def _flow(self, flow: Flow, start: States) -> None:
@@ -303,7 +304,8 @@ class StateChecker:
         flow = self.flows.get(name)
         if flow is None or any(name == called for called, _ in self._stack):
             return states
-        if (known := self._walked.get((name, states))) is not None:
+        key = (name, states, self._quiet > 0)
+        if (known := self._walked.get(key)) is not None:
             return known
         self._stack.append((name, step))
         head, frame, self._head, self._frame = self._head, self._frame, self.heads[name], _Frame()
@@ -312,7 +314,7 @@ class StateChecker:
             after |= self._block(flow.on_error, UNKNOWN)
         self._head, self._frame = head, frame
         self._stack.pop()
-        self._walked[name, states] = after
+        self._walked[key] = after
         return after
 
     # --- messages ---------------------------------------------------------------------------------------------------

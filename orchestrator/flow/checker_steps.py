@@ -53,6 +53,8 @@ class Around:
 
     on_end: bool = False
     exits: list[Path] | None = None
+    loops: int = 0
+    """Loops around, in this flow."""
     read_only: frozenset[str] = frozenset()
 
 

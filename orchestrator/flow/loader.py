@@ -68,7 +68,7 @@ def load_sources(
     """
     documents = [parse(source.name, source.text) for source in sources]
     program = _Loader(documents, known or Resources(), actions, events).load()
-    found = in_order(diagnostic for document in documents for diagnostic in document.diagnostics)
+    found = in_order(dict.fromkeys(diagnostic for document in documents for diagnostic in document.diagnostics))
     if program is None or any(diagnostic.severity == "error" for diagnostic in found):
         raise InputError(found)
     return program, found
@@ -183,7 +183,11 @@ class _Loader:
         check_calls(checkers)
         check_subscriptions(checkers)
         misplaced = {place for checker in checkers.values() for place in checker.steps.misplaced}
-        StateChecker(flows, self.names.flows, misplaced).check()
+        try:
+            StateChecker(flows, self.names.flows, misplaced).check()
+        except RecursionError:
+            head = next(iter(self.names.flows.values()))
+            head.report.error("E202", "these flows are nested too deep, in themselves and in each other", head.key)
         check_reach(self.names.flows.values())
         return flows
 

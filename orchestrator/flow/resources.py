@@ -13,9 +13,9 @@ from typing import Any
 
 from orchestrator.events.event import EventSpec
 from orchestrator.events.registry import ATTRIBUTE_TYPES, custom_event
-from orchestrator.flow.checker_kinds import Kinds
+from orchestrator.flow.checker_kinds import Kinds, check_credentials
 from orchestrator.flow.checker_values import type_of
-from orchestrator.flow.declarations import Declarations, as_entries
+from orchestrator.flow.declarations import TRIGGERS, Declarations, as_entries
 from orchestrator.flow.evaluables import Constant
 from orchestrator.flow.expr import Scope, closest
 from orchestrator.flow.expr.lexer import seconds
@@ -93,6 +93,9 @@ class ResourceReader:
 
     def _events(self, section: str, node: Node) -> None:
         for key, item in self._named(section, node):
+            if key.text in TRIGGERS:
+                self.report.error("E110", f"{key.text!r} is a trigger", key, "choose another name for your event")
+                continue
             if key.text in self.names.events:
                 message = f"{key.text!r} is a built-in event"
                 self.report.error("E110", message, key, "choose another name for your event")
@@ -139,6 +142,8 @@ class ResourceReader:
                     self.report.error("E101", message, name, meant(name.text, known))
                 else:
                     found[name.text] = self._field(field, value)
+                if name.text == "auth":
+                    check_credentials(self.report, value)
             if len(self.report.diagnostics) == before:  # a misspelt key is one mistake, not two
                 self._complete(resource, key, entries)
             self.names.resources[section][key.text] = found

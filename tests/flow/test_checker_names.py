@@ -17,14 +17,16 @@ def missing(text: str, *names: str) -> None:
     assert [d.message for d in diagnose(steps(text))] == [f"'{name}' may be missing here" for name in names]
 
 
-# --- results -----------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_result_of_a_wait_is_there_when_the_timeout_fails_or_ends_the_flow() -> None:
     fine(WAIT + "- inject: ${phone.uri}")
     fine(WAIT + "  on_timeout: [stop]\n- inject: ${phone.uri}")
     fine(WAIT + "  on_timeout: [{fail: late}]\n- inject: ${phone.uri}")
-    fine(WAIT + "  on_timeout:\n    - if: call.answered\n      then: [stop]\n      else: [stop]\n- inject: ${phone.uri}")
+    fine(
+        WAIT + "  on_timeout:\n    - if: call.answered\n      then: [stop]\n      else: [stop]\n- inject: ${phone.uri}"
+    )
 
 
 def test_result_of_a_wait_may_be_missing_when_the_timeout_falls_through() -> None:
@@ -99,18 +101,20 @@ def test_names_from_loops_may_be_missing() -> None:
 
 
 def test_a_name_that_a_loop_may_lose_is_missing_at_its_head() -> None:
-    loop = f"- {HTTP}\n  as: r\n- repeat:\n    times: 2\n    do:\n      - log: '${{r.status}}'\n      - {HTTP}\n        as: r\n"
+    steps_inside = f"      - log: '${{r.status}}'\n      - {HTTP}\n        as: r\n"
+    loop = f"- {HTTP}\n  as: r\n- repeat:\n    times: 2\n    do:\n{steps_inside}"
     fine(loop)
     missing(loop + "        if: call.answered\n", "r")
 
 
 def test_break_carries_its_names_out_of_the_loop() -> None:
-    text = f"- {HTTP}\n  as: r\n- repeat:\n    times: 2\n    do:\n      - {HTTP}\n        as: r\n      - break\n- log: '${{r.status}}'"
-    fine(text)
+    loop = f"- repeat:\n    times: 2\n    do:\n      - {HTTP}\n        as: r\n      - break\n"
+    fine(f"- {HTTP}\n  as: r\n{loop}- log: '${{r.status}}'")
 
 
 def test_names_of_parallel_branches() -> None:
-    text = f"- parallel: [[{{{HTTP}, as: a}}], [{{{HTTP}, as: b}}]]\n  wait_for: WHICH\n- log: '${{a.status}} ${{b.status}}'"
+    branches = f"[[{{{HTTP}, as: a}}], [{{{HTTP}, as: b}}]]"
+    text = f"- parallel: {branches}\n  wait_for: WHICH\n- log: '${{a.status}} ${{b.status}}'"
     fine(text.replace("WHICH", "all"))
     missing(text.replace("WHICH", "first"), "a")  # the first mistake of a text stands for it
 
@@ -130,12 +134,21 @@ def test_on_end_may_run_before_anything_was_set() -> None:
 
 
 def test_variables_are_never_missing() -> None:
-    text = "flowlang: 1\nflows:\n  main:\n    on: invite\n    vars: {who: ''}\n    do:\n      - set: {who: WHAT}\n      - log: '${vars.who}'"
+    text = """
+        flowlang: 1
+        flows:
+          main:
+            on: invite
+            vars: {who: ''}
+            do:
+              - set: {who: WHAT}
+              - log: '${vars.who}'
+        """
     assert codes(text.replace("WHAT", "'${call.user}'")) == ["E208"]
     assert codes(text.replace("WHAT", "'${call.user ?? \"?\"}'")) == []
 
 
-# --- where a name is known ---------------------------------------------------------------------------------------------
+# --- where a name is known ------------------------------------------------------------------------------------------
 
 
 def test_names_end_with_their_block() -> None:
@@ -207,10 +220,12 @@ def test_originate_gives_the_flow_a_call() -> None:
     assert [d.message for d in diagnose(text)] == ["'call' may be missing here"]
 
 
-# --- taken names -------------------------------------------------------------------------------------------------------
+# --- taken names ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["call", "request", "event", "error", "vars", "now", "secrets", "relay", "true", "not"])
+@pytest.mark.parametrize(
+    "name", ["call", "request", "event", "error", "vars", "now", "secrets", "relay", "true", "not"]
+)
 def test_built_in_names_cannot_be_given(name: str) -> None:
     (found,) = diagnose(steps(f"- {HTTP}\n  as: {name}"))
     assert (found.code, found.message) == ("E116", f"'{name}' is already a name here (built in)")
@@ -221,11 +236,13 @@ def test_a_name_may_be_given_again_with_the_same_type_only() -> None:
     assert codes(steps(f"- {HTTP}\n  as: r\n- lookup: bob@example.com\n  as: r")) == ["E116"]
 
 
-# --- types -------------------------------------------------------------------------------------------------------------
+# --- types ----------------------------------------------------------------------------------------------------------
 
 
 def test_digits_are_text_that_compares_with_numbers() -> None:
-    fine("- subscribe: dtmf\n  where: event.digit == 2\n  do: [stop]\n- reply: 404\n  if: call.target.user == 0049301234")
+    fine(
+        "- subscribe: dtmf\n  where: event.digit == 2\n  do: [stop]\n- reply: 404\n  if: call.target.user == 0049301234"
+    )
 
 
 def test_variable_of_an_enum_value_takes_other_texts() -> None:
@@ -259,7 +276,8 @@ def test_expressions_know_every_field_the_context_promises() -> None:
     )
     fine(
         """
-        - log: '${request.id} ${request.method} ${request.aor} ${request.from.user} ${request.to.host} ${request.domain}'
+        - log: '${request.id} ${request.method} ${request.aor} ${request.from.user} ${request.to.host}'
+        - log: '${request.domain}'
         - log: '${request.user ?? ""} ${request.headers["X-A"] ?? ""} ${request.expires ?? 0} ${size(request.contacts)}'
         - register
         """,

@@ -13,7 +13,7 @@ def found(text: str, on: str = "invite", more: str = "") -> list[str]:
     return [f"{d.line} {d.code}" for d in diagnose(steps(text, on, more))]
 
 
-# --- replies -----------------------------------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------------------------------
 
 
 def test_reply_behind_a_relay_may_meet_an_answered_call() -> None:
@@ -32,11 +32,11 @@ def test_reply_behind_a_relay_may_meet_an_answered_call() -> None:
         "- relay: registered\n  as: out\n- if: out.outcome != 'answered'\n  then: [reply: 480]",
         "- relay: registered\n  as: out\n- if: out.outcome == 'answered'\n  then: [stop]\n- reply: 480",
         "- relay: registered\n  as: out\n- reply: 486\n  if: out.outcome == 'busy'",
-        "- relay: registered\n  as: out\n- switch: out.outcome\n  cases: {answered: [stop], busy: [reply: 486]}\n  default: [reply: 480]",
+        "- relay: registered\n  as: o\n- switch: o.outcome\n  cases: {answered: [stop]}\n  default: [reply: 480]",
         "- relay: registered\n- reply: 480\n  if: not call.answered",
         "- relay: registered\n- reply: 480\n  if: call.state != 'answered'",
         "- relay: registered\n- if: call.answered\n  then: [stop]\n  else: [reply: 480]",
-        "- foreach: [201, 202]\n  do:\n    - relay: {aor: '${item}@a.b', ring: 9s}\n      on: {answered: [stop]}\n- reply: 480",
+        "- foreach: [201, 202]\n  do:\n    - relay: {aor: x@a.b, ring: 9s}\n      on: {answered: [stop]}\n- reply: 480",
         "- try: [relay: registered]\n  catch: [{do: [stop]}]",
         "- hangup: busy",
         "- media: fs1\n- reply: 480",
@@ -70,9 +70,9 @@ def test_second_reply_is_an_error() -> None:
     assert found("- reply: 404\n- reply: 480") == ["7 E302"]
     assert found("- reply: 200\n- reply: 480") == ["7 E302"]
     assert found("- hangup: x\n- relay: registered") == ["7 E302"]
-    assert found("- media: {server: fs1, answer: true}\n- reply: 480", more="freeswitch: {fs1: {host: h, password: p}}") == [
-        "7 E302"
-    ]
+    assert found(
+        "- media: {server: fs1, answer: true}\n- reply: 480", more="freeswitch: {fs1: {host: h, password: p}}"
+    ) == ["7 E302"]
 
 
 def test_reply_that_one_way_has_sent_already_is_a_warning() -> None:
@@ -91,7 +91,9 @@ def test_failure_handler_of_a_cancelled_call_is_not_judged() -> None:
 
 
 def test_catch_sees_every_state_of_its_steps() -> None:
-    text = "- try:\n    - reply: 404\n    - http: {url: 'https://a.example/'}\n    - stop\n  catch: [{do: [reply: 500]}]"
+    text = (
+        "- try:\n    - reply: 404\n    - http: {url: 'https://a.example/'}\n    - stop\n  catch: [{do: [reply: 500]}]"
+    )
     assert [line.split()[1] for line in found(text)] == ["W301"]
 
 
@@ -101,7 +103,7 @@ def test_charge_goes_on_only_when_granted() -> None:
     assert found(text.replace("[reply: 402]", "[{reply: 402}, stop]")) == []
 
 
-# --- REGISTER ----------------------------------------------------------------------------------------------------------
+# --- REGISTER -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_register_is_answered_on_every_way(text: str, expected: list[str]) -> No
     assert found(text, on="register") == expected
 
 
-# --- steps that never run ----------------------------------------------------------------------------------------------
+# --- steps that never run -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_sub_flow_that_ends_comes_back_to_its_caller() -> None:
     assert codes(text) == []
 
 
-# --- called flows ------------------------------------------------------------------------------------------------------
+# --- called flows ---------------------------------------------------------------------------------------------------
 
 CALLED = """\
 flowlang: 1
@@ -204,7 +206,9 @@ def test_flow_that_nobody_calls_is_walked_without_assumptions() -> None:
 
 
 def test_calls_in_a_circle_end() -> None:
-    circle = "flowlang: 1\nflows: {m: {on: invite, do: [call: a]}, a: {do: [call: b]}, b: {do: [{reply: 404}, call: a]}}"
+    circle = (
+        "flowlang: 1\nflows: {m: {on: invite, do: [call: a]}, a: {do: [call: b]}, b: {do: [{reply: 404}, call: a]}}"
+    )
     assert codes(circle) == ["E305"]
 
 
@@ -213,7 +217,7 @@ def test_parameters_missing_in_a_circle_are_not_said_besides() -> None:
     assert codes(text) == ["E305"]
 
 
-# --- places ------------------------------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------------------------
 
 
 def test_call_scoped_events_need_a_call() -> None:
@@ -224,7 +228,8 @@ def test_call_scoped_events_need_a_call() -> None:
 
 
 def test_demands_of_called_flows_reach_the_caller() -> None:
-    flows = "flowlang: 1\nflows:\n  main: {{on: {on}, do: [{first}call: a]}}\n  a: {{do: [call: b]}}\n  b: {{do: [{step}]}}\n"
+    main = "flowlang: 1\nflows:\n  main: {{on: {on}, do: [{first}call: a]}}\n"
+    flows = main + "  a: {{do: [call: b]}}\n  b: {{do: [{step}]}}\n"
     assert codes(flows.format(on="invite", first="", step="hangup: x")) == []
     assert codes(flows.format(on="start", first="", step="hangup: x")) == ["E303"]
     assert codes(flows.format(on="start", first="{originate: {to: 'sip:a@b.c'}}, ", step="hangup: x")) == []
@@ -234,8 +239,15 @@ def test_demands_of_called_flows_reach_the_caller() -> None:
 
 
 def test_on_end_may_work_but_not_touch_the_call() -> None:
-    base = "flowlang: 1\nflows:\n  main:\n    on: invite\n    do: [log: x]\n    on_end: [{step}]\n  sub: {{do: [{inner}]}}\n"
-    for step in ("log: '${call.duration}'", "sleep: 1s", "{if: call.answered, then: [stop]}", "fs.api: status", "call: sub"):
+    main = "flowlang: 1\nflows:\n  main: {{on: invite, do: [log: x], on_end: [{step}]}}\n"
+    base = main + "  sub: {{do: [{inner}]}}\n"
+    for step in (
+        "log: '${call.duration}'",
+        "sleep: 1s",
+        "{if: call.answered, then: [stop]}",
+        "fs.api: status",
+        "call: sub",
+    ):
         assert codes(base.format(step=step, inner="log: x")) == []
     for step in ("hangup: x", "play: x", "wait: dtmf", "{subscribe: registered, do: [log: x]}"):
         assert codes(base.format(step=step, inner="log: x")) == ["E304"]
@@ -252,7 +264,8 @@ def test_waits_without_end() -> None:
 
 
 def test_shadowed_flows() -> None:
-    text = "flowlang: 1\nflows:\n  a: {on: invite, do: [log: x]}\n  b: {on: register, do: [register]}\n  c: {on: ON, do: [log: x]}"
+    head = "flowlang: 1\nflows:\n  a: {on: invite, do: [log: x]}\n  b: {on: register, do: [register]}\n"
+    text = head + "  c: {on: ON, do: [log: x]}"
     assert codes(text.replace("ON", "invite")) == ["W305"]
     assert codes(text.replace("ON", "start")) == []
     assert codes(text.replace("on: ON, ", "")) == []

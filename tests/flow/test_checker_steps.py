@@ -90,7 +90,12 @@ def test_place_and_source_for_traces() -> None:
     ],
 )
 def test_destinations(written: str, kept: Any) -> None:
-    assert value(first_step(f"- relay: {{to: {written}}}" if written[0] != "$" else f"- relay: {written}"), "to", call=CALL) == kept
+    assert (
+        value(
+            first_step(f"- relay: {{to: {written}}}" if written[0] != "$" else f"- relay: {written}"), "to", call=CALL
+        )
+        == kept
+    )
 
 
 def test_names_and_choices_are_plain_text() -> None:
@@ -104,7 +109,9 @@ def test_names_and_choices_are_plain_text() -> None:
 
 
 def test_one_gateway_may_stand_for_a_list() -> None:
-    assert first_step("- relay: {gateways: telco}", more="gateways: {telco: {uri: 'sip:t'}}").args["gateways"] == ("telco",)
+    assert first_step("- relay: {gateways: telco}", more="gateways: {telco: {uri: 'sip:t'}}").args["gateways"] == (
+        "telco",
+    )
 
 
 def test_outcomes_may_share_an_entry() -> None:
@@ -211,7 +218,7 @@ def test_dollar_is_escaped_for_freeswitch() -> None:
     assert value(step, "args", call=CALL) == "${sound_prefix}/c1.wav"
 
 
-# --- filters -----------------------------------------------------------------------------------------------------------
+# --- filters --------------------------------------------------------------------------------------------------------
 
 
 def where(text: str, on: str = "invite", more: str = "") -> Where:
@@ -274,7 +281,7 @@ def test_lookup_filter_sees_the_names_around() -> None:
     assert found.rest.evaluate({"contact": {"aor": "bob@example.com"}, "call": CALL}) is True
 
 
-# --- one mistake, one message --------------------------------------------------------------------------------------------
+# --- one mistake, one message ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def refused(paths: list[Path]) -> list[str]:
     return [f"{Path(d.file).name}:{d.line} {d.code} {d.message}" for d in caught.value.diagnostics]
 
 
-# --- files -------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 
 
 def test_folder_is_read_in_order_of_names(tmp_path: Path) -> None:
@@ -95,7 +95,11 @@ def test_one_bad_file_refuses_the_whole_set_with_all_mistakes(tmp_path: Path) ->
 
 
 def test_broken_yaml_hides_what_would_only_follow_from_it(tmp_path: Path) -> None:
-    write(tmp_path, a="flowlang: 1\ngateways: {telco: ${x}}\n", b="flowlang: 1\nflows: {f: {do: [{relay: {gateways: telco}}]}}")
+    write(
+        tmp_path,
+        a="flowlang: 1\ngateways: {telco: ${x}}\n",
+        b="flowlang: 1\nflows: {f: {do: [{relay: {gateways: telco}}]}}",
+    )
     assert [line.split()[1] for line in refused([tmp_path])] == ["E001"]
 
 
@@ -105,7 +109,7 @@ def test_read_sources_gives_text_for_the_printer(tmp_path: Path) -> None:
     assert source == Source(str(tmp_path / "a.flow.yaml"), ONE)
 
 
-# --- program -----------------------------------------------------------------------------------------------------------
+# --- program --------------------------------------------------------------------------------------------------------
 
 
 def test_digest_changes_with_text_and_name_but_not_with_the_folder() -> None:
@@ -153,7 +157,8 @@ def test_flow_carries_its_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("on", "kind", "every"), [("start", "start", 0.0), ("{every: 90s}", "every", 90.0), ("{event: registered}", "event", 0)]
+    ("on", "kind", "every"),
+    [("start", "start", 0.0), ("{every: 90s}", "every", 90.0), ("{event: registered}", "event", 0)],
 )
 def test_triggers(on: str, kind: str, every: float) -> None:
     trigger = main_flow("- log: x", on=on).trigger
@@ -161,7 +166,9 @@ def test_triggers(on: str, kind: str, every: float) -> None:
 
 
 def test_sub_flow_keeps_words_of_its_parameters() -> None:
-    flow = load("flowlang: 1\nflows: {s: {params: {box: text, n: optional number}, returns: text, do: [return: x]}}").flow("s")
+    flow = load(
+        "flowlang: 1\nflows: {s: {params: {box: text, n: optional number}, returns: text, do: [return: x]}}"
+    ).flow("s")
     assert flow.trigger.kind == "call"
     assert flow.params == {"box": "text", "n": "optional number"}
 
@@ -186,7 +193,7 @@ def test_one_set_leaves_nothing_for_the_next() -> None:
     assert said("flowlang: 1\nflows: {f: {on: due, do: [log: x]}}") == ["2:17 E112 unknown trigger 'due'"]
 
 
-# --- packages ----------------------------------------------------------------------------------------------------------
+# --- packages -------------------------------------------------------------------------------------------------------
 
 
 def packaged() -> Actions:
@@ -200,7 +207,9 @@ def packaged() -> Actions:
 
 def test_actions_and_events_of_packages_are_checked_like_ours() -> None:
     event = EventSpec("presence", "Somebody is there.", "global", {"who": Attribute("who", "text")})
-    text = steps("- cnam: {tenant: x, do: [log: y]}\n  as: name\n- log: '${name.anything}'\n- wait: presence\n  where: {whom: x}")
+    text = steps(
+        "- cnam: {tenant: x, do: [log: y]}\n  as: name\n- log: '${name.anything}'\n- wait: presence\n  where: {whom: x}"
+    )
     with pytest.raises(InputError) as caught:
         load_sources([Source("p", text)], actions=packaged(), events=(*BUILTIN_EVENTS, event))
     assert [d.message for d in caught.value.diagnostics] == ["unknown attribute of event 'presence': 'whom'"]

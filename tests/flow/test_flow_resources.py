@@ -53,7 +53,8 @@ def test_groups_keep_leading_zeros() -> None:
 def test_endpoints_are_compiled_and_may_hold_secrets() -> None:
     found = loaded(
         "secrets: [KEY]\nconst: {host: push.example.com}\n"
-        "endpoints: {push: {url: 'https://${const.host}/', headers: {A: 'key=${secrets.KEY}'}, timeout: 2s, retries: 2}}"
+        "endpoints: {push: {url: 'https://${const.host}/', headers: {A: 'key=${secrets.KEY}'},\n"
+        "            timeout: 2s, retries: 2}}"
     ).endpoints["push"]
     env = {"secrets": {"KEY": "k"}, "const": {"host": "h"}}
     assert found["url"].evaluate(env) == "https://h/"
@@ -71,7 +72,9 @@ def test_order_of_sections_does_not_matter() -> None:
 
 
 def test_defaults_are_plain_values() -> None:
-    found = loaded("defaults: {ring: 20s, http_timeout: 2s, replies: {wait.timeout: 408, '*': 500}, limits: {steps: 9, grace: 2s}}")
+    found = loaded(
+        "defaults: {ring: 20s, http_timeout: 2s, replies: {wait.timeout: 408, '*': 500}, limits: {steps: 9, grace: 2s}}"
+    )
     assert found.defaults == {
         "ring": 20.0,
         "http_timeout": 2.0,
@@ -82,7 +85,8 @@ def test_defaults_are_plain_values() -> None:
 
 def test_schedules_are_ready_to_be_asked() -> None:
     found = loaded(
-        "schedules: {o: {timezone: Europe/Berlin, open: {mon-thu: [09:00-12:00, 13:00-17:30]}, closed: 2026-12-24..2026-12-26}}"
+        "schedules: {o: {timezone: Europe/Berlin, open: {mon-thu: [09:00-12:00, 13:00-17:30]},\n"
+        "            closed: 2026-12-24..2026-12-26}}"
     ).schedules["o"]
     assert isinstance(found, Schedule)
     assert found.hours == {day: [(540, 720), (780, 1050)] for day in range(4)}

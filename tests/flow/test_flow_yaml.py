@@ -1,4 +1,6 @@
-"""YAML as the language reads it: nothing is typed, everything has a place, nothing explodes (reliability: unsafe YAML)."""
+"""YAML as the language reads it: nothing is typed, everything has a place, nothing explodes (reliability: unsafe
+YAML).
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,28 @@ def problem(text: str) -> str:
     return f"{found.line}:{found.column} {found.message} | {found.help}"
 
 
-# --- meaning traps -----------------------------------------------------------------------------------------------------
+# --- meaning traps --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "written",
-    ["REGISTER", "02", "0044123", "+4420123", "1:30", "22:22", "no", "yes", "on", "off", "0x1F", "1e3", "08:00", "~", "010"],
+    [
+        "REGISTER",
+        "02",
+        "0044123",
+        "+4420123",
+        "1:30",
+        "22:22",
+        "no",
+        "yes",
+        "on",
+        "off",
+        "0x1F",
+        "1e3",
+        "08:00",
+        "~",
+        "010",
+    ],
 )
 def test_scalars_stay_what_was_written(written: str) -> None:
     assert text_of(f"value: {written}", "value") == written
@@ -102,7 +120,7 @@ def test_trailing_comment_behind_a_whole_value_is_fine() -> None:
     assert diagnose(steps("- reply: 404   # nobody here")) == []
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +229,7 @@ def test_no_punctuation_makes_it_raise(text: str) -> None:
         assert found.line >= 1 and found.column >= 1 and found.length >= 1
 
 
-# --- places ------------------------------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------------------------
 
 PLACES = """\
 plain: one ${a}

@@ -136,7 +136,11 @@ def test_wrong_sections_are_refused(text: str, says: str) -> None:
 
 
 def test_keys_offered_depend_on_the_action() -> None:
-    rules = {rule["if"]["required"][0]: rule["then"] for rule in SCHEMA["definitions"]["step"]["allOf"] if "propertyNames" in rule["then"]}
+    rules = {
+        rule["if"]["required"][0]: rule["then"]
+        for rule in SCHEMA["definitions"]["step"]["allOf"]
+        if "propertyNames" in rule["then"]
+    }
     assert set(rules) == {action.name for action in ACTIONS}
     assert rules["log"]["propertyNames"]["enum"] == ["log", "if", "as", "id", "on_error", "timeout", "note"]
     assert {"where", "for", "limit", "unique_by", "run", "do"} <= set(rules["subscribe"]["propertyNames"]["enum"])
