@@ -40,6 +40,8 @@ class SipNetwork:
         self._addresses = Addresses()
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
         self._record_route = [b"Record-Route: <sip:%b;lr>" % p.sent_by for p in settings.points]
+        self.own_routes = frozenset(b"<sip:%b;lr>" % p.sent_by for p in settings.points)
+        """Route values as our Record-Route gives them, which most in-dialog requests bring back to the letter."""
         self._own = {(host.lower().encode(), p.port) for p in settings.points for host in _names(p)}
         self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
         self._home = settings.domains[0].lower() if settings.domains else ""

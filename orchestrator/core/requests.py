@@ -44,6 +44,10 @@ class Route:
         self.toward = toward
 
 
+_NO_ROUTE = Route(0, None)
+_OWN_ROUTE = Route(1, None)
+
+
 class Requests:
     """Serves requests for one engine."""
 
@@ -93,7 +97,7 @@ class Requests:
             self.engine.count("ack.malformed")
             return
         toward = route.toward or request.parsed_uri
-        may_pass = request.to.tag and (route.drop or self.network.trusts(host))
+        may_pass = request.to_tag and (route.drop or self.network.trusts(host))
         if not may_pass or request.max_forwards == 0 or self.network.ends_here(toward):
             self.engine.count("ack.unmatched")
             return
@@ -133,7 +137,7 @@ class Requests:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
         route = self._route(request)
-        if request.to.tag:
+        if request.to_tag:
             self._in_dialog(request, route, source, destination)
         elif self.engine.must_refuse_new(request.method):
             self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
@@ -192,6 +196,11 @@ class Requests:
 
     def _route(self, request: Request) -> Route:
         """§16.4: take our own entries off the top of the Route header."""
+        names = request.names
+        if b"route" not in names:
+            return _NO_ROUTE
+        if names.count(b"route") == 1 and request.get(b"route") in self.network.own_routes:
+            return _OWN_ROUTE
         routes = request.routes()
         drop = 0
         while drop < len(routes) and self.network.is_own(routes[drop].parsed):

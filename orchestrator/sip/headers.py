@@ -83,6 +83,7 @@ _via = re.compile(
     rb"(" + HOST + rb")[ \t]*+(?::[ \t]*+(" + PORT + rb")[ \t]*+)?+(" + PARAMS + rb")(?:,|\Z)"
 ).match  # fmt: skip
 _bare_rport = re.compile(rb"(?:;branch=" + TOKEN + rb"++)?+;rport(?:;branch=" + TOKEN + rb"++)?+").fullmatch
+_has_rport = re.compile(rb";[ \t]*+rport[ \t]*+(?:[;=]|\Z)", re.IGNORECASE).search
 _is_port = re.compile(PORT).fullmatch
 
 
@@ -129,7 +130,8 @@ class Via:
     @property
     def wants_rport(self) -> bool:
         """Whether the sender asked for its source port (RFC 3581 §3), answered or not."""
-        return b"rport" in self.tail.lower() and b"rport" in self.params
+        tail = self.tail
+        return b"rport" in self.params if b'"' in tail else _has_rport(tail) is not None
 
     def stamped(self, host: bytes, port: int) -> Via:
         """This Via with the source it came from: `received` (§18.2.1) and, when asked for, `rport` (RFC 3581 §4).

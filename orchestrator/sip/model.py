@@ -31,11 +31,11 @@ class Message:
 
     `names` holds the canonical lower-case long name of each header line, `lines` the raw line without its final CRLF,
     `body` exactly the octets Content-Length counts. `via` is the topmost value. `max_forwards` is None when absent
-    (RFC 2543), and in responses.
+    (RFC 2543), and in responses. `to_tag` is that of To, None outside of dialogs: the first thing asked of a request.
     """
 
     __slots__ = (
-        "names", "lines", "body", "call_id", "cseq", "cseq_method", "via", "max_forwards", "_from", "_to",
+        "names", "lines", "body", "call_id", "cseq", "cseq_method", "via", "max_forwards", "to_tag", "_from", "_to",
     )  # fmt: skip
 
     names: list[bytes]
@@ -46,6 +46,7 @@ class Message:
     cseq_method: bytes
     via: Via
     max_forwards: int | None
+    to_tag: bytes | None
     _from: NameAddr | None
     _to: NameAddr | None
 
@@ -119,7 +120,7 @@ class Request(Message):
         """Only the start line; the parser fills in the rest."""
         self.method = method
         self.uri = uri
-        self.max_forwards = None
+        self.max_forwards = self.to_tag = None
         self._parsed_uri: Uri | None = None
         self._from = None
         self._to = None
@@ -167,7 +168,7 @@ class Response(Message):
         """Only the start line; the parser fills in the rest."""
         self.status = status
         self.reason = reason
-        self.max_forwards = None
+        self.max_forwards = self.to_tag = None
         self._from = None
         self._to = None
 

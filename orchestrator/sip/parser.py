@@ -87,6 +87,7 @@ def _judge(message: Message, rest: bytes) -> None:
     message.via = parse_via(_value(message, b"via"))
     message._from = _address(message, b"from")
     message._to = _address(message, b"to")
+    message.to_tag = message._to.tag
     if isinstance(message, Request) and b"max-forwards" in message.names:
         message.max_forwards = parse_number(_value(message, b"max-forwards"), "Max-Forwards", 255)
 
@@ -100,8 +101,10 @@ _URI: Final = (
 )  # fmt: skip
 """A sip URI without escapes and with at most one parameter: nothing in it is left to check."""
 _ADDRESS: Final = (
-    rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">(?:;tag=" + TOKEN + rb"++)?+"
+    rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">"
 )  # fmt: skip
+_FROM: Final = _ADDRESS + rb"(?:;tag=" + TOKEN + rb"++)?+"
+_TO: Final = _ADDRESS + rb"(?:;tag=(" + TOKEN + rb"++))?+"
 _VIA: Final = (
     rb"SIP/2\.0/([A-Z]++) (" + HOST + rb")(?::(" + PORT + rb"))?+(;rport;branch=(" + TOKEN + rb"++)|"
     rb";branch=(" + TOKEN + rb"++)(?:;rport(?:=[0-9]++)?+)?+(?:;received=[0-9.]++)?+)(?:,[^\n]*+)?+"
@@ -109,7 +112,7 @@ _VIA: Final = (
 """A Via as senders write it, in the two orders of parameters that cannot repeat one."""
 _CSEQ: Final = rb"([0-9]{1,9}) (" + TOKEN + rb"++)"
 _usual = re.compile(
-    b"\n".join(_NAME + value for value in (_VIA, _ADDRESS, _ADDRESS, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
+    b"\n".join(_NAME + value for value in (_VIA, _FROM, _TO, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
     + rb"(?:\n" + _NAME + rb"([0-9]{1,3}))?+"
 ).fullmatch  # fmt: skip
 _usual_request_line = re.compile(rb"(" + TOKEN + rb"++) (" + _URI + rb") SIP/2\.0").fullmatch
@@ -124,7 +127,7 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
     match = _usual(core)
     if match is None:
         return False
-    transport, host, port, tail, branch, other, call_id, cseq, method, length, hops = match.groups()
+    transport, host, port, tail, branch, other, to_tag, call_id, cseq, method, length, hops = match.groups()
     size = int(length)
     if size > len(rest):
         return False
@@ -133,6 +136,7 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
         if message.max_forwards > 255:
             return False
     message.via = Via(transport, host, int(port) if port is not None else None, branch or other, tail)
+    message.to_tag = to_tag
     message.call_id = call_id
     message.cseq = int(cseq)
     message.cseq_method = method

@@ -396,7 +396,7 @@ class ResponseContext:
         request, target = self.request, branch.target
         assert request is not None
         forwards = request.max_forwards
-        dialog_forming = self.method == b"INVITE" and not request.to.tag
+        dialog_forming = self.method == b"INVITE" and not request.to_tag
         headers, stopped = target.headers, self.network.not_forwarded
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
@@ -540,9 +540,9 @@ def release(network: Network, branch: Branch, response: Response) -> None:
     client = branch.client
     if client is None or len(branch.ended) >= MAX_BRANCHES:
         return
-    hang_up = response.to.tag not in branch.ended
+    hang_up = response.to_tag not in branch.ended
     if hang_up:
-        branch.ended += (response.to.tag,)
+        branch.ended += (response.to_tag,)
     leg, direct = _leg_of(network, branch, response)
     layer, tokens = network.layer, network.tokens
 
