@@ -22,12 +22,17 @@ from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone
 
 PROXY: Address = ("10.0.0.1", 5060)
+Wire = tuple[bytes, Address, Address]
+"""A datagram under way: octets, from, to."""
+
+WALL = 1_800_000_000.0
+"""Seconds since 1970 at which a world begins, unless told otherwise: 2027-01-15 08:00 UTC, a Friday."""
 
 
 class World:
     """One engine at `10.0.0.1:5060` and the phones around it.
 
-    `sent` holds every datagram that crossed the wires: (time, from, to, octets). `on_job` is asked to answer each job
+    `sent` holds every datagram that arrived: (time, from, to, octets). `on_job` is asked to answer each job
     at once: return a value or a StepError, or `World.LATER` to answer by `world.engine.complete` yourself.
     """
 
@@ -41,6 +46,7 @@ class World:
         domains: Sequence[str] = ("example.com",),
         store: LocationStore | None = None,
         seed: int = 1,
+        wall: float | None = None,
         **settings: Any,
     ) -> None:
         self.random = random.Random(seed)  # noqa: S311  # repeatable on purpose
@@ -48,7 +54,7 @@ class World:
             points=tuple(points),
             domains=tuple(domains),
             entropy=self.random.randbytes,
-            wall_offset=1_800_000_000.0,
+            wall_offset=WALL if wall is None else wall,
             **settings,
         )
         self.now = 0.0
@@ -61,24 +67,32 @@ class World:
         self.sent: list[tuple[float, Address, Address, bytes]] = []
         self.jobs: list[Job] = []
         self.on_job: Callable[[Job], Any] = lambda job: None if isinstance(job.effect, Resolve) else self.LATER
-        self.lose: Callable[[bytes, Address], bool] = lambda data, to: False
-        """Whether the wires lose a datagram."""
-        self._wires: deque[tuple[bytes, Address, Address]] = deque()
+        self.fate: Callable[[bytes, Address, Address], Sequence[float]] = lambda data, source, target: (0.0,)
+        """What the wires do to a datagram: the delays, in seconds, of the copies that arrive. `()` loses it."""
+        self._wires: deque[Wire] = deque()
+        self._landed: deque[Wire] = deque()
+        self._ends: dict[Address, Callable[[bytes, Address], None]] = {}
 
     def phone(self, aor: str, host: str, port: int = 5060, parameters: str = "") -> Phone:
         """A new phone on the wires; it does nothing yet."""
         address = (host, port)
-        phone = Phone(aor, address, PROXY, lambda data, to: self._wires.append((data, address, to)), parameters)
-        self.phones[address] = phone
+        phone = self.phones[address] = Phone(aor, address, PROXY, self.post_from(address), parameters)
         return phone
 
     def peer(self, name: str, host: str, port: int = 5060) -> Peer:
         """A new endpoint that does only what it is told."""
         address = (host, port)
-        peer = self.peers[address] = Peer(
-            name, address, PROXY, lambda data, to: self._wires.append((data, address, to))
-        )
+        peer = self.peers[address] = Peer(name, address, PROXY, self.post_from(address))
+        self.attach(address, peer.receive)
         return peer
+
+    def attach(self, address: Address, receive: Callable[[bytes, Address], None]) -> None:
+        """An endpoint of the test's own: `receive(octets, source)` gets what is sent to its address."""
+        self._ends[address] = receive
+
+    def post_from(self, address: Address) -> Callable[[bytes, Address], None]:
+        """A function that puts `(octets, target)` on the wires, coming from this address."""
+        return lambda data, target: self._wires.append((data, address, target))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -100,22 +114,29 @@ class World:
     def _settle(self) -> None:
         """Deliver until nothing is under way."""
         self._collect()
-        while self._wires:
-            data, source, target = self._wires.popleft()
-            self.deliver(data, source, target)
+        while self._wires or self._landed:
+            if self._landed:
+                self.deliver(*self._landed.popleft())
+            else:
+                self._carry(self._wires.popleft())
             self._collect()
+
+    def _carry(self, wire: Wire) -> None:
+        for delay in self.fate(*wire):
+            if delay:
+                self.engine.timers.after(delay, self._landed.append, wire)
+            else:
+                self.deliver(*wire)
 
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """One datagram arrives."""
         self.sent.append((self.now, source, target, data))
-        if self.lose(data, target):
-            return
         if target in self._points:
             self.engine.receive_datagram(data, *source, self._points[target], self.now)
         elif target in self.phones:
             self.phones[target].receive(data, source)
-        elif target in self.peers:
-            self.peers[target].receive(data, source)
+        elif target in self._ends:
+            self._ends[target](data, source)
 
     def _collect(self) -> None:
         """Take the engine's outputs."""

@@ -250,15 +250,13 @@ def test_names_that_only_look_alike_are_two() -> None:
 
 def nat_register(desk: Desk, *headers: str, via: str = "192.168.1.7:5062") -> Response:
     """A REGISTER that comes from 10.0.0.11:41000 and says otherwise."""
-    ask = desk.phone.ask(
-        "REGISTER", DOMAIN, "Contact: <sip:bob@192.168.1.7:5062>", *headers, to=f"<{BOB}>", call_id="n"
-    )
-    desk.world._wires.clear()
+    headers = ("Contact: <sip:bob@192.168.1.7:5062>", *headers)
+    ask = desk.phone.ask("REGISTER", DOMAIN, *headers, to=f"<{BOB}>", call_id="n", send=False)
     ask.octets = ask.octets.replace(b"10.0.0.11:5060;branch", via.encode() + b";rport;branch", 1)
-    outside = desk.world.peers[("10.0.0.11", 41000)] = desk.phone
+    desk.world.attach(("10.0.0.11", 41000), desk.phone.receive)
     desk.world.deliver(ask.octets, ("10.0.0.11", 41000), PROXY)
     desk.scene.run()
-    return next(m for m in outside.received if isinstance(m, Response) and m.cseq_method == b"REGISTER")
+    return next(m for m in desk.phone.received if isinstance(m, Response) and m.cseq_method == b"REGISTER")
 
 
 def test_a_phone_behind_nat_is_rung_where_it_was_seen() -> None:
