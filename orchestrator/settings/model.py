@@ -1,0 +1,137 @@
+"""The configuration as one typed, frozen model: each key with its default, unknown keys refused.
+
+`config/orchestrator.yml` says the same with a reason for each key; a test holds one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr
+
+from orchestrator.settings.values import (
+    Address,
+    Count,
+    Duration,
+    Listen,
+    Misfit,
+    Network,
+    Port,
+    one_by_one,
+    parse_admin_address,
+    parse_advertised,
+    parse_domain,
+    parse_gateway_uri,
+    parse_host,
+    parse_listen,
+    parse_location,
+    parse_sip_uri,
+)
+
+FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
+"""The Event Socket password of a FreeSWITCH nobody has configured. It gives a shell to whoever reaches the port."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimerSettings(_Section):
+    """RFC 3261's timers, in seconds."""
+
+    t1: Duration = 0.5
+    t2: Duration = 4.0
+    t4: Duration = 5.0
+    c: Duration = 180.0
+
+
+class SipSettings(_Section):
+    listen: Annotated[
+        tuple[Annotated[Listen, PlainValidator(parse_listen)], ...], BeforeValidator(one_by_one), Field(min_length=1)
+    ] = (Listen("udp", Address("0.0.0.0", 5060)),)  # noqa: S104 - a SIP server is there to be reached
+    advertise: Annotated[Address | None, PlainValidator(parse_advertised)] = None
+    domains: Annotated[tuple[Annotated[str, PlainValidator(parse_domain)], ...], BeforeValidator(one_by_one)] = (
+        "example.com",
+    )
+    trust: Annotated[tuple[Network, ...], BeforeValidator(one_by_one)] = (
+        ip_network("127.0.0.0/8"),
+        ip_network("::1/128"),
+    )
+    timers: TimerSettings = TimerSettings()
+
+
+class FreeSwitchSettings(_Section):
+    """One FreeSWITCH server: its Event Socket, and where it takes calls."""
+
+    host: Annotated[str, PlainValidator(parse_host)] = "127.0.0.1"
+    port: Port = 8021
+    password: Annotated[SecretStr, Field(min_length=1)] = SecretStr(FACTORY_PASSWORD)
+    sip: Annotated[str | None, PlainValidator(parse_sip_uri)] = None
+
+    @property
+    def sip_uri(self) -> str:
+        """Where calls for this server go: `sip`, else port 5080 of its host, FreeSWITCH's own for trunks."""
+        return self.sip or f"sip:{Address(self.host, 5080)}"
+
+
+def guarded(server: FreeSwitchSettings) -> FreeSwitchSettings:
+    """The server itself. Raises Misfit when everybody on its network knows its password."""
+    if server.password.get_secret_value() == FACTORY_PASSWORD and not _is_loopback(server.host):
+        raise Misfit(
+            f"the factory password is refused for {server.host}, which is not this machine",
+            "set a password of your own in FreeSWITCH's event_socket.conf.xml and here",
+        )
+    return server
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class GatewaySettings(_Section):
+    """Where calls to other networks go."""
+
+    uri: Annotated[str, PlainValidator(parse_gateway_uri)]
+
+
+class AdminSettings(_Section):
+    listen: Annotated[Address, PlainValidator(parse_admin_address)] = Address("127.0.0.1", 8080)
+
+
+class HttpSettings(_Section):
+    """What `http:` steps may connect to."""
+
+    allow: Annotated[tuple[Network, ...], BeforeValidator(one_by_one)] = ()
+
+
+class LimitSettings(_Section):
+    transactions: Count = 20_000
+    subscriptions: Count = 200_000
+    contacts_per_aor: Count = 10
+    message: Annotated[int, Field(ge=1_300, le=65_535)] = 65_535
+    """Octets. Less than a single datagram of an ordinary network would leave phones without an answer."""
+
+
+class LogSettings(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    sip: SipSettings = SipSettings()
+    location: Annotated[str, PlainValidator(parse_location)] = "sqlite:///orchestrator.db"
+    freeswitch: Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]] = Field(default_factory=dict)
+    gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
+    flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
+    admin: AdminSettings = AdminSettings()
+    http: HttpSettings = HttpSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()

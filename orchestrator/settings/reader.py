@@ -1,0 +1,174 @@
+"""From the text of a configuration file to `Settings`, every mistake with its line and column.
+
+The file is read with the reader of the flows, so that nothing in it is typed by YAML: a password `0123` stays that. A
+value may come from the environment, `{env: NAME}` or `{env: NAME, default: value}`, so that one file serves a machine
+and a container; a password also from a file, `{file: path}`. Pydantic says what does not fit the model; here it is put
+into the words and at the place of the user's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.suggest import meant
+from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
+from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings
+from orchestrator.settings.values import Misfit
+
+DEFAULT_FILE = Path("config/orchestrator.yml")
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read a configuration file. Raises InputError, also when the file cannot be read."""
+    try:
+        text = _read(path)
+    except Misfit as misfit:
+        raise InputError([Diagnostic(str(path), 1, 1, "E003", str(misfit))]) from None
+    return read_settings(str(path), text, environ)
+
+
+def read_secret(path: Path) -> str:
+    """The secret that a file holds, without the line feed editors put behind it. Raises Misfit."""
+    return _read(path).rstrip("\n")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Misfit(f"cannot read {path}: {reason}") from None
+
+
+def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
+    """The settings in `text`; `name` is what diagnostics call it. Raises InputError with every mistake found."""
+    document = parse(name, text)
+    reader = _Reader(document, environ)
+    values = {} if document.root is None else reader.value(document.root, ())
+    if reader.diagnostics:
+        raise InputError(in_order(reader.diagnostics))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(in_order(reader.diagnostic(details) for details in error.errors())) from None
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns nodes into plain values and remembers where each stood."""
+
+    document: Document
+    environ: Mapping[str, str]
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    places: dict[tuple[str | int, ...], tuple[Node, Scalar | None]] = field(default_factory=dict)
+    """Path of keys and indexes → the value's node and that of its key."""
+
+    def __post_init__(self) -> None:
+        self.diagnostics += self.document.diagnostics
+
+    def value(self, node: Node, path: tuple[str | int, ...], key: Scalar | None = None) -> Any:
+        self.places[path] = (node, key)
+        if isinstance(node, Scalar):
+            return None if node.plain and node.text in ("", "~", "null") else node.text
+        if isinstance(node, Items):
+            return [self.value(item, (*path, index)) for index, item in enumerate(node)]
+        if "env" in node and set(node.entries) <= {"env", "default"}:
+            return self._from_environment(node, path)
+        if path[-1:] == ("password",) and set(node.entries) == {"file"}:
+            return self._from_file(node)
+        return {name.text: self.value(item, (*path, name.text), name) for name, item in node}
+
+    def _from_environment(self, node: Entries, path: tuple[str | int, ...]) -> Any:
+        name = node.get("env")
+        if not isinstance(name, Scalar) or not name.text:
+            return self._mistake(name or node, "E105", "the name of an environment variable is expected here")
+        if self.environ.get(name.text):
+            return self.environ[name.text]
+        if (default := node.get("default")) is not None:
+            value = self.value(default, path)
+            self.places[path] = (default, None)
+            return value
+        help = f"set it, or give a default: {{env: {name.text}, default: ...}}"
+        return self._mistake(name, "E106", f"environment variable {name.text} is not set", help)
+
+    def _from_file(self, node: Entries) -> Any:
+        name = node.get("file")
+        if not isinstance(name, Scalar):
+            return self._mistake(name or node, "E105", "the name of a file is expected here")
+        try:
+            return read_secret(Path(name.text))
+        except Misfit as misfit:
+            return self._mistake(name, "E003", str(misfit))
+
+    def _mistake(self, node: Node, code: str, message: str, help: str = "") -> None:
+        self.diagnostics.append(self._at(node, code, message, help))
+
+    def _at(self, node: Node, code: str, message: str, help: str = "") -> Diagnostic:
+        length = max(1, node.end - node.start) if isinstance(node, Scalar) else 1
+        return Diagnostic(self.document.name, node.line, node.column, code, message, help=help, length=length)
+
+    def diagnostic(self, details: ErrorDetails) -> Diagnostic:
+        """One of pydantic's complaints, in the words and at the place of the user's file."""
+        path = details["loc"]
+        while path not in self.places:
+            path = path[:-1]
+        node, key = self.places[path]
+        if details["type"] == "extra_forbidden" and key is not None:
+            known = _keys_at(path[:-1])
+            return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
+        return self._at(node, *_words(details))
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys the model knows at a path of the file."""
+    if path[:1] == ("freeswitch",):
+        return list(FreeSwitchSettings.model_fields)
+    if path[:1] == ("gateways",):
+        return list(GatewaySettings.model_fields)
+    model: type[BaseModel] = Settings
+    for key in path:
+        if key in model.model_fields:
+            annotation = model.model_fields[str(key)].annotation
+            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            model = annotation
+    return list(model.model_fields)
+
+
+_SHAPES = {
+    "missing": ("E115", "a key is missing here"),
+    "model_type": ("E103", "a map is expected here"),
+    "dict_type": ("E103", "a map is expected here"),
+    "tuple_type": ("E103", "a list is expected here"),
+    "string_type": ("E105", "a single value is expected here"),
+    "path_type": ("E105", "a path is expected here"),
+    "int_type": ("E105", "a number is expected here"),
+    "too_short": ("E106", "this must not be empty"),
+}
+"""Pydantic's type of error → our code and words."""
+
+
+def _words(details: ErrorDetails) -> tuple[str, str, str]:
+    """Code, message and help for one error."""
+    kind, shown, context = details["type"], repr(details["input"]), details.get("ctx", {})
+    if kind in _SHAPES:
+        return (*_SHAPES[kind], f"add {details['loc'][-1]}:" if kind == "missing" else "")
+    if isinstance(misfit := context.get("error"), Misfit):
+        return "E106", str(misfit), misfit.help
+    if kind in ("int_parsing", "int_parsing_size"):
+        return "E106", f"{shown} is not a whole number", ""
+    if kind == "greater_than_equal":
+        return "E106", f"{shown} is too small", f"the least is {context['ge']}"
+    if kind == "less_than_equal":
+        return "E106", f"{shown} is too large", f"the most is {context['le']}"
+    if kind == "literal_error":
+        known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return "E106", f"{shown} is not known here", meant(str(details["input"]), known)
+    return "E106", details["msg"], ""
