@@ -4,9 +4,9 @@
 is relative to the working directory.
 """
 
-from orchestrator.settings.model import FACTORY_PASSWORD, FreeSwitchSettings, Settings, guarded
 from __future__ import annotations
 
+from orchestrator.settings.model import FACTORY_PASSWORD, FreeSwitchSettings, Settings, guarded
 from orchestrator.settings.reader import DEFAULT_FILE, load_settings, read_secret, read_settings
 from orchestrator.settings.values import Address, Listen, Misfit
 
