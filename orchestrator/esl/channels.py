@@ -196,6 +196,17 @@ class ChannelTable:
         if channel is not None:
             channel.fax_tone = tone
 
+    def tie(self, server: str, uuid: str, sip_call_id: str, direction: str = "") -> None:
+        """Say which SIP dialog a channel belongs to, for those who know it better than its events: a replayed recording
+        stands for a call that it never saw.
+        """
+        channel = self.get(server, uuid)
+        if channel is not None:
+            self._unindex(channel)
+            channel.sip_call_id = sip_call_id
+            channel.direction = direction or channel.direction
+            self._add(self._servers[server], channel)
+
     def expire(self, now: float) -> None:
         """Forget what was destroyed more than `ttl` seconds ago. `observe` does it too."""
         while self._dying and self._dying[0][0] <= now:

@@ -19,10 +19,28 @@ from typing import Any, Protocol
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
-from orchestrator.flow.effects import Cancel, EslCommand, EslExecute, Hangup, Http, Inject, Relay, Reply, SaveContact
+from orchestrator.flow.effects import (
+    Answer,
+    Cancel,
+    Collect,
+    Detect,
+    EslCommand,
+    EslExecute,
+    Hangup,
+    Http,
+    Inject,
+    Media,
+    Originate,
+    Play,
+    Record as RecordEffect,
+    Relay,
+    Reply,
+    SaveContact,
+    Transfer,
+)
 from orchestrator.flow.limits import Limits
 from orchestrator.flow.listen import Listener, Wait
-from orchestrator.flow.program import Flow, Program
+from orchestrator.flow.program import Flow, Program, Step
 from orchestrator.flow.run import Run, Version
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import PENDING, Cancelled, FlowSignal, Ticket
@@ -87,6 +105,8 @@ class FlowEngine:
         self._draining = False
         self._alarms = 0
         self.stopping = False
+        self.on_step: Callable[[Step], object] | None = None
+        """Told every step that is run, after its condition held: which lines of a flow the tests have reached."""
         self.on_fault: Callable[[Run, Exception], object] | None = None
         """Told an exception that is a bug of an action or of the host, with its traceback, for the log."""
         self._raised = 0
@@ -405,12 +425,18 @@ class FlowEngine:
         }
 
 
-_ON_CALL = (Reply, Relay, Inject, Cancel, Hangup, SaveContact)
+_ON_CALL = (
+    *(Reply, Relay, Inject, Cancel, Hangup, SaveContact),
+    *(Media, Answer, Play, RecordEffect, Collect, Detect, Transfer),
+)
 """Refused when the call has ended; cancelling and hanging up are then simply done."""
 
 
 def _waits(effect: Any) -> bool:
     """Whether the host will answer later: such an effect is not begun by a task that has been told to end."""
-    if isinstance(effect, Http):
+    if isinstance(effect, Http | Play):
         return not effect.background
-    return isinstance(effect, Relay | EslCommand) or (isinstance(effect, EslExecute) and effect.wait)
+    return isinstance(effect, _WAITING) or (isinstance(effect, EslExecute) and effect.wait)
+
+
+_WAITING = (Relay, EslCommand, Media, Answer, RecordEffect, Collect, Detect, Transfer, Originate)

@@ -118,6 +118,8 @@ class Task:
                     if step.action is None and "else" in step.args:
                         yield from self.walk(step.args["else"])
                     continue
+                if run.engine.on_step is not None:
+                    run.engine.on_step(step)
                 action = step.action
                 if action is None:
                     yield from self.walk(step.args["then"])

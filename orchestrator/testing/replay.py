@@ -141,10 +141,9 @@ class Replay:
             call.hangup()
 
     def _name_leg(self, event: EslEvent) -> None:
-        direction = self._directions.get(event.uuid)
-        channel = self.world.engine.channels.get(SERVER, event.uuid) if direction else None
-        if channel is not None and direction:
-            channel.direction = direction
+        direction, call = self._directions.get(event.uuid), self._call_of.get(event.uuid)
+        if direction and call is not None:
+            self.world.engine.channels.tie(SERVER, event.uuid, call.call_id.decode(), direction)
 
 
 _DIRECTIONS = {"caller": "inbound", "callee": "outbound"}

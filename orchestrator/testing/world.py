@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 from orchestrator.core.engine import Engine
@@ -69,6 +70,8 @@ class World:
         self.on_job: Callable[[Job], Any] = lambda job: None if isinstance(job.effect, Resolve) else self.LATER
         self.fate: Callable[[bytes, Address, Address], Sequence[float]] = lambda data, source, target: (0.0,)
         """What the wires do to a datagram: the delays, in seconds, of the copies that arrive. `()` loses it."""
+        self._acts: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = 0
         self._wires: deque[Wire] = deque()
         self._landed: deque[Wire] = deque()
         self._ends: dict[Address, Callable[[bytes, Address], None]] = {}
@@ -96,16 +99,32 @@ class World:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
+    def call_at(self, time: float, act: Callable[[], object]) -> None:
+        """Do something at that time, after what the engine's timers do then; at once when the time is past."""
+        self._order += 1
+        heappush(self._acts, (max(time, self.now), self._order, act))
+
+    @property
+    def planned(self) -> float | None:
+        """When the last of the planned acts is due, None when there is none."""
+        return max((entry[0] for entry in self._acts), default=None)
+
     def run(self, seconds: float = 0.0) -> None:
-        """Let everything of this instant happen, then move on, from timer to timer."""
+        """Let everything of this instant happen, then move on, from timer to timer and from act to act."""
         end = self.now + seconds
         self._settle()
         while True:
             due = self.engine.timers.next_due()
-            if due is None or due > end:
+            act = self._acts[0][0] if self._acts else None
+            if due is not None and due <= end and (act is None or due <= act):
+                self.now = max(self.now, due)
+                self.engine.run_timers(self.now)
+            elif act is not None and act <= end:
+                self.now = max(self.now, act)
+                self.engine.run_timers(self.now)
+                heappop(self._acts)[2]()
+            else:
                 break
-            self.now = max(self.now, due)
-            self.engine.run_timers(self.now)
             self._settle()
         self.now = end
         self.engine.run_timers(end)

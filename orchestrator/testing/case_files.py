@@ -1,0 +1,421 @@
+"""`*.test.yaml`: tests of flows, written beside them (FLOWLANG §9.1).
+
+A mistake in a test file is reported like one in a flow file: place, cause, cure. What a file says becomes a `Case`;
+`Case.run` tells its story and returns what did not come true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+from orchestrator.events.event import EventSpec
+from orchestrator.flow.expr import seconds
+from orchestrator.flow.literals import typed
+from orchestrator.flow.loader import load_program
+from orchestrator.flow.program import Place, Program
+from orchestrator.flow.report import Report
+from orchestrator.flow.suggest import meant
+from orchestrator.flow.yaml import Entries, Items, Node, Scalar, parse
+from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
+from orchestrator.testing.recordings import Recording
+from orchestrator.testing.scenario import EslRule, HttpRule, Scenario, StoryError
+
+SUFFIX = ".test.yaml"
+
+Act = Callable[[Scenario], object]
+
+_GIVEN = ("registered", "http", "esl", "secrets", "domains", "time")
+_ACTS = ("invite", "register", "unregister", "branch", "hangup", "dtmf", "raise", "esl")
+_METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", "OPTIONS", "MESSAGE", "NOTIFY", "REFER")
+
+
+@dataclass(slots=True)
+class Case:
+    """One test of a file: what is given, what happens when, what is expected."""
+
+    name: str
+    place: Place
+    flows: tuple[Path, ...]
+    registered: dict[str, list[str]] = field(default_factory=dict)
+    http: list[HttpRule] = field(default_factory=list)
+    esl: list[EslRule] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+    domains: tuple[str, ...] = ("example.com",)
+    wall: float | None = None
+    acts: list[tuple[float, Place, Act]] = field(default_factory=list)
+    expectations: list[Expectation] = field(default_factory=list)
+    allow: list[str] = field(default_factory=list)
+
+    def run(self, program: Program | None = None) -> Outcome:
+        """Tell the story. Raises InputError when the flows have mistakes."""
+        story = Scenario(
+            program or load_program(self.flows)[0],
+            registered=self.registered,
+            secrets=self.secrets,
+            http=self.http,
+            esl=self.esl,
+            domains=self.domains,
+            wall=self.wall,
+        )
+        failures: list[Failure] = []
+        for time, place, act in self.acts:
+            story.at(time, lambda act=act, place=place: _do(story, act, place, failures))  # type: ignore[misc]
+        story.finish()
+        return Outcome(self, story, failures + judge(story, self.expectations, self.allow))
+
+
+def _do(story: Scenario, act: Act, place: Place, failures: list[Failure]) -> None:
+    try:
+        act(story)
+    except StoryError as error:
+        failures.append(Failure(place, str(error)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a case: nothing in `failures` means that all of it came true."""
+
+    case: Case
+    story: Scenario
+    failures: Sequence[Failure]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+def find_cases(paths: Sequence[Path]) -> list[Path]:
+    """The test files among files and folders, folders searched all the way down, in order of their paths."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    return found
+
+
+def load_cases(path: Path) -> list[Case]:
+    """The cases of one file. Raises InputError with every mistake in it, OSError when it cannot be read."""
+    document = parse(str(path), path.read_text(encoding="utf-8"))
+    reader = _Reader(Report(document), path.parent)
+    cases = [] if document.broken else reader.file(document.root)
+    if document.diagnostics:
+        raise InputError(document.diagnostics)
+    return cases
+
+
+class _Reader:
+    """Nodes to cases. Each method reads one kind of entry and reports what is wrong with it."""
+
+    def __init__(self, report: Report, folder: Path) -> None:
+        self.report = report
+        self.folder = folder
+        self.events: Mapping[str, EventSpec] = {}
+
+    # --- shapes -------------------------------------------------------------------------------------------------------
+
+    def entries(self, node: Node | None, known: Sequence[str], what: str) -> Entries | None:
+        """A map with known keys only; None and a report otherwise."""
+        if not isinstance(node, Entries):
+            if node is not None:
+                self.report.error("E103", f"{what} is a map", node)
+            return None
+        for key, _ in node:
+            if known and key.text not in known:
+                self.report.error("E101", f"unknown key for {what}: {key.text!r}", key, meant(key.text, known))
+        return node
+
+    def items(self, node: Node | None, what: str) -> list[Node]:
+        if node is None:
+            return []
+        if not isinstance(node, Items):
+            self.report.error("E103", f"{what} is a list", node)
+            return []
+        return list(node)
+
+    def text(self, node: Node | None, what: str, default: str = "") -> str:
+        if node is None:
+            return default
+        if isinstance(node, Scalar):
+            return node.text
+        self.report.error("E103", f"{what} is text", node)
+        return default
+
+    def number(self, node: Node | None, what: str, default: int) -> int:
+        text = self.text(node, what, str(default))
+        if text.isdigit():
+            return int(text)
+        if node is not None:
+            self.report.error("E106", f"{text!r} is not a whole number", node)
+        return default
+
+    def duration(self, node: Node | None) -> float | None:
+        if node is None:
+            return None
+        text = self.text(node, "a time")
+        length = seconds(text)
+        if length is None:
+            self.report.error("E106", f"{text!r} is not a duration", node, f"write {text}s" if text.isdigit() else "")
+        return length
+
+    def value(self, node: Node | None) -> Any:
+        """Any value, typed as a flow's constants are: 5 is a number, '5' and 0049 are text."""
+        if isinstance(node, Entries):
+            return {key.text: self.value(item) for key, item in node}
+        if isinstance(node, Items):
+            return [self.value(item) for item in node]
+        return typed(node)[1] if isinstance(node, Scalar) else None
+
+    # --- the file -----------------------------------------------------------------------------------------------------
+
+    def file(self, root: Node | None) -> list[Case]:
+        top = self.entries(
+            root if root is not None else Scalar.nothing(), ("flowlang_test", "flows", "tests"), "a test file"
+        )
+        if top is None:
+            return []
+        if self.text(top.get("flowlang_test"), "flowlang_test") != "1":
+            self.report.error("E002", "the first line of a test file is flowlang_test: 1", top)
+        flows = self.paths(top.get("flows"))
+        return [case for node in self.items(top.get("tests"), "tests") if (case := self.case(node, flows)) is not None]
+
+    def paths(self, node: Node | None) -> tuple[Path, ...]:
+        nodes = list(node) if isinstance(node, Items) else [] if node is None else [node]
+        found = []
+        for item in nodes:
+            path = Path(normpath(self.folder / self.text(item, "flows")))
+            if path.exists():
+                found.append(path)
+            else:
+                self.report.error("E118", f"there is no {path}", item, "paths are relative to the test file")
+        return tuple(found)
+
+    def case(self, node: Node, flows: tuple[Path, ...]) -> Case | None:
+        entries = self.entries(node, ("name", "flows", "given", "when", "expect", "allow"), "a test")
+        if entries is None:
+            return None
+        own = self.paths(entries.get("flows")) or flows
+        if not own:
+            self.report.error("E115", "a test needs flows:", entries, "name a flow file here or at the top of the file")
+        case = Case(self.text(entries.get("name"), "name", "unnamed"), self.report.place(node), own)
+        self.events = _events_of(own)
+        self.given(case, entries.get("given"))
+        for act in self.items(entries.get("when"), "when"):
+            self.act(case, act)
+        for expectation in self.items(entries.get("expect"), "expect"):
+            self.expectation(case, expectation)
+        case.allow = [self.text(item, "allow") for item in self.items(entries.get("allow"), "allow")]
+        return case
+
+    # --- given --------------------------------------------------------------------------------------------------------
+
+    def given(self, case: Case, node: Node | None) -> None:
+        given = self.entries(node, _GIVEN, "given")
+        if given is None:
+            return
+        for key, contacts in self.entries(given.get("registered"), (), "registered") or ():
+            case.registered[key.text] = [self.text(item, "a contact") for item in self.items(contacts, "the contacts")]
+        for key, secret in self.entries(given.get("secrets"), (), "secrets") or ():
+            case.secrets[key.text] = self.text(secret, "a secret")
+        case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
+        case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
+        if "domains" in given:
+            case.domains = tuple(self.text(item, "a domain") for item in self.items(given.get("domains"), "domains"))
+        case.wall = self.wall(given.get("time"))
+
+    def wall(self, node: Node | None) -> float | None:
+        if node is None:
+            return None
+        try:
+            return datetime.fromisoformat(self.text(node, "time")).timestamp()
+        except ValueError:
+            self.report.error("E106", "time is not a date and time", node, "write 2026-11-23 10:00+01:00")
+            return None
+
+    def http_rule(self, node: Node) -> HttpRule:
+        known = ("url", "method", "status", "json", "text", "headers", "error", "delay")
+        entries = self.entries(node, known, "an http rule") or Entries.nothing(Scalar.nothing())
+        error = self.text(entries.get("error"), "error")
+        if error not in ("", "connect", "timeout"):
+            self.report.error("E106", f"unknown error {error!r}", entries, "connect or timeout")
+        return HttpRule(
+            url=self.text(entries.get("url"), "url", "*"),
+            method=self.text(entries.get("method"), "method", "*"),
+            status=self.number(entries.get("status"), "status", 200),
+            json=self.value(entries.get("json")),
+            text=self.text(entries.get("text"), "text"),
+            headers={
+                key.text: self.text(item, "a header")
+                for key, item in self.entries(entries.get("headers"), (), "headers") or ()
+            },
+            error=error,
+            delay=self.duration(entries.get("delay")) or 0.0,
+        )
+
+    def esl_rule(self, node: Node) -> EslRule:
+        entries = self.entries(node, ("command", "reply"), "an esl rule") or Entries.nothing(Scalar.nothing())
+        return EslRule(
+            self.text(entries.get("command"), "command", "*"), self.text(entries.get("reply"), "reply", "+OK")
+        )
+
+    # --- when ---------------------------------------------------------------------------------------------------------
+
+    def act(self, case: Case, node: Node) -> None:
+        entries = self.entries(node, ("at", "legs", *_ACTS), "a step of when")
+        if entries is None:
+            return
+        kinds = [key.text for key, _ in entries if key.text in _ACTS]
+        if len(kinds) != 1:
+            self.report.error("E113", f"a step of when is one of {', '.join(_ACTS)}", node)
+            return
+        act = getattr(self, f"act_{kinds[0]}")(entries.get(kinds[0]), entries)
+        if act is not None:
+            case.acts.append((self.duration(entries.get("at")) or 0.0, self.report.place(node), act))
+
+    def act_invite(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("from", "to", "headers"), "invite")
+        if entries is None:
+            return None
+        caller, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
+        headers = {
+            key.text: self.text(v, "a header") for key, v in self.entries(entries.get("headers"), (), "headers") or ()
+        }
+        return lambda story: story.invite(caller, to, headers)
+
+    def act_register(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("aor", "contact", "expires"), "register")
+        if entries is None:
+            return None
+        aor, contact = self.text(entries.get("aor"), "aor"), self.text(entries.get("contact"), "contact")
+        expires = self.number(entries.get("expires"), "expires", 3600)
+        return lambda story: story.register(aor, contact, expires)
+
+    def act_unregister(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("aor", "contact"), "unregister")
+        if entries is None:
+            return None
+        aor, contact = self.text(entries.get("aor"), "aor"), self.text(entries.get("contact"), "contact")
+        return lambda story: story.register(aor, contact, 0)
+
+    def act_branch(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("uri", "reply"), "branch")
+        if entries is None:
+            return None
+        uri, code = self.text(entries.get("uri"), "uri", "*"), self.number(entries.get("reply"), "reply", 200)
+        return lambda story: story.respond(uri, code)
+
+    def act_hangup(self, node: Node, _: Entries) -> Act | None:
+        side = self.text(node, "hangup")
+        if side not in ("caller", "callee"):
+            self.report.error("E106", f"{side!r} cannot hang up", node, "caller or callee")
+            return None
+        return lambda story: story.hangup(side)
+
+    def act_dtmf(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("leg", "digit"), "dtmf")
+        if entries is None:
+            return None
+        leg, digit = self.text(entries.get("leg"), "leg", "callee"), self.text(entries.get("digit"), "digit")
+        return lambda story: story.press(leg, digit)
+
+    def act_raise(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("event", "data"), "raise")
+        if entries is None:
+            return None
+        name = self.text(entries.get("event"), "event")
+        spec = self.events.get(name)
+        if spec is None:
+            self.report.error("E112", f"unknown event {name!r}", node, meant(name, self.events))
+            return None
+        data = {key.text: item for key, item in self.entries(entries.get("data"), tuple(spec.attributes), "data") or ()}
+        attributes = {
+            attribute: _as(spec.attributes[attribute].type, data.get(attribute), self) for attribute in spec.attributes
+        }
+        return lambda story: story.raise_event(name, attributes)
+
+    def act_esl(self, node: Node, entries: Entries) -> Act | None:
+        path = Path(normpath(self.folder / self.text(node, "esl")))
+        legs = {
+            key.text: self.text(uuid, "a uuid")
+            for key, uuid in self.entries(entries.get("legs"), ("caller", "callee"), "legs") or ()
+        }
+        try:
+            recording = Recording.load(path)
+        except (OSError, ValueError) as error:
+            self.report.error("E118", f"no recording {path}: {error}", node)
+            return None
+        return lambda story: story.replay(recording, legs)
+
+    # --- expect -------------------------------------------------------------------------------------------------------
+
+    def expectation(self, case: Case, node: Node, never: bool = False) -> None:
+        entries = self.entries(node, (*KINDS, "never"), "an expectation")
+        for key, wanted in entries or ():
+            if key.text == "never":
+                for item in list(wanted) if isinstance(wanted, Items) else [wanted]:
+                    self.expectation(case, item, never=True)
+            elif key.text in KINDS:
+                found = self.wanted(key.text, wanted)
+                case.expectations.append(Expectation(key.text, found, self.report.place(key), never))
+
+    def wanted(self, kind: str, node: Node) -> dict[str, Any]:
+        if kind == "sent":
+            return self.sent(node)
+        short = {"reply": "what", "register": "what", "esl": "about", "log": "text"}.get(kind)
+        if isinstance(node, Scalar) and short:
+            return {short: node.text}
+        if kind == "vars":
+            return {key.text: self.value(item) for key, item in self.entries(node, (), "vars") or ()}
+        known = {
+            "reply": ("code", "reason", "at"),
+            "register": ("code", "reason", "at"),
+            "http": ("url", "method", "json", "at"),
+            "esl": ("command", "kind", "at"),
+            "handler": ("id", "runs", "skipped"),
+            "ends": ("by", "reason"),
+            "log": ("text", "level", "at"),
+        }[kind]
+        names = {
+            "code": "what",
+            "reason": "about",
+            "url": "about",
+            "method": "what",
+            "command": "about",
+            "kind": "what",
+        }
+        wanted = {}
+        for key, item in self.entries(node, known, kind) or ():
+            name = key.text if kind in ("ends", "handler", "log") else names.get(key.text, key.text)
+            wanted[name] = self.duration(item) if key.text == "at" else self.value(item)
+        return wanted
+
+    def sent(self, node: Node) -> dict[str, Any]:
+        """`{INVITE: glob, at: 4s}`."""
+        wanted: dict[str, Any] = {}
+        for key, item in self.entries(node, (*_METHODS, "at"), "sent") or ():
+            if key.text == "at":
+                wanted["at"] = self.duration(item)
+            else:
+                wanted["what"], wanted["about"] = key.text, self.text(item, "a URI")
+        return wanted
+
+
+def _events_of(flows: Sequence[Path]) -> Mapping[str, EventSpec]:
+    """The events of the flows; a mistake in them is reported when the case runs."""
+    try:
+        return load_program(flows)[0].events if flows else {}
+    except InputError:
+        return {}
+
+
+def _as(type: str, node: Node | None, reader: _Reader) -> Any:
+    """An attribute's value: text and digits as written, the rest by its type; null where it is not given."""
+    if node is None:
+        return None
+    if type in ("text", "digits") and isinstance(node, Scalar):
+        return node.text
+    return reader.value(node)

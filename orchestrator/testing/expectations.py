@@ -1,0 +1,181 @@
+"""What a test expects of a story, held against what was seen (FLOWLANG §9.1).
+
+Expectations of one stream (SIP, HTTP, FreeSWITCH commands) have to come true in the order they are written, with
+anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match when they hold at least
+what is asked for, times within 50 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.flow.program import Place
+from orchestrator.testing.scenario import Fact, Scenario
+
+TOLERANCE = 0.05
+"""Seconds."""
+
+STREAMS = {"sent": "sip", "reply": "sip", "register": "sip", "http": "http", "esl": "esl"}
+"""Expectations about facts in order, and the stream each belongs to."""
+
+_SHOWN = 12
+"""Facts named in a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One entry under `expect:`. `kind` is its key, `wanted` what stands under it; `never` turns it round."""
+
+    kind: str
+    wanted: Mapping[str, Any]
+    place: Place
+    never: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    place: Place
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str] = ()) -> list[Failure]:
+    """What did not come true, in order of writing; what was left behind and not allowed comes last."""
+    failures: list[Failure] = []
+    reached = dict.fromkeys(("sip", "http", "esl"), 0)
+    for expectation in expectations:
+        if expectation.kind in STREAMS:
+            message = _of_stream(story.facts, expectation, reached)
+        else:
+            message = _KINDS[expectation.kind](story, expectation.wanted)
+            if expectation.never:
+                message = None if message else f"{expectation.kind} {_shown(expectation.wanted)} should never be"
+        if message:
+            failures.append(Failure(expectation.place, message))
+    return failures + _left_behind(story, expectations, allow)
+
+
+def _of_stream(facts: Sequence[Fact], expectation: Expectation, reached: dict[str, int]) -> str | None:
+    stream = STREAMS[expectation.kind]
+    those = [fact for fact in facts if fact.stream == stream]
+    if expectation.never:
+        found = next((fact for fact in those if _fits(fact, expectation)), None)
+        return f"this should never be: {found}" if found else None
+    for position in range(reached[stream], len(those)):
+        if _fits(those[position], expectation):
+            reached[stream] = position + 1
+            return None
+    before = any(_fits(fact, expectation) for fact in those[: reached[stream]])
+    hint = " (it came earlier than what is expected before it)" if before else ""
+    seen = "\n".join(f"      {fact}" for fact in those[-_SHOWN:]) or "      nothing"
+    return f"expected {expectation.kind} {_shown(expectation.wanted)}{hint}; seen:\n{seen}"
+
+
+def _fits(fact: Fact, expectation: Expectation) -> bool:
+    wanted = expectation.wanted
+    if fact.kind != expectation.kind or not _near(fact.time, wanted.get("at")):
+        return False
+    if not (_like(fact.what, wanted.get("what")) and _about(fact, wanted.get("about"))):
+        return False
+    return "json" not in wanted or contains(getattr(fact.data, "json", None), wanted["json"])
+
+
+def _near(time: float, wanted: float | None) -> bool:
+    return wanted is None or abs(time - wanted) <= TOLERANCE
+
+
+def _about(fact: Fact, wanted: str | None) -> bool:
+    """A URI without parameters also fits the one with them; a glob decides by itself."""
+    if wanted is None:
+        return True
+    bare = fact.about.split(";")[0]
+    return any(_like(about, wanted) for about in (fact.about, bare, bare.removesuffix(":5060")))
+
+
+def _like(text: str, wanted: Any) -> bool:
+    return wanted is None or fnmatchcase(text, str(wanted))
+
+
+def contains(value: Any, wanted: Any) -> bool:
+    """Whether a value holds at least what is wanted: maps as subsets, lists item by item, texts as globs."""
+    if isinstance(wanted, Mapping):
+        return isinstance(value, Mapping) and all(key in value and contains(value[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list | tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(wanted)
+        return same and all(contains(one, other) for one, other in zip(value, wanted, strict=True))
+    if isinstance(wanted, str):
+        return fnmatchcase(str(value), wanted)
+    return bool(value == wanted)
+
+
+# --- about the story as a whole ---------------------------------------------------------------------------------------
+
+
+def _handler(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
+    handled, skipped = story.handled(str(wanted["id"]))
+    for name, seen in (("runs", handled), ("skipped", skipped)):
+        if name in wanted and wanted[name] != seen:
+            return f"handler {wanted['id']!r}: expected {name} {wanted[name]}, seen {seen}"
+    return None
+
+
+def _vars(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
+    run = story.run_of()
+    values = run.vars if run is not None else {}
+    for name, value in wanted.items():
+        if name not in values:
+            return f"the flow has no variable {name!r}; there is: {', '.join(values) or 'none'}"
+        if not contains(values[name], value):
+            return f"variable {name!r} is {values[name]!r}, expected {value!r}"
+    return None
+
+
+def _ends(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
+    for _, by, reason in story.ended:
+        if _like(by, wanted.get("by")) and _like(reason, wanted.get("reason")):
+            return None
+    seen = ", ".join(f"by {by or 'nobody'}: {reason}" for _, by, reason in story.ended) or "no call that a flow took"
+    return f"expected the end {_shown(wanted)}; seen: {seen}"
+
+
+def _log(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
+    for time, level, text in story.logs:
+        if _like(text, wanted.get("text")) and _like(level, wanted.get("level")) and _near(time, wanted.get("at")):
+            return None
+    seen = ", ".join(repr(text) for _, _, text in story.logs) or "nothing"
+    return f"expected log {_shown(wanted)}; logged: {seen}"
+
+
+_KINDS: Mapping[str, Callable[[Scenario, Mapping[str, Any]], str | None]] = {
+    "handler": _handler,
+    "vars": _vars,
+    "ends": _ends,
+    "log": _log,
+}
+
+KINDS = (*STREAMS, *_KINDS)
+
+
+def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str]) -> list[Failure]:
+    place = expectations[-1].place if expectations else Place("", 0, 0)
+    found = []
+    for run in story.runs:
+        if run.error and not _allowed(run.error, allow):
+            error = next((record.text for record in reversed(run.records) if run.error in record.text), run.error)
+            found.append(Failure(place, f"flow {run.flow.name!r} {error}; write allow: [{run.error}] if it may"))
+    if not _allowed("leak", allow):
+        found += [Failure(place, f"after the last call has ended: {what}") for what in story.leftovers()]
+    return found
+
+
+def _allowed(what: str, allow: Iterable[str]) -> bool:
+    return any(fnmatchcase(what, pattern) for pattern in allow)
+
+
+def _shown(wanted: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in wanted.items() if value is not None)
