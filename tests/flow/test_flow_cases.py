@@ -8,7 +8,8 @@ import pytest
 
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.flow.catalogue import CATALOGUE
-from orchestrator.flow.loader import load_program
+from orchestrator.flow.diagnostics import render_text
+from orchestrator.flow.loader import Source, load_program, load_sources
 from orchestrator.flow.schema import flow_schema
 
 OWN = sorted(Path(__file__).with_name("cases").glob("*.flow.yaml"))
@@ -51,6 +52,27 @@ def test_specified_mistakes() -> None:
     files = sorted((SHARED / "bad").glob("*.flow.yaml"))
     assert [f"{path.name}:{line}" for path in files for line in lines(path)] == expected
     assert len(files) == 11
+
+
+def shown_in_specification() -> list[str]:
+    """The blocks of the specification's section on messages, one diagnostic each, as printed."""
+    text = (SHARED.parent / "FLOWLANG.md").read_text(encoding="utf-8")
+    section = text[text.index("## 8. ") : text.index("## 9. ")]
+    blocks = section.split("```")[1::2]
+    return [one.strip("\n") + "\n" for block in blocks for one in block.strip("\n").split("\n\n")]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "shown", shown_in_specification() if SHARED.is_dir() else [], ids=lambda shown: shown.split(": ")[0]
+)
+def test_message_is_printed_as_the_specification_shows_it(shown: str) -> None:
+    name = shown.split(":")[0]
+    text = (SHARED / "bad" / name).read_text(encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_sources([Source(name, text)])
+    printed = [render_text([diagnostic], {name: text}) for diagnostic in caught.value.diagnostics]
+    assert shown in printed
 
 
 @needs_shared
