@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
+from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.program import Resources
 from orchestrator.resources import known_resources, resolve
 from orchestrator.settings import Settings, read_settings
@@ -38,6 +39,15 @@ def test_the_configuration_wins_over_the_flow_files() -> None:
     second = resolved.freeswitch["fs2"]
     assert (second.host, second.port, second.sip_uri) == ("other", 9021, "sip:other:5070")
     assert second.password.get_secret_value() == "s3cret"
+
+
+def test_a_gateway_of_the_configuration_stands_for_the_one_of_a_flow_file() -> None:
+    text = "flowlang: 1\ngateways: {telco: {uri: 'sip:sample.example'}, other: {uri: 'sip:other.example'}}\n"
+    program, _ = load_sources([Source("a.flow.yaml", text)], known_resources(CONFIGURED))
+    assert program.resources.gateways == {
+        "telco": {"uri": "sip:gw.example.net"},
+        "other": {"uri": "sip:other.example"},
+    }
 
 
 @pytest.mark.parametrize(
