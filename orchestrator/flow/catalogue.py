@@ -1,5 +1,7 @@
-"""The catalogue of diagnostic codes: stable names of everything the check can say (FLOWLANG §8). E is an error, W a
-warning."""
+"""The catalogue of diagnostic codes: stable names of everything the check can say (FLOWLANG §8).
+
+E is an error, W a warning. A code is never given another meaning; docs/diagnostics.md explains each.
+"""
 
 from __future__ import annotations
 

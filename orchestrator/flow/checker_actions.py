@@ -64,9 +64,7 @@ def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Aroun
 def _outcomes(
     checker: StepChecker, shape: Shape, known: Field, given: Given, path: Path, around: Around
 ) -> dict[str, Block]:
-    """Steps by outcome. The result is known in them under the action's name; what has no entry goes on behind the
-    step.
-    """
+    """Steps by outcome; the result is known in them under the action's name. Other outcomes go on behind the step."""
     assert shape.action is not None
     found: dict[str, Block] = {}
     lines: dict[str, int] = {}

@@ -1,6 +1,4 @@
-"""What only all flows of a set together show: circles of calls, demands of called flows, flows that are never
-reached.
-"""
+"""What only all flows of a set together show: circles of calls, demands of called flows, flows never reached."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.flow.checker_steps import Around, StepChecker
 
 MAX_LOOPS = 8
-"""Loops inside each other. What can be known about states is found by walking a loop several times, so the work grows
-with a power of this.
+"""Loops inside each other. States are found by walking a loop several times, so the work grows with a power of
+this.
 """
 
 ERROR_FAMILIES = ("http", "esl", "wait", "step", "sip", "call", "charge", "expr", "flow", "user")

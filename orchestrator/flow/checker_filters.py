@@ -33,9 +33,7 @@ from orchestrator.flow.yaml import Entries, Node, Scalar
 
 
 def where(values: Values, node: Node, spec: EventSpec | None, scope: Scope) -> Where | None:
-    """A filter over the attributes of an event; `spec` is None when the event is unknown and nothing can be
-    checked.
-    """
+    """A filter over the attributes of an event; nothing can be said when the event is unknown (`spec` None)."""
     if spec is None:
         return None
     inner = scope.extend({"event": event_type(spec)})

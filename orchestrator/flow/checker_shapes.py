@@ -37,12 +37,12 @@ class Given(NamedTuple):
 
 @dataclass(slots=True)
 class Shape:
-    """One step by names. `action` None is the block form; `key` is the scalar that messages about the step point
-    at.
-    """
+    """One step by names."""
 
     action: Action | None
+    """None is the block form."""
     key: Scalar
+    """What messages about the step point at."""
     end: int
     """Offset in the file where the value of the action ends."""
     fields: dict[str, Given] = field(default_factory=dict)

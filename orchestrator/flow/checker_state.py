@@ -1,5 +1,4 @@
-"""What state the call can be in at each step: the analysis behind "the call may already be answered when this reply:
-runs".
+"""What state the call can be in at each step: the analysis behind "the call may already be answered".
 
 A flow is walked once more, abstractly: instead of one state there is the set of all states a call can have when a
 step begins. `new` has no final reply yet, `answered` a 2xx, `closed` a final failure or its end; `unknown` stands for
@@ -32,13 +31,14 @@ _OUTCOME = re.compile(r"(?:(not )?call\.answered|(?:\w+\.outcome|call\.state) *(
 
 @dataclass(slots=True)
 class _Frame:
-    """What ends early inside one flow: states at stop/return, at break (innermost loop last), and every state
-    seen.
-    """
+    """What ends early inside one flow."""
 
     exits: States = NEVER
+    """At stop and return."""
     breaks: list[States] = field(default_factory=list)
+    """At break, per loop, the innermost last."""
     seen: list[States] = field(default_factory=list)
+    """Every state met inside, per try."""
 
 
 class StateChecker:
@@ -119,7 +119,7 @@ class StateChecker:
         self._tell("E301", "this step can never run", step, help, len(step.source))
 
     def _step(self, step: Step, states: States) -> States:
-        taken, skipped = _split(step, states) if step.condition is not None else (states, NEVER)
+        taken, skipped = (states, NEVER) if step.condition is None else _split(step, states)
         if step.action is None:
             after = self._block(step.args["then"], taken) | self._block(step.args.get("else", ()), skipped)
         else:
@@ -160,9 +160,7 @@ class StateChecker:
     # --- replies ----------------------------------------------------------------------------------------------------
 
     def _may_reply(self, step: Step, states: States) -> bool:
-        """Whether a final reply (or something that can lead to one) is possible; says so when it is not, or not
-        surely.
-        """
+        """Whether a final reply, or what may lead to one, is possible; says so when it is not, or not surely."""
         assert step.action is not None
         name = step.action.name
         if states <= CLOSED or states <= ANSWERED:

@@ -1,7 +1,8 @@
 """Steps of one flow: each becomes a `Step` of the program while names and their types are followed along the way.
 
 What is common to all actions is here: condition, keys by kind, where an action may stand, `as:`, `on_error`. Actions
-whose keys hold steps, or mean names, have a function of their own in `checker_actions`.
+whose keys hold steps, or mean names, have a function of their own in `checker_actions`, `checker_events` or
+`checker_control`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_shapes import COMMON, Shape, Shapes
 from orchestrator.flow.context import CALL, ERROR, RESERVED, event_type
 from orchestrator.flow.declarations import Declarations, FlowHead
-from orchestrator.flow.expr import ANY, Scope, Type, freeswitch_hint
-from orchestrator.flow.program import Block, Place, Step
+from orchestrator.flow.evaluables import Constant
+from orchestrator.flow.expr import ANY, BOOL, Scope, Type, freeswitch_hint
+from orchestrator.flow.expr.facts import NO_FACTS
+from orchestrator.flow.program import Block, Evaluable, Place, Step
 from orchestrator.flow.registry import Action, Actions
 from orchestrator.flow.yaml import Items, Node, Scalar
 
@@ -47,15 +50,15 @@ TO_FREESWITCH = frozenset({"fs.api", "fs.bgapi", "fs.execute", "originate", "pla
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a step stands in. `exits` are the ways that `break` takes out of the innermost loop, None outside of
-    loops.
-    """
+    """What a step stands in."""
 
     on_end: bool = False
     exits: list[Path] | None = None
+    """Ways that `break` takes out of the innermost loop, None outside of loops."""
     loops: int = 0
     """Loops around, in this flow."""
     read_only: frozenset[str] = frozenset()
+    """Names of `as:` that belong to the steps around a handler."""
 
 
 @dataclass(slots=True)
@@ -128,11 +131,13 @@ class StepChecker:
         shape = self.shapes.read(node)
         if shape is None:
             return None
-        condition = self._common(shape, "if", path)
+        condition = self._condition(shape, path)
         timeout = self._common(shape, "timeout", path)
-        before = path.fork(condition.when_true) if condition else path.fork()
+        before, skipped = path.fork(), None
+        if condition is not None:
+            before = path.fork(getattr(condition, "when_true", NO_FACTS))
+            skipped = path.fork(getattr(condition, "when_false", NO_FACTS))
         inner = before.fork()
-        skipped = path.fork(condition.when_false) if condition else None
         result = None
         if shape.action is None:
             args = self._branches(shape, inner, skipped or path.fork(), around)
@@ -145,6 +150,12 @@ class StepChecker:
         place, source = self.report.place(shape.key), self._source(shape)
         note = getattr(self._common(shape, "note", path), "source", "")
         return Step(shape.action, args, place, condition, result, self._id(shape), on_error, timeout, note, source)
+
+    def _condition(self, shape: Shape, path: Path) -> Evaluable | None:
+        """The condition of a step. One that is wrong is kept as one of which nothing is known."""
+        if "if" not in shape.common:
+            return None
+        return self._common(shape, "if", path) or Constant(False, BOOL)
 
     def _common(self, shape: Shape, name: str, path: Path) -> Any:
         """The value of a key that may stand beside any action."""

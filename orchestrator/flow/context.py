@@ -1,5 +1,4 @@
-"""The types of the names that the engine puts in front of an expression: `call`, `request`, `event`, `error`,
-results.
+"""The types of the names that the engine puts in front of an expression: call, request, event, error, results.
 
 This is the promise the checker works with and the host keeps: for each record here the engine or the host provides a
 mapping with exactly these keys. A field that may be null is optional here, and then no flow can read it without

@@ -101,7 +101,9 @@ class Declarations:
         }
 
     def finished(self) -> Resources:
-        """What the engine gets of it. The configuration says where things are on this site, so it wins over a file."""
+        """What the engine gets of it. The configuration says where things are on this site, so it wins over a
+        file.
+        """
         self.resources["freeswitch"].update(self.known.freeswitch)
         self.resources["gateways"].update(self.known.gateways)
         return Resources(**self.resources, defaults=self.defaults)

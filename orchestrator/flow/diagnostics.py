@@ -1,5 +1,4 @@
-"""How diagnostics are printed: for people (source line, caret, help), for tools (JSON, SARIF 2.1.0) and for GitHub's
-annotations.
+"""How diagnostics are printed: for people (source line, caret, help), for tools (JSON, SARIF) and for GitHub.
 
 The text form is the one of FLOWLANG §8. Nothing of a user's file reaches a terminal or an annotation unescaped: a
 flow file may come from a stranger's pull request.
@@ -103,9 +102,7 @@ def _as_object(diagnostic: Diagnostic) -> dict[str, Any]:
 
 
 def render_sarif(diagnostics: Iterable[Diagnostic], version: str = "") -> str:
-    """A SARIF 2.1.0 log (OASIS), as code scanning services take it; the rules are those of the catalogue that
-    occur.
-    """
+    """A SARIF 2.1.0 log (OASIS), as code scanning services take it; its rules are the codes that occur."""
     found = list(diagnostics)
     rules = sorted({d.code for d in found})
     driver: dict[str, Any] = {

@@ -1,5 +1,4 @@
-"""Sections of a flow file other than flows: constants, secrets, events, servers, gateways, users, groups, schedules,
-endpoints.
+"""Sections of a flow file other than flows: constants, secrets, events, groups, schedules, servers and their like.
 
 Their values are fixed: `${…}` may stand in endpoints only, where secrets and constants fill it in at the request.
 What comes out are plain values (`Resources` says which), with secrets as references: nothing here reads an

@@ -1,5 +1,4 @@
-"""Opening hours: which days and times are open, which dates are closed, in one time zone (`schedules:` of a flow
-file).
+"""Opening hours: which days and times are open, which dates are closed, in one time zone (section `schedules:`).
 
 A schedule is asked about instants (`schedules.office.open` is "open now"), but written in local time. So an instant
 is turned into local time first and compared there; days of a time change need no special case. A range that ends

@@ -42,7 +42,8 @@ FREESWITCH = Resource(
     (
         Field("host", Kind.TEXT, "Host name or address of its Event Socket.", required=True),
         Field("port", Kind.NUMBER, "Port of its Event Socket, default 8021."),
-        Field("password", Kind.SECRET, "Event Socket password.", required=True),
+        Field("user", Kind.TEXT, "Directory user name@domain to log in as, with the rights FreeSWITCH gives it."),
+        Field("password", Kind.SECRET, "Event Socket password, or that of user.", required=True),
         Field("sip", Kind.TEXT, "SIP URI that calls are sent to."),
     ),
 )

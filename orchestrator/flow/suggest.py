@@ -112,9 +112,7 @@ FOREIGN_ACTIONS: dict[str, str] = {
 
 
 def meant_action(word: str, known: Iterable[str]) -> str:
-    """The help line for an unknown action: by another system's name for it, else by spelling; '' when nothing
-    fits.
-    """
+    """The help line for an unknown action: by another system's name for it, else by spelling, else ''."""
     names = tuple(known)
     foreign = FOREIGN_ACTIONS.get(word.lower())
     best = foreign if foreign in names else closest(word, names)

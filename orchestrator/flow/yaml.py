@@ -148,8 +148,7 @@ class Document:
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
     def position(self, scalar: Scalar, offset: int) -> tuple[int, int]:
-        """Line and column of the character `offset` of a scalar's text, through quotes, escapes, folds and block
-        indents."""
+        """Line and column of character `offset` of a scalar's text, through quotes, escapes, folds and indents."""
         index = _source_index(self.text, scalar, offset)
         before = LINE_BREAK.split(self.text[:index])
         return len(before), len(before[-1]) + 1

@@ -294,6 +294,11 @@ def test_lookup_filter_sees_the_names_around() -> None:
         "- subscribe: registered\n  do: [injct: x]",
         "- http: {url: 'https://a.example/', methd: GET}",
         "- set: {n: 1}",
+        "- stop:\n  if: call.nonsense\n- log: x",
+        "- if: call.nonsense\n  then: [stop]\n- log: x",
+        "- if: call.nonsense\n  then: [stop]\n  else: [stop]",
+        "- relay: registered\n  on: [stop]\n- log: x",
+        "- http: {url: 'https://a.example/'}\n  if: call.nonsense\n  as: r\n- log: '${r?.status ?? 0}'",
         "- if: call.answered\n  thn: [stop]\n  else: [stop]",
     ],
 )
