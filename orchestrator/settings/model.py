@@ -23,6 +23,7 @@ from orchestrator.settings.values import (
     one_by_one,
     parse_admin_address,
     parse_advertised,
+    parse_directory_user,
     parse_domain,
     parse_gateway_uri,
     parse_host,
@@ -68,13 +69,27 @@ class FreeSwitchSettings(_Section):
 
     host: Annotated[str, PlainValidator(parse_host)] = "127.0.0.1"
     port: Port = 8021
+    user: Annotated[str | None, PlainValidator(parse_directory_user)] = None
     password: Annotated[SecretStr, Field(min_length=1)] = SecretStr(FACTORY_PASSWORD)
+    timeout: Duration = 5.0
+    silence: Duration = 10.0
     sip: Annotated[str | None, PlainValidator(parse_sip_uri)] = None
 
     @property
     def sip_uri(self) -> str:
         """Where calls for this server go: `sip`, else port 5080 of its host, FreeSWITCH's own for trunks."""
         return self.sip or f"sip:{Address(self.host, 5080)}"
+
+
+def present(servers: object) -> object:
+    """The servers without those whose host is null: a file for all places can leave one out where there is none."""
+    if not isinstance(servers, Mapping):
+        return servers
+    return {name: server for name, server in servers.items() if not _is_absent(server)}
+
+
+def _is_absent(server: object) -> bool:
+    return isinstance(server, Mapping) and "host" in server and server["host"] is None
 
 
 def guarded(server: FreeSwitchSettings) -> FreeSwitchSettings:
@@ -128,7 +143,9 @@ class Settings(_Section):
 
     sip: SipSettings = SipSettings()
     location: Annotated[str, PlainValidator(parse_location)] = "sqlite:///orchestrator.db"
-    freeswitch: Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]] = Field(default_factory=dict)
+    freeswitch: Annotated[
+        Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]], BeforeValidator(present)
+    ] = Field(default_factory=dict)
     gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
     admin: AdminSettings = AdminSettings()

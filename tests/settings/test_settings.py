@@ -45,8 +45,9 @@ def the_mistake(text: str, **environ: str) -> Diagnostic:
 
 
 def test_the_shipped_file_says_the_defaults() -> None:
-    shipped = load_settings(SHIPPED, {})
+    shipped = load_settings(SHIPPED, {"FREESWITCH_HOST": "127.0.0.1"})
     assert shipped.freeswitch == {"fs1": FreeSwitchSettings()}
+    assert load_settings(SHIPPED, {}).freeswitch == {}, "a server whose host is null is not there"
     assert shipped.model_copy(update={"freeswitch": {}}) == Settings() == read("")
 
 
@@ -200,6 +201,13 @@ def test_a_password_may_stand_in_a_file(tmp_path: Path) -> None:
     assert found.code == "E003" and found.message.endswith("esl.missing: No such file or directory")
 
 
+def test_a_directory_user_and_the_patience_with_a_server() -> None:
+    text = "freeswitch: {fs1: {user: flows@pbx.local, password: x, timeout: 800ms, silence: 3s}}"
+    server = read(text).freeswitch["fs1"]
+    assert (server.user, server.timeout, server.silence) == ("flows@pbx.local", 0.8, 3.0)
+    assert read("freeswitch: {fs1: {user: null}}").freeswitch["fs1"].user is None
+
+
 def test_passwords_are_not_shown() -> None:
     assert "s3cret" not in repr(read("freeswitch: {fs1: {password: s3cret}}"))
 
@@ -243,6 +251,15 @@ def test_the_factory_password_is_refused_for_other_machines(host: str) -> None:
         ("location: 'sqlite:///'", 1, 11, "E106", "'sqlite:///' is not a location store", None),
         ("freeswitch: {a: {host: 'fs:8021'}}", 1, 24, "E106", "'fs:8021' is not a host name or an IP address", None),
         ("freeswitch: {a: {port: 99999}}", 1, 24, "E106", "'99999' is too large", "the most is 65535"),
+        (
+            "freeswitch: {a: {user: 'flows:x@y'}}",
+            1,
+            24,
+            "E106",
+            "'flows:x@y' is not a user of FreeSWITCH's directory",
+            "write name@domain",
+        ),
+        ("freeswitch: {a: {silence: 0s}}", 1, 27, "E106", "a timer of 0 would fire at once", None),
         ("freeswitch: {a: {password: ''}}", 1, 28, "E106", "this must not be empty", ""),
         ("freeswitch: {a: {sip: '127.0.0.1'}}", 1, 23, "E106", "'127.0.0.1' is not a sip: URI", None),
         ("limits: {message: 65536}", 1, 19, "E106", "'65536' is too large", "the most is 65535"),
