@@ -69,7 +69,7 @@ class Timers:
             tick = self._ticks[0]
             bucket = self._buckets[tick]
             for position, timer in enumerate(bucket):
-                if timer.armed:
+                if timer._callback is not None:
                     del bucket[:position]  # so that the next call does not pass over the holes again
                     return tick * TICK
             heappop(self._ticks)
@@ -98,7 +98,8 @@ class Timers:
             except BaseException:
                 self._put_back(tick, list(bucket))
                 raise
-        self.now = max(self.now, now)
+        if now > self.now:
+            self.now = now
         return ran
 
     def _put_back(self, tick: int, rest: list[Timer]) -> None:

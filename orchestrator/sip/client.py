@@ -62,6 +62,13 @@ def _tell_response(client: ClientTransaction, response: Response) -> None:
         client.user.on_response(client, response)
 
 
+def _tell_last_response(client: ClientTransaction, response: Response) -> None:
+    """What comes after the final response of a non-INVITE is a repetition: nobody has to hear of it, or be kept."""
+    user, client.user = client.user, None
+    if user is not None:
+        user.on_response(client, response)
+
+
 def _tell_timeout(client: ClientTransaction, _: object) -> None:
     if client.user is not None:
         client.user.on_timeout(client)
@@ -154,7 +161,7 @@ class InviteClient(ClientTransaction):
 
 # --- the non-INVITE client: figure 6 ----------------------------------------------------------------------------------
 
-_REQUEST_DONE = ("completed", (_stop_timers, _forget_request, _start_k, _tell_response))
+_REQUEST_DONE = ("completed", (_stop_timers, _forget_request, _start_k, _tell_last_response))
 
 NON_INVITE_CLIENT: Table = {
     "trying": {

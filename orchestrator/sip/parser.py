@@ -210,9 +210,11 @@ def _read_status_line(start: bytes) -> Response:
 def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes, core_lines: _CoreLines) -> None:
     """Everything behind the start line."""
     message.lines, message.names, message.body = lines, names, rest
-    index = dict(zip(reversed(names), reversed(lines), strict=False))  # reversed: the first line of a name stays
-    if len(index) != len(names):
+    index = dict(zip(names, lines, strict=True))
+    if len(index) != len(names):  # then the last line of a name stays, which only matters for Via
         _check_single(names, len(index))
+        if b"via" in index:
+            index[b"via"] = lines[names.index(b"via")]
     try:
         core = b"\n".join(core_lines(index))
     except KeyError:

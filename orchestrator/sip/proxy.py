@@ -30,7 +30,7 @@ from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import TERMINATED, Destination
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
-from orchestrator.timers import Timer
+from orchestrator.timers import TICK, Timer
 
 DEPARTURES: tuple[tuple[str, str], ...] = (
     ("RFC 3261 §16.10", "a CANCEL is answered 487 at once instead of after the branches' answers"),
@@ -86,6 +86,10 @@ class Target:
     def contact(self) -> str:
         return self.uri.decode("utf-8", "replace")
 
+    @property
+    def parsed(self) -> Uri:
+        return parse_uri(self.uri)
+
 
 class Listener(Protocol):
     """Who decides about a context's failures: a call flow. All are called inside the turn that caused them."""
@@ -134,7 +138,7 @@ class Branch:
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "round", "ended", "breadth",
-        "_timer_c", "_cancel",
+        "_timer_c", "_patience_ends", "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: Target, number: int, round: Any, breadth: int) -> None:
@@ -152,6 +156,8 @@ class Branch:
         self.ended: tuple[bytes | None, ...] = ()
         """To tags of the dialogs of this branch that we have ended (see `release`): a proxy below us may fork."""
         self._timer_c: Timer | None = None
+        self._patience_ends = 0.0
+        """When timer C is really due: each 18x puts it off, and moving a number is cheaper than arming anew."""
         self._cancel: tuple[bytes, ...] | None = None
 
     @property
@@ -188,7 +194,7 @@ class Branch:
         self.state = "trying"
         method = context.method
         if method == b"INVITE":
-            self._timer_c = layer.timers.after(layer.times.c, _timer_c, self)
+            self._start_timer_c(layer.times.c)
         self.client = layer.open_client(branch, method, data, hop, self)
         if context.listener is not None:
             context.listener.on_sent(self)
@@ -209,13 +215,15 @@ class Branch:
             return
         data = derive_request(client.sent, b"CANCEL", headers=self._cancel)
         layer.open_client(client.branch, b"CANCEL", data, client.destination, None)
-        self._restart_timer_c(layer.times.timeout)
+        self._stop_timer_c()
+        self._start_timer_c(layer.times.timeout)
         if self.context.listener is not None:
             self.context.listener.on_cancelled(self)
 
-    def _restart_timer_c(self, delay: float) -> None:
-        self._stop_timer_c()
-        self._timer_c = self.context.network.layer.timers.after(delay, _timer_c, self)
+    def _start_timer_c(self, delay: float) -> None:
+        timers = self.context.network.layer.timers
+        self._patience_ends = timers.now + delay
+        self._timer_c = timers.after(delay, _timer_c, self)
 
     def _stop_timer_c(self) -> None:
         if self._timer_c is not None:
@@ -242,6 +250,10 @@ class Branch:
     def on_timer_c(self) -> None:
         """§16.8: a ringing branch is cancelled; one that has been, or never rang, is given up."""
         self._timer_c = None
+        left = self._patience_ends - self.context.network.layer.timers.now
+        if left > TICK / 2:
+            self._start_timer_c(left)
+            return
         if self.state == "ringing" and self._cancel is None:
             self.cancel()
             return
@@ -259,8 +271,8 @@ class Branch:
                 self._send_cancel()
             return
         if response.status > 100:
-            if self._timer_c is not None:
-                self._restart_timer_c(self.context.network.layer.times.c)
+            layer = self.context.network.layer
+            self._patience_ends = layer.timers.now + layer.times.c
             self.context.on_provisional(self, response)
 
     def _on_success(self, response: Response) -> None:

@@ -76,6 +76,11 @@ def _repeat_capped(server: ServerTransaction, _: object) -> None:
     server.start_resend_timer(min(server._interval * 2, server.layer.times.t2), "timer G")
 
 
+def _let_go_of_user(server: ServerTransaction, _: object) -> None:
+    """An answered request that is no INVITE: only its answer is still of use, to be repeated."""
+    server.request = server.user = None
+
+
 def _let_go(server: ServerTransaction, _: object) -> None:
     """An answered INVITE is never answered by us again: the 2xx is repeated by the callee (RFC 6026 §7.1)."""
     server.request = None
@@ -144,7 +149,7 @@ class InviteServer(ServerTransaction):
 
 # --- the non-INVITE server: figure 8 ----------------------------------------------------------------------------------
 
-_ANSWERED = ("completed", (_keep, _send, _start_j))
+_ANSWERED = ("completed", (_keep, _send, _start_j, _let_go_of_user))
 
 NON_INVITE_SERVER: Table = {
     "trying": {

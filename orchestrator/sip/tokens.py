@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _BLOCK = 4096
-_TOKEN = 9
+_TOKEN = 18
+"""Hexadecimal digits."""
 
 
 class Tokens:
@@ -29,10 +30,10 @@ class Tokens:
         """18 hexadecimal digits."""
         at = self._at
         if at + _TOKEN > len(self._block):
-            self._block = self._entropy(_BLOCK)
+            self._block = self._entropy(_BLOCK).hex().encode()
             at = 0
         self._at = at + _TOKEN
-        return self._block[at : at + _TOKEN].hex().encode()
+        return self._block[at : at + _TOKEN]
 
     def branch(self) -> bytes:
         """A Via branch with the magic cookie of RFC 3261 §8.1.1.7."""

@@ -54,7 +54,10 @@ class TimerValues:
 class Transaction:
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
-    __slots__ = ("layer", "key", "method", "state", "destination", "user", "_resend_timer", "_end_timer", "_interval")
+    __slots__ = (
+        "layer", "key", "method", "state", "destination", "user",
+        "_resend_timer", "_resend_input", "_end_timer", "_end_input", "_interval",
+    )  # fmt: skip
 
     table: Table
     kind: str
@@ -67,6 +70,7 @@ class Transaction:
         self.state = state
         self.user: Any = None
         self._resend_timer: Timer | None = None
+        self._resend_input = self._end_input = ""
         self._end_timer: Timer | None = None
         self._interval = 0.0
 
@@ -96,11 +100,13 @@ class Transaction:
     def start_end_timer(self, delay: float, name: str) -> None:
         if self._end_timer is not None:
             self._end_timer.cancel()
-        self._end_timer = self.layer.timers.after(delay, _fire, (self, name))
+        self._end_input = name
+        self._end_timer = self.layer.timers.after(delay, _end_due, self)
 
     def start_resend_timer(self, interval: float, name: str) -> None:
         self._interval = interval
-        self._resend_timer = self.layer.timers.after(interval, _fire, (self, name))
+        self._resend_input = name
+        self._resend_timer = self.layer.timers.after(interval, _resend_due, self)
 
     def stop_resending(self) -> None:
         if self._resend_timer is not None:
@@ -113,10 +119,19 @@ class Transaction:
             self._end_timer.cancel()
             self._end_timer = None
 
+    @property
+    def armed(self) -> tuple[str, ...]:
+        """Names of the timers that run."""
+        pairs = ((self._resend_timer, self._resend_input), (self._end_timer, self._end_input))
+        return tuple(name for timer, name in pairs if timer is not None and timer.armed)
+
     def __repr__(self) -> str:
         return f"<{self.kind} {self.method.decode('ascii', 'replace')} {self.state}>"
 
 
-def _fire(due: tuple[Transaction, str]) -> None:
-    transaction, name = due
-    transaction.step(name)
+def _resend_due(transaction: Transaction) -> None:
+    transaction.step(transaction._resend_input)
+
+
+def _end_due(transaction: Transaction) -> None:
+    transaction.step(transaction._end_input)

@@ -43,6 +43,7 @@ _sip_uri = re.compile(
 ).fullmatch  # fmt: skip
 _opaque_uri = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):([!-;=?-~]++)").fullmatch
 _uri_params = re.compile(rb";([^;=]++)(=?)([^;]*+)").findall
+_transport = re.compile(rb";transport=([^;]++)", re.IGNORECASE).search
 _each_escape = re.compile(rb"%(" + HEX + rb"{2})")
 
 
@@ -94,8 +95,14 @@ class Uri:
     @property
     def transport(self) -> bytes | None:
         """Value of the transport parameter in lower case, None when absent."""
-        value = self.params.get(b"transport") if self._tail else None
-        return value.lower() if value else None
+        tail = self._tail
+        if not tail:
+            return None
+        if b"%" in tail:
+            value = self.params.get(b"transport")
+            return value.lower() if value else None
+        match = _transport(tail)
+        return match[1].lower() if match is not None else None
 
     @property
     def lr(self) -> bool:

@@ -249,8 +249,7 @@ class Glass:
         self.told.clear()
 
     def timers(self) -> tuple[str, ...]:
-        pair = (self.transaction._resend_timer, self.transaction._end_timer)
-        return tuple(timer._argument[1] for timer in pair if timer is not None and timer.armed)
+        return self.transaction.armed
 
     def seen(self) -> Then:
         return Then(self.transaction.state, tuple(self.sent), tuple(self.told), self.timers())
@@ -364,6 +363,18 @@ def test_a_finished_request_is_not_kept() -> None:
         assert isinstance(server, ServerTransaction)
         assert server.request is None
         assert server.last == b""
+
+
+def test_an_answered_request_that_is_no_invite_keeps_nobody() -> None:
+    """Hardly anything is left of a BYE for the 32 seconds in which it may be repeated: its answer."""
+    client = in_state(FIGURES[1], "completed").transaction
+    assert isinstance(client, ClientTransaction)
+    assert (client.sent, client.user) == (b"", None)
+    glass = in_state(FIGURES[3], "completed")
+    assert isinstance(glass.transaction, ServerTransaction)
+    assert (glass.transaction.request, glass.transaction.user) == (None, None)
+    assert glass.feed("request")
+    assert glass.sent == ["486"]
 
 
 # --- which transaction a message belongs to (§17.1.3, §17.2.3) --------------------------------------------------------

@@ -30,6 +30,23 @@ def test_a_bare_host() -> None:
 
 
 @pytest.mark.parametrize(
+    ("params", "transport"),
+    [
+        (b";Transport=UDP", b"udp"),
+        (b";lr;transport=tcp;x=1", b"tcp"),
+        (b";x=transport", None),
+        (b";xtransport=tcp", None),
+        (b";transport", None),
+        (b";transpor%74=t%63p", b"tcp"),
+    ],
+)
+def test_transport_is_read_like_any_other_parameter(params: bytes, transport: bytes | None) -> None:
+    uri = parse_uri(b"sip:bob@example.com" + params)
+    assert uri.transport == transport
+    assert (uri.params.get(b"transport") or b"").lower() == (transport or b"")
+
+
+@pytest.mark.parametrize(
     ("raw", "host", "port"),
     [
         (b"sip:bob@192.0.2.4:5070", b"192.0.2.4", 5070),
