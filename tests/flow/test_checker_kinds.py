@@ -117,6 +117,8 @@ def step_with(action: Action, field: Field, given: str) -> str:
         written["gateway"] = "telco"
     if field.name in ("on_expire", "on_timeout"):
         written["for"] = "5s"
+    if field.name == "trust":
+        given = given.replace("one", "10.0.0.5").replace("two", "192.168.0.0/16")
     if field.name == "auth":
         given = given.replace("{a:", "{user:").replace("b: text", "password: text")
     if field.name == "name":

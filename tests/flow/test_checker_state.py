@@ -6,6 +6,7 @@ import pytest
 from flowcheck import codes, diagnose, said, steps
 
 RELAY = "- relay: registered\n"
+USERS = "users: {local: {file: users.yaml}}"
 
 
 def found(text: str, on: str = "invite", more: str = "") -> list[str]:
@@ -112,8 +113,8 @@ def test_charge_goes_on_only_when_granted() -> None:
         ("- register", []),
         ("- reply: 403", []),
         ("- log: x", ["3 W302"]),
-        ("- auth: {realm: a}\n- register", []),
-        ("- auth: {realm: a}\n  on_fail: [log: x]\n- register", []),
+        ("- auth: {realm: a, users: local}\n- register", []),
+        ("- auth: {realm: a, users: local}\n  on_fail: [log: x]\n- register", []),
         ("- if: request.user_agent == null\n  then: [stop]\n- register", ["3 W302"]),
         ("- if: request.user_agent == null\n  then: [{reply: 403}, stop]\n- register", []),
         ("- fail: no", []),
@@ -121,7 +122,7 @@ def test_charge_goes_on_only_when_granted() -> None:
     ],
 )
 def test_register_is_answered_on_every_way(text: str, expected: list[str]) -> None:
-    assert found(text, on="register") == expected
+    assert found(text, on="register", more=USERS) == expected
 
 
 # --- steps that never run -------------------------------------------------------------------------------------------
@@ -160,11 +161,11 @@ def test_step_behind_the_end_is_an_error(text: str) -> None:
         "- parallel: [[stop], [log: x]]\n  wait_for: first\n- log: x",
         "- subscribe: dtmf\n  do: [stop]\n- log: x",
         "- wait: registered\n  for: 5s\n  on_timeout: [stop]\n- log: x",
-        "- auth: {realm: a}\n  on_fail: [stop]\n- log: x",
+        "- auth: {realm: a, users: local}\n  on_fail: [stop]\n- log: x",
     ],
 )
 def test_step_that_can_run_is_not_reported(text: str) -> None:
-    assert found(text) == []
+    assert found(text, more=USERS) == []
 
 
 def test_only_the_first_unreachable_step_of_a_block_is_named() -> None:

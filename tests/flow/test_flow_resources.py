@@ -18,7 +18,7 @@ def test_servers_gateways_and_users_are_plain_values_with_references_to_secrets(
     found = loaded(
         "freeswitch: {fs1: {host: 10.0.0.1, port: 8022, password: {env: ESL}, sip: 'sip:10.0.0.1:5080'}}\n"
         "gateways: {telco: {uri: 'sip:t.example.net', user: 007, password: {file: /run/pw}, realm: r}}\n"
-        "users: {local: {file: users.yaml}, remote: {http: 'https://u.example/'}, db: {sql: 'sqlite:///u.db'}}"
+        "users: {local: {file: users.yaml}, remote: {http: 'https://u.example/'}}"
     )
     assert found.freeswitch["fs1"] == {
         "host": "10.0.0.1",
