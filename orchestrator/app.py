@@ -111,6 +111,7 @@ class Server:
         self._secrets: dict[str, str] = {}
         self._sip_uris: dict[str, str] = {}
         self.links: dict[str, EslLink] = {}
+        self._servers: dict[str, FreeSwitchSettings] = {}
         servers = self._resolve(program)
         self.engine = Engine(self._core_settings(), self._open_location(), program, monotonic())
         self.engine.host.on_log = log_of_flow
@@ -176,22 +177,28 @@ class Server:
             logger.bind(problem=problem).warning("something is missing")
         self._secrets.clear()
         self._secrets.update(resolved.secrets)
+        self._sip_uris.clear()
         self._sip_uris.update({name: server.sip_uri for name, server in resolved.freeswitch.items()})
         return resolved.freeswitch
 
-    def _add_link(self, name: str, server: FreeSwitchSettings) -> None:
+    def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
         engine, reactor = self.engine, self.reactor
 
         def snapshot(name: str, seen: Snapshot) -> None:
             reactor.put(engine.receive_snapshot, name, seen.rows, seen.since, seen.core_uuid)
 
-        self.links[name] = EslLink(
-            EslServer(name, server.host, server.port, server.password.get_secret_value()),
+        link = self.links[name] = EslLink(
+            EslServer(name, server.host, server.port, server.password.get_secret_value(), server.user or ""),
             lambda: needed(engine.usage.events, engine.usage.fs),
             lambda name, event: reactor.put(engine.receive_esl, name, event),
-            lambda name, state: reactor.post(engine.link_changed, name, state),
+            lambda name, state: reactor.post(engine.link_changed, name, state, link.reason),
             snapshot,
+            command_timeout=server.timeout,
+            connect_timeout=server.timeout,
+            idle=server.silence,
         )
+        self._servers[name] = server
+        return link
 
     def _export(self) -> None:
         gauges.export_reactor(self.metrics, self.reactor)
@@ -205,7 +212,8 @@ class Server:
     def _links_complaint(self) -> str:
         if not self.links or any(link.state == "up" for link in self.links.values()):
             return ""
-        return "no FreeSWITCH server is connected: " + ", ".join(sorted(self.links))
+        links = (f"{name} ({link.reason or link.state})" for name, link in sorted(self.links.items()))
+        return "no FreeSWITCH server is connected: " + ", ".join(links)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -295,15 +303,25 @@ class Server:
         taken.set()
 
     def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
+        """Links as the servers now are: changed ones anew, the others subscribe to what is new. Each by itself, so that
+        none waits for a server that says nothing."""
+        ended = [name for name, server in self._servers.items() if servers.get(name) != server]
+        for name in ended:
+            del self._servers[name]
+        stopping = [gevent.spawn(self.links.pop(name).stop) for name in ended]
+        subscribing = [gevent.spawn(_subscribe_anew, link) for link in self.links.values()]
         for name, server in servers.items():
             if name not in self.links:
-                self._add_link(name, server)
-                self.links[name].start()
-        for name, link in self.links.items():
-            try:
-                link.resubscribe()
-            except EslError as error:
-                logger.bind(server=name, reason=str(error)).warning("cannot subscribe; the next connection will")
+                self._add_link(name, server).start()
+        gevent.joinall(stopping)
+        gevent.joinall(subscribing)
+
+
+def _subscribe_anew(link: EslLink) -> None:
+    try:
+        link.resubscribe()
+    except EslError as error:
+        logger.bind(server=link.server.name, reason=str(error)).warning("cannot subscribe; the next connection will")
 
 
 def log_of_flow(run: Run, effect: Log) -> None:

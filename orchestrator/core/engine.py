@@ -1,7 +1,7 @@
 """The core put together: SIP, channels, events and flows behind seven inputs, with two lists of outputs.
 
     receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
-    receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, now)
+    receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
     complete(job, result, now)                transport_failed(destination, octets, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
@@ -24,6 +24,7 @@ from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.network import SipNetwork
 from orchestrator.core.registration import announce
 from orchestrator.core.requests import Requests
+from orchestrator.core.servers import Servers
 from orchestrator.core.settings import CoreSettings
 from orchestrator.core.views import Views, text
 from orchestrator.errors import MalformedMessage, StepError
@@ -69,8 +70,7 @@ class Engine:
         self.views = Views(self)
         self.channels = ChannelTable()
         self.translator = Translator(self.channels)
-        self.links: dict[str, str] = {}
-        """FreeSWITCH server → state of its link."""
+        self.servers = Servers(self)
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.requests = Requests(self)
@@ -108,7 +108,11 @@ class Engine:
     def receive_esl(self, server: str, event: EslEvent, now: float) -> None:
         """One FreeSWITCH event, in the order of its connection."""
         self.timers.run_due(now)
-        for translation in self.translator.translate(server, event, now):
+        translations = self.translator.translate(server, event, now)
+        if self.channels.lost:  # the first event of a restarted server
+            lost, self.channels.lost = self.channels.lost, []
+            self.servers.end_calls(lost)
+        for translation in translations:
             self._publish_translated(translation)
 
     def receive_snapshot(
@@ -119,16 +123,12 @@ class Engine:
         A call whose channel is gone without a word is ended: the server was restarted, or we were away when it hung up.
         """
         self.timers.run_due(now)
-        for channel in self.channels.resync(server, channels, now, since, core_uuid).lost:
-            for call_id in (channel.sip_call_id, channel.uuid):
-                call = self.calls.by_call_id(call_id.encode()) if call_id else None
-                if call is not None:
-                    call.hangup("channel lost", None, "both")
+        self.servers.compare(server, channels, since, core_uuid)
 
-    def link_changed(self, server: str, state: str, now: float) -> None:
-        """The Event Socket link of a server is now down, connecting, … or up."""
+    def link_changed(self, server: str, state: str, reason: str, now: float) -> None:
+        """The Event Socket link of a server is now down, connecting, … or up; `reason`: why it went down."""
         self.timers.run_due(now)
-        self.links[server] = state
+        self.servers.link_changed(server, state, reason)
 
     def complete(self, job: int, result: Any, now: float) -> None:
         """The result of a job: its value, or the StepError it failed with."""

@@ -43,6 +43,7 @@ EVENT_NAMES = frozenset(_EVENT_NAMES.split())
 _BREAKS = re.compile(r"[\r\n\0]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _SAFE = re.compile(r"[A-Za-z0-9_.@+:][A-Za-z0-9_.@+:-]*")
+_UUID = re.compile(r"[A-Za-z0-9_.@+:~!*/?=-]+")
 _SUBCLASS = re.compile(r"[A-Za-z0-9_.:-]+")
 
 
@@ -95,7 +96,7 @@ def sendmsg_execute(uuid: str, app: str, args: str = "", event_uuid: str = "", l
         headers["event-uuid"] = safe_argument(event_uuid)
     if lock:
         headers["event-lock"] = "true"
-    return encode(f"sendmsg {safe_argument(uuid)}", headers)
+    return encode(f"sendmsg {safe_uuid(uuid)}", headers)
 
 
 def safe_argument(value: str) -> str:
@@ -106,6 +107,18 @@ def safe_argument(value: str) -> str:
     if not _SAFE.fullmatch(value):
         raise EslInjection(f"{value[:80]!r} may not be put into a FreeSWITCH command")
     return value
+
+
+def safe_uuid(uuid: str) -> str:
+    """A channel's uuid as an argument of its own: `safe_argument`, and what else Call-IDs of phones are made of.
+
+    With `inbound-use-callid-as-uuid` it is a Call-ID, and some phones put `~`, `=` or a leading `-` into those. A uuid
+    is only ever compared with others, so that is harmless; quotes, spaces, `$`, braces and commas stay refused. Raises
+    EslInjection.
+    """
+    if not _UUID.fullmatch(uuid):
+        raise EslInjection(f"{uuid[:80]!r} may not be put into a FreeSWITCH command")
+    return uuid
 
 
 def quote_argument(text: str) -> str:

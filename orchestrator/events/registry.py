@@ -128,6 +128,13 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
         source="the Event Socket subscription follows the name: of each flow",
     ),
     _spec(
+        "fs.link",
+        "global",
+        "The connection to a FreeSWITCH server came up, or went down.",
+        "server: text, state: up/down, reason: optional text",
+        source="the Event Socket link of each server; once per outage, however often it is tried again",
+    ),
+    _spec(
         "charge_stop",
         "call",
         "CGRateS asks to end the call (balance used up).",

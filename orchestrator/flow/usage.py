@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.flow.program import Branch, Catch, Program, Step
+from orchestrator.flow.evaluables import constant_of
+from orchestrator.flow.program import Branch, Catch, Program, Step, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ def usage_of(program: Program) -> Usage:
     for flow in program.flows:
         if flow.trigger.kind == "event":
             events.add(flow.trigger.event)
+            fs |= _fs_names(flow.trigger)
         for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())):
             event = step.args.get("event")
             if step.action is None or not isinstance(event, str) or step.action.name == "raise":
@@ -34,6 +36,14 @@ def usage_of(program: Program) -> Usage:
             if event == "fs" and isinstance(name, str):
                 fs.add(name)
     return Usage(frozenset(events), frozenset(fs))
+
+
+def _fs_names(trigger: Trigger) -> set[str]:
+    """What `on: {event: fs, where: {name: …}}` asks for; the checker lets only a fixed name through."""
+    if trigger.event != "fs" or trigger.where is None:
+        return set()
+    name = constant_of(trigger.where.equals.get("name"))
+    return {name} if isinstance(name, str) else set()
 
 
 def steps_of(value: Any) -> Iterator[Step]:

@@ -126,6 +126,8 @@ class EslLink:
     ) -> None:
         self.server = server
         self.state: LinkState = "down"
+        self.reason = ""
+        """Why it went down last; '' once it is up again."""
         self.core_uuid = ""
         self.counters = EslCounters()
         self.load = Load()
@@ -186,20 +188,20 @@ class EslLink:
         job = str(uuid4())
         return self._await_event(bgapi(command, job), f"bgapi {command}", job, "", timeout).body
 
-    def execute(self, uuid: str, app: str, args: str = "", wait: bool = False, timeout: float | None = None) -> str:
-        """Run a dialplan application on a channel; with `wait` its response, '' otherwise.
+    def execute(self, uuid: str, app: str, args: str = "") -> None:
+        """Queue a dialplan application on a channel. Raises as `api` does, and EslError when FreeSWITCH does not know
+        the channel."""
+        wire = sendmsg_execute(uuid, app, args, event_uuid=str(uuid4()))
+        self._command(wire, f"sendmsg {uuid} execute {app}", None, must_succeed=True)
 
-        Waiting needs CHANNEL_EXECUTE_COMPLETE in the subscriptions. Raises as `api` does, and EslError when FreeSWITCH
-        does not know the channel or the channel ends first.
+    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent:
+        """Run a dialplan application to its end: its CHANNEL_EXECUTE_COMPLETE, which has to be subscribed to.
+
+        Raises as `execute` does, and EslError when the channel ends first.
         """
-        label = f"sendmsg {uuid} execute {app}"
         token = str(uuid4())
         wire = sendmsg_execute(uuid, app, args, event_uuid=token)
-        if wait:
-            response = self._await_event(wire, label, token, uuid, timeout).get("Application-Response")
-            return "" if response == "_none_" else response
-        self._command(wire, label, timeout, must_succeed=True)
-        return ""
+        return self._await_event(wire, f"sendmsg {uuid} execute {app}", token, uuid, timeout)
 
     def _command(self, wire: bytes, label: str, timeout: float | None, must_succeed: bool = False) -> Frame:
         if self.state != "up":
@@ -277,6 +279,7 @@ class EslLink:
         events.register_handle("*", self._receive)
         self._set("syncing")
         self._sync(events)
+        self.reason = ""
         self._set("up")
         self._up.set()
         self._backoff.up(self._clock())
@@ -367,6 +370,7 @@ class EslLink:
         `error` None: we stop, and say goodbye.
         """
         self._up.clear()
+        self.reason = str(error) if error is not None else "stopped"
         self._set("down")
         for waiter, _ in self._waiters.values():
             waiter.set_exception(EslDown(f"{self.server.name} went down"))

@@ -74,7 +74,7 @@ class Core(Protocol):
 
     def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None: ...
     def receive_esl(self, server: str, event: EslEvent, now: float) -> None: ...
-    def link_changed(self, server: str, state: str, now: float) -> None: ...
+    def link_changed(self, server: str, state: str, reason: str, now: float) -> None: ...
     def complete(self, job: int, result: Any | StepError, now: float) -> None: ...
     def transport_failed(self, destination: Destination, data: bytes, now: float) -> None: ...
     def run_timers(self, now: float) -> None: ...
@@ -113,7 +113,7 @@ class Reactor:
         self._senders: list[Callable[[bytes, Destination], None]] = []
         self._inbox: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
         self._inbox_wakes = False
-        self._room = Signal()
+        self._waiting: deque[Signal] = deque()
         self._due = NEVER
         self._timer = self._again = self.loop.timer(0)
 
@@ -153,10 +153,22 @@ class Reactor:
         return True
 
     def put(self, receive: Callable[..., None], *arguments: Any) -> None:
-        """`post`, waiting for room: a greenlet that reads a stream is slowed down to the pace of the core."""
-        while len(self._inbox) >= self.capacity:
-            self._room.clear()
-            self._room.wait()
+        """`post`, waiting for room: a greenlet that reads a stream is slowed down to the pace of the core.
+
+        In turn: who floods goes behind who waits, so one server's flood costs another no more than the way through
+        the inbox.
+        """
+        if self._waiting or len(self._inbox) >= self.capacity:
+            turn = Signal()
+            self._waiting.append(turn)
+            try:
+                turn.wait()
+            except BaseException:  # killed: the next one moves up
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                elif self._waiting:
+                    self._waiting.popleft().set()
+                raise
         self.post(receive, *arguments)
 
     def failed(self, destination: Destination, data: bytes) -> None:
@@ -222,7 +234,8 @@ class Reactor:
             _, receive, arguments = inbox.popleft()
             self._turn(receive, arguments, now)
             now = self.note_turn(now)
-        self._room.set()
+        for _ in range(min(len(self._waiting), self.capacity - len(inbox))):
+            self._waiting.popleft().set()
         if inbox:
             # A callback that schedules itself runs again before the loop polls its sockets; a timer comes after them.
             self._again.start(self._run_inbox, update=False)

@@ -124,6 +124,15 @@ def parse_host(value: Any) -> str:
     return text
 
 
+def parse_directory_user(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9._+-]+@[A-Za-z0-9._-]+", text):
+        raise Misfit(f"{text!r} is not a user of FreeSWITCH's directory", "write name@domain")
+    return text
+
+
 def parse_domain(value: Any) -> str:
     text = _text(value)
     if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", text):

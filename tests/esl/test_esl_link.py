@@ -274,6 +274,17 @@ def test_no_commands_while_it_is_down(connect: Connect, fs: FakeFreeSwitch) -> N
 # --------------------------------------------------------------------------------------------------------
 
 
+def test_the_reason_of_an_outage_is_kept_until_it_is_over(fs: FakeFreeSwitch, connect: Connect) -> None:
+    link, core = connect()
+    assert link.reason == ""
+    fs.stop()
+    core.wait_state("down")
+    core.wait(lambda: "cannot connect" in link.reason)
+    fs.start()
+    core.wait_state("up", 2)
+    assert link.reason == ""
+
+
 def test_everything_that_waits_fails_when_the_link_drops(fs: FakeFreeSwitch, connect: Connect) -> None:
     link, core = connect()
     fs.on("api slow").silent()

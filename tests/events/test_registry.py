@@ -21,6 +21,7 @@ fax_tone | call | tone: cng/ced, leg: caller/callee
 beep | call | frequency: number, ms: number, leg: caller/callee
 execute_done | call | app: text, response: text, uuid: text
 fs | global | name: text, uuid: text or nothing, headers: map, body: text
+fs.link | global | server: text, state: up/down, reason: text or nothing
 charge_stop | call | reason: text
 """
 

@@ -33,7 +33,7 @@ class EchoCore:
     def receive_esl(self, server: str, event: Any, now: float) -> None:
         self.inputs.append(("esl", server, event))
 
-    def link_changed(self, server: str, state: str, now: float) -> None:
+    def link_changed(self, server: str, state: str, reason: str, now: float) -> None:
         self.inputs.append(("link", server, state))
 
     def complete(self, job: int, result: Any, now: float) -> None:

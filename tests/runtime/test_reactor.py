@@ -138,7 +138,7 @@ def test_slow_turns_are_counted(reactor: Reactor) -> None:
 
 
 def test_run_is_a_turn_at_once(core: EchoCore, reactor: Reactor) -> None:
-    reactor.run(core.link_changed, "fs1", "up")
+    reactor.run(core.link_changed, "fs1", "up", "")
     assert core.seen("link") == [("fs1", "up")]
 
 
@@ -170,6 +170,38 @@ def test_put_waits_for_room_and_loses_nothing(core: EchoCore) -> None:
     wait_until(lambda: not reactor.waiting)
     assert [number for _, number in core.seen("esl")] == list(range(50))
     assert deepest == 4
+
+
+def test_put_takes_turns_so_that_a_flood_of_one_server_does_not_keep_out_another(core: EchoCore) -> None:
+    reactor = Reactor(core, lambda job: None, inbox=4)
+
+    def read(server: str, count: int) -> None:
+        for number in range(count):
+            reactor.put(core.receive_esl, server, number)
+
+    flood = gevent.spawn(read, "fs1", 400)
+    wait_until(lambda: len(core.seen("esl")) > 20)
+    began = len(core.seen("esl"))
+    gevent.spawn(read, "fs2", 10).join(3)
+    flood.join(3)
+    wait_until(lambda: not reactor.waiting)
+    order = [server for server, _ in core.seen("esl")]
+    assert order.count("fs1") == 400 and order.count("fs2") == 10
+    assert order[began:].index("fs2") <= 12, "through the inbox and the batch of those let in with it"
+    last = len(order) - order[::-1].index("fs2")
+    assert last - began <= 12 + 10 * 6, "one place of a full inbox at a time, not after the flood"
+
+
+def test_a_greenlet_killed_while_it_waits_gives_its_turn_away(core: EchoCore) -> None:
+    reactor = Reactor(core, lambda job: None, inbox=1)
+    reactor.post(core.receive_esl, "fs1", 0)
+    waiting = [gevent.spawn(reactor.put, core.receive_esl, "fs1", number) for number in (1, 2, 3)]
+    gevent.sleep(0)
+    gevent.killall(waiting[:2], block=False)
+    gevent.joinall(waiting, timeout=3)
+    wait_until(lambda: not reactor.waiting)
+    assert [number for _, number in core.seen("esl")][-1] == 3
+    assert waiting[2].successful()
 
 
 # --- timers -----------------------------------------------------------------------------------------------------------

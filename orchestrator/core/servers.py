@@ -1,0 +1,96 @@
+"""What the core knows of FreeSWITCH servers as such: whether their links are up, and what became of their channels
+while nobody was listening.
+
+A link that comes up brings a snapshot, the channels the server has now. Channels of ours that it lacks are lost, and
+their calls end. Channels that we do not know, because they began while we were away, are asked about one by one
+(`uuid_dump`): the list does not say which SIP call they belong to. Asking goes `AT_A_TIME` channels at a time, so that
+a thousand of them do not stand in front of the commands of the flows.
+
+A server that was restarted answers with another Core-UUID, in the snapshot or in any event. Every channel it had is
+lost then, whatever uuids it uses now.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import EslInjection, StepError
+from orchestrator.esl.channels import Channel
+from orchestrator.esl.codec import EslEvent
+from orchestrator.esl.commands import safe_uuid
+from orchestrator.events.event import Event
+from orchestrator.flow.effects import EslCommand
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+
+AT_A_TIME = 4
+"""Questions under way at one server: FreeSWITCH answers the commands of a connection one after the other anyway."""
+
+
+class Servers:
+    """The FreeSWITCH servers of one engine, by name."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.states: dict[str, str] = {}
+        """State of each link: down, connecting, … up."""
+        self._engine = engine
+        self._told: dict[str, str] = {}  # what flows were told last
+        self._unknown: dict[str, deque[str]] = {}  # channels still to be asked about
+        self._asking: dict[str, int] = {}
+
+    def link_changed(self, server: str, state: str, reason: str) -> None:
+        """Flows hear of `up`, and of the first `down` of an outage; the tries in between are nobody's business."""
+        self.states[server] = state
+        if state != "up":
+            self._unknown.pop(server, None)
+        if state in ("up", "down") and self._told.get(server) != state:
+            self._told[server] = state
+            if self._engine.bus.hears("fs.link"):
+                attributes = {"server": server, "state": state, "reason": reason or None}
+                self._engine.bus.publish(Event("fs.link", attributes, "", self._engine.timers.now))
+
+    def compare(self, server: str, rows: Iterable[Mapping[str, Any]], since: float, core_uuid: str) -> None:
+        """Bring the channel table in line with a snapshot."""
+        engine = self._engine
+        changes = engine.channels.resync(server, rows, engine.timers.now, since, core_uuid)
+        self.end_calls(changes.lost)
+        self._unknown[server] = deque(channel.uuid for channel in changes.found)
+        for _ in range(AT_A_TIME - self._asking.get(server, 0)):
+            self._ask_next(server)
+
+    def end_calls(self, lost: list[Channel]) -> None:
+        """End the calls of channels that are gone without a word."""
+        for channel in lost:
+            for call_id in (channel.sip_call_id, channel.uuid):
+                call = self._engine.calls.by_call_id(call_id.encode()) if call_id else None
+                if call is not None:
+                    call.hangup("channel lost", None, "both")
+
+    def _ask_next(self, server: str) -> None:
+        """Ask about the next unknown channel. Its uuid may be a Call-ID that no command may hold: that one is left."""
+        waiting = self._unknown.get(server)
+        while waiting:
+            try:
+                uuid = safe_uuid(waiting.popleft())
+            except EslInjection:
+                self._engine.count("esl.channel.unaskable")
+                continue
+            self._asking[server] = self._asking.get(server, 0) + 1
+            effect = EslCommand("api", f"uuid_dump {uuid} json", server)
+            self._engine.job(effect, partial(self._answered, server, uuid))
+            return
+
+    def _answered(self, server: str, uuid: str, result: Any) -> None:
+        """What FreeSWITCH knows of a channel. No answer is one, too: the channel has ended, or the link."""
+        self._asking[server] -= 1
+        event = None if isinstance(result, StepError) else EslEvent.json(result["text"])
+        table = self._engine.channels
+        if event is not None and event.uuid == uuid and event.core_uuid == table.core_uuid(server):
+            table.observe(server, event, self._engine.timers.now)
+        else:
+            self._engine.count("esl.channel.unexplained")
+        self._ask_next(server)
