@@ -37,7 +37,7 @@ def command(flow: str, paths: tuple[Path, ...], form: str, output: TextIO, confi
     found = next((one for one in program.flows if one.name == flow), None)
     if found is None:
         names = [one.name for one in program.flows]
-        help = meant(flow, names) or f"there are: {', '.join(names)}"
-        raise click.BadParameter(f"there is no flow {flow!r}; {help}", param_hint="FLOW")
+        help = meant(flow, names)
+        raise click.BadParameter(f"there is no flow {flow!r}" + (f"; {help}" if help else ""), param_hint="FLOW")
     graph = graph_of(found)
     output.write(svg(graph) if form == "svg" else mermaid(graph))

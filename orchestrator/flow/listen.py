@@ -9,6 +9,7 @@ taken when the step arms, the condition sees the names of that moment plus `even
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StepError
@@ -19,12 +20,19 @@ from orchestrator.flow.program import Block, Evaluable, Program, Step, Where
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import Cancelled, Ticket
 from orchestrator.flow.task import Task
+from orchestrator.flow.trace import Read
 from orchestrator.timers import TICK
 
 if TYPE_CHECKING:
     from orchestrator.flow.run import Run
 
 _BUILTIN = {spec.name: spec for spec in BUILTIN_EVENTS}
+
+
+def event_read(attributes: Mapping[str, Any]) -> Read:
+    """What the trace keeps of an event that was taken: its plain attributes."""
+    plain = ((name, value) for name, value in attributes.items() if isinstance(value, str | int | float))
+    return tuple((f"event.{name}", value) for name, value in plain)
 
 
 class Expired:
@@ -53,6 +61,8 @@ def subscribe(
     """Arm the filter and the `for:` of a `subscribe` or `wait` step on the bus."""
     name = step.args["event"]
     run = task.run
+    if len(run.engine.bus) >= run.engine.capacity:
+        raise StepError("flow.limit", f"more than {run.engine.capacity} subscriptions in all")
     own = event_spec(run.program, name).scope == "call" and not task.value(step, "any_call", False)
     seconds = task.value(step, "for")
     return run.engine.bus.subscribe(
@@ -133,6 +143,11 @@ class Listener:
         limit = task.value(step, "limit")
         self.subscription = subscribe(task, step, self._accept, _taken, self, limit=limit, on_expire=_lapsed)
 
+    @property
+    def env(self) -> Environment:
+        """The names its filter and its handlers see, besides `event`."""
+        return self._env
+
     def _room(self, event: Event) -> bool:
         """Whether the queue, or the run's tasks, have room for one more."""
         limits = self.run.engine.limits
@@ -194,7 +209,8 @@ class Listener:
     def _start(self, event: Event) -> None:
         run = self.run
         count = run.count_handler(self.step, skipped=False)
-        run.trace(self.step, "handler of {} runs ({})", self.step.args["event"], count)
+        read = event_read(event.attributes)
+        run.trace(self.step, "handler of {} runs ({})", self.step.args["event"], count, read=read)
         env = self._env.bind("event", event.attributes)
         task = run.spawn(self.step.args["do"], env, "handler", self._handled, self._nesting)
         if self._busy is None:

@@ -8,7 +8,7 @@ without any log level having been set before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 Read = tuple[tuple[str, Any], ...]
-"""What a condition looked at: (path, plain value)."""
+"""What a condition looked at, or the event that was taken: (path, plain value)."""
 
 
 class Record:
@@ -69,15 +69,46 @@ class Trace:
         records = tuple(run.records)
         return cls(run.name, run.flow.name, run.program.hash, run.call_id, run.error, records, run.dropped)
 
+    @property
+    def file(self) -> str:
+        """The flow file, '' for a trace without a line."""
+        step = self.records[0].step if self.records else None
+        return step.place.file if step is not None else ""
+
+
+def summary(trace: Trace, running: bool = False, wall_offset: float = 0.0) -> dict[str, Any]:
+    """One run in one JSON object. `started` is in seconds since the epoch when `wall_offset` is what the engine's clock
+    lacks to it, `seconds` how long it took, or takes so far."""
+    records = trace.records
+    return {
+        "run": trace.run,
+        "flow": trace.flow,
+        "file": trace.file,
+        "hash": trace.hash,
+        "call": trace.call,
+        "about": records[0].text if records else "",
+        "error": trace.error,
+        "running": running,
+        "started": round(records[0].time + wall_offset, 3) if records else None,
+        "seconds": round(records[-1].time - records[0].time, 3) if records else 0.0,
+        "lines": len(records) + trace.dropped,
+    }
+
 
 def render(trace: Trace) -> Iterator[str]:
     """The lines of a trace for people, times in seconds from its first record."""
-    origin = trace.records[0].time if trace.records else 0.0
-    for record in trace.records:
-        place = f"L{record.line}" if record.line else ""
-        yield f"{record.time - origin:8.3f}  {trace.run:<12}  {place:<5} {'' if place else '  '}{record.text}"
-    if trace.dropped:
-        yield f"{'':8}  {trace.run:<12}          … {trace.dropped} more lines were not kept"
+    yield from render_lines(trace.run, ((r.time, r.line, r.text) for r in trace.records), trace.dropped)
+
+
+def render_lines(run: str, lines: Iterable[tuple[float, int, str]], dropped: int = 0) -> Iterator[str]:
+    """The same from (time, line in the file, text)."""
+    origin: float | None = None
+    for time, line, text in lines:
+        origin = time if origin is None else origin
+        place = f"L{line}" if line else ""
+        yield f"{time - origin:8.3f}  {run:<12}  {place:<5} {'' if place else '  '}{text}"
+    if dropped:
+        yield f"{'':8}  {run:<12}          … {dropped} more lines were not kept"
 
 
 def facts(trace: Trace) -> Iterator[dict[str, Any]]:

@@ -59,6 +59,15 @@ class Starter:
             self._engine.disarm(self._timer)
 
     @property
+    def flow(self) -> Flow:
+        return self._flow
+
+    @property
+    def env(self) -> Environment:
+        """The names its filter sees, besides `event`."""
+        return Environment(self._version.names, {})
+
+    @property
     def ticking(self) -> bool:
         return self._timer is not None and self._timer.armed
 

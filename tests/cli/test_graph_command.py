@@ -61,7 +61,7 @@ def test_flows_from_elsewhere(folder: Path, capfd: pytest.CaptureFixture[str]) -
     assert graph(capfd, "main", "--flows", str(other)).status == 2
 
 
-@pytest.mark.parametrize(("name", "help"), [("mian", "did you mean 'main'?"), ("xyz", "there are: main")])
+@pytest.mark.parametrize(("name", "help"), [("mian", "did you mean 'main'?"), ("xyz", "known: main")])
 def test_a_flow_that_is_not_there(folder: Path, capfd: pytest.CaptureFixture[str], name: str, help: str) -> None:
     ended = graph(capfd, name)
     assert (ended.status, ended.out) == (2, "")

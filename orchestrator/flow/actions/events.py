@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.events.registry import build_event
-from orchestrator.flow.listen import EXPIRED, Listener, Wait, event_spec
+from orchestrator.flow.listen import EXPIRED, Listener, Wait, event_read, event_spec
 from orchestrator.flow.program import Branch, Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.signals import Cancelled, Ticket
@@ -115,7 +115,7 @@ def wait(task: Task, step: Step) -> Steps:
     if meanwhile is not None and meanwhile.generator is not None:
         yield from task.give_way()
     if event is not EXPIRED:
-        task.trace(step, "wait -> {}", step.args["event"])
+        task.run.trace(step, "wait -> {}", step.args["event"], read=event_read(event))
         return event
     task.trace(step, "wait for {} timed out", step.args["event"])
     if "on_timeout" not in step.args:
@@ -172,7 +172,7 @@ def first_of(task: Task, step: Step) -> Steps:
         task.trace(step, "first_of -> after")
         yield from task.walk(won.do)
         return
-    task.trace(won.wait, "first_of -> {}", won.wait.args["event"])
+    task.run.trace(won.wait, "first_of -> {}", won.wait.args["event"], read=event_read(event))
     if won.wait.result is not None:
         task.env = task.env.bind(won.wait.result, event)
     yield from task.scoped(won.do, {"event": event})

@@ -1,0 +1,93 @@
+"""Asking a running server: the admin interface, found through the configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import click
+import urllib3
+
+from orchestrator.settings import Settings
+
+admin_option: Callable[[Any], Any] = click.option(
+    "--admin",
+    "url",
+    default="",
+    metavar="URL",
+    help="The server's admin interface; that of the configuration if not given.",
+)
+
+TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
+"""Seconds. The server is near and answers between two calls; it sends a sign of life every second."""
+
+
+class AdminError(click.ClickException):
+    """The server could not be asked, or refused."""
+
+
+class AdminClient:
+    """One server's admin interface."""
+
+    def __init__(self, settings: Settings, url: str = "") -> None:
+        listen = settings.admin.listen
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  # not to listen on
+        host = f"[{host}]" if ":" in host else host
+        self.url = url.rstrip("/") or f"http://{host}:{listen.port}"
+        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """The answer's JSON. `path` is `/traces/…` with its parts quoted by `part`. Raises AdminError."""
+        response = self._request(path, parameters)
+        try:
+            return json.loads(response.read(decode_content=True))
+        except (ValueError, urllib3.exceptions.HTTPError) as error:
+            raise AdminError(f"{self.url}{path}: no answer that can be read: {error}") from None
+        finally:
+            response.release_conn()
+
+    def follow(self, path: str, **parameters: str) -> Iterator[dict[str, Any]]:
+        """The JSON lines of an answer that goes on, as they come. Raises AdminError."""
+        response = self._request(path, parameters)
+        buffer = b""
+        try:
+            for chunk in response.stream(amt=None):
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                yield from (json.loads(line) for line in lines if line)
+        except (ValueError, urllib3.exceptions.HTTPError) as error:
+            raise AdminError(f"{self.url}{path}: the server went away: {error}") from None
+        finally:
+            response.close()
+
+    def _request(self, path: str, parameters: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            response = self._pool.request("GET", self.url + path, fields=dict(parameters), preload_content=False)
+        except (urllib3.exceptions.HTTPError, UnicodeError) as error:
+            raise AdminError(
+                f"no server answers at {self.url}: {_reason(error)}\n"
+                "Is `orchestrator run` running, with this configuration? --admin names another one."
+            ) from None
+        if response.status != 200:
+            raise AdminError(_refusal(response, self.url + path))
+        return response
+
+
+def part(text: str) -> str:
+    """A piece of a path: names of runs hold a `#`."""
+    return quote(text, safe="")
+
+
+def _reason(error: Exception) -> str:
+    """The last of the reasons that were wrapped in each other."""
+    return str(error).rpartition(": ")[2] or type(error).__name__
+
+
+def _refusal(response: urllib3.BaseHTTPResponse, url: str) -> str:
+    """What a refused request is told, as falcon writes it."""
+    try:
+        told = json.loads(response.data)
+        return str(told.get("description") or told["title"])
+    except (ValueError, AttributeError, KeyError):
+        return f"{url} answers {response.status} {response.reason or ''}".rstrip()

@@ -1,0 +1,79 @@
+"""`orchestrator explain`: why did nothing happen?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli._admin import AdminClient, admin_option
+from orchestrator.cli._output import config_option, settings_of
+from orchestrator.flow.expr import seconds as seconds_of
+
+
+@click.command(short_help="What a run or subscription waits for, and the events that nearly fitted.")
+@click.argument("target", metavar="RUN|SUBSCRIPTION|FLOW")
+@click.option(
+    "--for", "length", default="30s", show_default=True, metavar="TIME", help="How long to watch; 10m at most."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@admin_option
+@config_option
+def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> int:
+    """Show what a RUN (ring_user#17), a SUBSCRIPTION (its id:, or ring_user#17/late_phone) or a FLOW waits for; then
+    watch for a while and say for each event of those names whether it fits, and if not, why.
+
+    What did not fit also stands in the trace of the run afterwards. Exits with 1 when nothing waits.
+    """
+    seconds = seconds_of(length)
+    if seconds is None or not 0 <= seconds <= 600:
+        raise click.BadParameter(f"{length!r} is not a time up to 10m; write 30s", param_hint="--for")
+    client = AdminClient(settings_of(config), url)
+    waiting = client.ask("/subscriptions", of=target)["subscriptions"]
+    for subscription in waiting:
+        click.echo(json.dumps(subscription) if as_json else "\n".join(_described(subscription)))
+    if not waiting and not _goes_on(client, target):
+        click.echo(
+            f"nothing waits under the name {target!r}: the run has ended, or has not come to its subscribe", err=True
+        )
+        return 1
+    if seconds:
+        click.echo(f"watching for {length}; Ctrl-C ends it", err=True)
+        _watch(client, target, seconds, as_json)
+    return 0
+
+
+def _goes_on(client: AdminClient, target: str) -> bool:
+    """A run between two waits is worth watching."""
+    return any(
+        run["running"] and target in (run["run"], run["flow"]) for run in client.ask("/traces", limit="1000")["runs"]
+    )
+
+
+def _described(subscription: dict[str, Any]) -> Iterator[str]:
+    head = f"{subscription['name']}  {subscription['kind']} {subscription['event']}"
+    yield f"{head}  ({subscription['file']}:{subscription['line']})"
+    for name, value in subscription["wanted"].items():
+        yield f"    {name} must be {value!r}"
+    if subscription["condition"]:
+        yield f"    and {subscription['condition']}"
+    yield "    of this call" if subscription["call"] else "    of any call"
+    left, expires = subscription["left"], subscription["expires_in"]
+    bounds = [f"{left} more" if left is not None else "", f"{expires:.1f}s more" if expires is not None else ""]
+    ends = ", ".join(bound for bound in bounds if bound)
+    yield f"    took {subscription['taken']}" + (f", takes {ends}" if ends else "")
+
+
+def _watch(client: AdminClient, target: str, seconds: float, as_json: bool) -> None:
+    for verdict in client.follow("/explain", of=target, seconds=f"{seconds:g}"):
+        if as_json:
+            click.echo(json.dumps(verdict))
+        elif "end" in verdict:
+            dropped = f", {verdict['dropped']} more came too fast to be shown" if verdict["dropped"] else ""
+            click.echo(f"{verdict['told']} events looked at{dropped}", err=True)
+        else:
+            answer = "fits" if verdict["fits"] else f"not for us: {verdict['why']}"
+            click.echo(f"{verdict['subscription']}  {verdict['event']}  {answer}")

@@ -1,0 +1,110 @@
+"""`orchestrator trace`: what happened to a call, asked of a running server."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli._admin import AdminClient, admin_option, part
+from orchestrator.cli._output import config_option, settings_of
+from orchestrator.flow.trace import render_lines
+from orchestrator.testing.case_from_trace import case_from_trace
+
+
+@click.command(short_help="Runs of a server, and what each step of one did.")
+@click.argument("run", default="")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: a list of runs, or one line per line of the trace."
+)
+@click.option("--failed", is_flag=True, help="Only runs that ended in an error.")
+@click.option("--flow", default="", help="Only runs of this flow.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs to list.")
+@click.option("--as-test", is_flag=True, help="Write RUN as a *.test.yaml, to be run by `orchestrator test`.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where --as-test writes; stdout if not given.",
+)
+@admin_option
+@config_option
+def command(
+    run: str,
+    as_json: bool,
+    failed: bool,
+    flow: str,
+    limit: int,
+    as_test: bool,
+    output: Path | None,
+    url: str,
+    config: Path | None,
+) -> None:
+    """List the last runs of flows, or print what each step of RUN did and why.
+
+    The server keeps the traces of the last runs, and longer those of runs that ended in an error; `last` is the newest
+    one. A flow need not have been prepared for it.
+    """
+    client = AdminClient(settings_of(config), url)
+    if run == "last":
+        run = _newest(client, failed, flow)
+    if not run:
+        if as_test or output:
+            raise click.UsageError("--as-test needs the name of a run")
+        _list(client, failed, flow, limit, as_json)
+        return
+    trace = client.ask(f"/traces/{part(run)}")
+    if as_test:
+        _write(case_from_trace(trace, output.parent if output is not None else Path()), output)
+    elif as_json:
+        for record in trace["records"]:
+            click.echo(json.dumps(record))
+    else:
+        _show(trace)
+
+
+def _newest(client: AdminClient, failed: bool, flow: str) -> str:
+    runs = client.ask("/traces", limit="1", failed=str(failed).lower(), flow=flow)["runs"]
+    if not runs:
+        raise click.ClickException("there is no such run yet")
+    return str(runs[0]["run"])
+
+
+def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: bool) -> None:
+    runs = client.ask("/traces", limit=str(limit), failed=str(failed).lower(), flow=flow)["runs"]
+    if as_json:
+        click.echo(json.dumps(runs, indent=2))
+        return
+    if not runs:
+        click.echo("no runs yet" if not (failed or flow) else "no such runs")
+    width = max((len(run["run"]) for run in runs), default=0)
+    for run in runs:
+        click.echo(f"{_when(run)}  {run['run']:<{width}}  {_state(run):<16}  {run['about']}")
+
+
+def _when(run: dict[str, Any]) -> str:
+    started = run["started"]
+    return datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M:%S") if started is not None else " " * 19  # noqa: DTZ006  # the reader's clock
+
+
+def _state(run: dict[str, Any]) -> str:
+    return str(run["error"]) or ("goes on" if run["running"] else f"{run['seconds']:.1f}s")
+
+
+def _show(trace: dict[str, Any]) -> None:
+    lines = ((record["time"], record["line"], record["text"]) for record in trace["records"])
+    for line in render_lines(trace["run"], lines, trace["dropped"]):
+        click.echo(line)
+    if trace["running"]:
+        click.echo(f"{'':8}  {trace['run']:<12}          … goes on", err=True)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.write_text(text, encoding="utf-8")
+    click.echo(f"{output} written; `orchestrator test {output}` runs it", err=True)

@@ -1,0 +1,269 @@
+"""A call that happened becomes a test: `orchestrator trace RUN --as-test` (FLOWLANG §9.3).
+
+The trace of a run says who called whom, which phones rang and what they said, which events the flow took with their
+attributes, and how it ended. What came from outside becomes `given` and `when`; what the engine did becomes `expect`.
+A contact that rang without having registered during the call was registered before it.
+
+A trace knows only what concerned the run. What it cannot know stands in the test as a comment: the answers of web
+services beyond their status, and events that only FreeSWITCH can cause (`orchestrator record` keeps those).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+from orchestrator.events.registry import BUILTIN_EVENTS
+from orchestrator.flow.loader import load_program
+from orchestrator.flow.program import Program
+
+Act = tuple[float, str]
+
+_SIMPLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
+_BUILTIN = {spec.name for spec in BUILTIN_EVENTS}
+
+_CAUSED_BY_SIP = ("ringing", "answered", "branch_failed", "hangup")
+"""Events that follow from what the phones of the test do."""
+
+_PLACEHOLDER = "https://test.invalid/"
+"""The value of every secret: good as a key, and as the URL some secrets are."""
+
+
+def case_from_trace(trace: Mapping[str, Any], folder: Path) -> str:
+    """A `*.test.yaml` for one run. `trace` is the admin interface's JSON of it, `folder` where the test will lie: paths
+    are written relative to it."""
+    teller = _Teller(trace)
+    for record in trace["records"]:
+        teller.read(record)
+    return "\n".join(_rows(teller, trace, folder)) + "\n"
+
+
+class _Teller:
+    """Reads a trace line by line and sorts what it says into given, when and expect."""
+
+    def __init__(self, trace: Mapping[str, Any]) -> None:
+        self._begin: float = trace["records"][0]["time"] if trace["records"] else 0.0
+        self.caller = self.called = ""
+        self.registered: dict[str, list[str]] = {}
+        self.acts: list[Act] = []
+        self.expected: list[str] = []
+        self.comments: list[str] = []
+        self.http: list[str] = []
+        self.asks_web = False
+        self.ended = ""
+        self._now = 0.0
+        self._known: set[str] = set()
+        self._cancelled: set[str] = set()
+        self._cancelled_at = -1.0
+        self._rung: list[str] = []
+        self._event: Mapping[str, Any] = {}
+        """The event taken last: it mostly names whom the flow rings next."""
+        self._replied = False
+        self._ring_aor = ""
+        self._patterns: Sequence[tuple[re.Pattern[str], Callable[..., None]]] = [
+            (re.compile(pattern), method)
+            for pattern, method in (
+                (r"flow \S+ starts for (\S*) -> (\S*)", self._starts),
+                (r"relay to (\S+)", self._relays),
+                (r"SIP >> INVITE to=(.+)", self._rings),
+                (r"inject (\d+) branch\(es\).*", self._injects),
+                (r"SIP >> CANCEL to=(.+)", self._cancels),
+                (r"SIP >> BYE to (\w+)", lambda side: self._expect("sent: {BYE: '*'}")),
+                (r"SIP >> (\d{3}) ?(.*)", self._replies),
+                (r"SIP << (\d{3}) from (.+)", self._hears),
+                (r"raise (\S+) -> delivered to (\d+)", self._raises),
+                (r"http -> (\d{3})", lambda status: self.http.append(f"{{url: '*', status: {status}}}")),
+                (r".*failed, http\.(connect|timeout)\b.*", self._fails_web),
+                (r"http .*", self._asks),
+                (r"call ended by (\w+): (.*)", self._ends),
+            )
+        ]
+
+    def read(self, record: Mapping[str, Any]) -> None:
+        self._now = record["time"] - self._begin
+        text = record["text"]
+        taken = re.fullmatch(r"(?:handler of|wait ->|first_of ->) (\S+).*", text)
+        if taken is not None and record["read"]:
+            self._takes(taken[1], {name.removeprefix("event."): value for name, value in record["read"].items()})
+            return
+        for pattern, method in self._patterns:
+            found = pattern.fullmatch(text)
+            if found is not None:
+                method(*found.groups())
+                return
+
+    def _act(self, text: str) -> None:
+        if (self._now, text) not in self.acts:
+            self.acts.append((self._now, text))
+
+    def _expect(self, text: str, timed: bool = False) -> None:
+        """`timed` where the engine chose the moment."""
+        self.expected.append(text.replace("}", f", at: {_time(self._now)}}}") if timed else text)
+
+    # --- what the lines say ------------------------------------------------------------------------------------------
+
+    def _starts(self, caller: str, called: str) -> None:
+        self.caller, self.called = caller, called
+        self._act(f"invite: {{from: {quoted(caller)}, to: {quoted(called)}}}")
+
+    def _relays(self, target: str) -> None:
+        self._ring_aor = target if "@" in target else self.called if target == "registered" else ""
+
+    def _rings(self, contact: str) -> None:
+        self._rung.append(contact)
+        if contact not in self._known:
+            self._known.add(contact)
+            user = contact.removeprefix("sip:").partition("@")[0]
+            aor = self._ring_aor or f"{user}@{self.called.rpartition('@')[2]}"
+            self.registered.setdefault(aor, []).append(_bare(contact))
+        self._cancelled.discard(contact)
+        self._expect(f"sent: {{INVITE: {quoted(_glob(contact))}}}", timed=True)
+
+    def _injects(self, count: str) -> None:
+        """The last contacts that rang were put in by the flow: they are somebody else's."""
+        for contact in self._rung[len(self._rung) - int(count) :]:
+            user = contact.removeprefix("sip:").partition("@")[0]
+            named = [str(value) for value in self._event.values() if str(value).startswith(f"{user}@")]
+            owner = named[0] if named else f"{user}@{self.called.rpartition('@')[2]}"
+            for contacts in self.registered.values():
+                if _bare(contact) in contacts:
+                    contacts.remove(_bare(contact))
+                    self.registered.setdefault(owner, []).append(_bare(contact))
+                    break
+
+    def _cancels(self, contact: str) -> None:
+        self._cancelled.add(contact)
+        self._cancelled_at = self._now
+        self._expect(f"sent: {{CANCEL: {quoted(_glob(contact))}}}")
+
+    def _replies(self, code: str, reason: str) -> None:
+        if int(code) >= 200:
+            self._replied = True
+            said = f", reason: {quoted(_glob(reason))}" if reason else ""
+            self._expect(f"reply: {{code: {code}{said}}}", timed=True)
+
+    def _hears(self, code: str, contact: str) -> None:
+        status = int(code)
+        if status < 200 or contact in self._cancelled:
+            return
+        where = _bare(contact).partition(";")[0]
+        self._act(f"branch: {{uri: {quoted(_glob(where))}, reply: {code}}}")
+        if status < 300 and not self._replied:
+            self._replied = True
+            place = len(self.expected)  # the answer goes on before the others are cancelled, also when traced after it
+            while place and self._cancelled_at == self._now and "CANCEL" in self.expected[place - 1]:
+                place -= 1
+            self.expected.insert(place, f"reply: {code}")
+
+    def _raises(self, event: str, delivered: str) -> None:
+        if int(delivered):
+            self.comments.append(f"{event} at {_time(self._now)} was taken by other runs: add what started them")
+
+    def _asks(self) -> None:
+        self.asks_web = True
+
+    def _fails_web(self, error: str) -> None:
+        self.http.append(f"{{url: '*', error: {error}}}")
+
+    def _takes(self, event: str, attributes: Mapping[str, Any]) -> None:
+        self._event = attributes
+        if event in _CAUSED_BY_SIP:
+            return
+        if event == "registered":
+            self._known.add(attributes["uri"])
+            contact = quoted(_bare(str(attributes["uri"])))
+            self._act(f"register: {{aor: {quoted(attributes['aor'])}, contact: {contact}}}")
+        elif event == "unregistered":
+            contact = quoted(_bare(str(attributes["contact"])))
+            self._act(f"unregister: {{aor: {quoted(attributes['aor'])}, contact: {contact}}}")
+        elif event == "dtmf":
+            self._act(f"dtmf: {{leg: {attributes['leg']}, digit: {quoted(attributes['digit'])}}}")
+        elif event in _BUILTIN:
+            self.comments.append(f"{event} at {_time(self._now)} came from FreeSWITCH: record it and add  esl: FILE")
+        else:
+            data = ", ".join(f"{name}: {quoted(value)}" for name, value in attributes.items())
+            self._act(f"raise: {{event: {event}, data: {{{data}}}}}")
+
+    def _ends(self, by: str, reason: str) -> None:
+        if by in ("caller", "callee"):
+            self._act(f"hangup: {by}")
+        if by == "caller" and not self._replied:
+            self._replied = True
+            self._expect("reply: 487")
+        why = "" if by in ("caller", "callee") else f", reason: {quoted(_glob(reason))}"
+        self.ended = f"ends: {{by: {by}{why}}}"
+
+
+def _rows(teller: _Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    program = _program(trace["file"])
+    yield f"# {trace['run']}, call {trace['call']}, flows {trace['hash']}"
+    if trace["running"] or trace["dropped"]:
+        yield "# the trace is not whole: the run goes on, or was longer than what is kept"
+    if error := trace["error"]:
+        yield f"# the run ended in {error}: this test fails until that is mended, or says  allow: [{error}]"
+    if program is None:
+        yield "# the flow file was not here when this was written: see to flows: and to given: secrets"
+    yield "flowlang_test: 1"
+    yield f"flows: {quoted(os.path.relpath(trace['file'], folder))}"
+    yield "tests:"
+    yield f"  - name: {quoted(trace['about'] or trace['run'])}"
+    yield from _given(teller, program)
+    yield "    when:"
+    yield from (f"      - {{at: {_time(at)}, {text}}}" for at, text in sorted(teller.acts, key=lambda act: act[0]))
+    yield from (f"      # {comment}" for comment in teller.comments)
+    yield "    expect:"
+    yield from (f"      - {text}" for text in [*teller.expected, *([teller.ended] if teller.ended else [])])
+
+
+def _given(teller: _Teller, program: Program | None) -> Iterator[str]:
+    yield "    given:"
+    yield f"      domains: [{quoted(teller.called.rpartition('@')[2] or 'example.com')}]"
+    if teller.registered:
+        yield "      registered:"
+        for aor, contacts in teller.registered.items():
+            if contacts:
+                yield f"        {quoted(aor)}: [{', '.join(quoted(contact) for contact in contacts)}]"
+    if teller.http or teller.asks_web:
+        rules = teller.http[:1] or ["{url: '*', status: 200}"]
+        yield f"      http: [{', '.join(rules)}]"
+        if len(set(teller.http)) > 1:
+            yield f"      # they answered differently: {'; '.join(teller.http)}"
+    if program is not None and program.resources.secrets:
+        yield f"      secrets: {{{', '.join(f'{name}: {quoted(_PLACEHOLDER)}' for name in program.resources.secrets)}}}"
+
+
+def _program(file: str) -> Program | None:
+    """The flow's file as it is here, if it is."""
+    try:
+        return load_program([Path(file)])[0] if file else None
+    except (InputError, OSError):
+        return None
+
+
+def _time(seconds: float) -> str:
+    return f"{round(max(0.0, seconds), 2):g}s"
+
+
+def _bare(uri: str) -> str:
+    """A contact as tests write it, without its scheme."""
+    return uri.removeprefix("sip:")
+
+
+def _glob(text: str) -> str:
+    """Text as a pattern that fits it: what would be a wildcard becomes one for a single character."""
+    return re.sub(r"[*?\[]", "?", text)
+
+
+def quoted(value: Any) -> str:
+    """A value as YAML that reads back as this text, whatever a caller put into it."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    text = str(value)
+    if _SIMPLE.fullmatch(text):
+        return text
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)

@@ -1,0 +1,150 @@
+"""A test out of a call: it is written from the trace alone, and comes true when it is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.flow.loader import load_program
+from orchestrator.flow.program import Program
+from orchestrator.flow.trace import Trace, facts, summary
+from orchestrator.testing.case_files import Case, find_cases, load_cases
+from orchestrator.testing.case_from_trace import case_from_trace, quoted
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = find_cases([ROOT / "tests" / "flows"])
+
+FREESWITCH = ("beep", "fax", "recording")
+"""Cases that live on FreeSWITCH's events, which no trace can give back."""
+
+
+def as_json(trace: Trace, running: bool = False) -> dict[str, Any]:
+    """What the admin interface says about a run, through JSON."""
+    told = {**summary(trace, running), "dropped": trace.dropped, "records": list(facts(trace))}
+    return dict(json.loads(json.dumps(told)))
+
+
+def shipped() -> Iterator[Any]:
+    for file in SHIPPED:
+        for case in load_cases(file):
+            if not any(word in case.name for word in FREESWITCH):
+                yield pytest.param(case, id=f"{file.stem.split('.')[0]}: {case.name}")
+
+
+@pytest.mark.parametrize("case", list(shipped()))
+def test_each_call_of_the_shipped_tests_becomes_a_test_that_passes(case: Case, tmp_path: Path) -> None:
+    story = case.run().story
+    begun = {trace.run: trace for trace in story.traces()}
+    assert begun
+    for trace in begun.values():
+        written = tmp_path / "one.test.yaml"
+        written.write_text(case_from_trace(as_json(trace), tmp_path))
+        if "was taken by other runs" in written.read_text():
+            continue  # it cannot come true alone, and says so
+        (made,) = load_cases(written)
+        outcome = made.run()
+        assert outcome.passed, [*map(str, outcome.failures), written.read_text()]
+
+
+def told(
+    records: list[tuple[float, str]], read: dict[int, dict[str, Any]] | None = None, **more: Any
+) -> dict[str, Any]:
+    """A trace as JSON from (time, text)."""
+    lines = [
+        {"time": 100.0 + time, "text": text, "line": 0, "step": "", "read": (read or {}).get(number, {})}
+        for number, (time, text) in enumerate(records)
+    ]
+    facts = {"run": "main#1", "flow": "main", "file": "nowhere.flow.yaml", "hash": "abc", "call": "c1", "error": ""}
+    return {**facts, "about": records[0][1], "running": False, "dropped": 0, "records": lines, **more}
+
+
+START = (0.0, "flow main starts for alice@example.org -> *8@example.org")
+
+
+def written(trace: dict[str, Any]) -> dict[str, Any]:
+    return dict(yaml.safe_load(case_from_trace(trace, Path()))["tests"][0])
+
+
+def test_an_event_of_the_flow_is_raised_again() -> None:
+    text = "handler of pickup runs (1)"
+    test = written(told([START, (2.5, text)], {1: {"event.picker": "o'hara", "event.group": "sales"}}))
+    assert test["when"] == [
+        {"at": "0s", "invite": {"from": "alice@example.org", "to": "*8@example.org"}},
+        {"at": "2.5s", "raise": {"event": "pickup", "data": {"picker": "o'hara", "group": "sales"}}},
+    ]
+    assert test["given"]["domains"] == ["example.org"]
+
+
+def test_what_only_freeswitch_can_cause_is_a_comment() -> None:
+    text = case_from_trace(told([START, (4.0, "first_of -> beep")], {1: {"event.leg": "callee"}}), Path())
+    assert "# beep at 4s came from FreeSWITCH" in text
+    assert len(yaml.safe_load(text)["tests"][0]["when"]) == 1
+
+
+def test_one_event_that_two_handlers_took_happens_once() -> None:
+    read = {"event.leg": "callee", "event.digit": "#"}
+    test = written(told([START, (1.0, "handler of dtmf runs (1)"), (1.0, "wait -> dtmf")], {1: read, 2: read}))
+    assert test["when"][1:] == [{"at": "1s", "dtmf": {"leg": "callee", "digit": "#"}}]
+
+
+def test_a_branch_we_cancelled_has_said_nothing_of_its_own() -> None:
+    records = [START, (0.0, "relay to registered"), (0.0, "SIP >> INVITE to=sip:bob@10.0.0.5;x=1")]
+    records += [(0.1, "SIP << 180 from sip:bob@10.0.0.5;x=1"), (3.0, "SIP >> CANCEL to=sip:bob@10.0.0.5;x=1")]
+    records += [(3.0, "SIP << 487 from sip:bob@10.0.0.5;x=1"), (3.0, "call ended by caller: cancelled")]
+    test = written(told(records))
+    assert test["given"]["registered"] == {"*8@example.org": ["bob@10.0.0.5;x=1"]}
+    assert [list(act)[1] for act in test["when"]] == ["invite", "hangup"]
+    assert {"reply": 487} in test["expect"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "rule"),
+    [
+        (["http in the background"], {"url": "*", "status": 200}),
+        (["http POST", "http -> 202"], {"url": "*", "status": 202}),
+        (["http POST", "failed, http.timeout: too slow; on_error"], {"url": "*", "error": "timeout"}),
+    ],
+)
+def test_web_services_answer_as_they_did(texts: list[str], rule: dict[str, Any]) -> None:
+    assert written(told([START, *((1.0, text) for text in texts)]))["given"]["http"] == [rule]
+
+
+def test_services_that_answered_differently_are_told_of() -> None:
+    text = case_from_trace(told([START, (1.0, "http -> 200"), (2.0, "http -> 503")]), Path())
+    assert "# they answered differently" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"error": "http.status"}, "allow: [http.status]"),
+        ({"running": True}, "the trace is not whole"),
+        ({"dropped": 3}, "the trace is not whole"),
+        ({}, "the flow file was not here"),
+    ],
+)
+def test_what_the_reader_has_to_know_stands_on_top(more: dict[str, Any], said: str) -> None:
+    lines = case_from_trace(told([START], **more), Path()).splitlines()
+    assert any(said in line for line in lines if line.startswith("#"))
+
+
+def test_paths_are_relative_to_the_test(tmp_path: Path) -> None:
+    file = ROOT / "flows" / "push_wakeup.flow.yaml"
+    text = case_from_trace(told([START], file=str(file)), ROOT / "tests" / "flows")
+    test = yaml.safe_load(text)
+    assert test["flows"] == "../../flows/push_wakeup.flow.yaml"
+    program: Program = load_program([file])[0]
+    assert set(test["tests"][0]["given"]["secrets"]) == set(program.resources.secrets)
+
+
+@pytest.mark.parametrize(
+    "value", ["bob", "*8", "#", "it's", "a: b", "x\ny", "\x00", "0049", "", " ", "[::1]", "{a}", "ü", "yes", "- x"]
+)
+def test_every_text_comes_back_as_it_was(value: str) -> None:
+    read = yaml.load(f"a: {quoted(value)}", Loader=yaml.BaseLoader)
+    assert read == {"a": value}
