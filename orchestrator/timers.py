@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import ceil
 from typing import Any
 
 TICK = 0.010
 """Resolution in seconds: fine against T1 = 500 ms, coarse enough that equal timers share a bucket."""
+_TICKS = 100.0
+"""Ticks per second."""
 _NOISE = 1e-8
 """Seconds by which sums of decimal fractions may miss a tick: 0.1 + 0.2 is due at 0.3, not a tick later."""
 
@@ -53,7 +56,7 @@ class Timers:
         """Arm a timer `delay` seconds from `now`; `callback(argument)` runs in the `run_due` that reaches it."""
         when = self.now + delay
         timer = Timer(when, callback, argument)
-        tick = -int((_NOISE - when) // TICK)  # ceiling: never early
+        tick = ceil((when - _NOISE) * _TICKS)  # never early
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = [timer]

@@ -35,7 +35,7 @@ class SipNetwork:
         self.layer = layer
         self.tokens = tokens
         self.not_forwarded = NOT_FORWARDED
-        self._points = settings.points
+        self._is_v6 = [_is_v6(point) for point in settings.points]
         self._look_up = look_up
         self._addresses = Addresses()
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
@@ -98,12 +98,9 @@ class SipNetwork:
         if address is None:
             return None
         wants_v6 = ":" in address
-        if _is_v6(self._points[transport]) == wants_v6:
+        if self._is_v6[transport] == wants_v6:
             return transport, address, port
-        for index, point in enumerate(self._points):
-            if _is_v6(point) == wants_v6:
-                return index, address, port
-        return None
+        return (self._is_v6.index(wants_v6), address, port) if wants_v6 in self._is_v6 else None
 
     # --- for the request handling -------------------------------------------------------------------------------------
 

@@ -131,7 +131,9 @@ class Via:
     def wants_rport(self) -> bool:
         """Whether the sender asked for its source port (RFC 3581 §3), answered or not."""
         tail = self.tail
-        return b"rport" in self.params if b'"' in tail else _has_rport(tail) is not None
+        if b'"' in tail:
+            return b"rport" in self.params
+        return b";rport=" in tail or _has_rport(tail) is not None  # once stamped it is always the first
 
     def stamped(self, host: bytes, port: int) -> Via:
         """This Via with the source it came from: `received` (§18.2.1) and, when asked for, `rport` (RFC 3581 §4).

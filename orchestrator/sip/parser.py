@@ -33,7 +33,7 @@ from orchestrator.sip.grammar import (
 from orchestrator.sip.headers import Via, parse_via
 from orchestrator.sip.model import Message, Request, Response
 from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
-from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, parse_name_addr
+from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, Uri, parse_name_addr
 
 _unfolded_break = re.compile(rb"\r\n(?![ \t])").split
 
@@ -95,10 +95,8 @@ def _judge(message: Message, rest: bytes) -> None:
 # --- the same in one match ------------------------------------------------------------------------------------------
 
 _NAME: Final = rb"[^:\n]++:[ \t]*+"
-_URI: Final = (
-    rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + rb")?+"
-    rb"(?:;" + PARAM_CHAR + rb"++(?:=" + PARAM_CHAR + rb"++)?+)?+"
-)  # fmt: skip
+_PARAM: Final = rb"(?:;" + PARAM_CHAR + rb"++(?:=" + PARAM_CHAR + rb"++)?+)?+"
+_URI: Final = rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + rb")?+" + _PARAM
 """A sip URI without escapes and with at most one parameter: nothing in it is left to check."""
 _ADDRESS: Final = (
     rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">"
@@ -115,7 +113,11 @@ _usual = re.compile(
     b"\n".join(_NAME + value for value in (_VIA, _FROM, _TO, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
     + rb"(?:\n" + _NAME + rb"([0-9]{1,3}))?+"
 ).fullmatch  # fmt: skip
-_usual_request_line = re.compile(rb"(" + TOKEN + rb"++) (" + _URI + rb") SIP/2\.0").fullmatch
+_usual_request_line = re.compile(
+    rb"(" + TOKEN + rb"++) ((sips?):(?:(" + USER_CHAR + rb"++)@)?+"
+    rb"(" + HOST + rb")(?::(" + PORT + rb"))?+(" + _PARAM + rb")) SIP/2\.0"
+).fullmatch  # fmt: skip
+"""Method, URI and its parts: the same `_URI`."""
 
 _CoreLines = Callable[[dict[bytes, bytes]], tuple[bytes, ...]]
 _response_lines: _CoreLines = itemgetter(b"via", b"from", b"to", b"call-id", b"cseq", b"content-length")
@@ -149,8 +151,9 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
 
 def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
     """Start line, header lines, canonical names."""
-    lines = head.splitlines()  # which also cuts at a bare CR or LF: then it cannot be put together again
-    if b"\r\n".join(lines) != head:
+    lines = head.split(b"\r\n")
+    breaks = len(lines) - 1
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise MalformedMessage("Bare CR or LF in Header")
     if len(lines) > MAX_HEADERS:
         raise MalformedMessage("Too Many Header Fields")
@@ -185,7 +188,10 @@ def _check_single(names: list[bytes], distinct: int) -> None:
 def _read_request_line(start: bytes) -> Request:
     match = _usual_request_line(start)
     if match is not None and len(start) <= MAX_URI:
-        return Request(match[1], match[2])
+        method, uri, scheme, user, host, port, params = match.groups()
+        request = Request(method, uri)
+        request._parsed_uri = Uri(uri, scheme, user or b"", None, host, int(port) if port else None, params)
+        return request
     match = _request_line(start)
     if match is None:
         raise MalformedMessage("Malformed Request Line")
@@ -248,7 +254,7 @@ def parse_message(data: bytes) -> Request | Response:
         MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through
             `salvage_request`), 0 where nothing may be sent: to a response or a keep-alive.
     """
-    if data[:1] in b"\r\n":
+    if data[:1] < b" ":
         data = data.lstrip(b"\r\n")  # §7.5: empty lines before the start line are ignored
     is_response = data[:4] in (b"SIP/", b"sip/")
     try:

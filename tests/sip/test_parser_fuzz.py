@@ -95,7 +95,10 @@ def check_judged_alike(message: Message, rest: bytes) -> None:
     assert (copy.to.uri, copy.to.params) == (message.to.uri, message.to.params)
     assert message.to_tag == message.to.tag
     if isinstance(message, Request):
-        assert bytes(parse_uri(message.uri)) == message.uri
+        again = parse_uri(message.uri)
+        assert bytes(again) == message.uri
+        for name in ("scheme", "user", "password", "host", "port", "params", "headers", "opaque"):
+            assert getattr(again, name) == getattr(message.parsed_uri, name), name
 
 
 def check_forwarded(message: Message) -> None:
