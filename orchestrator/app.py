@@ -40,6 +40,7 @@ from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
+from orchestrator.runtime.inspection import add_routes
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.reactor import Reactor
@@ -201,6 +202,7 @@ class Server:
         return link
 
     def _export(self) -> None:
+        add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
         gauges.export_reactor(self.metrics, self.reactor)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)
