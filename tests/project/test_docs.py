@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.flow.loader import load_program
+from orchestrator.testing.case_files import load_cases
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -22,8 +23,15 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name, text", [pytest.param(*block, id=block[0]) for block in blocks("yaml")])
 def test_every_flow_shown_loads(name: str, text: str, tmp_path: Path) -> None:
+    if text.startswith("flowlang_test:"):
+        path = tmp_path / "shown.test.yaml"
+        path.write_text(text.replace("../../flows", str(ROOT / "flows")))
+        outcomes = [case.run() for case in load_cases(path)]
+        assert outcomes
+        assert [failure for outcome in outcomes for failure in outcome.failures] == []
+        return
     if not text.startswith("flowlang:"):
-        pytest.fail(f"{name}: a YAML block of the documentation is a whole flow file, so that it can be tried")
+        pytest.fail(f"{name}: a YAML block of the documentation is a whole file, so that it can be tried")
     path = tmp_path / "shown.flow.yaml"
     path.write_text(text)
     _, warnings = load_program([path])
@@ -31,7 +39,7 @@ def test_every_flow_shown_loads(name: str, text: str, tmp_path: Path) -> None:
 
 
 def test_the_flow_of_the_readme_is_the_one_that_is_shipped() -> None:
-    (_, shown), *_ = blocks("yaml")
+    shown = blocks("yaml")[0][1]
     assert shown == (ROOT / "flows" / "push_wakeup.flow.yaml").read_text()
 
 
