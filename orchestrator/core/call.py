@@ -5,6 +5,9 @@ Calls that no flow takes have no `Call`; they are a `ResponseContext` and nothin
 A call has a *front*: the caller's INVITE. With `relay … via: fs1` the front leads to FreeSWITCH, and the INVITE that
 FreeSWITCH sends back is its *back*: a second SIP dialog of the same call, known by the header `X-Orchestrator-Call`.
 Destinations ring from the back then.
+
+FreeSWITCH may also hold the call (`media`, an `Anchor`), and it may be the one that calls (`originate`): its INVITE is
+the front then.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from orchestrator.sip.server import ServerTransaction
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
+    from orchestrator.core.anchor import Anchor
     from orchestrator.core.engine import Engine
     from orchestrator.core.relay import Relay
     from orchestrator.flow.run import Run
@@ -34,9 +38,10 @@ class Call:
     """
 
     __slots__ = (
-        "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "waiting", "state",
+        "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "anchor", "carried",
+        "waiting", "state",
         "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "user", "caller", "callee",
-        "_caller_tag", "_back_tag", "_back_call_id", "_limit_timer", "_transport",
+        "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_limit_timer", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +57,10 @@ class Call:
         server.user = self
         self.run: Run | None = None
         self.relay: Relay | None = None
+        self.anchor: Anchor | None = None
+        """The branch to FreeSWITCH that holds the caller, while it lasts."""
+        self.carried = False
+        """The media go through FreeSWITCH, which hears the digits."""
         self.waiting: list[Target] = []
         """Destinations injected before the relay has started."""
         self.state: str = "new"
@@ -67,12 +76,19 @@ class Call:
         self._caller_tag = request.from_.tag
         self._back_tag: bytes | None = None
         self._back_call_id = b""
+        self._answers: dict[bytes, bytes | None] = {}
+        """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
         self._limit_timer: Timer | None = None
         self._transport = server.destination[0]
 
     @property
     def over(self) -> bool:
         return self.state == "ended"
+
+    @property
+    def request(self) -> Request:
+        """The INVITE."""
+        return self.invite
 
     @property
     def call_ids(self) -> tuple[bytes, ...]:
@@ -118,9 +134,16 @@ class Call:
             return False
         self.back = ResponseContext(self.engine.network, server, request, self)
         self._back_call_id, self._back_tag = request.call_id, request.from_.tag
+        self.carried = True
         self.engine.calls.add_call_id(request.call_id, self)
         relay.back_arrived(self.back)
         return True
+
+    def drop_back(self) -> None:
+        """FreeSWITCH's second leg is about to go elsewhere: its end is not the end of the call."""
+        if self._back_call_id:
+            self.engine.calls.drop_call_id(self._back_call_id, self)
+        self.back, self._back_call_id, self._back_tag = None, b"", None
 
     # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------
 
@@ -133,7 +156,13 @@ class Call:
         self.note(f"SIP >> CANCEL to={branch.target.contact}")
 
     def on_ringing(self, branch: Branch, response: Response) -> None:
-        if self.over or branch.context is self._inner_front:
+        if self.over:
+            return
+        anchor = self._anchor_of(branch)
+        if anchor is not None:
+            anchor.progressed(response.status)
+            return
+        if branch.context is self._inner_front:
             return
         if self.state == "new":
             self.state = "ringing"
@@ -144,6 +173,7 @@ class Call:
         if self.over:
             return
         self.note(f"SIP << {response.status} from {branch.target.contact}")
+        self._answers[response.call_id] = response.to.tag
         if branch.context is self.front:
             self._on_front_answered(branch, response)
         elif self.relay is not None:
@@ -158,7 +188,11 @@ class Call:
         except MalformedMessage:
             self.engine.count("call.answer.malformed")
         self._limit_timer = self.engine.timers.after(self.engine.settings.limits.call_duration, _too_long, self)
-        relay = self.relay
+        anchor, relay = self._anchor_of(branch), self.relay
+        if anchor is not None:
+            anchor.progressed(response.status)
+            return
+        self.anchor = None
         contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
         self.publish("answered", contact=contact, leg="callee")
         if relay is not None:
@@ -168,7 +202,7 @@ class Call:
         if self.over:
             return
         self.note(f"SIP << {branch.status} from {branch.target.contact}")
-        if branch.context is not self._inner_front:
+        if branch.context is not self._inner_front and self._anchor_of(branch) is None:
             self.publish(
                 "branch_failed",
                 branch=str(branch.number),
@@ -182,6 +216,10 @@ class Call:
     def on_settled(self, context: ResponseContext) -> None:
         """The relay counts its own branches: one that was cancelled long ago may still be pending here."""
 
+    def _anchor_of(self, branch: Branch) -> Anchor | None:
+        """The anchor, when this is its branch: FreeSWITCH is no destination, flows hear nothing of it."""
+        return self.anchor if branch.round is self.anchor else None
+
     @property
     def _inner_front(self) -> ResponseContext | None:
         """The front while it only leads to FreeSWITCH: what happens on it is not news about destinations."""
@@ -189,21 +227,35 @@ class Call:
 
     # --- what passes inside the dialog --------------------------------------------------------------------------------
 
+    def _holds(self, request: Request) -> bool:
+        """Whether a request is of a dialog of this call: not that of a phone that lost the race, not a forged one."""
+        id = request.call_id
+        opener = self._back_tag if id == self._back_call_id else self._caller_tag
+        return id in self._answers and {request.from_.tag, request.to.tag} == {opener, self._answers[id]}
+
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
         opener = self._back_tag if request.call_id == self._back_call_id else self._caller_tag
         return "caller" if request.from_.tag == opener else "callee"
 
     def passes(self, request: Request) -> None:
-        """A request of this call is on its way through us: follow sequence numbers, hear digits and the end."""
+        """A request with our Call-ID is on its way through us: follow sequence numbers, hear digits and the end."""
+        if not self._holds(request):
+            return
         side = self.side_of(request)
-        leg = self.callee if side == "caller" else self.caller
-        if leg is not None and request.call_id == self.sip_call_id:
-            leg.cseq = max(leg.cseq, request.cseq)
+        if request.call_id == self.sip_call_id:
+            self._follow(request, side)
         if request.method == b"BYE":
             self.end_by(side, _cause(request))
-        elif request.method == b"INFO" and self.back is None:  # FreeSWITCH reports the digits of a call it carries
+        elif request.method == b"INFO" and not self.carried:  # FreeSWITCH reports the digits of a call it carries
             self._hear_info(request, side)
+
+    def _follow(self, request: Request, side: str) -> None:
+        sender, receiver = (self.caller, self.callee) if side == "caller" else (self.callee, self.caller)
+        if receiver is not None:
+            receiver.cseq = max(receiver.cseq, request.cseq)
+        if sender is not None:
+            sender.refresh(request)
 
     def _hear_info(self, request: Request, side: str) -> None:
         heard = dtmf_of_info(request)
@@ -217,8 +269,8 @@ class Call:
         """The caller sent CANCEL: 487 at once, whatever the branches are doing; then the flow hears of it."""
         if self.over or self.front.server.answered:
             return
+        self.front.cancel(headers)  # first: what the end of a branch makes a flow do must find the 487 on its way
         self._stop_ringing(headers)
-        self.front.cancel(headers)
         self.end_by("caller", "cancelled")
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:

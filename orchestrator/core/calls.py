@@ -24,11 +24,15 @@ class Calls:
         """Another dialog of the same call: its leg behind FreeSWITCH."""
         self._by_call_id.setdefault(call_id, call)
 
+    def drop_call_id(self, call_id: bytes, call: Call) -> None:
+        """A dialog that is no longer this call's."""
+        if self._by_call_id.get(call_id) is call:
+            del self._by_call_id[call_id]
+
     def discard(self, call: Call) -> None:
         self._by_id.pop(call.id, None)
         for call_id in call.call_ids:
-            if self._by_call_id.get(call_id) is call:
-                del self._by_call_id[call_id]
+            self.drop_call_id(call_id, call)
 
     def by_id(self, id: str) -> Call | None:
         return self._by_id.get(id)

@@ -74,6 +74,7 @@ class Engine:
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.requests = Requests(self)
+        self.flows.capacity = settings.limits.subscriptions
         self.draining = False
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
@@ -92,7 +93,7 @@ class Engine:
         """One datagram. Never raises for what is in it."""
         self.timers.run_due(now)
         try:
-            message = parse_message(data)
+            message = parse_message(data, self.settings.limits.message)
         except MalformedMessage as error:
             self._refuse_malformed(data, error, host, port, transport)
             return
@@ -113,6 +114,7 @@ class Engine:
             lost, self.channels.lost = self.channels.lost, []
             self.servers.end_calls(lost)
         for translation in translations:
+        self.host.observe(server, event)
             self._publish_translated(translation)
 
     def receive_snapshot(

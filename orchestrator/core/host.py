@@ -15,6 +15,7 @@ from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration, registered_attributes
 from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
+from orchestrator.core.outward import Outward
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.sip.message import header_line
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from orchestrator.core.jobs import JobEffect
     from orchestrator.core.views import CallView
     from orchestrator.flow.program import Flow, Program
+    from orchestrator.esl.codec import EslEvent
     from orchestrator.flow.run import Run
     from orchestrator.flow.trace import Record
 
 
 class FlowHost:
+    from orchestrator.sip.message import Request
     """Performs effects for the runs of one engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -55,7 +58,11 @@ class FlowHost:
             effects.Lookup: self._lookup,
             effects.Http: self._http,
             effects.EslCommand: self._esl_command,
-            effects.EslExecute: self._esl_execute,
+            effects.Media: self._media,
+            effects.Answer: self._answer,
+            effects.Transfer: self.outward.transfer,
+            effects.Originate: self.outward.originate,
+            **self.applications.performs,
             effects.Log: self._log,
         }
 
@@ -75,6 +82,14 @@ class FlowHost:
     def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
         flows = self.engine.flows
         run = flows.create(flow, flows.program, names)
+    def adopt(self, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
+        """Give a run the call it has placed: from now on it is a run with a call."""
+        view = self.engine.views.offer(request, source)
+        view.bind(call)
+        call.run = run
+        run.call, run.call_id = view, call.id
+        self._calls[run.id] = call
+
         run.on_done = self._done
         return run
 
@@ -93,7 +108,7 @@ class FlowHost:
         return self._perform[type(effect)](run, ticket, effect)
 
     def abandon(self, ticket: Ticket) -> None:
-        """A relay nobody waits for stops ringing; the answer of a job is ignored when it comes."""
+        """A relay nobody waits for stops ringing, an application is broken off; what a job answers is ignored."""
         relay = self._relays.pop(ticket, None)
         if relay is not None:
             relay.stop(("all",))
@@ -106,6 +121,22 @@ class FlowHost:
     def trace(self, run: Run, record: Record) -> None:
         if self.on_trace is not None:
             self.on_trace(run, record)
+        anchor = self._anchors.pop(ticket, None)
+        if anchor is not None:
+            anchor.abandon()
+        self.applications.abandon(ticket)
+        self.outward.abandon(ticket)
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event, after the channel table has learned from it."""
+        self.applications.observe(server, event)
+        if self._anchors and event.name.startswith("CHANNEL_"):
+            channel = self.engine.channels.get(server, event.uuid)
+            for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else ():
+                call = self.engine.calls.by_call_id(call_id.encode())
+                if call is not None and call.anchor is not None:
+                    call.anchor.look()
+                    break
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -152,14 +183,19 @@ class FlowHost:
             raise StepError("call.state", "this run has no call")
         return call
 
-    def _live_call(self, run: Run) -> Call:
+    def call_of(self, run: Run) -> Call | None:
+        """The call of a run, over or not; None for a run without one."""
+        return self._calls.get(run.id)
+
+    def live_call(self, run: Run) -> Call:
+        """The call of a run. Raises StepError `call.state` when there is none, or it is over."""
         call = self._call(run)
         if call.over:
             raise StepError("call.state", "the call is over")
         return call
 
     def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
-        call = self._live_call(run)
+        call = self.live_call(run)
         if call.front.server.answered:
             raise StepError("call.state", "relay: the call already has a final reply")
         if call.relay is not None:
@@ -186,10 +222,15 @@ class FlowHost:
         back."""
         if not effect.via:
             return None
-        uri = self.engine.settings.freeswitch.get(effect.via)
-        if not uri:
-            raise StepError("esl.down", f"relay via: FreeSWITCH server {effect.via!r} has no SIP address (key 'sip')")
+        uri = self._sip_of(effect.via)
         host = uri.split(":", 1)[1].rpartition("@")[2]
+    def relay_began(self, ticket: Ticket, relay: Relay) -> None:
+        """This step waits for a relay: it is stopped with the step."""
+        self._relays[ticket] = relay
+
+    def relay_over(self, ticket: Ticket) -> None:
+        self._relays.pop(ticket, None)
+
         user = call.invite.parsed_uri.user or b"call"
         return Target(
             b"sip:%b@%b" % (user, host.encode()),
@@ -209,6 +250,57 @@ class FlowHost:
         aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
         q_of = {binding.contact: binding.q for binding in self.engine.location.bindings(aor, self.engine.wall)}
         groups: dict[float, list[Target]] = {}
+    def _sip_of(self, server: str) -> str:
+        """SIP URI of a FreeSWITCH server. Raises StepError `esl.down`."""
+        uri = self.engine.settings.freeswitch.get(server)
+        if not uri:
+            raise StepError("esl.down", f"FreeSWITCH server {server!r} has no SIP address (key 'sip')")
+        return uri
+
+    # --- FreeSWITCH holds the call ------------------------------------------------------------------------------------
+
+    def _media(self, run: Run, ticket: Ticket, effect: effects.Media) -> Any:
+        """Have FreeSWITCH hold the call; where it does already, at most have it answer."""
+        call = self.live_call(run)
+        if channel_of(self.engine, call, "caller") is not None:
+            return self._answer(run, ticket, effects.Answer()) if effect.answer else None
+        if call.front.server.answered:
+            raise StepError("call.state", "media: the call is answered already, and not by FreeSWITCH")
+        return self._hold(run, call, ticket, effect)
+
+    def _hold(self, run: Run, call: Call, ticket: Ticket, effect: effects.Media) -> Any:
+        if call.relay is not None or call.anchor is not None:
+            raise StepError("call.state", "media: a relay or another media: of this call is still under way")
+        server = self.engine.server_for(effect.server, call)
+        if self.engine.servers.states.get(server, "up") != "up":
+            raise StepError("esl.down", f"media: FreeSWITCH {server} is not connected")
+        call.anchor = self._anchors[ticket] = Anchor(call, server, self._sip_of(server))
+        call.carried = True
+        call.anchor.hold(effect.answer, lambda error: self._anchored(run, ticket, error))
+        return PENDING
+
+    def _anchored(self, run: Run, ticket: Ticket, error: StepError | None) -> None:
+        self._anchors.pop(ticket, None)
+        if error is not None:
+            self.engine.flows.throw(ticket, error)
+        else:
+            self.engine.flows.resume(ticket, None)
+
+    def _answer(self, run: Run, ticket: Ticket, effect: effects.Answer) -> Any:
+        """Answer from FreeSWITCH, which takes the call first where it does not have it."""
+        call = self.live_call(run)
+        if call.front.server.answered:
+            return None
+        if call.anchor is None:
+            if effect.headers:
+                raise StepError("call.state", "answer: headers need media: before it")
+            return self._hold(run, call, ticket, effects.Media(answer=True))
+        channel = channel_of(self.engine, call, "caller")
+        headers = answer_headers(effect.headers, channel.uuid) if channel is not None else ()
+        self._anchors[ticket] = call.anchor
+        call.anchor.answer(headers, lambda error: self._anchored(run, ticket, error))
+        return PENDING
+
         for target in targets:
             groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)
         return [groups[q] for q in sorted(groups, reverse=True)]
@@ -216,26 +308,26 @@ class FlowHost:
     def _targets(self, call: Call, effect: effects.Relay) -> list[Target]:
         headers = header_lines(effect.headers)
         if effect.gateways:
-            return [self._gateway(name, call, headers) for name in effect.gateways]
+            return [self.gateway_target(name, call.invite.parsed_uri.user, headers) for name in effect.gateways]
         if effect.registered or effect.aor:
             aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
             targets = self.engine.targets_of(aor)
         elif effect.original:
             targets = [Target(call.invite.uri)]
         else:
-            targets = [self._target(item) for item in effect.to]
+            targets = [self.target_of(item) for item in effect.to]
         for target in targets:
             target.headers = headers
         return targets
 
-    def _gateway(self, name: str, call: Call, headers: tuple[bytes, ...]) -> Target:
+    def gateway_target(self, name: str, user: bytes | None, headers: tuple[bytes, ...] = ()) -> Target:
+        """A user at a gateway."""
         gateway = self.engine.flows.program.resources.gateways[name]
         scheme, _, host = str(gateway["uri"]).partition(":")
-        user = call.invite.parsed_uri.user
         uri = f"{scheme}:".encode() + (user + b"@" if user else b"") + host.rpartition("@")[2].encode()
         return Target(uri, headers=headers, label=name)
 
-    def _target(self, item: Any) -> Target:
+    def target_of(self, item: Any) -> Target:
         """A destination a flow names: a URI (with or without `sip:`), or a contact as `lookup` gives it.
 
         A contact that is registered is reached the way it registered: through its Path, or where it was seen behind
@@ -257,7 +349,7 @@ class FlowHost:
         call = self._call(run)
         if call.over or call.front.server.answered:
             return {"added": 0, "reason": "the call is over" if call.over else "the call is already answered"}
-        targets = self.engine.targets_of(effect.aor) if effect.aor else [self._target(item) for item in effect.to]
+        targets = self.engine.targets_of(effect.aor) if effect.aor else [self.target_of(item) for item in effect.to]
         headers = header_lines(effect.headers)
         relay = call.relay
         for target in targets:
@@ -269,7 +361,7 @@ class FlowHost:
         return {"added": added, "reason": "" if added else "nothing new to ring"}
 
     def _cancel(self, run: Run, ticket: Ticket, effect: effects.Cancel) -> None:
-        relay = self._live_call(run).relay
+        relay = self.live_call(run).relay
         if relay is not None:
             relay.stop(effect.branches)
 
@@ -292,15 +384,6 @@ class FlowHost:
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
         effect.server = self.engine.server_for(effect.server, self._calls.get(run.id))
-        return self._as_job(ticket, effect)
-
-    def _esl_execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
-        call = self._live_call(run)
-        leg = "callee" if effect.leg == "callee" else "caller"
-        channel = next((c for c in self.engine.channels_of(call) if c.leg == leg and not c.destroyed), None)
-        if channel is None:
-            raise StepError("esl.command", f"the {leg} of this call has no FreeSWITCH channel")
-        effect.server, effect.uuid = channel.server, channel.uuid
         return self._as_job(ticket, effect)
 
     def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:

@@ -19,7 +19,10 @@ CALL_HEADER = b"X-Orchestrator-Call"
 """Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
 which call is meant."""
 
-NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower()))
+MEDIA_HEADER = b"X-Orchestrator-Media"
+"""Tells FreeSWITCH to hold the call for us instead of sending it back: `answer` or `early`."""
+
+NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
 
 _RESOLVED_FOR = 60.0
 """Seconds a looked-up name is remembered; the system's resolver tells us no TTL."""

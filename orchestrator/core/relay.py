@@ -5,7 +5,8 @@ when a branch answers, when all have failed and nothing more is awaited, or at `
 out of branches ends nothing before its time. Late branches (`inject`) join the relay that is running, under its
 headers and timers.
 
-With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back.
+With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back. A
+`transfer` is the same without that branch: FreeSWITCH has the call and is told to send it on through us (`Onward`).
 """
 
 from __future__ import annotations
@@ -97,13 +98,20 @@ class Relay:
             self._ring_timer = timers.after(effect.ring, Relay._rang_out, self)
         if effect.keep_open is not None:
             self._open_timer = timers.after(effect.keep_open, Relay._no_longer_open, self)
+        self._open()
+
+    def _open(self) -> None:
+        """Ring, at once or when FreeSWITCH has sent the call back."""
         if self.via is not None:
-            self._back_timer = timers.after(BACK_WITHIN, Relay._back_missing, self)
+            self._await_back()
             self.call.front.add(self.via, self)
         else:
             self._ring_next()
 
     # --- FreeSWITCH in the middle -------------------------------------------------------------------------------------
+
+    def _await_back(self) -> None:
+        self._back_timer = self.call.engine.timers.after(BACK_WITHIN, Relay._back_missing, self)
 
     def back_arrived(self, context: ResponseContext) -> None:
         if self._back_timer is not None:
@@ -113,7 +121,6 @@ class Relay:
 
     def _back_missing(self) -> None:
         self.call.note("FreeSWITCH did not send the call back")
-        self.call.front.cancel_pending()
         self._finish("failed", 504)
 
     # --- branches -----------------------------------------------------------------------------------------------------
@@ -164,6 +171,8 @@ class Relay:
                 if self.effect.each is not None:
                     self._each_timer = self.call.engine.timers.after(self.effect.each, Relay._each_over, self)
                 return
+        if self._context is not None and self._context.closed:
+            self._groups.clear()
         self._check_settled()
 
     def _each_over(self) -> None:
@@ -181,10 +190,13 @@ class Relay:
     def branch_failed(self, branch: Branch) -> None:
         if not self.running:
             return
-        if branch.target is self.via:
-            if self._context is None or not self._ringing:
-                self._best = branch
-                self._finish(outcome_of(branch.status), branch.status)
+        if (
+            branch.target is self.via
+        ):  # FreeSWITCH has given the call up: whoever still rings behind it rings for nobody
+            self._cancel_ringing(("all",))
+            self._forget_cancelled()
+            self._best = branch
+            self._finish(outcome_of(branch.status), branch.status)
             return
         self._note_tried(branch)
         if self._best is None or rank(branch.status) < rank(self._best.status):
@@ -272,7 +284,7 @@ class Relay:
         self.abandon()
         if self.call.relay is self:
             self.call.relay = None
-        if winner is None and self.via is not None:
+        if winner is None:
             self._end_back(code)
         branch = winner or self._best
         response = branch.response if branch is not None else None
@@ -290,6 +302,8 @@ class Relay:
 
     def _end_back(self, code: int) -> None:
         """The destinations behind FreeSWITCH have failed: tell it, and take back the call we sent it."""
+        if self.via is None:
+            return
         self.call.front.cancel_pending()
         if self._context is not None:
             self._context.reply(code)
@@ -310,3 +324,40 @@ class Relay:
     def __repr__(self) -> str:
         state = "running" if self.running else "done"
         return f"<Relay {state} ringing={len(self._ringing)} next={len(self._groups)}>"
+
+
+class Onward(Relay):
+    """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
+    it."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        call: Call,
+        effect: RelayEffect,
+        groups: Sequence[Sequence[Target]],
+        done: Callable[[dict[str, Any]], None],
+    ) -> None:
+        super().__init__(call, effect, groups, done)
+        self._context = None
+
+    @property
+    def awaits_back(self) -> bool:
+        return self._context is None
+
+    def refused(self, status: int) -> None:
+        """FreeSWITCH did not do as it was told."""
+        self._finish("failed", status)
+
+    def _open(self) -> None:
+        self._await_back()
+
+    def answered_by(self, branch: Branch) -> None:
+        super().answered_by(branch)
+        self.call.publish("answered", contact=branch.target.contact, leg="callee")
+        self.finish_answered(branch, branch.status)
+
+    def _end_back(self, code: int) -> None:
+        if self._context is not None:
+            self._context.reply(code)

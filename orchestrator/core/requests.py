@@ -250,10 +250,18 @@ class Requests:
             self._relay_to_contacts(request, destination)
 
     def _is_back(self, request: Request, source: tuple[str, int], destination: Destination) -> bool:
-        """Whether this is a call we sent to FreeSWITCH and that it now sends on; see `Call`."""
+        """Whether this is a call we sent to FreeSWITCH and that it now sends on, or one that it places for us; see
+        `Call`."""
         id = (request.get(_CALL_HEADER_NAME) or b"").decode("ascii", "replace")
-        call = self.engine.calls.by_id(id)
-        if call is None or not self.network.trusts(source[0]):
+        if not self.network.trusts(source[0]):
+            return False
+        call, placed = self.engine.calls.by_id(id), self.engine.host.outward.take(id)
+        if placed is not None:
+            server = self.layer.open_server(request, destination)
+            self._trying(request, server)
+            placed.arrived(request, server, source)
+            return True
+        if call is None:
             return False
         server = self.layer.open_server(request, destination)
         self._trying(request, server)
@@ -304,6 +312,7 @@ class Requests:
         engine = self.engine
         server = self.layer.open_server(request, destination)
         registration = Registration(engine, request, server, source)
+        request.contacts()  # a malformed one is refused here, before anything is begun for it
         flow = None
         if "register" in engine.host.triggers:
             flow = engine.flows.choose("register", {"request": registration.view})

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent, integer, number
-from orchestrator.esl.commands import esl_name
+from orchestrator.esl.commands import EVENT_NAMES, esl_name
 from orchestrator.events.event import Event
 
 CHANNEL_EVENTS = ("CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_BRIDGE", "CHANNEL_UUID", "CHANNEL_DESTROY")
@@ -47,11 +47,11 @@ EVENT_NEEDS: Mapping[str, tuple[str, ...]] = {
 
 def needed(events: Iterable[str], fs: Iterable[str] = ()) -> frozenset[str]:
     """All Event Socket names for flows that use these events; `fs`: names given to `fs` (Event-Name or CUSTOM
-    subclass).
+    subclass). An event may also be given by its Event-Name.
     """
     names = {*CHANNEL_EVENTS, *LINK_EVENTS}
     for event in events:
-        names.update(EVENT_NEEDS.get(event, ()))
+        names.update(EVENT_NEEDS.get(event, (event,) if event in EVENT_NAMES else ()))
     return frozenset(names.union(esl_name(name) for name in fs))
 
 

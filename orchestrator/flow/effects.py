@@ -131,7 +131,10 @@ class EslCommand:
 
 @dataclass(slots=True)
 class EslExecute:
-    """Run a dialplan application on a leg. Answers later: `execute result` (response), at once when not `wait`."""
+    """Run a dialplan application on a leg. Answers later: `execute result` (response), at once when not `wait`.
+
+    `leg` is caller, callee or both.
+    """
 
     app: str
     args: str = ""
@@ -149,3 +152,92 @@ class Log:
     text: str
     level: str = "info"
     data: Mapping[str, Any] = field(default_factory=dict)
+    variables: Sequence[str] = ()
+    """Channel variables wanted with the result, under its key `variables`, as they are when the application has
+    ended."""
+    timeout: float | None = None
+    """Most seconds to wait; None for as long as the channel lives."""
+
+
+@dataclass(slots=True)
+class Media:
+    """Have FreeSWITCH take the caller's leg and hold it. Answers later: None, when commands can be given on it.
+
+    With `answer` the caller gets a 200, else early media (183). An empty `server` means the only or first one.
+    """
+
+    server: str = ""
+    answer: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """Answer the caller from FreeSWITCH. Answers later: None, when the 200 has passed."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Play:
+    """Play a file or tone to a leg. Answers later with None; at once when `background`."""
+
+    file: str
+    leg: str = "caller"
+    repeat: int = 1
+    background: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """Record a leg, or with `both` the whole conversation, until one of the ends given. Answers later with a
+    `recording`: file, duration (seconds)."""
+
+    file: str
+    leg: str = "caller"
+    max: float | None = None
+    silence: float | None = None
+    stop: str = ""
+
+
+@dataclass(slots=True)
+class Collect:
+    """Collect up to `max` keys. Answers later with the digits, '' for none.
+
+    `timeout` are the seconds to wait for each key, `end` the key that ends the input and is not part of it.
+    """
+
+    max: int
+    leg: str = "caller"
+    timeout: float = 5.0
+    end: str = ""
+    prompt: str = ""
+
+
+@dataclass(slots=True)
+class Detect:
+    """Start a detector, `fax` or `beep`, for so many seconds. Answers later with None, when it listens."""
+
+    what: str
+    leg: str = "caller"
+    seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Send a leg that FreeSWITCH has to another destination. Answers later with None, when that has answered."""
+
+    to: str
+    leg: str = "caller"
+    context: str = ""
+
+
+@dataclass(slots=True)
+class Originate:
+    """Have FreeSWITCH place a call, which becomes the call of the run. Answers later with a `relay result`."""
+
+    to: str
+    gateways: Sequence[str] = ()
+    from_: str = ""
+    ring: float | None = None
+    via: str = ""
+    vars: Mapping[str, str] = field(default_factory=dict)

@@ -52,6 +52,10 @@ from orchestrator.timers import TICK, Timer, Timers
 __all__ = ["PENDING", "FlowEngine", "Host", "Limits", "Run", "Stats", "Task", "Ticket"]
 
 
+CAPACITY = 200_000
+"""Subscriptions at half a kilobyte each: what a machine of a gigabyte has room for."""
+
+
 class Host(Protocol):
     """What performs effects: the composition of SIP, Event Socket and the pool, or a fake in tests."""
 
@@ -105,6 +109,8 @@ class FlowEngine:
         self._draining = False
         self._alarms = 0
         self.stopping = False
+        self.capacity = CAPACITY
+        """Most subscriptions of all runs together, those of the triggers included."""
         self.on_step: Callable[[Step], object] | None = None
         """Told every step that is run, after its condition held: which lines of a flow the tests have reached."""
         self.on_fault: Callable[[Run, Exception], object] | None = None

@@ -64,6 +64,8 @@ class Field:
     values: tuple[str, ...] = ()
     secret: bool = False
     """Secrets may be put here (http only)."""
+    planned: bool = False
+    """The language has it, this version does not: written in a flow it is an error (E119), never ignored."""
 
 
 class Effect(Enum):
@@ -97,6 +99,8 @@ class Action:
     in_on_end: bool = False
     effect: Effect = Effect.NONE
     waits: bool = False
+    listens: tuple[str, ...] = ()
+    """Events of the catalogue, or of the Event Socket by their own names, that it cannot work without."""
     handler: Handler | None = field(default=None, repr=False)
     function: Function | None = field(default=None, repr=False)
 

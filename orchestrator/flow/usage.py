@@ -14,7 +14,7 @@ from orchestrator.flow.program import Branch, Catch, Program, Step, Trigger
 @dataclass(frozen=True, slots=True)
 class Usage:
     events: frozenset[str]
-    """Names of the catalogue and of `events:`."""
+    """Names of the catalogue and of `events:`, and those the actions used `listen` for."""
     fs: frozenset[str]
     """What `name:` of the event `fs` asks for: an Event-Name or a CUSTOM subclass."""
 
@@ -29,6 +29,7 @@ def usage_of(program: Program) -> Usage:
             fs |= _fs_names(flow.trigger)
         for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())):
             event = step.args.get("event")
+            events.update(step.action.listens if step.action is not None else ())
             if step.action is None or not isinstance(event, str) or step.action.name == "raise":
                 continue
             events.add(event)

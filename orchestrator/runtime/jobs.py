@@ -8,7 +8,7 @@ have a pool with room for many, apart from the commands that are over in a milli
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from gevent import socket
 
@@ -19,6 +19,8 @@ from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import resolve
+
+T = TypeVar("T")
 
 HTTP_WORKERS, HTTP_BACKLOG = 64, 1_000
 DNS_WORKERS, DNS_BACKLOG = 10, 500
@@ -44,7 +46,7 @@ class Jobs:
         self.http = http
         self._answer = answer
         self._links = links
-        self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG)
+        self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG, error="http.connect")
         self._dns = Pool(
             "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
         )
@@ -95,11 +97,17 @@ class Jobs:
 
     def _run_application(self, effect: EslExecute) -> dict[str, Any]:
         link = self._links[effect.server]
-        limit = EXECUTE_LIMIT if effect.wait else None
-        return {"response": _told(lambda: link.execute(effect.uuid, effect.app, effect.args, effect.wait, limit))}
+        if not effect.wait:
+            _told(lambda: link.execute(effect.uuid, effect.app, effect.args))
+            return {"response": "", "variables": {}}
+        limit = EXECUTE_LIMIT if effect.timeout is None else effect.timeout
+        event = _told(lambda: link.run(effect.uuid, effect.app, effect.args, limit))
+        response = event.get("Application-Response")
+        variables = {name: event.get(f"variable_{name}") for name in effect.variables}
+        return {"response": "" if response == "_none_" else response, "variables": variables}
 
 
-def _told(command: Callable[[], str]) -> str:
+def _told(command: Callable[[], T]) -> T:
     """What FreeSWITCH said. Raises StepError with the types of the language (FLOWLANG §5)."""
     try:
         return command()

@@ -392,7 +392,8 @@ class ResponseContext:
             self._settle()
 
     def forget_failures(self) -> None:
-        """Start afresh: what failed before says nothing about the destinations tried next."""
+        """Start afresh: what failed before says nothing about the destinations tried next, not even a 6xx."""
+        self._closed = False
         self.best = None
         self._challenges.clear()
 
@@ -512,7 +513,7 @@ class ResponseContext:
         self.breadth += branch.breadth
         if not (self.server.answered or self.answered):
             self._remember(branch)
-            if branch.status >= 600:
+            if branch.status >= 600 and not branch.cancelled:
                 self._closed = True
                 self.cancel_pending()
             if self.listener is not None:

@@ -198,17 +198,17 @@ def test_a_refused_bgapi_is_an_error(fs: FakeFreeSwitch, connect: Connect) -> No
 def test_execute_waits_for_the_application(fs: FakeFreeSwitch, connect: Connect, recording) -> None:
     link, _ = connect(subscribe=lambda: needed(["execute_done"]))
     done = recording("dtmf").find("CHANNEL_EXECUTE_COMPLETE")
-    run = gevent.spawn(link.execute, "u-1", "playback", "/tmp/a b.wav", True)
+    run = gevent.spawn(link.run, "u-1", "playback", "/tmp/a b.wav")
     command = fs.commands.wait_for("sendmsg u-1 execute playback /tmp/a b.wav")
     fs.emit(done)
     fs.emit(done, {"Application-UUID": command.headers["event-uuid"], "Application-Response": "FILE PLAYED"})
-    assert run.get(timeout=5) == "FILE PLAYED"
-    assert link.execute("u-1", "answer") == ""
+    assert run.get(timeout=5).get("Application-Response") == "FILE PLAYED"
+    link.execute("u-1", "answer")
 
 
 def test_execute_ends_with_its_channel(fs: FakeFreeSwitch, connect: Connect, recording) -> None:
     link, _ = connect(subscribe=lambda: needed(["execute_done"]))
-    run = gevent.spawn(link.execute, "u-1", "playback", "x", True)
+    run = gevent.spawn(link.run, "u-1", "playback", "x")
     fs.commands.wait_for("sendmsg u-1*")
     fs.emit(recording("dtmf").find("CHANNEL_DESTROY"))
     fs.emit(recording("dtmf").find("CHANNEL_DESTROY"), {"Unique-ID": "u-1"})
@@ -226,7 +226,7 @@ def test_a_long_application_is_not_a_long_wait_for_its_reply(
     link, _ = connect()
     fs.on("sendmsg *").held()
     with pytest.raises(EslTimeout):
-        link.execute("u-1", "rxfax", "/tmp/f.tif", wait=True, timeout=3600)
+        link.run("u-1", "rxfax", "/tmp/f.tif", timeout=3600)
 
 
 def test_nothing_is_written_of_an_injection(fs: FakeFreeSwitch, connect: Connect) -> None:
@@ -289,7 +289,7 @@ def test_everything_that_waits_fails_when_the_link_drops(fs: FakeFreeSwitch, con
     link, core = connect()
     fs.on("api slow").silent()
     fs.on("bgapi slow").reply_raw(build_reply("+OK Job-UUID: x"))
-    waiting = [gevent.spawn(link.bgapi, "slow"), gevent.spawn(link.execute, "u-1", "playback", "x", True)]
+    waiting = [gevent.spawn(link.bgapi, "slow"), gevent.spawn(link.run, "u-1", "playback", "x")]
     fs.commands.wait_for("sendmsg*")
     waiting.append(gevent.spawn(link.api, "slow"))
     fs.commands.wait_for("api slow")

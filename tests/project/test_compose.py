@@ -247,9 +247,12 @@ def test_a_silent_phone_delays_nothing(profile: dict[str, str]) -> None:
 
 
 MODULE_OF = {
+    "answer": "mod_dptools",
     "bridge": "mod_dptools",
     "export": "mod_dptools",
     "hangup": "mod_dptools",
+    "park": "mod_dptools",
+    "pre_answer": "mod_dptools",
     "set": "mod_dptools",
     "XML": "mod_dialplan_xml",
     "spandsp.conf": "mod_spandsp",
@@ -274,13 +277,16 @@ def test_what_is_used_is_loaded_and_what_is_configured_too(freeswitch: FreeSwitc
     )
 
 
-def actions_for(freeswitch: FreeSwitch, user: str, host: str = "example.com", call: str = "c-42") -> dict[str, str]:
+def actions_for(
+    freeswitch: FreeSwitch, user: str, host: str = "example.com", call: str = "c-42", media: str = ""
+) -> dict[str, str]:
     """Application → data of the last one, following the dialplan as mod_dialplan_xml does; {} for a refused call."""
     context = freeswitch.document.find(".//context")
     assert context is not None
     channel = {
         "destination_number": user,
         "${sip_h_X-Orchestrator-Call}": call,
+        "${sip_h_X-Orchestrator-Media}": media,
         "${sip_from_host}": host,
         "${sip_req_user}": user,
         "${sip_to_user}@${sip_to_host}": f"{user}@{host}",
@@ -313,6 +319,19 @@ def test_a_call_goes_back_under_the_names_it_came_with(freeswitch: FreeSwitch, u
     assert actions["nolocal:sip_invite_domain"] == "nolocal:sip_invite_domain=example.com"
     exported = "sip_h_X-Orchestrator-Call"
     assert actions[exported] == f"{exported}=${{{exported}}}"
+
+
+@pytest.mark.parametrize(("media", "first"), [("answer", "answer"), ("early", "pre_answer")])
+def test_a_call_that_is_to_be_held_stays_here(freeswitch: FreeSwitch, media: str, first: str) -> None:
+    actions = actions_for(freeswitch, "park", media=media)
+    assert list(actions)[-2:] == [first, "park"]
+    assert "bridge" not in actions
+    assert actions["playback_terminators"] == "playback_terminators=none"
+
+
+@pytest.mark.parametrize("media", ["", "answer early", "Answer", "${system(id)}"])
+def test_no_other_word_holds_a_call(freeswitch: FreeSwitch, media: str) -> None:
+    assert "park" not in actions_for(freeswitch, "bob", media=media)
 
 
 STRANGE = [

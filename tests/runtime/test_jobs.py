@@ -11,6 +11,7 @@ from echo_core import wait_until
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout, StepError
+from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime import jobs as jobs_module
 from orchestrator.runtime.http import HttpClient
@@ -32,9 +33,13 @@ class Link:
         self.asked.append(("bgapi", command, timeout))
         return self.say(command)
 
-    def execute(self, uuid: str, app: str, args: str = "", wait: bool = False, timeout: float | None = None) -> str:
-        self.asked.append(("execute", uuid, app, args, wait, timeout))
-        return self.say(app)
+    def execute(self, uuid: str, app: str, args: str = "") -> None:
+        self.asked.append(("execute", uuid, app, args))
+        self.say(app)
+
+    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent:
+        self.asked.append(("run", uuid, app, args, timeout))
+        return EslEvent.plain(f"Application-Response: {self.say(app)}\nvariable_record_ms: 1500\n\n".encode())
 
 
 class Desk:
@@ -108,12 +113,16 @@ def test_unknown_server_is_answered_at_once(desk: Desk) -> None:
 
 
 def test_applications(desk: Desk) -> None:
-    assert desk.do(EslExecute("set", "a=b", server="fs1", uuid="u1")) == {"response": "+OK"}
-    assert desk.do(EslExecute("rxfax", "/f.tif", wait=True, server="fs1", uuid="u1")) == {"response": "+OK"}
-    assert desk.link.asked == [
-        ("execute", "u1", "set", "a=b", False, None),
-        ("execute", "u1", "rxfax", "/f.tif", True, EXECUTE_LIMIT),
-    ]
+    done = {"response": "+OK", "variables": {}}
+    assert desk.do(EslExecute("set", "a=b", server="fs1", uuid="u1")) == {"response": "", "variables": {}}
+    assert desk.do(EslExecute("rxfax", "/f.tif", wait=True, server="fs1", uuid="u1")) == done
+    assert desk.link.asked == [("execute", "u1", "set", "a=b"), ("run", "u1", "rxfax", "/f.tif", EXECUTE_LIMIT)]
+
+
+def test_an_application_hands_back_the_variables_asked_for_within_its_time(desk: Desk) -> None:
+    record = EslExecute("record", "/f.wav", "", True, "fs1", "u1", ("record_ms", "never_set"), 2.5)
+    assert desk.do(record)["variables"] == {"record_ms": "1500", "never_set": ""}
+    assert desk.link.asked[-1][-1] == 2.5
 
 
 def test_what_hangs_holds_up_only_its_like() -> None:

@@ -187,32 +187,6 @@ def cancel(task: Task, step: Step) -> Steps:
     yield effects.Cancel(branches)
 
 
-ANSWER = ACTIONS.add(
-    Action(
-        "answer",
-        "Answer the caller now (needs FreeSWITCH media).",
-        fields=(Field("headers", Kind.MAP, "Header fields to add to the 200."),),
-        needs="call",
-        effect=Effect.ANSWERS,
-        waits=True,
-    )
-)
-
-MEDIA = ACTIONS.add(
-    Action(
-        "media",
-        "Anchor the call on a FreeSWITCH server, parked and under control of this flow.",
-        short="server",
-        fields=(
-            Field("server", Kind.SERVER, "FreeSWITCH server, by name.", required=True),
-            Field("answer", Kind.BOOLEAN, "Answer the caller at once; early media otherwise."),
-        ),
-        needs="call",
-        effect=Effect.ANSWERS,
-        waits=True,
-    )
-)
-
 HANGUP = ACTIONS.add(
     Action(
         "hangup",
@@ -256,6 +230,27 @@ ORIGINATE = ACTIONS.add(
     )
 )
 
+
+@ORIGINATE.performs
+def originate(task: Task, step: Step) -> Steps:
+    """From here on the run, and the names of this task, have a `call`: the one that was placed."""
+    gateways = step.args.get("gateway", ())
+    effect = effects.Originate(
+        to=task.value(step, "to"),
+        gateways=(gateways,) if isinstance(gateways, str) else gateways,
+        from_=task.value(step, "from", ""),
+        ring=task.value(step, "ring", task.run.program.resources.defaults.get("ring")),
+        via=step.args.get("via", ""),
+        vars=task.values(step, "vars"),
+    )
+    task.trace(step, "originate to {}", effect.to)
+    result: Mapping[str, Any] = yield effect
+    task.trace(step, "originate -> {} {}", result["outcome"], result["code"])
+    if task.run.call is not None:
+        task.env = task.env.bind("call", task.run.call)
+    return result
+
+
 TRANSFER = ACTIONS.add(
     Action(
         "transfer",
@@ -264,8 +259,20 @@ TRANSFER = ACTIONS.add(
         fields=(
             Field("to", Kind.DESTINATION, "A SIP URI, or ${...}.", required=True),
             Field("leg", Kind.ENUM, "The leg that is sent on.", values=LEGS),
-            Field("context", Kind.TEXT, "FreeSWITCH dialplan context."),
+            Field("context", Kind.TEXT, "FreeSWITCH dialplan context that takes the leg, instead of us."),
         ),
         needs="call",
+        waits=True,
     )
 )
+
+
+@TRANSFER.performs
+def transfer(task: Task, step: Step) -> Steps:
+    """Waits until the new destination has answered; a leg given to a `context` of FreeSWITCH is no longer ours."""
+    to = task.value(step, "to")
+    uri = str(to["uri"] if isinstance(to, Mapping) else to)
+    leg = step.args.get("leg", "caller")
+    task.trace(step, "transfer {} to {}", leg, uri)
+    yield effects.Transfer(uri, leg, task.value(step, "context", ""))
+    task.run.replied = True

@@ -79,6 +79,7 @@ FS_EXECUTE = ACTIONS.add(
         result="execute result",
         needs="call",
         waits=True,
+        listens=("execute_done",),
     )
 )
 

@@ -1,11 +1,70 @@
-"""Actions on the media of a call that FreeSWITCH holds: prompts, recordings, digits, detectors (FLOWLANG §4.3)."""
+"""Actions on the media of a call that FreeSWITCH holds: prompts, recordings, digits, detectors (FLOWLANG §4.3).
+
+Such a call has come to FreeSWITCH through `media:`, `relay: {via: …}` or `originate:`. For every other the host refuses
+with `call.state`. A step that is cut off (its `timeout:`, the loser of a `parallel`, the end of the call) stops what
+FreeSWITCH is doing for it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.errors import StepError
+from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.program import Step
+from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.task import Steps, Task
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
+KEYS = frozenset("0123456789*#ABCD")
+COLLECT_TIMEOUT = 5.0
+"""Seconds to wait for each key where `collect` does not say."""
+
+ANSWER = ACTIONS.add(
+    Action(
+        "answer",
+        "Answer the caller now (needs FreeSWITCH media).",
+        fields=(Field("headers", Kind.MAP, "Header fields to add to the 200."),),
+        needs="call",
+        effect=Effect.ANSWERS,
+        waits=True,
+    )
+)
+
+
+@ANSWER.performs
+def answer(task: Task, step: Step) -> Steps:
+    task.trace(step, "answer")
+    yield effects.Answer(task.values(step, "headers"))
+    task.run.replied = True
+
+
+MEDIA = ACTIONS.add(
+    Action(
+        "media",
+        "Anchor the call on a FreeSWITCH server, parked and under control of this flow.",
+        short="server",
+        fields=(
+            Field("server", Kind.SERVER, "FreeSWITCH server, by name.", required=True),
+            Field("answer", Kind.BOOLEAN, "Answer the caller at once; early media otherwise."),
+        ),
+        needs="call",
+        effect=Effect.ANSWERS,
+        waits=True,
+    )
+)
+
+
+@MEDIA.performs
+def media(task: Task, step: Step) -> Steps:
+    server, answers = step.args["server"], task.value(step, "answer", False)
+    task.trace(step, "media on {}{}", server, ", answered" if answers else "")
+    yield effects.Media(server, answers)
+    if answers:
+        task.run.replied = True
+
 
 PLAY = ACTIONS.add(
     Action(
@@ -20,8 +79,21 @@ PLAY = ACTIONS.add(
         ),
         needs="call",
         waits=True,
+        listens=("execute_done",),
     )
 )
+
+
+@PLAY.performs
+def play(task: Task, step: Step) -> Steps:
+    file, leg = task.value(step, "file"), step.args.get("leg", "caller")
+    repeat = task.value(step, "repeat", 1)
+    background = task.value(step, "background", False)
+    task.trace(step, "play {} to {}{}", file, leg, " in the background" if background else "")
+    if repeat < 1:
+        return
+    yield effects.Play(file, leg, repeat, background)
+
 
 RECORD = ACTIONS.add(
     Action(
@@ -38,8 +110,33 @@ RECORD = ACTIONS.add(
         result="recording",
         needs="call",
         waits=True,
+        listens=("execute_done", "RECORD_STOP"),
     )
 )
+
+
+@RECORD.performs
+def record(task: Task, step: Step) -> Steps:
+    effect = effects.Record(
+        file=task.value(step, "file"),
+        leg=step.args.get("leg", "caller"),
+        max=task.value(step, "max"),
+        silence=task.value(step, "silence"),
+        stop=_keys(task, step, "stop"),
+    )
+    task.trace(step, "record {} to {}", effect.leg, effect.file)
+    result: Mapping[str, Any] = yield effect
+    task.trace(step, "recorded {:.1f}s", result["duration"])
+    return result
+
+
+def _keys(task: Task, step: Step, name: str) -> str:
+    """Keys of a telephone, each at most once."""
+    keys = str(task.value(step, name, ""))
+    if not KEYS.issuperset(keys):
+        raise StepError("call.state", f"{name}: {keys!r} are not keys of a telephone (0-9, *, #, A-D)")
+    return "".join(dict.fromkeys(keys))
+
 
 COLLECT = ACTIONS.add(
     Action(
@@ -56,8 +153,25 @@ COLLECT = ACTIONS.add(
         result="digits",
         needs="call",
         waits=True,
+        listens=("execute_done",),
     )
 )
+
+
+@COLLECT.performs
+def collect(task: Task, step: Step) -> Steps:
+    effect = effects.Collect(
+        max=task.value(step, "max"),
+        leg=step.args.get("leg", "caller"),
+        timeout=task.value(step, "timeout", COLLECT_TIMEOUT),
+        end=_keys(task, step, "end"),
+        prompt=task.value(step, "prompt", ""),
+    )
+    task.trace(step, "collect up to {} keys from {}", effect.max, effect.leg)
+    digits = yield effect
+    task.trace(step, "collected {} keys", len(digits))
+    return digits
+
 
 DETECT = ACTIONS.add(
     Action(
@@ -70,5 +184,16 @@ DETECT = ACTIONS.add(
             Field("for", Kind.DURATION, "How long to listen."),
         ),
         needs="call",
+        waits=True,
+        listens=("execute_done",),
     )
 )
+
+
+@DETECT.performs
+def detect(task: Task, step: Step) -> Steps:
+    what = step.args["what"]
+    leg = step.args.get("leg", "callee" if what == "beep" else "caller")
+    seconds = task.value(step, "for")
+    task.trace(step, "detect {} on {}{}", what, leg, "" if seconds is None else f" for {seconds:g}s")
+    yield effects.Detect(what, leg, seconds)

@@ -1,0 +1,457 @@
+"""Dialplan applications on the channels of a call: `play`, `record`, `collect`, `detect`, `fs.execute` (FLOWLANG §4.3).
+
+Each is an `execute` message to a channel and its end a CHANNEL_EXECUTE_COMPLETE with our own id, so two that run at
+once are never mistaken for each other. FreeSWITCH takes such a message on a parked channel, on one of a bridge (the
+other side hears nothing meanwhile) and in the middle of a playback, where it would begin inside it: a prompt that plays
+in the background is therefore stopped, and its end awaited, before the next application of that leg.
+
+Nobody waits for a cut-off step, but FreeSWITCH would go on with it: `abandon` breaks what it runs (`uuid_break`).
+
+Traps, checked in the source of 1.11: `avmd_start` listens to what an *outbound* channel reads, that is the called
+party, and to an inbound one only where FreeSWITCH itself speaks (mod_avmd.c:1482); the API command `avmd … start`
+detects nothing at all; `spandsp_start_fax_detect` refuses less than two arguments (mod_spandsp.c:126) and its event
+does not say which tone it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import EslInjection, StepError
+from orchestrator.esl.channels import Channel
+from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.esl.commands import quote_argument
+from orchestrator.flow import effects
+from orchestrator.flow.signals import PENDING, Ticket
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.core.engine import Engine
+    from orchestrator.flow.run import Run
+
+Done = Callable[[Any], None]
+"""Told the result of an application, or the StepError it failed with."""
+
+SILENCE_LEVEL = 200
+"""Mean sample below which `record` counts a frame as silence; what the dialplans FreeSWITCH ships use."""
+START_WITHIN = 5.0
+"""Seconds a detector may take to start listening."""
+DIGITS = "orchestrator_digits"
+NO_KEYS = "none"
+
+_FAILED = {"FILE NOT FOUND": "there is no such file", "PLAYBACK ERROR": "it cannot be played"}
+_PLAYED = {"FILE PLAYED", "", "_none_"}
+
+
+class Execution:
+    """One application on one channel, `times` in a row; `done` is told the last result, or the first error."""
+
+    __slots__ = ("_engine", "effect", "_left", "_done", "running")
+
+    def __init__(self, engine: Engine, effect: effects.EslExecute, done: Done, times: int = 1) -> None:
+        self._engine = engine
+        self.effect = effect
+        self._left = times
+        self._done: Done | None = done
+        self.running = False
+
+    def start(self) -> None:
+        if self._done is None:
+            return
+        self._left -= 1
+        self.running = True
+        self._engine.job(self.effect, self._finished)
+
+    def _finished(self, result: Any) -> None:
+        self.running = False
+        if self._left and not isinstance(result, StepError):
+            self.start()
+        elif self._done is not None:
+            self._done(result)
+
+    def stop(self) -> None:
+        """Break it off. What FreeSWITCH still runs is told to end; `done` hears of that, once."""
+        self._left = 0
+        if self.running:
+            self._engine.job(command(self.effect.server, f"uuid_break {self.effect.uuid}"), _ignore)
+
+    def forget(self) -> None:
+        """Break it off, and nobody wants to know."""
+        self._done = None
+        self.stop()
+
+
+class Applications:
+    """Performs the media effects of one engine's flows; `performs` is the part of the host's table."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.performs: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
+            effects.Play: self._play,
+            effects.Record: self._record,
+            effects.Collect: self._collect,
+            effects.Detect: self._detect,
+            effects.EslExecute: self._execute,
+        }
+        self._tickets: dict[Ticket, list[Execution]] = {}
+        self._recordings: dict[Ticket, Recording] = {}
+        self._background: dict[tuple[str, str], Execution] = {}
+        self._queued: dict[tuple[str, str], list[Execution]] = {}
+
+    # --- from outside -------------------------------------------------------------------------------------------------
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event: the ends of recordings of whole calls are among them."""
+        if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
+            for recording in list(self._recordings.values()):
+                recording.observe(server, event)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Nobody waits for this step any more."""
+        for execution in self._tickets.pop(ticket, ()):
+            execution.forget()
+        recording = self._recordings.pop(ticket, None)
+        if recording is not None:
+            recording.stop()
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _play(self, run: Run, ticket: Ticket, effect: effects.Play) -> Any:
+        file = plain(effect.file, "play")
+        channels = self._channels(run, effect.leg)
+        played = _check_played(effect.file)
+        if effect.background:
+            for channel in channels:
+                self._play_behind(run, channel, file, effect, played)
+            return None
+        wanted = [(channel, Application("playback", file), effect.repeat) for channel in channels]
+
+        def result(results: Sequence[Any]) -> None:
+            for each in results:
+                played(each)
+
+        return self._run(ticket, wanted, result)
+
+    def _play_behind(
+        self, run: Run, channel: Channel, file: str, effect: effects.Play, played: Callable[[Any], None]
+    ) -> None:
+        key = (channel.server, channel.uuid)
+
+        def done(result: Any) -> None:
+            if self._background.get(key) is execution:
+                del self._background[key]
+            try:
+                played(result)
+            except StepError as error:
+                run.trace(None, "background play failed, {}: {}", error.type, error.message)
+            for waiting in self._queued.pop(key, ()):
+                waiting.start()
+
+        execution = Execution(self.engine, Application("playback", file).on(channel), done, effect.repeat)
+        self._begin(execution)
+        self._background[key] = execution
+
+    def _record(self, run: Run, ticket: Ticket, effect: effects.Record) -> Any:
+        (channel, *_) = self._channels(run, "caller" if effect.leg == "both" else effect.leg)
+        path = plain(effect.file, "record")
+        if effect.leg == "both":
+            if effect.silence is not None or effect.stop:
+                raise StepError("call.state", "record: silence and stop need one leg; both are recorded until max")
+            return self._record_both(ticket, channel, path, effect)
+        limits = f"{whole(effect.max or 0)}"
+        if effect.silence is not None:
+            limits += f" {SILENCE_LEVEL} {max(1, whole(effect.silence))}"
+        application = Application("record", f"{argument(path, 'record')} {limits}", ("record_ms",))
+
+        def result(results: Sequence[Any]) -> dict[str, Any]:
+            (told,) = results
+            if effect.stop:
+                self.engine.job(terminators(channel, NO_KEYS), _ignore)
+            return {"file": effect.file, "duration": integer(told["variables"].get("record_ms", "")) / 1000}
+
+        wanted = [(channel, application, 1)]
+        return self._with_keys(ticket, channel, effect.stop, lambda: self._run(ticket, wanted, result))
+
+    def _with_keys(self, ticket: Ticket, channel: Channel, keys: str, start: Callable[[], Any]) -> Any:
+        """Say which keys end the next application of a channel; FreeSWITCH's default is the star."""
+
+        def set_up(result: Any) -> None:
+            if ticket.task is None:
+                return
+            if isinstance(result, StepError):
+                self.engine.flows.throw(ticket, result)
+            else:
+                start()
+
+        self.engine.job(terminators(channel, keys or NO_KEYS), set_up)
+        return PENDING
+
+    def _record_both(self, ticket: Ticket, channel: Channel, path: str, effect: effects.Record) -> Any:
+        if " " in path:
+            raise StepError("esl.command", "record: FreeSWITCH takes no spaces in the name of a file for both legs")
+        args = path if effect.max is None else f"{path} +{whole(effect.max)}"
+        flows = self.engine.flows
+
+        def ended(result: Any) -> None:
+            self._recordings.pop(ticket, None)
+            if isinstance(result, StepError):
+                flows.throw(ticket, result)
+            else:
+                flows.resume(ticket, {"file": effect.file, "duration": result})
+
+        recording = self._recordings[ticket] = Recording(self.engine, channel, path, ended)
+        recording.start(Application("record_session", args).on(channel))
+        return PENDING
+
+    def _collect(self, run: Run, ticket: Ticket, effect: effects.Collect) -> Any:
+        if not 1 <= effect.max <= 127:
+            raise StepError("call.state", f"collect: max is {effect.max}, not 1 to 127")
+        (channel, *_) = self._channels(run, effect.leg)
+        prompt = argument(plain(effect.prompt, "collect") or "silence", "collect")
+        wait = max(1, round(effect.timeout * 1000))
+        args = f"0 {effect.max} 1 {wait} {effect.end or NO_KEYS} {prompt} '' {DIGITS}"
+        application = Application("play_and_get_digits", args, (DIGITS, "read_result"))
+
+        def result(results: Sequence[Any]) -> str:
+            (told,) = results
+            if effect.prompt and not told["variables"].get("read_result"):
+                raise StepError("esl.command", f"collect: the prompt {effect.prompt} cannot be played")
+            return str(told["variables"].get(DIGITS, ""))
+
+        return self._run(ticket, [(channel, application, 1)], result)
+
+    def _detect(self, run: Run, ticket: Ticket, effect: effects.Detect) -> Any:
+        channels = self._channels(run, effect.leg)
+        start = _detect_beep if effect.what == "beep" else _detect_fax
+        wanted = [(channel, start(channel, effect), 1) for channel in channels]
+
+        def result(results: Sequence[Any]) -> None:
+            for channel in channels:
+                self._listening(channel, effect)
+
+        return self._run(ticket, wanted, result, queue=False)
+
+    def _listening(self, channel: Channel, effect: effects.Detect) -> None:
+        """A detector runs: note what it listens for, and end it in time where it does not do so itself."""
+        engine = self.engine
+        if effect.what == "fax":
+            engine.channels.expect_fax_tone(channel.server, channel.uuid, tone_of(channel))
+        elif effect.seconds is not None:
+
+            def stop(_: object) -> None:
+                if not channel.destroyed:
+                    engine.job(Application("avmd_stop", "").on(channel), _ignore)
+
+            engine.timers.after(effect.seconds, stop, None)
+
+    def _execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
+        channels = self._channels(run, effect.leg)
+        application = Application(effect.app, effect.args, tuple(effect.variables), effect.timeout)
+        if effect.wait:
+            wanted = [(channel, application, 1) for channel in channels]
+            return self._run(ticket, wanted, lambda results: {"response": results[0]["response"]})
+        jobs = [application.on(channel, wait=False) for channel in channels]
+        left = len(jobs)
+
+        def queued(result: Any) -> None:
+            nonlocal left
+            left -= 1
+            if isinstance(result, StepError):
+                self.engine.flows.throw(ticket, result)
+            elif not left:
+                self.engine.flows.resume(ticket, {"response": result["response"]})
+
+        for job in jobs:
+            self.engine.job(job, queued)
+        return PENDING
+
+    # --- channels -----------------------------------------------------------------------------------------------------
+
+    def _channels(self, run: Run, leg: str) -> list[Channel]:
+        """The live channels of a leg, or of both. Raises StepError `call.state` where FreeSWITCH does not have them."""
+        call = self.engine.host.live_call(run)
+        wanted = ("caller", "callee") if leg == "both" else (leg,)
+        found = [channel for side in wanted if (channel := channel_of(self.engine, call, side)) is not None]
+        if not found or (leg != "both" and len(found) < len(wanted)):
+            which = "this call" if leg == "both" else f"the {leg} of this call"
+            raise StepError("call.state", f"FreeSWITCH does not have {which}: use media:, or relay: with via:, before")
+        return found
+
+    # --- running them -------------------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        ticket: Ticket,
+        wanted: Sequence[tuple[Channel, Application, int]],
+        result: Callable[[Sequence[Any]], Any],
+        queue: bool = True,
+    ) -> Any:
+        """Run applications, one per channel, and answer the ticket with what `result` makes of all their ends.
+
+        `queue`: they wait for what plays in the background; a detector works beside it.
+        """
+        results: list[Any] = []
+        flows = self.engine.flows
+
+        def done(told: Any) -> None:
+            if ticket not in self._tickets:
+                return
+            results.append(told)
+            failure = told if isinstance(told, StepError) else None
+            if failure is None and len(results) < len(wanted):
+                return
+            rest = self._tickets.pop(ticket)
+            for execution in rest if failure is not None else ():
+                execution.forget()
+            try:
+                value = None if failure is not None else result(results)
+            except StepError as error:
+                failure = error
+            if failure is not None:
+                flows.throw(ticket, failure)
+            else:
+                flows.resume(ticket, value)
+
+        executions = [Execution(self.engine, app.on(channel), done, times) for channel, app, times in wanted]
+        self._tickets[ticket] = executions
+        for execution in executions:
+            if queue:
+                self._begin(execution)
+            else:
+                execution.start()
+        return PENDING
+
+    def _begin(self, execution: Execution) -> None:
+        """Start it, once what plays in the background of its channel has stopped."""
+        key = (execution.effect.server, execution.effect.uuid)
+        background = self._background.get(key)
+        if background is None:
+            execution.start()
+        else:
+            waiting = self._queued.setdefault(key, [])
+            waiting.append(execution)
+            if len(waiting) == 1:
+                background.stop()
+
+
+class Application:
+    """A dialplan application with its arguments, and the channel variables wanted at its end."""
+
+    __slots__ = ("name", "args", "variables", "timeout")
+
+    def __init__(self, name: str, args: str, variables: Sequence[str] = (), timeout: float | None = None) -> None:
+        self.name = name
+        self.args = args
+        self.variables = variables
+        self.timeout = timeout
+
+    def on(self, channel: Channel, wait: bool = True) -> effects.EslExecute:
+        return effects.EslExecute(
+            self.name, self.args, channel.leg, wait, channel.server, channel.uuid, self.variables, self.timeout
+        )
+
+
+class Recording:
+    """A `record_session`: it runs beside everything else, so its end is an event of its own, RECORD_STOP."""
+
+    __slots__ = ("_engine", "_channel", "_path", "_done")
+
+    def __init__(self, engine: Engine, channel: Channel, path: str, done: Done) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._path = path
+        self._done: Done | None = done
+
+    def start(self, effect: effects.EslExecute) -> None:
+        self._engine.job(effect, self._started)
+
+    def _started(self, result: Any) -> None:
+        if isinstance(result, StepError):
+            self._end(result)
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        if server != self._channel.server or event.uuid != self._channel.uuid:
+            return
+        if event.name == "CHANNEL_DESTROY":
+            self._end(StepError("esl.command", "the channel has ended"))
+        elif event.get("Record-File-Path") == self._path:
+            self._end(integer(event.get("variable_record_ms")) / 1000)
+
+    def stop(self) -> None:
+        self._done = None
+        stop = f"uuid_record {self._channel.uuid} stop {self._path}"
+        self._engine.job(command(self._channel.server, stop), _ignore)
+
+    def _end(self, result: Any) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
+
+
+def channel_of(engine: Engine, call: Call, leg: str) -> Channel | None:
+    """The live FreeSWITCH channel of one side of a call; the newest where a transfer has left an older one."""
+    live = [c for c in engine.channels_of(call) if c.leg == leg and not c.destroyed]
+    return live[-1] if live else None
+
+
+def command(server: str, text: str) -> effects.EslCommand:
+    return effects.EslCommand("api", text, server)
+
+
+def terminators(channel: Channel, keys: str) -> effects.EslCommand:
+    """The keys that end a playback or recording on a channel from now on."""
+    return command(channel.server, f"uuid_setvar {channel.uuid} playback_terminators {keys}")
+
+
+def tone_of(channel: Channel) -> str:
+    """The tone a fax on this leg would send: a calling one CNG, a called one CED (ITU-T T.30)."""
+    return "ced" if channel.leg == "callee" else "cng"
+
+
+def plain(text: str, action: str) -> str:
+    """`text` when FreeSWITCH reads nothing into it. Raises StepError for `${`, which it would expand, and for breaks."""
+    if "${" in text or any(mark in text for mark in "\r\n\0"):
+        raise StepError("esl.command", f"{action}: {text[:80]!r} may not be put into a FreeSWITCH command")
+    return text
+
+
+def argument(text: str, action: str) -> str:
+    """`text` as one of several arguments. Raises StepError."""
+    try:
+        return quote_argument(text)
+    except EslInjection as error:
+        raise StepError("esl.command", f"{action}: {error}") from None
+
+
+def whole(seconds: float) -> int:
+    return math.ceil(seconds)
+
+
+def _detect_fax(channel: Channel, effect: effects.Detect) -> Application:
+    seconds = whole(effect.seconds or 0)
+    return Application(
+        "spandsp_start_fax_detect", f"set fax_heard=true {seconds} {tone_of(channel)}", timeout=START_WITHIN
+    )
+
+
+def _detect_beep(channel: Channel, effect: effects.Detect) -> Application:
+    if channel.direction != "outbound":
+        raise StepError("call.state", "detect: beep listens to the called party only, not to the caller")
+    return Application("avmd_start", "", timeout=START_WITHIN)
+
+
+def _check_played(file: str) -> Callable[[Any], None]:
+    def check(result: Any) -> None:
+        if isinstance(result, StepError):
+            raise result
+        response = result["response"]
+        if response not in _PLAYED:
+            raise StepError("esl.command", f"play: {file}: {_FAILED.get(response, response)}")
+
+    return check
+
+
+def _ignore(result: Any) -> None:
+    """For commands whose outcome changes nothing."""

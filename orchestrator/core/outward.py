@@ -1,0 +1,356 @@
+"""Calls that FreeSWITCH makes for a flow: `transfer` and `originate` (FLOWLANG §4.3, §6.4).
+
+Both go through us. FreeSWITCH is told to call our own address, with the header X-Orchestrator-Call, and what its INVITE
+really rings is decided here: registered phones, gateways, a URI. So these legs are ordinary SIP: they ring, fork, fail
+and hang up as every other call, and no destination a flow names ever becomes part of a dial string.
+
+`originate` is done when the callee has answered *and* FreeSWITCH has said so: from then on its channel takes commands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from orchestrator.core.applications import channel_of, command
+from orchestrator.core.call import Call
+from orchestrator.core.network import CALL_HEADER
+from orchestrator.core.relay import Onward, Relay
+from orchestrator.errors import EslInjection, StepError
+from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
+from orchestrator.flow import effects
+from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.sip.proxy import Target
+from orchestrator.sip.reasons import reason_phrase
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+    from orchestrator.flow.run import Run
+    from orchestrator.sip.message import Request
+    from orchestrator.sip.server import ServerTransaction
+
+PROFILE = "orchestrator"
+"""Name of FreeSWITCH's SIP profile towards us, as in config/freeswitch."""
+RING = 60.0
+"""Seconds an originated call rings where neither the step nor `defaults:` says."""
+GRACE = 15
+"""Seconds FreeSWITCH waits longer than we do, so that it is always we who give up."""
+INVITE_WITHIN = 10.0
+"""Seconds FreeSWITCH has to send the INVITE; its answer to `originate` itself comes only when all is over."""
+
+_ADDRESS = re.compile(r"([A-Za-z0-9.+*_-]+)@([A-Za-z0-9.-]+)")
+_CAUSES = {
+    "USER_BUSY": ("busy", 486),
+    "NO_ANSWER": ("no_answer", 408),
+    "NO_USER_RESPONSE": ("no_answer", 408),
+    "CALL_REJECTED": ("rejected", 603),
+    "ORIGINATOR_CANCEL": ("cancelled", 487),
+}
+
+
+class Outward:
+    """Performs `transfer` and `originate` for one engine's flows."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._placed: dict[str, Placed] = {}
+        self._tickets: dict[Ticket, Placed] = {}
+
+    def take(self, id: str) -> Placed | None:
+        """The call FreeSWITCH places under this id, once its INVITE is here."""
+        return self._placed.pop(id, None)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Nobody waits for the call any more."""
+        placed = self._tickets.pop(ticket, None)
+        if placed is not None:
+            placed.give_up()
+
+    # --- transfer -----------------------------------------------------------------------------------------------------
+
+    def transfer(self, run: Run, ticket: Ticket, effect: effects.Transfer) -> Any:
+        engine = self.engine
+        call = engine.host.live_call(run)
+        channel = channel_of(engine, call, effect.leg)
+        if channel is None:
+            raise StepError("call.state", f"transfer: FreeSWITCH does not have the {effect.leg} (media: or via: first)")
+        if call.relay is not None:
+            raise StepError("call.state", "transfer: a relay of this call is still running")
+        target = engine.host.target_of(effect.to)
+        uuid = _safe(safe_uuid, channel.uuid, "transfer")
+        if effect.context:
+            user = _safe(safe_argument, (target.uri.split(b":", 1)[1].partition(b"@")[0]).decode(), "transfer")
+            where = f"{user} XML {_safe(safe_argument, effect.context, 'transfer')}"
+        else:
+            where = f"{self._way_through_us(call.id)} inline"
+        call.drop_back()
+        if effect.context or effect.leg != "caller":
+            return self._hand_over(ticket, command(channel.server, f"uuid_transfer {uuid} {where}"))
+        return self._onward(call, ticket, effect, target, command(channel.server, f"uuid_transfer {uuid} {where}"))
+
+    def _way_through_us(self, id: str) -> str:
+        """An inline dialplan: call us, with the call's id; hang up behind a call that was answered, park behind one
+        that was not. The delimiter is a caret because dial strings are full of commas."""
+        variables = originate_variables({f"sip_h_{CALL_HEADER.decode()}": id})
+        steps = (
+            "set:continue_on_fail=true",
+            "set:hangup_after_bridge=true",
+            f"bridge:{variables}sofia/{PROFILE}/{self._here()}",
+            "park:",
+        )
+        return "m:^:" + "^".join(steps)
+
+    def _here(self) -> str:
+        """Our address, as a dial string of FreeSWITCH."""
+        return "call@" + self.engine.settings.points[0].sent_by.decode()
+
+    def _hand_over(self, ticket: Ticket, job: effects.EslCommand) -> Any:
+        """The leg is FreeSWITCH's from now on, or another call's: the flow hears only whether it was taken."""
+        flows = self.engine.flows
+
+        def told(result: Any) -> None:
+            error = _refusal(result, "transfer")
+            if error is not None:
+                flows.throw(ticket, error)
+            else:
+                flows.resume(ticket, None)
+
+        self.engine.job(job, told)
+        return PENDING
+
+    def _onward(
+        self, call: Call, ticket: Ticket, effect: effects.Transfer, target: Target, job: effects.EslCommand
+    ) -> Any:
+        flows, host = self.engine.flows, self.engine.host
+        failure: list[StepError] = []
+
+        def done(result: dict[str, Any]) -> None:
+            host.relay_over(ticket)
+            if result["outcome"] == "answered":
+                flows.resume(ticket, None)
+                return
+            what = f"transfer to {effect.to}: {result['code']} {result['reason']}"
+            flows.throw(ticket, failure[0] if failure else StepError("esl.command", what))
+
+        def told(result: Any) -> None:
+            error = _refusal(result, "transfer")
+            if error is not None and onward.running:
+                failure.append(error)
+                onward.refused(503)
+
+        onward = Onward(call, effects.Relay(), [self._rung_by(target)], done)
+        call.relay = onward
+        host.relay_began(ticket, onward)
+        onward.start(())
+        self.engine.job(job, told)
+        return PENDING
+
+    def _rung_by(self, target: Target) -> Sequence[Target]:
+        """A URI of a domain of ours stands for the phones registered for it, as it does for whoever dials it."""
+        engine = self.engine
+        uri = target.parsed
+        if target.hop is None and not target.routes and engine.network.is_local(uri):
+            return engine.targets_of(engine.network.aor(uri)) or [target]
+        return [target]
+
+    # --- originate ----------------------------------------------------------------------------------------------------
+
+    def originate(self, run: Run, ticket: Ticket, effect: effects.Originate) -> Any:
+        engine = self.engine
+        current = engine.host.call_of(run)
+        if current is not None and not current.over:
+            raise StepError("call.state", "originate: this flow has a call already")
+        server = engine.server_for(effect.via, None)
+        groups = [[target] for target in self._destinations(effect)]
+        placed = Placed(self, run, ticket, effect, groups, server)
+        self._placed[placed.id] = self._tickets[ticket] = placed
+        try:
+            placed.start()
+        except EslInjection as error:
+            self.forget(placed)
+            raise StepError("esl.command", f"originate: {error}") from None
+        return PENDING
+
+    def _destinations(self, effect: effects.Originate) -> Sequence[Target]:
+        host = self.engine.host
+        if not effect.gateways:
+            return self._rung_by(host.target_of(effect.to))
+        number = effect.to.removeprefix("sip:").partition("@")[0]
+        return [host.gateway_target(name, number.encode()) for name in effect.gateways]
+
+    def dial_string(self, placed: Placed, effect: effects.Originate, ring: float) -> str:
+        """What `originate` calls. Raises EslInjection for values no dial string may hold."""
+        variables = {
+            "origination_uuid": placed.uuid,
+            f"sip_h_{CALL_HEADER.decode()}": placed.id,
+            "originate_timeout": str(round(ring) + GRACE),
+            "ignore_early_media": "true",
+            "hangup_after_bridge": "true",
+            "playback_terminators": "none",
+            **_from(effect.from_),
+            **{name: str(value) for name, value in effect.vars.items()},
+        }
+        return f"{originate_variables(variables)}sofia/{PROFILE}/{self._here()}"
+
+    def forget(self, placed: Placed) -> None:
+        self._placed.pop(placed.id, None)
+        self._tickets.pop(placed.ticket, None)
+
+
+class Placed:
+    """A call FreeSWITCH has been told to place, until it is answered or has failed.
+
+    Two things are awaited: what SIP says (the relay of FreeSWITCH's INVITE) and what FreeSWITCH says (the result of
+    `originate`). A failure of either is the result; an answer needs both.
+    """
+
+    __slots__ = (
+        "id", "uuid", "run", "ticket", "call", "_outward", "_effect", "_groups", "_server", "_result", "_confirmed",
+        "_over", "_timer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        outward: Outward,
+        run: Run,
+        ticket: Ticket,
+        effect: effects.Originate,
+        groups: Sequence[Sequence[Target]],
+        server: str,
+    ) -> None:
+        tokens = outward.engine.network.tokens
+        self.id = tokens.token().decode()
+        self.uuid = str(UUID(bytes=outward.engine.settings.entropy(16), version=4))
+        """Of FreeSWITCH's channel, and so the Call-ID of its INVITE."""
+        self.run = run
+        self.ticket = ticket
+        self.call: Call | None = None
+        self._outward = outward
+        self._effect = effect
+        self._groups = groups
+        self._server = server
+        self._result: dict[str, Any] | None = None
+        self._confirmed = False
+        self._over = False
+        self._timer = outward.engine.timers.after(INVITE_WITHIN, Placed._no_invite, self)
+
+    @property
+    def _ring(self) -> float:
+        return RING if self._effect.ring is None else self._effect.ring
+
+    def start(self) -> None:
+        """Tell FreeSWITCH. Raises EslInjection."""
+        engine = self._outward.engine
+        text = f"originate {self._outward.dial_string(self, self._effect, self._ring)} &park()"
+        limit = self._ring + 2 * GRACE
+        engine.job(effects.EslCommand("bgapi", text, self._server, limit), self._told)
+
+    def arrived(self, request: Request, server: ServerTransaction, source: tuple[str, int]) -> None:
+        """FreeSWITCH's INVITE: now there is a call, and it is the run's."""
+        engine = self._outward.engine
+        self._timer.cancel()
+        call = self.call = Call(engine, self.id, request, server, source)
+        call.carried = True
+        engine.calls.add(call)
+        if self._over:
+            call.hangup("nobody waits for this call", None, "both")
+            return
+        engine.host.adopt(self.run, call, request, source)
+        relay = Relay(call, effects.Relay(ring=self._ring, gateways=self._effect.gateways), self._groups, self._rung)
+        call.relay = relay
+        relay.start(())
+
+    def give_up(self) -> None:
+        """The step was cut off."""
+        self._over = True
+        self._timer.cancel()
+        if self.call is not None:
+            self.call.hangup("cancelled", None, "both")
+        else:
+            kill = f"uuid_kill {self.uuid} ORIGINATOR_CANCEL"
+            self._outward.engine.job(command(self._server, kill), _ignore)
+            self._outward.forget(self)
+
+    # --- what comes back ----------------------------------------------------------------------------------------------
+
+    def _rung(self, result: dict[str, Any]) -> None:
+        """SIP's outcome."""
+        self._result = result
+        call = self.call
+        assert call is not None
+        if result["outcome"] != "answered" and not call.over and not call.reply_best():
+            call.reply(result["code"])
+        self._settle()
+
+    def _told(self, result: Any) -> None:
+        """FreeSWITCH's outcome: `+OK uuid`, or `-ERR CAUSE`."""
+        if self._over:
+            return
+        if isinstance(result, StepError):
+            self._fail(result)
+        elif result["ok"]:
+            self._confirmed = True
+            self._settle()
+        elif self._result is None or self._result["outcome"] == "answered":
+            cause = result["text"].replace("-ERR", "").strip()
+            outcome, code = _CAUSES.get(cause, ("failed", 503))
+            self._result = {
+                "outcome": outcome, "code": code, "reason": cause or reason_phrase(code),
+                "contact": None, "gateway": None, "tried": [],
+            }  # fmt: skip
+            self._settle()
+
+    def _settle(self) -> None:
+        result = self._result
+        if result is None or self._over or (result["outcome"] == "answered" and not self._confirmed):
+            return
+        self._end()
+        self._outward.engine.flows.resume(self.ticket, result)
+
+    def _no_invite(self) -> None:
+        text = f"originate: FreeSWITCH {self._server} has sent no INVITE within {INVITE_WITHIN:g} s"
+        self._fail(StepError("esl.timeout", text))
+
+    def _fail(self, error: StepError) -> None:
+        if self.call is not None and not self.call.over:
+            self.call.hangup(error.message, None, "both")
+        self._end()
+        self._outward.engine.flows.throw(self.ticket, error)
+
+    def _end(self) -> None:
+        self._over = True
+        self._timer.cancel()
+        self._outward.forget(self)
+
+
+def _from(address: str) -> dict[str, str]:
+    """Variables for the From of an originated call; `sip:` in front and a missing address are fine. Raises
+    EslInjection."""
+    if not address:
+        return {"origination_caller_id_name": "Anonymous", "origination_caller_id_number": "anonymous"}
+    found = _ADDRESS.fullmatch(address.removeprefix("sip:"))
+    if found is None:
+        raise EslInjection(f"from: {address[:80]!r} is not user@host")
+    user, host = found.groups()
+    return {"origination_caller_id_name": user, "origination_caller_id_number": user, "sip_invite_domain": host}
+
+
+def _safe(check: Any, value: str, action: str) -> str:
+    try:
+        return str(check(value))
+    except EslInjection as error:
+        raise StepError("esl.command", f"{action}: {error}") from None
+
+
+def _refusal(result: Any, action: str) -> StepError | None:
+    if isinstance(result, StepError):
+        return result
+    if not result["ok"]:
+        return StepError("esl.command", f"{action}: {result['text'].strip()}")
+    return None
+
+
+def _ignore(result: Any) -> None:
+    """For commands whose outcome changes nothing."""
