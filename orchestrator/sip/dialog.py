@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
@@ -50,6 +51,15 @@ class Leg:
             b"Content-Length: 0\r\n\r\n",
         ]
         return b"\r\n".join(lines)
+
+    def refresh(self, request: Request) -> None:
+        """This side itself has sent a request: a re-INVITE or UPDATE says where it is reached from now on (§12.2.2)."""
+        if request.method not in (b"INVITE", b"UPDATE"):
+            return
+        try:
+            self.target = _contact(request) or self.target
+        except MalformedMessage:  # the other side will say so
+            return
 
     def first_hop(self) -> Uri:
         """The URI whose host the request is sent to. Raises MalformedMessage."""
