@@ -74,7 +74,6 @@ class Engine:
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.requests = Requests(self)
-        self.flows.capacity = settings.limits.subscriptions
         self.draining = False
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
@@ -93,7 +92,7 @@ class Engine:
         """One datagram. Never raises for what is in it."""
         self.timers.run_due(now)
         try:
-            message = parse_message(data, self.settings.limits.message)
+            message = parse_message(data)
         except MalformedMessage as error:
             self._refuse_malformed(data, error, host, port, transport)
             return
@@ -113,8 +112,8 @@ class Engine:
         if self.channels.lost:  # the first event of a restarted server
             lost, self.channels.lost = self.channels.lost, []
             self.servers.end_calls(lost)
-        for translation in translations:
         self.host.observe(server, event)
+        for translation in translations:
             self._publish_translated(translation)
 
     def receive_snapshot(

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.anchor import Anchor, answer_headers
+from orchestrator.core.applications import Applications, channel_of
 from orchestrator.core.call import Call
 from orchestrator.core.names import ProgramNames
 from orchestrator.core.network import CALL_HEADER
+from orchestrator.core.outward import Outward
 from orchestrator.core.registration import Registration, registered_attributes
 from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.core.outward import Outward
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.sip.message import header_line
@@ -25,16 +27,16 @@ from orchestrator.sip.uri import parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
+    from orchestrator.esl.codec import EslEvent
     from orchestrator.core.jobs import JobEffect
     from orchestrator.core.views import CallView
     from orchestrator.flow.program import Flow, Program
-    from orchestrator.esl.codec import EslEvent
     from orchestrator.flow.run import Run
     from orchestrator.flow.trace import Record
+    from orchestrator.sip.message import Request
 
 
 class FlowHost:
-    from orchestrator.sip.message import Request
     """Performs effects for the runs of one engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -48,6 +50,9 @@ class FlowHost:
         self._relays: dict[Ticket, Relay] = {}
         self._registrations: dict[int, Registration] = {}
         self._calls: dict[int, Call] = {}
+        self.applications = Applications(engine)
+        self.outward = Outward(engine)
+        self._anchors: dict[Ticket, Anchor] = {}
         self._perform: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Reply: self._reply,
             effects.Relay: self._relay,
@@ -74,14 +79,6 @@ class FlowHost:
         self._calls[run.id] = call
         self._begin(run)
 
-    def start_registration(self, flow: Flow, registration: Registration) -> None:
-        run = self._create(flow, {"request": registration.view})
-        self._registrations[run.id] = registration
-        self._begin(run)
-
-    def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
-        flows = self.engine.flows
-        run = flows.create(flow, flows.program, names)
     def adopt(self, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
         """Give a run the call it has placed: from now on it is a run with a call."""
         view = self.engine.views.offer(request, source)
@@ -90,6 +87,14 @@ class FlowHost:
         run.call, run.call_id = view, call.id
         self._calls[run.id] = call
 
+    def start_registration(self, flow: Flow, registration: Registration) -> None:
+        run = self._create(flow, {"request": registration.view})
+        self._registrations[run.id] = registration
+        self._begin(run)
+
+    def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
+        flows = self.engine.flows
+        run = flows.create(flow, flows.program, names)
         run.on_done = self._done
         return run
 
@@ -112,15 +117,6 @@ class FlowHost:
         relay = self._relays.pop(ticket, None)
         if relay is not None:
             relay.stop(("all",))
-
-    def names(self, program: Program) -> Mapping[str, Any]:
-        """Called whenever a program is loaded: what its expressions know besides the run."""
-        self.triggers = frozenset(flow.trigger.kind for flow in program.flows)
-        return ProgramNames(program, lambda: self.engine.wall, self.engine.settings.secrets)
-
-    def trace(self, run: Run, record: Record) -> None:
-        if self.on_trace is not None:
-            self.on_trace(run, record)
         anchor = self._anchors.pop(ticket, None)
         if anchor is not None:
             anchor.abandon()
@@ -137,6 +133,15 @@ class FlowHost:
                 if call is not None and call.anchor is not None:
                     call.anchor.look()
                     break
+
+    def names(self, program: Program) -> Mapping[str, Any]:
+        """Called whenever a program is loaded: what its expressions know besides the run."""
+        self.triggers = frozenset(flow.trigger.kind for flow in program.flows)
+        return ProgramNames(program, lambda: self.engine.wall, self.engine.settings.secrets)
+
+    def trace(self, run: Run, record: Record) -> None:
+        if self.on_trace is not None:
+            self.on_trace(run, record)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -213,6 +218,13 @@ class FlowHost:
         relay.start(waiting)
         return PENDING
 
+    def relay_began(self, ticket: Ticket, relay: Relay) -> None:
+        """This step waits for a relay: it is stopped with the step."""
+        self._relays[ticket] = relay
+
+    def relay_over(self, ticket: Ticket) -> None:
+        self._relays.pop(ticket, None)
+
     def _relay_done(self, ticket: Ticket, result: Mapping[str, Any]) -> None:
         self._relays.pop(ticket, None)
         self.engine.flows.resume(ticket, result)
@@ -224,32 +236,12 @@ class FlowHost:
             return None
         uri = self._sip_of(effect.via)
         host = uri.split(":", 1)[1].rpartition("@")[2]
-    def relay_began(self, ticket: Ticket, relay: Relay) -> None:
-        """This step waits for a relay: it is stopped with the step."""
-        self._relays[ticket] = relay
-
-    def relay_over(self, ticket: Ticket) -> None:
-        self._relays.pop(ticket, None)
-
         user = call.invite.parsed_uri.user or b"call"
         return Target(
             b"sip:%b@%b" % (user, host.encode()),
             headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
         )
 
-    def _groups(self, call: Call, effect: effects.Relay) -> list[list[Target]]:
-        """Destinations in the order they ring: each inner list at once."""
-        targets = self._targets(call, effect)
-        if effect.mode == "serial":
-            return [[target] for target in targets]
-        if effect.mode == "by_q":
-            return self._by_q(call, effect, targets)
-        return [targets]
-
-    def _by_q(self, call: Call, effect: effects.Relay, targets: Sequence[Target]) -> list[list[Target]]:
-        aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
-        q_of = {binding.contact: binding.q for binding in self.engine.location.bindings(aor, self.engine.wall)}
-        groups: dict[float, list[Target]] = {}
     def _sip_of(self, server: str) -> str:
         """SIP URI of a FreeSWITCH server. Raises StepError `esl.down`."""
         uri = self.engine.settings.freeswitch.get(server)
@@ -301,6 +293,19 @@ class FlowHost:
         call.anchor.answer(headers, lambda error: self._anchored(run, ticket, error))
         return PENDING
 
+    def _groups(self, call: Call, effect: effects.Relay) -> list[list[Target]]:
+        """Destinations in the order they ring: each inner list at once."""
+        targets = self._targets(call, effect)
+        if effect.mode == "serial":
+            return [[target] for target in targets]
+        if effect.mode == "by_q":
+            return self._by_q(call, effect, targets)
+        return [targets]
+
+    def _by_q(self, call: Call, effect: effects.Relay, targets: Sequence[Target]) -> list[list[Target]]:
+        aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
+        q_of = {binding.contact: binding.q for binding in self.engine.location.bindings(aor, self.engine.wall)}
+        groups: dict[float, list[Target]] = {}
         for target in targets:
             groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)
         return [groups[q] for q in sorted(groups, reverse=True)]

@@ -310,9 +310,9 @@ class Requests:
             self.refuse(request, destination, 404)
             return
         engine = self.engine
+        request.contacts()  # a malformed one is refused here, before anything is begun for it
         server = self.layer.open_server(request, destination)
         registration = Registration(engine, request, server, source)
-        request.contacts()  # a malformed one is refused here, before anything is begun for it
         flow = None
         if "register" in engine.host.triggers:
             flow = engine.flows.choose("register", {"request": registration.view})

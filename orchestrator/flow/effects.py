@@ -143,15 +143,6 @@ class EslExecute:
     server: str = ""
     uuid: str = ""
     """Channel of the leg; the core fills in both."""
-
-
-@dataclass(slots=True)
-class Log:
-    """A line in the log and the trace. Answers at once."""
-
-    text: str
-    level: str = "info"
-    data: Mapping[str, Any] = field(default_factory=dict)
     variables: Sequence[str] = ()
     """Channel variables wanted with the result, under its key `variables`, as they are when the application has
     ended."""
@@ -241,3 +232,12 @@ class Originate:
     ring: float | None = None
     via: str = ""
     vars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Log:
+    """A line in the log and the trace. Answers at once."""
+
+    text: str
+    level: str = "info"
+    data: Mapping[str, Any] = field(default_factory=dict)
