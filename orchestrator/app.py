@@ -27,13 +27,14 @@ from loguru import logger
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint
+from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.effects import Log
 from orchestrator.flow.loader import executable, load_sources, read_sources
 from orchestrator.flow.program import Program
 from orchestrator.flow.run import Run
-from orchestrator.resources import known_resources, resolve
+from orchestrator.resources import at_site, known_resources, resolve
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
@@ -113,9 +114,11 @@ class Server:
         self._sip_uris: dict[str, str] = {}
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
-        servers = self._resolve(program)
+        self._users: dict[str, UserTable] = {}
+        program, servers = self._resolve(program)
         self.engine = Engine(self._core_settings(), self._open_location(), program, monotonic())
         self.engine.host.on_log = log_of_flow
+        self.engine.flows.on_fault = log_of_fault
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
         families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
@@ -153,7 +156,9 @@ class Server:
             domains=sip.domains,
             trust=sip.trust,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
-            limits=CoreLimits(transactions=limits.transactions),
+            limits=CoreLimits(limits.transactions, message=limits.message, subscriptions=limits.subscriptions),
+            age=lambda: self.reactor.age,
+            users=self._users,
             freeswitch=self._sip_uris,
             entropy=os.urandom,
             secrets=self._secrets,
@@ -171,16 +176,19 @@ class Server:
             name, port_there = outward_address(host) if everywhere else host, port
         return ListenPoint(name, port_there, bound=host, aliases=own_addresses(host) if everywhere else ())
 
-    def _resolve(self, program: Program) -> Mapping[str, FreeSwitchSettings]:
-        """Take secrets and SIP addresses of FreeSWITCH servers from configuration and flows; returns the servers."""
+    def _resolve(self, program: Program) -> tuple[Program, Mapping[str, FreeSwitchSettings]]:
+        """Take secrets, users and SIP addresses of FreeSWITCH servers from configuration and flows; returns the servers,
+        and the program with the gateways of this site."""
         resolved = resolve(self._settings, program.resources, self._environ)
         for problem in resolved.problems:
             logger.bind(problem=problem).warning("something is missing")
         self._secrets.clear()
         self._secrets.update(resolved.secrets)
+        self._users.clear()
+        self._users.update(resolved.users)
         self._sip_uris.clear()
         self._sip_uris.update({name: server.sip_uri for name, server in resolved.freeswitch.items()})
-        return resolved.freeswitch
+        return at_site(program, resolved), resolved.freeswitch
 
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
         engine, reactor = self.engine, self.reactor
@@ -293,7 +301,7 @@ class Server:
         finally:
             self._reloading = False
         taken = Event()
-        servers = self._resolve(program)
+        program, servers = self._resolve(program)
         self.reactor.post(self._take, program, taken)
         taken.wait()
         self._update_links(servers)
@@ -330,6 +338,12 @@ def log_of_flow(run: Run, effect: Log) -> None:
     """A `log:` step. The text is the flow's; what a caller put into it is escaped by the renderer."""
     facts = {**effect.data, "flow": run.flow.name, "run": run.name, "call": run.call_id}
     logger.bind(**facts).log(effect.level.upper(), effect.text)
+
+
+def log_of_fault(run: Run, bug: Exception) -> None:
+    """A bug of an action or of the host, once with its traceback; the call it was for has failed by itself."""
+    facts = {"flow": run.flow.name, "place": run.where, "run": run.name, "call": run.call_id}
+    logger.bind(**facts).opt(exception=bug).error("a step could not be run")
 
 
 def _shown(address: tuple[str, int]) -> str:

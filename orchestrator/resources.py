@@ -1,24 +1,27 @@
-"""What the configuration and the flow files say together: FreeSWITCH servers, gateways and secrets.
+"""What the configuration and the flow files say together: FreeSWITCH servers, gateways, user tables and secrets.
 
 A flow file may name the servers and gateways it needs, so that it is complete by itself; the configuration of a site
 names where they really are. Where both do, the configuration wins. Secrets of flow files are references
 (`{env: NAME}`, `{file: path}`); they are read here, once, when the program starts or is loaded anew.
 
 What is missing is no reason to refuse all calls: it becomes a line in `problems`, the server is left out, and a flow
-that needs the secret fails where it uses it.
+that needs the secret, or the users, fails where it uses them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.flow.program import Resources
+from orchestrator.core.users import HttpUsers, UserTable
+from orchestrator.errors import InputError
+from orchestrator.flow.program import Program, Resources
 from orchestrator.settings import FreeSwitchSettings, Misfit, Settings, guarded, read_secret
+from orchestrator.settings.users import load_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,9 @@ class Resolved:
 
     freeswitch: Mapping[str, FreeSwitchSettings] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gateways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """Name → uri and, where there are, user, password and realm."""
+    users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)
     problems: tuple[str, ...] = ()
 
 
@@ -35,7 +41,13 @@ def known_resources(settings: Settings) -> Resources:
     return Resources(
         freeswitch={name: {"host": server.host, "sip": server.sip_uri} for name, server in settings.freeswitch.items()},
         gateways={name: {"uri": gateway.uri} for name, gateway in settings.gateways.items()},
+        users={name: table.model_dump(exclude_none=True) for name, table in settings.users.items()},
     )
+
+
+def at_site(program: Program, resolved: Resolved) -> Program:
+    """The program with the gateways as they are here: a call that runs keeps those of its own program."""
+    return replace(program, resources=replace(program.resources, gateways=resolved.gateways))
 
 
 def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> Resolved:
@@ -54,7 +66,45 @@ def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]
             secrets[name] = _secret(reference, environ)
         except Misfit as misfit:
             problems.append(f"secret {name} has no value: {misfit}")
-    return Resolved(servers, secrets, tuple(problems))
+    gateways = _gateways(settings, resources, environ, problems)
+    return Resolved(servers, secrets, gateways, _users(settings, resources, environ, problems), tuple(problems))
+
+
+def _gateways(
+    settings: Settings, resources: Resources, environ: Mapping[str, str], problems: list[str]
+) -> dict[str, dict[str, Any]]:
+    """All gateways. One without its password is still called: it may know us by our address."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, written in resources.gateways.items():
+        site = settings.gateways.get(name)
+        values = site.values() if site is not None else {key: v for key, v in written.items() if v is not None}
+        try:
+            if "password" in values:
+                values["password"] = _secret(values["password"], environ)
+        except Misfit as misfit:
+            problems.append(f"gateway {name} has no password: {misfit}")
+            del values["password"]
+        found[name] = values
+    return found
+
+
+def _users(
+    settings: Settings, resources: Resources, environ: Mapping[str, str], problems: list[str]
+) -> dict[str, UserTable]:
+    """User tables. One with a mistake is left out as a whole: half a table would let nobody know."""
+    found: dict[str, UserTable] = {}
+    for name, written in resources.users.items():
+        site = settings.users.get(name)
+        values = site.model_dump(exclude_none=True) if site is not None else written
+        if "http" in values:
+            found[name] = HttpUsers(values["http"])
+            continue
+        try:
+            found[name] = load_users(Path(values["file"]), environ)
+        except InputError as error:
+            mistakes = "; ".join(str(diagnostic) for diagnostic in error.diagnostics)
+            problems.append(f"user table {name} is left out: {mistakes}")
+    return found
 
 
 def _server(written: Mapping[str, Any], environ: Mapping[str, str]) -> FreeSwitchSettings:

@@ -69,8 +69,8 @@ class Call:
         self.ended_at: float | None = None
         self.ended_by: str = ""
         self.end_reason: str = ""
-        self.user: str | None = None
-        """Who the caller has proved to be (digest), None as long as nobody asked."""
+        self.user: str | None = engine.user_of(request, source)
+        """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
         self.caller: Leg | None = None
         self.callee: Leg | None = None
         self._caller_tag = request.from_.tag
@@ -84,6 +84,11 @@ class Call:
     @property
     def over(self) -> bool:
         return self.state == "ended"
+
+    @property
+    def request(self) -> Request:
+        """The INVITE."""
+        return self.invite
 
     @property
     def request(self) -> Request:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from orchestrator.core.auth import asserted_user
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
 from orchestrator.core.host import FlowHost
@@ -73,6 +74,7 @@ class Engine:
         self.servers = Servers(self)
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
+        self.flows.capacity = settings.limits.subscriptions
         self.requests = Requests(self)
         self.draining = False
         self._last_job = 0
@@ -92,7 +94,7 @@ class Engine:
         """One datagram. Never raises for what is in it."""
         self.timers.run_due(now)
         try:
-            message = parse_message(data)
+            message = parse_message(data, self.settings.limits.message)
         except MalformedMessage as error:
             self._refuse_malformed(data, error, host, port, transport)
             return
@@ -178,6 +180,10 @@ class Engine:
     def must_refuse_new(self, method: bytes) -> bool:
         """Whether a new request outside of dialogs has to go elsewhere: we are stopping, or full."""
         return self.draining or self.layer.unanswered >= self.settings.limits.transactions
+
+    def user_of(self, request: Request, source: tuple[str, int]) -> str | None:
+        """Who a trusted source says the sender is (RFC 3325 §5); None from all others."""
+        return asserted_user(request) if self.network.trusts(source[0]) else None
 
     def targets_of(self, aor: str) -> list[Target]:
         """The contacts registered for an address, as destinations, best first."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.anchor import Anchor, answer_headers
 from orchestrator.core.applications import Applications, channel_of
+from orchestrator.core.auth import Gate
 from orchestrator.core.call import Call
 from orchestrator.core.names import ProgramNames
 from orchestrator.core.network import CALL_HEADER
@@ -50,6 +51,7 @@ class FlowHost:
         self._relays: dict[Ticket, Relay] = {}
         self._registrations: dict[int, Registration] = {}
         self._calls: dict[int, Call] = {}
+        self.gate = Gate(engine)
         self.applications = Applications(engine)
         self.outward = Outward(engine)
         self._anchors: dict[Ticket, Anchor] = {}
@@ -61,6 +63,7 @@ class FlowHost:
             effects.Hangup: self._hangup,
             effects.SaveContact: self._save,
             effects.Lookup: self._lookup,
+            effects.Authenticate: self._authenticate,
             effects.Http: self._http,
             effects.EslCommand: self._esl_command,
             effects.Media: self._media,
@@ -105,6 +108,7 @@ class FlowHost:
     def _done(self, run: Run) -> None:
         self._calls.pop(run.id, None)
         self._registrations.pop(run.id, None)
+        self.gate.forget(run.id)
 
     # --- the Host protocol --------------------------------------------------------------------------------------------
 
@@ -179,6 +183,10 @@ class FlowHost:
         wall = self.engine.wall
         bindings = self.engine.location.bindings(effect.aor, wall)
         return [registered_attributes(binding, False, "", wall) for binding in bindings]
+
+    def _authenticate(self, run: Run, ticket: Ticket, effect: effects.Authenticate) -> Any:
+        registration = self._registrations.get(run.id)
+        return self.gate.check(run.id, registration or self._live_call(run), ticket, effect)
 
     # --- calls --------------------------------------------------------------------------------------------------------
 

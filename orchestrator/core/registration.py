@@ -31,6 +31,15 @@ class Registration:
         self.view: RequestView = engine.views.request(request, source)
 
     @property
+    def user(self) -> str | None:
+        """Who the sender is, as far as flows know."""
+        return self.view.user
+
+    @user.setter
+    def user(self, name: str | None) -> None:
+        self.view.user = name
+
+    @property
     def answered(self) -> bool:
         return self.server.answered
 

@@ -101,6 +101,7 @@ class Requests:
         if not may_pass or request.max_forwards == 0 or self.network.ends_here(toward):
             self.engine.count("ack.unmatched")
             return
+        self.engine.host.gate.consume(request)
         self._forward_ack(request, route, toward, transport)
 
     def _forward_ack(self, request: Request, route: Route, toward: Uri, transport: int) -> None:
@@ -215,6 +216,7 @@ class Requests:
         if not route.drop and not self.network.trusts(source[0]):
             self.refuse(request, destination, 403)
             return
+        self.engine.host.gate.consume(request)
         self._forward(request, route, self.layer.open_server(request, destination))
         call = self.engine.calls.by_call_id(request.call_id)
         if call is not None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from orchestrator.core.users import UserTable
+from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 
@@ -36,6 +38,10 @@ class CoreLimits:
     progress passes)."""
 
     transactions: int = 20_000
+    message: int = MAX_MESSAGE
+    """Octets of one message; a longer one is answered 513."""
+    subscriptions: int = 200_000
+    """Subscriptions of all flows together; a step that arms one more fails with `flow.limit`."""
     call_duration: float = 12 * 3600.0
     """Seconds after which an answered call whose BYE was never seen is ended by us."""
 
@@ -49,12 +55,16 @@ class CoreSettings:
     times: TimerValues = field(default_factory=TimerValues)
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
     limits: CoreLimits = field(default_factory=CoreLimits)
+    age: Callable[[], float] = lambda: 0.0
+    """How long the oldest input had waited when it was taken up, in seconds: the reactor's measure of overload."""
     freeswitch: Mapping[str, str] = field(default_factory=dict)
     """Server name → its SIP URI ('' when not known)."""
     entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
     """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values of the `secrets:` of the flows."""
+    users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)
+    """User tables of `auth:` by name; one that could not be read is not in it."""
     wall_offset: float = 0.0
     """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
     them."""

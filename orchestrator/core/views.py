@@ -45,8 +45,8 @@ class RequestView:
         self._request = request
         self._source = source
         self._made: dict[str, Any] = {}
-        self.user: str | None = None
-        """Whom `auth` has found the sender to be."""
+        self.user: str | None = engine.user_of(request, source)
+        """Whom `auth` has found the sender to be, or a trusted source says he is."""
 
     def __getitem__(self, name: str) -> Any:
         made = self._made
@@ -95,7 +95,7 @@ class CallView(RequestView):
 
     def __getitem__(self, name: str) -> Any:
         live = _LIVE.get(name)
-        if live is None:
+        if live is None or (self._call is None and name == "user"):
             return super().__getitem__(name)
         return live(self._call) if self._call is not None else _BEFORE[name]
 
@@ -166,7 +166,6 @@ _BEFORE: Mapping[str, Any] = {
     "state": "new",
     "answered": False,
     "duration": 0.0,
-    "user": None,
     "ended_by": None,
     "end_reason": None,
     "branches": [],

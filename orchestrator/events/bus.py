@@ -129,6 +129,7 @@ class _Table:
 
     def add(self, key: Any, subscription: Subscription) -> None:
         self._total[0] += 1
+        self._total[0] += 1
         bucket = self.buckets.setdefault(key, subscription)
         if isinstance(bucket, dict):
             bucket[subscription.number] = subscription
@@ -136,6 +137,7 @@ class _Table:
             self.buckets[key] = {bucket.number: bucket, subscription.number: subscription}
 
     def remove(self, key: Any, subscription: Subscription) -> None:
+        self._total[0] -= 1
         self._total[0] -= 1
         bucket = self.buckets[key]
         if isinstance(bucket, dict):
@@ -161,6 +163,7 @@ class Bus:
         self._timers = timers
         self._events: dict[str, dict[tuple[str, ...], _Table]] = {}
         self._number = 0
+        self._total = [0]
         self._total = [0]
         self.depth = 0
         """How many deliveries deep we are. A party that queues what it is delivered puts this back before it acts on

@@ -26,7 +26,7 @@ CATALOGUE: dict[str, str] = {
     "E116": "the name is already taken",
     "E117": "the action has no result to keep",
     "E118": "unknown gateway, server, user table, endpoint, flow or subscription",
-    "E119": "the action cannot be run by this version",
+    "E119": "an action or key that this version cannot run",
     "E201": "expression syntax",
     "E202": "nested too deep",
     "E203": "types do not fit",

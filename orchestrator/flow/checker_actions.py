@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.flow import checker_filters as filters
@@ -102,10 +103,38 @@ def _all_covered(known: Field, found: dict[str, Block]) -> bool:
 
 def _auth(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     args = checker.plain(shape, path)
+    _only_table(checker, shape)
+    for node in _items(shape.fields["trust"].value) if "trust" in shape.fields else ():
+        _network(checker, node)
     if "on_fail" in shape.fields:
         # the flow ends behind these steps, so nothing of them comes back
         args["on_fail"] = checker.block(shape.fields["on_fail"].value, path.fork(), replace(around, exits=None))
     return args, result_of(shape)
+
+
+def _only_table(checker: StepChecker, shape: Shape) -> None:
+    """Without `users:` the only table is meant; which one it is has to be clear."""
+    tables = checker.names.resources["users"]
+    if "users" not in shape.fields and len(tables) != 1:
+        known = f"write users: with one of {', '.join(tables)}" if tables else "declare one under users:"
+        checker.report.error("E115", "auth: needs users", shape.key, known)
+
+
+def _items(node: Node) -> tuple[Node, ...]:
+    return tuple(node) if isinstance(node, Items) else (node,)
+
+
+def _network(checker: StepChecker, node: Node) -> None:
+    """An entry of `trust:` that is written out."""
+    if isinstance(node, Scalar) and "${" not in node.text:
+        try:
+            ip_network(node.text)
+        except ValueError:
+            try:
+                help = f"write {ip_network(node.text, strict=False)}"
+            except ValueError:
+                help = "write for example 10.0.0.5, 192.168.0.0/16 or '::1'"
+            checker.report.error("E106", f"{node.text!r} is neither an address nor a network", node, help)
 
 
 def _lookup(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:

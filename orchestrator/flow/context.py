@@ -67,7 +67,7 @@ CALL = record(
         "to": ADDRESS,
         "target": ADDRESS,  # the request URI
         "domain": TEXT,  # host of the request URI
-        "user": optional(TEXT),  # whom auth: has found the caller to be
+        "user": optional(TEXT),  # whom auth: has found the caller to be, or a trusted source says he is
         "headers": map_of(TEXT),  # of the INVITE, by name in any case
         "user_agent": optional(TEXT),
         "source_ip": TEXT,

@@ -86,6 +86,19 @@ class SaveContact:
 
 
 @dataclass(slots=True)
+class Authenticate:
+    """Find out who sent the request; challenge or refuse him where that fails. Answers at once or later: a mapping.
+
+    `verdict` is passed, challenged (the challenge is out), failed (it is out again after wrong credentials) or
+    malformed (a 400 is out); `user`, `realm` and `trusted` are what `auth result` has.
+    """
+
+    realm: str
+    users: str
+    trust: Sequence[str] = ()
+
+
+@dataclass(slots=True)
 class Lookup:
     """Read the registered contacts of an address. Answers at once: list of contact mappings (uri, contact, expires,
     …)."""

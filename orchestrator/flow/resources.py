@@ -139,6 +139,9 @@ class ResourceReader:
                     known = [f.name for f in resource.fields]
                     message = f"unknown key of {resource.word} {key.text!r}: {name.text!r}"
                     self.report.error("E101", message, name, meant(name.text, known))
+                elif field.planned:
+                    message = f"{name.text}: is not built yet, this version cannot use it"
+                    self.report.error("E119", message, name, meant_instead(resource))
                 else:
                     found[name.text] = self._field(field, value)
                 if name.text == "auth":
@@ -258,6 +261,12 @@ class ResourceReader:
             else:
                 found[key.text] = value
         return found
+
+
+def meant_instead(resource: Resource) -> str:
+    """Help for a key that is planned: what there is."""
+    built = [field.name for field in resource.fields if field.name in resource.one_of and not field.planned]
+    return f"use {' or '.join(built)}" if built else ""
 
 
 def _each(node: Node | None) -> tuple[Node, ...]:

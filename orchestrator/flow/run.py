@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.flow.listen import Listener
     from orchestrator.timers import Timer
 
-ERROR_REPLIES: tuple[tuple[str, int], ...] = (("wait.timeout", 480), ("charge.*", 503), ("*", 500))
+ERROR_REPLIES: tuple[tuple[str, int], ...] = (("wait.timeout", 480), ("charge.*", 503), ("auth.*", 503), ("*", 500))
 """Error type (glob) → final reply of a call whose flow ended in it; `defaults: replies:` puts others in front."""
 
 NO_RESULT = 480
@@ -121,6 +121,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.flow.name}#{self.id}"
+
+    @property
+    def where(self) -> str:
+        """`file:line:column` of the step that spoke last, for the log."""
+        spoke = (record.step for record in reversed(self.records) if record.step is not None)
+        return str(next(spoke, self.flow).place)
 
     @property
     def closing(self) -> bool:

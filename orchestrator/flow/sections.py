@@ -62,8 +62,8 @@ USERS = Resource(
     "user table",
     (
         Field("file", Kind.TEXT, "YAML file of users."),
-        Field("http", Kind.TEXT, "URL that answers with a user."),
-        Field("sql", Kind.TEXT, "URL of a database."),
+        Field("http", Kind.TEXT, "URL that answers with a user: GET url?user=...&realm=... gives password or ha1."),
+        Field("sql", Kind.TEXT, "URL of a database; not built yet.", planned=True),
     ),
     one_of=("file", "http", "sql"),
 )

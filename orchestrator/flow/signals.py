@@ -21,6 +21,11 @@ class Stop(FlowSignal):
     """`stop`: the flow, or the sub-flow, ends here."""
 
 
+class Refused(FlowSignal):
+    """`auth`: the request was challenged or refused. The whole flow ends, not only the sub-flow that asked: nobody may
+    go on as if the sender were known."""
+
+
 class Return(FlowSignal):
     """`return`: the flow ends here and its caller gets `value`."""
 

@@ -26,7 +26,7 @@ class Pool:
 
     `perform(effect)` does the work in a worker greenlet: it returns the job's result or raises StepError. `answer(job,
     result)` gets the result, or the StepError, exactly once per job; it is called from workers, and from `submit` for
-    a refused job.
+    a refused job. `error` is the type of the StepError for a job that crashed.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Pool:
         *,
         size: int,
         backlog: int,
+        error: str = "flow.fault",
     ) -> None:
         self.name = name
         self.size = size
@@ -45,6 +46,7 @@ class Pool:
         self.done = self.refused = self.crashed = 0
         self._perform = perform
         self._answer = answer
+        self._error = error
         self._queue: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._workers: list[gevent.Greenlet[..., None]] = []
 
@@ -91,7 +93,7 @@ class Pool:
         except (Exception, gevent.Timeout) as error:
             self.crashed += 1
             logger.bind(source=self.name, effect=type(effect).__name__).exception("a job failed in a way it should not")
-            return StepError("flow.internal", f"{self.name} failed: {type(error).__name__}")
+            return StepError(self._error, f"{self.name} failed: {type(error).__name__}")
 
     def __repr__(self) -> str:
         return f"<Pool {self.name} {self.running} of {self.size} at work, {self.waiting} of {self.backlog} waiting>"

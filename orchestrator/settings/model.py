@@ -113,6 +113,28 @@ class GatewaySettings(_Section):
     """Where calls to other networks go."""
 
     uri: Annotated[str, PlainValidator(parse_gateway_uri)]
+    user: str | None = None
+    password: SecretStr | None = None
+    realm: str | None = None
+
+    def values(self) -> dict[str, str]:
+        """What is given, as a flow file would say it."""
+        password = self.password.get_secret_value() if self.password is not None else None
+        given = {"uri": self.uri, "user": self.user, "password": password, "realm": self.realm}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _one_source(table: UserSettings) -> UserSettings:
+    if (table.file is None) == (table.http is None):
+        raise Misfit("a user table needs one of file, http", "write {file: config/users.yaml}")
+    return table
+
+
+class UserSettings(_Section):
+    """Where the users of `auth:` stand."""
+
+    file: str | None = None
+    http: str | None = None
 
 
 class AdminSettings(_Section):
@@ -147,6 +169,7 @@ class Settings(_Section):
         Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]], BeforeValidator(present)
     ] = Field(default_factory=dict)
     gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
+    users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()

@@ -20,7 +20,7 @@ from orchestrator.errors import Diagnostic, InputError
 from orchestrator.flow.diagnostics import in_order
 from orchestrator.flow.suggest import meant
 from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
-from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings
+from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
 from orchestrator.settings.values import Misfit
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
@@ -133,6 +133,8 @@ def _keys_at(path: tuple[str | int, ...]) -> list[str]:
         return list(FreeSwitchSettings.model_fields)
     if path[:1] == ("gateways",):
         return list(GatewaySettings.model_fields)
+    if path[:1] == ("users",):
+        return list(UserSettings.model_fields)
     model: type[BaseModel] = Settings
     for key in path:
         if key in model.model_fields:

@@ -6,7 +6,8 @@ nothing is re-serialised.
 
 What every message is judged by (start line, top Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length) was checked
 when it was parsed: these accessors never raise. Contact, Route and Record-Route are read when asked for and may raise
-MalformedMessage then. Messages never change, with one exception the RFC demands: `Request.stamp_source`.
+MalformedMessage then. Messages never change, with two exceptions the RFC demands: `Request.stamp_source`, and
+`Request.drop_line` for what ends here.
 """
 
 from __future__ import annotations
@@ -154,6 +155,10 @@ class Request(Message):
             line += b", " + rest if rest else b""
         self.lines[index] = line
         self.via = stamped
+
+    def drop_line(self, index: int) -> None:
+        """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
+        del self.names[index], self.lines[index]
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.uri!r} {self.call_id!r} {self.cseq}>"

@@ -229,8 +229,8 @@ def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes,
         _judge(message, rest)
 
 
-def _parse(data: bytes, is_response: bool) -> Request | Response:
-    if len(data) > MAX_MESSAGE:
+def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
+    if len(data) > limit:
         raise MalformedMessage("Message Too Large", 513)
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
@@ -247,8 +247,8 @@ def _parse(data: bytes, is_response: bool) -> Request | Response:
     return request
 
 
-def parse_message(data: bytes) -> Request | Response:
-    """Read one datagram, or one message framed from a stream.
+def parse_message(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
+    """Read one datagram, or one message framed from a stream, of at most `limit` octets.
 
     Raises:
         MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through
@@ -258,7 +258,7 @@ def parse_message(data: bytes) -> Request | Response:
         data = data.lstrip(b"\r\n")  # §7.5: empty lines before the start line are ignored
     is_response = data[:4] in (b"SIP/", b"sip/")
     try:
-        return _parse(data, is_response)
+        return _parse(data, is_response, limit)
     except MalformedMessage as error:
         if is_response or not data:
             error.sip_status = 0

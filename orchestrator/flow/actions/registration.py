@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.flow import effects
 from orchestrator.flow.program import Step, Where
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.signals import Refused
 from orchestrator.flow.task import Steps, Task
 
 AUTH = ACTIONS.add(
@@ -23,8 +24,31 @@ AUTH = ACTIONS.add(
         beside=(Field("on_fail", Kind.STEPS, "Steps after wrong credentials; the reply is out already."),),
         result="auth result",
         needs="request",
+        waits=True,
     )
 )
+
+
+@AUTH.performs
+def auth(task: Task, step: Step) -> Steps:
+    """Who cannot say who he is gets his answer from the host; the flow ends here then, after `on_fail` for wrong
+    credentials."""
+    effect = effects.Authenticate(
+        realm=task.value(step, "realm"),
+        users=step.args.get("users") or next(iter(task.run.program.resources.users)),
+        trust=tuple(task.value(step, "trust", ())),
+    )
+    found: Mapping[str, Any] = yield effect
+    verdict = found["verdict"]
+    if verdict == "passed":
+        task.trace(step, "auth -> {}{}", found["user"], ", trusted" if found["trusted"] else "")
+        return {"user": found["user"], "realm": found["realm"], "trusted": found["trusted"]}
+    task.trace(step, "auth -> {}", verdict)
+    task.run.replied = True
+    if verdict == "failed":
+        yield from task.walk(step.args.get("on_fail", ()))
+    raise Refused
+
 
 REGISTER = ACTIONS.add(
     Action(

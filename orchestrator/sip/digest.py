@@ -1,0 +1,337 @@
+"""Digest authentication: challenges made and checked without memory of who was challenged (RFC 3261 §22, RFC 8760).
+
+A nonce is its time of issue, a random part and an HMAC over both, the algorithm and the address that was challenged.
+So nothing is stored for the stranger who asks, and an answer proves that he can hear what we send to that address.
+Only what has been *used* is remembered, the counts `nc` of each nonce, in a table with a bound: when it is full the
+oldest entry goes, and every nonce as old as that one is declared stale, so that forgetting never lets a replay in.
+
+The order of the checks matters. A nonce that is not ours, or too old, is answered `stale` before any password is
+looked at: whoever makes nonces up learns nothing about passwords and cannot have others locked out. The algorithm is
+bound to the nonce, so an answer to the SHA-256 challenge cannot be given in MD5; `qop` is not optional (RFC 8760
+§2.6), or the count would protect nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import md5, sha256
+from typing import Final
+
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import QUOTED, TOKEN, unquote
+from orchestrator.sip.uri import Uri, parse_uri
+
+_HASHES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "SHA-256": lambda text: sha256(text).hexdigest().encode(),
+    "MD5": lambda text: md5(text, usedforsecurity=False).hexdigest().encode(),
+}
+ALGORITHMS: Final = tuple(_HASHES)
+"""In order of preference (RFC 8760 §2.4: the strongest challenge stands first)."""
+LIFETIME: Final = 300.0
+"""Seconds a nonce may be used; after that the phone gets a new one without asking its user."""
+MAX_NONCES: Final = 20_000
+"""Used nonces remembered: one per phone and `LIFETIME`."""
+WINDOW: Final = 64
+"""Counts of one nonce that may overtake each other, as UDP lets them."""
+_CONTROLS: Final = bytes((*range(32), 127))
+
+_WS: Final = rb"[ \t]*+"
+_param = re.compile(_WS + rb"(" + TOKEN + rb"++)" + _WS + rb"=" + _WS + rb"(" + QUOTED + rb"|[^\s,\"]++)" + _WS).match
+_is_count = re.compile(rb"[0-9A-Fa-f]{8}").fullmatch
+
+
+def _parse(value: bytes) -> dict[bytes, bytes] | None:
+    """Parameters of a `Digest …` value by lower-case name, quotes resolved; None for another scheme.
+
+    Raises:
+        MalformedMessage: no list of parameters, or a name twice (two readers could pick different ones).
+    """
+    scheme, _, tail = value.partition(b" ")
+    if scheme.lower() != b"digest":
+        return None
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while True:
+        match = _param(tail, at)
+        if match is None:
+            raise MalformedMessage("Malformed Credentials")
+        name = match[1].lower()
+        if name in found:
+            raise MalformedMessage("Duplicate Digest Parameter")
+        found[name] = unquote(match[2])
+        at = match.end()
+        if at == len(tail):
+            return found
+        if tail[at : at + 1] != b",":
+            raise MalformedMessage("Malformed Credentials")
+        at += 1
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An (Proxy-)Authorization value. `algorithm` is as written, MD5 where it is not."""
+
+    user: str
+    realm: str
+    nonce: str
+    uri: bytes
+    response: bytes
+    algorithm: str = "MD5"
+    qop: str = ""
+    cnonce: bytes = b""
+    count: bytes = b""
+    """`nc` as written: eight hexadecimal digits, checked."""
+
+
+def parse_credentials(value: bytes) -> Credentials | None:
+    """One Authorization value; None when its scheme is not Digest.
+
+    Raises:
+        MalformedMessage: garbled, or a parameter is missing that RFC 3261 §25.1 asks for.
+    """
+    found = _parse(value)
+    if found is None:
+        return None
+    try:
+        user, realm, nonce = (found[name].decode("utf-8", "replace") for name in (b"username", b"realm", b"nonce"))
+        uri, response = found[b"uri"], found[b"response"]
+    except KeyError as missing:
+        raise MalformedMessage(f"Credentials Without {missing.args[0].decode().title()}") from None
+    count, qop = found.get(b"nc", b""), found.get(b"qop", b"").decode("ascii", "replace").lower()
+    if qop and (_is_count(count) is None or b"cnonce" not in found):
+        raise MalformedMessage("Malformed Nonce Count")
+    algorithm = found.get(b"algorithm", b"MD5").decode("ascii", "replace").upper()
+    return Credentials(user, realm, nonce, uri, response.lower(), algorithm, qop, found.get(b"cnonce", b""), count)
+
+
+def find_credentials(values: Iterable[bytes], realm: str) -> tuple[int, Credentials] | None:
+    """The credentials for a realm among all values of a header, with their position; those for others are not ours to
+    judge.
+
+    Raises:
+        MalformedMessage: one of them is garbled, and nobody can say whose it is.
+    """
+    for position, value in enumerate(values):
+        credentials = parse_credentials(value)
+        if credentials is not None and credentials.realm == realm:
+            return position, credentials
+    return None
+
+
+def ha1(algorithm: str, user: str, realm: str, password: str) -> bytes:
+    """The hash that stands for a password (RFC 7616 §3.4.2), as hexadecimal digits."""
+    return _HASHES[algorithm](f"{user}:{realm}:{password}".encode())
+
+
+def response_of(secret: bytes, credentials: Credentials, method: bytes) -> bytes:
+    """What `response` has to be for the HA1 `secret` (RFC 7616 §3.4.1), with the qop the credentials name."""
+    digest = _HASHES[credentials.algorithm]
+    parts = [secret, credentials.nonce.encode()]
+    if credentials.qop:
+        parts += [credentials.count, credentials.cnonce, credentials.qop.encode()]
+    return digest(b":".join((*parts, digest(method + b":" + credentials.uri))))
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What a user table knows of a user: the password, or hashes of it. `ha1` maps algorithms to hexadecimal digits."""
+
+    password: str | None = None
+    ha1: Mapping[str, str] | None = None
+
+    def hash(self, algorithm: str, user: str, realm: str) -> bytes | None:
+        """HA1 for an algorithm; None when the table has none."""
+        if self.password is not None:
+            return ha1(algorithm, user, realm, self.password)
+        known = (self.ha1 or {}).get(algorithm)
+        return known.lower().encode() if known else None
+
+    def __repr__(self) -> str:
+        return "<Secret>"
+
+
+NOBODY: Final = Secret(password="")
+"""Stands in for the user who is not there, so that his absence does not show in the time an answer takes."""
+
+
+# --- nonces -----------------------------------------------------------------------------------------------------------
+
+
+class Nonces:
+    """Makes nonces and knows its own. `key` is secret, `random()` gives a word; `now` is one monotonic clock."""
+
+    def __init__(self, key: bytes, random: Callable[[], bytes], lifetime: float = LIFETIME, room: int = MAX_NONCES):
+        self._key = key
+        self._random = random
+        self._lifetime = lifetime
+        self._room = room
+        self._used: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._floor = -1
+        """Nonces issued at this second or before count as used up unless they stand in the table."""
+
+    def make(self, now: float, source: str, algorithm: str) -> str:
+        """A nonce for one challenge to an address."""
+        head = b"%08x%b" % (int(now), self._random()[:12])
+        return (head + self._mark(head, source, algorithm)).decode()
+
+    def _mark(self, head: bytes, source: str, algorithm: str) -> bytes:
+        bound = b"%b %b %b" % (head, source.encode(), algorithm.encode())
+        return hmac.new(self._key, bound, sha256).hexdigest()[:32].encode()
+
+    def is_fresh(self, nonce: str, now: float, source: str, algorithm: str) -> bool:
+        """Whether we made it for this address and algorithm, not longer ago than its lifetime."""
+        octets = nonce.encode()
+        head = octets[:20]
+        if len(octets) != 52 or not hmac.compare_digest(octets[20:], self._mark(head, source, algorithm)):
+            return False
+        issued = int(head[:8], 16)
+        return now - issued <= self._lifetime and (issued > self._floor or nonce in self._used)
+
+    def use(self, nonce: str, count: int) -> bool:
+        """Take a count of a fresh nonce; False when it was taken before (a replay)."""
+        highest, seen = self._used.get(nonce, (0, 0))
+        if count > highest:
+            shift = count - highest
+            self._used[nonce] = count, ((seen << shift) | 1) & ((1 << WINDOW) - 1) if shift < WINDOW else 1
+            self._bound()
+            return True
+        bit = 1 << (highest - count)
+        if highest - count >= WINDOW or seen & bit or not count:
+            return False
+        self._used[nonce] = highest, seen | bit
+        return True
+
+    def _bound(self) -> None:
+        while len(self._used) > self._room:
+            oldest, _ = self._used.popitem(last=False)
+            self._floor = max(self._floor, int(oldest[:8], 16))
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+
+def challenges(
+    nonces: Nonces, realm: str, now: float, source: str, stale: bool = False, algorithms: Iterable[str] = ALGORITHMS
+) -> tuple[bytes, ...]:
+    """Values of WWW-Authenticate or Proxy-Authenticate, one per algorithm, the best first."""
+    quoted = _quoted(realm.encode())
+    hint = b", stale=true" if stale else b""
+    return tuple(
+        b'Digest realm=%b, nonce="%b", algorithm=%b, qop="auth"%b'
+        % (quoted, nonces.make(now, source, algorithm).encode(), algorithm.encode(), hint)
+        for algorithm in algorithms
+    )
+
+
+def acceptable(credentials: Credentials, nonces: Nonces, now: float, source: str) -> bool:
+    """Whether the credentials answer a challenge of ours that still stands. If not, nobody looks at the password."""
+    return (
+        credentials.algorithm in _HASHES
+        and credentials.qop == "auth"
+        and nonces.is_fresh(credentials.nonce, now, source, credentials.algorithm)
+    )
+
+
+def proves(credentials: Credentials, secret: Secret | None, method: bytes, target: Uri) -> bool:
+    """Whether the response was made with the password, for this request (RFC 7616 §3.4.6: its URI is checked)."""
+    known = secret or NOBODY
+    hashed = known.hash(credentials.algorithm, credentials.user, credentials.realm)
+    wanted = response_of(hashed or b"-", credentials, method)
+    right = hmac.compare_digest(wanted, credentials.response)
+    return right and secret is not None and hashed is not None and _same_resource(credentials.uri, target)
+
+
+def _same_resource(written: bytes, target: Uri) -> bool:
+    """Scheme, user, host and port are compared; parameters that phones leave out or proxies add are not."""
+    try:
+        uri = parse_uri(written)
+    except MalformedMessage:
+        return False
+    if not (uri.is_sip and target.is_sip):
+        return bytes(uri) == bytes(target)
+    return (uri.user, uri.host.lower(), uri.port or 5060) == (target.user, target.host.lower(), target.port or 5060)
+
+
+def count_of(credentials: Credentials) -> int:
+    """`nc` as a number."""
+    return int(credentials.count or b"0", 16)
+
+
+# --- answering a gateway ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Our user at a gateway. With a `realm` no other realm's challenge is answered."""
+
+    user: str
+    password: str
+    realm: str = ""
+
+    def answer(
+        self, values: Iterable[bytes], method: bytes, uri: bytes, cnonce: bytes, used: Iterable[str] = ()
+    ) -> tuple[bytes, str] | None:
+        """An Authorization value for the first challenge we can answer, and its nonce; None when there is none.
+
+        A challenge is answered again only when it says `stale` and its nonce is not among the `used`.
+        """
+        before = tuple(used)
+        for value in values:
+            try:
+                challenge = _parse(value)
+            except MalformedMessage:
+                continue
+            if challenge is None or (before and not _is_stale(challenge, before)):
+                continue
+            answered = self._answer(challenge, method, uri, cnonce)
+            if answered is not None:
+                return answered, challenge[b"nonce"].decode("utf-8", "replace")
+        return None
+
+    def _answer(self, challenge: Mapping[bytes, bytes], method: bytes, uri: bytes, cnonce: bytes) -> bytes | None:
+        realm = challenge.get(b"realm", b"").decode("utf-8", "replace")
+        algorithm = challenge.get(b"algorithm", b"MD5").decode("ascii", "replace").upper()
+        offered = [word.strip().lower() for word in challenge.get(b"qop", b"").split(b",") if word.strip()]
+        nonce = challenge.get(b"nonce", b"")
+        if (self.realm and realm != self.realm) or algorithm not in _HASHES or not nonce:
+            return None
+        if offered and b"auth" not in offered:
+            return None
+        fields = Credentials(self.user, realm, nonce.decode("utf-8", "replace"), uri, b"", algorithm)
+        if offered:
+            fields = Credentials(self.user, realm, fields.nonce, uri, b"", algorithm, "auth", cnonce, b"00000001")
+        response = response_of(ha1(algorithm, self.user, realm, self.password), fields, method)
+        parts = [
+            b"username=" + _quoted(self.user.encode()),
+            b"realm=" + _quoted(challenge[b"realm"]),
+            b"nonce=" + _quoted(nonce),
+            b"uri=" + _quoted(uri),
+            b"response=" + _quoted(response),
+            b"algorithm=" + algorithm.encode(),
+        ]
+        if offered:
+            parts += [b"qop=auth", b"nc=00000001", b"cnonce=" + _quoted(cnonce)]
+        if b"opaque" in challenge:
+            parts.append(b"opaque=" + _quoted(challenge[b"opaque"]))
+        return b"Digest " + b", ".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<Account {self.user}>"
+
+
+def _is_stale(challenge: Mapping[bytes, bytes], used: tuple[str, ...]) -> bool:
+    nonce = challenge.get(b"nonce", b"").decode("utf-8", "replace")
+    return challenge.get(b"stale", b"").lower() == b"true" and nonce not in used
+
+
+def _quoted(text: bytes) -> bytes:
+    """A quoted string; control characters, which no realm or user is made of, are left out."""
+    text = text.translate(None, _CONTROLS)
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
