@@ -91,11 +91,6 @@ class Call:
         return self.invite
 
     @property
-    def request(self) -> Request:
-        """The INVITE."""
-        return self.invite
-
-    @property
     def call_ids(self) -> tuple[bytes, ...]:
         """SIP Call-IDs of the front and, where there is one, of the back."""
         return (self.sip_call_id, self._back_call_id) if self._back_call_id else (self.sip_call_id,)

@@ -129,7 +129,6 @@ class _Table:
 
     def add(self, key: Any, subscription: Subscription) -> None:
         self._total[0] += 1
-        self._total[0] += 1
         bucket = self.buckets.setdefault(key, subscription)
         if isinstance(bucket, dict):
             bucket[subscription.number] = subscription
@@ -137,7 +136,6 @@ class _Table:
             self.buckets[key] = {bucket.number: bucket, subscription.number: subscription}
 
     def remove(self, key: Any, subscription: Subscription) -> None:
-        self._total[0] -= 1
         self._total[0] -= 1
         bucket = self.buckets[key]
         if isinstance(bucket, dict):
@@ -163,7 +161,6 @@ class Bus:
         self._timers = timers
         self._events: dict[str, dict[tuple[str, ...], _Table]] = {}
         self._number = 0
-        self._total = [0]
         self._total = [0]
         self.depth = 0
         """How many deliveries deep we are. A party that queues what it is delivered puts this back before it acts on

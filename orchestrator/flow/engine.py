@@ -56,10 +56,6 @@ CAPACITY = 200_000
 """Subscriptions at half a kilobyte each: what a machine of a gigabyte has room for."""
 
 
-CAPACITY = 200_000
-"""Subscriptions at half a kilobyte each: what a machine of a gigabyte has room for."""
-
-
 class Host(Protocol):
     """What performs effects: the composition of SIP, Event Socket and the pool, or a fake in tests."""
 
@@ -113,8 +109,6 @@ class FlowEngine:
         self._draining = False
         self._alarms = 0
         self.stopping = False
-        self.capacity = CAPACITY
-        """Most subscriptions of all runs together, those of the triggers included."""
         self.capacity = CAPACITY
         """Most subscriptions of all runs together, those of the triggers included."""
         self.on_step: Callable[[Step], object] | None = None

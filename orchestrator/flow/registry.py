@@ -66,8 +66,6 @@ class Field:
     """Secrets may be put here (http only)."""
     planned: bool = False
     """The language has it, this version does not: written in a flow it is an error (E119), never ignored."""
-    planned: bool = False
-    """The language has it, this version does not: written in a flow it is an error (E119), never ignored."""
 
 
 class Effect(Enum):
