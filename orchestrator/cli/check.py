@@ -12,7 +12,7 @@ from orchestrator.cli._output import config_option, settings_of, sources_of
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.flow.diagnostics import in_order, render_github, render_json, render_sarif, render_text, summary
 from orchestrator.flow.loader import executable, load_sources, read_sources
-from orchestrator.flow.program import Resources
+from orchestrator.flow.program import Program, Resources
 from orchestrator.resources import known_resources
 
 
@@ -33,20 +33,25 @@ def command(paths: tuple[Path, ...], config: Path | None, form: str) -> int:
     All files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone exit 0.
     """
     settings = settings_of(config)
-    found = diagnostics_of(paths or settings.flows, known_resources(settings))
+    found, program = check(paths or settings.flows, known_resources(settings))
     click.echo(_rendered(found, form), nl=False)
     if form == "text":
+        for missing in executable(program) if program is not None else ():
+            click.echo(f"note: {missing.file}:{missing.line}: {missing.message}", err=True)
         click.echo(summary(found), err=True)
     return int(any(diagnostic.severity == "error" for diagnostic in found))
 
 
-def diagnostics_of(paths: Sequence[Path], known: Resources) -> list[Diagnostic]:
-    """Everything the check has to say about a set of flow files, steps that this version cannot run included."""
+def check(paths: Sequence[Path], known: Resources) -> tuple[list[Diagnostic], Program | None]:
+    """Everything that is wrong or odd in a set of flow files, and the program where nothing is wrong.
+
+    A flow may be right and still use an action that only a later version can run: that is for `run` to refuse.
+    """
     try:
         program, warnings = load_sources(read_sources(paths), known)
     except InputError as error:
-        return list(error.diagnostics)
-    return in_order([*warnings, *executable(program)])
+        return list(error.diagnostics), None
+    return in_order(warnings), program
 
 
 def _rendered(found: Sequence[Diagnostic], form: str) -> str:
