@@ -177,8 +177,10 @@ class Server:
         return ListenPoint(name, port_there, bound=host, aliases=own_addresses(host) if everywhere else ())
 
     def _resolve(self, program: Program) -> tuple[Program, Mapping[str, FreeSwitchSettings]]:
-        """Take secrets, users and SIP addresses of FreeSWITCH servers from configuration and flows; returns the servers,
-        and the program with the gateways of this site."""
+        """Take secrets, users and SIP addresses of servers from configuration and flows.
+
+        Returns the program with the gateways of this site, and the FreeSWITCH servers.
+        """
         resolved = resolve(self._settings, program.resources, self._environ)
         for problem in resolved.problems:
             logger.bind(problem=problem).warning("something is missing")

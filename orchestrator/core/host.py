@@ -51,10 +51,10 @@ class FlowHost:
         self._relays: dict[Ticket, Relay] = {}
         self._registrations: dict[int, Registration] = {}
         self._calls: dict[int, Call] = {}
-        self.gate = Gate(engine)
         self.applications = Applications(engine)
         self.outward = Outward(engine)
         self._anchors: dict[Ticket, Anchor] = {}
+        self.gate = Gate(engine)
         self._perform: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Reply: self._reply,
             effects.Relay: self._relay,
@@ -186,7 +186,7 @@ class FlowHost:
 
     def _authenticate(self, run: Run, ticket: Ticket, effect: effects.Authenticate) -> Any:
         registration = self._registrations.get(run.id)
-        return self.gate.check(run.id, registration or self._live_call(run), ticket, effect)
+        return self.gate.check(run.id, registration or self.live_call(run), ticket, effect)
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
