@@ -1,0 +1,146 @@
+"""Callers and sleeping phones for benchmarks: one process, two plain UDP sockets, octets put together by hand.
+
+Everything is a closed loop with a bounded number of messages under way, and waits at most `PATIENCE` seconds for any
+of them: nothing is repeated, so a lost datagram ends the benchmark instead of bending its figures.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Self
+
+PATIENCE = 10.0
+"""Seconds for one message of the closed loop to arrive."""
+
+_SDP = (
+    b"v=0\r\no=alice 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8 101\r\n"
+    b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n"
+)
+_COPIED = re.compile(rb"(?mi)^(?:via|from|to|call-id|cseq|record-route):[^\r]*\r\n")
+_TO = re.compile(rb"(?mi)^to:[^\r]*")
+_NUMBER = re.compile(rb"(?mi)^call-id: *call-([0-9]+)@")
+_URI = re.compile(rb"[A-Z]+ ([^ ]+) ")
+
+
+class Wire:
+    """A UDP socket that talks to one server."""
+
+    def __init__(self, host: str, server: tuple[str, int]) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 2**20)
+        self.socket.bind((host, 0))
+        self.socket.settimeout(PATIENCE)
+        self.address = b"%b:%d" % (host.encode(), self.socket.getsockname()[1])
+        self.server = b"%b:%d" % (server[0].encode(), server[1])
+        self._to = server
+
+    def send(self, octets: bytes) -> None:
+        self.socket.sendto(octets, self._to)
+
+    def receive(self, begin: bytes) -> bytes:
+        """The next datagram that begins like that; others are passed over. Raises TimeoutError."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            octets = self.socket.recv(65_535)
+            if octets.startswith(begin):
+                return octets
+        raise TimeoutError(f"no {begin.decode()} came")
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Population:
+    """`user<n>` calls never, `alice` calls them all: callers on one socket, phones on another."""
+
+    def __init__(self, host: str, server: tuple[str, int]) -> None:
+        self.callers = Wire(host, server)
+        self.phones = Wire(host, server)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.callers.close()
+        self.phones.close()
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def invite(self, number: int) -> None:
+        """alice calls user<number>."""
+        me, server = self.callers.address, self.callers.server
+        self.callers.send(
+            b"INVITE sip:user%d@%b SIP/2.0\r\nVia: SIP/2.0/UDP %b;branch=z9hG4bKi%d\r\nMax-Forwards: 70\r\n"
+            b'From: "Alice" <sip:alice@example.com>;tag=a%d\r\nTo: <sip:user%d@%b>\r\nCall-ID: call-%d@%b\r\n'
+            b"CSeq: 1 INVITE\r\nContact: <sip:alice@%b>\r\nAllow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY\r\n"
+            b"Supported: replaces, timer, outbound\r\nUser-Agent: Bench Phone 5.10.3\r\n"
+            b"Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%b"
+            % (number, server, me, number, number, number, server, number, me, me, len(_SDP), _SDP)
+        )
+
+    def park(self, numbers: Iterable[int], window: int, before_next: Callable[[int], None]) -> None:
+        """Call each of them, `window` at a time; a call counts as parked with its 100.
+
+        `before_next(parked)` may wait, for what the server does besides.
+        """
+        under_way = parked = 0
+        for number in numbers:
+            self.invite(number)
+            under_way += 1
+            if under_way == window:
+                self.callers.receive(b"SIP/2.0 100 ")
+                under_way -= 1
+                parked += 1
+                before_next(parked)
+        for _ in range(under_way):
+            self.callers.receive(b"SIP/2.0 100 ")
+
+    # --- phones -------------------------------------------------------------------------------------------------------
+
+    def wake(self, number: int) -> tuple[float, bytes]:
+        """user<number> registers, is called at once and rings; seconds from its REGISTER to the INVITE, and that."""
+        me, server = self.phones.address, self.phones.server
+        register = (
+            b"REGISTER sip:%b SIP/2.0\r\nVia: SIP/2.0/UDP %b;branch=z9hG4bKr%d\r\nMax-Forwards: 70\r\n"
+            b"From: <sip:user%d@%b>;tag=r%d\r\nTo: <sip:user%d@%b>\r\nCall-ID: reg-%d@%b\r\nCSeq: 1 REGISTER\r\n"
+            b"Contact: <sip:user%d@%b>\r\nExpires: 3600\r\nUser-Agent: Bench Phone 5.10.3\r\nContent-Length: 0\r\n\r\n"
+            % (server, me, number, number, server, number, number, server, number, me, number, me)
+        )
+        begun = time.perf_counter()
+        self.phones.send(register)
+        invite = self.phones.receive(b"INVITE ")
+        passed = time.perf_counter() - begun
+        self.ring(invite)
+        return passed, invite
+
+    def ring(self, invite: bytes) -> None:
+        """Say 180, and see that the caller hears it."""
+        found = _NUMBER.search(invite)
+        assert found is not None
+        self.phones.send(answer(invite, b"180 Ringing"))
+        ringing = self.callers.receive(b"SIP/2.0 180 ")
+        assert b"call-%b@" % found[1] in ringing
+
+    def refuse(self, invite: bytes) -> None:
+        """End a ringing call: the phone refuses it for all the user's phones, the caller acknowledges."""
+        self.phones.send(answer(invite, b"600 Busy Everywhere"))
+        self.phones.receive(b"ACK ")
+        final = self.callers.receive(b"SIP/2.0 486 ")
+        self.callers.send(acknowledge(final, self.callers.server))
+
+
+def answer(request: bytes, status: bytes) -> bytes:
+    """A response without a body, its To tagged."""
+    copied = b"".join(_COPIED.findall(request))
+    return b"SIP/2.0 %b\r\n%bContent-Length: 0\r\n\r\n" % (status, _TO.sub(lambda line: line[0] + b";tag=b", copied))
+
+
+def acknowledge(response: bytes, server: bytes) -> bytes:
+    """The ACK of a failed call (RFC 3261 §17.1.1.3)."""
+    copied = b"".join(line for line in _COPIED.findall(response)).replace(b"INVITE\r\n", b"ACK\r\n")
+    number = _NUMBER.search(response)
+    assert number is not None
+    return b"ACK sip:user%b@%b SIP/2.0\r\n%bMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n" % (number[1], server, copied)
