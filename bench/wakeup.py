@@ -126,7 +126,7 @@ def figures(few: int = 300, many: int = 10_000, rounds: int = 5) -> Iterator[Fig
                 side.park(group)
                 spent = side.microseconds[-1]
                 print(f"round {number + 1}: {side.waiting:6} parked  {spent:4.0f} µs per wake-up", file=sys.stderr)
-    yield from judge(*sides, weight)
+    yield from judge(sides[0], sides[1], weight)
 
 
 def fill(sides: list[Side]) -> float:
