@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
+from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.proxy import Branch, ResponseContext
 from orchestrator.sip.server import ServerTransaction
@@ -404,8 +405,9 @@ def dtmf_of_info(request: Request) -> tuple[str, int] | None:
             digit = digit or line.strip()
         elif key.strip().lower() == b"signal":
             digit = value.strip()
-        elif key.strip().lower() == b"duration" and value.strip().isdigit():
-            ms = min(int(value), 60_000)
+        elif key.strip().lower() == b"duration":
+            length = read_number(value.strip())
+            ms = ms if length is None else min(length, 60_000)
     name = _DIGITS.get(digit.upper())
     return (name, ms) if name is not None else None
 

@@ -56,11 +56,13 @@ def is_literal(host: bytes) -> bool:
 
 
 def _literal(host: bytes) -> IPv4Address | IPv6Address | None:
-    """The address a host part spells; three colons in a row are two (RFC 5118 §4.10: a slip of RFC 3261's grammar)."""
+    """The address a host part spells; an IPv4 address mapped into IPv6 is the IPv4 address, also where it is none to
+    send to. Three colons in a row are two (RFC 5118 §4.10: a slip of RFC 3261's grammar)."""
     try:
-        return ip_address(host.strip(b"[]").replace(b":::", b"::").decode("ascii"))
+        address = ip_address(host.strip(b"[]").replace(b":::", b"::").decode("ascii"))
     except ValueError:
         return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def request_uri(contact: bytes) -> bytes:
