@@ -33,6 +33,10 @@ from orchestrator.cli._output import config_option, settings_of
     metavar="caller=UUID|callee=UUID",
     help="Whose channel a recorded one is, when the recorded call did not go through us.",
 )
+@click.option("--cut", type=click.IntRange(0), default=0, metavar="N", help="Cut the Event Socket after each N events.")
+@click.option("--silence", type=click.IntRange(0), default=0, metavar="N", help="Nothing more is said after N events.")
+@click.option("--restart", type=click.IntRange(0), default=0, metavar="N", help="Restart FreeSWITCH after N events.")
+@click.option("--duplicate", is_flag=True, help="Every event comes twice.")
 @config_option
 def command(
     recording: Path,
@@ -42,12 +46,17 @@ def command(
     called: str,
     registered: tuple[str, ...],
     legs: tuple[str, ...],
+    cut: int,
+    silence: int,
+    restart: int,
+    duplicate: bool,
     config: Path | None,
 ) -> int:
     """Play RECORDING (.esl: the raw stream, .eslrec: JSON lines) through the real engine and print what each call's
     flow did. Time is that of the recording; no socket is opened. Exits with 1 when a flow ended in an error."""
     from orchestrator.flow.loader import load_sources, read_sources
     from orchestrator.resources import known_resources
+    from orchestrator.testing.faults import Faults
     from orchestrator.testing.recordings import Recording
     from orchestrator.testing.replay import Replay, UnknownFlow, only_flow
 
@@ -63,7 +72,15 @@ def command(
         raise click.BadParameter(str(error), param_hint="RECORDING") from None
     if not stream.events:
         raise click.BadParameter(f"{recording} holds no FreeSWITCH events", param_hint="RECORDING")
-    replay = Replay(stream, chosen, caller=caller, called=called, registered=registered, legs=_legs(legs))
+    replay = Replay(
+        stream,
+        chosen,
+        caller=caller,
+        called=called,
+        registered=registered,
+        legs=_legs(legs),
+        faults=Faults(cut, silence, restart, duplicate),
+    )
     replay.run()
     for line in replay.report():
         click.echo(line)

@@ -2,7 +2,7 @@
 
 A recording has only FreeSWITCH's side. The SIP side is played by two phones: where a recording's call begins, the
 caller calls; when it is answered the callee answers; when one of its legs hangs up that side does. Time is that of the
-recording, and takes none.
+recording, and takes none. The Event Socket may be a bad one: `orchestrator.testing.faults`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import replace
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import InputError
 from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.effects import EslCommand
 from orchestrator.flow.program import Program
 from orchestrator.flow.trace import Trace, render
+from orchestrator.testing.faults import Faults, Line
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.world import World
@@ -55,13 +57,15 @@ class Replay:
         called: str = "",
         registered: Sequence[str] = (),
         legs: Mapping[str, str] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.recording = recording
         self.caller = caller
         self.called = called
         self.registered = tuple(registered)
         self.world = World(program, freeswitch={SERVER: ""})
-        self.world.on_job = _answer_job
+        self.world.on_job = self._answer_job
+        self.line = Line(self.world, SERVER, faults or Faults())
         self.jobs = self.world.jobs
         self.calls: list[PhoneCall] = []
         self._directions = {uuid: _DIRECTIONS[leg] for leg, uuid in (legs or {}).items()}
@@ -70,16 +74,20 @@ class Replay:
 
     def run(self, after: float = 60.0) -> None:
         """Play it all, then let `after` seconds pass."""
+        line = self.line
+        line.open(self.recording.core_uuid)
         for item in self.recording:
             event = item.event
-            if event is not None:
-                self.world.run(item.at - self.world.now)
+            if event is not None and not line.ended:
+                line.advance(item.at)
                 self._mirror(event)
                 self.world.run()
-                self.world.engine.receive_esl(SERVER, event, self.world.now)
-                self._name_leg(event)
+                if line.carry(event):
+                    self._name_leg(event)
                 self.world.run()
-        self.world.run(after)
+                line.strike()
+                self.world.run()
+        line.advance(self.world.now + after)
 
     def traces(self) -> list[Trace]:
         """The traces of all runs, those that are not over included, in order of their beginning."""
@@ -93,9 +101,14 @@ class Replay:
         for trace in self.traces():
             yield from render(trace)
             yield ""
+        if self.line.notes:
+            yield from (*self.line.notes, "")
         events = len(self.recording.events)
         unowned = counters["esl.event.without_call"]
-        yield f"{events} events, {len(self.calls)} calls, {len(self.traces())} runs; {unowned} events of no call"
+        going = f", {len(self.world.engine.flows.runs)} not over" if self.world.engine.flows.runs else ""
+        lost = f"; {self.line.lost} events lost" if self.line.lost else ""
+        runs = f"{len(self.traces())} runs{going}"
+        yield f"{events} events, {len(self.calls)} calls, {runs}; {unowned} events of no call{lost}"
 
     def _mirror(self, event: EslEvent) -> None:
         """Let the phones do what the event says has been done."""
@@ -145,12 +158,17 @@ class Replay:
         if direction and call is not None:
             self.world.engine.channels.tie(SERVER, event.uuid, call.call_id.decode(), direction)
 
+    def _answer_job(self, job: Job) -> object:
+        """There is no network in a replay: no name resolves, and a web service or command succeeds with nothing to
+        say, unless the Event Socket is in trouble."""
+        if isinstance(job.effect, Resolve):
+            return None
+        if (trouble := self.line.trouble(job)) is not None:
+            return trouble
+        effect, text = job.effect, ""
+        if isinstance(effect, EslCommand) and effect.command.startswith("uuid_dump "):
+            text = self.line.dump(effect.command)
+        return {"status": 200, "text": text, "json": None, "headers": {}, "ok": True, "response": ""}
+
 
 _DIRECTIONS = {"caller": "inbound", "callee": "outbound"}
-
-
-def _answer_job(job: Job) -> object:
-    """There is no network in a replay: no name resolves, and a web service or command succeeds with nothing to say."""
-    if isinstance(job.effect, Resolve):
-        return None
-    return {"status": 200, "text": "", "json": None, "headers": {}, "ok": True, "response": ""}

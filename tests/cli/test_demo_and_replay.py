@@ -57,6 +57,19 @@ class TestReplay:
     def test_two_runs_of_one_recording_are_the_same(self) -> None:
         assert replay("via_bridge.esl", *self.SCREENED).stdout == replay("via_bridge.esl", *self.SCREENED).stdout
 
+    def test_a_bad_event_socket(self) -> None:
+        """Cut at its birth, the channel is found and asked about: the key pressed later counts."""
+        cut = replay("via_bridge.esl", *self.SCREENED, "--cut", "5", "--duplicate")
+        assert cut.returncode == 0, cut.stderr
+        assert "after 5 events: the link was cut" in cut.stdout
+        assert "back, with 2 channels" in cut.stdout
+        assert "call ended by engine: callee pressed 5" in cut.stdout
+        restarted = replay("via_bridge.esl", *self.SCREENED, "--restart", "30")
+        assert "call ended by engine: channel lost" in restarted.stdout
+        silent = replay("via_bridge.esl", *self.SCREENED, "--silence", "40")
+        assert "after 40 events: FreeSWITCH says nothing any more" in silent.stdout
+        assert "18 events lost" in silent.stdout
+
     def test_mistakes_are_named(self) -> None:
         unknown = replay("dtmf.esl", "--flow", "screning")
         assert unknown.returncode == 2
