@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Self
 
 import gevent
 from gevent import socket
+from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from orchestrator.errors import ListenError
@@ -55,7 +56,7 @@ class EslTee:
         self._meta = meta or {}
         self._open: set[Any] = set()
         self._listener = _listen(*listen)
-        self._server = StreamServer(self._listener, self._serve)
+        self._server = StreamServer(self._listener, self._serve, spawn=Pool())
 
     @property
     def address(self) -> tuple[str, int]:
