@@ -1,0 +1,178 @@
+"""Our own place in the network: what we recognise as ourselves, whom we trust, where URIs lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from orchestrator.core.network import SipNetwork
+from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import parse_uri
+from orchestrator.timers import Timers
+
+POINTS = (ListenPoint("proxy.example.com", 5060, bound="10.0.0.1"), ListenPoint("2001:db8::1", 5070))
+
+
+class Place:
+    """A network whose names are looked up by hand."""
+
+    def __init__(self, points: tuple[ListenPoint, ...] = POINTS, **settings: Any) -> None:
+        settings.setdefault("domains", ("Example.com", "example.org"))
+        self.timers = Timers()
+        self.asked: list[tuple[str, Callable[[str | None], None]]] = []
+        layer = TransactionLayer(self.timers, lambda data, to: None)
+        tokens = Tokens(lambda size: bytes(size))
+        self.network = SipNetwork(
+            CoreSettings(points, **settings), layer, tokens, lambda host, found: self.asked.append((host, found))
+        )
+        self.found: list[Destination | None] = []
+
+    def resolve(self, uri: str, transport: int = 0) -> list[Destination | None]:
+        self.network.resolve(parse_uri(uri.encode()), transport, self.found.append)
+        return self.found
+
+
+# --- ourselves --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "own", "local", "ends"),
+    [
+        ("sip:proxy.example.com", True, True, True),
+        ("sip:PROXY.example.com:5060", True, True, True),
+        ("sip:10.0.0.1:5060", True, True, True),
+        ("sip:10.0.0.1:5080", False, False, False),  # FreeSWITCH on the same machine
+        ("sip:[2001:db8::1]:5070", True, True, True),
+        ("sip:[2001:db8::1]", False, False, False),
+        ("sip:bob@EXAMPLE.com", False, True, True),
+        ("sip:bob@example.org", False, True, True),
+        ("sip:bob@example.com:5099", False, True, False),
+        ("sip:bob@example.net", False, False, False),
+        ("sip:example.com.evil.net", False, False, False),
+        ("tel:+4930123", False, False, False),
+    ],
+)
+def test_what_is_us_and_what_is_ours(uri: str, own: bool, local: bool, ends: bool) -> None:
+    network, parsed = Place().network, parse_uri(uri.encode())
+    assert (network.is_own(parsed), network.is_local(parsed), network.ends_here(parsed)) == (own, local, ends)
+
+
+def test_a_domain_that_is_an_address_is_not_everything_on_that_machine() -> None:
+    network = Place(domains=("10.0.0.1",)).network
+    assert not network.ends_here(parse_uri(b"sip:mod_sofia@10.0.0.1:5080"))
+    assert network.ends_here(parse_uri(b"sip:10.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "aor"),
+    [
+        ("sip:bob@example.org", "bob@example.org"),
+        ("sip:bob@EXAMPLE.com:5060;x=y", "bob@example.com"),
+        ("sip:bob@10.0.0.1", "bob@example.com"),  # who dials our address means our first domain
+        ("sip:bob@10.0.0.1:5080", "bob@10.0.0.1"),
+        ("sip:%62ob@example.com", "bob@example.com"),
+        ("sip:bob@[2001:db8::1]:5070", "bob@example.com"),
+    ],
+)
+def test_the_address_of_record_of_a_uri(uri: str, aor: str) -> None:
+    assert Place().network.aor(parse_uri(uri.encode())) == aor
+
+
+def test_without_domains_our_addresses_are_the_domain() -> None:
+    network = Place(domains=()).network
+    assert network.aor(parse_uri(b"sip:bob@10.0.0.1")) == "bob@10.0.0.1"
+    assert network.is_local(parse_uri(b"sip:bob@10.0.0.1"))
+
+
+def test_we_name_ourselves_by_the_point_a_message_leaves_from() -> None:
+    network = Place().network
+    assert network.via(0, b"z9hG4bKx") == b"Via: SIP/2.0/UDP proxy.example.com:5060;branch=z9hG4bKx"
+    assert network.via(1, b"z9hG4bKx") == b"Via: SIP/2.0/UDP [2001:db8::1]:5070;branch=z9hG4bKx"
+    assert network.record_route(1) == b"Record-Route: <sip:[2001:db8::1]:5070;lr>"
+
+
+# --- trust ------------------------------------------------------------------------------------------------------------
+
+
+def test_whom_we_trust() -> None:
+    network = Place(trust=(ip_network("10.0.0.0/24"), ip_network("2001:db8::/32"))).network
+    assert [network.trusts(host) for host in ("10.0.0.7", "2001:db8::7")] == [True, True]
+    assert [network.trusts(host) for host in ("10.0.1.7", "2001:db9::7", "::ffff:10.0.0.7", "name")] == [False] * 4
+    assert network.trusts("10.0.0.7"), "remembered"
+
+
+def test_strangers_cannot_grow_the_table_of_sources() -> None:
+    network = Place().network
+    for number in range(25_000):
+        network.trusts(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(network._trusted) <= 10_000
+
+
+# --- where URIs lead --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "hop"),
+    [
+        ("sip:bob@192.0.2.1", (0, "192.0.2.1", 5060)),
+        ("sip:bob@192.0.2.1:5099;transport=UDP", (0, "192.0.2.1", 5099)),
+        ("sip:bob@[2001:db8::9]:5099", (1, "2001:db8::9", 5099)),
+        ("sip:bob@192.0.2.1;maddr=192.0.2.2", (0, "192.0.2.1", 5060)),
+        ("sip:bob@192.0.2.1;transport=tcp", None),
+        ("sips:bob@192.0.2.1", None),
+        ("tel:+4930123", None),
+        ("sip:bob@255.255.255.255", None),
+        ("sip:bob@[1:2]", None),
+    ],
+)
+def test_an_address_leads_somewhere_at_once_or_nowhere(uri: str, hop: Destination | None) -> None:
+    place = Place()
+    assert place.resolve(uri) == [hop]
+    assert place.asked == []
+
+
+def test_a_socket_of_the_right_family_is_chosen_and_the_one_the_request_came_by_is_preferred() -> None:
+    two = (ListenPoint("10.0.0.1", 5060), ListenPoint("10.0.0.1", 5062), ListenPoint("2001:db8::1", 5060))
+    place = Place(two)
+    assert place.resolve("sip:192.0.2.1", 1) == [(1, "192.0.2.1", 5060)]
+    assert place.resolve("sip:192.0.2.1", 2)[-1] == (0, "192.0.2.1", 5060)
+    assert place.resolve("sip:[2001:db8::9]", 0)[-1] == (2, "2001:db8::9", 5060)
+    assert Place((two[0],)).resolve("sip:[2001:db8::9]") == [None]
+
+
+def test_a_name_is_asked_for_once_and_remembered_for_a_minute() -> None:
+    place = Place()
+    assert place.resolve("sip:Phone.example.net:5070") == []
+    [(host, answer)] = place.asked
+    assert host == "phone.example.net"
+    answer("192.0.2.1")
+    assert place.found == [(0, "192.0.2.1", 5070)]
+    place.timers.run_due(59.0)
+    assert place.resolve("sip:phone.example.net")[-1] == (0, "192.0.2.1", 5060)
+    assert len(place.asked) == 1
+    place.timers.run_due(61.0)
+    place.resolve("sip:phone.example.net")
+    assert len(place.asked) == 2
+
+
+def test_a_name_that_was_not_found_is_asked_for_again() -> None:
+    place = Place()
+    place.resolve("sip:gone.example.net")
+    place.asked[0][1](None)
+    assert place.found == [None]
+    place.resolve("sip:gone.example.net")
+    assert len(place.asked) == 2
+
+
+@pytest.mark.parametrize("address", ["255.255.255.255", "0.0.0.0", "::ffff:255.255.255.255", "not an address", ""])
+def test_a_name_server_cannot_send_us_where_no_datagram_may_go(address: str) -> None:
+    place = Place()
+    place.resolve("sip:trap.example.net")
+    place.asked[0][1](address)
+    assert place.found == [None]
