@@ -7,6 +7,7 @@ import json
 import click
 
 from orchestrator.events.event import Attribute, EventSpec
+from orchestrator.events.origins import origin_of
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.expr.types import parse_type
 from orchestrator.flow.suggest import meant
@@ -16,7 +17,7 @@ from orchestrator.flow.suggest import meant
 @click.argument("names", nargs=-1, metavar="[EVENT]...")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(names: tuple[str, ...], form: str) -> None:
-    """The events that flows can subscribe to, with the attributes of each."""
+    """The events that flows can subscribe to, with the attributes of each, and where each attribute comes from."""
     specs = [_find(name) for name in names] or list(BUILTIN_EVENTS)
     if form == "json":
         click.echo(json.dumps([_as_object(spec) for spec in specs], indent=2))
@@ -36,7 +37,12 @@ def _as_text(spec: EventSpec) -> str:
     where = "of this call" if spec.scope == "call" else "of all calls"
     width = max(map(len, spec.attributes), default=0)
     rows = [f"{spec.name}  ({where})", f"  {spec.doc}"]
-    rows += [f"    {attribute.name:<{width}}  {_type(attribute)}" for attribute in spec.attributes.values()]
+    types = [_type(attribute) for attribute in spec.attributes.values()]
+    wide = max(map(len, types), default=0)
+    for name, type in zip(spec.attributes, types, strict=True):
+        rows.append(f"    {name:<{width}}  {type:<{wide}}  {origin_of(spec.name, name)}".rstrip())
+    if spec.source:
+        rows.append(f"  from: {spec.source}")
     if spec.esl:
         rows.append(f"  from FreeSWITCH: {', '.join(spec.esl)}")
     return "\n".join(rows)
@@ -53,7 +59,12 @@ def _as_object(spec: EventSpec) -> dict[str, object]:
         "doc": spec.doc,
         "scope": spec.scope,
         "attributes": {
-            name: {"type": attribute.type, "values": list(attribute.values), "optional": attribute.optional}
+            name: {
+                "type": attribute.type,
+                "values": list(attribute.values),
+                "optional": attribute.optional,
+                "from": origin_of(spec.name, name),
+            }
             for name, attribute in spec.attributes.items()
         },
         "esl": list(spec.esl),

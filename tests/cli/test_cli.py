@@ -226,7 +226,9 @@ def test_all_events_with_their_attributes(run: Run) -> None:
     out = run("events").out
     for spec in BUILTIN_EVENTS:
         assert f"{spec.name}  (of " in out and spec.doc in out
-    assert "    leg     caller/callee\n    source  text\n    uuid    text or nothing\n" in out
+    assert "\n    source  text             DTMF-Source (RTP, INBAND_AUDIO …), INFO for a SIP INFO\n" in out
+    assert "\n    leg     caller/callee    the side whose INVITE" in out
+    assert "\n  from: FreeSWITCH switch_channel.c:678; not fired for sensitive DTMF\n" in out
 
 
 def test_some_events(run: Run) -> None:
@@ -239,7 +241,9 @@ def test_some_events(run: Run) -> None:
 def test_events_for_tools(run: Run) -> None:
     (dtmf,) = json.loads(run("events", "--format", "json", "dtmf").out)
     assert dtmf["scope"] == "call" and dtmf["esl"] == ["DTMF"]
-    assert dtmf["attributes"]["leg"] == {"type": "text", "values": ["caller", "callee"], "optional": False}
+    leg = dtmf["attributes"]["leg"]
+    assert (leg["type"], leg["values"], leg["optional"]) == ("text", ["caller", "callee"], False)
+    assert leg["from"].startswith("the side whose INVITE")
     assert len(json.loads(run("events", "--format", "json").out)) == len(BUILTIN_EVENTS)
 
 
