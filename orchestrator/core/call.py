@@ -49,7 +49,7 @@ class Call:
         self, engine: Engine, id: str, request: Request, server: ServerTransaction, source: tuple[str, int]
     ) -> None:
         self.engine = engine
-        self.id = id
+        self.id: str = id
         self.sip_call_id = request.call_id
         self.invite = request
         self.source = source
@@ -74,7 +74,7 @@ class Call:
         """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
         self.caller: Leg | None = None
         self.callee: Leg | None = None
-        self._caller_tag = request.from_.tag
+        self._caller_tag = request.from_tag
         self._back_tag: bytes | None = None
         self._back_call_id = b""
         self._answers: dict[bytes, bytes | None] = {}
@@ -134,7 +134,7 @@ class Call:
         if relay is None or not relay.awaits_back or self.over:
             return False
         self.back = ResponseContext(self.engine.network, server, request, self)
-        self._back_call_id, self._back_tag = request.call_id, request.from_.tag
+        self._back_call_id, self._back_tag = request.call_id, request.from_tag
         self.carried = True
         self.engine.calls.add_call_id(request.call_id, self)
         relay.back_arrived(self.back)
@@ -174,7 +174,7 @@ class Call:
         if self.over:
             return
         self.note(f"SIP << {response.status} from {branch.target.contact}")
-        self._answers[response.call_id] = response.to.tag
+        self._answers[response.call_id] = response.to_tag
         if branch.context is self.front:
             self._on_front_answered(branch, response)
         elif self.relay is not None:
@@ -232,12 +232,12 @@ class Call:
         """Whether a request is of a dialog of this call: not that of a phone that lost the race, not a forged one."""
         id = request.call_id
         opener = self._back_tag if id == self._back_call_id else self._caller_tag
-        return id in self._answers and {request.from_.tag, request.to.tag} == {opener, self._answers[id]}
+        return id in self._answers and {request.from_tag, request.to_tag} == {opener, self._answers[id]}
 
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
         opener = self._back_tag if request.call_id == self._back_call_id else self._caller_tag
-        return "caller" if request.from_.tag == opener else "callee"
+        return "caller" if request.from_tag == opener else "callee"
 
     def passes(self, request: Request) -> None:
         """A request with our Call-ID is on its way through us: follow sequence numbers, hear digits and the end."""

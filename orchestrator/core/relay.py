@@ -11,7 +11,6 @@ With `via:` a single branch leads to FreeSWITCH, and the destinations wait until
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ class Relay:
         """The target that leads to FreeSWITCH, None when destinations ring directly."""
         self._context: ResponseContext | None = None if front else call.front
         self._done: Callable[[dict[str, Any]], None] | None = done
-        self._groups = deque(groups)
+        self._groups = list(groups)
         self._ringing: list[Branch] = []
         self._best: Branch | None = None
         self._tried: list[str] = []
@@ -89,9 +88,9 @@ class Relay:
     def start(self, waiting: Sequence[Target]) -> None:
         """Begin to ring. `waiting` were injected before and join the first group."""
         if waiting:
-            first = list(self._groups.popleft()) if self._groups else []
+            first = list(self._groups.pop(0)) if self._groups else []
             known = {target.uri for target in first}
-            self._groups.appendleft([*first, *(target for target in waiting if target.uri not in known)])
+            self._groups.insert(0, [*first, *(target for target in waiting if target.uri not in known)])
         self.call.front.forget_failures()
         timers, effect = self.call.engine.timers, self.effect
         if effect.ring is not None:
@@ -131,7 +130,7 @@ class Relay:
         if cancel_others:
             self._replacing, self._replaced = targets, list(self._ringing)
         if self._context is None:
-            self._groups.appendleft(targets)
+            self._groups.insert(0, targets)
             added = len(targets)
         else:
             added = self._add(targets)
@@ -167,7 +166,7 @@ class Relay:
         """Ring the next group that has anybody to ring."""
         self._stop(self._each_timer)
         while self._groups and self._context is not None and not self._context.closed:
-            if self._add(self._groups.popleft()):
+            if self._add(self._groups.pop(0)):
                 if self.effect.each is not None:
                     self._each_timer = self.call.engine.timers.after(self.effect.each, Relay._each_over, self)
                 return

@@ -1,7 +1,8 @@
-"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is first asked
-for.
+"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is asked for.
 
-Octets become text here, as UTF-8 with replacement characters, so that nothing a stranger sends can fail in a flow.
+Nothing that can be read again from the request is kept: a call that waits for its phone waits for long, and a flow
+asks for a field once or twice. Octets become text here, as UTF-8 with replacement characters, so that nothing a
+stranger sends can fail in a flow.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.sip.message import Request
-from orchestrator.sip.uri import NameAddr, Uri
+from orchestrator.sip.uri import Uri, parse_name_addr
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
     from orchestrator.core.engine import Engine
+    from orchestrator.core.network import SipNetwork
 
 
 def text(octets: bytes) -> str:
@@ -36,39 +38,27 @@ class Views:
 
 
 class RequestView:
-    """`request` of an `on: register` flow; the fields that do not change are kept once made."""
+    """`request` of an `on: register` flow."""
 
-    __slots__ = ("_engine", "_request", "_source", "_made", "user")
+    __slots__ = ("_engine", "_request", "_source", "_began", "user")
 
     def __init__(self, engine: Engine, request: Request, source: tuple[str, int]) -> None:
         self._engine = engine
         self._request = request
         self._source = source
-        self._made: dict[str, Any] = {}
+        self._began = engine.wall
         self.user: str | None = engine.user_of(request, source)
         """Whom `auth` has found the sender to be, or a trusted source says he is."""
 
     def __getitem__(self, name: str) -> Any:
-        made = self._made
-        if name in made:
-            return made[name]
-        if name == "user":
-            return self.user
-        value = made[name] = _FIELDS[name](self)
-        return value
+        return _FIELDS[name](self)
 
-    def address(self, uri: Uri, display: bytes = b"") -> dict[str, Any]:
-        return {
-            "uri": text(bytes(uri)),
-            "scheme": text(uri.scheme).lower(),
-            "user": text(_unescaped_user(uri)),
-            "host": text(uri.host).lower(),
-            "port": uri.port,
-            "aor": self._engine.network.aor(uri),
-            "display": text(display),
-        }
+    def address(self, uri: Uri, display: bytes = b"") -> AddressView:
+        return AddressView(self._engine.network, uri, display)
 
-    def name_addr(self, address: NameAddr) -> dict[str, Any]:
+    def name_addr(self, header: bytes) -> AddressView:
+        """From or To, which were found well-formed when the request came."""
+        address = parse_name_addr(self._request.get(header) or b"")
         return self.address(address.parsed, address.display)
 
     def __repr__(self) -> str:
@@ -86,7 +76,6 @@ class CallView(RequestView):
 
     def bind(self, call: Call) -> None:
         self._call = call
-        self._made["id"] = call.id
 
     @property
     def call(self) -> Call:
@@ -95,9 +84,32 @@ class CallView(RequestView):
 
     def __getitem__(self, name: str) -> Any:
         live = _LIVE.get(name)
-        if live is None or (self._call is None and name == "user"):
-            return super().__getitem__(name)
-        return live(self._call) if self._call is not None else _BEFORE[name]
+        if live is not None and self._call is not None:
+            return live(self._call)
+        return _BEFORE[name] if name in _BEFORE else super().__getitem__(name)
+
+
+class AddressView(Mapping[str, Any]):
+    """An address of a request, its parts as text."""
+
+    __slots__ = ("display", "network", "uri")
+
+    def __init__(self, network: SipNetwork, uri: Uri, display: bytes) -> None:
+        self.network = network
+        self.uri = uri
+        self.display = display
+
+    def __getitem__(self, name: str) -> Any:
+        return _PARTS[name](self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PARTS)
+
+    def __len__(self) -> int:
+        return len(_PARTS)
+
+    def __repr__(self) -> str:
+        return f"<AddressView {text(bytes(self.uri))}>"
 
 
 class HeaderView(Mapping[str, str]):
@@ -132,13 +144,23 @@ def _user_agent(view: RequestView) -> str | None:
     return None if value is None else text(value)
 
 
+_PARTS: Mapping[str, Callable[[AddressView], Any]] = {
+    "uri": lambda view: text(bytes(view.uri)),
+    "scheme": lambda view: text(view.uri.scheme).lower(),
+    "user": lambda view: text(_unescaped_user(view.uri)),
+    "host": lambda view: text(view.uri.host).lower(),
+    "port": lambda view: view.uri.port,
+    "aor": lambda view: view.network.aor(view.uri),
+    "display": lambda view: text(view.display),
+}
+
 _FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "id": lambda view: text(view._request.call_id),
     "sip_call_id": lambda view: text(view._request.call_id),
     "method": lambda view: text(view._request.method),
     "aor": lambda view: view._engine.network.aor(view._request.to.parsed),
-    "from": lambda view: view.name_addr(view._request.from_),
-    "to": lambda view: view.name_addr(view._request.to),
+    "from": lambda view: view.name_addr(b"from"),
+    "to": lambda view: view.name_addr(b"to"),
     "target": lambda view: view.address(view._request.parsed_uri),
     "domain": lambda view: text(view._request.parsed_uri.host).lower(),
     "headers": lambda view: HeaderView(view._request),
@@ -148,10 +170,12 @@ _FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "source_ip": lambda view: view._source[0],
     "source_port": lambda view: view._source[1],
     "transport": lambda view: text(view._request.via.transport).lower(),
-    "started_at": lambda view: int(view._engine.wall),
+    "started_at": lambda view: int(view._began),
+    "user": lambda view: view.user,
 }
 
 _LIVE: Mapping[str, Callable[[Call], Any]] = {
+    "id": lambda call: call.id,
     "state": lambda call: call.state,
     "answered": lambda call: call.answered_at is not None,
     "duration": lambda call: call.duration,

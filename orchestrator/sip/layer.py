@@ -121,7 +121,7 @@ def server_key(request: Request, method: bytes) -> object:
         request.uri,
         request.call_id,
         request.cseq,
-        request.from_.tag,
+        request.from_tag,
         via.branch,
         via.host,
         via.port,

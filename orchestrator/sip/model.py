@@ -32,11 +32,12 @@ class Message:
 
     `names` holds the canonical lower-case long name of each header line, `lines` the raw line without its final CRLF,
     `body` exactly the octets Content-Length counts. `via` is the topmost value. `max_forwards` is None when absent
-    (RFC 2543), and in responses. `to_tag` is that of To, None outside of dialogs: the first thing asked of a request.
+    (RFC 2543), and in responses. `from_tag` and `to_tag` are those of From and To, the latter None outside of dialogs.
     """
 
     __slots__ = (
-        "names", "lines", "body", "call_id", "cseq", "cseq_method", "via", "max_forwards", "to_tag", "_from", "_to",
+        "names", "lines", "body", "call_id", "cseq", "cseq_method", "via", "max_forwards", "from_tag", "to_tag",
+        "_from", "_to",
     )  # fmt: skip
 
     names: list[bytes]
@@ -47,6 +48,7 @@ class Message:
     cseq_method: bytes
     via: Via
     max_forwards: int | None
+    from_tag: bytes | None
     to_tag: bytes | None
     _from: NameAddr | None
     _to: NameAddr | None
@@ -121,7 +123,7 @@ class Request(Message):
         """Only the start line; the parser fills in the rest."""
         self.method = method
         self.uri = uri
-        self.max_forwards = self.to_tag = None
+        self.max_forwards = self.from_tag = self.to_tag = None
         self._parsed_uri: Uri | None = None
         self._from = None
         self._to = None
@@ -173,7 +175,7 @@ class Response(Message):
         """Only the start line; the parser fills in the rest."""
         self.status = status
         self.reason = reason
-        self.max_forwards = self.to_tag = None
+        self.max_forwards = self.from_tag = self.to_tag = None
         self._from = None
         self._to = None
 

@@ -87,7 +87,7 @@ def _judge(message: Message, rest: bytes) -> None:
     message.via = parse_via(_value(message, b"via"))
     message._from = _address(message, b"from")
     message._to = _address(message, b"to")
-    message.to_tag = message._to.tag
+    message.from_tag, message.to_tag = message._from.tag, message._to.tag
     if isinstance(message, Request) and b"max-forwards" in message.names:
         message.max_forwards = parse_number(_value(message, b"max-forwards"), "Max-Forwards", 255)
 
@@ -101,8 +101,7 @@ _URI: Final = rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + 
 _ADDRESS: Final = (
     rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">"
 )  # fmt: skip
-_FROM: Final = _ADDRESS + rb"(?:;tag=" + TOKEN + rb"++)?+"
-_TO: Final = _ADDRESS + rb"(?:;tag=(" + TOKEN + rb"++))?+"
+_TAGGED: Final = _ADDRESS + rb"(?:;tag=(" + TOKEN + rb"++))?+"
 _VIA: Final = (
     rb"SIP/2\.0/([A-Z]++) (" + HOST + rb")(?::(" + PORT + rb"))?+(;rport;branch=(" + TOKEN + rb"++)|"
     rb";branch=(" + TOKEN + rb"++)(?:;rport(?:=[0-9]++)?+)?+(?:;received=[0-9.]++)?+)(?:,[^\n]*+)?+"
@@ -110,7 +109,7 @@ _VIA: Final = (
 """A Via as senders write it, in the two orders of parameters that cannot repeat one."""
 _CSEQ: Final = rb"([0-9]{1,9}) (" + TOKEN + rb"++)"
 _usual = re.compile(
-    b"\n".join(_NAME + value for value in (_VIA, _FROM, _TO, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
+    b"\n".join(_NAME + value for value in (_VIA, _TAGGED, _TAGGED, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
     + rb"(?:\n" + _NAME + rb"([0-9]{1,3}))?+"
 ).fullmatch  # fmt: skip
 _usual_request_line = re.compile(
@@ -129,7 +128,7 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
     match = _usual(core)
     if match is None:
         return False
-    transport, host, port, tail, branch, other, to_tag, call_id, cseq, method, length, hops = match.groups()
+    transport, host, port, tail, branch, other, from_tag, to_tag, call_id, cseq, method, length, hops = match.groups()
     size = int(length)
     if size > len(rest):
         return False
@@ -138,6 +137,7 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
         if message.max_forwards > 255:
             return False
     message.via = Via(transport, host, int(port) if port is not None else None, branch or other, tail)
+    message.from_tag = from_tag
     message.to_tag = to_tag
     message.call_id = call_id
     message.cseq = int(cseq)

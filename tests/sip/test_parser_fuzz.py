@@ -87,13 +87,13 @@ def check_judged_alike(message: Message, rest: bytes) -> None:
     copy: Message = Request(message.method, message.uri) if isinstance(message, Request) else Response(200, b"")
     copy.names, copy.lines, copy.body = message.names, message.lines, rest
     parser._judge(copy, rest)
-    for name in ("call_id", "cseq", "cseq_method", "body", "max_forwards", "to_tag"):
+    for name in ("call_id", "cseq", "cseq_method", "body", "max_forwards", "from_tag", "to_tag"):
         assert getattr(copy, name) == getattr(message, name), name
     for name in ("transport", "host", "port", "branch", "params"):
         assert getattr(copy.via, name) == getattr(message.via, name), name
     assert (copy.from_.uri, copy.from_.params) == (message.from_.uri, message.from_.params)
     assert (copy.to.uri, copy.to.params) == (message.to.uri, message.to.params)
-    assert message.to_tag == message.to.tag
+    assert (message.from_tag, message.to_tag) == (message.from_.tag, message.to.tag)
     if isinstance(message, Request):
         again = parse_uri(message.uri)
         assert bytes(again) == message.uri
