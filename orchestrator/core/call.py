@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.relay import Relay
     from orchestrator.flow.run import Run
-    from orchestrator.sip.proxy import Target
+    from orchestrator.sip.target import Target
 
 
 class Call:

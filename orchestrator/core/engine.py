@@ -40,9 +40,9 @@ from orchestrator.sip.dialog import Leg
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.message import Request, build_response, parse_message, salvage_request
-from orchestrator.sip.proxy import Target
 from orchestrator.sip.registrar import Registrar
 from orchestrator.sip.routing import request_uri, response_destination
+from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
 from orchestrator.timers import Timer, Timers

@@ -21,10 +21,11 @@ from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.sip.digest import Account
 from orchestrator.sip.message import header_line
-from orchestrator.sip.proxy import Target
 from orchestrator.sip.registrar import RegisterPolicy
-from orchestrator.sip.uri import parse_uri
+from orchestrator.sip.target import Target
+from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
@@ -216,13 +217,15 @@ class FlowHost:
         relay = Relay(
             call,
             effect,
-            self._groups(call, effect),
+            self._groups(run, call, effect),
             lambda result: self._relay_done(ticket, result),
             self._front(call, effect),
             header_lines(effect.headers),
         )
         call.relay = self._relays[ticket] = relay
         waiting, call.waiting = call.waiting, []
+        for target in waiting:  # injected before there was a relay to take this from
+            target.headers, target.sender = (*relay.headers, *target.headers), self._sender(effect.from_)
         relay.start(waiting)
         return PENDING
 
@@ -248,6 +251,7 @@ class FlowHost:
         return Target(
             b"sip:%b@%b" % (user, host.encode()),
             headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
+            sender=self._sender(effect.from_),
         )
 
     def _sip_of(self, server: str) -> str:
@@ -301,9 +305,9 @@ class FlowHost:
         call.anchor.answer(headers, lambda error: self._anchored(run, ticket, error))
         return PENDING
 
-    def _groups(self, call: Call, effect: effects.Relay) -> list[list[Target]]:
+    def _groups(self, run: Run, call: Call, effect: effects.Relay) -> list[list[Target]]:
         """Destinations in the order they ring: each inner list at once."""
-        targets = self._targets(call, effect)
+        targets = self._targets(run, call, effect)
         if effect.mode == "serial":
             return [[target] for target in targets]
         if effect.mode == "by_q":
@@ -318,11 +322,12 @@ class FlowHost:
             groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)
         return [groups[q] for q in sorted(groups, reverse=True)]
 
-    def _targets(self, call: Call, effect: effects.Relay) -> list[Target]:
-        headers = header_lines(effect.headers)
+    def _targets(self, run: Run, call: Call, effect: effects.Relay) -> list[Target]:
+        headers, sender = header_lines(effect.headers), self._sender(effect.from_)
         if effect.gateways:
-            return [self.gateway_target(name, call.invite.parsed_uri.user, headers) for name in effect.gateways]
-        if effect.registered or effect.aor:
+            number = _number(call.invite.parsed_uri)
+            targets = [self.gateway_target(name, number, run.program) for name in effect.gateways]
+        elif effect.registered or effect.aor:
             aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
             targets = self.engine.targets_of(aor)
         elif effect.original:
@@ -330,15 +335,21 @@ class FlowHost:
         else:
             targets = [self.target_of(item) for item in effect.to]
         for target in targets:
-            target.headers = headers
+            target.headers, target.sender = headers, sender
         return targets
 
-    def gateway_target(self, name: str, user: bytes | None, headers: tuple[bytes, ...] = ()) -> Target:
-        """A user at a gateway."""
-        gateway = self.engine.flows.program.resources.gateways[name]
+    def _sender(self, written: str) -> bytes:
+        """The URI of `from:`, b'' where it is not given. Raises StepError."""
+        return self.target_of(written).uri.partition(b">")[0] if written else b""
+
+    def gateway_target(self, name: str, user: bytes, program: Program) -> Target:
+        """A user at a gateway, as the program of the run knows it, with our account there."""
+        gateway = program.resources.gateways[name]
         scheme, _, host = str(gateway["uri"]).partition(":")
         uri = f"{scheme}:".encode() + (user + b"@" if user else b"") + host.rpartition("@")[2].encode()
-        return Target(uri, headers=headers, label=name)
+        known, password = gateway.get("user"), gateway.get("password")
+        account = Account(known, password, gateway.get("realm") or "") if known and isinstance(password, str) else None
+        return Target(uri, label=name, account=account)
 
     def target_of(self, item: Any) -> Target:
         """A destination a flow names: a URI (with or without `sip:`), or a contact as `lookup` gives it.
@@ -367,6 +378,8 @@ class FlowHost:
         relay = call.relay
         for target in targets:
             target.headers = (*target.headers, *(relay.headers if relay is not None else ()), *headers)
+            target.sender = self._sender(relay.effect.from_) if relay is not None else b""
+            target.ring = effect.ring
         if relay is None:
             call.waiting += targets
             return {"added": len(targets), "reason": "waits for the relay"}
@@ -414,6 +427,11 @@ class FlowHost:
     def _log(self, run: Run, ticket: Ticket, effect: effects.Log) -> None:
         if self.on_log is not None:
             self.on_log(run, effect)
+
+
+def _number(uri: Uri) -> bytes:
+    """Whom a request URI means, for a gateway: user part, or the number of a tel: URI."""
+    return uri.user if uri.is_sip else uri.opaque.partition(b";")[0]
 
 
 def header_lines(headers: Mapping[str, Any]) -> tuple[bytes, ...]:

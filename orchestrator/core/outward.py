@@ -163,7 +163,7 @@ class Outward:
         if current is not None and not current.over:
             raise StepError("call.state", "originate: this flow has a call already")
         server = engine.server_for(effect.via, None)
-        groups = [[target] for target in self._destinations(effect)]
+        groups = [[target] for target in self._destinations(run, effect)]
         placed = Placed(self, run, ticket, effect, groups, server)
         self._placed[placed.id] = self._tickets[ticket] = placed
         try:
@@ -173,12 +173,12 @@ class Outward:
             raise StepError("esl.command", f"originate: {error}") from None
         return PENDING
 
-    def _destinations(self, effect: effects.Originate) -> Sequence[Target]:
+    def _destinations(self, run: Run, effect: effects.Originate) -> Sequence[Target]:
         host = self.engine.host
         if not effect.gateways:
             return self._rung_by(host.target_of(effect.to))
         number = effect.to.removeprefix("sip:").partition("@")[0]
-        return [host.gateway_target(name, number.encode()) for name in effect.gateways]
+        return [host.gateway_target(name, number.encode(), run.program) for name in effect.gateways]
 
     def dial_string(self, placed: Placed, effect: effects.Originate, ring: float) -> str:
         """What `originate` calls. Raises EslInjection for values no dial string may hold."""

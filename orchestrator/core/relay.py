@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.sip.proxy import COMPLETED_ELSEWHERE, Branch, ResponseContext, Target
+from orchestrator.sip.proxy import Branch, ResponseContext
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.release import COMPLETED_ELSEWHERE
 from orchestrator.sip.selection import rank
+from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Relay:
     __slots__ = (
         "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding",
         "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaced",
+        "_late_timers", "_timed_out",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +79,9 @@ class Relay:
         self._ring_timer: Timer | None = None
         self._each_timer: Timer | None = None
         self._back_timer: Timer | None = None
+        self._late_timers: list[Timer] = []
+        self._timed_out = False
+        """`each:` has run out for somebody."""
 
     @property
     def running(self) -> bool:
@@ -159,6 +165,9 @@ class Relay:
             if branch.pending:
                 self._ringing.append(branch)
                 added += 1
+                if target.ring is not None:
+                    timers = self.call.engine.timers
+                    self._late_timers.append(timers.after(target.ring, self._rang_long_enough, branch))
         self._adding = False
         return added
 
@@ -174,9 +183,20 @@ class Relay:
             self._groups.clear()
         self._check_settled()
 
+    def _rang_long_enough(self, branch: Branch) -> None:
+        """`ring:` of an injected branch."""
+        if branch in self._ringing:
+            branch.cancel()
+            self._timed_out = True
+            self._forget_cancelled()
+            self._go_on()
+
     def _each_over(self) -> None:
+        self._timed_out = True
         self._cancel_ringing(("all",))
         self._forget_cancelled()
+        if not self._fails_over(408, timeout=True):
+            self._groups.clear()
         self._ring_next()
 
     def _forget_cancelled(self) -> None:
@@ -203,27 +223,24 @@ class Relay:
         if branch not in self._ringing:
             return  # failed while it was being added
         self._ringing.remove(branch)
-        if branch.status >= 600 or not self._goes_on_after(branch):
+        if branch.status >= 600 or not self._fails_over(branch.status, branch.response is None):
             self._groups.clear()
             self._stop(self._open_timer)
             self._open_timer = None
+        self._go_on()
+
+    def _go_on(self) -> None:
         if not self._ringing and self._groups:
             self._ring_next()
         else:
             self._check_settled()
 
-    def _goes_on_after(self, branch: Branch) -> bool:
-        """`failover_on`: whether this failure makes the next gateway be tried; everything does where it is not
+    def _fails_over(self, status: int, timeout: bool) -> bool:
+        """`failover_on`: whether this failure makes the next destination be tried; every one does where it is not
         given."""
         wanted = self.effect.failover_on
-        if not wanted or not branch.target.label:
-            return True
-        status = branch.status
-        timeout = branch.response is None
-        return any(
-            word == str(status) or (word == "timeout" and timeout) or word.lower() == f"{status // 100}xx"
-            for word in wanted
-        )
+        words = (str(status), f"{status // 100}xx", "timeout" if timeout else "")
+        return not wanted or any(word.lower() in words for word in wanted)
 
     def _note_tried(self, branch: Branch) -> None:
         self._tried.append(branch.target.label or branch.target.contact)
@@ -273,6 +290,8 @@ class Relay:
             return
         if self._best is not None:
             self._finish(outcome_of(self._best.status), self._best.status)
+        elif self._timed_out:
+            self._finish("no_answer", 408)
         else:
             self._finish("unavailable", 480)
 
@@ -311,7 +330,7 @@ class Relay:
         """Stop all timers and report nothing more: the call is over or the result is known."""
         self._done = None
         self._groups.clear()
-        for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer):
+        for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer, *self._late_timers):
             self._stop(timer)
         self._open_timer = None
 

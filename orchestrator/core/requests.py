@@ -17,10 +17,11 @@ from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, build_response, forward_request
-from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, Target, breadth_of
+from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 

@@ -57,6 +57,9 @@ def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Aroun
     given = shape.fields.get("on")
     assert shape.action is not None
     known = shape.action.field("on")
+    if args.get("failover_on") and args.get("mode", "parallel") == "parallel":
+        help = "write  mode: serial: destinations that all ring at once leave nobody to be tried next"
+        checker.report.error("E115", "failover_on: needs mode: serial", shape.fields["failover_on"].key, help)
     if given is not None and known is not None:
         args["on"] = _outcomes(checker, shape, known, given, path, around)
     return args, result_of(shape)

@@ -145,9 +145,12 @@ def forward_request(
     return b"\r\n".join(out) + request.body
 
 
-def forward_response(response: Response) -> bytes:
-    """The response without its topmost Via value (§16.7 step 3), for the hop before us."""
+def forward_response(response: Response, from_line: bytes | None = None) -> bytes:
+    """The response without its topmost Via value (§16.7 step 3), for the hop before us; with `from_line` as its From
+    where the request had gone on under another one."""
     names, lines = response.names, response.lines.copy()
+    if from_line is not None:
+        lines[names.index(b"from")] = from_line
     index = names.index(b"via")
     line = lines[index]
     rest = split_first(line_value(line))[1] if b"," in line else b""

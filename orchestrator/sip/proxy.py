@@ -20,16 +20,17 @@ from typing import Any, Protocol
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.client import ClientTransaction
-from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.message import Request, Response, build_response, forward_request, forward_response
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import TERMINATED, Destination
-from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
+from orchestrator.sip.uri import Uri
 from orchestrator.timers import TICK, Timer
 
 DEPARTURES: tuple[tuple[str, str], ...] = (
@@ -41,6 +42,11 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "RFC 3261 §16.4, §16.6 step 6",
         "a Route without lr is followed like one with it: strict routers are gone",
     ),
+    (
+        "RFC 3261 §22.2",
+        "a gateway's challenge to an INVITE is answered with the gateway's own account, under the same CSeq",
+    ),
+    ("RFC 3261 §16.6", "From is rewritten where a flow says so, and put back in the answers"),
     ("RFC 3261 §18.1.1", "a request over 1300 octets leaves by UDP as it came, and is fragmented there"),
     ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
@@ -56,39 +62,6 @@ _LATE_SHARE = 20
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""
-
-
-class Target:
-    """Where one branch goes: request URI, Route values to put on it (Path, gateways), header lines to add.
-
-    The next hop is `hop` when it is known, else that of the URI `toward`, of the first of `routes`, of the request URI.
-    """
-
-    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label")
-
-    def __init__(
-        self,
-        uri: bytes,
-        routes: Sequence[bytes] = (),
-        hop: Destination | None = None,
-        toward: Uri | None = None,
-        headers: Sequence[bytes] = (),
-        label: str = "",
-    ) -> None:
-        self.uri = uri
-        self.routes = routes
-        self.hop = hop
-        self.toward = toward
-        self.headers = headers
-        self.label = label
-
-    @property
-    def contact(self) -> str:
-        return self.uri.decode("utf-8", "replace")
-
-    @property
-    def parsed(self) -> Uri:
-        return parse_uri(self.uri)
 
 
 class Listener(Protocol):
@@ -138,7 +111,7 @@ class Branch:
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "round", "ended", "breadth",
-        "_timer_c", "_patience_ends", "_cancel",
+        "authorization", "from_line", "_nonces", "_timer_c", "_patience_ends", "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: Target, number: int, round: Any, breadth: int) -> None:
@@ -155,6 +128,11 @@ class Branch:
         """How many copies of the request this branch may become further down."""
         self.ended: tuple[bytes | None, ...] = ()
         """To tags of the dialogs of this branch that we have ended (see `release`): a proxy below us may fork."""
+        self.authorization: bytes | None = None
+        """Header line that answers the challenge of the target."""
+        self.from_line: bytes | None = None
+        """The caller's From line, where the target was shown another one."""
+        self._nonces: tuple[str, ...] = ()
         self._timer_c: Timer | None = None
         self._patience_ends = 0.0
         """When timer C is really due: each 18x puts it off, and moving a number is cheaper than arming anew."""
@@ -187,6 +165,9 @@ class Branch:
         if self._cancel is not None:
             self._fail(487, None)
             return
+        self._forward(hop)
+
+    def _forward(self, hop: Destination) -> None:
         context = self.context
         layer = context.network.layer
         branch = context.network.tokens.branch()
@@ -194,6 +175,7 @@ class Branch:
         self.state = "trying"
         method = context.method
         if method == b"INVITE":
+            self._stop_timer_c()
             self._start_timer_c(layer.times.c)
         self.client = layer.open_client(branch, method, data, hop, self)
         if context.listener is not None:
@@ -238,8 +220,28 @@ class Branch:
             self._on_provisional(response)
         elif status < 300:
             self._on_success(response)
-        else:
+        elif status not in (401, 407) or not self._answers(client, response):
             self._fail(status, response)
+
+    def _answers(self, client: ClientTransaction, response: Response) -> bool:
+        """Answer a gateway's challenge with our account there, on a new transaction (DEPARTURES). Challenges of others
+        are for the caller: nobody gets a digest from us who is not asked for by name."""
+        account, context = self.target.account, self.context
+        if account is None or not self.pending or self.cancelled or context.closed:
+            return False
+        name, line = _CHALLENGE[response.status]
+        word = context.network.tokens.token()
+        found = account.answer(response.get_all(name), context.method, self.target.uri, word, self._nonces)
+        if found is None:
+            return False
+        self.authorization = line + found[0]
+        self._nonces += (found[1],)
+        self._forward(client.destination)
+        return True
+
+    def upward(self, response: Response) -> bytes:
+        """The target's response as it goes on to the caller, who knows his own From."""
+        return forward_response(response, self.from_line)
 
     def on_timeout(self, client: ClientTransaction) -> None:
         self._fail(408, None)
@@ -295,8 +297,11 @@ class Branch:
         return f"<Branch {self.number} {self.target.contact} {self.state} {self.status or ''}>"
 
 
-def _first_hop(target: Target) -> Uri:
-    return parse_name_addr(target.routes[0]).parsed if target.routes else parse_uri(target.uri)
+_CHALLENGE = {
+    401: (b"www-authenticate", b"Authorization: "),
+    407: (b"proxy-authenticate", b"Proxy-Authorization: "),
+}
+"""Status → header of the challenge, header of the answer."""
 
 
 def breadth_of(request: Request) -> int:
@@ -364,7 +369,7 @@ class ResponseContext:
             branch.send(target.hop)
             return branch
         try:
-            toward = target.toward or _first_hop(target)
+            toward = target.first_hop()
         except MalformedMessage:
             branch.send(None)
         else:
@@ -413,6 +418,12 @@ class ResponseContext:
         headers, stopped = target.headers, self.network.not_forwarded
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
+        if branch.authorization is not None:
+            headers = (*headers, branch.authorization)
+        if target.sender:
+            stopped |= {b"from"}
+            branch.from_line = branch.from_line or request.lines[request.names.index(b"from")]
+            headers = (_from_line(target.sender, request.from_.tag), *headers)
         return forward_request(
             request,
             uri=target.uri,
@@ -458,7 +469,7 @@ class ResponseContext:
         if response is None or response.status == 503:
             self.reply(500 if branch.status == 503 else branch.status)
         else:
-            self._send_up(response.status, self._with_challenges(forward_response(response), response))
+            self._send_up(response.status, self._with_challenges(branch.upward(response), response))
         return True
 
     def _with_challenges(self, data: bytes, response: Response) -> bytes:
@@ -483,7 +494,7 @@ class ResponseContext:
     def on_provisional(self, branch: Branch, response: Response) -> None:
         if self.server.answered:
             return
-        self.server.respond(response.status, forward_response(response))
+        self.server.respond(response.status, branch.upward(response))
         if self.listener is not None:
             self.listener.on_ringing(branch, response)
 
@@ -495,7 +506,7 @@ class ResponseContext:
                 self._on_late_success(branch, response, first)
             return
         self.answered = True
-        self._send_up(response.status, forward_response(response))
+        self._send_up(response.status, branch.upward(response))
         self.cancel_pending((COMPLETED_ELSEWHERE,))
         if self.listener is not None:
             self.listener.on_answered(branch, response)
@@ -504,7 +515,7 @@ class ResponseContext:
         """A 2xx behind the final answer goes up to a caller who got a 2xx and still listens; else it is ours to end."""
         listens = self.server.state is not TERMINATED
         if self.answered and listens:
-            self.server.respond(response.status, forward_response(response))
+            self.server.respond(response.status, branch.upward(response))
         elif first or not self.answered:
             release(self.network, branch, response)
 
@@ -544,46 +555,6 @@ class ResponseContext:
         return f"<ResponseContext {self.method.decode()} {state} pending={len(self.pending)}>"
 
 
-def release(network: Network, branch: Branch, response: Response) -> None:
-    """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
-    DEPARTURES).
-
-    A repeated 2xx is only acknowledged again.
-    """
-    client = branch.client
-    if client is None or len(branch.ended) >= MAX_BRANCHES:
-        return
-    hang_up = response.to_tag not in branch.ended
-    if hang_up:
-        branch.ended += (response.to_tag,)
-    leg, direct = _leg_of(network, branch, response)
-    layer, tokens = network.layer, network.tokens
-
-    def send(hop: Destination | None) -> None:
-        if hop is None:
-            return
-        layer.send(leg.request(b"ACK", network.via(hop[0], tokens.branch())), hop)
-        if hang_up:
-            bye_branch = tokens.branch()
-            bye = leg.request(b"BYE", network.via(hop[0], bye_branch), (COMPLETED_ELSEWHERE,))
-            layer.open_client(bye_branch, b"BYE", bye, hop, None)
-
-    if direct:
-        send(client.destination)
-    else:
-        network.resolve(leg.first_hop(), client.destination[0], send)
-
-
-def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, bool]:
-    """The callee of a late 2xx, and whether it is reached where the INVITE went rather than where its Contact leads.
-
-    It is where the Contact is of no use: behind NAT, or because there is none that can be read.
-    """
-    try:
-        leg = callee_leg(response, network.is_own)
-    except MalformedMessage:
-        leg = None
-    if leg is not None:
-        return leg, branch.target.hop is not None and not leg.routes
-    sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
-    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), True
+def _from_line(sender: bytes, tag: bytes | None) -> bytes:
+    """From with another address. The tag stays: it is what dialogs are told by (§12)."""
+    return b"From: <%b>;tag=%b" % (sender, tag) if tag else b"From: <%b>" % sender

@@ -17,6 +17,7 @@ from orchestrator.core.engine import Engine
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.flow.program import Program
+from orchestrator.flow.triggers import Starter
 from orchestrator.sip.location import Location, LocationStore
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
@@ -180,5 +181,5 @@ class World:
             "transactions": len(engine.layer),
             "calls": len(engine.calls),
             "runs": len(engine.flows.runs),
-            "subscriptions": len(engine.bus),
+            "subscriptions": sum(not isinstance(subscription.owner, Starter) for subscription in engine.bus),
         }

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.message import Request
 from orchestrator.sip.proxy import DEPARTURES
 from orchestrator.testing.peer import Ask, Peer
@@ -29,8 +30,9 @@ def shows(place: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 class Stage:
     """alice, whom we trust, and bob's phone."""
 
-    def __init__(self) -> None:
-        self.world = World(trust=(ip_network("10.0.0.0/24"),))
+    def __init__(self, flows: str = "flowlang: 1") -> None:
+        program, _ = load_sources([Source("departures.flow.yaml", flows)])
+        self.world = World(program, trust=(ip_network("10.0.0.0/24"),))
         self.alice = self.world.peer("alice", "10.0.0.2")
         self.bob = self.world.peer("bob", "10.0.0.3")
         self.do(self.bob.register("bob@example.com"))
@@ -109,6 +111,38 @@ def a_maddr_leads_nobody_astray() -> None:
     ask.again()
     assert stage.do(ask).statuses == [200]
     assert stranger.received == []
+
+
+RELAYED = """\
+flowlang: 1
+gateways: {telco: {uri: 'sip:10.0.0.9', user: us, password: secret}}
+flows:
+  out: {on: invite, when: call.target.user == 'out', do: [relay: {gateways: telco}]}
+  as_sales: {on: invite, do: [relay: {to: registered, from: 'sales@example.com'}]}
+"""
+
+
+@shows("RFC 3261 §22.2")
+def a_gateways_challenge_is_answered_under_the_same_cseq() -> None:
+    stage = Stage(RELAYED)
+    gateway = stage.world.peer("gateway", "10.0.0.9")
+    stage.do(stage.alice.ask("INVITE", "sip:out@example.com", cseq=7))
+    gateway.answer(gateway.requests()[0], 407, 'Proxy-Authenticate: Digest realm="gw", nonce="n"')
+    stage.world.run()
+    first, ack, second = gateway.requests()
+    assert (first.cseq, ack.method, second.cseq) == (7, b"ACK", 7), "a user agent would say 8"
+    assert first.via.branch != second.via.branch
+    assert second.get(b"proxy-authorization") is not None
+
+
+@shows("RFC 3261 §16.6")
+def a_flow_rewrites_from() -> None:
+    stage = Stage(RELAYED)
+    call = stage.do(stage.alice.ask("INVITE", BOB))
+    [invite] = stage.bob.requests("INVITE")
+    assert invite.get(b"from") == b"<sip:sales@example.com>;tag=alice"
+    stage.answer(stage.bob, 180)
+    assert call.responses[-1].get(b"from") == b"<sip:alice@example.com>;tag=alice"
 
 
 def test_the_list_is_typed_and_names_each_place_once() -> None:

@@ -10,7 +10,8 @@ import pytest
 from scene import BOB, Scene
 
 from orchestrator.sip.message import Request, parse_message
-from orchestrator.sip.proxy import ResponseContext, Target
+from orchestrator.sip.proxy import ResponseContext
+from orchestrator.sip.target import Target
 from orchestrator.testing.peer import Ask, Peer
 
 ELSEWHERE = b'SIP;cause=200;text="Call completed elsewhere"'

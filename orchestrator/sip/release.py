@@ -1,0 +1,64 @@
+"""Ending a call that was answered after its caller had gone (RFC 3261 §16.7 step 5; DEPARTURES of the proxy)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.dialog import Leg, callee_leg
+from orchestrator.sip.message import Response
+from orchestrator.sip.transaction import Destination
+
+if TYPE_CHECKING:
+    from orchestrator.sip.proxy import Branch, Network
+
+COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
+"""RFC 3326: tells the phone that the call is not to be listed as missed."""
+
+MAX_DIALOGS = 60
+"""Dialogs of one branch that are ended: a proxy below us may fork, and answer for ever."""
+
+
+def release(network: Network, branch: Branch, response: Response) -> None:
+    """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
+    DEPARTURES).
+
+    A repeated 2xx is only acknowledged again.
+    """
+    client = branch.client
+    if client is None or len(branch.ended) >= MAX_DIALOGS:
+        return
+    hang_up = response.to_tag not in branch.ended
+    if hang_up:
+        branch.ended += (response.to_tag,)
+    leg, direct = _leg_of(network, branch, response)
+    layer, tokens = network.layer, network.tokens
+
+    def send(hop: Destination | None) -> None:
+        if hop is None:
+            return
+        layer.send(leg.request(b"ACK", network.via(hop[0], tokens.branch())), hop)
+        if hang_up:
+            bye_branch = tokens.branch()
+            bye = leg.request(b"BYE", network.via(hop[0], bye_branch), (COMPLETED_ELSEWHERE,))
+            layer.open_client(bye_branch, b"BYE", bye, hop, None)
+
+    if direct:
+        send(client.destination)
+    else:
+        network.resolve(leg.first_hop(), client.destination[0], send)
+
+
+def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, bool]:
+    """The callee of a late 2xx, and whether it is reached where the INVITE went rather than where its Contact leads.
+
+    It is where the Contact is of no use: behind NAT, or because there is none that can be read.
+    """
+    try:
+        leg = callee_leg(response, network.is_own)
+    except MalformedMessage:
+        leg = None
+    if leg is not None:
+        return leg, branch.target.hop is not None and not leg.routes
+    sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
+    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), True
