@@ -66,7 +66,8 @@ class EventSocket:
 
 
 class MediaServer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """`environment`: what its configuration shall find there instead."""
         assert BINARY is not None
         self.sip_port, self.esl_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
         environ = {
@@ -74,6 +75,7 @@ class MediaServer:
             "FREESWITCH_IP": "127.0.0.1",
             "FREESWITCH_SIP_PORT": str(self.sip_port),
             "FREESWITCH_ESL_PORT": str(self.esl_port),
+            **environment,
         }
         folders = [f"-{name}" for name in ("log", "db", "run", "storage", "temp", "recordings", "cache", "certs")]
         options = [item for name in folders for item in (name, str(folder))]

@@ -216,6 +216,13 @@ def test_only_rtp_is_published_and_all_of_it(
     assert alone["EXTERNAL_RTP_IP"] == address_of(compose, "freeswitch")
 
 
+def test_the_outside_address_counts_in_the_sdp(compose: dict[str, Any], profile: dict[str, str]) -> None:
+    """FreeSWITCH uses ext-rtp-ip beside an ext-sip-ip only, and not towards peers in its local network, which is where
+    the orchestrator is (switch_core_media_check_nat)."""
+    assert profile["ext-sip-ip"] == profile["sip-ip"], "SIP itself stays inside"
+    assert ip_address(address_of(compose, "orchestrator")) not in ip_network(profile["local-network-acl"])
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 

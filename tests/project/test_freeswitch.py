@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from media_server import CONFIGURATION, EventSocket, MediaServer, needs_freeswitch
@@ -25,10 +26,11 @@ def console(server: MediaServer) -> Iterator[EventSocket]:
 class Orchestrator:
     """Both our ends of a call through FreeSWITCH, on one UDP socket."""
 
-    def __init__(self, server: MediaServer) -> None:
-        self.freeswitch = ("127.0.0.1", server.sip_port)
+    def __init__(self, server: MediaServer, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.freeswitch = (host, server.sip_port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind((host, 0))
         self.socket.settimeout(5)
         self.port = self.socket.getsockname()[1]
 
@@ -37,13 +39,13 @@ class Orchestrator:
         branch = "z9hG4bK" + re.sub(r"\W", "", f"{call_id}{number if method != 'ACK' else 'ack'}")
         lines = [
             f"{method} sip:{user}@example.com SIP/2.0",
-            f"Via: SIP/2.0/UDP 127.0.0.1:{self.port};branch={branch};rport",
+            f"Via: SIP/2.0/UDP {self.host}:{self.port};branch={branch};rport",
             "Max-Forwards: 69",
             'From: "Alice" <sip:alice@example.com>;tag=a',
             f"To: <sip:{user}@example.com>{to_tag}",
             f"Call-ID: {call_id}",
             f"CSeq: {number} {method}",
-            f"Contact: <sip:alice@127.0.0.1:{self.port}>",
+            f"Contact: <sip:alice@{self.host}:{self.port}>",
             *([extra] if extra else []),
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
@@ -54,7 +56,7 @@ class Orchestrator:
         copied = [line for line in request.split("\r\n") if line.startswith(("Via:", "From:", "Call-ID:", "CSeq:"))]
         to = header(request, "To") + ("" if ";tag=" in header(request, "To") else ";tag=b")
         kind = ["Content-Type: application/sdp"] if body else []
-        contact = f"Contact: <sip:bob@127.0.0.1:{self.port}>"
+        contact = f"Contact: <sip:bob@{self.host}:{self.port}>"
         lines = [f"SIP/2.0 {status}", *copied, f"To: {to}", contact, *kind, f"Content-Length: {len(body)}"]
         self.socket.sendto("\r\n".join((*lines, "", body)).encode(), self.freeswitch)
 
@@ -156,3 +158,36 @@ def test_a_call_that_is_not_ours_is_refused(orchestrator: Orchestrator) -> None:
     orchestrator.request("INVITE", "bob", "stray@example.com", body=sdp(40_008))
     failure = orchestrator.expect("SIP/2.0 603")
     orchestrator.request("ACK", "bob", "stray@example.com", ";tag=" + header(failure, "To").partition(";tag=")[2])
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback, '' when it has none. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return ""
+        host: str = probe.getsockname()[0]
+    return "" if host.startswith("127.") else host
+
+
+def test_phones_outside_of_the_container_are_told_the_outside_address(tmp_path: Path) -> None:
+    """As in docker-compose.yml with SIP_ADVERTISE: SIP between neighbours, RTP at the published address."""
+    here = own_address()
+    if not here:
+        pytest.skip("this machine has no address but loopback")
+    outside = "203.0.113.7"
+    server = MediaServer(tmp_path, FREESWITCH_IP=here, ORCHESTRATOR_NET=f"{here}/32", EXTERNAL_RTP_IP=outside)
+    try:
+        server.wait_until_ready()
+        orchestrator = Orchestrator(server, here)
+        orchestrator.request("INVITE", "bob", "front", extra="X-Orchestrator-Call: c-42", body=sdp(40_000))
+        back = orchestrator.expect(f"INVITE sip:bob@{here}:{orchestrator.port} SIP/2.0")
+        orchestrator.respond(back, "200 OK", sdp(40_002))
+        answer = orchestrator.expect("SIP/2.0 200")
+        for message in (back, answer):
+            assert f"c=IN IP4 {outside}" in message
+            assert f"@{here}:{server.sip_port}" in header(message, "Contact")
+        orchestrator.socket.close()
+    finally:
+        server.stop()
