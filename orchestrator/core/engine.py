@@ -23,6 +23,7 @@ from orchestrator.core.calls import Calls
 from orchestrator.core.host import FlowHost
 from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.network import SipNetwork
+from orchestrator.core.overload import Overload
 from orchestrator.core.registration import announce
 from orchestrator.core.requests import Requests
 from orchestrator.core.servers import Servers
@@ -76,6 +77,7 @@ class Engine:
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.flows.capacity = settings.limits.subscriptions
         self.requests = Requests(self)
+        self.overload = Overload(self, settings.age, settings.entropy)
         self.draining = False
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}

@@ -134,6 +134,10 @@ class Requests:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        begins = not request.to_tag and not self._belongs_to_a_call(request, source)
+        if begins and self.engine.overload.refuses(request):
+            self.refuse(request, destination, 503, headers=(self.engine.overload.retry_after(),))
+            return
         problem = self._problem(request)
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
@@ -141,7 +145,7 @@ class Requests:
         route = self._route(request)
         if request.to_tag:
             self._in_dialog(request, route, source, destination)
-        elif self.engine.must_refuse_new(request.method):
+        elif begins and self.engine.must_refuse_new(request.method):
             self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
         elif route.toward is not None:
             self._send_on(request, route, source, destination)
@@ -157,6 +161,10 @@ class Requests:
             self._relay_to_contacts(request, destination)
         else:
             self.refuse(request, destination, 403)
+
+    def _belongs_to_a_call(self, request: Request, source: tuple[str, int]) -> bool:
+        """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""
+        return _CALL_HEADER_NAME in request.names and self.network.trusts(source[0])
 
     def _problem(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
         """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""

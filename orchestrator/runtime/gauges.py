@@ -89,6 +89,7 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     """SIP, registrations and flows."""
     stats = engine.flows.stats
     metrics.gauge("transactions", "Transactions, those that linger included.", lambda: len(engine.layer))
+    metrics.gauge("overload", "Share of new calls refused because inputs wait too long.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls of flows.", lambda: len(engine.calls))
     metrics.gauge("bindings", "Registered contacts.", lambda: len(engine.location))
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))

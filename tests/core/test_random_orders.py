@@ -14,8 +14,9 @@ import pytest
 from reliable import Callee, Caller, Plan
 
 from orchestrator.sip.location import Binding
-from orchestrator.sip.proxy import ResponseContext, Target
+from orchestrator.sip.proxy import ResponseContext
 from orchestrator.sip.server import InviteServer
+from orchestrator.sip.target import Target
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import World
 
