@@ -23,8 +23,10 @@ from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import quote_argument
+from orchestrator.esl.translate import CHANNEL_EVENTS
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
@@ -38,6 +40,8 @@ SILENCE_LEVEL = 200
 """Mean sample below which `record` counts a frame as silence; what the dialplans FreeSWITCH ships use."""
 START_WITHIN = 5.0
 """Seconds a detector may take to start listening."""
+CHANNEL_WITHIN = 1.0
+"""Seconds the report of a channel may be behind the SIP that made it; up to 20 ms are usual."""
 DIGITS = "orchestrator_digits"
 NO_KEYS = "none"
 
@@ -84,17 +88,23 @@ class Execution:
 
 
 class Applications:
-    """Performs the media effects of one engine's flows; `performs` is the part of the host's table."""
+    """Performs the media effects of one engine's flows; `performs` is the part of the host's table.
+
+    SIP is some milliseconds faster than the Event Socket: right after a `relay via:` is answered the channel of the
+    callee may not have been reported yet. Such a step waits for it, `CHANNEL_WITHIN` seconds at most.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.performs: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
+        self._handlers: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Play: self._play,
             effects.Record: self._record,
             effects.Collect: self._collect,
             effects.Detect: self._detect,
             effects.EslExecute: self._execute,
         }
+        self.performs = dict.fromkeys(self._handlers, self._perform)
+        self._early: dict[Ticket, Early] = {}
         self._tickets: dict[Ticket, list[Execution]] = {}
         self._recordings: dict[Ticket, Recording] = {}
         self._background: dict[tuple[str, str], Execution] = {}
@@ -103,13 +113,19 @@ class Applications:
     # --- from outside -------------------------------------------------------------------------------------------------
 
     def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event: the ends of recordings of whole calls are among them."""
+        """Every FreeSWITCH event: new channels and the ends of recordings of whole calls are among them."""
+        if self._early and event.name in CHANNEL_EVENTS:
+            for early in list(self._early.values()):
+                early.retry()
         if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
             for recording in list(self._recordings.values()):
                 recording.observe(server, event)
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this step any more."""
+        early = self._early.pop(ticket, None)
+        if early is not None:
+            early.timer.cancel()
         for execution in self._tickets.pop(ticket, ()):
             execution.forget()
         recording = self._recordings.pop(ticket, None)
@@ -117,6 +133,38 @@ class Applications:
             recording.stop()
 
     # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
+        try:
+            return self._handlers[type(effect)](run, ticket, effect)
+        except NoChannel as error:
+            if not self.engine.host.live_call(run).carried:
+                raise
+            self._early[ticket] = Early(self, run, ticket, effect, error)
+            return PENDING
+
+    def retry(self, early: Early) -> None:
+        """Try once more what wanted a channel too early."""
+        flows, ticket = self.engine.flows, early.ticket
+        try:
+            value = self._handlers[type(early.effect)](early.run, ticket, early.effect)
+        except NoChannel:
+            return
+        except StepError as error:
+            self._no_longer_early(early)
+            flows.throw(ticket, error)
+            return
+        self._no_longer_early(early)
+        if value is not PENDING:
+            flows.resume(ticket, value)
+
+    def _no_longer_early(self, early: Early) -> None:
+        early.timer.cancel()
+        self._early.pop(early.ticket, None)
+
+    def too_late(self, early: Early) -> None:
+        self._no_longer_early(early)
+        self.engine.flows.throw(early.ticket, early.error)
 
     def _play(self, run: Run, ticket: Ticket, effect: effects.Play) -> Any:
         file = plain(effect.file, "play")
@@ -276,7 +324,7 @@ class Applications:
         found = [channel for side in wanted if (channel := channel_of(self.engine, call, side)) is not None]
         if not found or (leg != "both" and len(found) < len(wanted)):
             which = "this call" if leg == "both" else f"the {leg} of this call"
-            raise StepError("call.state", f"FreeSWITCH does not have {which}: use media:, or relay: with via:, before")
+            raise NoChannel("call.state", f"FreeSWITCH does not have {which}: use media:, or relay: with via:, before")
         return found
 
     # --- running them -------------------------------------------------------------------------------------------------
@@ -334,6 +382,27 @@ class Applications:
             waiting.append(execution)
             if len(waiting) == 1:
                 background.stop()
+
+
+class NoChannel(StepError):
+    """FreeSWITCH does not have the leg, as far as its events have told us."""
+
+
+class Early:
+    """A step whose channel has not been reported yet."""
+
+    __slots__ = ("_applications", "run", "ticket", "effect", "error", "timer")
+
+    def __init__(self, applications: Applications, run: Run, ticket: Ticket, effect: Any, error: StepError) -> None:
+        self._applications = applications
+        self.run = run
+        self.ticket = ticket
+        self.effect = effect
+        self.error = error
+        self.timer: Timer = applications.engine.timers.after(CHANNEL_WITHIN, applications.too_late, self)
+
+    def retry(self) -> None:
+        self._applications.retry(self)
 
 
 class Application:

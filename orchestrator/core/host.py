@@ -29,9 +29,9 @@ from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.esl.codec import EslEvent
     from orchestrator.core.jobs import JobEffect
     from orchestrator.core.views import CallView
+    from orchestrator.esl.codec import EslEvent
     from orchestrator.flow.program import Flow, Program
     from orchestrator.flow.run import Run
     from orchestrator.flow.trace import Record

@@ -22,8 +22,9 @@ from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
-from orchestrator.sip.proxy import Target
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.target import Target
+from orchestrator.sip.uri import parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
@@ -150,7 +151,7 @@ class Outward:
     def _rung_by(self, target: Target) -> Sequence[Target]:
         """A URI of a domain of ours stands for the phones registered for it, as it does for whoever dials it."""
         engine = self.engine
-        uri = target.parsed
+        uri = parse_uri(target.uri)
         if target.hop is None and not target.routes and engine.network.is_local(uri):
             return engine.targets_of(engine.network.aor(uri)) or [target]
         return [target]
@@ -192,7 +193,11 @@ class Outward:
             **_from(effect.from_),
             **{name: str(value) for name, value in effect.vars.items()},
         }
-        return f"{originate_variables(variables)}sofia/{PROFILE}/{self._here()}"
+        quoted = originate_variables(variables)
+        called = _ADDRESS.fullmatch(placed.called)
+        if called is not None:  # the To of the INVITE; only what cannot be read as anything but user and host
+            quoted = f"{quoted[:-1]},sip_invite_to_uri=<sip:{placed.called}>}}"
+        return f"{quoted}sofia/{PROFILE}/{self._here()}"
 
     def forget(self, placed: Placed) -> None:
         self._placed.pop(placed.id, None)
@@ -235,6 +240,12 @@ class Placed:
         self._confirmed = False
         self._over = False
         self._timer = outward.engine.timers.after(INVITE_WITHIN, Placed._no_invite, self)
+
+    @property
+    def called(self) -> str:
+        """user@host of the first destination, for the To of FreeSWITCH's INVITE."""
+        to = self._effect.to.removeprefix("sip:").partition(";")[0]
+        return to if "@" in to else f"{to}@{parse_uri(self._groups[0][0].uri).host.decode('ascii', 'replace')}"
 
     @property
     def _ring(self) -> float:
