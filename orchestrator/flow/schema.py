@@ -1,5 +1,9 @@
 """The JSON Schema of flow files, for editors: completion and hover while typing (FLOWLANG §7).
 
+Keys are offered where they fit: the actions as long as a step has none, then the keys that go with its action. The
+server offers what any applicable part suggests, so each `if` also asks for `type: object`: a step that is still empty
+would else fulfil all of them.
+
 It is made from the registries that loader and checker read, so it cannot know a key they do not. It is draft-07,
 because yaml-language-server reads no newer one, and its form follows what that server makes of a schema: no `oneOf`
 and no `anyOf` (it answers them with "matches multiple schemas"), but `type: [string, object]` with `properties`
@@ -119,20 +123,29 @@ class _Maker:
 
     def step(self) -> Schema:
         """A step: the keys it may have at all, and for each action those that go with it."""
-        beside: dict[str, Schema] = {field.name: {} for action in self.actions for field in action.beside}
+        beside: dict[str, Schema] = {field.name: _unsuggested({}) for action in self.actions for field in action.beside}
         common = self._properties((*COMMON_FIELDS, *BLOCK_FIELDS))
         common["on_error"] = {**common["on_error"], "type": ["array", "object", "string"], "pattern": "^continue$"}
-        properties = {**{action.name: self.action(action) for action in self.actions}, **beside, **common}
+        made = {action.name: _unsuggested(self.action(action)) for action in self.actions}
+        block = {field.name: _unsuggested(common[field.name]) for field in BLOCK_FIELDS}
+        properties = {**made, **beside, **common, **block}
         return {
             "type": ["object", "string"],
             "pattern": f"^({'|'.join(re.escape(name) for name in self._bare())})$",
             "propertyNames": {"enum": list(properties)},
             "properties": properties,
             "allOf": [
+                self._any_action(list(common)),
                 *(self._keys_of(action) for action in self.actions),
                 *(filter for name in ("subscribe", "wait") for filter in self._filters(name)),
             ],
         }
+
+    def _any_action(self, common: Sequence[str]) -> Schema:
+        """As long as no action is there, any may come: only then are they offered."""
+        described = {action.name: {"description": action.doc} for action in self.actions}
+        block = {field.name: {"description": field.doc} for field in BLOCK_FIELDS}
+        return {"if": {"propertyNames": {"enum": common}}, "then": {"properties": {**described, **block}}}
 
     def branch(self) -> Schema:
         """One entry of first_of."""
@@ -178,13 +191,13 @@ class _Maker:
         """The keys that may stand beside one action."""
         names = [action.name, *(f.name for f in action.beside), *(f.name for f in COMMON_FIELDS)]
         then = {"propertyNames": {"enum": names}, "properties": self._properties(action.beside)}
-        return {"if": {"required": [action.name]}, "then": then}
+        return {"if": {"type": "object", "required": [action.name]}, "then": then}
 
     def _filters(self, action: str) -> Iterator[Schema]:
         """`where:` by event: which attributes there are, and the values of choices."""
         for event in self.events:
-            chosen = {"required": [action], "properties": {action: {"const": event.name}}}
-            yield {"if": chosen, "then": {"properties": {"where": _attributes(event)}}}
+            chosen = {"type": "object", "required": [action], "properties": {action: {"const": event.name}}}
+            yield {"if": chosen, "then": {"properties": {"where": _unsuggested(_attributes(event))}}}
 
     # --- flows and sections -----------------------------------------------------------------------------------------
 
@@ -248,6 +261,11 @@ def _closed(properties: Mapping[str, Any], required: Sequence[str]) -> Schema:
     """A map with these keys only."""
     made: Schema = {"type": "object", "properties": dict(properties), "additionalProperties": False}
     return {**made, "required": list(required)} if required else made
+
+
+def _unsuggested(schema: Schema) -> Schema:
+    """A key that is right here but offered by another part of the schema (a word of yaml-language-server)."""
+    return {**schema, "doNotSuggest": True}
 
 
 def _named(item: Schema) -> Schema:

@@ -37,7 +37,7 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_it_is_a_draft_07_schema_of_bounded_size() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
-    assert len(json.dumps(SCHEMA)) < 64_000
+    assert len(json.dumps(SCHEMA)) < 80_000
 
 
 def test_it_has_no_alternatives_an_editor_cannot_explain() -> None:
