@@ -204,7 +204,7 @@ class EslLink:
         return self._await_event(wire, f"sendmsg {uuid} execute {app}", token, uuid, timeout)
 
     def _command(self, wire: bytes, label: str, timeout: float | None, must_succeed: bool = False) -> Frame:
-        if self.state != "up":
+        if self.state not in ("syncing", "up"):  # what is heard while we catch up may be answered
             raise EslDown(f"{self.server.name} is {self.state}", label)
         self._running += 1
         try:

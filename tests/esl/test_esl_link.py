@@ -120,6 +120,21 @@ def test_a_server_without_the_right_to_list_channels(fs: FakeFreeSwitch, connect
     assert any("no list of channels" in line for line in logged)
 
 
+def test_what_is_heard_while_we_catch_up_may_be_answered(fs: FakeFreeSwitch, connect: Connect, recording) -> None:
+    """Subscribed means that events come: a flow that one of them starts need not fail because the list of channels is
+    still awaited."""
+    listing = fs.on("api show channels as json").held()
+    link, core = connect(up=False)
+    fs.commands.wait_for("api show channels as json")
+    fs.emit(recording("dtmf").find("DTMF"))
+    core.wait(lambda: bool(core.events))
+    assert link.state == "syncing"
+    assert link.api("status").startswith("UP")
+    assert link.bgapi("status").startswith("UP")
+    listing.release()
+    core.wait_state("up")
+
+
 def test_names_that_are_new_after_a_reload(fs: FakeFreeSwitch, connect: Connect) -> None:
     names = {"DTMF"}
     link, _ = connect(subscribe=lambda: names)
