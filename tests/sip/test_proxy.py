@@ -10,7 +10,9 @@ import pytest
 from scene import BOB, Scene
 
 from orchestrator.core.jobs import Resolve
+from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Response
+from orchestrator.sip.server import InviteServer
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import PROXY
 
@@ -510,6 +512,42 @@ def test_a_contact_no_datagram_may_be_sent_to_gets_none(contact: str) -> None:
     assert call.statuses == [100, 500]
     assert targets(scene) == {scene.alice.address}
     assert scene.world.jobs == [], "an address literal is not looked up"
+
+
+def test_a_binding_that_was_damaged_in_the_store_fails_alone() -> None:
+    scene = Scene(1)
+    wall = scene.world.engine.wall
+    for contact, path in ((b"not a uri", ()), (b"sip:bob@10.0.0.77", (b"<not a route>",))):
+        scene.world.location.save("bob@example.com", [Binding("bob@example.com", contact, wall + 60, path=path)], wall)
+    call = scene.call()
+    assert scene.phones[0].heard == ["INVITE"]
+    scene.answer(scene.phones[0], 486)
+    assert call.statuses == [100, 486]
+    scene.quiet([call])
+
+
+# --- what it shows of itself ------------------------------------------------------------------------------------------
+
+
+def test_a_context_and_its_branches_show_their_state() -> None:
+    scene = Scene(1)
+    scene.call()
+    [server] = invites(scene)
+    context = server.user
+    [branch] = context.pending
+    contact = "sip:bob1@10.0.0.11:5060"
+    assert repr(server) == "<INVITE server INVITE proceeding>"
+    assert repr(branch.client) == "<INVITE client INVITE calling>"
+    assert (repr(context), repr(branch)) == ("<ResponseContext INVITE open pending=1>", f"<Branch 0 {contact} trying >")
+    scene.answer(scene.phones[0], 180)
+    assert repr(branch) == f"<Branch 0 {contact} ringing >"
+    scene.answer(scene.phones[0], 486)
+    assert repr(context) == "<ResponseContext INVITE closed pending=0>"
+    assert (repr(branch), repr(server)) == (f"<Branch 0 {contact} failed 486>", "<INVITE server INVITE completed>")
+
+
+def invites(scene: Scene) -> list[InviteServer]:
+    return [server for server in scene.world.engine.layer.servers.values() if isinstance(server, InviteServer)]
 
 
 # --- requests other than INVITE ---------------------------------------------------------------------------------------
