@@ -12,6 +12,7 @@ the front then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import MalformedMessage, StepError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from orchestrator.core.relay import Relay
     from orchestrator.flow.run import Run
     from orchestrator.sip.target import Target
+
+NO_ANSWERS: Mapping[bytes, bytes | None] = {}
 
 
 class Call:
@@ -77,7 +80,7 @@ class Call:
         self._caller_tag = request.from_tag
         self._back_tag: bytes | None = None
         self._back_call_id = b""
-        self._answers: dict[bytes, bytes | None] = {}
+        self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
         self._limit_timer: Timer | None = None
         self._transport = server.destination[0]
@@ -174,7 +177,7 @@ class Call:
         if self.over:
             return
         self.note(f"SIP << {response.status} from {branch.target.contact}")
-        self._answers[response.call_id] = response.to_tag
+        self._answers = {**self._answers, response.call_id: response.to_tag}
         if branch.context is self.front:
             self._on_front_answered(branch, response)
         elif self.relay is not None:

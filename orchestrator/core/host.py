@@ -56,6 +56,7 @@ class FlowHost:
         self.outward = Outward(engine)
         self._anchors: dict[Ticket, Anchor] = {}
         self.gate = Gate(engine)
+        self._on_done = self._done  # bound once for all runs
         self._perform: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Reply: self._reply,
             effects.Relay: self._relay,
@@ -99,7 +100,7 @@ class FlowHost:
     def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
         flows = self.engine.flows
         run = flows.create(flow, flows.program, names)
-        run.on_done = self._done
+        run.on_done = self._on_done
         return run
 
     def _begin(self, run: Run) -> None:

@@ -185,11 +185,19 @@ def _check_single(names: list[bytes], distinct: int) -> None:
                 raise MalformedMessage(f"Multiple {LONG_NAMES[name]} Headers")
 
 
+_METHOD_NAMES: Final = (
+    b"ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
+)
+_METHODS: Final = {name: name for name in _METHOD_NAMES}
+"""So that thousands of requests that wait share the word."""
+
+
 def _read_request_line(start: bytes) -> Request:
     match = _usual_request_line(start)
     if match is not None and len(start) <= MAX_URI:
         method, uri, scheme, user, host, port, params = match.groups()
-        request = Request(method, uri)
+        request = Request(_METHODS.get(method, method), uri)
+        scheme = b"sip" if scheme == b"sip" else b"sips"
         request._parsed_uri = Uri(uri, scheme, user or b"", None, host, int(port) if port else None, params)
         return request
     match = _request_line(start)
@@ -244,6 +252,7 @@ def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
     _fill(request, lines, names, rest, _request_lines)
     if request.method != request.cseq_method:
         raise MalformedMessage("CSeq Method Mismatch")
+    request.cseq_method = request.method
     return request
 
 

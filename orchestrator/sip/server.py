@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.sip.build import build_response
 from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
 
 if TYPE_CHECKING:
     from orchestrator.sip.layer import TransactionLayer
     from orchestrator.sip.message import Request
+
+
+_TRYING = b"SIP/2.0 100 "
 
 
 class ServerTransaction(Transaction):
@@ -63,12 +67,15 @@ def _send(server: ServerTransaction, data: bytes) -> None:
 
 
 def _keep(server: ServerTransaction, data: bytes) -> None:
-    server.last = data
+    """Remember what to repeat. A 100 is not: most requests wait with nothing but it, and it can be made again."""
+    server.last = b"" if data.startswith(_TRYING) else data
 
 
 def _repeat(server: ServerTransaction, _: object) -> None:
     if server.last:
         server.layer.send(server.last, server.destination)
+    elif server.status == 100 and server.request is not None:
+        server.layer.send(build_response(server.request, 100, "Trying"), server.destination)
 
 
 def _repeat_capped(server: ServerTransaction, _: object) -> None:

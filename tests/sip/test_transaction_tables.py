@@ -365,6 +365,24 @@ def test_a_finished_request_is_not_kept() -> None:
         assert server.last == b""
 
 
+def test_a_100_is_repeated_without_being_kept() -> None:
+    """A call that waits for its phone has said nothing but 100: thousands of them need not be kept."""
+    glass = Glass(FIGURES[2])
+    server = glass.transaction
+    assert isinstance(server, ServerTransaction)
+    octets: list[bytes] = []
+    glass.layer.send = lambda data, to: octets.append(data)
+    server.respond(100, build_response(glass.request, 100, "Trying"))
+    assert server.last == b""
+    glass.feed("request")
+    assert len(octets) == 2
+    assert octets[0] == octets[1]
+    server.respond(180, build_response(glass.request, 180, "Ringing", b"t"))
+    glass.feed("request")
+    assert octets[2] == octets[3]
+    assert octets[2].startswith(b"SIP/2.0 180 ")
+
+
 def test_an_answered_request_that_is_no_invite_keeps_nobody() -> None:
     """Hardly anything is left of a BYE for the 32 seconds in which it may be repeated: its answer."""
     client = in_state(FIGURES[1], "completed").transaction

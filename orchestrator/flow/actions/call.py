@@ -80,7 +80,10 @@ RELAY = ACTIONS.add(
 def relay(task: Task, step: Step) -> Steps:
     """Waits for the outcome, then runs the steps under `on:` for it. `else` is any failure: never an answer."""
     effect = _relay_effect(task, step)
-    task.trace(step, "relay to {}{}", _target(effect), f", open for {effect.keep_open:g}s" if effect.keep_open else "")
+    if effect.keep_open:
+        task.trace(step, "relay to {}, open for {:g}s", _target(effect), effect.keep_open)
+    else:
+        task.trace(step, "relay to {}", _target(effect))
     result: Mapping[str, Any] = yield effect
     outcome = result["outcome"]
     task.trace(step, "relay -> {} {}", outcome, result["code"])

@@ -55,7 +55,10 @@ def subscribe(task: Task, step: Step) -> None:
         raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
     run.listeners.append(Listener(task, step))
     seconds = task.value(step, "for")
-    task.trace(step, "subscribe {}{}", step.args["event"], f" for {seconds:g}s" if seconds is not None else "")
+    if seconds is None:
+        task.trace(step, "subscribe {}", step.args["event"])
+    else:
+        task.trace(step, "subscribe {} for {:g}s", step.args["event"], seconds)
 
 
 UNSUBSCRIBE = ACTIONS.add(
