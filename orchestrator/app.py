@@ -104,7 +104,7 @@ class Server:
         self._stop = Event()
         self._hurry = Event()
         self._serving = False
-        self._reloading = False
+        self._reloading = self._reload_wanted = False
         self.transports = [self._bind(listen.address.host, listen.address.port) for listen in settings.sip.listen]
         self.metrics = Metrics()
         self.health = Health()
@@ -288,9 +288,19 @@ class Server:
     # --- reload -------------------------------------------------------------------------------------------------------
 
     def _reload_asked(self) -> None:
+        self._reload_wanted = True
         if not self._reloading:
             self._reloading = True
-            gevent.spawn(self._reload)
+            gevent.spawn(self._reload_all)
+
+    def _reload_all(self) -> None:
+        """One after the other: a signal that comes meanwhile makes one more."""
+        try:
+            while self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
+        finally:
+            self._reloading = False
 
     def _reload(self) -> None:
         """Read and check in a thread, so that calls go on meanwhile; take the result in one turn."""
@@ -300,8 +310,6 @@ class Server:
             for mistake in error.diagnostics:
                 logger.bind(mistake=str(mistake), help=mistake.help).error("flows not reloaded, the old ones stay")
             return
-        finally:
-            self._reloading = False
         taken = Event()
         program, servers = self._resolve(program)
         self.reactor.post(self._take, program, taken)
@@ -317,16 +325,21 @@ class Server:
     def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
         """Links as the servers now are: changed ones anew, the others subscribe to what is new. Each by itself, so that
         none waits for a server that says nothing."""
-        ended = [name for name, server in self._servers.items() if servers.get(name) != server]
-        for name in ended:
-            del self._servers[name]
-        stopping = [gevent.spawn(self.links.pop(name).stop) for name in ended]
-        subscribing = [gevent.spawn(_subscribe_anew, link) for link in self.links.values()]
-        for name, server in servers.items():
-            if name not in self.links:
-                self._add_link(name, server).start()
-        gevent.joinall(stopping)
-        gevent.joinall(subscribing)
+        changed = [name for name, server in self._servers.items() if servers.get(name) != server]
+        new = [name for name in servers if name not in self._servers]
+        kept = [gevent.spawn(_subscribe_anew, link) for name, link in self.links.items() if name not in changed]
+        renewed = [gevent.spawn(self._renew_link, name, servers.get(name)) for name in changed]
+        for name in new:
+            self._add_link(name, servers[name]).start()
+        gevent.joinall(kept)
+        gevent.joinall(renewed)
+
+    def _renew_link(self, name: str, server: FreeSwitchSettings | None) -> None:
+        """The old one ends before the new one begins: flows know them by the same name."""
+        del self._servers[name]
+        self.links.pop(name).stop()
+        if server is not None:
+            self._add_link(name, server).start()
 
 
 def _subscribe_anew(link: EslLink) -> None:
