@@ -19,6 +19,9 @@ from orchestrator.flow.limits import Limits
 from orchestrator.flow.registry import ACTIONS, Field, Kind
 from orchestrator.flow.sections import COMMON_FIELDS, FLOW_FIELDS, SECTIONS
 
+GIVES = {"same": "text, or digits of digits", "list of same": "list of text, or of digits"}
+"""What functions give that keep the alphabet of their text."""
+
 PAGE = Path(__file__).parents[2] / "docs" / "language.md"
 
 
@@ -32,13 +35,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def names(fields: Iterable[Field], without: str | None = None) -> str:
     """Field names; those that have to be given are marked with *. The map of `set:` has no key of its own."""
     written = [field for field in fields if field.name != without and field.kind is not Kind.ASSIGN]
-    return " ".join(f"`{field.name}`{'*' if field.required else ''}" for field in written)
+    return " ".join(f"`{field.name}`{'*' if field.required else ''}{'†' if field.planned else ''}" for field in written)
 
 
 def actions() -> str:
     rows = (
         (
-            f"`{action.name}`",
+            f"`{action.name}`{'†' if action.handler is None else ''}",
             f"`{action.short}`" if action.short else "",
             names(action.fields, action.short),
             names(action.beside),
@@ -70,7 +73,11 @@ def functions() -> str:
         given += [f"[{type}]" for type in function.parameters[needed:]]
         call = f"x.{function.name}({', '.join(given)})"
         shown = f"`{call}`" + (f" or `{function.name}(x)`" if function.prefix else "")
-        rows.append((shown, ", ".join(function.takes), str(function.result), function.doc))
+        takes, gives = (
+            ", ".join(function.takes).replace("bool", "true/false"),
+            GIVES.get(function.result, function.result),
+        )
+        rows.append((shown, takes, str(gives), function.doc))
     return table(("function", "x is", "gives", "what it does"), rows)
 
 

@@ -45,7 +45,7 @@ def test_a_page_names_flows_tests_and_a_picture(name: str) -> None:
 
 def test_the_guide_from_opensips_leads_to_actions_there_are() -> None:
     """What the guide's table puts beside a function is an action, and the one the checker suggests for it."""
-    page = (ROOT / "docs" / "from-opensips.md").read_text()
+    page = (ROOT / "docs" / "from-opensips.md").read_text().partition("| pseudo-variable")[0]
     rows = re.findall(r"^\| `(\w+)[^|]*` \| `([\w.]+)", page, re.MULTILINE)
     assert len(rows) > 15
     for function, action in rows:
