@@ -1,0 +1,79 @@
+"""A real `orchestrator run`, asked by `orchestrator trace` what happened to a call: the whole way, in processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+CODE = "import sys; from orchestrator.cli import main; main(sys.argv[1:])"
+FLOW = "flowlang: 1\nflows:\n  main:\n    on: invite\n    do: [{reply: {code: 404, reason: Nobody}}]\n"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def sip(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """Where a server listens whose configuration lies in the folder."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "a.flow.yaml").write_text(FLOW)
+    (tmp_path / "config").mkdir()
+    config = (
+        f"sip: {{listen: ['udp:127.0.0.1:0']}}\nlocation: 'memory:'\nadmin: {{listen: '127.0.0.1:{free_port()}'}}\n"
+    )
+    (tmp_path / "config" / "orchestrator.yml").write_text(config)
+    said = tmp_path / "said"
+    with said.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-c", CODE, "run"], cwd=tmp_path, stderr=stream, env={**os.environ})
+    try:
+        deadline = monotonic() + 20
+        while "ready udp:" not in said.read_text():
+            assert process.poll() is None and monotonic() < deadline, said.read_text()
+            sleep(0.05)
+        ready = next(line for line in said.read_text().splitlines() if line.startswith("ready "))
+        yield "127.0.0.1", int(ready.split()[1].rpartition(":")[2])
+    finally:
+        process.kill()
+        process.wait(5)
+
+
+def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(5)
+        here = f"127.0.0.1:{phone.getsockname()[1]}"
+        lines = [
+            "INVITE sip:bob@127.0.0.1 SIP/2.0",
+            f"Via: SIP/2.0/UDP {here};branch=z9hG4bKserved",
+            "From: <sip:alice@127.0.0.1>;tag=1",
+            "To: <sip:bob@127.0.0.1>",
+            "Call-ID: served",
+            "CSeq: 1 INVITE",
+            "Max-Forwards: 70",
+            f"Contact: <sip:alice@{here}>",
+            "Content-Length: 0",
+        ]
+        phone.sendto("\r\n".join([*lines, "", ""]).encode(), sip)
+        while not (answer := phone.recv(4000)).startswith(b"SIP/2.0 404"):
+            assert answer.startswith(b"SIP/2.0 100")
+    asked = subprocess.run(
+        [sys.executable, "-c", CODE, "trace", "last"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    texts = [line[30:].strip() for line in asked.stdout.splitlines()]
+    assert texts[0] == "flow main starts for alice@127.0.0.1 -> bob@127.0.0.1"
+    assert "SIP >> 404 Nobody" in texts
