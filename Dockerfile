@@ -16,7 +16,7 @@ COPY --from=install /opt/orchestrator /opt/orchestrator
 ENV PATH=/opt/orchestrator/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /srv/orchestrator
-COPY config/orchestrator.yml config/orchestrator.yml
+COPY config/orchestrator.yml config/users.yaml config/
 COPY flows flows
 USER orchestrator
 EXPOSE 5060/udp

@@ -60,9 +60,6 @@ MAX_BRANCHES = 60
 _LATE_SHARE = 20
 """A branch that is added by itself gets this part of the breadth that is left: others may follow it."""
 
-COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
-"""RFC 3326: tells the phone that the call is not to be listed as missed."""
-
 
 class Listener(Protocol):
     """Who decides about a context's failures: a call flow. All are called inside the turn that caused them."""

@@ -133,7 +133,7 @@ class Replay:
         for aor in self.registered or (called,):
             if aor not in self._phones:
                 self._phones.add(aor)
-                self.world.phone(aor, f"10.1.0.{len(self._phones)}").register()
+                self.world.registered_phone(aor, f"10.1.0.{len(self._phones)}")
         phone = self.world.phone(caller, f"10.2.{number}.1")
         call_id = event.get("variable_sip_call_id") or event.uuid
         self.world.run()

@@ -18,7 +18,7 @@ from orchestrator.core.jobs import Job, Resolve
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.flow.program import Program
 from orchestrator.flow.triggers import Starter
-from orchestrator.sip.location import Location, LocationStore
+from orchestrator.sip.location import Binding, Location, LocationStore
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone
@@ -81,6 +81,16 @@ class World:
         """A new phone on the wires; it does nothing yet."""
         address = (host, port)
         phone = self.phones[address] = Phone(aor, address, PROXY, self.post_from(address), parameters)
+        return phone
+
+    def registered_phone(self, aor: str, host: str, port: int = 5060) -> Phone:
+        """A phone that has registered some time ago, whatever flows say about registrations now."""
+        phone = self.phone(aor, host, port)
+        wall = self.engine.wall
+        contact = phone.contact.strip(b"<>")
+        binding = Binding(aor, contact, wall + 3600, call_id=b"before", cseq=1, registered_at=wall)
+        self.location.save(aor, [binding], wall)
+        self.engine.watch_expiry()
         return phone
 
     def peer(self, name: str, host: str, port: int = 5060) -> Peer:
