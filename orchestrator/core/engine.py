@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.auth import asserted_user
@@ -189,7 +189,11 @@ class Engine:
 
     def targets_of(self, aor: str) -> list[Target]:
         """The contacts registered for an address, as destinations, best first."""
-        return [self._target_of(binding) for binding in self.location.bindings(aor, self.wall)]
+        return [self._target_of(binding) for binding in self.bindings_of(aor)]
+
+    def bindings_of(self, aor: str) -> Sequence[Binding]:
+        """The live bindings of an address a flow names, best first."""
+        return self.location.bindings(self.network.home_aor(aor), self.wall)
 
     def targets_by_contact(self, contact: bytes) -> list[Target]:
         """The registered binding with this contact URI, as a destination; empty for a URI nobody registered."""

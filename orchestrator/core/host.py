@@ -183,7 +183,7 @@ class FlowHost:
 
     def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
         wall = self.engine.wall
-        bindings = self.engine.location.bindings(effect.aor, wall)
+        bindings = self.engine.bindings_of(effect.aor)
         return [registered_attributes(binding, False, "", wall) for binding in bindings]
 
     def _authenticate(self, run: Run, ticket: Ticket, effect: effects.Authenticate) -> Any:
@@ -317,7 +317,7 @@ class FlowHost:
 
     def _by_q(self, call: Call, effect: effects.Relay, targets: Sequence[Target]) -> list[list[Target]]:
         aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
-        q_of = {binding.contact: binding.q for binding in self.engine.location.bindings(aor, self.engine.wall)}
+        q_of = {binding.contact: binding.q for binding in self.engine.bindings_of(aor)}
         groups: dict[float, list[Target]] = {}
         for target in targets:
             groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)

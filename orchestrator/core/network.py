@@ -46,6 +46,7 @@ class SipNetwork:
         self.own_routes = frozenset(b"<sip:%b;lr>" % p.sent_by for p in settings.points)
         """Route values as our Record-Route gives them, which most in-dialog requests bring back to the letter."""
         self._own = {(host.lower().encode(), p.port) for p in settings.points for host in _names(p)}
+        self._own_hosts = frozenset(host for host, _ in self._own)
         self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
         self._home = settings.domains[0].lower() if settings.domains else ""
         self._trust = settings.trust
@@ -122,6 +123,17 @@ class SipNetwork:
         aor = uri.aor
         if self._home and self.is_own(uri) and uri.host.lower() not in self._domains:
             return f"{aor.rpartition('@')[0]}@{self._home}"
+        return aor
+
+    def home_aor(self, aor: str) -> str:
+        """The same for an address as flows put it together: whoever dials our address means somebody registered here.
+
+        An address of record has no port, so any of our ports will do.
+        """
+        user, at, host = aor.rpartition("@")
+        octets = host.lower().encode()
+        if at and self._home and octets in self._own_hosts and octets not in self._domains:
+            return f"{user}@{self._home}"
         return aor
 
     def trusts(self, host: str) -> bool:
