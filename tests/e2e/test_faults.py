@@ -9,8 +9,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -98,7 +99,7 @@ class Site:
         return call
 
     def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(*self.server.admin, timeout=5)
+        connection = http.client.HTTPConnection(self.server.admin[0], self.server.admin[1], timeout=5)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -116,6 +117,10 @@ class Site:
 
     def lines(self, text: str) -> list[str]:
         return [line for line in self.server.log if text in line]
+
+    def says(self, text: str, count: int = 1, seconds: float = 5.0) -> bool:
+        """Whether the log has so many lines with this in it by then."""
+        return wait_until(lambda: len(self.lines(text)) >= count, seconds)
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.server.process.pid}/fd").iterdir()))
@@ -157,6 +162,10 @@ def site(serve: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     stack.close()
 
 
+def _refused(call: PhoneCall) -> bool:
+    return call.statuses[-1:] == [486]
+
+
 class Pulse:
     """Calls `probe` all the time and keeps how long each answer took, in seconds."""
 
@@ -169,7 +178,7 @@ class Pulse:
         while True:
             began = monotonic()
             call = self._phone.invite("probe@example.com")
-            assert wait_until(lambda call=call: call.statuses and call.statuses[-1] == 486)
+            assert wait_until(partial(_refused, call))
             self.took.append(monotonic() - began)
             gevent.sleep(0.01)
 
@@ -193,7 +202,7 @@ class Channels:
         self._create, self._dtmf = recording.find("CHANNEL_CREATE").block, recording.find("DTMF").block
         self._sequence = 0
 
-    def _frame(self, block: bytes, headers: dict[str, str | None]) -> bytes:
+    def _frame(self, block: bytes, headers: Mapping[str, str | None]) -> bytes:
         self._sequence += 1
         own = {"Core-UUID": self.fs.core_uuid, "Event-Sequence": str(self._sequence), "Other-Leg-Unique-ID": None}
         return build_frame("text/event-plain", rewrite(block, {**own, **headers}))
@@ -271,7 +280,7 @@ def test_fifty_restarts_leave_nothing_behind(site: Any) -> None:
     def restart(fs: FakeFreeSwitch, name: str) -> None:
         for turn in range(1, 11):
             fs.restart()
-            assert wait_until(lambda turn=turn: len(here.lines(f"link {name} up")) == turn + 1, 10), (name, turn)
+            assert here.says(f"link {name} up", turn + 1, 10), (name, turn)
 
     workers = [gevent.spawn(restart, fs, f"fs{number}") for number, fs in enumerate(here.fakes, 1)]
     gevent.joinall(workers, timeout=30, raise_error=True)
@@ -339,7 +348,7 @@ def test_a_flood_of_events_delays_no_timer_and_mixes_up_no_call(site: Any, dtmf:
     for call in calls:
         call.hangup()
     for number in range(len(calls)):
-        assert wait_until(lambda n=number: here.lines(f"alice to user{n} heard"), 20)
+        assert here.says(f"alice to user{number} heard", seconds=20)
         heard = here.lines(f"alice to user{number} heard")[0].partition("[")[2].partition("]")[0]
         assert heard == digits
     assert here.metric("flow_events_dropped_total") == {"": 0.0}
