@@ -480,7 +480,7 @@ def tone_of(channel: Channel) -> str:
 
 
 def plain(text: str, action: str) -> str:
-    """`text` when FreeSWITCH reads nothing into it. Raises StepError for `${`, which it would expand, and for breaks."""
+    """`text` when FreeSWITCH reads nothing into it. Raises StepError for `${`, which it expands, and for line ends."""
     if "${" in text or any(mark in text for mark in "\r\n\0"):
         raise StepError("esl.command", f"{action}: {text[:80]!r} may not be put into a FreeSWITCH command")
     return text

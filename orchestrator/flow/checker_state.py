@@ -125,7 +125,8 @@ class StateChecker:
         else:
             after = (self._act(step, taken) if taken else NEVER) | skipped
         if step.on_error is not None:
-            after |= self._block(step.on_error, taken | after)
+            failed = taken if step.action is not None and step.action.effect is Effect.ANSWERS else taken | after
+            after |= self._block(step.on_error, failed)
         return after
 
     def _act(self, step: Step, states: States) -> States:

@@ -1,4 +1,8 @@
-"""Actions that hand a command to FreeSWITCH over the Event Socket as it is (FLOWLANG §4.3)."""
+"""Actions that hand a command to FreeSWITCH over the Event Socket as it is (FLOWLANG §4.3).
+
+FreeSWITCH expands `${…}` in arguments, and `${system(…)}` runs a program. A flow that means it writes `$${…}`; one that
+came out of a value, which a stranger may have written, is refused.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +42,23 @@ def fs_api(task: Task, step: Step) -> Steps:
 
 
 def _command(task: Task, step: Step, kind: str) -> Steps:
-    command = task.value(step, "command")
+    command = _text(task, step, "command")
     task.trace(step, "fs.{} {}", kind, command)
     result: Mapping[str, Any] = yield effects.EslCommand(kind, command, step.args.get("server", ""))
     expect = task.value(step, "expect")
     if expect is not None and not fnmatchcase(result["text"].strip(), expect):
         raise StepError("esl.command", f"reply is {result['text'].strip()!r}, expected {expect!r}")
     return result
+
+
+def _text(task: Task, step: Step, name: str) -> str:
+    """The text of a key. Raises StepError `esl.command` when a value has brought a `${` that the flow has not
+    written."""
+    text: str = task.value(step, name, "")
+    written: str = getattr(step.args.get(name), "source", "")
+    if text.count("${") > written.count("$${"):
+        raise StepError("esl.command", f"{name}: a value holds ${{, which FreeSWITCH would expand: {text[:80]!r}")
+    return text
 
 
 FS_BGAPI = ACTIONS.add(
@@ -86,7 +100,7 @@ FS_EXECUTE = ACTIONS.add(
 
 @FS_EXECUTE.performs
 def fs_execute(task: Task, step: Step) -> Steps:
-    app, args = task.value(step, "app"), task.value(step, "args", "")
+    app, args = task.value(step, "app"), _text(task, step, "args")
     leg, wait = step.args.get("leg", "caller"), task.value(step, "wait", False)
     task.trace(step, "fs.execute {} {} on {}", app, args, leg)
     return (yield effects.EslExecute(app, args, leg, wait))
