@@ -8,8 +8,8 @@ import click
 
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.origins import origin_of
-from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.expr.types import parse_type
+from orchestrator.flow.packages import known_events
 from orchestrator.flow.suggest import meant
 
 
@@ -18,7 +18,7 @@ from orchestrator.flow.suggest import meant
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(names: tuple[str, ...], form: str) -> None:
     """The events that flows can subscribe to, with the attributes of each, and where each attribute comes from."""
-    specs = [_find(name) for name in names] or list(BUILTIN_EVENTS)
+    specs = [_find(name) for name in names] or list(known_events())
     if form == "json":
         click.echo(json.dumps([_as_object(spec) for spec in specs], indent=2))
     else:
@@ -26,10 +26,10 @@ def command(names: tuple[str, ...], form: str) -> None:
 
 
 def _find(name: str) -> EventSpec:
-    for spec in BUILTIN_EVENTS:
+    for spec in known_events():
         if spec.name == name:
             return spec
-    help = meant(name, (spec.name for spec in BUILTIN_EVENTS))
+    help = meant(name, (spec.name for spec in known_events()))
     raise click.UsageError(f"unknown event {name!r}" + (f"; {help}" if help else ""))
 
 

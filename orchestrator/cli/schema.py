@@ -7,6 +7,7 @@ from typing import TextIO
 
 import click
 
+from orchestrator.flow.packages import known_events
 from orchestrator.flow.schema import flow_schema
 
 
@@ -22,4 +23,4 @@ def command(output: TextIO) -> None:
 
     The schema completes and explains; what is right is for `orchestrator check` to say.
     """
-    click.echo(json.dumps(flow_schema(), indent=2), file=output)
+    click.echo(json.dumps(flow_schema(events=known_events()), indent=2), file=output)

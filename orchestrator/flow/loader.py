@@ -14,13 +14,13 @@ from pathlib import Path
 
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.events.event import EventSpec
-from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow import actions as _actions  # noqa: F401  # fills the registry
 from orchestrator.flow.checker_calls import check_calls, check_reach, check_subscriptions
 from orchestrator.flow.checker_flows import FlowChecker, read_head
 from orchestrator.flow.checker_state import StateChecker
 from orchestrator.flow.declarations import Declarations, as_entries
 from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.packages import known_events
 from orchestrator.flow.program import Flow, Program, Resources
 from orchestrator.flow.registry import ACTIONS, Actions
 from orchestrator.flow.report import Report
@@ -59,13 +59,17 @@ def load_sources(
     sources: Iterable[Source],
     known: Resources | None = None,
     actions: Actions = ACTIONS,
-    events: Iterable[EventSpec] = BUILTIN_EVENTS,
+    events: Iterable[EventSpec] | None = None,
 ) -> tuple[Program, list[Diagnostic]]:
     """The same for texts. `known` are resources of the configuration file, which flows may name as well.
 
+    Without `events` those built in and those of installed packages are known.
+
     Raises:
         InputError: as `load_program`.
+        OrchestratorError: a package that adds to the language cannot be used.
     """
+    events = known_events() if events is None else events
     documents = [parse(source.name, source.text) for source in sources]
     program = _Loader(documents, known or Resources(), actions, events).load()
     found = in_order(dict.fromkeys(diagnostic for document in documents for diagnostic in document.diagnostics))
