@@ -180,8 +180,9 @@ class _Maker:
         types = made.get("type", [])
         wanted = [types] if isinstance(types, str) else types
         properties = self._properties((*action.fields, *action.beside))
+        nothing = ["null"] if action.name in self._bare() else []  # `answer:` says all there is to say
         form = {
-            "type": list(dict.fromkeys((*wanted, "object"))),
+            "type": list(dict.fromkeys((*wanted, "object", *nothing))),
             "properties": properties,
             "additionalProperties": False,
         }

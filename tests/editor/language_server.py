@@ -75,18 +75,23 @@ class LanguageServer:
 
     def diagnostics(self, text: str) -> list[str]:
         """What the server finds wrong with a text."""
-        uri, _ = self._open(text + "|")
+        uri = self._show(text)
         while uri not in self._diagnostics:
             self._take(self._answers.get(timeout=PATIENCE))
         return self._diagnostics[uri]
 
     def _open(self, text: str) -> tuple[str, dict[str, int]]:
         before, _, after = text.partition("|")
+        position = {"line": before.count("\n"), "character": len(before.rpartition("\n")[2])}
+        return self._show(before + after), position
+
+    def _show(self, text: str) -> str:
+        """Open a document of its own; returns its URI."""
         self._documents += 1
         uri = (self._folder / f"d{self._documents}.flow.yaml").as_uri()
-        document = {"uri": uri, "languageId": "yaml", "version": 1, "text": before + after}
+        document = {"uri": uri, "languageId": "yaml", "version": 1, "text": text}
         self._send({"method": "textDocument/didOpen", "params": {"textDocument": document}})
-        return uri, {"line": before.count("\n"), "character": len(before.rpartition("\n")[2])}
+        return uri
 
     # --- the protocol -------------------------------------------------------------------------------------------------
 

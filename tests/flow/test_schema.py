@@ -145,3 +145,9 @@ def test_keys_offered_depend_on_the_action() -> None:
     assert rules["log"]["propertyNames"]["enum"] == ["log", "if", "as", "id", "on_error", "timeout", "note"]
     assert {"where", "for", "limit", "unique_by", "run", "do"} <= set(rules["subscribe"]["propertyNames"]["enum"])
     assert rules["subscribe"]["properties"]["run"]["enum"] == ["queue", "parallel", "drop", "restart"]
+
+
+def test_an_action_that_needs_nothing_may_be_left_empty() -> None:
+    steps = "".join(f"      - {name}:\n" for name in ("answer", "stop"))
+    assert problems(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n{steps}") == []
+    assert problems("flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - relay:\n") != []
