@@ -150,4 +150,4 @@ def test_keys_offered_depend_on_the_action() -> None:
 def test_an_action_that_needs_nothing_may_be_left_empty() -> None:
     steps = "".join(f"      - {name}:\n" for name in ("answer", "stop"))
     assert problems(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n{steps}") == []
-    assert problems("flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - relay:\n") != []
+    assert problems("flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - reply:\n") != []
