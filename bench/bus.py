@@ -1,6 +1,6 @@
 """What one published event costs with many subscriptions waiting, beside the obvious linear scan, and what one weighs.
 
-Each subscription waits for the registration of its own address, the push wake-up scenario. Run: python bench/bus.py
+Each subscription waits for the registration of its own address, the push wake-up scenario. Run: python -m bench.bus
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import argparse
 import gc
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from bench.figures import Figure
 from orchestrator.events.bus import Bus, Subscription
 from orchestrator.events.event import Event
 from orchestrator.timers import Timers
+
+MOST_GROWTH = 3.0
+"""Cache misses are all that may grow: three hundred subscriptions fit into the cache, a hundred thousand do not."""
+MOST_OCTETS = 500.0
 
 
 def registered(number: int) -> Event:
@@ -68,6 +73,12 @@ def weight(count: int) -> float:
     return octets
 
 
+def published(bus: Bus, count: int) -> float:
+    """Microseconds to publish an event that one of `count` subscriptions hears."""
+    hits = [registered(n * count // 300) for n in range(300)]
+    return per_call(lambda n: bus.publish(hits[n % 300]), 20_000)
+
+
 def row(count: int) -> str:
     """One line of the table: microseconds for an event that one hears, one nobody hears, a scan, an arm and disarm."""
     bus, subscriptions = filled(count)
@@ -78,11 +89,19 @@ def row(count: int) -> str:
     def arm(number: int) -> None:
         bus.subscribe("unregistered", ignore, equals={"aor": number}, expires_in=20.0).cancel()
 
-    hit = per_call(lambda n: bus.publish(hits[n % 300]), 20_000)
+    hit = published(bus, count)
     missed = per_call(lambda n: bus.publish(miss), 20_000)
     scan = per_call(lambda n: linear(pairs, hits[n % 300]), 5)
     armed = per_call(arm, 5_000)
     return f"{count:>8} {hit:>9.2f} µs {missed:>6.2f} µs {scan:>9.1f} µs {armed:>7.2f} µs {weight(count):>7.0f}"
+
+
+def figures(few: int = 300, many: int = 100_000) -> Iterator[Figure]:
+    """Whether an event costs the same however many wait, and what one of them weighs."""
+    small, large = published(filled(few)[0], few), published(filled(many)[0], many)
+    yield Figure(f"publish with {many:,} subscriptions beside {few}", large / small, "x", most=MOST_GROWTH)
+    yield Figure(f"publish with {many:,} subscriptions", large, "µs")
+    yield Figure("one subscription, with its timer", weight(many), "octets", most=MOST_OCTETS)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What a check of flow files costs: on every save in an editor, at every start and reload.
 
-Run `python bench/check.py [FOLDER …]`, by default with the flows of this repository. Each figure is the least of some
+Run `python -m bench.check [FOLDER …]`, by default with the flows of this repository. Each figure is the least of some
 runs, the usual defence against a noisy machine. `set` is a made-up set of a thousand flows, to show that the time
 grows with the text and not faster.
 """
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from bench.figures import Figure
 from orchestrator.errors import InputError
 from orchestrator.flow.loader import Source, load_sources, read_sources
 from orchestrator.flow.yaml import parse
 
 RUNS = 10
+MOST_GROWTH = 1.5
 FLOWS = Path(__file__).parents[1] / "flows"
 
 MADE_UP = """\
@@ -56,6 +58,25 @@ def check_each(sources: Sequence[Source]) -> None:
             sys.exit(str(error))
 
 
+def made_up(count: int) -> Source:
+    """A set of so many flows in one text."""
+    return Source("made_up", "flowlang: 1\nflows:\n" + "".join(MADE_UP.format(n=n) for n in range(count)))
+
+
+def check_set(count: int) -> tuple[int, float]:
+    """Lines of a made-up set and the milliseconds its check takes."""
+    source = made_up(count)
+    return source.text.count("\n"), least(partial(load_sources, [source]), 2)
+
+
+def figures() -> Iterator[Figure]:
+    """The flows of this repository, and whether the time grows with the text and not faster."""
+    sources = read_sources([FLOWS])
+    yield Figure(f"check the {len(sources)} flow files that are shipped", least(lambda: check_each(sources)), "ms")
+    (small, quick), (large, slow) = check_set(100), check_set(1000)
+    yield Figure("check 1,000 flows, per line beside 100", slow / large / (quick / small), "x", most=MOST_GROWTH)
+
+
 def main(folders: Sequence[str]) -> None:
     sources = read_sources([Path(folder) for folder in folders] or [FLOWS])
     lines = sum(source.text.count("\n") for source in sources)
@@ -63,9 +84,7 @@ def main(folders: Sequence[str]) -> None:
     print(f"  yaml only       {least(lambda: [parse(source.name, source.text) for source in sources]):8.1f} ms")
     print(f"  whole check     {least(lambda: check_each(sources)):8.1f} ms")
     for count in (100, 1000):
-        text = "flowlang: 1\nflows:\n" + "".join(MADE_UP.format(n=n) for n in range(count))
-        spent = least(partial(load_sources, [Source("made_up", text)]), 2)
-        lines = text.count("\n")
+        lines, spent = check_set(count)
         print(f"set of {count:4} flows {lines:6} lines {spent:8.1f} ms  {spent / lines * 1000:5.0f} µs a line")
 
 

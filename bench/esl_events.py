@@ -5,7 +5,7 @@ fast as it is read. Each client runs in a process of its own and only its own CP
 headers of each event; ours reads what it needs to keep the channel table, drop duplicates and make the typed events.
 A 10 ms ticker runs beside, as SIP timers would; its worst delay is printed.
 
-    python bench/esl_events.py [--events 20000] [--rounds 3]
+    python -m bench.esl_events [--events 20000] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
+from bench.figures import Figure, Skipped
+
 RECORDING = Path(__file__).parent.parent / "tests/fixtures/esl/burst20.esl"
 PASSWORD = "ClueCon"
+LEAST = 4.0
 HEADERS = ("Unique-ID", "Call-Direction", "Event-Sequence", "DTMF-Digit", "variable_sip_call_id")
 END = "bench::end"
 FLOWS = ("dtmf", "execute_done")
@@ -162,9 +167,24 @@ def main() -> None:
         compare(options.events, options.rounds)
 
 
-def compare(events: int, rounds: int) -> None:
-    """Both clients in turn, `rounds` times, against one server process."""
-    me = [sys.executable, __file__]
+def figures(events: int = 20_000, rounds: int = 3) -> Iterator[Figure]:
+    """Ratio of the rates, and ours."""
+    if find_spec("greenswitch") is None:
+        raise Skipped("greenswitch is not installed")
+    with redirect_stdout(sys.stderr):
+        rates = compare(events, rounds)
+    yield Figure("events per CPU second, beside greenswitch", ratio_of(rates), "x", least=LEAST)
+    yield Figure("events with translation", statistics.median(rates["ours"]), "per CPU second")
+
+
+def ratio_of(rates: Mapping[str, Sequence[float]]) -> float:
+    """The median round's."""
+    return statistics.median(mine / theirs for mine, theirs in zip(rates["ours"], rates["stock"], strict=True))
+
+
+def compare(events: int, rounds: int) -> dict[str, list[float]]:
+    """Both clients in turn, `rounds` times, against one server process; events per CPU second of each round."""
+    me = [sys.executable, "-m", "bench.esl_events"]
     serving = [*me, "--role", "serve", "--events", str(events)]
     server = subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None
@@ -185,10 +205,8 @@ def compare(events: int, rounds: int) -> None:
                     f"{1e6 / figures[-1]:5.0f} us each  {result['wall']:5.2f} s  "
                     f"ticker late by up to {result['tick_ms']:5.0f} ms  {result['rss_mb']:4.0f} MB"
                 )
-        ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates["stock"], strict=True)]
-        print(
-            f"ratio ours/stock: {', '.join(f'{ratio:.1f}' for ratio in ratios)}; median {statistics.median(ratios):.1f}"
-        )
+        print(f"ratio ours/stock: median {ratio_of(rates):.1f}")
+        return rates
     finally:
         server.stdin.close()
         server.wait(10)

@@ -1,16 +1,17 @@
 """What an expression costs: to compile when flows are loaded, to evaluate while a call waits.
 
 E1 to E3 are the rows of FLOWLANG §3; the others are what flows are made of. `event` is a dict of 37 headers, as an
-Event Socket event has. Run: python bench/expr.py
+Event Socket event has. Run: python -m bench.expr
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
+from bench.figures import Figure
 from orchestrator.flow.expr import (
     BOOL,
     DIGITS,
@@ -78,6 +79,14 @@ def per_call(function: Callable[[], object], rounds: int) -> float:
 
 def row(name: str, compile: Callable[[], object], evaluate: Callable[[], object], rounds: int) -> str:
     return f"{name:<18} {per_call(compile, rounds // 500):>8.0f} µs {per_call(evaluate, rounds):>8.2f} µs"
+
+
+def figures(rounds: int = 50_000) -> Iterator[Figure]:
+    """A filter as flows have it: compiled once, evaluated for every event."""
+    text = ROWS["E2 filter"]
+    evaluate = compile_expression(text, SCOPE).evaluate
+    yield Figure("evaluate a filter of two tests", per_call(partial(evaluate, ENV), rounds), "µs")
+    yield Figure("compile it", per_call(partial(compile_expression, text, SCOPE), rounds // 500), "µs")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What a waiting call costs: octets per parked run, microseconds to start one and to resume it.
 
 `ring_user` is the push wake-up scenario without the push: listen for registrations of the called address, relay, wait.
-Run: python bench/parked_flows.py [count]
+Run: python -m bench.parked_flows [count]
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import argparse
 import gc
 import time
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orchestrator.flow.actions  # noqa: F401  fills ACTIONS
+from bench.figures import Figure
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.events.registry import EventRegistry
@@ -26,6 +27,7 @@ from orchestrator.flow.trace import Record
 from orchestrator.timers import Timers
 
 PLACE = Place("bench.flow.yaml", 1, 1)
+MOST_OCTETS = 4_096.0
 RELAY_RESULT = {"outcome": "answered", "code": 200, "reason": "OK", "contact": None, "gateway": None, "tried": []}
 
 
@@ -162,6 +164,15 @@ def times(flow: Flow, count: int, *measures: str) -> dict[str, float]:
             best[measure] = min(best.get(measure, spent), spent)
         gc.unfreeze()
     return best
+
+
+def figures(count: int = 10_000) -> Iterator[Figure]:
+    """The push wake-up flow without the SIP below it."""
+    flow = wakeup()
+    found = times(flow, count, "start", "register")
+    yield Figure("one parked flow, without its call", weight(flow, count), "octets", most=MOST_OCTETS)
+    yield Figure("start a flow to its first wait", found["start"], "µs")
+    yield Figure("event to the flow's next wait", found["register"], "µs")
 
 
 def main() -> None:

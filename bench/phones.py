@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Self
 
 PATIENCE = 10.0
 """Seconds for one message of the closed loop to arrive."""
+
+LATER = 0.05
+"""Seconds after which a refused call is made again."""
 
 _SDP = (
     b"v=0\r\no=alice 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8 101\r\n"
@@ -21,7 +25,7 @@ _SDP = (
 )
 _COPIED = re.compile(rb"(?mi)^(?:via|from|to|call-id|cseq|record-route):[^\r]*\r\n")
 _TO = re.compile(rb"(?mi)^to:[^\r]*")
-_NUMBER = re.compile(rb"(?mi)^call-id: *call-([0-9]+)@")
+_NUMBER = re.compile(rb"(?mi)^call-id: *call-([0-9]+)\.")
 _URI = re.compile(rb"[A-Z]+ ([^ ]+) ")
 
 
@@ -42,12 +46,14 @@ class Wire:
 
     def receive(self, begin: bytes) -> bytes:
         """The next datagram that begins like that; others are passed over. Raises TimeoutError."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            octets = self.socket.recv(65_535)
-            if octets.startswith(begin):
-                return octets
-        raise TimeoutError(f"no {begin.decode()} came")
+        octets = b"nothing"
+        try:
+            while True:
+                octets = self.socket.recv(65_535)
+                if octets.startswith(begin):
+                    return octets
+        except TimeoutError:
+            raise TimeoutError(f"no {begin.decode()} came in {PATIENCE:g} s; the last was {octets[:80]!r}") from None
 
     def close(self) -> None:
         self.socket.close()
@@ -59,6 +65,7 @@ class Population:
     def __init__(self, host: str, server: tuple[str, int]) -> None:
         self.callers = Wire(host, server)
         self.phones = Wire(host, server)
+        self._invites = 0
 
     def __enter__(self) -> Self:
         return self
@@ -70,33 +77,54 @@ class Population:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def invite(self, number: int) -> None:
-        """alice calls user<number>."""
+        """alice calls user<number>, again when she was refused before."""
+        self._invites += 1
         me, server = self.callers.address, self.callers.server
         self.callers.send(
             b"INVITE sip:user%d@%b SIP/2.0\r\nVia: SIP/2.0/UDP %b;branch=z9hG4bKi%d\r\nMax-Forwards: 70\r\n"
-            b'From: "Alice" <sip:alice@example.com>;tag=a%d\r\nTo: <sip:user%d@%b>\r\nCall-ID: call-%d@%b\r\n'
+            b'From: "Alice" <sip:alice@example.com>;tag=a%d\r\nTo: <sip:user%d@%b>\r\nCall-ID: call-%d.%d@%b\r\n'
             b"CSeq: 1 INVITE\r\nContact: <sip:alice@%b>\r\nAllow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, NOTIFY\r\n"
             b"Supported: replaces, timer, outbound\r\nUser-Agent: Bench Phone 5.10.3\r\n"
             b"Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%b"
-            % (number, server, me, number, number, number, server, number, me, me, len(_SDP), _SDP)
+            % (
+                number,
+                server,
+                me,
+                self._invites,
+                number,
+                number,
+                server,
+                number,
+                self._invites,
+                me,
+                me,
+                len(_SDP),
+                _SDP,
+            )
         )
 
     def park(self, numbers: Iterable[int], window: int, before_next: Callable[[int], None]) -> None:
         """Call each of them, `window` at a time; a call counts as parked with its 100.
 
-        `before_next(parked)` may wait, for what the server does besides.
+        A call refused because the server is overloaded (503) is made again a little later. `before_next(parked)` may
+        wait, for what the server does besides.
         """
+        to_call = deque(numbers)
         under_way = parked = 0
-        for number in numbers:
-            self.invite(number)
-            under_way += 1
-            if under_way == window:
-                self.callers.receive(b"SIP/2.0 100 ")
-                under_way -= 1
-                parked += 1
-                before_next(parked)
-        for _ in range(under_way):
-            self.callers.receive(b"SIP/2.0 100 ")
+        while to_call or under_way:
+            if to_call and under_way < window:
+                self.invite(to_call.popleft())
+                under_way += 1
+                continue
+            response = self.callers.receive(b"SIP/2.0 ")
+            under_way -= 1
+            if response.startswith(b"SIP/2.0 503 "):
+                self.callers.send(acknowledge(response, self.callers.server))
+                to_call.append(number_of(response))
+                time.sleep(LATER)
+                continue
+            parked += 1
+            before_next(parked)
 
     # --- phones -------------------------------------------------------------------------------------------------------
 
@@ -118,11 +146,9 @@ class Population:
 
     def ring(self, invite: bytes) -> None:
         """Say 180, and see that the caller hears it."""
-        found = _NUMBER.search(invite)
-        assert found is not None
         self.phones.send(answer(invite, b"180 Ringing"))
         ringing = self.callers.receive(b"SIP/2.0 180 ")
-        assert b"call-%b@" % found[1] in ringing
+        assert number_of(ringing) == number_of(invite)
 
     def refuse(self, invite: bytes) -> None:
         """End a ringing call: the phone refuses it for all the user's phones, the caller acknowledges."""
@@ -141,6 +167,12 @@ def answer(request: bytes, status: bytes) -> bytes:
 def acknowledge(response: bytes, server: bytes) -> bytes:
     """The ACK of a failed call (RFC 3261 §17.1.1.3)."""
     copied = b"".join(line for line in _COPIED.findall(response)).replace(b"INVITE\r\n", b"ACK\r\n")
-    number = _NUMBER.search(response)
-    assert number is not None
-    return b"ACK sip:user%b@%b SIP/2.0\r\n%bMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n" % (number[1], server, copied)
+    number = number_of(response)
+    return b"ACK sip:user%d@%b SIP/2.0\r\n%bMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n" % (number, server, copied)
+
+
+def number_of(message: bytes) -> int:
+    """Which user this call is for."""
+    found = _NUMBER.search(message)
+    assert found is not None, message
+    return int(found[1])

@@ -15,12 +15,15 @@ import select
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.figures import Figure
+
 PAYLOAD = b"x" * 877
 WINDOWS = (1, 16, 64)
+MOST = 1.5
 
 
 def bare_epoll(pipe: Connection) -> None:
@@ -136,6 +139,14 @@ def measure(servers: dict[str, Callable[[Connection], None]], rounds: int, count
         pipe.send("stop")
         process.join(5)
     return {n: {w: statistics.median(v) for w, v in by_window.items()} for n, by_window in samples.items()}
+
+
+def figures(rounds: int = 5, count: int = 6_000) -> Iterator[Figure]:
+    """The ratio for each window."""
+    medians = measure({"bare epoll": bare_epoll, "reactor": reactor}, rounds, count)
+    for window in WINDOWS:
+        ratio = medians["reactor"][window] / medians["bare epoll"][window]
+        yield Figure(f"echo beside a bare epoll loop, {window} in flight", ratio, "x", most=MOST)
 
 
 def main() -> None:

@@ -31,10 +31,10 @@ FLOW = ROOT / "flows" / "push_wakeup.flow.yaml"
 PATIENCE = (("for: 20s", "for: 1h"), ("ring: 40s", "ring: 1h"), ("keep_open: 20s", "keep_open: 1h"))
 """The flow as it is shipped, but for its waits: none of them may run out while it is measured."""
 
-WINDOW = 32
+WINDOW = 8
 """INVITEs under way while calls are parked."""
-PUSHES_UNDER_WAY = 400
-"""Pushes the server may lag behind while calls are parked; its pool refuses more than a thousand."""
+PUSHES_UNDER_WAY = 40
+"""Pushes the server may lag behind while calls are parked; with more it would rightly call itself overloaded."""
 PUSHED_WITHIN = 30.0
 
 MOST_RATIO, MOST_OCTETS = 1.3, 8_192.0
