@@ -176,7 +176,6 @@ class FlowHost:
                 max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
                 default_expires=default.default_expires,
                 max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
-                headers=header_lines(effect.extra),
             )
         )
         run.replied = True

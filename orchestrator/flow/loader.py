@@ -21,7 +21,7 @@ from orchestrator.flow.checker_state import StateChecker
 from orchestrator.flow.declarations import Declarations, as_entries
 from orchestrator.flow.diagnostics import in_order
 from orchestrator.flow.packages import known_events
-from orchestrator.flow.program import Flow, Program, Resources
+from orchestrator.flow.program import Flow, Program, Resources, Step
 from orchestrator.flow.registry import ACTIONS, Actions
 from orchestrator.flow.report import Report
 from orchestrator.flow.resources import ResourceReader
@@ -114,19 +114,27 @@ def _read(file: Path) -> str:
 
 
 def executable(program: Program) -> list[Diagnostic]:
-    """E119 for each step whose action this version can check but not run."""
-    missing = {}
+    """E119 for each step whose action, or a key of it, this version can check but not run: nothing is ignored."""
+    missing: dict[tuple[str, int, int, str], int] = {}
     for flow in program.flows:
         for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())):
-            if step.action is not None and step.action.handler is None:
-                missing[step.place] = step.action.name
+            for message in _unbuilt(step):
+                place, name = step.place, step.action.name if step.action else ""
+                missing[place.file, place.line, place.column, message] = len(name)
     return [
-        Diagnostic(
-            *(place.file, place.line, place.column, "E119", f"{name}: cannot be run by this version"),
-            length=len(name),
-        )
-        for place, name in sorted(missing.items(), key=lambda item: (item[0].file, item[0].line, item[0].column))
+        Diagnostic(file, line, column, "E119", message, length=length)
+        for (file, line, column, message), length in sorted(missing.items())
     ]
+
+
+def _unbuilt(step: Step) -> list[str]:
+    action = step.action
+    if action is None:
+        return []
+    if action.handler is None:
+        return [f"{action.name}: cannot be run by this version"]
+    planned = [field.name for field in (*action.fields, *action.beside) if field.planned and field.name in step.args]
+    return [f"{action.name}: {name} cannot be used by this version" for name in planned]
 
 
 class _Loader:

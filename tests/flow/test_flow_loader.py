@@ -223,6 +223,12 @@ def test_action_without_a_handler_can_be_checked_but_not_run() -> None:
     assert found.length == 4
 
 
+def test_a_key_that_is_not_built_yet_is_refused_and_not_ignored() -> None:
+    text = "flowlang: 1\nflows: {r: {on: register, do: [register: {extra: {a: b}, max_contacts: 2}]}}"
+    (found,) = executable(load_sources([Source("p", text)])[0])
+    assert str(found) == "p:2:32: error E119: register: extra cannot be used by this version"
+
+
 def test_what_has_handlers_is_executable() -> None:
     program = load(steps("- log: x\n- reply: 404"))
     assert executable(program) == []

@@ -59,7 +59,7 @@ REGISTER = ACTIONS.add(
             Field("max_expires", Kind.DURATION, "Longest registration; asked for more, this is granted."),
             Field("min_expires", Kind.DURATION, "Shortest registration; asked for less, the answer is 423."),
             Field("max_contacts", Kind.NUMBER, "Most contacts of one address."),
-            Field("extra", Kind.MAP, "Values to keep with the contact."),
+            Field("extra", Kind.MAP, "Values to keep with the contact.", planned=True),
         ),
         needs="register",
         effect=Effect.REPLIES,
