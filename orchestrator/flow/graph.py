@@ -112,7 +112,12 @@ class _Drawer:
         return id
 
     def _connect(self, ends: Iterable[_End], target: str) -> None:
-        self._graph.edges += [Edge(end.source, target, end.text, end.dashed) for end in ends]
+        """Edges that would lie on each other become one with all their texts."""
+        together: dict[tuple[str, bool], list[str]] = {}
+        for end in ends:
+            together.setdefault((end.source, end.dashed), []).append(end.text)
+        for (source, dashed), texts in together.items():
+            self._graph.edges.append(Edge(source, target, "\n".join(text for text in texts if text), dashed))
 
     def _block(self, block: Block, ends: _Ends) -> _Ends:
         for number, step in enumerate(block, 1):

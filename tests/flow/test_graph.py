@@ -121,6 +121,11 @@ def test_branches_of_first_of_carry_their_event_and_filter() -> None:
     assert not any(way.startswith("hangup") for way in found)
 
 
+def test_branches_that_do_nothing_share_an_edge() -> None:
+    found = ways(drawn("- first_of:\n    - wait: dtmf\n    - after: 8s\n- log: on"))
+    assert "first_of -[dtmf after 8s]-> log: on" in found
+
+
 def test_hangup_with_steps_behind_it_lets_them_run() -> None:
     assert {"hangup: done -[]-> log: behind"} <= ways(drawn("- hangup: done\n- log: behind"))
 
