@@ -82,7 +82,6 @@ class SaveContact:
     min_expires: float | None = None
     max_expires: float | None = None
     max_contacts: int | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

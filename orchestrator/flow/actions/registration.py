@@ -74,7 +74,6 @@ def register(task: Task, step: Step) -> Steps:
         min_expires=task.value(step, "min_expires"),
         max_expires=task.value(step, "max_expires"),
         max_contacts=task.value(step, "max_contacts"),
-        extra=task.values(step, "extra"),
     )
     task.run.replied = True
 
