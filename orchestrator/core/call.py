@@ -65,7 +65,7 @@ class Call:
         """The branch to FreeSWITCH that holds the caller, while it lasts."""
         self.carried = False
         """The media go through FreeSWITCH, which hears the digits."""
-        self.waiting: list[Target] = []
+        self.waiting: tuple[Target, ...] = ()
         """Destinations injected before the relay has started."""
         self.state: str = "new"
         self.started_at = engine.timers.now
@@ -353,7 +353,7 @@ class Call:
         self.state = "ended"
         self.ended_at = self.engine.timers.now
         self.ended_by, self.end_reason = by, reason
-        self.waiting = []
+        self.waiting = ()
         self.caller = self.callee = None
         if self._limit_timer is not None:
             self._limit_timer.cancel()

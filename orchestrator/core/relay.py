@@ -70,7 +70,7 @@ class Relay:
         self._groups = list(groups)
         self._ringing: list[Branch] = []
         self._best: Branch | None = None
-        self._tried: list[str] = []
+        self._tried: tuple[str, ...] = ()
         self._adding = False
         self._answered_by: Branch | None = None
         self._replacing: Sequence[Target] = ()
@@ -79,7 +79,7 @@ class Relay:
         self._ring_timer: Timer | None = None
         self._each_timer: Timer | None = None
         self._back_timer: Timer | None = None
-        self._late_timers: list[Timer] = []
+        self._late_timers: tuple[Timer, ...] = ()
         self._timed_out = False
         """`each:` has run out for somebody."""
 
@@ -167,7 +167,7 @@ class Relay:
                 added += 1
                 if target.ring is not None:
                     timers = self.call.engine.timers
-                    self._late_timers.append(timers.after(target.ring, self._rang_long_enough, branch))
+                    self._late_timers += (timers.after(target.ring, self._rang_long_enough, branch),)
         self._adding = False
         return added
 
@@ -243,7 +243,7 @@ class Relay:
         return not wanted or any(word.lower() in words for word in wanted)
 
     def _note_tried(self, branch: Branch) -> None:
-        self._tried.append(branch.target.label or branch.target.contact)
+        self._tried += (branch.target.label or branch.target.contact,)
 
     def stop(self, wanted: Sequence[str]) -> None:
         """`cancel`: stop all branches, or those named by number or contact."""
@@ -314,7 +314,7 @@ class Relay:
                 "reason": reason,
                 "contact": branch.target.contact if branch is not None else None,
                 "gateway": (branch.target.label or None) if branch is not None else None,
-                "tried": self._tried,
+                "tried": list(self._tried),
             }
         )
 

@@ -21,6 +21,7 @@ from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadt
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.sharing import SharedLines
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
@@ -56,6 +57,7 @@ class Requests:
         self.engine = engine
         self.layer = engine.layer
         self.network = engine.network
+        self._shared = SharedLines()
 
     def receive(self, request: Request, host: str, port: int, transport: int) -> None:
         """One request from the network; every path ends in an answer, a forwarded request or, for an ACK, silence."""
@@ -291,6 +293,7 @@ class Requests:
             return False
         server = self.layer.open_server(request, destination)
         self._trying(request, server)
+        self._shared.share(request)
         call = Call(engine, self.network.tokens.token().decode(), request, server, source)
         view.bind(call)
         engine.calls.add(call)

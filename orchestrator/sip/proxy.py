@@ -340,7 +340,7 @@ class ResponseContext:
         """What is left of the request's Max-Breadth for further branches."""
         self._count = 0
         self._closed = False
-        self._challenges: list[bytes] = []
+        self._challenges: tuple[bytes, ...] = ()
         server.user = self
 
     # --- the target set -----------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ class ResponseContext:
         """Start afresh: what failed before says nothing about the destinations tried next, not even a 6xx."""
         self._closed = False
         self.best = None
-        self._challenges.clear()
+        self._challenges = ()
 
     def find(self, uri: bytes) -> Branch | None:
         """The pending branch to this URI."""
@@ -533,7 +533,7 @@ class ResponseContext:
         if branch.response is not None and branch.status in (401, 407):
             names, lines = branch.response.names, branch.response.lines
             new = (line for name, line in zip(names, lines, strict=True) if is_challenge(name))
-            self._challenges += [line for line in new if line not in self._challenges]
+            self._challenges += tuple(line for line in new if line not in self._challenges)
         if self.best is None or rank(branch.status) < rank(self.best.status):
             self.best = branch
 
