@@ -357,7 +357,7 @@ def log_of_flow(run: Run, effect: Log) -> None:
 
 def log_of_fault(run: Run, bug: Exception) -> None:
     """A bug of an action or of the host, once with its traceback; the call it was for has failed by itself."""
-    facts = {"flow": run.flow.name, "place": run.where, "run": run.name, "call": run.call_id}
+    facts = {"flow": run.flow.name, "run": run.name, "call": run.call_id, "notes": getattr(bug, "__notes__", [])}
     logger.bind(**facts).opt(exception=bug).error("a step could not be run")
 
 

@@ -30,7 +30,7 @@ MAX_LOOPS = 8
 this.
 """
 
-ERROR_FAMILIES = ("http", "esl", "wait", "step", "sip", "call", "charge", "expr", "flow", "user")
+ERROR_FAMILIES = ("http", "esl", "wait", "step", "sip", "call", "charge", "auth", "expr", "flow", "user")
 """First words of error types (FLOWLANG §5); packages may add others, so only a near miss is an error."""
 
 

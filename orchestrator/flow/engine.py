@@ -377,6 +377,8 @@ class FlowEngine:
     def _fault(self, task: Task, bug: Exception) -> StepError:
         """A bug ends one task, not the engine."""
         self.stats.faults += 1
+        if task.step is not None:
+            bug.add_note(f"in the step at {task.step.place}: {task.step.source}")
         if self.on_fault is not None:
             self.on_fault(task.run, bug)
         return StepError("flow.fault", f"{type(bug).__name__}: {bug}")

@@ -123,12 +123,6 @@ class Run:
         return f"{self.flow.name}#{self.id}"
 
     @property
-    def where(self) -> str:
-        """`file:line:column` of the step that spoke last, for the log."""
-        spoke = (record.step for record in reversed(self.records) if record.step is not None)
-        return str(next(spoke, self.flow).place)
-
-    @property
     def closing(self) -> bool:
         """The call is over, or `on_end` has begun: nothing new is listened to."""
         return self.ended is not None or self.phase in (Phase.ENDING, Phase.DONE)

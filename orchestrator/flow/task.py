@@ -35,7 +35,19 @@ class Task:
     that it has been told to end and may not be disturbed in its `finally` steps by being told again.
     """
 
-    __slots__ = ("env", "generator", "label", "nesting", "on_done", "run", "signal", "started", "ticket", "told")
+    __slots__ = (
+        "env",
+        "generator",
+        "label",
+        "nesting",
+        "on_done",
+        "run",
+        "signal",
+        "started",
+        "step",
+        "ticket",
+        "told",
+    )
 
     def __init__(self, run: Run, env: Environment, label: str, on_done: Done, nesting: int = 0) -> None:
         self.run = run
@@ -44,6 +56,8 @@ class Task:
         self.on_done = on_done
         self.nesting = nesting
         self.generator: Steps | None = None
+        self.step: Step | None = None
+        """The step that began last, for the report of a bug."""
         self.ticket: Ticket | None = None
         self.signal: FlowSignal | None = None
         self.started = False
@@ -120,6 +134,7 @@ class Task:
                     continue
                 if run.engine.on_step is not None:
                     run.engine.on_step(step)
+                self.step = step
                 action = step.action
                 if action is None:
                     yield from self.walk(step.args["then"])
