@@ -148,6 +148,7 @@ def written(action: str, name: str, given: str) -> str:
     if on == "register":
         text = text.replace("call.id", "request.id").replace("call.answered", "request.id == ''")
         text = text.replace("${call.duration}", "30s").replace("'30s'", "30s")
+    text = text.replace("failover_on:", "mode: serial, failover_on:")  # which is of no use without
     return steps(text, on, MORE)
 
 
