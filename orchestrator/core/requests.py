@@ -170,7 +170,7 @@ class Requests:
 
     def _problem(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
         """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""
-        if request.parsed_uri.scheme.lower() not in _SCHEMES:
+        if request.parsed_uri.scheme not in _SCHEMES:
             return 416, ()
         if request.max_forwards == 0:
             return 483, ()

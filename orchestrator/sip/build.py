@@ -88,11 +88,14 @@ def _drop_routes(names: list[bytes], lines: list[bytes], count: int) -> None:
     """Take the first `count` Route values out, in place."""
     while count and b"route" in names:
         index = names.index(b"route")
-        values = split_commas(line_value(lines[index]))
-        if len(values) > count:
-            lines[index] = b"Route: " + b", ".join(values[count:])
-            return
-        count -= len(values)
+        if b"," in lines[index]:
+            values = split_commas(line_value(lines[index]))
+            if len(values) > count:
+                lines[index] = b"Route: " + b", ".join(values[count:])
+                return
+            count -= len(values)
+        else:
+            count -= 1
         del names[index], lines[index]
 
 

@@ -131,9 +131,9 @@ class Via:
     def wants_rport(self) -> bool:
         """Whether the sender asked for its source port (RFC 3581 §3), answered or not."""
         tail = self.tail
-        if b'"' in tail:
-            return b"rport" in self.params
-        return b";rport=" in tail or _has_rport(tail) is not None  # once stamped it is always the first
+        if b"rport" not in tail.lower():
+            return False
+        return b"rport" in self.params if b'"' in tail else _has_rport(tail) is not None
 
     def stamped(self, host: bytes, port: int) -> Via:
         """This Via with the source it came from: `received` (§18.2.1) and, when asked for, `rport` (RFC 3581 §4).
@@ -142,7 +142,7 @@ class Via:
         Returns self when there is nothing to note.
         """
         tail = self.tail
-        if _bare_rport(tail) is not None:
+        if b"rport" in tail and _bare_rport(tail) is not None:
             tail = tail.replace(b";rport", b";rport=%d;received=%s" % (port, host), 1)
             return Via(self.transport, self.host, self.port, self.branch, tail)
         rport = b";rport=%d" % port if self.wants_rport else b""

@@ -224,7 +224,7 @@ def _read_status_line(start: bytes) -> Response:
 def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes, core_lines: _CoreLines) -> None:
     """Everything behind the start line."""
     message.lines, message.names, message.body = lines, names, rest
-    index = dict(zip(names, lines, strict=True))
+    index = dict(zip(names, lines))  # noqa: B905  as many names as lines, and the check is not free
     if len(index) != len(names):  # then the last line of a name stays, which only matters for Via
         _check_single(names, len(index))
         if b"via" in index:

@@ -108,13 +108,10 @@ class Transaction:
         self._resend_input = name
         self._resend_timer = self.layer.timers.after(interval, _resend_due, self)
 
-    def stop_resending(self) -> None:
+    def stop_timers(self) -> None:
         if self._resend_timer is not None:
             self._resend_timer.cancel()
             self._resend_timer = None
-
-    def stop_timers(self) -> None:
-        self.stop_resending()
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
