@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.applications import channel_of, command
+from orchestrator.core.executions import channel_of, command
 from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
@@ -98,7 +98,7 @@ class Anchor:
 
     def branch_failed(self, branch: Branch) -> None:
         """FreeSWITCH refused the call, or ended it before it was answered."""
-        self.call.anchor = None
+        self.call.lose_anchor()
         kind = "esl.down" if branch.response is None else "esl.command"
         self._end(StepError(kind, f"media: FreeSWITCH {self.server}: {branch.status} {branch.reason}"))
 
@@ -129,7 +129,7 @@ class Anchor:
 
     def _release(self) -> None:
         """Take the INVITE back."""
-        self.call.anchor = None
+        self.call.lose_anchor()
         branch = self.call.front.find(self.target.uri)
         if branch is not None:
             branch.cancel()

@@ -106,6 +106,12 @@ class Call:
             return 0.0
         return (self.engine.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
 
+    @property
+    def held(self) -> bool:
+        """FreeSWITCH holds the one party this call has, the caller or the one it has called for us; nobody else is
+        there."""
+        return self.carried and self.back is None
+
     def branches(self) -> list[dict[str, Any]]:
         """The destinations that ring now, as flows see them."""
         context = self.back or self.front
@@ -142,6 +148,11 @@ class Call:
         self.engine.calls.add_call_id(request.call_id, self)
         relay.back_arrived(self.back)
         return True
+
+    def lose_anchor(self) -> None:
+        """FreeSWITCH holds the caller no longer: somebody else has answered, or it gave up."""
+        if self.anchor is not None:
+            self.anchor, self.carried = None, self.back is not None
 
     def drop_back(self) -> None:
         """FreeSWITCH's second leg is about to go elsewhere: its end is not the end of the call."""
@@ -196,7 +207,7 @@ class Call:
         if anchor is not None:
             anchor.progressed(response.status)
             return
-        self.anchor = None
+        self.lose_anchor()
         contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
         self.publish("answered", contact=contact, leg="callee")
         if relay is not None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.anchor import Anchor, answer_headers
-from orchestrator.core.applications import Applications, channel_of
+from orchestrator.core.applications import Applications
 from orchestrator.core.auth import Gate
 from orchestrator.core.call import Call
+from orchestrator.core.executions import channel_of
 from orchestrator.core.names import ProgramNames
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.outward import Outward
@@ -77,6 +78,7 @@ class FlowHost:
             effects.Inject: self._inject,
             effects.Cancel: self._cancel,
             effects.Hangup: self._hangup,
+            effects.Release: self._release,
             effects.SaveContact: self._save,
             effects.Lookup: self._lookup,
             effects.Authenticate: self._authenticate,
@@ -403,6 +405,12 @@ class FlowHost:
 
     def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
         self._call(run).hangup(effect.reason, effect.code, effect.leg)
+
+    def _release(self, run: Run, ticket: Ticket, effect: effects.Release) -> None:
+        """A caller whom FreeSWITCH holds would hear silence until he gives up; one who talks to somebody goes on."""
+        call = self._calls.get(run.id)
+        if call is not None and call.held:
+            call.hangup(f"flow failed: {effect.reason}", None, "both")
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 

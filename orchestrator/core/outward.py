@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from orchestrator.core.applications import channel_of, command
 from orchestrator.core.call import Call
+from orchestrator.core.executions import channel_of, command, ignore
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.relay import Onward, Relay
 from orchestrator.errors import EslInjection, StepError
@@ -281,7 +281,7 @@ class Placed:
             self.call.hangup("cancelled", None, "both")
         else:
             kill = f"uuid_kill {self.uuid} ORIGINATOR_CANCEL"
-            self._outward.engine.job(command(self._server, kill), _ignore)
+            self._outward.engine.job(command(self._server, kill), ignore)
             self._outward.forget(self)
 
     # --- what comes back ----------------------------------------------------------------------------------------------
@@ -361,7 +361,3 @@ def _refusal(result: Any, action: str) -> StepError | None:
     if not result["ok"]:
         return StepError("esl.command", f"{action}: {result['text'].strip()}")
     return None
-
-
-def _ignore(result: Any) -> None:
-    """For commands whose outcome changes nothing."""

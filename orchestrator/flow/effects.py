@@ -76,6 +76,14 @@ class Hangup:
 
 
 @dataclass(slots=True)
+class Release:
+    """The main steps of an answered call have failed: end it if it has nobody but FreeSWITCH to talk to. Answers at
+    once: None."""
+
+    reason: str
+
+
+@dataclass(slots=True)
 class SaveContact:
     """Store the contacts of this REGISTER and answer 200 (or 4xx). Answers at once: None."""
 

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Reply
+from orchestrator.flow.effects import Release, Reply
 from orchestrator.flow.program import Block, Flow, Program, Step
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import CallEnded, Cancelled, Ticket
@@ -214,6 +214,8 @@ class Run:
         self.phase = Phase.OPEN
         if not self.replied and self.ended is None and self.flow.trigger.kind in ("invite", "register"):
             self._reply(error)
+        elif error is not None and self.call is not None and self.ended is None:
+            self.engine.host.perform(self, Ticket(None, hosted=True), Release(error.type))
 
     def _reply(self, error: StepError | None) -> None:
         """The implicit final reply."""

@@ -10,6 +10,7 @@ from mediakit import HEADER, Stage, failed, recorded
 from orchestrator.esl.translate import needed
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.usage import usage_of
+from orchestrator.testing.phone import PhoneCall
 
 
 def stage(tmp_path: Path, *steps: str, more: str = "") -> Stage:
@@ -117,11 +118,15 @@ def test_a_caller_who_gives_up_during_early_media_ends_all_of_it(tmp_path: Path)
 
 
 def test_early_media_then_a_phone(tmp_path: Path) -> None:
-    s = stage(tmp_path, "media: fs1", "play: hello.wav", "relay: 'sip:bob@10.0.0.3'", "log: '${call.state}'")
+    steps = ("relay: 'sip:bob@10.0.0.3'", "log: '${call.state}'", "wait: dtmf\n as: key", "log: '${key.digit}'")
+    s = stage(tmp_path, "media: fs1", "play: hello.wav", *steps)
     call = s.call()
     s.bob.calls[0].answer()
     s.world.run()
-    assert call.state == "answered" and s.said == ["answered"]
+    call.press("3")
+    s.world.run()
+    assert call.state == "answered"
+    assert s.said == ["answered", "3"], "FreeSWITCH is out of it: an INFO is ours to hear again"
     assert s.switch.calls[0].cancelled, "FreeSWITCH's early leg ends when somebody else answers"
     call.hangup()
     s.over()
@@ -159,6 +164,25 @@ def test_a_file_that_cannot_be_played_is_an_error(tmp_path: Path, response: str,
     s.switch.answers["playback"] = {"response": response, "variables": {}}
     s.call()
     assert s.said == [f"esl.command play: a.wav: {said}"]
+    s.over()
+
+
+def test_nobody_is_left_in_silence_by_a_flow_that_failed(tmp_path: Path) -> None:
+    s = media(tmp_path, "subscribe: dtmf\n do: [log: key]", "play: no.wav")
+    s.switch.answers["playback"] = {"response": "FILE NOT FOUND", "variables": {}}
+    call = s.call()
+    assert call.state == "ended" and call.bye is not None
+    s.over()
+
+
+def test_two_who_talk_are_not_parted_by_a_flow_that_failed(tmp_path: Path) -> None:
+    s = stage(tmp_path, "relay: {to: 'sip:bob@10.0.0.3', via: fs1}", "play: no.wav")
+    s.bob.on_invite = PhoneCall.answer
+    s.switch.answers["playback"] = {"response": "FILE NOT FOUND", "variables": {}}
+    call = s.call("bob@example.com")
+    s.world.run(5)
+    assert call.state == "answered"
+    call.hangup()
     s.over()
 
 

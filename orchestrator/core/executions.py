@@ -1,0 +1,155 @@
+"""An application at work on a channel of FreeSWITCH, and how its name and arguments are written down safely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import EslInjection, StepError
+from orchestrator.esl.channels import Channel
+from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.esl.commands import quote_argument
+from orchestrator.flow import effects
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.core.engine import Engine
+
+Done = Callable[[Any], None]
+"""Told the result of an application, or the StepError it failed with."""
+
+
+class Application:
+    """A dialplan application with its arguments, and the channel variables wanted at its end."""
+
+    __slots__ = ("name", "args", "variables", "timeout")
+
+    def __init__(self, name: str, args: str, variables: Sequence[str] = (), timeout: float | None = None) -> None:
+        self.name = name
+        self.args = args
+        self.variables = variables
+        self.timeout = timeout
+
+    def on(self, channel: Channel, wait: bool = True) -> effects.EslExecute:
+        return effects.EslExecute(
+            self.name, self.args, channel.leg, wait, channel.server, channel.uuid, self.variables, self.timeout
+        )
+
+
+class Execution:
+    """One application on one channel, `times` in a row; `done` is told the last result, or the first error."""
+
+    __slots__ = ("_engine", "effect", "_left", "_done", "running")
+
+    def __init__(self, engine: Engine, effect: effects.EslExecute, done: Done, times: int = 1) -> None:
+        self._engine = engine
+        self.effect = effect
+        self._left = times
+        self._done: Done | None = done
+        self.running = False
+
+    def start(self) -> None:
+        if self._done is None:
+            return
+        self._left -= 1
+        self.running = True
+        self._engine.job(self.effect, self._finished)
+
+    def _finished(self, result: Any) -> None:
+        self.running = False
+        if self._left and not isinstance(result, StepError):
+            self.start()
+        elif self._done is not None:
+            self._done(result)
+
+    def stop(self) -> None:
+        """Break it off. What FreeSWITCH still runs is told to end; `done` hears of that, once."""
+        self._left = 0
+        if self.running:
+            self._engine.job(command(self.effect.server, f"uuid_break {self.effect.uuid}"), ignore)
+
+    def forget(self) -> None:
+        """Break it off, and nobody wants to know."""
+        self._done = None
+        self.stop()
+
+
+class Recording:
+    """A `record_session`: it runs beside everything else, so its end is an event of its own, RECORD_STOP."""
+
+    __slots__ = ("_engine", "_channel", "_path", "_done")
+
+    def __init__(self, engine: Engine, channel: Channel, path: str, done: Done) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._path = path
+        self._done: Done | None = done
+
+    def start(self, effect: effects.EslExecute) -> None:
+        self._engine.job(effect, self._started)
+
+    def _started(self, result: Any) -> None:
+        if isinstance(result, StepError):
+            self._end(result)
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        if server != self._channel.server or event.uuid != self._channel.uuid:
+            return
+        if event.name == "CHANNEL_DESTROY":
+            self._end(StepError("esl.command", "the channel has ended"))
+        elif event.get("Record-File-Path") == self._path:
+            self._end(integer(event.get("variable_record_ms")) / 1000)
+
+    def stop(self) -> None:
+        self._done = None
+        stop = f"uuid_record {self._channel.uuid} stop {self._path}"
+        self._engine.job(command(self._channel.server, stop), ignore)
+
+    def _end(self, result: Any) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
+
+
+def channel_of(engine: Engine, call: Call, leg: str) -> Channel | None:
+    """The live FreeSWITCH channel of one side of a call; the newest where a transfer has left an older one."""
+    live = [c for c in engine.channels_of(call) if c.leg == leg and not c.destroyed]
+    return live[-1] if live else None
+
+
+def command(server: str, text: str) -> effects.EslCommand:
+    return effects.EslCommand("api", text, server)
+
+
+def terminators(channel: Channel, keys: str) -> effects.EslCommand:
+    """The keys that end a playback or recording on a channel from now on."""
+    return command(channel.server, f"uuid_setvar {channel.uuid} playback_terminators {keys}")
+
+
+def tone_of(channel: Channel) -> str:
+    """The tone a fax on this leg would send: a calling one CNG, a called one CED (ITU-T T.30)."""
+    return "ced" if channel.leg == "callee" else "cng"
+
+
+def plain(text: str, action: str) -> str:
+    """`text` when FreeSWITCH reads nothing into it. Raises StepError for `${`, which it expands, and for line ends."""
+    if "${" in text or any(mark in text for mark in "\r\n\0"):
+        raise StepError("esl.command", f"{action}: {text[:80]!r} may not be put into a FreeSWITCH command")
+    return text
+
+
+def argument(text: str, action: str) -> str:
+    """`text` as one of several arguments. Raises StepError."""
+    try:
+        return quote_argument(text)
+    except EslInjection as error:
+        raise StepError("esl.command", f"{action}: {error}") from None
+
+
+def whole(seconds: float) -> int:
+    return math.ceil(seconds)
+
+
+def ignore(result: Any) -> None:
+    """For commands whose outcome changes nothing."""
