@@ -32,11 +32,13 @@ from orchestrator.flow.effects import (
     Media,
     Originate,
     Play,
-    Record as RecordEffect,
     Relay,
     Reply,
     SaveContact,
     Transfer,
+)
+from orchestrator.flow.effects import (
+    Record as RecordEffect,
 )
 from orchestrator.flow.limits import Limits
 from orchestrator.flow.listen import Listener, Wait

@@ -1,7 +1,8 @@
 """The registry of actions: one entry feeds checker, schema, completion, documentation and engine (FLOWLANG §4.3).
 
-An `Action` says which keys stand under and beside it, of which kind each is, where the action may be used and what it does to
-the call. Its handler is a generator, attached with `@ACTION.performs`; an action without one can be checked, not run.
+An `Action` says which keys stand under and beside it, of which kind each is, where the action may be used and what it
+does to the call. Its handler is a generator, attached with `@ACTION.performs`; an action without one can be checked,
+not run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Kind(Enum):
     SUBSCRIPTION = "subscription id"
     NAME = "name"  # a bare word: id, loop variable, event name of FreeSWITCH
     NOTHING = "nothing"  # actions without a value: stop, break
-    SECRET = "secret"  # text, {env: NAME} or {file: path}; resources only
+    SECRET = "secret"  # noqa: S105  # text, {env: NAME} or {file: path}; resources only
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ class Action:
 
 
 class Actions:
-    """All actions known to one installation; other packages add theirs through the entry point `orchestrator.actions`."""
+    """All actions known to one installation; other packages add theirs through the entry point
+    `orchestrator.actions`."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Action] = {}

@@ -282,6 +282,7 @@ class EslLink:
         self.reason = ""
         self._set("up")
         self._up.set()
+        self.resubscribe()  # what a reload has asked for since the table was read
         self._backoff.up(self._clock())
         self._said.clear()
         self._log.info("Event Socket is up")

@@ -17,7 +17,7 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translator, needed
 from orchestrator.runtime.esl_link import EslLink, EslServer
 
-BENCH = Path(__file__).parent.parent.parent / "bench" / "esl_events.py"
+ROOT = Path(__file__).parents[2]
 EVENTS = 20_000
 TICK = 0.010
 LATE = 0.050
@@ -28,8 +28,8 @@ TRIES = 3
 @pytest.fixture(scope="module")
 def port():
     """A server in its own process that streams 20,000 events of real calls to whoever says `api start`."""
-    command = [sys.executable, str(BENCH), "--role", "serve", "--events", str(EVENTS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    command = [sys.executable, "-m", "bench.esl_events", "--role", "serve", "--events", str(EVENTS)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         yield json.loads(server.stdout.readline())["port"]
