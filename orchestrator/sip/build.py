@@ -71,9 +71,8 @@ def build_response(
         ValueError: CR, LF or NUL in `reason` or `headers`.
     """
     copied = _copied(request.method, status)
-    out = [b"SIP/2.0 %d %s" % (status, reason.encode()), *headers]
-    _refuse_breaks(out)
-    del out[1:]
+    out = [b"SIP/2.0 %d %s" % (status, reason.encode())]
+    _refuse_breaks((*out, *headers) if headers else out)
     for name, line in zip(request.names, request.lines, strict=True):
         if name in copied:
             if name == b"to" and to_tag and not _has_tag(line):
@@ -151,17 +150,16 @@ def forward_request(
 def forward_response(response: Response, from_line: bytes | None = None) -> bytes:
     """The response without its topmost Via value (§16.7 step 3), for the hop before us; with `from_line` as its From
     where the request had gone on under another one."""
-    names, lines = response.names, response.lines.copy()
+    names, lines = response.names, [response.start_line, *response.lines]
     if from_line is not None:
-        lines[names.index(b"from")] = from_line
-    index = names.index(b"via")
+        lines[1 + names.index(b"from")] = from_line
+    index = 1 + names.index(b"via")
     line = lines[index]
     rest = split_first(line_value(line))[1] if b"," in line else b""
     if rest:
         lines[index] = b"Via: " + rest
     else:
         del lines[index]
-    lines.insert(0, response.start_line)
     if b"content-length" not in names:
         lines.append(b"Content-Length: %d" % len(response.body))
     lines.append(b"\r\n")

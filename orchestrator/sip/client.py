@@ -35,7 +35,7 @@ class ClientTransaction(Transaction):
     def __init__(
         self, layer: TransactionLayer, branch: bytes, method: bytes, sent: bytes, destination: Destination
     ) -> None:
-        super().__init__(layer, client_key(branch, method), method, destination, self.first_state)
+        Transaction.__init__(self, layer, client_key(branch, method), method, destination, self.first_state)
         self.branch = branch
         self.sent = sent
 

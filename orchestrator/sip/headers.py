@@ -113,7 +113,7 @@ class Via:
     def has_cookie(self) -> bool:
         """Whether the branch alone names the transaction. A bare cookie does not (RFC 4475 badbranch)."""
         branch = self.branch
-        return branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE
+        return branch is not None and branch[:7] == MAGIC_COOKIE != branch
 
     @property
     def received(self) -> bytes | None:

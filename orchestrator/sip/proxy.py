@@ -504,7 +504,8 @@ class ResponseContext:
             return
         self.answered = True
         self._send_up(response.status, branch.upward(response))
-        self.cancel_pending((COMPLETED_ELSEWHERE,))
+        if self.pending:
+            self.cancel_pending((COMPLETED_ELSEWHERE,))
         if self.listener is not None:
             self.listener.on_answered(branch, response)
 

@@ -23,15 +23,10 @@ class ServerTransaction(Transaction):
 
     __slots__ = ("request", "last", "status")
 
-    def __init__(
-        self,
-        layer: TransactionLayer,
-        key: object,
-        request: Request,
-        destination: Destination,
-        state: str,
-    ) -> None:
-        super().__init__(layer, key, request.method, destination, state)
+    first_state: str
+
+    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
+        Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
         self.request: Request | None = request
         self.last = b""
         self.status = 0
@@ -149,9 +144,7 @@ class InviteServer(ServerTransaction):
     __slots__ = ()
     table = INVITE_SERVER
     kind = "INVITE server"
-
-    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
-        super().__init__(layer, key, request, destination, "proceeding")
+    first_state = "proceeding"
 
 
 # --- the non-INVITE server: figure 8 ----------------------------------------------------------------------------------
@@ -185,6 +178,4 @@ class NonInviteServer(ServerTransaction):
     __slots__ = ()
     table = NON_INVITE_SERVER
     kind = "non-INVITE server"
-
-    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
-        super().__init__(layer, key, request, destination, "trying")
+    first_state = "trying"
