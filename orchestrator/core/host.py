@@ -192,6 +192,7 @@ class FlowHost:
                 max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
                 default_expires=default.default_expires,
                 max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
+                extra={name: str(value) for name, value in effect.extra.items()} or None,
             )
         )
         run.replied = True
@@ -199,7 +200,10 @@ class FlowHost:
     def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
         wall = self.engine.wall
         bindings = self.engine.bindings_of(effect.aor)
-        return [registered_attributes(binding, False, "", wall) for binding in bindings]
+        return [
+            {**registered_attributes(binding, False, "", wall), "q": binding.q, "extra": binding.extra or {}}
+            for binding in bindings
+        ]
 
     def _authenticate(self, run: Run, ticket: Ticket, effect: effects.Authenticate) -> Any:
         registration = self._registrations.get(run.id)

@@ -90,6 +90,8 @@ class SaveContact:
     min_expires: float | None = None
     max_expires: float | None = None
     max_contacts: int | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Values to keep with the contact; `lookup` gives them back."""
 
 
 @dataclass(slots=True)

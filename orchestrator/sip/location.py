@@ -51,6 +51,8 @@ class Binding:
     """`+sip.instance` without its quotes and angle brackets."""
     reg_id: int | None = None
     registered_at: float = 0.0
+    extra: Mapping[str, str] | None = None
+    """What the flow that saved it keeps with it (`register: {extra: …}`), None when that is nothing."""
 
     @property
     def uri(self) -> str:

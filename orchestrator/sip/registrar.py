@@ -7,7 +7,7 @@ flow has done so, or nobody was asked to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
@@ -32,6 +32,8 @@ class RegisterPolicy:
     max_contacts: int | None = None
     headers: tuple[bytes, ...] = ()
     """Whole lines to add to the 200."""
+    extra: Mapping[str, str] | None = None
+    """What to keep with each contact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Registrar:
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
             reg_id=int(reg_id) if reg_id and reg_id.isdigit() and len(reg_id) < 10 else None,
             registered_at=wall,
+            extra=policy.extra,
         )
 
     def _lines(self, request: Request, wall: float, policy: RegisterPolicy) -> tuple[bytes, ...]:

@@ -9,11 +9,12 @@ answered with a 503, not a reason to stop all calls for seconds. Every failure o
 transaction is rolled back, and the next write tries anew.
 
 A file that is damaged is not repaired and not deleted: it is set aside under another name, which `set_aside` tells,
-and an empty one takes its place. A file of a newer version is refused; an older one would be migrated here.
+and an empty one takes its place. A file of a newer version is refused, an older one is migrated.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -24,7 +25,7 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
@@ -46,12 +47,16 @@ CREATE TABLE binding (
     instance TEXT,
     reg_id INTEGER,
     registered_at REAL NOT NULL,
+    extra TEXT,                      -- JSON object of what a flow keeps with the contact, or NULL
     PRIMARY KEY (aor, contact)
 ) WITHOUT ROWID
 """
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ?"
+
+MIGRATIONS = {1: "ALTER TABLE binding ADD COLUMN extra TEXT"}
+"""From each older version to the next one."""
 
 
 class SqliteStore:
@@ -118,7 +123,7 @@ class SqliteStore:
         return connection
 
     def _adopt(self, connection: sqlite3.Connection) -> None:
-        """Make the schema in a new file; refuse a file that is not ours or too new."""
+        """Make the schema in a new file, bring an older one up to it; refuse a file that is not ours or too new."""
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -127,6 +132,9 @@ class SqliteStore:
             connection.executescript(f"BEGIN; {SCHEMA}; {marks}; COMMIT;")
         elif owner != APPLICATION_ID:
             raise StoreError(f"{self.path} is another program's database")
+        elif version in MIGRATIONS:
+            connection.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version={version + 1}; COMMIT;")
+            self._adopt(connection)
         elif version != SCHEMA_VERSION:
             raise StoreError(f"{self.path} has schema {version}, this version reads {SCHEMA_VERSION}")
 
@@ -174,14 +182,18 @@ def _row(binding: Binding) -> tuple[Any, ...]:
         binding.instance,
         binding.reg_id,
         binding.registered_at,
+        json.dumps(dict(binding.extra)) if binding.extra else None,
     )
 
 
 def _binding(row: tuple[Any, ...]) -> Binding:
-    aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at = row
+    aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept = (
+        row
+    )
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()
     model = intern(user_agent)  # thousands of phones share a few
     return Binding(
-        aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at
-    )
+        aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at,
+        json.loads(kept) if kept else None,
+    )  # fmt: skip

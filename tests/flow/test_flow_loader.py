@@ -224,9 +224,12 @@ def test_action_without_a_handler_can_be_checked_but_not_run() -> None:
 
 
 def test_a_key_that_is_not_built_yet_is_refused_and_not_ignored() -> None:
-    text = "flowlang: 1\nflows: {r: {on: register, do: [register: {extra: {a: b}, max_contacts: 2}]}}"
-    (found,) = executable(load_sources([Source("p", text)])[0])
-    assert str(found) == "p:2:32: error E119: register: extra cannot be used by this version"
+    actions = packaged()
+    later = Field("colour", Kind.TEXT, "Not built yet.", planned=True)
+    actions.add(Action("paint", "Paint.", fields=(later,))).performs(lambda task, step: iter(()))
+    program, _ = load_sources([Source("p", steps("- paint: {colour: red}\n- reply: 404"))], actions=actions)
+    (found,) = executable(program)
+    assert str(found) == "p:6:9: error E119: paint: colour cannot be used by this version"
 
 
 def test_what_has_handlers_is_executable() -> None:

@@ -59,7 +59,7 @@ REGISTER = ACTIONS.add(
             Field("max_expires", Kind.DURATION, "Longest registration; asked for more, this is granted."),
             Field("min_expires", Kind.DURATION, "Shortest registration; asked for less, the answer is 423."),
             Field("max_contacts", Kind.NUMBER, "Most contacts of one address."),
-            Field("extra", Kind.MAP, "Values to keep with the contact.", planned=True),
+            Field("extra", Kind.MAP, "Values to keep with the contact; lookup gives them back as contact.extra."),
         ),
         needs="register",
         effect=Effect.REPLIES,
@@ -74,6 +74,7 @@ def register(task: Task, step: Step) -> Steps:
         min_expires=task.value(step, "min_expires"),
         max_expires=task.value(step, "max_expires"),
         max_contacts=task.value(step, "max_contacts"),
+        extra=task.values(step, "extra"),
     )
     task.run.replied = True
 

@@ -124,6 +124,7 @@ CONTACT = Type(
         "path": optional(TEXT),
         "mobile": BOOL,
         "instance": optional(TEXT),
+        "extra": map_of(TEXT),
     },
 )
 """A registered contact: the attributes of `registered` that stay true while the binding lives."""
