@@ -7,7 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,33 @@ class MediaServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
+
+
+@contextmanager
+def orchestrator(server: MediaServer, folder: Path, flow: str) -> Iterator[int]:
+    """An `orchestrator run` with this flow, connected to FreeSWITCH as fs1; gives its SIP port."""
+    port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    (folder / "tried.flow.yaml").write_text(flow)
+    link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
+    (folder / "orchestrator.yml").write_text(
+        f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
+        f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
+        f"freeswitch: {{fs1: {{{link}}}}}\n"
+        "flows: .\nlocation: 'memory:'\n"
+    )
+    code = "from orchestrator.cli import main; main(['run', '-c', 'orchestrator.yml'])"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "Event Socket is up" in line:
+                break
+        else:
+            pytest.fail("".join(seen))
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(10) == 0

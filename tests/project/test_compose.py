@@ -334,6 +334,7 @@ def test_a_call_that_is_to_be_held_stays_here(freeswitch: FreeSwitch, media: str
     assert list(actions)[-2:] == [first, "park"]
     assert "bridge" not in actions
     assert actions["playback_terminators"] == "playback_terminators=none"
+    assert actions["codec_string"].startswith("codec_string=PCMA,PCMU"), "the fax detector knows 8 kHz only"
 
 
 @pytest.mark.parametrize("media", ["", "answer early", "Answer", "${system(id)}"])

@@ -8,14 +8,12 @@ from __future__ import annotations
 import re
 import socket
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from media_server import PASSWORD, MediaServer, free_port, needs_freeswitch
+from media_server import MediaServer, needs_freeswitch, orchestrator
 
 pytestmark = needs_freeswitch
 
@@ -40,29 +38,8 @@ flows:
 @pytest.fixture
 def proxy_port(server: MediaServer, tmp_path: Path) -> Iterator[int]:
     """SIP port of an `orchestrator run` that is connected to FreeSWITCH."""
-    port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
-    (tmp_path / "screened.flow.yaml").write_text(FLOW)
-    link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
-    (tmp_path / "orchestrator.yml").write_text(
-        f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
-        f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
-        f"freeswitch: {{fs1: {{{link}}}}}\n"
-        "flows: .\nlocation: 'memory:'\n"
-    )
-    code = "from orchestrator.cli import main; main(['run', '-c', 'orchestrator.yml'])"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if "Event Socket is up" in line:
-                break
-        else:
-            pytest.fail("".join(seen))
+    with orchestrator(server, tmp_path, FLOW) as port:
         yield port
-        process.terminate()
-        process.stderr.read()
-        assert process.wait(10) == 0
 
 
 class Phone:

@@ -1,0 +1,202 @@
+"""Flows that use the media, with nothing replaced: the command line's server, a real FreeSWITCH, sound in real RTP.
+
+What a flow has found out it says in the Reason of its BYE.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from media_server import MediaServer, needs_freeswitch, orchestrator
+from test_screening import Phone, value
+
+pytestmark = needs_freeswitch
+
+FLOW = """
+flowlang: 1
+events: {call_back: {to: text}}
+flows:
+  ivr:
+    on: invite
+    when: call.target.user == 'ivr'
+    do:
+      - media: fs1
+      - play: 'tone_stream://%(200,0,440)'
+      - answer: {headers: {X-Greeting: done}}
+      - collect: {max: 4, end: '#', timeout: 5s, prompt: 'tone_stream://%(60000,0,350)'}
+        as: digits
+      - record: {file: RECORDING, max: 1s}
+        as: r
+      - hangup: '${digits}, ${r.duration > 500ms ? "recorded" : "nothing recorded"}'
+  fax:
+    on: invite
+    when: call.target.user == 'fax'
+    do:
+      - media: {server: fs1, answer: true}
+      - detect: {what: fax, for: 8s}
+      - play: {file: 'tone_stream://%(1000,4000,425);loops=-1', background: true}
+      - first_of:
+          - wait: fax_tone
+            do: [hangup: '${event.tone} from the ${event.leg}']
+          - after: 8s
+            do: [hangup: nothing heard]
+  ask:
+    on: invite
+    when: call.target.user == 'ask'
+    do:
+      - raise: call_back
+        data: {to: '${call.from.user}@example.com'}
+      - reply: 480
+  call_back:
+    on: call_back
+    do:
+      - originate: {to: 'sip:${event.to}', ring: 10s}
+        as: out
+      - if: out.outcome != 'answered'
+        then: [stop]
+      - detect: {what: beep, for: 10s}
+      - first_of:
+          - wait: beep
+            do: [hangup: 'machine, ${event.frequency > 990 and event.frequency < 1010}']
+          - wait: dtmf
+            do: [hangup: 'person, ${event.digit}']
+  put_through:
+    on: invite
+    when: call.target.user == 'office'
+    do:
+      - media: {server: fs1, answer: true}
+      - transfer: 'sip:bob@example.com'
+      - play: {file: 'tone_stream://%(200,0,440)', leg: both}
+      - hangup: put through
+"""
+
+
+@pytest.fixture
+def proxy_port(server: MediaServer, tmp_path: Path) -> Iterator[int]:
+    flow = FLOW.replace("RECORDING", str(tmp_path / "caller.wav"))
+    with orchestrator(server, tmp_path, flow) as port:
+        yield port
+
+
+class Sounding(Phone):
+    """A phone in one call that can sound a tone."""
+
+    def call(self, user: str) -> str:
+        """Dial, and take the answer; returns it."""
+        to = f"<sip:{user}@example.com>"
+        self.request("INVITE", f"sip:{user}@example.com", to, 1, [], self.sdp())
+        answer = self.expect("SIP/2.0 200")
+        routes = [line[14:] for line in answer.split("\r\n") if line.startswith("Record-Route: ")]
+        target = value(answer, "Contact").strip("<>")
+        self.request("ACK", target, value(answer, "To"), 1, list(reversed(routes)))
+        return answer
+
+    def register(self) -> None:
+        aor = f"<sip:{self.name}@example.com>"
+        self.request("REGISTER", "sip:example.com", aor, 1, [])
+        self.expect("SIP/2.0 200")
+
+    def frame(self, kind: int, stamp: int, payload: bytes, far_port: int) -> None:
+        """One packet of 20 ms; the numbers go on from tone to tone and from key to key."""
+        self.packets = getattr(self, "packets", 0) + 1
+        self.rtp.sendto(struct.pack("!BBHII", 0x80, kind, self.packets, stamp, 9) + payload, ("127.0.0.1", far_port))
+        time.sleep(0.02)
+
+    @property
+    def stamp(self) -> int:
+        return getattr(self, "packets", 0) * 160
+
+    def sound(self, frequency: int, seconds: float, far_port: int) -> None:
+        """A tone in A-law after a quarter of a second of silence."""
+        for number in range(12 + int(seconds * 50)):
+            samples = (math.sin(2 * math.pi * frequency * (number * 160 + n) / 8000) for n in range(160))
+            payload = bytes(map(alaw, samples)) if number >= 12 else b"\xd5" * 160
+            self.frame(8, self.stamp, payload, far_port)
+
+    def type(self, keys: Sequence[int], far_port: int) -> None:
+        """Keys as RTP events (RFC 4733), 11 is the hash, with a quarter of a second between them."""
+        for key in keys:
+            self.sound(0, 0.0, far_port)
+            begun = self.stamp
+            for n in range(10):
+                event = struct.pack("!BBH", key, (0x80 if n >= 7 else 0) | 10, min(n + 1, 8) * 160)
+                self.frame(101 | (0x80 if n == 0 else 0), begun, event, far_port)
+
+    def farewell(self) -> str:
+        """The text of the Reason of the BYE that ends the call."""
+        self.socket.settimeout(12)
+        bye = self.expect("BYE ")
+        self.answer(bye, "200 OK")
+        return value(bye, "Reason").partition('text="')[2].rstrip('"')
+
+
+def alaw(sample: float) -> int:
+    """G.711 A-law of a sample between -1 and 1."""
+    size = min(int(abs(sample) * 16_000), 32_635)
+    exponent = max(size.bit_length() - 8, 0)
+    mantissa = (size >> (exponent + 3 if exponent else 4)) & 15
+    return ((0x80 if sample >= 0 else 0) | exponent << 4 | mantissa) ^ 0x55
+
+
+def rtp_port(message: str) -> int:
+    return int(message.split("m=audio ")[1].split()[0])
+
+
+@pytest.fixture
+def phone(proxy_port: int) -> Iterator[Callable[[str], Sounding]]:
+    phones: list[Sounding] = []
+
+    def make(name: str) -> Sounding:
+        phones.append(Sounding(name, proxy_port))
+        return phones[-1]
+
+    yield make
+    for phone in phones:
+        phone.close()
+
+
+def test_prompts_digits_and_a_recording(phone: Callable[[str], Sounding], tmp_path: Path) -> None:
+    alice = phone("alice")
+    answer = alice.call("ivr")
+    assert value(answer, "X-Greeting") == "done"
+    alice.type([4, 7, 11], rtp_port(answer))
+    alice.sound(500, 2.0, rtp_port(answer))
+    assert alice.farewell() == "47, recorded"
+    assert (tmp_path / "caller.wav").stat().st_size > 8_000
+
+
+def test_a_calling_fax(phone: Callable[[str], Sounding]) -> None:
+    alice = phone("alice")
+    alice.sound(1100, 0.6, rtp_port(alice.call("fax")))
+    assert alice.farewell() == "cng from the caller"
+
+
+@pytest.mark.parametrize("party", ["machine", "person"])
+def test_who_takes_a_call_of_ours(phone: Callable[[str], Sounding], party: str) -> None:
+    bob = phone("bob")
+    bob.register()
+    bob.request("INVITE", "sip:ask@example.com", "<sip:ask@example.com>", 1, [], bob.sdp())
+    invite = bob.expect("INVITE ")
+    bob.answer(invite, "200 OK", bob.sdp())
+    bob.expect("ACK ")
+    time.sleep(0.5)
+    if party == "machine":
+        bob.sound(1000, 1.0, rtp_port(invite))
+        assert bob.farewell() == "machine, true"
+    else:
+        bob.type([6], rtp_port(invite))
+        assert bob.farewell() == "person, 6"
+
+
+def test_a_held_caller_is_put_through(phone: Callable[[str], Sounding]) -> None:
+    alice, bob = phone("alice"), phone("bob")
+    bob.register()
+    alice.call("office")
+    bob.answer(bob.expect("INVITE "), "200 OK", bob.sdp())
+    assert alice.farewell() == "put through"
+    bob.answer(bob.expect("BYE "), "200 OK")
