@@ -38,11 +38,12 @@ from orchestrator.resources import at_site, known_resources, resolve
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
+from orchestrator.runtime.esl_server import EslListener, wanted
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.inspection import add_routes
-from orchestrator.runtime.jobs import Jobs
+from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.signals import Signals
@@ -122,7 +123,9 @@ class Server:
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
         families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
-        self.jobs = Jobs(self._answer, HttpClient(Guard(settings.http.allow)), self.links, families)
+        self.listener = self._listen_for_dialplans()
+        sessions = self.listener.sessions if self.listener is not None else NO_SESSIONS
+        self.jobs = Jobs(self._answer, HttpClient(Guard(settings.http.allow)), self.links, families, sessions)
         stack.callback(self.jobs.close)
         stack.callback(self._stop_links)
         for name, server in servers.items():
@@ -135,6 +138,21 @@ class Server:
         transport = UdpTransport(host, port)
         self._stack.callback(transport.close)
         return transport
+
+    def _listen_for_dialplans(self) -> EslListener | None:
+        """Where channels are handed over, if anywhere. What flows ask for with `fs` a link tells them, where there is
+        one: each event once."""
+        at = self._settings.socket.listen
+        if at is None:
+            return None
+
+        def names() -> set[str]:
+            usage = self.engine.usage
+            return wanted(needed(usage.events, () if self.links else usage.fs))
+
+        listener = EslListener(at.host, at.port, self.engine, self.reactor, names)
+        self._stack.callback(listener.close)
+        return listener
 
     def _open_location(self) -> Location:
         try:
@@ -216,6 +234,8 @@ class Server:
         gauges.export_reactor(self.metrics, self.reactor)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)
+        if self.listener is not None:
+            gauges.export_listener(self.metrics, self.listener)
         gauges.export_links(self.metrics, self.links)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
@@ -233,6 +253,8 @@ class Server:
     def addresses(self) -> str:
         """`udp:127.0.0.1:5060 http://127.0.0.1:8080`, with the ports the system chose where it was asked to."""
         bound = [f"udp:{_shown(transport.address)}" for transport in self.transports]
+        if self.listener is not None:
+            bound.append(f"socket:{_shown(self.listener.address)}")
         return " ".join([*bound, f"http://{_shown(self.admin.address)}"])
 
     def start(self) -> None:
@@ -243,6 +265,8 @@ class Server:
             transport.start(self.reactor)
         for link in self.links.values():
             link.start()
+        if self.listener is not None:
+            self.listener.start()
         self.admin.start()
         self.reactor.run(self._launch)
         self._serving = True

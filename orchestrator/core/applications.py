@@ -106,7 +106,7 @@ class Applications:
         try:
             return self._handlers[type(effect)](run, ticket, effect)
         except NoChannel as error:
-            if not self.engine.host.live_call(run).carried:
+            if not self.engine.host.media_call(run).carried:
                 raise
             self._early[ticket] = Early(self, run, ticket, effect, error)
             return PENDING
@@ -262,6 +262,11 @@ class Applications:
 
             engine.timers.after(effect.seconds, stop, None)
 
+    def answer(self, run: Run, ticket: Ticket, channel: Channel) -> Any:
+        """Answer a channel that the dialplan has handed over."""
+        self.engine.host.media_call(run)
+        return self._run(ticket, [(channel, Application("answer", ""), 1)], lambda results: None)
+
     def _execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
         channels = self._channels(run, effect.leg)
         application = Application(effect.app, effect.args, tuple(effect.variables), effect.timeout)
@@ -287,7 +292,7 @@ class Applications:
 
     def _channels(self, run: Run, leg: str) -> list[Channel]:
         """The live channels of a leg, or of both. Raises StepError `call.state` where FreeSWITCH does not have them."""
-        call = self.engine.host.live_call(run)
+        call = self.engine.host.media_call(run)
         wanted = ("caller", "callee") if leg == "both" else (leg,)
         found = [channel for side in wanted if (channel := channel_of(self.engine, call, side)) is not None]
         if not found or (leg != "both" and len(found) < len(wanted)):

@@ -1,7 +1,8 @@
-"""The core put together: SIP, channels, events and flows behind seven inputs, with two lists of outputs.
+"""The core put together: SIP, channels, events and flows behind a handful of inputs, with two lists of outputs.
 
     receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
     receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
+    socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
     complete(job, result, now)                transport_failed(destination, octets, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
@@ -28,6 +29,7 @@ from orchestrator.core.registration import announce
 from orchestrator.core.requests import Requests
 from orchestrator.core.servers import Servers
 from orchestrator.core.settings import CoreSettings
+from orchestrator.core.socket import SocketCall, Sockets
 from orchestrator.core.views import Views, text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
@@ -73,6 +75,7 @@ class Engine:
         self.channels = ChannelTable()
         self.translator = Translator(self.channels)
         self.servers = Servers(self)
+        self.sockets = Sockets(self)
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.flows.capacity = settings.limits.subscriptions
@@ -119,6 +122,7 @@ class Engine:
         self.host.observe(server, event)
         for translation in translations:
             self._publish_translated(translation)
+        self.sockets.observe(server, event)
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float
@@ -129,6 +133,19 @@ class Engine:
         """
         self.timers.run_due(now)
         self.servers.compare(server, channels, since, core_uuid)
+
+    def socket_opened(self, server: str, event: EslEvent, refuse: Callable[[], None], now: float) -> None:
+        """FreeSWITCH's dialplan hands over a channel: `event` is its CHANNEL_DATA, `server` our name of the connection.
+
+        `refuse()` is called within the turn when no flow takes the channel.
+        """
+        self.timers.run_due(now)
+        self.sockets.open(server, event, refuse)
+
+    def socket_closed(self, server: str, reason: str, now: float) -> None:
+        """That connection has ended."""
+        self.timers.run_due(now)
+        self.sockets.closed(server, reason)
 
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None:
         """The Event Socket link of a server is now down, connecting, … or up; `reason`: why it went down."""
@@ -207,12 +224,15 @@ class Engine:
             hop = self.network.destination(*binding.received, transport=0)
         return Target(request_uri(binding.contact), binding.path, hop)
 
-    def channels_of(self, call: Call) -> Iterable[Channel]:
+    def channels_of(self, call: Call | SocketCall) -> Iterable[Channel]:
         """FreeSWITCH channels of a call, found by the Call-IDs of its dialogs."""
+        if isinstance(call, SocketCall):
+            yield from call.channels()
+            return
         for call_id in call.call_ids:
             yield from self.channels.by_call_id(text(call_id))
 
-    def server_for(self, name: str, call: Call | None) -> str:
+    def server_for(self, name: str, call: Call | SocketCall | None) -> str:
         """The FreeSWITCH server a command goes to: the named one, the one that carries the call, the only or first one.
 
         Raises StepError `esl.down` when there is none.
@@ -284,7 +304,8 @@ class Engine:
         """Give a FreeSWITCH event its call. One that belongs to no call of a flow is nobody's business."""
         event = translation.event
         if event.name in self._of_a_call:
-            call = self._call_of(translation)
+            handed = self.sockets.of(translation.server)
+            call = self._call_of(translation) if handed is None else handed.id
             if call is None:
                 self.count("esl.event.without_call")
                 return

@@ -15,6 +15,7 @@ from orchestrator.flow import effects
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
     from orchestrator.core.engine import Engine
+    from orchestrator.core.socket import SocketCall
 
 Done = Callable[[Any], None]
 """Told the result of an application, or the StepError it failed with."""
@@ -112,7 +113,7 @@ class Recording:
             done(result)
 
 
-def channel_of(engine: Engine, call: Call, leg: str) -> Channel | None:
+def channel_of(engine: Engine, call: Call | SocketCall, leg: str) -> Channel | None:
     """The live FreeSWITCH channel of one side of a call; the newest where a transfer has left an older one."""
     live = [c for c in engine.channels_of(call) if c.leg == leg and not c.destroyed]
     return live[-1] if live else None

@@ -31,6 +31,7 @@ from orchestrator.sip.uri import Uri, parse_uri
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.jobs import JobEffect
+    from orchestrator.core.socket import SocketCall
     from orchestrator.core.views import CallView
     from orchestrator.esl.codec import EslEvent
     from orchestrator.flow.program import Flow, Program
@@ -67,6 +68,7 @@ class FlowHost:
         self._relays: dict[Ticket, Relay] = {}
         self._registrations: dict[int, Registration] = {}
         self._calls: dict[int, Call] = {}
+        self._handed: dict[int, SocketCall] = {}
         self.applications = Applications(engine)
         self.outward = Outward(engine)
         self._anchors: dict[Ticket, Anchor] = {}
@@ -100,6 +102,12 @@ class FlowHost:
         self._calls[run.id] = call
         self._begin(run)
 
+    def start_socket(self, flow: Flow, call: SocketCall) -> None:
+        run = self._create(flow, {"call": call.view})
+        call.run = run
+        self._handed[run.id] = call
+        self._begin(run)
+
     def adopt(self, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
         """Give a run the call it has placed: from now on it is a run with a call."""
         view = self.engine.views.offer(request, source)
@@ -125,6 +133,7 @@ class FlowHost:
 
     def _done(self, run: Run) -> None:
         self._calls.pop(run.id, None)
+        self._handed.pop(run.id, None)
         self._registrations.pop(run.id, None)
         self.gate.forget(run.id)
 
@@ -214,7 +223,8 @@ class FlowHost:
     def _call(self, run: Run) -> Call:
         call = self._calls.get(run.id)
         if call is None:
-            raise StepError("call.state", "this run has no call")
+            known = "FreeSWITCH has handed over this call: there is no SIP here" if run.id in self._handed else ""
+            raise StepError("call.state", known or "this run has no call")
         return call
 
     def call_of(self, run: Run) -> Call | None:
@@ -224,6 +234,15 @@ class FlowHost:
     def live_call(self, run: Run) -> Call:
         """The call of a run. Raises StepError `call.state` when there is none, or it is over."""
         call = self._call(run)
+        if call.over:
+            raise StepError("call.state", "the call is over")
+        return call
+
+    def media_call(self, run: Run) -> Call | SocketCall:
+        """The call of a run, whether SIP or FreeSWITCH's dialplan brought it. Raises as `live_call` does."""
+        call = self._handed.get(run.id)
+        if call is None:
+            return self.live_call(run)
         if call.over:
             raise StepError("call.state", "the call is over")
         return call
@@ -308,6 +327,9 @@ class FlowHost:
 
     def _answer(self, run: Run, ticket: Ticket, effect: effects.Answer) -> Any:
         """Answer from FreeSWITCH, which takes the call first where it does not have it."""
+        handed = self._handed.get(run.id)
+        if handed is not None:
+            return self._answer_handed(run, ticket, handed, effect)
         call = self.live_call(run)
         if call.front.server.answered:
             return None
@@ -320,6 +342,12 @@ class FlowHost:
         self._anchors[ticket] = call.anchor
         call.anchor.answer(headers, lambda error: self._anchored(run, ticket, error))
         return PENDING
+
+    def _answer_handed(self, run: Run, ticket: Ticket, call: SocketCall, effect: effects.Answer) -> Any:
+        """The application `answer`, which FreeSWITCH finishes at once on a channel that is answered."""
+        if effect.headers:
+            raise StepError("call.state", "answer: headers are SIP, and this call is FreeSWITCH's")
+        return self.applications.answer(run, ticket, call.channel)
 
     def _groups(self, run: Run, call: Call, effect: effects.Relay) -> list[list[Target]]:
         """Destinations in the order they ring: each inner list at once."""
@@ -408,10 +436,17 @@ class FlowHost:
             relay.stop(effect.branches)
 
     def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
-        self._call(run).hangup(effect.reason, effect.code, effect.leg)
+        handed = self._handed.get(run.id)
+        if handed is not None:
+            handed.hangup(effect.reason, effect.code)
+        else:
+            self._call(run).hangup(effect.reason, effect.code, effect.leg)
 
     def _release(self, run: Run, ticket: Ticket, effect: effects.Release) -> None:
         """A caller whom FreeSWITCH holds would hear silence until he gives up; one who talks to somebody goes on."""
+        handed = self._handed.get(run.id)
+        if handed is not None:
+            handed.hangup(f"flow failed: {effect.reason}", 503)
         call = self._calls.get(run.id)
         if call is not None and call.held:
             call.hangup(f"flow failed: {effect.reason}", None, "both")
@@ -431,7 +466,7 @@ class FlowHost:
             run.trace(None, "background http failed, {}: {}", result.type, result.message)
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
-        effect.server = self.engine.server_for(effect.server, self._calls.get(run.id))
+        effect.server = self.engine.server_for(effect.server, self._handed.get(run.id) or self._calls.get(run.id))
         return self._as_job(ticket, effect)
 
     def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:

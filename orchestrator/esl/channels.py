@@ -211,10 +211,17 @@ class ChannelTable:
         """Forget what was destroyed more than `ttl` seconds ago. `observe` does it too."""
         while self._dying and self._dying[0][0] <= now:
             _, channel = self._dying.popleft()
-            node = self._servers[channel.server]
-            if node.channels.get(channel.uuid) is channel:
+            node = self._servers.get(channel.server)
+            if node is not None and node.channels.get(channel.uuid) is channel:
                 del node.channels[channel.uuid]
                 self._unindex(channel)
+
+    def forget(self, server: str) -> None:
+        """A server that does not come back: everything about it goes."""
+        node = self._servers.pop(server, None)
+        for channel in node.channels.values() if node is not None else ():
+            channel.destroyed = True
+            self._unindex(channel)
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

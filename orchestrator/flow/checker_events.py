@@ -119,7 +119,7 @@ def _late_result(
 
 def _has_call(checker: StepChecker, path: Path) -> bool:
     """Whether the end of a call bounds what is waited for here; a sub-flow may have one."""
-    return path.call or checker.head.kind in ("", "call", "invite")
+    return path.call or checker.head.kind in ("", "call", "invite", "socket")
 
 
 def _first_of(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:

@@ -32,6 +32,8 @@ from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 FIELDS = {field.name: field for field in FLOW_FIELDS}
 
+TRIGGER_HELP = "write  on: {event: name}  or  on: {every: 30s}  or  on: {socket: '*'}"
+
 SHORTEST_PERIOD = 0.1
 """Seconds between two runs of a timer flow: below, it would be a loop."""
 
@@ -67,16 +69,16 @@ def _trigger(report: Report, node: Node, names: Declarations) -> tuple[str, Even
     entries = as_entries(report, node, "on:")
     if entries is None:
         return "", None
-    kinds = [key for key in ("event", "every") if key in entries]
+    kinds = [key for key in ("event", "every", "socket") if key in entries]
     for key, _ in entries:
-        if key.text not in ("event", "where", "every"):
-            report.error("E101", f"unknown key of a trigger: {key.text!r}", key, "known: event, every, where")
+        if key.text not in ("event", "where", "every", "socket"):
+            report.error("E101", f"unknown key of a trigger: {key.text!r}", key, "known: event, every, socket, where")
     if len(kinds) != 1:
-        report.error("E103", "on: has either event: or every:", node, "write  on: {event: name}  or  on: {every: 30s}")
+        report.error("E103", "on: has one of event:, every: and socket:", node, TRIGGER_HELP)
         return "", None
     value = entries.entries[kinds[0]][1]
-    if kinds[0] == "every":
-        return "every", None
+    if kinds[0] != "event":
+        return kinds[0], None
     return _trigger_word(report, value, names) if isinstance(value, Scalar) else ("", None)
 
 
@@ -87,7 +89,7 @@ def _trigger_word(report: Report, node: Scalar, names: Declarations) -> tuple[st
     if spec is not None:
         return "event", spec
     best = closest(node.text, (*TRIGGERS, *names.events.specs))
-    help = f"did you mean {best!r}?" if best else "use invite, register, start, {every: 30s} or an event"
+    help = f"did you mean {best!r}?" if best else "use invite, register, start, {every: 30s}, {socket: '*'} or an event"
     report.error("E112", f"unknown trigger {node.text!r}", node, help)
     return "", None
 
@@ -126,12 +128,16 @@ def _misplaced(head: FlowHead) -> None:
     """Keys that do not go with the trigger."""
     runs = "flows that are started by an event or a timer"
     rules: tuple[tuple[str, tuple[str, ...], str], ...] = (
-        ("when", ("invite", "register"), "flows on invite or register; for an event write  on: {event: …, where: …}"),
+        (
+            "when",
+            ("invite", "register", "socket"),
+            "flows on invite, register or socket; for an event write  on: {event: …, where: …}",
+        ),
         ("mode", ("event", "every"), runs),
         ("max", ("event", "every"), runs),
         ("key", ("event",), "flows that are started by an event"),
         ("returns", ("call",), "flows that are started by call:"),
-        ("on_end", ("invite", "event", "every", "start"), "flows that have a call"),
+        ("on_end", ("invite", "socket", "event", "every", "start"), "flows that have a call"),
     )
     for name, kinds, where in rules:
         if name in head.node and head.kind and head.kind not in kinds:
@@ -161,7 +167,7 @@ class FlowChecker:
         scope = scope.extend({"vars": record("vars", {name: _kept(type_of(v)) for name, v in variables.items()})})
         if when is not None:
             scope = scope.narrow(when.when_true)
-        has_call = head.kind in ("invite", "")
+        has_call = head.kind in ("invite", "socket", "")
         path = Path(scope, call=has_call, request=head.kind in ("invite", "register", ""))
         do = self.steps.block(node.entries["do"][1], path, Around()) if "do" in node else ()
         if head.kind == "call":
@@ -193,7 +199,7 @@ class FlowChecker:
         """Root names at the start of the flow, without its variables."""
         head, names = self.head, dict(self.names.names())
         match head.kind:
-            case "invite":
+            case "invite" | "socket":
                 names["call"] = CALL
             case "register":
                 names["request"] = REQUEST
@@ -221,6 +227,8 @@ class FlowChecker:
         node, head = self.head.node.get("on"), self.head
         if head.kind == "every" and isinstance(node, Entries):
             return Trigger("every", every=self._period(node.entries["every"][1]))
+        if head.kind == "socket" and isinstance(node, Entries):
+            return Trigger("socket", pattern=self._pattern(node.entries["socket"][1]))
         if node is None or head.event is None:
             return Trigger(head.kind or "call")
         where = node.get("where") if isinstance(node, Entries) else None
@@ -230,6 +238,14 @@ class FlowChecker:
             help = "write  on: {event: fs, where: {name: HEARTBEAT}}"
             self.head.report.error("E115", "on: fs needs the name of the FreeSWITCH event", node, help)
         return Trigger("event", head.event.name, found)
+
+    def _pattern(self, node: Node) -> str:
+        """Which dialled numbers a socket flow takes: a glob, `*` for all."""
+        if isinstance(node, Scalar) and node.text:
+            return node.text
+        help = "write  on: {socket: '*'}  or a number with * and ?, in quotes"
+        self.head.report.error("E103", "socket: takes a pattern of dialled numbers", node, help)
+        return ""
 
     def _period(self, node: Node) -> float:
         """Seconds of a timer."""

@@ -34,15 +34,20 @@ NEEDS: dict[str, tuple[str, str]] = {
     "call": ("a call", "start the flow with on: invite, or originate: a call first"),
     "request": ("a request to answer", "start the flow with on: invite or on: register"),
     "register": ("a REGISTER", "start the flow with on: register"),
+    "sip": ("a SIP call", "FreeSWITCH has this call: use answer, play, collect, hangup or fs.execute"),
 }
 """`Action.needs` → how messages name it, and the help."""
 
 SUITABLE: dict[str, tuple[str, ...]] = {
-    "call": ("invite",),
+    "call": ("invite", "socket"),
     "request": ("invite", "register"),
     "register": ("register",),
+    "sip": ("invite", "register", "start", "every", "event"),
 }
 """`Action.needs` → triggers that give it."""
+
+SIP_STEPS = frozenset({"relay", "inject", "cancel", "media", "transfer", "originate"})
+"""Actions on a call that refuse one which FreeSWITCH's dialplan has handed over: there is no SIP dialog of ours."""
 
 TO_FREESWITCH = frozenset({"fs.api", "fs.bgapi", "fs.execute", "originate", "play", "record", "collect"})
 """Actions whose texts FreeSWITCH expands, too: an unknown `${name}` there may be meant for it."""
@@ -77,7 +82,7 @@ class CallSite:
 
 @dataclass(slots=True)
 class Demands:
-    """What a sub-flow takes for granted: 'call', 'request', 'register' → the action or name that needs it."""
+    """What a sub-flow takes for granted: 'call', 'request', 'register', 'sip' → the action or name that needs it."""
 
     needs: dict[str, str] = field(default_factory=dict)
     not_in_on_end: str = ""
@@ -215,6 +220,8 @@ class StepChecker:
                 self.misplaced.add(self.report.place(key))
         elif action.needs:
             self.need(action.needs, f"{action.name}:", key, path)
+        if action.name in SIP_STEPS:
+            self.need("sip", f"{action.name}:", key, path)
 
     def need(self, what: str, who: str, key: Scalar, path: Path) -> None:
         """E303 unless the flow has a call (or request) here; a sub-flow demands it of its callers.

@@ -30,7 +30,7 @@ class FlowHead:
     node: Entries
     report: Report
     kind: str = "call"
-    """invite, register, start, every, event, call; '' when the trigger is wrong and nothing can be said."""
+    """invite, register, socket, start, every, event, call; '' when the trigger is wrong and nothing can be said."""
     event: EventSpec | None = None
     params: dict[str, Type] = field(default_factory=dict)
     param_words: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 from orchestrator.errors import StepError
@@ -153,14 +154,15 @@ class FlowEngine:
                 self.create(flow, self.program, {}).begin()
         self.drain()
 
-    def choose(self, kind: str, names: Mapping[str, Any]) -> Flow | None:
-        """The first flow, in order of the files, that this request (`invite`, `register`) starts.
+    def choose(self, kind: str, names: Mapping[str, Any], dialled: str = "") -> Flow | None:
+        """The first flow, in order of the files, that this request (`invite`, `register`, `socket`) starts.
 
         `names` are `call` or `request` for the `when:` conditions. A condition that fails at run time does not hold.
+        `dialled` is the number that the pattern of a `socket` trigger has to match.
         """
         env = Environment(self._versions[-1].names, names)
         for flow in self.program.flows:
-            if flow.trigger.kind == kind:
+            if flow.trigger.kind == kind and (kind != "socket" or fnmatchcase(dialled, flow.trigger.pattern)):
                 try:
                     if flow.when is None or flow.when.evaluate(env) is True:
                         return flow

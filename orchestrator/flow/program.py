@@ -91,13 +91,15 @@ Block = tuple[Step, ...]
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """`on:` of a flow. kind: invite, register, start, every, event, or call for sub-flows (`on:` absent)."""
+    """`on:` of a flow. kind: invite, register, socket, start, every, event, or call for sub-flows (`on:` absent)."""
 
     kind: str
     event: str = ""
     where: Where | None = None
     every: float = 0.0
     """Seconds."""
+    pattern: str = ""
+    """Glob over the dialled number, of `socket`."""
 
 
 @dataclass(frozen=True, slots=True)

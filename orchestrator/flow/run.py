@@ -296,7 +296,7 @@ def _failing(error: StepError) -> Steps:
 
 
 def _announcement(flow: Flow, call: Any) -> tuple[str, ...]:
-    if call is not None and flow.trigger.kind == "invite":
+    if call is not None and flow.trigger.kind in ("invite", "socket"):
         return "flow {} starts for {} -> {}", flow.name, call["from"]["aor"], call["to"]["aor"]
     if flow.trigger.kind == "event":
         return "flow {} starts on {}", flow.name, flow.trigger.event

@@ -210,7 +210,7 @@ class _Maker:
         properties["on"] |= {
             "type": ["string", "object"],
             "examples": [*TRIGGERS, *events],
-            "properties": {**keys, "every": every},
+            "properties": {**keys, "every": every, "socket": {"type": ["string", "integer"], "examples": ["*"]}},
             "additionalProperties": False,
         }
         properties["params"]["additionalProperties"] = {"type": "string", "examples": list(ATTRIBUTE_TYPES)}

@@ -175,6 +175,18 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
             self.sock = socket.create_connection((self.host, self.port), self.timeout)
         except OSError as error:
             raise self.end(ConnectionDown(f"cannot connect to {self.host}:{self.port}: {error}")) from None
+        self._begin()
+
+    def adopt(self, accepted: socket.socket) -> None:
+        """`open` for a connection that the peer has made."""
+        self._opened = True
+        self.sock = accepted
+        try:
+            self._begin()
+        except OSError as error:
+            raise self.end(ConnectionDown(f"connection lost: {error}")) from None
+
+    def _begin(self) -> None:
         self.sock.settimeout(None)
         self.sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
         self.sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.engine import Engine
 from orchestrator.runtime.esl_link import EslLink
+from orchestrator.runtime.esl_server import EslListener
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pool import Pool
@@ -61,6 +62,17 @@ def export_jobs(metrics: Metrics, jobs: Jobs) -> None:
     metrics.counter("http_tries", "Tries of HTTP exchanges.", lambda: dict(http.outcomes), ("outcome",))
     metrics.counter("http_retries", "Tries after the first one.", lambda: http.retries)
     metrics.gauge("http_circuits_open", "Hosts that are left alone after failures.", lambda: http.open_circuits)
+
+
+def export_listener(metrics: Metrics, listener: EslListener) -> None:
+    """Connections that FreeSWITCH's dialplan has opened."""
+    metrics.gauge("socket_sessions", "Channels handed over by a dialplan.", lambda: len(listener.sessions))
+    metrics.counter(
+        "socket_connections",
+        "Connections of FreeSWITCH dialplans by what became of them.",
+        lambda: dict(listener.counters),
+        ("outcome",),
+    )
 
 
 def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:

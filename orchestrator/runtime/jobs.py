@@ -8,19 +8,21 @@ have a pool with room for many, apart from the commands that are over in a milli
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gevent import socket
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
+from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
-from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import resolve
 
 T = TypeVar("T")
+
+NO_SESSIONS: Mapping[str, Any] = {}
 
 HTTP_WORKERS, HTTP_BACKLOG = 64, 1_000
 DNS_WORKERS, DNS_BACKLOG = 10, 500
@@ -33,24 +35,38 @@ EXECUTE_LIMIT = 12 * 3600.0
 """Seconds an application may run. The end of its channel or of the link ends the waiting long before."""
 
 
+class Commands(Protocol):
+    """What runs commands on a FreeSWITCH: a link, or a connection of its dialplan. All raise EslError."""
+
+    def api(self, command: str, timeout: float | None = None) -> str: ...
+    def bgapi(self, command: str, timeout: float | None = None) -> str: ...
+    def execute(self, uuid: str, app: str, args: str = "") -> None: ...
+    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent: ...
+
+
 class Jobs:
-    """Starts jobs; `answer(job id, result or StepError)` ends each of them. `links` may gain servers later on."""
+    """Starts jobs; `answer(job id, result or StepError)` ends each of them.
+
+    `links` and `sessions`, the connections of FreeSWITCH's dialplan, come and go.
+    """
 
     def __init__(
         self,
         answer: Callable[[int, Any], None],
         http: HttpClient,
-        links: Mapping[str, EslLink],
+        links: Mapping[str, Commands],
         families: Collection[socket.AddressFamily],
+        sessions: Mapping[str, Commands] = NO_SESSIONS,
     ) -> None:
         self.http = http
         self._answer = answer
         self._links = links
+        self._sessions = sessions
         self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG, error="http.connect")
         self._dns = Pool(
             "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
         )
-        self._execute = Pool("execute", self._run_application, answer, size=EXECUTE_WORKERS, backlog=EXECUTE_WORKERS)
+        self._execute = Pool("execute", self._esl_command, answer, size=EXECUTE_WORKERS, backlog=EXECUTE_WORKERS)
         self._esl: dict[str, Pool] = {}
 
     def start(self, job: Job) -> None:
@@ -60,6 +76,8 @@ class Jobs:
             self._http.submit(job.id, effect)
         elif isinstance(effect, Resolve):
             self._dns.submit(job.id, effect)
+        elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
+            self._execute.submit(job.id, effect)
         elif effect.server not in self._links:
             self._answer(job.id, StepError("esl.down", f"there is no FreeSWITCH server {effect.server!r}"))
         elif isinstance(effect, EslExecute) and effect.wait:
@@ -87,16 +105,23 @@ class Jobs:
             self._esl[server] = pool
         return pool
 
+    def _commands(self, server: str) -> Commands:
+        """Whom to ask. Raises StepError: it may have gone while the job waited."""
+        found = self._sessions.get(server) or self._links.get(server)
+        if found is None:
+            raise StepError("esl.down", f"there is no FreeSWITCH server {server!r}")
+        return found
+
     def _esl_command(self, effect: EslCommand | EslExecute) -> dict[str, Any]:
         if isinstance(effect, EslExecute):
             return self._run_application(effect)
-        link = self._links[effect.server]
+        link = self._commands(effect.server)
         run = link.bgapi if effect.kind == "bgapi" else link.api
         text = _told(lambda: run(effect.command, effect.timeout))
         return {"ok": not text.startswith(("-ERR", "-USAGE")), "text": text}
 
     def _run_application(self, effect: EslExecute) -> dict[str, Any]:
-        link = self._links[effect.server]
+        link = self._commands(effect.server)
         if not effect.wait:
             _told(lambda: link.execute(effect.uuid, effect.app, effect.args))
             return {"response": "", "variables": {}}

@@ -30,6 +30,7 @@ from orchestrator.settings.values import (
     parse_listen,
     parse_location,
     parse_sip_uri,
+    parse_socket_address,
 )
 
 FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
@@ -141,6 +142,12 @@ class AdminSettings(_Section):
     listen: Annotated[Address, PlainValidator(parse_admin_address)] = Address("127.0.0.1", 8080)
 
 
+class SocketSettings(_Section):
+    """Where FreeSWITCH's dialplan connects to (its application `socket`)."""
+
+    listen: Annotated[Address | None, PlainValidator(parse_socket_address)] = None
+
+
 class HttpSettings(_Section):
     """What `http:` steps may connect to."""
 
@@ -171,6 +178,7 @@ class Settings(_Section):
     gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
     users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
+    socket: SocketSettings = SocketSettings()
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()

@@ -90,6 +90,10 @@ def parse_admin_address(value: Any) -> Address:
     return _address(_text(value), None, "127.0.0.1:8080")
 
 
+def parse_socket_address(value: Any) -> Address | None:
+    return None if value is None else _address(_text(value), None, "127.0.0.1:8084")
+
+
 def parse_advertised(value: Any) -> Address | None:
     """Port 0 stands for the port of the socket."""
     return None if value is None else _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")

@@ -305,3 +305,15 @@ def test_settings_cannot_be_changed() -> None:
     settings: Any = Settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.location = "memory:"
+
+
+def test_a_dialplan_finds_nobody_unless_told_where() -> None:
+    assert read("").socket.listen is None
+    assert read("socket: {listen: null}").socket.listen is None
+    assert read("socket: {listen: '127.0.0.1:8084'}").socket.listen == Address("127.0.0.1", 8084)
+    assert read("socket: {listen: '[::1]:8084'}").socket.listen == Address("::1", 8084)
+
+
+@pytest.mark.parametrize("value", ["'127.0.0.1'", "'a b:1'", "8084", "'127.0.0.1:99999'"])
+def test_a_socket_address_needs_host_and_port(value: str) -> None:
+    assert the_mistake(f"socket: {{listen: {value}}}").line == 1

@@ -1,0 +1,314 @@
+"""Calls that FreeSWITCH's dialplan hands over: `<action application="socket" data="host:port async full"/>`.
+
+FreeSWITCH opens a connection for one channel and says in its first word, CHANNEL_DATA, everything it knows of it. There
+is no INVITE here: SIP is FreeSWITCH's affair, and what a flow does with such a call it does to the channel. So these
+calls are not in the table of SIP calls, and steps that need SIP find none.
+
+Each connection is a server of its own for the rest of the core: its name stands where the name of a FreeSWITCH server
+stands in events and commands. The same channel may be reported by an Event Socket link as well, under that link's name;
+what comes from there is about no call of ours, so nothing is heard twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.executions import command, ignore
+from orchestrator.core.views import AddressView
+from orchestrator.errors import EslInjection, MalformedMessage
+from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.esl.commands import safe_uuid
+from orchestrator.events.event import Event
+from orchestrator.sip.uri import parse_uri
+
+if TYPE_CHECKING:
+    from orchestrator.core.engine import Engine
+    from orchestrator.esl.channels import Channel
+    from orchestrator.flow.run import Run
+    from orchestrator.timers import Timer
+
+CAUSES: Mapping[int, str] = {
+    403: "CALL_REJECTED", 404: "UNALLOCATED_NUMBER", 408: "NO_USER_RESPONSE", 480: "NO_USER_RESPONSE",
+    486: "USER_BUSY", 487: "ORIGINATOR_CANCEL", 503: "NORMAL_TEMPORARY_FAILURE", 600: "USER_BUSY",
+    603: "CALL_REJECTED", 604: "NO_ROUTE_DESTINATION",
+}  # fmt: skip
+"""Status code of `hangup:` → the cause FreeSWITCH makes that code of again (RFC 3398 §8.1, sofia_glue.c)."""
+
+ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"))
+"""Any of them is the end; a connection may lose the later ones."""
+
+_UNESCAPED = re.compile(r"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
+"""What RFC 3261 §25.1 has escaped in the user part of a URI."""
+_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+class Sockets:
+    """The channels of one engine that came over a socket, by the name of their connection."""
+
+    __slots__ = ("_engine", "_calls")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._calls: dict[str, SocketCall] = {}
+
+    def open(self, server: str, event: EslEvent, refuse: Callable[[], None]) -> None:
+        """A new channel; `refuse()` when no flow takes it, or we are stopping: the dialplan goes on by itself then."""
+        engine = self._engine
+        view = SocketView(engine, event)
+        flow = None
+        if "socket" in engine.host.triggers and not engine.draining:
+            flow = engine.flows.choose("socket", {"call": view}, view.dialled)
+        channel = engine.channels.observe(server, event, engine.timers.now) if flow is not None else None
+        if flow is None or channel is None or not _is_safe(channel.uuid):
+            engine.count("socket.refused")
+            engine.channels.forget(server)
+            refuse()
+            return
+        call = SocketCall(engine, server, channel, view)
+        self._calls[server] = call
+        engine.host.start_socket(flow, call)
+
+    def of(self, server: str) -> SocketCall | None:
+        """The call of a connection, until the connection has ended."""
+        return self._calls.get(server)
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """An event of a connection: the answer and the end are the call's to know."""
+        call = self._calls.get(server)
+        if call is None or event.uuid != call.channel.uuid:
+            return
+        if event.name == "CHANNEL_ANSWER":
+            call.answered()
+        elif event.name in ENDS:
+            call.end(call.channel.leg, event.get("Hangup-Cause") or "normal")
+
+    def closed(self, server: str, reason: str) -> None:
+        """The connection has ended, and with it all that we can do for the channel."""
+        call = self._calls.pop(server, None)
+        if call is not None and not call.over:
+            call.close("engine", reason)
+        self._engine.channels.forget(server)
+
+    def __iter__(self) -> Iterator[SocketCall]:
+        return iter(list(self._calls.values()))
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+
+class SocketCall:
+    """One channel under a flow. `state` goes new → answered → ended."""
+
+    __slots__ = (
+        "engine", "id", "server", "channel", "view", "run", "state", "started_at", "answered_at", "ended_at",
+        "ended_by", "end_reason", "_limit_timer",
+    )  # fmt: skip
+
+    carried = True
+    """FreeSWITCH has the media; see Call.carried."""
+
+    def __init__(self, engine: Engine, server: str, channel: Channel, view: SocketView) -> None:
+        self.engine = engine
+        self.id = engine.network.tokens.token().decode()
+        self.server = server
+        self.channel = channel
+        self.view = view
+        self.run: Run | None = None
+        self.state: str = "answered" if channel.answered else "new"
+        self.started_at = engine.timers.now
+        self.answered_at: float | None = self.started_at if channel.answered else None
+        self.ended_at: float | None = None
+        self.ended_by: str = ""
+        self.end_reason: str = ""
+        limit = engine.settings.limits.call_duration
+        self._limit_timer: Timer = engine.timers.after(limit, _too_long, self)
+        view.bind(self)
+
+    @property
+    def over(self) -> bool:
+        return self.state == "ended"
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the answer to the end or now; 0 before the answer."""
+        if self.answered_at is None:
+            return 0.0
+        return (self.engine.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
+
+    def channels(self) -> Iterator[Channel]:
+        """The one channel of this call."""
+        yield self.channel
+
+    def answered(self) -> None:
+        """FreeSWITCH says that the call is answered."""
+        if self.state == "new":
+            self.state, self.answered_at = "answered", self.engine.timers.now
+            self._publish("answered", contact=self.view.name, leg=self.channel.leg)
+
+    def end(self, side: str, cause: str) -> None:
+        """The channel has hung up."""
+        if not self.over:
+            self._publish("hangup", leg=side, cause=cause, code=None)
+            self.close(side, cause)
+
+    def hangup(self, reason: str, code: int | None) -> None:
+        """Hang the channel up. The flow ends with it."""
+        if self.over:
+            return
+        cause = CAUSES.get(code or 0, "NORMAL_CLEARING")
+        self.engine.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
+        self.close("engine", reason or "hangup")
+
+    def close(self, by: str, reason: str) -> None:
+        """The call is over; its flow is told. A handler of the `hangup` event may have ended it already."""
+        if self.over:
+            return
+        self.state, self.ended_at = "ended", self.engine.timers.now
+        self.ended_by, self.end_reason = by, reason
+        self._limit_timer.cancel()
+        if self.run is not None:
+            self.engine.flows.call_ended(self.run, by, reason)
+
+    def _publish(self, name: str, **attributes: Any) -> None:
+        bus = self.engine.bus
+        if bus.hears(name):
+            bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+
+    def __repr__(self) -> str:
+        return f"<SocketCall {self.id} {self.state}>"
+
+
+class SocketView:
+    """`call` of an `on: {socket: …}` flow: CHANNEL_DATA, and the state of the call as it is now.
+
+    The fields are those of `flow.context.CALL`. Addresses are made of the numbers FreeSWITCH names; what no URI may
+    hold is escaped, so nothing a caller sends can fail here.
+    """
+
+    __slots__ = ("_engine", "_event", "_began", "_call")
+
+    def __init__(self, engine: Engine, event: EslEvent) -> None:
+        self._engine = engine
+        self._event = event
+        self._began = int(engine.wall)
+        self._call: SocketCall | None = None
+
+    def bind(self, call: SocketCall) -> None:
+        self._call = call
+
+    @property
+    def name(self) -> str:
+        """The channel as FreeSWITCH names it: `sofia/internal/1000@example.com`."""
+        return self._event.get("Channel-Name")
+
+    @property
+    def dialled(self) -> str:
+        """The number the dialplan was asked for."""
+        return self._event.get("Caller-Destination-Number")
+
+    def __getitem__(self, name: str) -> Any:
+        call, live = self._call, _LIVE.get(name)
+        if live is not None:
+            return live[0] if call is None else live[1](call)
+        return _FIELDS[name](self, self._event)
+
+    def address(self, user: str, host: str, display: str = "") -> AddressView:
+        """An address of these parts; without a usable host that of our first domain, else of our own address."""
+        network, settings = self._engine.network, self._engine.settings
+        if not _HOST.fullmatch(host):
+            host = settings.domains[0] if settings.domains else settings.points[0].host
+        escaped = _UNESCAPED.sub(lambda found: "".join(f"%{octet:02X}" for octet in found[0].encode()), user)
+        try:
+            uri = parse_uri(f"sip:{escaped + '@' if escaped else ''}{host}".encode())
+        except MalformedMessage:
+            uri = parse_uri(b"sip:invalid.invalid")
+        return AddressView(network, uri, display.encode())
+
+    def freeswitch_side(self) -> dict[str, Any]:
+        """Server and uuid of the channel, and its variables when it came."""
+        event, call = self._event, self._call
+        found: dict[str, Any] = {"server": None, "caller": None, "callee": None}
+        if call is not None:
+            found["server"] = call.server
+            if call.channel.leg:
+                found[call.channel.leg] = call.channel.uuid
+        prefix = "variable_"
+        variables = {k.removeprefix(prefix): v for k, v in event.headers.items() if k.startswith(prefix)}
+        return {**found, "vars": variables}
+
+    def __repr__(self) -> str:
+        return f"<SocketView {self.name}>"
+
+
+class SocketHeaders(Mapping[str, str]):
+    """Headers of the INVITE as far as FreeSWITCH keeps them (`sip_h_…`), by name in any case."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, event: EslEvent) -> None:
+        prefix = "variable_sip_h_"
+        self._values = {k.removeprefix(prefix).lower(): v for k, v in event.headers.items() if k.startswith(prefix)}
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _from(view: SocketView, event: EslEvent) -> AddressView:
+    host = event.get("variable_sip_from_host") or event.get("Caller-Network-Addr")
+    return view.address(event.get("Caller-Caller-ID-Number"), host, event.get("Caller-Caller-ID-Name"))
+
+
+def _to(view: SocketView, event: EslEvent) -> AddressView:
+    return view.address(event.get("variable_sip_to_user") or view.dialled, event.get("variable_sip_to_host"))
+
+
+def _target(view: SocketView, event: EslEvent) -> AddressView:
+    return view.address(view.dialled, event.get("variable_sip_req_host"))
+
+
+_FIELDS: Mapping[str, Callable[[SocketView, EslEvent], Any]] = {
+    "id": lambda view, event: event.uuid if view._call is None else view._call.id,
+    "sip_call_id": lambda view, event: event.get("variable_sip_call_id") or event.uuid,
+    "from": _from,
+    "to": _to,
+    "target": _target,
+    "domain": lambda view, event: _target(view, event)["host"],
+    "user": lambda view, event: event.get("variable_user_name") or None,
+    "headers": lambda view, event: SocketHeaders(event),
+    "user_agent": lambda view, event: event.get("variable_sip_user_agent") or None,
+    "source_ip": lambda view, event: event.get("Caller-Network-Addr"),
+    "source_port": lambda view, event: integer(event.get("variable_sip_network_port")),
+    "transport": lambda view, event: event.get("variable_sip_via_protocol").lower(),
+    "started_at": lambda view, event: view._began,
+    "branches": lambda view, event: [],
+    "fs": lambda view, event: view.freeswitch_side(),
+}
+
+_LIVE: Mapping[str, tuple[Any, Callable[[SocketCall], Any]]] = {
+    "state": ("new", lambda call: call.state),
+    "answered": (False, lambda call: call.answered_at is not None),
+    "duration": (0.0, lambda call: call.duration),
+    "ended_by": (None, lambda call: call.ended_by or None),
+    "end_reason": (None, lambda call: call.end_reason or None),
+}
+"""Fields that change: what they are while a flow is being chosen, and then."""
+
+
+def _is_safe(uuid: str) -> bool:
+    """Whether commands may name this channel: a uuid may be the Call-ID of a stranger."""
+    try:
+        return bool(safe_uuid(uuid))
+    except EslInjection:
+        return False
+
+
+def _too_long(call: SocketCall) -> None:
+    call.hangup("maximum call duration", None)
