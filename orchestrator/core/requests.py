@@ -16,6 +16,7 @@ from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import COMMA
 from orchestrator.sip.message import Request, build_response, forward_request
 from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
 from orchestrator.sip.reasons import reason_phrase
@@ -191,7 +192,7 @@ class Requests:
         All its Vias are looked at: the topmost one is ours when we have sent it to ourselves.
         """
         names = request.names
-        if names.count(b"via") == 1 and b"," not in request.lines[names.index(b"via")]:
+        if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
             return False
         for via in request.vias():
             client = self.layer.clients.get(via.branch or b"")

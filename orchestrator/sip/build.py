@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import COMMA, CR, LF, NUL
 from orchestrator.sip.headers import split_commas, split_first
 from orchestrator.sip.model import Request, Response, line_value
 from orchestrator.sip.uri import parse_name_addr
@@ -24,7 +25,7 @@ _DIALOG_METHODS: Final = frozenset((b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"
 
 def _refuse_breaks(lines: Iterable[bytes]) -> None:
     text = b"".join(lines)
-    if b"\n" in text or b"\r" in text or b"\0" in text:
+    if LF in text or CR in text or NUL in text:
         raise ValueError("a header may not hold CR, LF or NUL")
 
 
@@ -40,7 +41,7 @@ def header_line(name: bytes, value: bytes) -> bytes:
 
 
 def _has_tag(to_line: bytes) -> bool:
-    if b"tag" not in to_line.lower():
+    if to_line.lower().find(b"tag") < 0:
         return False
     try:
         return parse_name_addr(line_value(to_line)).tag is not None
@@ -87,7 +88,7 @@ def _drop_routes(names: list[bytes], lines: list[bytes], count: int) -> None:
     """Take the first `count` Route values out, in place."""
     while count and b"route" in names:
         index = names.index(b"route")
-        if b"," in lines[index]:
+        if COMMA in lines[index]:
             values = split_commas(line_value(lines[index]))
             if len(values) > count:
                 lines[index] = b"Route: " + b", ".join(values[count:])
@@ -155,7 +156,7 @@ def forward_response(response: Response, from_line: bytes | None = None) -> byte
         lines[1 + names.index(b"from")] = from_line
     index = 1 + names.index(b"via")
     line = lines[index]
-    rest = split_first(line_value(line))[1] if b"," in line else b""
+    rest = split_first(line_value(line))[1] if COMMA in line else b""
     if rest:
         lines[index] = b"Via: " + rest
     else:

@@ -12,7 +12,19 @@ from collections.abc import Iterable
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import BLANKS, HOST, PARAMS, PORT, QUOTED, TOKEN, drop_params, is_token, parse_params
+from orchestrator.sip.grammar import (
+    BLANKS,
+    COMMA,
+    HOST,
+    PARAMS,
+    PORT,
+    QUOTE,
+    QUOTED,
+    TOKEN,
+    drop_params,
+    is_token,
+    parse_params,
+)
 from orchestrator.sip.uri import NameAddr, parse_name_addr
 
 __all__ = [
@@ -27,7 +39,6 @@ __all__ = [
     "split_first",
 ]
 
-_COMMA: Final = 0x2C
 _piece = re.compile(rb'(?:[^",<]++|' + QUOTED + rb"|<[^>]*+>)*+").match
 
 
@@ -35,7 +46,7 @@ def _end_of_piece(value: bytes, start: int) -> int:
     """Position of the comma that ends the list element at `start`, or the length."""
     match = _piece(value, start)
     end = match.end() if match is not None else start
-    if end < len(value) and value[end] != _COMMA:
+    if end < len(value) and value[end] != COMMA:
         raise MalformedMessage("Unbalanced Quotes or Brackets")
     return end
 
@@ -46,7 +57,7 @@ def split_commas(value: bytes) -> list[bytes]:
     Raises:
         MalformedMessage: an unbalanced quote or bracket, or nothing between two commas.
     """
-    if b"," not in value:
+    if COMMA not in value:
         return [value]
     pieces: list[bytes] = []
     start = 0
@@ -67,7 +78,7 @@ def split_first(value: bytes) -> tuple[bytes, bytes]:
     Raises:
         MalformedMessage: an unbalanced quote or bracket in the first element.
     """
-    if b"," not in value:
+    if COMMA not in value:
         return value, b""
     end = _end_of_piece(value, 0)
     return value[:end].strip(BLANKS), value[end + 1 :].strip(BLANKS)
@@ -131,9 +142,9 @@ class Via:
     def wants_rport(self) -> bool:
         """Whether the sender asked for its source port (RFC 3581 §3), answered or not."""
         tail = self.tail
-        if b"rport" not in tail.lower():
+        if tail.lower().find(b"rport") < 0:
             return False
-        return b"rport" in self.params if b'"' in tail else _has_rport(tail) is not None
+        return b"rport" in self.params if QUOTE in tail else _has_rport(tail) is not None
 
     def stamped(self, host: bytes, port: int) -> Via:
         """This Via with the source it came from: `received` (§18.2.1) and, when asked for, `rport` (RFC 3581 §4).
@@ -142,11 +153,11 @@ class Via:
         Returns self when there is nothing to note.
         """
         tail = self.tail
-        if b"rport" in tail and _bare_rport(tail) is not None:
+        if tail.find(b"rport") >= 0 and _bare_rport(tail) is not None:
             tail = tail.replace(b";rport", b";rport=%d;received=%s" % (port, host), 1)
             return Via(self.transport, self.host, self.port, self.branch, tail)
         rport = b";rport=%d" % port if self.wants_rport else b""
-        if not rport and self.host.strip(b"[]") == host and b"received" not in tail.lower():
+        if not rport and self.host.strip(b"[]") == host and tail.lower().find(b"received") < 0:
             return self
         tail = b"%s%s;received=%s" % (drop_params(tail, _SOURCE_PARAMS).rstrip(BLANKS), rport, host)
         return Via(self.transport, self.host, self.port, self.branch, tail)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.sip.grammar import BLANKS, read_number
+from orchestrator.sip.grammar import BLANKS, CR, read_number
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
 from orchestrator.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
 
@@ -24,7 +24,7 @@ _fold = re.compile(rb"\r\n[ \t]++").sub
 def line_value(line: bytes) -> bytes:
     """Value of a header line: unfolded (§7.3.1), stripped."""
     value = line.split(b":", 1)[1].strip(b" \t\r\n")
-    return _fold(b" ", value) if b"\r\n" in value else value
+    return _fold(b" ", value) if CR in value else value
 
 
 class Message:

@@ -151,9 +151,8 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
 
 def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
     """Start line, header lines, canonical names."""
-    lines = head.split(b"\r\n")
-    breaks = len(lines) - 1
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+    lines = head.splitlines()  # which also cuts at a bare CR or LF: then it cannot be put together again
+    if b"\r\n".join(lines) != head:
         raise MalformedMessage("Bare CR or LF in Header")
     if len(lines) > MAX_HEADERS:
         raise MalformedMessage("Too Many Header Fields")
@@ -161,7 +160,7 @@ def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
     try:
         names = [SPELLINGS[name] for line in lines for name, _ in (line.split(b":", 1),)]
     except (KeyError, ValueError):  # a name that is not in the table, or no colon
-        if b"\r\n " in head or b"\r\n\t" in head:
+        if head.find(b"\r\n ") >= 0 or head.find(b"\r\n\t") >= 0:
             start, *lines = _unfolded_break(head)
         names = [_name_of(line) for line in lines]
     if len(head) > MAX_HEADER and max(map(len, lines), default=0) > MAX_HEADER:
@@ -279,7 +278,7 @@ def parse_message(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
 
 def _is_whole(line: bytes) -> bool:
     breaks = line.count(b"\r\n")
-    return b":" in line and len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == breaks
+    return line.find(b":") >= 0 and len(line) <= MAX_HEADER and line.count(b"\n") == line.count(b"\r") == breaks
 
 
 def salvage_request(data: bytes) -> Request | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import QUESTION
 from orchestrator.sip.headers import Via
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import parse_uri
@@ -68,7 +69,7 @@ def _literal(host: bytes) -> IPv4Address | IPv6Address | None:
 def request_uri(contact: bytes) -> bytes:
     """A Contact's URI as a request URI: without its headers (§19.1.1 table 1), which are nobody's to add (RFC 4475
     regescrt)."""
-    if b"?" not in contact:
+    if QUESTION not in contact:
         return contact
     try:
         headers = parse_uri(contact).headers

@@ -16,7 +16,18 @@ import re
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import BLANKS, HEX, HOST, PORT, QUOTED, parse_params, read_number, unescape, unquote
+from orchestrator.sip.grammar import (
+    BLANKS,
+    HEX,
+    HOST,
+    PERCENT,
+    PORT,
+    QUOTED,
+    parse_params,
+    read_number,
+    unescape,
+    unquote,
+)
 
 # --- URI ------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +109,7 @@ class Uri:
         tail = self._tail
         if not tail:
             return None
-        if b"%" in tail:
+        if PERCENT in tail:
             value = self.params.get(b"transport")
             return value.lower() if value else None
         match = _transport(tail)
@@ -158,7 +169,7 @@ def parse_uri(raw: bytes) -> Uri:
         return _parse_opaque(raw)
     scheme, user, password, host, port, params, headers = match.groups()
     uri = Uri(raw, scheme.lower(), user or b"", password, host, int(port) if port else None, params, headers or b"")
-    if b"%" in uri.user:
+    if PERCENT in uri.user:
         _check_user(uri.user)
     if params.count(b";") > 1:
         uri._params = _parse_uri_params(params)  # only here can a name stand twice
