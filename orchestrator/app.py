@@ -37,6 +37,7 @@ from orchestrator.flow.run import Run
 from orchestrator.resources import at_site, known_resources, resolve
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
+from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.esl_server import EslListener, wanted
 from orchestrator.runtime.garbage import FullCollections, freeze
@@ -120,6 +121,7 @@ class Server:
         self.engine = Engine(self._core_settings(), self._open_location(), program, monotonic())
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
+        self.cdr = self._open_cdr()
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
         families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
@@ -165,6 +167,14 @@ class Server:
         if isinstance(store, SqliteStore) and store.set_aside is not None:
             logger.bind(file=str(store.set_aside)).error("the location store was damaged and has been set aside")
         return location
+
+    def _open_cdr(self) -> CdrFile | None:
+        if self._settings.cdr is None:
+            return None
+        cdr = CdrFile(self._settings.cdr)
+        self._stack.callback(cdr.close)
+        self.engine.on_record = cdr.add
+        return cdr
 
     def _core_settings(self) -> CoreSettings:
         sip, limits = self._settings.sip, self._settings.limits
@@ -236,6 +246,8 @@ class Server:
         gauges.export_jobs(self.metrics, self.jobs)
         if self.listener is not None:
             gauges.export_listener(self.metrics, self.listener)
+        if self.cdr is not None:
+            gauges.export_cdr(self.metrics, self.cdr)
         gauges.export_links(self.metrics, self.links)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.cdr import record_of
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
@@ -44,7 +45,7 @@ class Call:
     __slots__ = (
         "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "anchor", "carried",
         "waiting", "state",
-        "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "user", "caller", "callee",
+        "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee",
         "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_limit_timer", "_transport",
     )  # fmt: skip
 
@@ -73,6 +74,8 @@ class Call:
         self.ended_at: float | None = None
         self.ended_by: str = ""
         self.end_reason: str = ""
+        self.contact: str | None = None
+        """Contact URI of whoever has answered."""
         self.user: str | None = engine.user_of(request, source)
         """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
         self.caller: Leg | None = None
@@ -208,8 +211,8 @@ class Call:
             anchor.progressed(response.status)
             return
         self.lose_anchor()
-        contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
-        self.publish("answered", contact=contact, leg="callee")
+        self.contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
+        self.publish("answered", contact=self.contact, leg="callee")
         if relay is not None:
             relay.finish_answered(branch, response.status)
 
@@ -369,6 +372,8 @@ class Call:
         if self._limit_timer is not None:
             self._limit_timer.cancel()
         self.engine.calls.discard(self)
+        if self.run is not None and self.engine.on_record is not None:
+            self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
 
     def _tell_flow(self) -> None:
         if self.run is not None:

@@ -21,6 +21,7 @@ from typing import Any
 from orchestrator.core.auth import asserted_user
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
+from orchestrator.core.cdr import CallRecord
 from orchestrator.core.host import FlowHost
 from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.network import SipNetwork
@@ -64,6 +65,8 @@ class Engine:
         self.datagrams: list[tuple[bytes, Destination]] = []
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
+        self.on_record: Callable[[CallRecord], None] | None = None
+        """Told the detail record of each call of a flow at its end."""
         self.timers = Timers(now)
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)

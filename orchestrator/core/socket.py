@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.cdr import record_of
 from orchestrator.core.executions import command, ignore
 from orchestrator.core.views import AddressView
 from orchestrator.errors import EslInjection, MalformedMessage
@@ -169,6 +170,8 @@ class SocketCall:
         self.ended_by, self.end_reason = by, reason
         self._limit_timer.cancel()
         if self.run is not None:
+            if self.engine.on_record is not None:
+                self.engine.on_record(record_of(self, self.run, None, None))
             self.engine.flows.call_ended(self.run, by, reason)
 
     def _publish(self, name: str, **attributes: Any) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.engine import Engine
+from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
 from orchestrator.runtime.jobs import Jobs
@@ -43,6 +44,13 @@ def export_transports(metrics: Metrics, transports: Sequence[UdpTransport]) -> N
         ("direction",),
     )
     metrics.counter("transport_errors", "Datagrams refused by the system or the network.", errors, ("error",))
+
+
+def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:
+    """Call detail records."""
+    metrics.counter("cdr_written", "Call records written.", lambda: cdr.written)
+    metrics.counter("cdr_dropped", "Call records lost because the file could not be written.", lambda: cdr.dropped)
+    metrics.gauge("cdr_waiting", "Call records waiting to be written.", lambda: cdr.waiting)
 
 
 def export_jobs(metrics: Metrics, jobs: Jobs) -> None:

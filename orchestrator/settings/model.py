@@ -25,6 +25,7 @@ from orchestrator.settings.values import (
     parse_advertised,
     parse_directory_user,
     parse_domain,
+    parse_file,
     parse_gateway_uri,
     parse_host,
     parse_listen,
@@ -179,6 +180,7 @@ class Settings(_Section):
     users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
     socket: SocketSettings = SocketSettings()
+    cdr: Annotated[Path | None, PlainValidator(parse_file)] = None
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()

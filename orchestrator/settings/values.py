@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, PlainValidator
@@ -142,6 +143,11 @@ def parse_domain(value: Any) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", text):
         raise Misfit(f"{text!r} is not a domain", "write example.com, without sip: and without a port")
     return text.lower()
+
+
+def parse_file(value: Any) -> Path | None:
+    """A file to write; null, or nothing at all, for none."""
+    return None if value is None or value == "" else Path(_text(value))
 
 
 def parse_location(value: Any) -> str:

@@ -25,6 +25,8 @@ HEADER = """flowlang: 1
 freeswitch: {fs1: {host: 10.0.0.9, password: x, sip: 'sip:10.0.0.9:5080'}}
 """
 ADDRESS = ("10.0.0.9", 5080)
+CAUGHT = "on_error: [log: '${error.type} ${error.message}']"
+"""Beside a step: its error is logged."""
 PLAYED = {"response": "FILE PLAYED", "variables": {}}
 OK = {"ok": True, "text": "+OK\n"}
 
@@ -228,6 +230,17 @@ class Stage:
         assert self.faults == []
         assert self.world.leftovers() == {"transactions": 0, "calls": 0, "runs": 0, "subscriptions": 0}
         assert all(call.state == "ended" for phone in self.world.phones.values() for call in phone.calls)
+
+
+def stage(tmp_path: Path, *steps: str, more: str = "") -> Stage:
+    """A flow of these steps; lines of a step after its first are indented by one space."""
+    body = "\n".join(f"      - {line}" for line in "\n".join(steps).split("\n"))
+    body = body.replace("      -  ", "        ")
+    return Stage(f"flows:\n  main:\n    on: invite\n    do:\n{body}\n{more}", tmp_path)
+
+
+def media(tmp_path: Path, *steps: str) -> Stage:
+    return stage(tmp_path, "media: {server: fs1, answer: true}", *steps)
 
 
 def failed(type: str, message: str) -> StepError:

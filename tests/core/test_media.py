@@ -5,21 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mediakit import HEADER, Stage, failed, recorded
+from mediakit import CAUGHT, HEADER, failed, media, recorded, stage
 
 from orchestrator.esl.translate import needed
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.usage import usage_of
 from orchestrator.testing.phone import PhoneCall
-
-
-def stage(tmp_path: Path, *steps: str, more: str = "") -> Stage:
-    body = "\n".join(f"      - {line}" for line in "\n".join(steps).split("\n"))
-    body = body.replace("      -  ", "        ")
-    return Stage(f"flows:\n  main:\n    on: invite\n    do:\n{body}\n{more}", tmp_path)
-
-
-CAUGHT = "on_error: [log: '${error.type} ${error.message}']"
 
 # --- media and answer -------------------------------------------------------------------------------------------------
 
@@ -139,10 +130,6 @@ def test_early_media_and_no_answer_is_a_failure_for_the_caller(tmp_path: Path) -
 
 
 # --- play -------------------------------------------------------------------------------------------------------------
-
-
-def media(tmp_path: Path, *steps: str) -> Stage:
-    return stage(tmp_path, "media: {server: fs1, answer: true}", *steps)
 
 
 def test_play_waits_for_its_end_as_often_as_told(tmp_path: Path) -> None:

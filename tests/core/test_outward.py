@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mediakit import OK, Stage, failed, recorded
-from test_media import CAUGHT, media, stage
+from mediakit import CAUGHT, OK, Stage, failed, media, recorded, stage
 
 from orchestrator.testing.phone import PhoneCall
 

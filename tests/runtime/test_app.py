@@ -305,6 +305,17 @@ def test_freeswitch_commands_and_readiness(tmp_path: Path) -> None:
             assert "Traceback" not in server.output
 
 
+def test_each_call_leaves_a_record_in_the_file(tmp_path: Path) -> None:
+    with Running(tmp_path, config=CONFIG + "cdr: cdr.jsonl\n") as server:
+        caller = Caller(server.ready())
+        assert caller.invite("hello") == "SIP/2.0 486 first"
+        assert caller.invite("dead") == "SIP/2.0 503 http.connect"
+        wait_until(lambda: "orchestrator_cdr_written_total 2.0" in server.get("/metrics")[1])
+    first, second = map(json.loads, (tmp_path / "cdr.jsonl").read_text().splitlines())
+    assert (first["flow"], first["code"], first["to"]) == ("greets", 486, "hello@example.com")
+    assert (second["flow"], second["code"], second["answered"]) == ("asks_the_dead", 503, None)
+
+
 # --- refusing to start ------------------------------------------------------------------------------------------------
 
 

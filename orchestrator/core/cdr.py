@@ -1,0 +1,109 @@
+"""Call detail records: one for each call of a flow, made when the call is over.
+
+A call is what a flow sees: the caller's INVITE, the legs behind FreeSWITCH, late branches and a picker's phone are one
+call and give one record. A flow may go on after that (`on_end`); what it does then is not part of the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.core.socket import SocketCall
+    from orchestrator.flow.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What is known of a call at its end. Times are seconds since 1970, lengths seconds."""
+
+    id: str
+    sip_call_id: str
+    flow: str
+    run: str
+    caller: str
+    """AOR in From."""
+    called: str
+    """AOR in the request URI: what was dialled."""
+    user: str | None
+    """Who the caller has proved to be."""
+    source: str
+    """Address and port the INVITE came from."""
+    started: float
+    answered: float | None
+    ended: float
+    code: int | None
+    """Final status the caller got; None where FreeSWITCH's dialplan gave us the call."""
+    contact: str | None
+    """Contact URI of the phone or gateway that answered."""
+    ended_by: str
+    """caller, callee or engine."""
+    reason: str
+    server: str | None
+    """FreeSWITCH server that carried the media."""
+    caller_uuid: str | None
+    callee_uuid: str | None
+
+    @property
+    def duration(self) -> float:
+        """From the answer to the end, as `call.duration`; 0 for a call that was not answered."""
+        return 0.0 if self.answered is None else self.ended - self.answered
+
+    def facts(self) -> dict[str, Any]:
+        """The record as it is written: plain values, times in ISO 8601 (UTC)."""
+        return {
+            "id": self.id,
+            "sip_call_id": self.sip_call_id,
+            "flow": self.flow,
+            "run": self.run,
+            "from": self.caller,
+            "to": self.called,
+            "user": self.user,
+            "source": self.source,
+            "started": _iso(self.started),
+            "answered": None if self.answered is None else _iso(self.answered),
+            "ended": _iso(self.ended),
+            "setup": round((self.ended if self.answered is None else self.answered) - self.started, 3),
+            "duration": round(self.duration, 3),
+            "code": self.code,
+            "contact": self.contact,
+            "ended_by": self.ended_by,
+            "reason": self.reason,
+            "server": self.server,
+            "caller_uuid": self.caller_uuid,
+            "callee_uuid": self.callee_uuid,
+        }
+
+
+def record_of(call: Call | SocketCall, run: Run, code: int | None, contact: str | None) -> CallRecord:
+    """The record of a call that has just ended, as its flow sees it."""
+    offset = call.engine.settings.wall_offset
+    view = run.call
+    side = view["fs"]
+    return CallRecord(
+        id=call.id,
+        sip_call_id=view["sip_call_id"],
+        flow=run.flow.name,
+        run=run.name,
+        caller=view["from"]["aor"],
+        called=view["target"]["aor"],
+        user=view["user"],
+        source=f"{view['source_ip']}:{view['source_port']}",
+        started=call.started_at + offset,
+        answered=None if call.answered_at is None else call.answered_at + offset,
+        ended=(call.started_at if call.ended_at is None else call.ended_at) + offset,
+        code=code,
+        contact=contact,
+        ended_by=call.ended_by,
+        reason=call.end_reason,
+        server=side["server"],
+        caller_uuid=side["caller"],
+        callee_uuid=side["callee"],
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,92 @@
+"""Call detail records in a file: one JSON object a line, appended when the call is over.
+
+Turns of the core only put a record in a queue; a greenlet of its own writes what has gathered there in one go. Each
+batch goes to the end of whatever file has the name then, so a tool that renames the file (logrotate) needs to tell us
+nothing. A record is with the operating system a moment after its call and survives a crash of ours from then on.
+
+A disk that is full or a folder that is gone costs no call: records wait, `WAITING` of them, and then the oldest go and
+are counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+
+import gevent
+from gevent.event import Event
+from loguru import logger
+
+from orchestrator.core.cdr import CallRecord
+from orchestrator.errors import OrchestratorError
+
+WAITING = 100_000
+"""Records kept while the file cannot be written: an hour of 25 calls per second, some 100 MB."""
+RETRY = 5.0
+"""Seconds until the next try after a failure."""
+
+
+class CdrFile:
+    """Appends to `path`. Raises OrchestratorError when that cannot be done at the start."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = self.dropped = 0
+        self._waiting: deque[CallRecord] = deque()
+        self._work = Event()
+        self._failing = False
+        try:
+            with path.open("ab"):
+                pass
+        except OSError as error:
+            raise OrchestratorError(f"cdr: cannot write {path}: {error.strerror}") from None
+        self._greenlet = gevent.spawn(self._run)
+
+    def add(self, record: CallRecord) -> None:
+        """Take a record; never waits."""
+        if len(self._waiting) >= WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(record)
+        self._work.set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Write what still waits and end."""
+        self._greenlet.kill()
+        self._write()
+
+    def _run(self) -> None:
+        while True:
+            self._work.wait()
+            self._work.clear()
+            while self._waiting and not self._write():
+                gevent.sleep(RETRY)
+
+    def _write(self) -> bool:
+        """Append all that waits. False when it could not be done; nothing is lost or written twice then."""
+        batch = list(self._waiting)
+        text = "".join(json.dumps(record.facts(), ensure_ascii=False) + "\n" for record in batch)
+        try:
+            with self.path.open("ab") as file:
+                before = file.tell()
+                try:
+                    file.write(text.encode())
+                    file.flush()
+                except OSError:
+                    file.truncate(before)
+                    raise
+        except OSError as error:
+            if not self._failing:
+                logger.bind(file=str(self.path), reason=error.strerror).error("call records cannot be written")
+            self._failing = True
+            return False
+        self._failing = False
+        self.written += len(batch)
+        for _ in batch:
+            self._waiting.popleft()
+        return True
