@@ -6,11 +6,6 @@ other side hears nothing meanwhile) and in the middle of a playback, where it wo
 in the background is therefore stopped, and its end awaited, before the next application of that leg.
 
 Nobody waits for a cut-off step, but FreeSWITCH would go on with it: `abandon` breaks what it runs (`uuid_break`).
-
-Traps, checked in the source of 1.11: `avmd_start` listens to what an *outbound* channel reads, that is the called
-party, and to an inbound one only where FreeSWITCH itself speaks (mod_avmd.c:1482); the API command `avmd … start`
-detects nothing at all; `spandsp_start_fax_detect` refuses less than two arguments (mod_spandsp.c:126) and its event
-does not say which tone it was.
 """
 
 from __future__ import annotations
@@ -18,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.detectors import SILENCE_LEVEL, Detectors
 from orchestrator.core.executions import (
     Application,
     Execution,
@@ -27,7 +23,6 @@ from orchestrator.core.executions import (
     ignore,
     plain,
     terminators,
-    tone_of,
     whole,
 )
 from orchestrator.errors import StepError
@@ -42,10 +37,6 @@ if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.flow.run import Run
 
-SILENCE_LEVEL = 200
-"""Mean sample below which `record` counts a frame as silence; what the dialplans FreeSWITCH ships use."""
-START_WITHIN = 5.0
-"""Seconds a detector may take to start listening."""
 CHANNEL_WITHIN = 1.0
 """Seconds the report of a channel may be behind the SIP that made it; up to 20 ms are usual."""
 DIGITS = "orchestrator_digits"
@@ -72,6 +63,7 @@ class Applications:
             effects.EslExecute: self._execute,
         }
         self.performs = dict.fromkeys(self._handlers, self._perform)
+        self.detectors = Detectors(engine)
         self._early: dict[Ticket, Early] = {}
         self._tickets: dict[Ticket, list[Execution]] = {}
         self._recordings: dict[Ticket, Recording] = {}
@@ -81,7 +73,8 @@ class Applications:
     # --- from outside -------------------------------------------------------------------------------------------------
 
     def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event: new channels and the ends of recordings of whole calls are among them."""
+        """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls."""
+        self.detectors.observe(server, event)
         if self._early and event.name in CHANNEL_EVENTS:
             for early in list(self._early.values()):
                 early.retry()
@@ -239,28 +232,15 @@ class Applications:
         return self._run(ticket, [(channel, application, 1)], result)
 
     def _detect(self, run: Run, ticket: Ticket, effect: effects.Detect) -> Any:
-        channels = self._channels(run, effect.leg)
-        start = _detect_beep if effect.what == "beep" else _detect_fax
-        wanted = [(channel, start(channel, effect), 1) for channel in channels]
+        call = self.engine.host.media_call(run)
+        detectors = [self.detectors.make(call, channel, effect) for channel in self._channels(run, effect.leg)]
+        wanted = [(d.channel, application, 1) for d in detectors for application in d.applications]
 
-        def result(results: Sequence[Any]) -> None:
-            for channel in channels:
-                self._listening(channel, effect)
+        def listening(results: Sequence[Any]) -> None:
+            for detector in detectors:
+                self.detectors.add(detector)
 
-        return self._run(ticket, wanted, result, queue=False)
-
-    def _listening(self, channel: Channel, effect: effects.Detect) -> None:
-        """A detector runs: note what it listens for, and end it in time where it does not do so itself."""
-        engine = self.engine
-        if effect.what == "fax":
-            engine.channels.expect_fax_tone(channel.server, channel.uuid, tone_of(channel))
-        elif effect.seconds is not None:
-
-            def stop(_: object) -> None:
-                if not channel.destroyed:
-                    engine.job(Application("avmd_stop", "").on(channel), ignore)
-
-            engine.timers.after(effect.seconds, stop, None)
+        return self._run(ticket, wanted, listening, queue=False)
 
     def answer(self, run: Run, ticket: Ticket, channel: Channel) -> Any:
         """Answer a channel that the dialplan has handed over."""
@@ -376,19 +356,6 @@ class Early:
 
     def retry(self) -> None:
         self._applications.retry(self)
-
-
-def _detect_fax(channel: Channel, effect: effects.Detect) -> Application:
-    seconds = whole(effect.seconds or 0)
-    return Application(
-        "spandsp_start_fax_detect", f"set fax_heard=true {seconds} {tone_of(channel)}", timeout=START_WITHIN
-    )
-
-
-def _detect_beep(channel: Channel, effect: effects.Detect) -> Application:
-    if channel.direction != "outbound":
-        raise StepError("call.state", "detect: beep listens to the called party only, not to the caller")
-    return Application("avmd_start", "", timeout=START_WITHIN)
 
 
 def _check_played(file: str) -> Callable[[Any], None]:

@@ -136,6 +136,7 @@ class FlowHost:
         self._handed.pop(run.id, None)
         self._registrations.pop(run.id, None)
         self.gate.forget(run.id)
+        self.applications.detectors.forget(run)
 
     # --- the Host protocol --------------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ EVENT_NEEDS: Mapping[str, tuple[str, ...]] = {
     "dtmf": ("DTMF",),
     "fax_tone": ("DETECTED_TONE", "CHANNEL_EXECUTE_COMPLETE"),  # the second says which tone was listened for
     "beep": ("CUSTOM avmd::beep",),
+    "silence": ("RECORD_STOP",),
+    "decision": ("RECORD_STOP", "CUSTOM avmd::beep", "DETECTED_TONE", "DTMF"),
     "execute_done": ("CHANNEL_EXECUTE_COMPLETE",),
     "registered": ("CUSTOM sofia::register",),
 }

@@ -60,6 +60,12 @@ ORIGINS: Mapping[str, Mapping[str, str]] = {
         "ms": "Detection-time / 1000: since the detector was started",
         "leg": _LEG,
     },
+    "silence": {"ms": "what silence: of the detector says", "leg": _LEG},
+    "decision": {
+        "verdict": "silence soon after the first words or a key: human; longer speech: machine; what its name says",
+        "ms": "since the detector was started",
+        "leg": _LEG,
+    },
     "execute_done": {
         "app": "Application",
         "response": "Application-Response",

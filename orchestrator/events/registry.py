@@ -113,6 +113,22 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
         esl=("CUSTOM avmd::beep",),
     ),
     _spec(
+        "silence",
+        "call",
+        "Nobody has spoken for as long as detect: silence was told.",
+        "ms: number, leg: caller/callee",
+        source="FreeSWITCH switch_ivr_async.c, the end of a recording session that is not kept",
+        esl=("RECORD_STOP",),
+    ),
+    _spec(
+        "decision",
+        "call",
+        "detect: decision knows who has answered; comes once, at the latest when its time is over.",
+        "verdict: human/machine/beep/fax/silence/timeout, ms: number, leg: caller/callee",
+        source="speech, beep, fax tone and keys of that leg, whatever comes first",
+        esl=("RECORD_STOP", "CUSTOM avmd::beep", "DETECTED_TONE", "DTMF"),
+    ),
+    _spec(
         "execute_done",
         "call",
         "A FreeSWITCH application finished.",

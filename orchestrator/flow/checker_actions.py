@@ -224,6 +224,19 @@ def _break(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Co
     return {}, None
 
 
+_TUNES = {"silence": ("silence", "decision"), "greeting": ("decision",)}
+"""Keys of `detect` that only some detectors have."""
+
+
+def _detect(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
+    args, result = generic(checker, shape, path, around)
+    for key, detectors in _TUNES.items():
+        if key in shape.fields and args.get("what", detectors[0]) not in detectors:
+            message = f"{key}: belongs to detect: {' and '.join(detectors)} only"
+            checker.report.error("E114", message, shape.fields[key].key, "remove it; how long to listen is  for:")
+    return args, result
+
+
 def list_of(checker: StepChecker, node: Node, what: str) -> tuple[Node, ...]:
     """The items of a list that is not empty; () with E103 reported."""
     if isinstance(node, Items) and node.items:
@@ -245,4 +258,5 @@ COMPILERS: Mapping[str, Compiler] = {
     "stop": _ends,
     "fail": _ends,
     "break": _break,
+    "detect": _detect,
 }

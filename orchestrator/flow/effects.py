@@ -228,11 +228,17 @@ class Collect:
 
 @dataclass(slots=True)
 class Detect:
-    """Start a detector, `fax` or `beep`, for so many seconds. Answers later with None, when it listens."""
+    """Start a detector: `fax`, `beep`, `silence` or `decision`. Answers later with None, when it listens.
+
+    `seconds`: nothing is raised after them. `silence`: how many seconds without speech count, `greeting`: within how
+    many a person has finished his first words; None for the usual ones.
+    """
 
     what: str
     leg: str = "caller"
     seconds: float | None = None
+    silence: float | None = None
+    greeting: float | None = None
 
 
 @dataclass(slots=True)

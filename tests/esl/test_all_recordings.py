@@ -50,6 +50,10 @@ TABLE = {
     ),
     "call_failed": Says(31),
     "commands": Says(3, channels=1),
+    "detectors": Says(
+        23,
+        apps="avmd_start avmd_stop bridge export export export export record_session record_session set set spandsp_start_fax_detect",
+    ),
     "dtmf": Says(60, digits=["caller 25#"], apps="answer park park set"),
     "dtmf_json": Says(56, digits=["caller 2"], apps="answer park park set"),
     "dtmf_park": Says(16, channels=1, digits=["caller 12#"], apps=PARKED),

@@ -19,6 +19,8 @@ branch_failed | call | branch: text, code: number, reason: text, contact: text
 hangup | call | leg: caller/callee, cause: text, code: number or nothing
 fax_tone | call | tone: cng/ced, leg: caller/callee
 beep | call | frequency: number, ms: number, leg: caller/callee
+silence | call | ms: number, leg: caller/callee
+decision | call | verdict: human/machine/beep/fax/silence/timeout, ms: number, leg: caller/callee
 execute_done | call | app: text, response: text, uuid: text
 fs | global | name: text, uuid: text or nothing, headers: map, body: text
 fs.link | global | server: text, state: up/down, reason: text or nothing
@@ -46,6 +48,8 @@ def test_event_socket_names() -> None:
         "dtmf": ("DTMF",),
         "fax_tone": ("DETECTED_TONE",),
         "beep": ("CUSTOM avmd::beep",),
+        "silence": ("RECORD_STOP",),
+        "decision": ("RECORD_STOP", "CUSTOM avmd::beep", "DETECTED_TONE", "DTMF"),
         "execute_done": ("CHANNEL_EXECUTE_COMPLETE",),
     }
 

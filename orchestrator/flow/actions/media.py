@@ -18,6 +18,7 @@ from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
+DETECTORS = ("fax", "beep", "silence", "decision")
 KEYS = frozenset("0123456789*#ABCD")
 COLLECT_TIMEOUT = 5.0
 """Seconds to wait for each key where `collect` does not say."""
@@ -176,12 +177,14 @@ def collect(task: Task, step: Step) -> Steps:
 DETECT = ACTIONS.add(
     Action(
         "detect",
-        "Start a FreeSWITCH detector; it raises fax_tone or beep events.",
+        "Start a FreeSWITCH detector; it raises fax_tone, beep, silence or decision events.",
         short="what",
         fields=(
-            Field("what", Kind.ENUM, "What to listen for.", required=True, values=("fax", "beep")),
+            Field("what", Kind.ENUM, "What to listen for.", required=True, values=DETECTORS),
             LEG,
-            Field("for", Kind.DURATION, "How long to listen."),
+            Field("for", Kind.DURATION, "How long to listen; a decision is timeout then."),
+            Field("silence", Kind.DURATION, "silence and decision: how long nobody speaks, 3s and 800ms."),
+            Field("greeting", Kind.DURATION, "decision: who still talks after this is a machine, 3s."),
         ),
         needs="call",
         waits=True,
@@ -193,7 +196,13 @@ DETECT = ACTIONS.add(
 @DETECT.performs
 def detect(task: Task, step: Step) -> Steps:
     what = step.args["what"]
-    leg = step.args.get("leg", "callee" if what == "beep" else "caller")
-    seconds = task.value(step, "for")
-    task.trace(step, "detect {} on {}{}", what, leg, "" if seconds is None else f" for {seconds:g}s")
-    yield effects.Detect(what, leg, seconds)
+    effect = effects.Detect(
+        what,
+        step.args.get("leg", "callee" if what in ("beep", "decision") else "caller"),
+        task.value(step, "for"),
+        task.value(step, "silence"),
+        task.value(step, "greeting"),
+    )
+    seconds = effect.seconds
+    task.trace(step, "detect {} on {}{}", what, effect.leg, "" if seconds is None else f" for {seconds:g}s")
+    yield effect

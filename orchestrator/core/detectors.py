@@ -1,0 +1,309 @@
+"""Detectors on a leg that FreeSWITCH has: fax tones, beeps, silence, and the question of who answered (FLOWLANG §4.3).
+
+All of them listen beside whatever else the leg does: a bridge goes on, a prompt plays, keys are heard. Each has one
+deadline, `for:`, and raises nothing after it.
+
+| `what:` | FreeSWITCH runs | and flows hear |
+|---|---|---|
+| `fax` | `spandsp_start_fax_detect` | `fax_tone`, which esl.translate makes of DETECTED_TONE |
+| `beep` | `avmd_start` | `beep`, of avmd::beep |
+| `silence` | `record_session`, of which nothing is kept | `silence`, once, of RECORD_STOP |
+| `decision` | all three | `decision`, exactly once |
+
+FreeSWITCH has no event for a silence. But a recording session can end at one, and it says so in its RECORD_STOP
+(`Record-Completion-Cause`, switch_ivr_async.c): `no-input-timeout` when nobody has spoken yet, `success-silence` when
+somebody has. `RECORD_MIN_SEC` longer than any call makes it remove its file again.
+
+The decision goes by how people and machines take a call. A person says a word or two and waits; a machine goes on
+talking. So whoever falls silent within `greeting` is a person, whoever is still talking then is a machine, and a key is
+as good as a word. A beep or a fax tone says it all. Where the events stop coming (the link is lost) the clock decides,
+so that no flow waits for ever.
+
+Traps, checked in the source of 1.11: `avmd_start` listens to what an *outbound* channel reads, that is the called
+party, and to an inbound one only where FreeSWITCH itself speaks (mod_avmd.c:1482); the API command `avmd … start`
+detects nothing at all; `spandsp_start_fax_detect` refuses less than two arguments (mod_spandsp.c:126) and its event
+does not say which tone it was.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.executions import Application, ignore, tone_of, whole
+from orchestrator.errors import StepError
+from orchestrator.esl.channels import Channel
+from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.events.event import Event
+from orchestrator.flow import effects
+from orchestrator.timers import Timer
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.core.engine import Engine
+    from orchestrator.core.socket import SocketCall
+    from orchestrator.flow.run import Run
+
+SILENCE = 3.0
+"""Seconds without a word that `detect: silence` raises its event after, unless told."""
+PAUSE = 0.8
+"""The same for a person who has said hello and waits; what answering machine detectors use (app_amd: 800 ms)."""
+GREETING = 3.0
+"""Seconds within which a person has said hello. One who takes a second to lift the receiver and says his name is done
+by then; mailboxes speak for longer."""
+SLACK = 0.3
+"""Seconds that FreeSWITCH's word may be late: 20 ms of its listener, a frame, our turn."""
+
+SILENCE_LEVEL = 200
+"""Mean sample below which a frame is silent; what the dialplans FreeSWITCH ships use."""
+NEVER_KEPT = 86_400
+"""Seconds; a recording that is shorter than RECORD_MIN_SEC is removed when it ends."""
+MARK = "orchestrator_detector"
+"""Variable of the recording that says whose it is; it comes back in RECORD_STOP."""
+START_WITHIN = 5.0
+"""Seconds a detector may take to start listening."""
+
+_ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_DESTROY"))
+
+
+class Detectors:
+    """What listens on the channels of one engine. `make` gives a detector whose `applications` are to be run; once they
+    are, `add` sets its clock."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._listening: dict[tuple[str, str], list[Detector]] = {}
+
+    def make(self, call: Call | SocketCall, channel: Channel, effect: effects.Detect) -> Detector:
+        """A detector for one leg, not yet listening."""
+        return _KINDS[effect.what](self, call, channel, effect)
+
+    def add(self, detector: Detector) -> None:
+        """It listens from now on."""
+        key = (detector.channel.server, detector.channel.uuid)
+        self._listening.setdefault(key, []).append(detector)
+        detector.begin()
+
+    def remove(self, detector: Detector) -> None:
+        key = (detector.channel.server, detector.channel.uuid)
+        others = [other for other in self._listening.get(key, ()) if other is not detector]
+        if others:
+            self._listening[key] = others
+        else:
+            self._listening.pop(key, None)
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event."""
+        if not self._listening:
+            return
+        for detector in list(self._listening.get((server, event.uuid), ())):
+            if event.name in _ENDS:
+                detector.end()
+            else:
+                detector.hear(event)
+
+    def forget(self, run: Run) -> None:
+        """The run is over: nobody is left to be told."""
+        if self._listening:
+            for detectors in list(self._listening.values()):
+                for detector in detectors:
+                    if detector.call.run is run:
+                        detector.end()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._listening.values()))
+
+
+class Detector(ABC):
+    """One detector on one leg."""
+
+    def __init__(self, detectors: Detectors, call: Call | SocketCall, channel: Channel, effect: effects.Detect) -> None:
+        self.call = call
+        self.channel = channel
+        self.effect = effect
+        self._detectors = detectors
+        self._engine = detectors.engine
+        self._token = self._engine.network.tokens.token().decode()
+        self._began = 0.0
+        self._timers: list[Timer] = []
+
+    @property
+    @abstractmethod
+    def applications(self) -> list[Application]:
+        """What FreeSWITCH has to run for it. Raises StepError for a leg it cannot listen to."""
+
+    def begin(self) -> None:
+        """The applications run."""
+        self._began = self._engine.timers.now
+        if self.effect.seconds is not None:
+            self.after(self.effect.seconds, self.expire)
+
+    def hear(self, event: EslEvent) -> None:
+        """An event of the channel."""
+        return
+
+    def expire(self, _: object) -> None:
+        """The deadline."""
+        self.end()
+
+    def end(self) -> None:
+        """Nothing is raised any more."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._detectors.remove(self)
+
+    # --- for the kinds ------------------------------------------------------------------------------------------------
+
+    def after(self, seconds: float, act: Callable[[Any], None]) -> None:
+        self._timers.append(self._engine.timers.after(seconds, act))
+
+    @property
+    def elapsed(self) -> float:
+        return self._engine.timers.now - self._began
+
+    def raise_event(self, name: str, **attributes: Any) -> None:
+        """Tell the flow, while there is a call."""
+        bus = self._engine.bus
+        if not self.call.over and bus.hears(name):
+            attributes["leg"] = self.channel.leg
+            bus.publish(Event(name, attributes, self.call.id, self._engine.timers.now))
+
+    def run(self, application: Application) -> None:
+        """Run an application whose outcome changes nothing."""
+        if not self.channel.destroyed:
+            self._engine.job(application.on(self.channel), ignore)
+
+    def listen_to_speech(self, first: float, pause: float, most: float | None) -> Application:
+        """A recording that ends when nobody has spoken for the `first` seconds, or not for `pause` after speech, and
+        after `most` seconds anyhow."""
+        settings = {
+            MARK: self._token,
+            "RECORD_READ_ONLY": "true",
+            "RECORD_INITIAL_TIMEOUT_MS": str(round(first * 1000)),
+            "RECORD_FINAL_TIMEOUT_MS": str(round(pause * 1000)),
+            "RECORD_SILENCE_THRESHOLD": str(SILENCE_LEVEL),
+            "RECORD_MIN_SEC": str(NEVER_KEPT),
+            "RECORD_PRE_BUFFER_FRAMES": "1",
+        }
+        variables = ",".join(f"{name}={value}" for name, value in settings.items())
+        path = f"${{temp_dir}}/orchestrator-{self._token}.wav"
+        limit = "" if most is None else f" +{whole(most)}"
+        return Application("record_session", f"{path}{limit} {{{variables}}}", timeout=START_WITHIN)
+
+    def heard_end(self, event: EslEvent) -> str:
+        """Why the recording has ended: Record-Completion-Cause; '' for other events."""
+        if event.name == "RECORD_STOP" and event.get(f"Recording-Variable-{MARK}") == self._token:
+            return event.get("Record-Completion-Cause")
+        return ""
+
+
+class FaxTone(Detector):
+    """spandsp keeps the deadline itself, and translate makes the event."""
+
+    @property
+    def applications(self) -> list[Application]:
+        return [fax_detector(self.channel, self.effect.seconds)]
+
+    def begin(self) -> None:
+        self._engine.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
+        super().begin()
+
+
+class Beep(Detector):
+    @property
+    def applications(self) -> list[Application]:
+        if self.channel.direction != "outbound":
+            raise StepError("call.state", "detect: beep listens to the called party only, not to the caller")
+        return [Application("avmd_start", "", timeout=START_WITHIN)]
+
+    def expire(self, _: object) -> None:
+        self.run(Application("avmd_stop", ""))
+        self.end()
+
+
+class Silence(Detector):
+    @property
+    def applications(self) -> list[Application]:
+        return [self.listen_to_speech(self.quiet, self.quiet, self.effect.seconds)]
+
+    @property
+    def quiet(self) -> float:
+        return SILENCE if self.effect.silence is None else self.effect.silence
+
+    def hear(self, event: EslEvent) -> None:
+        cause = self.heard_end(event)
+        if cause:
+            self.end()
+        if cause in ("no-input-timeout", "success-silence"):
+            self.raise_event("silence", ms=round(self.quiet * 1000))
+
+
+class Decision(Detector):
+    """Verdicts: human, machine, beep (a machine, now is the moment to speak), fax, silence, timeout."""
+
+    @property
+    def applications(self) -> list[Application]:
+        most = self.greeting + self.pause + 1
+        found = [
+            self.listen_to_speech(self.greeting, self.pause, most),
+            fax_detector(self.channel, most),
+        ]
+        if self._hears_beeps:
+            found.append(Application("avmd_start", "", timeout=START_WITHIN))
+        return found
+
+    @property
+    def pause(self) -> float:
+        return PAUSE if self.effect.silence is None else self.effect.silence
+
+    @property
+    def greeting(self) -> float:
+        return GREETING if self.effect.greeting is None else self.effect.greeting
+
+    @property
+    def _hears_beeps(self) -> bool:
+        return self.channel.direction == "outbound"
+
+    def begin(self) -> None:
+        super().begin()
+        self.after(self.greeting + self.pause + SLACK, lambda _: self.decide("machine"))
+
+    def hear(self, event: EslEvent) -> None:
+        if event.name == "DTMF":
+            self.decide("human")
+        elif event.subclass == "avmd::beep":
+            self.decide("beep")
+        elif event.get("Detected-Fax-Tone") == "true":
+            self.decide("fax")
+        else:
+            self._hear_speech(event)
+
+    def _hear_speech(self, event: EslEvent) -> None:
+        cause, seconds = self.heard_end(event), integer(event.get("variable_record_ms")) / 1000
+        if cause == "success-silence":
+            self.decide("human" if seconds - self.pause <= self.greeting + SLACK else "machine")
+        elif cause == "no-input-timeout":
+            # FreeSWITCH takes speech for speech only when it has heard a silence before: a word right at the start
+            # leaves the time of silence at that for nobody, so the whole lasts longer
+            self.decide("silence" if seconds <= self.greeting + SLACK else "human")
+
+    def expire(self, _: object) -> None:
+        self.decide("timeout")
+
+    def decide(self, verdict: str) -> None:
+        self.end()
+        if self._hears_beeps:
+            self.run(Application("avmd_stop", ""))
+        self.raise_event("decision", verdict=verdict, ms=round(self.elapsed * 1000))
+
+
+def fax_detector(channel: Channel, seconds: float | None) -> Application:
+    """spandsp's detector for the tone of that side; it stops by itself after `seconds`, None for never."""
+    return Application(
+        "spandsp_start_fax_detect", f"set fax_heard=true {whole(seconds or 0)} {tone_of(channel)}", timeout=START_WITHIN
+    )
+
+
+_KINDS: Mapping[str, type[Detector]] = {"fax": FaxTone, "beep": Beep, "silence": Silence, "decision": Decision}
