@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.cdr import record_of
+from orchestrator.core.views import VariableView
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
@@ -130,9 +131,10 @@ class Call:
         ]
 
     def freeswitch_side(self) -> dict[str, Any]:
-        """Server and channel uuids of this call, where FreeSWITCH carries it."""
-        found: dict[str, Any] = {"server": None, "caller": None, "callee": None, "vars": {}}
-        for channel in self.engine.channels_of(self):
+        """Server, channel uuids and channel variables of this call, where FreeSWITCH carries it."""
+        channels = list(self.engine.channels_of(self))
+        found: dict[str, Any] = {"server": None, "caller": None, "callee": None, "vars": VariableView(channels)}
+        for channel in channels:
             found["server"] = channel.server
             if channel.leg:
                 found[channel.leg] = channel.uuid

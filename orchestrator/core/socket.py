@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.cdr import record_of
 from orchestrator.core.executions import command, ignore
-from orchestrator.core.views import AddressView
+from orchestrator.core.views import AddressView, VariableView
 from orchestrator.errors import EslInjection, MalformedMessage
+from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.events.event import Event
@@ -26,7 +27,6 @@ from orchestrator.sip.uri import parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.esl.channels import Channel
     from orchestrator.flow.run import Run
     from orchestrator.timers import Timer
 
@@ -230,16 +230,13 @@ class SocketView:
         return AddressView(network, uri, display.encode())
 
     def freeswitch_side(self) -> dict[str, Any]:
-        """Server and uuid of the channel, and its variables when it came."""
-        event, call = self._event, self._call
-        found: dict[str, Any] = {"server": None, "caller": None, "callee": None}
-        if call is not None:
-            found["server"] = call.server
-            if call.channel.leg:
-                found[call.channel.leg] = call.channel.uuid
-        prefix = "variable_"
-        variables = {k.removeprefix(prefix): v for k, v in event.headers.items() if k.startswith(prefix)}
-        return {**found, "vars": variables}
+        """Server and uuid of the channel, and its variables: as it came while a flow is chosen, then as they are."""
+        call = self._call
+        if call is None:
+            channel = Channel("", self._event.uuid, told=self._event)
+            return {"server": None, "caller": None, "callee": None, "vars": VariableView([channel])}
+        legs: dict[str, Any] = {"caller": None, "callee": None, call.channel.leg or "caller": call.channel.uuid}
+        return {"server": call.server, **legs, "vars": VariableView([call.channel])}
 
     def __repr__(self) -> str:
         return f"<SocketView {self.name}>"

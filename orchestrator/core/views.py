@@ -7,7 +7,7 @@ stranger sends can fail in a flow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.sip.message import Request
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.core.call import Call
     from orchestrator.core.engine import Engine
     from orchestrator.core.network import SipNetwork
+    from orchestrator.esl.channels import Channel
 
 
 def text(octets: bytes) -> str:
@@ -131,6 +132,37 @@ class HeaderView(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(set(self._request.names))
+
+
+class VariableView(Mapping[str, str]):
+    """Variables of a call's channels as FreeSWITCH last told them: the caller's, and those that only the callee's
+    has."""
+
+    __slots__ = ("_channels",)
+
+    def __init__(self, channels: Iterable[Channel]) -> None:
+        self._channels = sorted(channels, key=lambda channel: channel.leg != "caller")
+
+    def __getitem__(self, name: str) -> str:
+        for channel in self._channels:
+            value = channel.variable(name)
+            if value is not None:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        told = (channel.told for channel in self._channels if channel.told is not None)
+        names = (name.removeprefix(_VARIABLE) for event in told for name in event.headers if name.startswith(_VARIABLE))
+        return iter(dict.fromkeys(names))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<VariableView of {len(self._channels)} channels>"
+
+
+_VARIABLE = "variable_"
 
 
 def _unescaped_user(uri: Uri) -> bytes:

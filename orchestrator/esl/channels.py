@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from orchestrator.esl.codec import EslEvent
@@ -72,6 +72,12 @@ class Channel:
     """What spandsp was told to listen for on it, `cng` or `ced`; '' when we did not see it started."""
     seen: float = 0.0
     """When the last event of it was observed."""
+    told: EslEvent | None = field(default=None, repr=False)
+    """The last event that had its variables."""
+
+    def variable(self, name: str) -> str | None:
+        """A channel variable as FreeSWITCH last told it."""
+        return self.told.find(f"variable_{name}") if self.told is not None else None
 
     @property
     def leg(self) -> str:
@@ -159,6 +165,8 @@ class ChannelTable:
             channel.direction = event.get("Call-Direction")
         if name.startswith("CHANNEL_"):
             self._learn(node, channel, name, event, now)
+        if event.find("variable_uuid") is not None:
+            channel.told = event
         return channel
 
     def resync(

@@ -132,6 +132,34 @@ def test_early_media_and_no_answer_is_a_failure_for_the_caller(tmp_path: Path) -
 # --- play -------------------------------------------------------------------------------------------------------------
 
 
+def test_channel_variables_are_as_freeswitch_told_them_last(tmp_path: Path) -> None:
+    told = 'log: \'${call.fs.vars["fax_result_text"] ?? "-"} ${call.fs.vars["direction"] ?? "-"}\''
+    s = media(tmp_path, told, "wait: dtmf", told, "hangup: done")
+    call = s.call()
+    finished = recorded("fax_cng", "CHANNEL_EXECUTE_COMPLETE")
+    s.switch.emit(finished, call.call_id.decode(), variable_fax_result_text="OK", variable_direction="inbound")
+    s.switch.emit(recorded("dtmf", "DTMF"), call.call_id.decode())  # which has none, and takes none away
+    s.world.run()
+    assert s.said[0].startswith("- ") and s.said[1] == "OK inbound"
+    s.over()
+
+
+def test_variables_of_the_caller_come_before_those_of_the_callee(tmp_path: Path) -> None:
+    read = 'log: \'${call.fs.vars["one"] ?? "-"} ${call.fs.vars["two"] ?? "-"}\''
+    s = stage(tmp_path, "relay: {to: 'sip:bob@10.0.0.3', via: fs1}", "wait: dtmf", read)
+    s.bob.on_invite = lambda call: call.answer()
+    call = s.call("bob@example.com")
+    back = next(c for c in s.switch.calls if c.call_id != call.call_id)
+    answered = recorded("via_bridge", "CHANNEL_ANSWER")
+    s.switch.emit(answered, back.call_id.decode(), variable_one="callee", variable_two="callee")
+    s.switch.emit(answered, call.call_id.decode(), variable_one="caller")
+    s.switch.emit(recorded("dtmf", "DTMF"), call.call_id.decode())
+    s.world.run()
+    assert s.said == ["caller callee"]
+    call.hangup()
+    s.over()
+
+
 def test_play_waits_for_its_end_as_often_as_told(tmp_path: Path) -> None:
     s = media(tmp_path, "play: {file: a.wav, repeat: 2}", "log: done", "hangup: done")
     s.switch.slow = {"playback"}
