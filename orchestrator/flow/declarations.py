@@ -15,7 +15,7 @@ from orchestrator.flow.context import SCHEDULE
 from orchestrator.flow.expr.types import DIGITS, TEXT, TIME, Type, list_of, record
 from orchestrator.flow.program import Place, Resources
 from orchestrator.flow.report import Report
-from orchestrator.flow.yaml import Entries, Node, Scalar
+from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 TRIGGERS = ("invite", "register", "start")
 """Words that `on:` takes besides the names of events and `{every: …}`."""
@@ -61,6 +61,8 @@ class Declarations:
     flows: dict[str, FlowHead] = field(default_factory=dict)
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     """(section, name) → where it is declared."""
+    _said: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """(section, name) → what was said of it, to tell a repetition from a contradiction."""
 
     def __post_init__(self) -> None:
         self.events = EventRegistry(self.builtin)
@@ -76,17 +78,24 @@ class Declarations:
             "const": dict(known.const),
         }
 
-    def claim(self, report: Report, section: str, name: Scalar) -> bool:
-        """Take a name; False, with E104 reported, when another file has it already."""
-        place, first = report.place(name), self.places.get((section, name.text))
+    def claim(self, report: Report, section: str, name: Scalar, node: Node | None = None) -> bool:
+        """Take a name; False when another file has it already. E104 is reported unless that file says the same of it
+        (`node`): so each file can stand for itself and name the servers and gateways it uses."""
+        key, said = (section, name.text), None if node is None else as_written(node)
+        first = self.places.get(key)
         if first is None:
-            self.places[section, name.text] = place
+            self.places[key], self._said[key] = report.place(name), said
             return True
-        help = "all flow files share one namespace: rename or remove one of them"
-        report.error(
-            "E104", f"{name.text!r} is defined twice under {section}", name, help, notes=(f"first at {first}",)
-        )
+        if said is None or said != self._said[key]:
+            self._complain(report, section, name, first)
         return False
+
+    def _complain(self, report: Report, section: str, name: Scalar, first: Place) -> None:
+        help = "all flow files share one namespace: rename or remove one of them"
+        message, notes = f"{name.text!r} is defined twice under {section}", (f"first at {first}",)
+        if section != "flows":
+            message, help = f"{message}, and differently", f"{help}, or say the same in both"
+        report.error("E104", message, name, help, notes=notes)
 
     def names(self) -> Mapping[str, Type]:
         """The root names that are there in every expression."""
@@ -107,6 +116,15 @@ class Declarations:
         self.resources["freeswitch"].update(self.known.freeswitch)
         self.resources["gateways"].update(self.known.gateways)
         return Resources(**self.resources, defaults=self.defaults)
+
+
+def as_written(node: Node) -> Any:
+    """What a node says, whatever it looks like: plain lists, maps and text that can be compared."""
+    if isinstance(node, Entries):
+        return {key.text: as_written(value) for key, value in node}
+    if isinstance(node, Items):
+        return [as_written(item) for item in node]
+    return (node.text, node.plain)
 
 
 def as_entries(report: Report, node: Node, what: str) -> Entries | None:

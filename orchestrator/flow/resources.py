@@ -51,9 +51,9 @@ class ResourceReader:
             reader(section, node)
 
     def _named(self, section: str, node: Node) -> list[tuple[Scalar, Node]]:
-        """The entries of a section whose names are still free."""
+        """The entries of a section whose names are still free. One that says what another file has said is left out."""
         entries = as_entries(self.report, node, f"{section}:")
-        return [(key, value) for key, value in entries or () if self.names.claim(self.report, section, key)]
+        return [(key, value) for key, value in entries or () if self.names.claim(self.report, section, key, value)]
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class ResourceReader:
         if isinstance(node, Items):
             for item in node:
                 name = self.values.scalar(item, "the name of a secret")
-                if name is not None and self.names.claim(self.report, section, name):
+                if name is not None and self.names.claim(self.report, section, name, name):
                     self.names.resources["secrets"][name.text] = {"env": name.text}
             return
         for key, item in self._named(section, node):

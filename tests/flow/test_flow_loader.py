@@ -78,15 +78,35 @@ def test_file_that_is_too_large_is_said(tmp_path: Path) -> None:
 
 
 def test_name_defined_in_two_files_names_the_first(tmp_path: Path) -> None:
-    write(tmp_path, a=TWO, b=TWO)
+    write(tmp_path, a=TWO, b=TWO.replace("sip:", "sip:other."))
     with pytest.raises(InputError) as caught:
         load_program([tmp_path])
     found = [d for d in caught.value.diagnostics if d.code == "E104"]
     assert [(Path(d.file).name, d.message) for d in found] == [
-        ("b.flow.yaml", "'telco' is defined twice under gateways"),
+        ("b.flow.yaml", "'telco' is defined twice under gateways, and differently"),
         ("b.flow.yaml", "'two' is defined twice under flows"),
     ]
     assert found[0].notes == (f"first at {tmp_path / 'a.flow.yaml'}:2:12",)
+
+
+def test_files_may_say_the_same_of_a_resource(tmp_path: Path) -> None:
+    """So that each can be checked, tested and passed on by itself."""
+    shared = """flowlang: 1
+gateways: {telco: {uri: 'sip:gw.example.net', password: {env: TELCO}}}
+groups: {sales: [101, 0102]}
+secrets: [KEY]
+const: {limit: 5}
+events: {pickup: {picker: digits}}
+"""
+    write(tmp_path, a=shared + "flows: {one: {do: [stop]}}", b=shared + "flows: {two: {do: [log: '${const.limit}']}}")
+    program, _ = load_program([tmp_path])
+    assert len(program.flows) == 2 and program.resources.groups["sales"] == ("101", "0102")
+
+
+@pytest.mark.parametrize("other", ["5", "'101'", "[101]"])
+def test_a_quoted_number_is_not_the_same(tmp_path: Path, other: str) -> None:
+    write(tmp_path, a="flowlang: 1\nconst: {limit: 101}", b=f"flowlang: 1\nconst: {{limit: {other}}}")
+    assert "E104 'limit' is defined twice under const, and differently" in refused([tmp_path])[0]
 
 
 def test_one_bad_file_refuses_the_whole_set_with_all_mistakes(tmp_path: Path) -> None:
