@@ -142,13 +142,14 @@ class Http:
 class EslCommand:
     """A FreeSWITCH command. kind: 'api', 'bgapi'. Answers later: `esl result` mapping (ok, text); errors `esl.*`.
 
-    An empty `server` means the server that has a channel of this call, else the only or first one.
+    An empty `server` means the server that has a channel of this call, else the only or first one. `timeout`: most
+    seconds to wait; None for what the server is configured for, and for a job (bgapi) as long as it takes.
     """
 
     kind: str
     command: str
     server: str = ""
-    timeout: float = 5.0
+    timeout: float | None = None
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """Jobs of the core to the pools that do them.
 
-Each kind of work, and each FreeSWITCH server, has a pool of its own, so that what hangs holds up only its like. A
-dialplan application that is waited for may run for as long as a call does (rxfax, playback of a whole book); those
-have a pool with room for many, apart from the commands that are over in a millisecond.
+Each kind of work, and each FreeSWITCH server, has a pool of its own, so that what hangs holds up only its like. A job
+in FreeSWITCH's background and a dialplan application that is waited for may run for as long as a call does (originate,
+rxfax, playback of a whole book); those have a pool with room for many, apart from the commands that are over in a
+millisecond.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ DNS_WORKERS, DNS_BACKLOG = 10, 500
 """As many look-ups at a time as gevent's resolver has threads."""
 ESL_WORKERS, ESL_BACKLOG = 16, 1_000
 """Per server. FreeSWITCH runs the `api` commands of a connection one after the other anyway."""
-EXECUTE_WORKERS = 1_000
+LONG_WORKERS = 1_000
+"""Per server: jobs and applications that are waited for. FreeSWITCH itself takes 1,000 sessions as it is shipped."""
 
+JOB_LIMIT = 3600.0
 EXECUTE_LIMIT = 12 * 3600.0
-"""Seconds an application may run. The end of its channel or of the link ends the waiting long before."""
+"""Seconds a job and an application may run. The end of the channel or of the link ends the waiting long before."""
 
 
 class Commands(Protocol):
@@ -66,7 +69,6 @@ class Jobs:
         self._dns = Pool(
             "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
         )
-        self._execute = Pool("execute", self._esl_command, answer, size=EXECUTE_WORKERS, backlog=EXECUTE_WORKERS)
         self._esl: dict[str, Pool] = {}
 
     def start(self, job: Job) -> None:
@@ -77,17 +79,17 @@ class Jobs:
         elif isinstance(effect, Resolve):
             self._dns.submit(job.id, effect)
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
-            self._execute.submit(job.id, effect)
+            self._esl_pool("sockets", LONG_WORKERS).submit(job.id, effect)
         elif effect.server not in self._links:
             self._answer(job.id, StepError("esl.down", f"there is no FreeSWITCH server {effect.server!r}"))
-        elif isinstance(effect, EslExecute) and effect.wait:
-            self._execute.submit(job.id, effect)
+        elif effect.wait if isinstance(effect, EslExecute) else effect.kind == "bgapi":
+            self._esl_pool(f"{effect.server} long", LONG_WORKERS).submit(job.id, effect)
         else:
-            self._esl_pool(effect.server).submit(job.id, effect)
+            self._esl_pool(effect.server, ESL_WORKERS).submit(job.id, effect)
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        return (self._http, self._dns, self._execute, *self._esl.values())
+        return (self._http, self._dns, *self._esl.values())
 
     @property
     def idle(self) -> bool:
@@ -98,11 +100,11 @@ class Jobs:
             pool.close()
         self.http.close()
 
-    def _esl_pool(self, server: str) -> Pool:
-        pool = self._esl.get(server)
+    def _esl_pool(self, name: str, size: int) -> Pool:
+        pool = self._esl.get(name)
         if pool is None:
-            pool = Pool(f"esl {server}", self._esl_command, self._answer, size=ESL_WORKERS, backlog=ESL_BACKLOG)
-            self._esl[server] = pool
+            pool = Pool(f"esl {name}", self._esl_command, self._answer, size=size, backlog=ESL_BACKLOG)
+            self._esl[name] = pool
         return pool
 
     def _commands(self, server: str) -> Commands:
@@ -116,8 +118,11 @@ class Jobs:
         if isinstance(effect, EslExecute):
             return self._run_application(effect)
         link = self._commands(effect.server)
-        run = link.bgapi if effect.kind == "bgapi" else link.api
-        text = _told(lambda: run(effect.command, effect.timeout))
+        if effect.kind == "bgapi":
+            limit = JOB_LIMIT if effect.timeout is None else effect.timeout
+            text = _told(lambda: link.bgapi(effect.command, limit))
+        else:
+            text = _told(lambda: link.api(effect.command, effect.timeout))
         return {"ok": not text.startswith(("-ERR", "-USAGE")), "text": text}
 
     def _run_application(self, effect: EslExecute) -> dict[str, Any]:

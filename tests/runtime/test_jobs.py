@@ -15,7 +15,7 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime import jobs as jobs_module
 from orchestrator.runtime.http import HttpClient
-from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, Jobs
+from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, JOB_LIMIT, LONG_WORKERS, Jobs
 
 
 class Link:
@@ -78,6 +78,12 @@ def test_commands_go_to_their_server_with_their_timeout(desk: Desk, kind: str) -
     assert desk.link.asked == [(kind, "status", 2.5)]
 
 
+def test_a_job_may_take_its_time_and_a_command_what_is_configured(desk: Desk) -> None:
+    desk.do(EslCommand("api", "status", "fs1"))
+    desk.do(EslCommand("bgapi", "originate user/1000 &park()", "fs1"))
+    assert [timeout for _, _, timeout in desk.link.asked] == [None, JOB_LIMIT]
+
+
 @pytest.mark.parametrize(
     ("text", "ok"),
     [("+OK", True), ("UP 0 years", True), ("-ERR no such channel\n", False), ("-USAGE: x", False), ("", True)],
@@ -135,14 +141,18 @@ def test_what_hangs_holds_up_only_its_like() -> None:
         return "+OK"
 
     desk = Desk(hang)
-    for _ in range(200):
+    for _ in range(LONG_WORKERS // 2):
         desk.start(EslExecute("rxfax", wait=True, server="fs1", uuid="u"))
+        desk.start(EslCommand("bgapi", "originate", "fs1"))
+    application = EslExecute("record", wait=True, server="fs2", uuid="u")
+    desk.jobs._links["fs2"].say = lambda command: "+OK"  # type: ignore[attr-defined]
+    assert desk.do(application)["response"] == "+OK"
     assert desk.do(EslCommand("api", "quick", "fs1")) == {"ok": True, "text": "+OK"}
     for _ in range(ESL_WORKERS + 5):
         desk.start(EslCommand("api", "slow", "fs1"))
     assert desk.do(EslCommand("api", "quick", "fs2")) == {"ok": True, "text": "+OK"}
     busy = {pool.name: (pool.running, pool.waiting) for pool in desk.jobs.pools if not pool.idle}
-    assert busy == {"execute": (200, 0), "esl fs1": (ESL_WORKERS, 5)}
+    assert busy == {"esl fs1 long": (LONG_WORKERS, 0), "esl fs1": (ESL_WORKERS, 5)}
     assert not desk.jobs.idle
     gate.set()
     wait_until(lambda: desk.jobs.idle)
