@@ -21,6 +21,7 @@ from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.grammar import read_number
+from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.proxy import Branch, ResponseContext
 from orchestrator.sip.server import ServerTransaction
@@ -48,6 +49,7 @@ class Call:
         "waiting", "state",
         "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee",
         "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_limit_timer", "_transport",
+        "_handshake", "_farewell",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +90,10 @@ class Call:
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
         self._limit_timer: Timer | None = None
         self._transport = server.destination[0]
+        self._handshake: Handshake | None = None
+        """The answer to the caller, while its ACK has not passed."""
+        self._farewell: tuple[tuple[bytes, ...], str] | None = None
+        """Headers and receivers of the BYE that waits for that ACK; all else about the call is over by then."""
 
     @property
     def over(self) -> bool:
@@ -207,6 +213,7 @@ class Call:
             self.callee = callee_leg(response, self.engine.network.is_own)
         except MalformedMessage:
             self.engine.count("call.answer.malformed")
+        self._handshake = self.engine.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)
         self._limit_timer = self.engine.timers.after(self.engine.settings.limits.call_duration, _too_long, self)
         anchor, relay = self._anchor_of(branch), self.relay
         if anchor is not None:
@@ -336,10 +343,38 @@ class Call:
         self._tell_flow()
 
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
+        """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
+        if self._handshake is not None:
+            self.note("SIP -- BYE waits for the ACK")
+            self._farewell = headers, which
+            self._handshake.hold()
+            return
         for side, leg in (("caller", self.caller), ("callee", self.callee)):
             if leg is not None and which in (side, "both"):
                 self.note(f"SIP >> BYE to {side}")
                 self.engine.send_in_dialog(leg, b"BYE", self._transport, headers)
+
+    def on_confirmed(self) -> None:
+        """The ACK has passed, or none will come: what was held back goes out now."""
+        self._handshake = None
+        if self._farewell is not None:
+            self._send_bye(*self._farewell)
+            self._let_go()
+
+    def on_unconfirmed_request(self, request: Request, from_caller: bool) -> None:
+        """A party speaks in the dialog that we are about to end: we go on behind its number, or it has ended it
+        itself."""
+        if request.method == b"BYE":
+            self._let_go()
+        else:
+            self._follow(request, "caller" if from_caller else "callee")
+
+    def _let_go(self) -> None:
+        """The dialog is not ours to end any more."""
+        self.caller = self.callee = self._farewell = None
+        if self._handshake is not None:
+            self._handshake.drop()
+            self._handshake = None
 
     def end_by(self, side: str, cause: str, code: int | None = None) -> None:
         """A party has hung up."""
@@ -370,7 +405,8 @@ class Call:
         self.ended_at = self.engine.timers.now
         self.ended_by, self.end_reason = by, reason
         self.waiting = ()
-        self.caller = self.callee = None
+        if self._farewell is None:
+            self._let_go()
         if self._limit_timer is not None:
             self._limit_timer.cancel()
         self.engine.calls.discard(self)

@@ -41,6 +41,7 @@ from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.dialog import Leg
+from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.message import Request, build_response, parse_message, salvage_request
@@ -70,6 +71,7 @@ class Engine:
         self.timers = Timers(now)
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
+        self.handshakes = Handshakes(self.timers, settings.times.timeout)
         self.network: SipNetwork = SipNetwork(settings, self.layer, Tokens(settings.entropy), self._look_up)
         self.registrar = Registrar(location, self.network.aor)
         self.bus = Bus(self.timers)
@@ -182,8 +184,9 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow."""
-        return not self.layer.unanswered
+        """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow, no
+        BYE that waits for an ACK."""
+        return not (self.layer.unanswered or self.handshakes.held)
 
     # --- for the rest of the core -------------------------------------------------------------------------------------
 

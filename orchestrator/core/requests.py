@@ -107,6 +107,7 @@ class Requests:
             return
         self.engine.host.gate.consume(request)
         self._forward_ack(request, route, toward, transport)
+        self.engine.handshakes.acknowledged(request)
 
     def _forward_ack(self, request: Request, route: Route, toward: Uri, transport: int) -> None:
         def send(hop: Destination | None) -> None:
@@ -233,6 +234,7 @@ class Requests:
         call = self.engine.calls.by_call_id(request.call_id)
         if call is not None:
             call.passes(request)
+        self.engine.handshakes.passes(request)
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
