@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.esl.codec import EslEvent
+from orchestrator.esl.codec import EslEvent, integer
 
 TTL = 30.0
 """Seconds a destroyed channel is remembered: late events, and the answer of a job that was under way, come within
@@ -97,10 +97,11 @@ class Resync(NamedTuple):
 class _Server:
     """What is known of one FreeSWITCH."""
 
-    __slots__ = ("channels", "core_uuid", "recent", "older")
+    __slots__ = ("channels", "core_uuid", "highest", "recent", "older")
 
     def __init__(self) -> None:
         self.core_uuid = ""
+        self.highest = 0
         self.channels: dict[str, Channel] = {}
         # Event-Sequence to "named its channel", in two generations so that forgetting costs nothing.
         self.recent: dict[str, bool] = {}
@@ -113,6 +114,9 @@ class ChannelTable:
     def __init__(self, ttl: float = TTL) -> None:
         self.lost: list[Channel] = []
         """Channels ended by a restart of FreeSWITCH; the caller takes them out."""
+        self.reordered = 0
+        """Events that came behind later ones: FreeSWITCH dispatches with several threads when more than 10,000 wait
+        (switch_event.c)."""
         self._ttl = ttl
         self._servers: dict[str, _Server] = {}
         self._index: dict[str, list[Channel]] = {}  # by Call-ID and by uuid
@@ -136,6 +140,10 @@ class ChannelTable:
         if len(node.recent) >= WINDOW:
             node.older, node.recent = node.recent, {}
         node.recent[sequence] = named
+        number = integer(sequence)
+        if 0 < number < node.highest and before is None:
+            self.reordered += 1
+        node.highest = max(node.highest, number)
         return False
 
     def observe(self, server: str, event: EslEvent, now: float) -> Channel | None:
@@ -283,6 +291,7 @@ class ChannelTable:
                 self.lost.append(channel)
             self._unindex(channel)
         node.channels.clear()
+        node.highest = 0
         node.recent, node.older = {}, {}
 
     def _learn(self, node: _Server, channel: Channel, name: str, event: EslEvent, now: float) -> None:

@@ -91,6 +91,8 @@ class EslCounters:
     unsolicited: int = 0
     stalls: int = 0
     handler_errors: int = 0
+    lost_events: int = 0
+    """What FreeSWITCH says it has thrown away."""
 
 
 class Slice:

@@ -10,6 +10,9 @@ Syncing means: subscribe (the table is asked for again in each round, so a reloa
 take a snapshot of the channels. The snapshot and the word `up` go through the queue of events, so whoever listens
 sees them between the events that were before and those that came after.
 
+Where FreeSWITCH had to throw events away (esl.losses), the channels are listed once more, so that a call whose end was
+among them does not stay for ever.
+
 A peer that vanishes without a word is noticed by silence: after `IDLE` seconds without an octet a command is sent
 that has to be answered, and HEARTBEAT has to keep coming, which shows that FreeSWITCH still delivers events and not
 only replies.
@@ -34,6 +37,7 @@ from orchestrator.esl.backoff import Backoff
 from orchestrator.esl.channels import parse_channels
 from orchestrator.esl.codec import EslEvent, Frame, integer, number
 from orchestrator.esl.commands import bgapi, encode, sendmsg_execute, subscriptions
+from orchestrator.esl.losses import LOG_COMMAND, lost_events
 from orchestrator.runtime.esl_connection import ConnectionDown, ConnectionRefused, EslCounters, SafeInboundESL
 
 __all__ = [
@@ -58,6 +62,8 @@ IDLE = 10.0
 """Seconds without an octet after which the peer has to answer a command: with COMMAND_TIMEOUT, down within 15 s."""
 HEARTBEAT_TIMEOUT = 60.0
 """Three of FreeSWITCH's intervals (event-heartbeat-interval, 20 s unless configured)."""
+CATCH_UP_AFTER = 2.0
+"""Seconds from the last word of lost events to a new list of the channels: that list is some milliseconds behind."""
 LOG_EVERY = 60.0
 """Seconds between two lines about one unchanging trouble."""
 
@@ -123,6 +129,7 @@ class EslLink:
         connect_timeout: float = CONNECT_TIMEOUT,
         idle: float = IDLE,
         heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
+        catch_up_after: float = CATCH_UP_AFTER,
     ) -> None:
         self.server = server
         self.state: LinkState = "down"
@@ -137,6 +144,9 @@ class EslLink:
         self._backoff = backoff if backoff is not None else Backoff(rng)
         self._command_timeout, self._connect_timeout = command_timeout, connect_timeout
         self._idle, self._heartbeat_timeout = idle, heartbeat_timeout
+        self._catch_up_after = catch_up_after
+        self._catching_up: gevent.Greenlet[..., None] | None = None
+        self._lost_events_at = 0.0
         self._connections: list[SafeInboundESL] = []  # for events, for commands
         self._subscribed: set[str] = set()
         self._waiters: dict[str, tuple[AsyncResult[EslEvent], str]] = {}
@@ -312,18 +322,45 @@ class EslLink:
         since = self._clock()
         self._subscribed.clear()
         self._subscribe_to(connection)
+        connection.register_handle("log", self._hear_log)
+        if not connection.send(LOG_COMMAND).ok:  # a directory user without the right to read the log
+            self._log.info("FreeSWITCH does not let us see its log: events it throws away go unnoticed")
         core = connection.send("api global_getvar core_uuid").text.strip()
         self.core_uuid = "" if core.startswith("-") else core
+        self._list_channels(connection, since)
+        synced = Event()
+        connection.defer(synced.set)
+        synced.wait()
+        self._heartbeat_at = self._clock()
+
+    def _list_channels(self, connection: SafeInboundESL, since: float) -> None:
+        """Ask for the channels; whoever listens gets them behind the events received before."""
         rows = parse_channels(connection.send("api show channels as json").text)
         if rows is None:
             self._complain("show channels", "no list of channels; calls lost while we were away go unnoticed")
         else:
             snapshot = Snapshot(self.core_uuid, rows, since)
             connection.defer(lambda: self._on_snapshot(self.server.name, snapshot))
-        synced = Event()
-        connection.defer(synced.set)
-        synced.wait()
-        self._heartbeat_at = self._clock()
+
+    def _hear_log(self, frame: Frame) -> None:
+        lost = lost_events(frame)
+        if lost:
+            self.counters.lost_events += lost
+            self._lost_events_at = self._clock()
+            self._complain(f"{lost} events", "FreeSWITCH has thrown events away, which we did not take in time")
+            if self._catching_up is None:
+                self._catching_up = gevent.spawn(self._catch_up, self._connections[0])
+
+    def _catch_up(self, connection: SafeInboundESL) -> None:
+        """Once no more is lost, see which channels there are."""
+        try:
+            while (left := self._lost_events_at + self._catch_up_after - self._clock()) > 0:
+                gevent.sleep(left)
+            self._list_channels(connection, self._lost_events_at)
+        except EslError:
+            pass  # the link is lost, and the next one begins with a list
+        finally:
+            self._catching_up = None
 
     def _quiet_for(self, events: SafeInboundESL) -> float:
         """Seconds the link may be left alone, after making sure that the peer is alive; EslTimeout when it is not."""
@@ -371,6 +408,8 @@ class EslLink:
         `error` None: we stop, and say goodbye.
         """
         self._up.clear()
+        if self._catching_up is not None:
+            self._catching_up.kill(block=False)
         self.reason = str(error) if error is not None else "stopped"
         self._set("down")
         for waiter, _ in self._waiters.values():

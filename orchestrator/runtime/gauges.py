@@ -102,6 +102,7 @@ def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:
     counter("events", "Events received.", lambda link: link.counters.events)
     counter("commands", "Commands sent.", lambda link: link.counters.commands)
     counter("timeouts", "Commands without a reply in time.", lambda link: link.counters.timeouts)
+    counter("lost_events", "Events FreeSWITCH says it has thrown away.", lambda link: link.counters.lost_events)
     counter("malformed", "Frames that were none.", lambda link: link.counters.malformed)
 
 
@@ -115,6 +116,13 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
     metrics.gauge("subscriptions", "Armed subscriptions.", lambda: len(engine.bus))
     metrics.counter("core", "What the core counts, by name.", lambda: dict(engine.counters), ("event",))
+    odd = {
+        "duplicate": lambda: engine.translator.duplicates,
+        "orphan": lambda: engine.translator.orphans,
+        "reordered": lambda: engine.channels.reordered,
+    }
+    doc = "FreeSWITCH events that came twice, of a channel nobody knows, or behind later ones."
+    metrics.counter("esl_events_odd", doc, lambda: {kind: read() for kind, read in odd.items()}, ("kind",))
     metrics.counter("flow_runs_started", "Flows started.", lambda: stats.runs)
     metrics.counter("flow_runs_failed", "Flows that ended in an error.", lambda: stats.failed)
     metrics.counter("flow_handler_errors", "Handlers that ended in an error.", lambda: stats.handler_errors)

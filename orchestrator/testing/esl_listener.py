@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import EVENT_NAMES
 
+LOG_LEVELS = ("console", "alert", "crit", "err", "warning", "notice", "info", "debug")
 NO_KEYWORDS = "-ERR no keywords supplied"
 
 
@@ -24,6 +25,8 @@ class Listener:
     names: set[str] = field(default_factory=set)
     subclasses: set[str] = field(default_factory=set)
     filters: list[tuple[str, str]] = field(default_factory=list)
+    log_level: int = -1
+    """Most detailed level of the log it has asked for; -1 for none."""
 
     def event(self, words: list[str]) -> str:
         """`event plain DTMF CUSTOM avmd::beep …`: adds to what is there."""
@@ -69,6 +72,22 @@ class Listener:
         name, value = words[0], " ".join(words[1:])
         self.filters.append((name.lower(), value))
         return f"+OK filter added. [{name}]=[{value}]"
+
+    def log(self, words: list[str]) -> str:
+        """`log crit`, `log 2`; without a level everything."""
+        word = words[0].lower() if words else ""
+        names = (*LOG_LEVELS, word)
+        level = int(word) if word.isdigit() else names.index(word or LOG_LEVELS[-1])
+        if level >= len(LOG_LEVELS):
+            return "-ERR invalid log level"
+        self.log_level = level
+        return f"+OK log level {word} [{level}]"
+
+    def nolog(self) -> str:
+        if self.log_level < 0:
+            return "-ERR not loging"  # as FreeSWITCH spells it
+        self.log_level = -1
+        return "+OK no longer logging"
 
     def wants(self, event: EslEvent) -> bool:
         """Whether this connection gets the event."""

@@ -32,9 +32,9 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from orchestrator.esl.codec import API_RESPONSE, EVENT_JSON, EVENT_PLAIN, EslEvent
-from orchestrator.testing.esl_listener import Listener
+from orchestrator.testing.esl_listener import LOG_LEVELS, Listener
 from orchestrator.testing.esl_rules import WAIT, Command, CommandLog, Rule, wait_until
-from orchestrator.testing.recordings import Recording, block_of, build_frame, build_reply, json_of, rewrite
+from orchestrator.testing.recordings import Recording, block_of, build_frame, build_log, build_reply, json_of, rewrite
 from orchestrator.testing.samples import BACKGROUND_JOB, GOODBYE, HEARTBEAT, RUDE, SHUTDOWN, STATUS
 
 Greeting = Literal["normal", "silent", "rude", "close"]
@@ -185,6 +185,19 @@ class FakeFreeSwitch:
     def heartbeat(self) -> int:
         """Send a HEARTBEAT."""
         return self.emit(EslEvent.plain(HEARTBEAT))
+
+    def log(self, level: str, text: str, file: str = "switch_core.c") -> int:
+        """Send a line of the log to every connection that asked for that much of it; returns how many."""
+        number = LOG_LEVELS.index(level)
+        frame = build_log(number, file, f"2026-11-28 16:32:31.902523 3.37% [{level.upper()}] {file}:389 {text}\n")
+        takers = [connection for connection in self.connections if connection.listener.log_level >= number]
+        for connection in takers:
+            connection.write(frame)
+        return len(takers)
+
+    def lose(self, events: int) -> int:
+        """Say that so many events were thrown away, as mod_event_socket does for a listener that does not read."""
+        return self.log("crit", f"Lost [{events}] events! Event Queue size: [1/100000]", "mod_event_socket.c")
 
     def write(self, octets: bytes) -> None:
         """Send raw octets on every connection that subscribed to events, else on all."""
@@ -445,6 +458,10 @@ class _Connection:
             return self.listener.noevents()
         if verb == "filter":
             return self.listener.filter(words)
+        if verb == "log":
+            return self.listener.log(words)
+        if verb == "nolog":
+            return self.listener.nolog()
         return "+OK" if verb == "sendmsg" else "-ERR command not found"
 
     def __repr__(self) -> str:

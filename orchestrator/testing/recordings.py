@@ -37,6 +37,13 @@ def build_frame(content_type: str, body: bytes) -> bytes:
     return (length + kind if content_type.startswith("text/event-") else kind + length) + b"\n" + body
 
 
+def build_log(level: int, file: str, text: str) -> bytes:
+    """A log/data frame, its headers in the order FreeSWITCH gives them (mod_event_socket.c)."""
+    body = text.encode()
+    head = f"Content-Length: {len(body)}\nLog-Level: {level}\nText-Channel: 0\nLog-File: {file}\n"
+    return f"Content-Type: log/data\n{head}Log-Func: event_handler\nLog-Line: 389\nUser-Data: \n\n".encode() + body
+
+
 def build_reply(text: str, **headers: str) -> bytes:
     """A command/reply; headers are written raw, underscores in their names as dashes."""
     lines = [f"Content-Type: command/reply\nReply-Text: {text}\n"]

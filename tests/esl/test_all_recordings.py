@@ -52,7 +52,8 @@ TABLE = {
     "commands": Says(3, channels=1),
     "detectors": Says(
         23,
-        apps="avmd_start avmd_stop bridge export export export export record_session record_session set set spandsp_start_fax_detect",
+        apps="avmd_start avmd_stop bridge export export export export record_session record_session set set "
+        "spandsp_start_fax_detect",
     ),
     "dtmf": Says(60, digits=["caller 25#"], apps="answer park park set"),
     "dtmf_json": Says(56, digits=["caller 2"], apps="answer park park set"),
@@ -62,6 +63,7 @@ TABLE = {
     "fax_detect": Says(33, tones="cng caller", apps="answer event playback set set sleep spandsp_start_fax_detect"),
     "heartbeat": Says(6, channels=0),
     "hold_hangup": Says(66, apps="answer park park"),
+    "lost_events": Says(1, channels=0),
     "pickup_endpoint": Says(39, channels=5, apps="answer bridge pickup ring_ready sleep"),
     "pickup_intercept": Says(43, channels=4, apps="answer bridge intercept park ring_ready set sleep"),
     "tone_detect": Says(56, apps="answer log playback sleep tone_detect"),

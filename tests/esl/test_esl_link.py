@@ -71,6 +71,7 @@ def test_the_way_up(fs: FakeFreeSwitch, connect: Connect) -> None:
         "auth ClueCon",
         "event plain BACKGROUND_JOB CHANNEL_ANSWER CHANNEL_BRIDGE CHANNEL_CREATE CHANNEL_DESTROY CHANNEL_UUID DTMF "
         "HEARTBEAT",
+        "log crit",
         "api global_getvar core_uuid",
         "api show channels as json",
     ]
@@ -133,6 +134,39 @@ def test_what_is_heard_while_we_catch_up_may_be_answered(fs: FakeFreeSwitch, con
     assert link.bgapi("status").startswith("UP")
     listing.release()
     core.wait_state("up")
+
+
+def test_lost_events_are_counted_and_the_channels_listed_once_more(
+    fs: FakeFreeSwitch, connect: Connect, recording, logged: list[str]
+) -> None:
+    """The list comes behind what was received before it, and once however often something was lost."""
+    link, core = connect(catch_up_after=0.02)
+    fs.channels = [{"uuid": "still-there", "direction": "inbound", "callstate": "ACTIVE"}]
+    assert fs.lose(216) == 1, "only the connection that brings the events"
+    fs.lose(4)
+    fs.emit(recording("dtmf").find("DTMF"))
+    core.wait(lambda: len(core.snapshots) == 2)
+    assert link.counters.lost_events == 220
+    assert [row["uuid"] for row in core.snapshots[1].rows] == ["still-there"]
+    assert core.snapshots[1].since > core.snapshots[0].since
+    assert core.heard.index(core.events[0]) < core.heard.index(core.snapshots[1])
+    assert fs.commands.texts.count("api show channels as json") == 2
+    assert sum("thrown events away" in line for line in logged) == 1
+    assert link.state == "up"
+
+
+def test_a_link_that_drops_meanwhile_asks_for_the_channels_anyway(fs: FakeFreeSwitch, connect: Connect) -> None:
+    _, core = connect(catch_up_after=60)
+    fs.lose(1)
+    fs.cut()
+    core.wait_state("up", 2)
+    core.wait(lambda: len(core.snapshots) == 2)
+
+
+def test_a_user_without_the_right_to_the_log_is_served(fs: FakeFreeSwitch, connect: Connect, logged: list[str]) -> None:
+    fs.on("log *").reply("-ERR permission denied")
+    connect()
+    assert any("go unnoticed" in line for line in logged)
 
 
 def test_names_that_are_new_after_a_reload(fs: FakeFreeSwitch, connect: Connect) -> None:

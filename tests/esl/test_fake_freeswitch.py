@@ -260,3 +260,23 @@ def test_bodies_with_commands(fs: FakeFreeSwitch) -> None:
 def test_an_unused_double_stops(recording: object) -> None:
     assert isinstance(Recording([]), Recording)
     FakeFreeSwitch().stop()
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_goes_to_those_who_asked_for_that_much(fs: FakeFreeSwitch) -> None:
+    everything, worst, none = (Client(fs) for _ in range(3))
+    lines: dict[str, list[str]] = {"everything": [], "worst": []}
+    everything.esl.register_handle("log", lambda frame: lines["everything"].append(frame.text))
+    worst.esl.register_handle("log", lambda frame: lines["worst"].append(frame.text))
+    assert everything.esl.send("log").text == "+OK log level  [7]"
+    assert worst.esl.send("log 2").text == "+OK log level 2 [2]"
+    assert none.esl.send("nolog").text == "-ERR not loging"
+    assert none.esl.send("log loud").text == "-ERR invalid log level"
+    assert fs.log("info", "hello") == 1 and fs.lose(3) == 2
+    everything.settle(), worst.settle()
+    assert [len(lines["everything"]), len(lines["worst"])] == [2, 1]
+    assert "[CRIT] mod_event_socket.c:389 Lost [3] events!" in lines["worst"][0]
+    assert worst.esl.send("nolog").text == "+OK no longer logging"
+    assert fs.lose(1) == 1
