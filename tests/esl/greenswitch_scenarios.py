@@ -1,8 +1,8 @@
-"""What can go wrong on an Event Socket, once for any client with greenswitch's interface.
+"""What can go wrong on an Event Socket, once for any client with greenswitch's interface, and for any server.
 
-Each scenario drives one client against a fake FreeSWITCH and returns, in a word or two, how it ended. The test runs
-them with our client; run as a program (`python greenswitch_scenarios.py NAME`) the same scenario is run with stock
-greenswitch.
+Each scenario drives one client against a fake FreeSWITCH, or has that call one server for outbound sockets, and
+returns, in a word or two, how it ended. The test runs them with ours; run as a program
+(`python greenswitch_scenarios.py NAME`) the same scenario is run with stock greenswitch.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from greenswitch import InboundESL
 from greenswitch.esl import NotConnectedError
+from outbound_sides import CHANNEL_DATA, CallingFreeSwitch, Channel, OurSide, Side, StockSide
 
+from orchestrator.runtime.esl_link import SafeInboundESL
+from orchestrator.testing.esl_rules import Command
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.recordings import build_frame, build_reply
 
@@ -27,12 +31,45 @@ PATIENCE = 1.0
 
 Client = Any
 Make = Callable[..., Client]
-Scenario = Callable[[FakeFreeSwitch, Make], str]
-SCENARIOS: dict[str, Scenario] = {}
+Inbound = Callable[[FakeFreeSwitch, Make], str]
+Outbound = Callable[[CallingFreeSwitch, Side], str]
+SCENARIOS: dict[str, Callable[[bool], str]] = {}
 
 
-def scenario(function: Scenario) -> Scenario:
-    SCENARIOS[function.__name__] = function
+def scenario(function: Inbound) -> Inbound:
+    """For a client; `make(…)` makes one."""
+
+    def run_it(stock: bool) -> str:
+        kind = InboundESL if stock else SafeInboundESL
+        clients = []
+        with FakeFreeSwitch() as fs:
+
+            def make(host: str = fs.host, port: int = 0, password: str = fs.password, timeout: float = 2) -> Client:
+                clients.append(kind(host, port or fs.port, password, timeout))
+                return clients[-1]
+
+            outcome = function(fs, make)
+        if not stock:  # the stock one may hang in it
+            for client in clients:
+                client.stop()
+        return outcome
+
+    SCENARIOS[function.__name__] = run_it
+    return function
+
+
+def outbound_scenario(function: Outbound) -> Outbound:
+    """For a server that FreeSWITCH calls."""
+
+    def run_it(stock: bool) -> str:
+        side: Side = StockSide() if stock else OurSide()
+        with CallingFreeSwitch() as fs:
+            try:
+                return function(fs, side)
+            finally:
+                side.close()
+
+    SCENARIOS[function.__name__] = run_it
     return function
 
 
@@ -57,7 +94,8 @@ class Seen(list[Any]):
 
 def event(name: str, body: bytes = b"", **headers: str) -> bytes:
     """A text/event-plain frame; values are written as they are, so they have to be encoded already."""
-    lines = [f"Event-Name: {name}\n", *(f"{key.replace('_', '-')}: {value}\n" for key, value in headers.items())]
+    named = {key if key.startswith("variable_") else key.replace("_", "-"): value for key, value in headers.items()}
+    lines = [f"Event-Name: {name}\n", *(f"{key}: {value}\n" for key, value in named.items())]
     block = "".join(lines).encode()
     return build_frame("text/event-plain", block + (b"Content-Length: %d\n\n%b" % (len(body), body) if body else b"\n"))
 
@@ -71,7 +109,7 @@ def within(seconds: float, function: Callable[[], object]) -> str:
         return "hangs"
     except NotConnectedError:
         return "NotConnectedError"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return type(error).__name__
     return "returns"
 
@@ -211,7 +249,7 @@ def second_connect(fs: FakeFreeSwitch, make: Make) -> str:
 @scenario
 def long_command(fs: FakeFreeSwitch, make: Make) -> str:
     client, _ = connected(make)
-    return within(PATIENCE, lambda: client.send("api " + "x" * 8_000_000))
+    return within(PATIENCE * 3, lambda: client.send("api " + "x" * 8_000_000))
 
 
 @scenario
@@ -296,22 +334,150 @@ def star_beside_a_specific_handler(fs: FakeFreeSwitch, make: Make) -> str:
     return "called" if seen.wait() else "left out"
 
 
-def run(name: str, kind: type) -> str:
-    """One scenario with clients of this class."""
-    clients = []
-    with FakeFreeSwitch() as fs:
+def completed(fs: FakeFreeSwitch, command: Command, **headers: str) -> None:
+    """The application of this sendmsg has ended. Where we name no event-uuid, FreeSWITCH makes one."""
+    app, args = command.headers["execute-app-name"], command.headers["execute-app-arg"]
+    token = command.headers.get("event-uuid", "made-by-freeswitch")
+    given = {"Application_UUID": token, "variable_current_application": app, **headers}
+    fs.write(event("CHANNEL_EXECUTE_COMPLETE", b"", Application=app, Application_Data=args, **given))
 
-        def make(host: str = fs.host, port: int = 0, password: str = fs.password, timeout: float = 2) -> Client:
-            clients.append(kind(host, port or fs.port, password, timeout))
-            return clients[-1]
 
-        outcome = SCENARIOS[name](fs, make)
-    if kind is not InboundESL:  # the stock one may hang in it
-        for client in clients:
-            client.stop()
-    return outcome
+def outcome_of(channel: Channel, args: str, timeout: float | None = None, app: str = "playback") -> str:
+    """Have an application run: the arguments of the one whose end it is told, or why it is not told any."""
+    told: list[Any] = []
+    how = within(PATIENCE, lambda: told.append(channel.run(app, args, timeout)))
+    return str(told[0].headers["Application-Data"]) if told else how
+
+
+def on_a_channel(fs: CallingFreeSwitch, side: Side, application: Callable[[Channel], str]) -> AsyncResult[str]:
+    """FreeSWITCH hands a channel over: what the application makes of it."""
+    made: AsyncResult[str] = AsyncResult()
+    fs.call(side.serve(lambda channel: made.set(application(channel))))
+    return made
+
+
+@outbound_scenario
+def one_playback(fs: CallingFreeSwitch, side: Side) -> str:
+    """Nothing odd: what the others are to be held against."""
+    made = on_a_channel(fs, side, lambda channel: outcome_of(channel, "mine"))
+    completed(fs, fs.commands.wait_for("sendmsg*"))
+    return str(made.get())
+
+
+@outbound_scenario
+def handler_of_ones_own(fs: CallingFreeSwitch, side: Side) -> str:
+    def application(channel: Channel) -> str:
+        channel.session.register_handle("CHANNEL_EXECUTE_COMPLETE", lambda _: None)
+        return outcome_of(channel, "mine")
+
+    made = on_a_channel(fs, side, application)
+    completed(fs, fs.commands.wait_for("sendmsg*"))
+    return str(made.get())
+
+
+@outbound_scenario
+def playback_of_somebody_else(fs: CallingFreeSwitch, side: Side) -> str:
+    """uuid_broadcast plays something to the channel too."""
+    made = on_a_channel(fs, side, lambda channel: outcome_of(channel, "mine"))
+    mine = fs.commands.wait_for("sendmsg*")
+    completed(fs, replace(mine, headers={**mine.headers, "event-uuid": "theirs", "execute-app-arg": "theirs"}))
+    completed(fs, mine)
+    return str(made.get())
+
+
+@outbound_scenario
+def playback_during_an_application(fs: CallingFreeSwitch, side: Side) -> str:
+    """As recorded: the variables of an application that ends are those of what was begun last."""
+    made = on_a_channel(fs, side, lambda channel: outcome_of(channel, "15000", app="sleep"))
+    completed(fs, fs.commands.wait_for("sendmsg*"), variable_current_application="playback")
+    return str(made.get())
+
+
+@outbound_scenario
+def three_playbacks_at_once(fs: CallingFreeSwitch, side: Side) -> str:
+    def application(channel: Channel) -> str:
+        waiting = [gevent.spawn(outcome_of, channel, args) for args in ("a", "b", "c")]
+        return " ".join(greenlet.get() for greenlet in waiting)
+
+    made = on_a_channel(fs, side, application)
+    fs.commands.wait_for("sendmsg*", 3)
+    for command in fs.commands.matching("sendmsg*"):
+        completed(fs, command)
+    return str(made.get())
+
+
+@outbound_scenario
+def playback_after_one_that_timed_out(fs: CallingFreeSwitch, side: Side) -> str:
+    def application(channel: Channel) -> str:
+        outcome_of(channel, "a", timeout=0.05)
+        return outcome_of(channel, "b")
+
+    made = on_a_channel(fs, side, application)
+    completed(fs, fs.commands.wait_for("sendmsg*", 2))
+    return str(made.get())
+
+
+@outbound_scenario
+def address_in_use(fs: CallingFreeSwitch, side: Side) -> str:
+    return within(PATIENCE, lambda: side.serve(lambda _: None, port=fs.port))
+
+
+@outbound_scenario
+def server_on_ipv6(fs: CallingFreeSwitch, side: Side) -> str:
+    def serve() -> None:
+        fs.call(side.serve(lambda _: None, host="::1"))
+        fs.commands.wait_for("connect")
+
+    return within(PATIENCE, serve)
+
+
+@outbound_scenario
+def two_at_once_where_one_may(fs: CallingFreeSwitch, side: Side) -> str:
+    """Both come in before either has told its channel."""
+    running, over = Seen(), Event()
+
+    def application(channel: Channel) -> None:
+        running(channel)
+        over.wait()
+
+    address = side.serve(application, limit=1)
+    told = fs.on("connect").reply_raw(CHANNEL_DATA).held()
+    fs.call(address)
+    fs.call(address)
+    end = monotonic() + PATIENCE
+    while (fs.accepted < 2 or told.hits < len(fs.connections)) and monotonic() < end:
+        gevent.sleep(0.001)  # until each is asked for its channel, or closed
+    told.release()
+    running.wait(len(fs.connections))
+    over.set()
+    return f"{len(running)} at once"
+
+
+@outbound_scenario
+def time_to_accept(fs: CallingFreeSwitch, side: Side) -> str:
+    """Of five calls, one after the other, the one in the middle: the machine may be busy."""
+    address = side.serve(lambda _: None)
+    took = []
+    for count in range(1, 6):
+        begin = monotonic()
+        fs.call(address)
+        fs.commands.wait_for("connect", count)
+        took.append(monotonic() - begin)
+    return "at once" if sorted(took)[2] < 0.05 else "late"
+
+
+@outbound_scenario
+def lingering(fs: CallingFreeSwitch, side: Side) -> str:
+    """Without seconds FreeSWITCH holds the session for as long as the connection stays."""
+    fs.call(side.serve(lambda _: None))
+    return fs.commands.wait_for("linger*").text
+
+
+def run(name: str, *, stock: bool) -> str:
+    """One scenario, with greenswitch as it comes or with ours."""
+    return SCENARIOS[name](stock)
 
 
 if __name__ == "__main__":
     logging.disable()
-    sys.stdout.write(run(sys.argv[1], InboundESL))
+    sys.stdout.write(run(sys.argv[1], stock=True))

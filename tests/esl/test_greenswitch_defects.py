@@ -1,8 +1,8 @@
 """The defects of greenswitch 0.0.19 one by one: what ours does, and that stock still does what is said of it.
 
-The numbers are those of the list they were found under. 17 and 18 concern its outbound server, which is not used
-here. Stock runs in processes of their own, since some of these freeze the whole loop. Where a newer greenswitch has
-mended one, its `stock` column is what has to change.
+The numbers are those of the list they were found under; 17 and 18 are those of its outbound sessions and server.
+Stock runs in processes of their own, since some of these freeze the whole loop or end it. Where a newer greenswitch
+has mended one, its `stock` column is what has to change.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import greenswitch_scenarios
 import pytest
-
-from orchestrator.runtime.esl_link import SafeInboundESL
 
 DOWN = "NotConnectedError"
 DEFECTS = [
@@ -46,7 +45,18 @@ DEFECTS = [
     (13, "stop_before_connect", "returns", "AttributeError"),
     (14, "nameless_handler_that_raises", "goes on", "dispatcher dead"),
     (15, "ipv6", "returns", "gaierror"),
+    (15, "server_on_ipv6", "returns", "SystemExit"),
     (16, "undefined_value", "''", "'_undef_'"),
+    (0, "one_playback", "mine", "mine"),  # stock can do it: what it fails at below is not for the asking
+    (17, "handler_of_ones_own", "mine", "hangs"),
+    (17, "playback_of_somebody_else", "mine", "theirs"),
+    (17, "playback_during_an_application", "15000", "hangs"),
+    (17, "three_playbacks_at_once", "a b c", "a b a"),
+    (17, "playback_after_one_that_timed_out", "b", "hangs"),
+    (18, "address_in_use", "ListenError", "SystemExit"),
+    (18, "two_at_once_where_one_may", "1 at once", "2 at once"),
+    (18, "time_to_accept", "at once", "late"),
+    (18, "lingering", "linger 5", "linger"),
     (19, "stop_at_once", "at once", "late"),
     (20, "connection_refused", DOWN, "ConnectionRefusedError"),
     (0, "star_beside_a_specific_handler", "called", "left out"),
@@ -63,38 +73,41 @@ def has_ipv6() -> bool:
 
 
 @pytest.fixture(scope="module")
-def stock() -> dict[str, str]:
-    """How stock greenswitch fares in each scenario."""
+def stock() -> Iterator[dict[str, Future[str]]]:
+    """How stock greenswitch fares in each scenario; each test waits for its own only."""
 
     def outcome(name: str) -> str:
         command = [sys.executable, greenswitch_scenarios.__file__, name]
         root = Path(__file__).parent.parent.parent
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=6, cwd=root).stdout.strip()
+            return subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=root).stdout.strip()
         except subprocess.TimeoutExpired:
             return "freezes"
 
-    with ThreadPoolExecutor(3) as pool:
-        return dict(
-            zip(greenswitch_scenarios.SCENARIOS, pool.map(outcome, greenswitch_scenarios.SCENARIOS), strict=True)
-        )
+    pool = ThreadPoolExecutor(3)
+    yield {name: pool.submit(outcome, name) for name in greenswitch_scenarios.SCENARIOS}
+    pool.shutdown(cancel_futures=True)
 
 
 def test_every_scenario_is_in_the_table() -> None:
     assert {name for _, name, _, _ in DEFECTS} == set(greenswitch_scenarios.SCENARIOS)
 
 
+def test_every_number_of_the_list_is_in_the_table() -> None:
+    assert {number for number, _, _, _ in DEFECTS} >= set(range(1, 21))
+
+
 @pytest.mark.parametrize(("number", "name", "ours", "_"), DEFECTS, ids=IDS)
 def test_ours(number: int, name: str, ours: str, _: str) -> None:
-    if name == "ipv6" and not has_ipv6():
+    if "ipv6" in name and not has_ipv6():
         pytest.skip("no IPv6 on loopback")
-    assert greenswitch_scenarios.run(name, SafeInboundESL) == ours
+    assert greenswitch_scenarios.run(name, stock=False) == ours
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(version("greenswitch") != "0.0.19", reason="the list is of greenswitch 0.0.19")
 @pytest.mark.parametrize(("number", "name", "_", "theirs"), DEFECTS, ids=IDS)
-def test_stock(stock: dict[str, str], number: int, name: str, _: str, theirs: str) -> None:
-    if name == "ipv6" and not has_ipv6():
+def test_stock(stock: dict[str, Future[str]], number: int, name: str, _: str, theirs: str) -> None:
+    if "ipv6" in name and not has_ipv6():
         pytest.skip("no IPv6 on loopback")
-    assert stock[name] == theirs
+    assert stock[name].result() == theirs
