@@ -124,6 +124,9 @@ class Engine:
         if self.channels.lost:  # the first event of a restarted server
             lost, self.channels.lost = self.channels.lost, []
             self.servers.end_calls(lost)
+        if self.channels.strangers:
+            strangers, self.channels.strangers = self.channels.strangers, []
+            self.servers.ask(server, strangers)
         self.host.observe(server, event)
         for translation in translations:
             self._publish_translated(translation)

@@ -2,8 +2,8 @@
 while nobody was listening.
 
 A link that comes up brings a snapshot, the channels the server has now. Channels of ours that it lacks are lost, and
-their calls end. Channels that we do not know, because they began while we were away, are asked about one by one
-(`uuid_dump`): the list does not say which SIP call they belong to. Asking goes `AT_A_TIME` channels at a time, so that
+their calls end. Channels that we do not know, because they began while we were away or their CHANNEL_CREATE was lost,
+are asked about one by one (`uuid_dump`): neither the list nor a DTMF says which SIP call they belong to. Asking goes `AT_A_TIME` channels at a time, so that
 a thousand of them do not stand in front of the commands of the flows.
 
 A server that was restarted answers with another Core-UUID, in the snapshot or in any event. Every channel it had is
@@ -58,7 +58,12 @@ class Servers:
         engine = self._engine
         changes = engine.channels.resync(server, rows, engine.timers.now, since, core_uuid)
         self.end_calls(changes.lost)
-        self._unknown[server] = deque(channel.uuid for channel in changes.found)
+        self._unknown[server] = deque()
+        self.ask(server, changes.found)
+
+    def ask(self, server: str, channels: Iterable[Channel]) -> None:
+        """Have FreeSWITCH say whose channels these are."""
+        self._unknown.setdefault(server, deque()).extend(channel.uuid for channel in channels)
         for _ in range(AT_A_TIME - self._asking.get(server, 0)):
             self._ask_next(server)
 

@@ -116,6 +116,27 @@ def test_a_channel_we_know_is_not_asked_about(site: Site) -> None:
     assert site.asked() == []
 
 
+def test_a_channel_whose_birth_was_lost_is_asked_about(site: Site) -> None:
+    """Its first event is a key, which names a channel and nothing else."""
+    call = site.call()
+    site.hear("DTMF", "chan-1", DTMF_Digit="7", Call_Direction="inbound")
+    site.hear("DTMF", "chan-1", DTMF_Digit="8", Call_Direction="inbound")
+    assert site.asked() == ["uuid_dump chan-1 json"] and site.said == []
+    site.answer(site.jobs[0], call.call_id.decode())
+    site.hear("DTMF", "chan-1", DTMF_Digit="9")
+    assert site.said == ["caller 9"]
+
+
+def test_an_event_that_came_before_the_list_leaves_no_channel_unexplained(site: Site) -> None:
+    call = site.call()
+    site.hear("DTMF", "chan-1", DTMF_Digit="7", Call_Direction="inbound")
+    site.snapshot("chan-1")
+    assert site.asked() == ["uuid_dump chan-1 json"]
+    site.answer(site.jobs[0], call.call_id.decode())
+    site.hear("DTMF", "chan-1", DTMF_Digit="8")
+    assert site.said == ["caller 8"]
+
+
 def test_only_some_questions_at_a_time(site: Site) -> None:
     """A thousand unknown channels must not stand in front of the commands of flows."""
     uuids = [f"chan-{number}" for number in range(1_000)]
