@@ -191,7 +191,7 @@ class Service:
             self.volumes[target] = folder / source
             if not source.startswith("."):  # a named volume is Docker's to make
                 self.volumes[target].mkdir()
-        self.environ = {key: self._mapped(value) for key, value in described["environment"].items()}
+        self.environ = {key: self._mapped(value or "") for key, value in described["environment"].items()}
 
     def _mapped(self, value: str) -> str:
         """Nothing is mounted here: a path on a volume becomes the path of what Docker would mount there."""
