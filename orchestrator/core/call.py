@@ -208,9 +208,12 @@ class Call:
     def _on_front_answered(self, branch: Branch, response: Response) -> None:
         self.state = "answered"
         self.answered_at = self.engine.timers.now
+        network, front = self.engine.network, self.front
         try:
-            self.caller = caller_leg(self.invite, response)
-            self.callee = callee_leg(response, self.engine.network.is_own)
+            self.caller = caller_leg(
+                self.invite, response, network.seen_elsewhere(self.invite, front.server.destination)
+            )
+            self.callee = callee_leg(response, network.is_own, branch.target.hop)
         except MalformedMessage:
             self.engine.count("call.answer.malformed")
         self._handshake = self.engine.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)

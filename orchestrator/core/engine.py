@@ -72,7 +72,9 @@ class Engine:
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
         self.handshakes = Handshakes(self.timers, settings.times.timeout)
-        self.network: SipNetwork = SipNetwork(settings, self.layer, Tokens(settings.entropy), self._look_up)
+        self.network: SipNetwork = SipNetwork(
+            settings, self.layer, Tokens(settings.entropy), self._look_up, lambda: location.route_key(settings.entropy)
+        )
         self.registrar = Registrar(location, self.network.aor)
         self.bus = Bus(self.timers)
         self.calls = Calls()
@@ -265,6 +267,9 @@ class Engine:
             data = leg.request(method, self.network.via(hop[0], branch), headers)
             self.layer.open_client(branch, method, data, hop, None)
 
+        if leg.hop is not None:
+            send(leg.hop)
+            return
         try:
             self.network.resolve(leg.first_hop(), transport, send)
         except MalformedMessage:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.sip.layer import TransactionLayer
-from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal
+from orchestrator.sip.message import Request
+from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
+from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
@@ -34,7 +37,15 @@ class SipNetwork:
     """Implements `sip.proxy.Network` over the listening points; `look_up(host, found)` is the engine's job for
     names."""
 
-    def __init__(self, settings: CoreSettings, layer: TransactionLayer, tokens: Tokens, look_up: LookUp) -> None:
+    def __init__(
+        self,
+        settings: CoreSettings,
+        layer: TransactionLayer,
+        tokens: Tokens,
+        look_up: LookUp,
+        key: Callable[[], bytes] | None = None,
+    ) -> None:
+        """`key()` is the key of our Record-Routes, a random one unless given."""
         self.layer = layer
         self.tokens = tokens
         self.not_forwarded = NOT_FORWARDED
@@ -42,9 +53,11 @@ class SipNetwork:
         self._look_up = look_up
         self._addresses = Addresses()
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
-        self._record_route = [b"Record-Route: <sip:%b;lr>" % p.sent_by for p in settings.points]
-        self.own_routes = frozenset(b"<sip:%b;lr>" % p.sent_by for p in settings.points)
-        """Route values as our Record-Route gives them, which most in-dialog requests bring back to the letter."""
+        self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
+        self._route_ends = [b"%b;lr>" % p.sent_by for p in settings.points]
+        self.own_route_ends = frozenset(self._route_ends)
+        """What follows the token and its `@` in the Route values that our Record-Route makes; most in-dialog requests
+        bring them back to the letter."""
         self._own = {(host.lower().encode(), p.port) for p in settings.points for host in _names(p)}
         self._own_hosts = frozenset(host for host, _ in self._own)
         self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
@@ -58,8 +71,22 @@ class SipNetwork:
     def via(self, transport: int, branch: bytes) -> bytes:
         return self._via[transport] + branch
 
-    def record_route(self, transport: int) -> bytes:
-        return self._record_route[transport]
+    def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
+        caller = self.seen_elsewhere(request, source)
+        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee)
+        return b"Record-Route: <sip:%b@%b" % (token, self._route_ends[transport])
+
+    def seen_elsewhere(self, request: Request, source: Destination) -> Destination | None:
+        """Where the sender of a request is when its Contact does not lead there; see `sip.routing`."""
+        return seen_elsewhere(request, source, self._addresses)
+
+    def passage(self, request: Request, token: bytes) -> Passage | None:
+        """What the token of a Route of ours says about a request; None when it is in no dialog of ours."""
+        passage = self._route_tokens.read(token, request.call_id, request.from_tag, request.to_tag)
+        if passage is None or passage.seen is None:
+            return passage
+        transport, host, port = passage.seen  # perhaps of before a restart, with other listening points
+        return Passage(self.destination(host, port, transport if transport < len(self._is_v6) else 0))
 
     def is_own(self, uri: Uri) -> bool:
         """Whether host and port are one of our listening points."""

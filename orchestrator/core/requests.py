@@ -5,7 +5,8 @@ nothing remembered, so a flood with forged sources gains nothing from us. A tran
 registrar or a callee takes over.
 
 Without a flow that takes it, a REGISTER is saved, an INVITE for one of our domains rings the registered contacts, and
-everything for foreign domains is sent on for trusted sources only.
+everything for foreign domains is sent on for trusted sources only. A To tag alone changes nothing about that: inside a
+dialog is what brings back the token of our Record-Route (`sip.route_token`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import COMMA
+from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.message import Request, build_response, forward_request
 from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.route_token import Passage
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.sharing import SharedLines
@@ -38,17 +40,18 @@ _CALL_HEADER_NAME = CALL_HEADER.lower()
 
 
 class Route:
-    """Where the Route header leads: how many values meant us, the next one, if any."""
+    """Where the Route header leads: how many values meant us, the next one, if any; the token of the last of ours."""
 
-    __slots__ = ("drop", "toward")
+    __slots__ = ("drop", "toward", "token")
 
-    def __init__(self, drop: int, toward: Uri | None) -> None:
+    def __init__(self, drop: int, toward: Uri | None, token: bytes = b"") -> None:
         self.drop = drop
         self.toward = toward
+        self.token = token
 
 
 _NO_ROUTE = Route(0, None)
-_OWN_ROUTE = Route(1, None)
+_SIP = b"<sip:"
 
 
 class Requests:
@@ -100,16 +103,19 @@ class Requests:
         except MalformedMessage:
             self.engine.count("ack.malformed")
             return
-        toward = route.toward or request.parsed_uri
-        may_pass = request.to_tag and (route.drop or self.network.trusts(host))
-        if not may_pass or request.max_forwards == 0 or self.network.ends_here(toward):
+        passage = self._passage(request, route)
+        toward, hop = self._onward(request, route, passage)
+        may_pass = request.to_tag and (passage is not None or self.network.trusts(host))
+        if not may_pass or request.max_forwards == 0 or (hop is None and self.network.ends_here(toward)):
             self.engine.count("ack.unmatched")
             return
         self.engine.host.gate.consume(request)
-        self._forward_ack(request, route, toward, transport)
+        self._forward_ack(request, route, toward, hop, transport)
         self.engine.handshakes.acknowledged(request)
 
-    def _forward_ack(self, request: Request, route: Route, toward: Uri, transport: int) -> None:
+    def _forward_ack(
+        self, request: Request, route: Route, toward: Uri, seen: Destination | None, transport: int
+    ) -> None:
         def send(hop: Destination | None) -> None:
             if hop is None:
                 self.engine.count("ack.unreachable")
@@ -120,7 +126,10 @@ class Requests:
                 forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
             )
 
-        self.network.resolve(toward, transport, send)
+        if seen is not None:
+            send(seen)
+        else:
+            self.network.resolve(toward, transport, send)
 
     def _receive_cancel(self, request: Request, destination: Destination) -> None:
         """§9.2: the CANCEL has its own answer; what it cancels is told apart by everything but the method."""
@@ -213,24 +222,41 @@ class Requests:
         names = request.names
         if b"route" not in names:
             return _NO_ROUTE
-        if names.count(b"route") == 1 and request.get(b"route") in self.network.own_routes:
-            return _OWN_ROUTE
+        if names.count(b"route") == 1:
+            begin, _, end = (request.get(b"route") or b"").partition(b"@")
+            token = begin[len(_SIP) :]
+            if end in self.network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
+                return Route(1, None, token)
         routes = request.routes()
-        drop = 0
+        drop, token = 0, b""
         while drop < len(routes) and self.network.is_own(routes[drop].parsed):
+            token = unescape(routes[drop].parsed.user)
             drop += 1
-        return Route(drop, routes[drop].parsed if drop < len(routes) else None)
+        return Route(drop, routes[drop].parsed if drop < len(routes) else None, token)
+
+    def _passage(self, request: Request, route: Route) -> Passage | None:
+        """What the Route proves (`sip.route_token`): that the request is in a dialog of ours, which a To tag alone
+        does not. A spiral has several entries; the last one was put in on the side the request goes to."""
+        return self.network.passage(request, route.token) if route.token else None
+
+    def _onward(self, request: Request, route: Route, passage: Passage | None) -> tuple[Uri, Destination | None]:
+        """The URI that names the next hop, and the hop itself where the receiver was seen elsewhere and no further
+        proxy stands before it."""
+        if route.toward is not None:
+            return route.toward, None
+        return request.parsed_uri, passage.seen if passage is not None else None
 
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
-        toward = route.toward or request.parsed_uri
-        if self.network.ends_here(toward):
+        passage = self._passage(request, route)
+        toward, hop = self._onward(request, route, passage)
+        if hop is None and self.network.ends_here(toward):
             self.refuse(request, destination, 481)
             return
-        if not route.drop and not self.network.trusts(source[0]):
-            self.refuse(request, destination, 403)
+        if passage is None and not self.network.trusts(source[0]):
+            self.refuse(request, destination, 481 if route.drop else 403)
             return
         self.engine.host.gate.consume(request)
-        self._forward(request, route, self.layer.open_server(request, destination))
+        self._forward(request, route, self.layer.open_server(request, destination), hop)
         call = self.engine.calls.by_call_id(request.call_id)
         if call is not None:
             call.passes(request)
@@ -250,12 +276,14 @@ class Requests:
         elif request.method != b"INVITE" or not self._start_call(request, source, destination):
             self._forward(request, route, self.layer.open_server(request, destination))
 
-    def _forward(self, request: Request, route: Route, server: ServerTransaction) -> None:
+    def _forward(
+        self, request: Request, route: Route, server: ServerTransaction, hop: Destination | None = None
+    ) -> None:
         if request.method == b"INVITE":
             self._trying(request, server)
         context = ResponseContext(self.network, server, request)
         context.drop_routes = route.drop
-        context.add_all((Target(request.uri, toward=route.toward or request.parsed_uri),))
+        context.add_all((Target(request.uri, hop=hop, toward=route.toward or request.parsed_uri),))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, Response
+from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
 
@@ -18,13 +19,20 @@ class Leg:
     """One side of an answered call, as seen by whoever speaks to it.
 
     `sender` and `receiver` are the From and To values to use, tags included; `target` the remote target; `routes` the
-    route set; `cseq` the last sequence number used towards this side.
+    route set; `cseq` the last sequence number used towards this side; `seen` where it is when it is not at its target.
     """
 
-    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq")
+    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen")
 
     def __init__(
-        self, call_id: bytes, sender: bytes, receiver: bytes, target: bytes, routes: Sequence[bytes], cseq: int
+        self,
+        call_id: bytes,
+        sender: bytes,
+        receiver: bytes,
+        target: bytes,
+        routes: Sequence[bytes],
+        cseq: int,
+        seen: Destination | None = None,
     ) -> None:
         self.call_id = call_id
         self.sender = sender
@@ -32,6 +40,7 @@ class Leg:
         self.target = target
         self.routes = tuple(routes)
         self.cseq = cseq
+        self.seen = seen
 
     def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = ()) -> bytes:
         """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for
@@ -61,6 +70,11 @@ class Leg:
         except MalformedMessage:  # the other side will say so
             return
 
+    @property
+    def hop(self) -> Destination | None:
+        """The next hop, where it is known without looking: a proxy of the route set knows better."""
+        return None if self.routes else self.seen
+
     def first_hop(self) -> Uri:
         """The URI whose host the request is sent to. Raises MalformedMessage."""
         return parse_uri(self.routes[0].strip(b"<>") if self.routes else self.target)
@@ -69,7 +83,7 @@ class Leg:
         return f"<Leg to {self.target.decode('utf-8', 'replace')} cseq={self.cseq}>"
 
 
-def caller_leg(invite: Request, response: Response) -> Leg | None:
+def caller_leg(invite: Request, response: Response, seen: Destination | None = None) -> Leg | None:
     """The side that sent the INVITE, addressed as the callee would (§12.1.1: Record-Routes in order). None without a
     Contact."""
     contact = _contact(invite)
@@ -82,10 +96,11 @@ def caller_leg(invite: Request, response: Response) -> Leg | None:
         contact,
         [b"<%b>" % (route.uri or b"") for route in invite.record_routes()],
         0,
+        seen,
     )
 
 
-def callee_leg(response: Response, is_own: Callable[[Uri], bool]) -> Leg | None:
+def callee_leg(response: Response, is_own: Callable[[Uri], bool], seen: Destination | None = None) -> Leg | None:
     """The side that answered, addressed as the caller would, from us on (§12.1.2: Record-Routes reversed). None
     without a Contact.
 
@@ -107,6 +122,7 @@ def callee_leg(response: Response, is_own: Callable[[Uri], bool]) -> Leg | None:
         contact,
         routes,
         response.cseq,
+        seen,
     )
 
 

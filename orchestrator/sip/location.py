@@ -16,16 +16,21 @@ and to add monotonic time to it, so that a clock set back or forth neither expir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Literal, Protocol
 
 from orchestrator.errors import MalformedMessage, SipError, StoreError
+from orchestrator.sip.route_token import KEY_SIZE
 from orchestrator.sip.uri import Uri, parse_uri, uris_equal
 
 MAX_CONTACTS = 10
 """Bindings per address of record unless told otherwise: more is a leak or an attack (one REGISTER may list 600)."""
+
+_NOBODY = ""
+"""Address of the row that is no binding but our own key: no URI has an empty one, so nobody registers it."""
 
 
 @dataclass(slots=True)
@@ -227,6 +232,7 @@ class Location:
         self.unwritten = 0
         """Expired bindings whose rows the store would not delete. It forgets them by itself at the next `load`."""
         self._table: dict[str, tuple[Binding, ...]] = {}
+        self._route_key = b""
         self._aor_of: dict[bytes, str] = {}
         """Contact → the address that registered it last."""
         self._count = 0
@@ -237,11 +243,25 @@ class Location:
         """Fill the empty table from the store; returns the number of bindings. Raises StoreError."""
         found: dict[str, list[Binding]] = {}
         for binding in self.store.load(now):
-            found.setdefault(binding.aor, []).append(binding)
+            if binding.aor == _NOBODY:
+                self._route_key = binding.contact
+            else:
+                found.setdefault(binding.aor, []).append(binding)
         for aor, bindings in found.items():
             self._put(aor, bindings)
         self._rebuild_due()
         return self._count
+
+    def route_key(self, entropy: Callable[[int], bytes]) -> bytes:
+        """The key of our Record-Routes (`sip.route_token`), drawn and written once: dialogs outlive a restart as
+        registrations do."""
+        if not self._route_key:
+            self._route_key = entropy(KEY_SIZE)
+            try:
+                self.store.write([Binding(_NOBODY, self._route_key, inf)], ())
+            except StoreError:  # the key lives as long as we do; that phones are answered 503 now is news enough
+                pass
+        return self._route_key
 
     def bindings(self, aor: str, now: float) -> tuple[Binding, ...]:
         """The live bindings of `aor`, highest q first, newest first among equals (RFC 3261 §16.6)."""

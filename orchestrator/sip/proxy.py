@@ -43,6 +43,10 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "a Route without lr is followed like one with it: strict routers are gone",
     ),
     (
+        "RFC 3261 §16.6 step 7",
+        "a request inside a dialog goes to where a phone behind NAT was seen, not where its Request-URI says",
+    ),
+    (
         "RFC 3261 §22.2",
         "a gateway's challenge to an INVITE is answered with the gateway's own account, under the same CSeq",
     ),
@@ -88,8 +92,9 @@ class Network(Protocol):
     def via(self, transport: int, branch: bytes) -> bytes:
         """Our Via header line for a transport."""
 
-    def record_route(self, transport: int) -> bytes:
-        """Our Record-Route header line."""
+    def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
+        """Our Record-Route header line for the dialogs of an INVITE that came from `source`; `callee` is where it goes
+        when that is not where its Request-URI leads."""
 
     def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None]) -> None:
         """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
@@ -426,12 +431,16 @@ class ResponseContext:
             uri=target.uri,
             via=self.network.via(transport, token),
             max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
-            record_route=self.network.record_route(transport) if dialog_forming else None,
+            record_route=self._record_route(transport, target) if dialog_forming else None,
             drop_routes=self.drop_routes,
             routes=target.routes,
             remove=() if stopped.isdisjoint(request.names) else stopped,
             headers=headers,
         )
+
+    def _record_route(self, transport: int, target: Target) -> bytes:
+        assert self.request is not None
+        return self.network.record_route(transport, self.request, self.server.destination, target.hop)
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 

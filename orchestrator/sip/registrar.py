@@ -14,6 +14,7 @@ from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
+from orchestrator.sip.routing import is_unaware
 from orchestrator.sip.uri import NameAddr, Uri
 
 _DATED = b"Contact: <%b>;expires=%d"
@@ -101,7 +102,7 @@ class Registrar:
             call_id=request.call_id,
             cseq=request.cseq,
             path=_path(request),
-            received=source if _behind_nat(request, source) and uri.is_sip else None,
+            received=source if uri.is_sip and is_unaware(request.via) else None,
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"").decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
@@ -145,9 +146,3 @@ def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> in
     if 0 < asked < policy.min_expires:
         raise _TooBrief(policy.min_expires)
     return min(asked, policy.max_expires)
-
-
-def _behind_nat(request: Request, source: tuple[str, int]) -> bool:
-    """The phone believes to be somewhere else than it is: its Via got a `received` (RFC 3581)."""
-    received = request.via.received
-    return received is not None and received.decode() != request.via.host.strip(b"[]").decode("ascii", "replace")

@@ -31,7 +31,7 @@ def release(network: Network, branch: Branch, response: Response) -> None:
     hang_up = response.to_tag not in branch.ended
     if hang_up:
         branch.ended += (response.to_tag,)
-    leg, direct = _leg_of(network, branch, response)
+    leg, hop = _leg_of(network, branch, response)
     layer, tokens = network.layer, network.tokens
 
     def send(hop: Destination | None) -> None:
@@ -43,22 +43,24 @@ def release(network: Network, branch: Branch, response: Response) -> None:
             bye = leg.request(b"BYE", network.via(hop[0], bye_branch), (COMPLETED_ELSEWHERE,))
             layer.open_client(bye_branch, b"BYE", bye, hop, None)
 
-    if direct:
-        send(client.destination)
+    if hop is not None:
+        send(hop)
     else:
         network.resolve(leg.first_hop(), client.destination[0], send)
 
 
-def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, bool]:
-    """The callee of a late 2xx, and whether it is reached where the INVITE went rather than where its Contact leads.
+def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, Destination | None]:
+    """The callee of a late 2xx, and the next hop when that is where the INVITE went rather than where its Contact
+    leads.
 
     It is where the Contact is of no use: behind NAT, or because there is none that can be read.
     """
     try:
-        leg = callee_leg(response, network.is_own)
+        leg = callee_leg(response, network.is_own, branch.target.hop)
     except MalformedMessage:
         leg = None
     if leg is not None:
-        return leg, branch.target.hop is not None and not leg.routes
+        return leg, leg.hop
     sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
-    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), True
+    sent_to = branch.client.destination if branch.client is not None else None
+    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), sent_to

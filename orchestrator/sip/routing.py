@@ -6,11 +6,12 @@ runtime, because a look-up blocks and the core must not.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import QUESTION
+from orchestrator.sip.grammar import COMMA, QUESTION
 from orchestrator.sip.headers import Via
+from orchestrator.sip.message import Request
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import parse_uri
 
@@ -76,6 +77,56 @@ def request_uri(contact: bytes) -> bytes:
     except MalformedMessage:  # only a damaged store holds one: it leads nowhere
         return contact
     return contact[: -len(headers) - 1] if headers else contact
+
+
+_PRIVATE = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 fc00::/7 fe80::/10"
+"""Addresses that mean something only within a network (RFC 1918, 6598, 3927, 4193, 4291)."""
+_private_networks = tuple(map(ip_network, _PRIVATE.split()))
+
+
+def is_private(address: str) -> bool:
+    """Whether an IP address is one of a private network."""
+    parsed = ip_address(address)
+    return any(parsed in network for network in _private_networks)
+
+
+def is_unaware(via: Via) -> bool:
+    """Whether the sender believes to be somewhere else than it is: its Via has got another `received` (RFC 3581)."""
+    received = via.received
+    return received is not None and received.decode("ascii", "replace") != via.host.strip(b"[]").decode("ascii")
+
+
+def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) -> Destination | None:
+    """Where the sender of a request is reached that is not where its Contact says, which is `source`: it is behind NAT.
+
+    None where the Contact leads to it, or somewhere we have no reason to doubt: one that knows its own address may have
+    its calls served by another machine. A Contact of a private network is doubted when the sender is outside of one.
+    With a proxy between it and us `source` is not the sender.
+    """
+    names = request.names
+    if b"contact" not in names or _says(request.lines[names.index(b"contact")], source[1]):
+        return None
+    if names.count(b"via") != 1 or COMMA in request.lines[names.index(b"via")] or b"record-route" in names:
+        return None
+    try:
+        contact = request.contacts()[0].parsed
+    except MalformedMessage:  # the other side will say so
+        return None
+    address = addresses.numeric(contact.host)
+    if not contact.is_sip or address == source[1]:
+        return None
+    inside = address is not None and is_private(address) and not is_private(source[1])
+    return source if inside or is_unaware(request.via) else None
+
+
+_AFTER_HOST = (b":", b";", b">", b"")
+
+
+def _says(contact: bytes, host: str) -> bool:
+    """Whether a Contact line names this address, at a glance: nearly all of them do."""
+    found = contact.find(b"@%b" % host.encode())
+    behind = found + 1 + len(host)
+    return found >= 0 and contact[behind : behind + 1] in _AFTER_HOST
 
 
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:

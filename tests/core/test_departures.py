@@ -93,6 +93,22 @@ def a_strict_route_is_followed_loosely() -> None:
     assert [route.uri for route in message.routes()] == [b"sip:10.0.0.9"]
 
 
+@shows("RFC 3261 §16.6 step 7")
+def a_request_inside_a_dialog_goes_to_where_the_phone_was_seen() -> None:
+    stage = Stage()
+    invite = stage.alice.ask("INVITE", BOB, "Contact: <sip:alice@192.168.1.2>", send=False)
+    invite.octets = invite.octets.replace(b"Via: SIP/2.0/UDP 10.0.0.2:5060;", b"Via: SIP/2.0/UDP 192.168.1.2;rport;")
+    stage.do(invite)
+    invite.again()
+    stage.world.run()
+    [seen] = stage.bob.requests("INVITE")
+    route = f"Route: <{(seen.record_routes()[0].uri or b'').decode()}>"
+    sides = {"sender": f"<{BOB}>;tag=bob", "to": (seen.get(b"from") or b"").decode()}
+    stage.do(stage.bob.ask("INFO", "sip:alice@192.168.1.2", route, call_id=seen.call_id.decode(), **sides))
+    [info] = stage.alice.requests()
+    assert info.uri == b"sip:alice@192.168.1.2", "which is where her Contact says she is"
+
+
 @shows("RFC 3261 §18.1.1")
 def a_large_request_stays_on_udp() -> None:
     stage = Stage()

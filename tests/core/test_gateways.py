@@ -230,7 +230,8 @@ def test_a_challenge_inside_the_dialog_goes_to_the_caller() -> None:
     stage.answer("c", 407, CHALLENGE)
     stage.answer("c", 200)
     assert call.final.status == 200
-    bye = stage.alice.ask("BYE", "sip:c@10.0.1.3", "Route: <sip:10.0.0.1:5060;lr>",
+    route = f"Route: <{(call.final.record_routes()[0].uri or b'').decode()}>"
+    bye = stage.alice.ask("BYE", "sip:c@10.0.1.3", route,
                           to="<sip:0049301@example.com>;tag=c", call_id="c1", cseq=2)  # fmt: skip
     stage.world.run()
     gate = stage.gates["c"]

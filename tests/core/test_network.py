@@ -11,12 +11,30 @@ import pytest
 from orchestrator.core.network import SipNetwork
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.message import Request, parse_message
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import parse_uri
 from orchestrator.timers import Timers
 
 POINTS = (ListenPoint("proxy.example.com", 5060, bound="10.0.0.1"), ListenPoint("2001:db8::1", 5070))
+
+
+def invite(call_id: str = "c1") -> Request:
+    lines = (
+        "INVITE sip:bob@example.com SIP/2.0",
+        "Via: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK1",
+        "Max-Forwards: 70",
+        "From: <sip:alice@example.com>;tag=a",
+        "To: <sip:bob@example.com>",
+        f"Call-ID: {call_id}",
+        "CSeq: 1 INVITE",
+        "Contact: <sip:alice@192.0.2.9>",
+        "Content-Length: 0\r\n\r\n",
+    )
+    message = parse_message("\r\n".join(lines).encode())
+    assert isinstance(message, Request)
+    return message
 
 
 class Place:
@@ -94,7 +112,9 @@ def test_we_name_ourselves_by_the_point_a_message_leaves_from() -> None:
     network = Place().network
     assert network.via(0, b"z9hG4bKx") == b"Via: SIP/2.0/UDP proxy.example.com:5060;branch=z9hG4bKx"
     assert network.via(1, b"z9hG4bKx") == b"Via: SIP/2.0/UDP [2001:db8::1]:5070;branch=z9hG4bKx"
-    assert network.record_route(1) == b"Record-Route: <sip:[2001:db8::1]:5070;lr>"
+    line = network.record_route(1, invite(), (0, "192.0.2.9", 5060), None)
+    assert line.startswith(b"Record-Route: <sip:")
+    assert line.endswith(b"@[2001:db8::1]:5070;lr>")
 
 
 # --- trust ------------------------------------------------------------------------------------------------------------

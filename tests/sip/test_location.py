@@ -296,3 +296,23 @@ class TableAgainstStore(RuleBasedStateMachine):
 
 TestTableAgainstStore = TableAgainstStore.TestCase
 TestTableAgainstStore.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+# --- the key of our Record-Routes -------------------------------------------------------------------------------------
+
+
+def test_the_key_is_drawn_once_and_kept_with_the_bindings() -> None:
+    store = MemoryStore()
+    drawn = iter([b"1" * 32, b"2" * 32])
+    first = Location(store)
+    assert first.route_key(lambda size: next(drawn)) == first.route_key(lambda size: next(drawn)) == b"1" * 32
+    second = Location(store)
+    assert second.load(1e9) == len(second) == 0, "it is no binding"
+    assert second.next_expiry is None
+    assert second.route_key(lambda size: next(drawn)) == b"1" * 32
+
+
+def test_a_store_that_fails_costs_the_key_no_more_than_a_restart() -> None:
+    location = Location(BrokenStore())
+    location.store.broken = True  # type: ignore[attr-defined]
+    assert location.route_key(lambda size: b"1" * size) == location.route_key(lambda size: b"2" * size) == b"1" * 32

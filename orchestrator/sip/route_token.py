@@ -1,0 +1,141 @@
+"""What our Record-Route says about its dialog: that it is one of ours, and where a phone behind NAT was seen.
+
+The user part of the URI that we put into Record-Route (RFC 3261 §16.6 step 4) is a token. It comes back in the Route of
+every request inside the dialog, from either side, octet for octet (§12.2.1.1), so it is a memory that costs us nothing
+and survives our restart. RFC 5626 §5.3 has edge proxies do the same.
+
+*A dialog of ours.* A To tag and a Route to us can be written by anybody. The token holds a keyed hash over what no
+request of the dialog can leave out and both sides know: the Call-ID and the caller's tag, which is in From or in To,
+depending on who speaks. A request whose token does not verify is in no dialog that was made through us. What the hash
+does not bind is the Request-URI, for a target may be refreshed at any time (§12.2.2): who has a call through us may
+send its requests on to wherever he likes.
+
+*Where a phone was seen.* A phone behind NAT says in its Contact where it believes to be, and a proxy must not correct
+that. So the addresses of the caller and the callee, as far as they were seen elsewhere than they say, are in the
+token, and a request goes there instead of to its Request-URI. That is known when the INVITE is forwarded: where it came
+from, and where it goes to. The other party has no business with these addresses: they are enciphered.
+
+    token = hex(tag ‖ sides ⊕ stream)     tag = H("tag", Call-ID, caller's tag, sides)     stream = H("stream", tag)
+
+The tag is the nonce of its own cipher (the idea of SIV, RFC 5297): the same dialog has the same token, so that nothing
+random is needed. Without NAT `sides` is empty and the token is the tag: 16 digits, one hash to make and one or two to
+check, under a microsecond each.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from hashlib import blake2b
+from hmac import compare_digest
+
+from orchestrator.sip.transaction import Destination
+
+KEY_SIZE = 32
+"""Octets of the key: drawn once, kept for as long as dialogs made with it may last."""
+_TAG = 8
+"""Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
+_MAX_SIDES = 2 * (4 + 16)
+_ABSENT = b"\0"
+
+
+class Passage:
+    """A request that is inside a dialog of ours; `seen` is where its receiver was seen, None when he is where he
+    says."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self, seen: Destination | None) -> None:
+        self.seen = seen
+
+    def __repr__(self) -> str:
+        return f"<Passage {self.seen or 'as its Request-URI says'}>"
+
+
+_AS_IT_SAYS = Passage(None)
+
+
+class RouteTokens:
+    """Makes and reads tokens. `key()` is asked for the key once, when the first token is made or read."""
+
+    __slots__ = ("_draw", "_tag", "_stream")
+
+    def __init__(self, key: Callable[[], bytes]) -> None:
+        self._draw: Callable[[], bytes] | None = key
+        self._tag = self._stream = blake2b()
+
+    def _key(self) -> None:
+        draw, self._draw = self._draw, None
+        assert draw is not None
+        key = draw()
+        self._tag = blake2b(key=key, digest_size=_TAG, person=b"tag")
+        self._stream = blake2b(key=key, digest_size=_MAX_SIDES, person=b"stream")
+
+    def make(
+        self,
+        call_id: bytes,
+        caller_tag: bytes | None,
+        caller: Destination | None = None,
+        callee: Destination | None = None,
+    ) -> bytes:
+        """The token for a dialog that an INVITE may form; `caller` and `callee` are where they were seen, if elsewhere
+        than they say."""
+        if self._draw is not None:
+            self._key()
+        sides = _pack(caller) + _pack(callee) if caller is not None or callee is not None else b""
+        tag = self._hash(call_id, caller_tag, sides)
+        return (tag + self._cipher(tag, sides) if sides else tag).hex().encode()
+
+    def read(self, token: bytes, call_id: bytes, from_tag: bytes | None, to_tag: bytes | None) -> Passage | None:
+        """What the token says about a request with these identifiers; None when it is not of this dialog."""
+        if self._draw is not None:
+            self._key()
+        try:
+            octets = bytes.fromhex(token.decode("ascii"))
+        except ValueError:
+            return None
+        tag, sides = octets[:_TAG], octets[_TAG:]
+        if len(sides) > _MAX_SIDES:
+            return None
+        if sides:
+            sides = self._cipher(tag, sides)
+        if compare_digest(self._hash(call_id, from_tag, sides), tag):
+            return Passage(_unpack(sides)[1]) if sides else _AS_IT_SAYS
+        if compare_digest(self._hash(call_id, to_tag, sides), tag):
+            return Passage(_unpack(sides)[0]) if sides else _AS_IT_SAYS
+        return None
+
+    def _hash(self, call_id: bytes, caller_tag: bytes | None, sides: bytes) -> bytes:
+        hashed = self._tag.copy()
+        hashed.update(b"%d %d %b%b%b" % (len(call_id), len(sides), call_id, sides, caller_tag or b""))
+        return hashed.digest()
+
+    def _cipher(self, tag: bytes, sides: bytes) -> bytes:
+        """Encipher or decipher."""
+        stream = self._stream.copy()
+        stream.update(tag)
+        return bytes(a ^ b for a, b in zip(sides, stream.digest(), strict=False))
+
+
+def _pack(side: Destination | None) -> bytes:
+    """Version of the address, transport, port, address; a single 0 for a side that is where it says."""
+    if side is None:
+        return _ABSENT
+    transport, host, port = side
+    address = ipaddress.ip_address(host)
+    return bytes((address.version, transport)) + port.to_bytes(2, "big") + address.packed
+
+
+def _unpack(sides: bytes) -> tuple[Destination | None, Destination | None]:
+    """Caller and callee. Only for what has verified: we have packed it ourselves."""
+    caller, rest = _unpack_one(sides)
+    return caller, _unpack_one(rest)[0]
+
+
+def _unpack_one(sides: bytes) -> tuple[Destination | None, bytes]:
+    version = sides[0]
+    if not version:
+        return None, sides[1:]
+    end = 8 if version == 4 else 20
+    host = str(ipaddress.ip_address(sides[4:end]))
+    return (sides[1], host, int.from_bytes(sides[2:4], "big")), sides[end:]

@@ -1,0 +1,111 @@
+"""The token of our Record-Route: of which dialog it is, and where the two sides were seen."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+
+import pytest
+
+from orchestrator.sip.route_token import KEY_SIZE, RouteTokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import parse_uri
+
+CALLER: Destination = (0, "203.0.113.5", 40001)
+CALLEE: Destination = (3, "2001:db8::7", 65535)
+SIDES = (None, CALLER, CALLEE)
+
+
+def tokens(key: bytes = b"k" * KEY_SIZE) -> RouteTokens:
+    return RouteTokens(lambda: key)
+
+
+@pytest.mark.parametrize(("caller", "callee"), list(product(SIDES, SIDES)))
+def test_each_side_is_told_where_the_other_was_seen(caller: Destination | None, callee: Destination | None) -> None:
+    token = tokens().make(b"call", b"a", caller, callee)
+    from_caller, from_callee = tokens().read(token, b"call", b"a", b"b"), tokens().read(token, b"call", b"b", b"a")
+    assert from_caller is not None and from_callee is not None
+    assert (from_caller.seen, from_callee.seen) == (callee, caller)
+
+
+def test_without_nat_it_is_short() -> None:
+    assert len(tokens().make(b"call", b"a")) == 16
+    assert len(tokens().make(b"call", b"a", CALLER)) == 16 + 2 * 9
+    assert len(tokens().make(b"call", b"a", CALLEE, CALLEE)) == 16 + 2 * 40
+
+
+def test_it_is_a_user_part_and_shows_no_address() -> None:
+    token = tokens().make(b"call", b"a", CALLER, CALLEE)
+    assert parse_uri(b"sip:%b@h" % token).user == token
+    assert token.isalnum()
+    assert bytes((203, 0, 113, 5)) not in bytes.fromhex(token.decode())
+    assert token != tokens().make(b"call2", b"a", CALLER, CALLEE)
+    assert token[16:] != tokens().make(b"call2", b"a", CALLER, CALLEE)[16:], "no two calls under the same stream"
+
+
+def test_the_same_dialog_has_the_same_token() -> None:
+    assert tokens().make(b"call", b"a", CALLER) == tokens().make(b"call", b"a", CALLER)
+
+
+@pytest.mark.parametrize(
+    ("call_id", "from_tag", "to_tag"),
+    [(b"Call", b"a", b"b"), (b"call", b"x", b"b"), (b"call", b"A", b"b"), (b"call", None, b"b"), (b"", b"a", b"b")],
+)
+@pytest.mark.parametrize("side", SIDES)
+def test_of_another_dialog_it_is_worth_nothing(
+    call_id: bytes, from_tag: bytes | None, to_tag: bytes, side: Destination | None
+) -> None:
+    token = tokens().make(b"call", b"a", None, side)
+    assert tokens().read(token, call_id, from_tag, to_tag) is None
+
+
+def test_nor_under_another_key() -> None:
+    token = tokens().make(b"call", b"a")
+    assert tokens(b"x" * KEY_SIZE).read(token, b"call", b"a", b"b") is None
+
+
+def test_a_caller_without_a_tag_has_a_dialog_too() -> None:
+    """RFC 2543 had callers without one."""
+    token = tokens().make(b"call", None)
+    assert tokens().read(token, b"call", None, b"b") is not None
+
+
+def test_where_one_part_ends_and_the_next_begins_is_no_matter_of_opinion() -> None:
+    made = [tokens().make(*parts) for parts in ((b"c", b"ab"), (b"ca", b"b"), (b"cab", b""), (b"c ab", b""))]
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [b"", b"0", b"zz", b"0123456789abcde", b"0" * 14, b"0" * 16, b"0" * 4000, b"\xff" * 16, b"%30" * 5],
+)
+def test_what_is_none_is_read_as_none(token: bytes) -> None:
+    assert tokens().read(token, b"call", b"a", b"b") is None
+
+
+def test_no_octet_of_it_can_be_changed_or_left_out() -> None:
+    chance = random.Random(1)
+    token = tokens().make(b"call", b"a", CALLER, CALLEE)
+    octets = bytes.fromhex(token.decode())
+    for at in range(len(octets)):
+        changed = bytearray(octets)
+        changed[at] ^= chance.randrange(1, 256)
+        assert tokens().read(changed.hex().encode(), b"call", b"a", b"b") is None
+        assert tokens().read(octets[:at].hex().encode(), b"call", b"a", b"b") is None
+    assert tokens().read(token + b"00", b"call", b"a", b"b") is None
+    assert tokens().read(token.upper(), b"call", b"a", b"b") is not None
+
+
+def test_the_key_is_drawn_once_and_not_before_it_is_needed() -> None:
+    drawn: list[int] = []
+
+    def key() -> bytes:
+        drawn.append(1)
+        return b"k" * KEY_SIZE
+
+    made = RouteTokens(key)
+    assert drawn == []
+    token = made.make(b"call", b"a")
+    assert made.read(token, b"call", b"a", b"b") is not None
+    assert drawn == [1]
+    assert RouteTokens(key).read(token, b"call", b"a", b"b") is not None
