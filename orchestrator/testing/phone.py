@@ -51,6 +51,10 @@ class PhoneCall:
     def ring(self, status: int = 180) -> None:
         self._respond(status)
 
+    def early(self) -> None:
+        """183 with SDP: there is something to hear before anybody has answered."""
+        self._respond(183, SDP)
+
     def answer(self) -> None:
         """200 with SDP."""
         self.state = "answered"
@@ -141,13 +145,20 @@ class Phone:
         self.send(b"\r\n".join(lines), self.proxy)
 
     def invite(
-        self, to: str, headers: Sequence[bytes] = (), body: bytes = SDP, call_id: bytes | None = None
+        self,
+        to: str,
+        headers: Sequence[bytes] = (),
+        body: bytes = SDP,
+        call_id: bytes | None = None,
+        *,
+        sender: str = "",
+        called: str = "",
     ) -> PhoneCall:
-        """Call `user@domain`."""
+        """Call `user@domain`. `sender` and `called`: other addresses for From and To than our own and `to`."""
         target = b"sip:" + to.encode()
         call = PhoneCall(self, None, call_id or self.word() + b"@" + self.here, target)
-        call.local = b"<sip:%b@%b>;tag=%b" % (self.user.encode(), self.domain.encode(), call._tag)
-        call.remote = b"<%b>" % target
+        call.local = b"<sip:%b>;tag=%b" % ((sender or f"{self.user}@{self.domain}").encode(), call._tag)
+        call.remote = b"<sip:%b>" % called.encode() if called else b"<%b>" % target
         call.branch = b"z9hG4bK" + self.word()
         self.calls.append(call)
         extra = [b"Contact: " + self.contact, b"Content-Type: application/sdp", *headers]

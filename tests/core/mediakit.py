@@ -1,11 +1,8 @@
-"""A FreeSWITCH in memory for the flows of one World: a SIP phone with the dialplan of config/freeswitch, and the
-answers to what the Event Socket is asked. Its CHANNEL_* events are recorded ones under other uuids.
-"""
+"""A stage for flows that use the media: a World with a FreeSWITCH whose applications come to what the test says."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,10 @@ from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute
 from orchestrator.flow.loader import load_program
-from orchestrator.sip.message import Request, Response
-from orchestrator.testing.phone import SDP, Phone, PhoneCall
+from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording, block_of, rewrite
+from orchestrator.testing.switch import VirtualFreeSwitch
+from orchestrator.testing.switch_apps import Told
 from orchestrator.testing.world import World
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "esl"
@@ -37,12 +35,13 @@ def recorded(name: str, key: str, **headers: str) -> EslEvent:
     return Recording.load(FIXTURES / f"{name}.esl").find(key, 0, **headers)
 
 
-class Switch(Phone):
-    """`ran` are the applications, `commands` the API commands; both end at once unless the application's name is in
-    `slow`. `say_channels = False` keeps CHANNEL_CREATE back until `report()`."""
+class Switch(VirtualFreeSwitch):
+    """One whose applications do nothing and end at once, unless the name is in `slow`: what they come to is the test's
+    to say. `ran` are the applications, `commands` the API commands. `say_channels = False` keeps everything it has to
+    say back until `report()`; `refuses` is a status it answers every call with."""
 
-    def setup(self, world: World) -> Switch:
-        self.world = world
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.ran: list[EslExecute] = []
         self.commands: list[str] = []
         self.slow: set[str] = set()
@@ -50,85 +49,35 @@ class Switch(Phone):
         """Name of an application, or beginning of a command, to its result."""
         self.say_channels = True
         self.refuses = 0
-        self.sequence = 0
-        self.bridged: dict[PhoneCall, PhoneCall] = {}
-        self.placed: dict[PhoneCall, int] = {}
         self.running: list[Job] = []
-        self._unsaid: list[tuple[str, str]] = []
-        self.on_invite = self._dialplan
-        world.on_job = self.do
-        return self
+        self.world: World
+        self._unsaid: list[EslEvent] = []
 
-    # --- SIP ----------------------------------------------------------------------------------------------------------
-
-    def _dialplan(self, call: PhoneCall) -> None:
-        assert call.invite is not None
-        media = call.invite.get(b"x-orchestrator-media")
+    def dialplan(self, call: PhoneCall) -> None:
         if self.refuses:
             call.reject(self.refuses)
-            return
-        self.create(call.call_id.decode(), "inbound")
-        if media == b"answer":
-            call.answer()
-        elif media == b"early":
-            call._respond(183, SDP)
         else:
-            self.bridge(call, call.invite.get(b"x-orchestrator-call") or b"")
+            super().dialplan(call)
 
-    def bridge(self, front: PhoneCall, id: bytes) -> None:
-        back = self.invite("call@10.0.0.1:5060", [b"X-Orchestrator-Call: " + id])
-        self.create(back.call_id.decode(), "outbound")
-        self.bridged[back], self.bridged[front] = front, back
-
-    def _on_invite_response(self, call: PhoneCall, response: Response) -> None:
-        super()._on_invite_response(call, response)
-        job = self.placed.get(call)
-        if job is not None and response.status >= 200:
-            text = "+OK\n" if response.status < 300 else "-ERR USER_BUSY\n"
-            result = {"ok": response.status < 300, "text": text}
-            self.world.call_at(self.world.now + 0.02, lambda: self.complete(job, result))
-        front = self.bridged.get(call)
-        if front is None or front.state != "ringing":
-            return
-        if response.status == 180:
-            front.ring()
-        elif 200 <= response.status < 300:
-            front.answer()
-        elif response.status >= 300 and not front.acknowledged:
-            front.reject(response.status)
-
-    def _on_request(self, request: Request) -> None:
-        super()._on_request(request)
-        call = self._call_of(request)
-        other = self.bridged.get(call) if call is not None else None
-        if other is not None and request.method in (b"BYE", b"CANCEL") and other.state != "ended":
-            other.hangup()
-
-    # --- Event Socket -------------------------------------------------------------------------------------------------
-
-    def create(self, uuid: str, direction: str) -> None:
+    def tell(self, event: EslEvent) -> None:
         if self.say_channels:
-            event = recorded("via_bridge", "CHANNEL_CREATE", Call_Direction=direction)
-            self.emit(event, uuid, **{"variable_sip_call_id": uuid, "Other-Leg-Unique-ID": None})
+            super().tell(event)
         else:
-            self._unsaid.append((uuid, direction))
+            self._unsaid.append(event)
 
     def report(self) -> None:
-        """Say which channels there are by now."""
+        """Say what has been kept back."""
         self.say_channels = True
         unsaid, self._unsaid = self._unsaid, []
-        for uuid, direction in unsaid:
-            self.create(uuid, direction)
+        for event in unsaid:
+            self.tell(event)
         self.world.run()
 
     def emit(self, event: EslEvent, uuid: str, **headers: str | None) -> None:
-        self.sequence += 1
-        given = {"Unique-ID": uuid, "Event-Sequence": str(self.sequence), "Core-UUID": "core", **headers}
-        changed = EslEvent.plain(rewrite(block_of(event), given))
-        self.world.engine.receive_esl("fs1", changed, self.world.now)
+        """A recorded event about a channel."""
+        self.tell(EslEvent.plain(rewrite(block_of(event), {"Unique-ID": uuid, **headers})))
 
-    def do(self, job: Job) -> Any:
-        """A job of the engine: its result, or World.LATER."""
+    def perform(self, job: Job, told: Told | None = None) -> Any:
         effect = job.effect
         if isinstance(effect, EslExecute):
             self.ran.append(effect)
@@ -142,8 +91,14 @@ class Switch(Phone):
         for beginning, answer in self.answers.items():
             if effect.command.startswith(beginning):
                 return answer
-        verb, _, rest = effect.command.partition(" ")
-        return getattr(self, f"_do_{verb}", lambda job, rest: OK)(job, rest)
+        if effect.command.startswith("uuid_break "):
+            self._break(effect.command.partition(" ")[2])
+        return super().perform(job)
+
+    def _break(self, uuid: str) -> None:
+        for job in [job for job in self.running if isinstance(job.effect, EslExecute) and job.effect.uuid == uuid]:
+            self.running.remove(job)
+            self.after(0.02, partial(self.complete, job.id, PLAYED))
 
     def complete(self, job: int, result: Any) -> None:
         self.world.engine.complete(job, result, self.world.now)
@@ -156,40 +111,6 @@ class Switch(Phone):
         assert isinstance(job.effect, EslExecute)
         return job.effect
 
-    def call_with(self, uuid: str) -> PhoneCall:
-        return next(call for call in self.calls if call.call_id.decode() == uuid)
-
-    def _do_uuid_answer(self, job: Job, rest: str) -> Any:
-        self.call_with(rest).answer()
-        return OK
-
-    def _do_uuid_break(self, job: Job, rest: str) -> Any:
-        for running in [r for r in self.running if r.effect.uuid == rest]:  # type: ignore[union-attr]
-            self.running.remove(running)
-            self.world.call_at(self.world.now + 0.02, lambda id=running.id: self.complete(id, PLAYED))  # type: ignore[misc]
-        return OK
-
-    def _do_uuid_transfer(self, job: Job, rest: str) -> Any:
-        uuid, where = rest.split(" ", 1)
-        id = re.search(r"X-Orchestrator-Call=([0-9a-f]+)\}", where)
-        if id is not None:
-            front = self.call_with(uuid)
-            former = self.bridged.pop(front, None)
-            if former is not None:
-                del self.bridged[former]
-                former.hangup()
-            self.bridge(front, id[1].encode())
-        return OK
-
-    def _do_originate(self, job: Job, rest: str) -> Any:
-        variables = dict(pair.split("=", 1) for pair in rest[1 : rest.index("}")].split(","))
-        header = b"X-Orchestrator-Call: " + variables["sip_h_X-Orchestrator-Call"].encode()
-        uuid = variables["origination_uuid"]
-        call = self.invite("call@10.0.0.1:5060", [header], call_id=uuid.encode())
-        self.create(uuid, "outbound")
-        self.placed[call] = job.id
-        return World.LATER
-
 
 class Stage:
     """A World with one Switch, a caller alice and two phones, and what the flow has logged."""
@@ -200,9 +121,9 @@ class Stage:
         program, warnings = load_program([path])
         assert warnings == []
         self.world = World(program, freeswitch={"fs1": "sip:10.0.0.9:5080"}, trust=(ip_network("10.0.0.9/32"),))
-        post = self.world.phone("fs", *ADDRESS).send
-        self.switch = Switch("fs@example.com", ADDRESS, ("10.0.0.1", 5060), post).setup(self.world)
-        self.world.phones[ADDRESS] = self.switch
+        self.switch = Switch.in_world(self.world, "fs1", ADDRESS)
+        self.switch.world = self.world
+        self.world.on_job = self.switch.perform
         self.alice = self.world.phone("alice@example.com", "10.0.0.2")
         self.bob = self.world.phone("bob@example.com", "10.0.0.3")
         self.carol = self.world.phone("carol@example.com", "10.0.0.4")

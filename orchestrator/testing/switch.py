@@ -1,0 +1,353 @@
+"""A FreeSWITCH in memory, for flows whose media go through one: no process, no sound, no time.
+
+It is a SIP phone with the dialplan of config/freeswitch: a call with X-Orchestrator-Call goes back to where it came
+from as a second leg, one with X-Orchestrator-Media stays, parked, answered or with early media; any other is refused.
+And it is the other end of an Event Socket: `api` runs a command, `execute` an application on a channel (switch_apps),
+what it has to say are recorded events of a real one (switch_events). What the parties of its channels do - talk, press
+keys, beep - it is told: `channel_of(call).talk(1.5)`.
+
+    world = World(program, freeswitch={"fs1": "sip:10.254.0.1:5080"}, trust=(SWITCHES,))
+    fs1 = VirtualFreeSwitch.in_world(world, "fs1", ("10.254.0.1", 5080))
+    world.on_job = fs1.perform
+
+In place of a World there may be anything that has wires, a clock and a place for events: see `switch_on_sockets`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Network
+from math import inf
+from typing import Any, Self
+
+from orchestrator.core.jobs import Job
+from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
+from orchestrator.errors import StepError
+from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.effects import EslCommand, EslExecute
+from orchestrator.sip.message import Response
+from orchestrator.testing.phone import Address, Phone, PhoneCall, Send
+from orchestrator.testing.recordings import block_of, rewrite
+from orchestrator.testing.switch_apps import APPLICATIONS, Done, Running, Told
+from orchestrator.testing.switch_channel import SwitchChannel
+from orchestrator.testing.switch_commands import COMMANDS, SOON, address_in, dialled, originate
+from orchestrator.testing.world import PROXY, World
+
+SWITCHES = IPv4Network("10.254.0.0/16")
+"""Where the FreeSWITCH servers of a test live; a World has to trust it."""
+
+CORE_UUID = "7a2e5358-095d-414c-97c6-f2fcdae9e88e"
+FIRST_SEQUENCE = 1_000_000_000
+"""Event-Sequences of recordings that are played beside are far below it."""
+OK = "+OK\n"
+NO_CHANNEL = "-ERR No such channel!\n"
+
+_TIE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_STATUS_OF = {"USER_BUSY": 486, "CALL_REJECTED": 603, "NO_ROUTE_DESTINATION": 404, "UNALLOCATED_NUMBER": 404}
+_CAUSE_OF = {404: "UNALLOCATED_NUMBER", 408: "RECOVERY_ON_TIMER_EXPIRE", 480: "NO_USER_RESPONSE", 486: "USER_BUSY",
+             487: "ORIGINATOR_CANCEL", 503: "NORMAL_TEMPORARY_FAILURE", 603: "CALL_REJECTED"}  # fmt: skip
+
+
+class VirtualFreeSwitch(Phone):
+    """`tell(event)` takes what it has to say, `later(seconds, act)` does something then, `now()` is its clock.
+
+    `lengths`: seconds that sounds play, by a glob over their names; what is not in it takes no time, or for ever where
+    the name says so. `variables` are FreeSWITCH's global ones.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        proxy: Address,
+        send: Send,
+        tell: Callable[[EslEvent], object],
+        later: Callable[[float, Callable[[], object]], object],
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(f"freeswitch@{address[0]}", address, proxy, send)
+        self.channels: dict[str, SwitchChannel] = {}
+        """Those that are there, by uuid, which is the Call-ID of their SIP dialog."""
+        self.placed: dict[PhoneCall, Callable[[str], None] | None] = {}
+        """Calls of `originate`, and who waits to hear what has become of them."""
+        self.on_placed: Callable[[PhoneCall], object] = lambda call: None
+        """Told every call of `originate`."""
+        self.lengths: dict[str, float] = {}
+        self.variables = {"temp_dir": "/tmp"}  # noqa: S108  # a name in what is said; nothing is written
+        self.now = now
+        self._tell = tell
+        self._later = later
+        self._sequence = FIRST_SEQUENCE
+        self.on_invite = self.dialplan
+
+    @classmethod
+    def in_world(cls, world: World, server: str, address: Address) -> Self:
+        """One on the wires of a World, whose engine knows it by `server`."""
+
+        def tell(event: EslEvent) -> None:
+            world.engine.receive_esl(server, event, world.now)
+
+        def later(seconds: float, act: Callable[[], object]) -> None:
+            world.call_at(world.now + seconds, act)
+
+        switch = cls(address, PROXY, world.post_from(address), tell, later, lambda: world.now)
+        switch._complete = lambda job, result: world.engine.complete(job, result, world.now)
+        world.phones[address] = switch
+        return switch
+
+    # --- for those who tell a story -----------------------------------------------------------------------------------
+
+    def channel_of(self, call: PhoneCall) -> SwitchChannel | None:
+        """The channel of a dialog: of one of its own calls, or of a phone's call to or from it."""
+        return self.channels.get(call.call_id.decode())
+
+    def play(self, event: EslEvent, channel: SwitchChannel | None = None) -> None:
+        """A recorded event is said: as it is, or as one of this channel, whose applications then hear of it, too."""
+        if channel is None:
+            self._tell(self.restated(event))
+        elif event.name == "DTMF":
+            channel.press(event.get("DTMF-Digit"), event)
+        else:
+            channel.say(event)
+
+    def length_of(self, sound: str) -> float:
+        """Seconds a sound plays."""
+        told = next((length for name, length in self.lengths.items() if fnmatchcase(sound, name)), None)
+        if told is not None:
+            return told
+        return inf if "loops=-1" in sound else 0.0
+
+    # --- what it does -------------------------------------------------------------------------------------------------
+
+    def tell(self, event: EslEvent) -> None:
+        """Say an event, as the next one of this core."""
+        self._sequence += 1
+        given = {"Core-UUID": CORE_UUID, "Event-Sequence": str(self._sequence)}
+        self._tell(EslEvent.plain(rewrite(block_of(event), given)))
+
+    def restated(self, event: EslEvent) -> EslEvent:
+        """A recorded event as one of this core: two are told apart by Core-UUID, and a new one would be a restart."""
+        return EslEvent.plain(rewrite(block_of(event), {"Core-UUID": CORE_UUID}))
+
+    def after(self, seconds: float, act: Callable[[], object]) -> None:
+        def due() -> None:
+            act()
+            self.look()
+
+        self._later(max(0.0, seconds), due)
+
+    def look(self) -> None:
+        """Say what has become of the channels: what SIP does to them is seen here."""
+        news = True
+        while news:  # what is done for one channel may be news of another
+            news = False
+            for channel in list(self.channels.values()):
+                state = channel.call.state
+                if state == "ended" and not channel.ended:
+                    self._end(channel)
+                    news = True
+                elif state == "answered" and not channel.answered:
+                    self._answered(channel)
+                    news = True
+
+    def open(self, call: PhoneCall, direction: str, tie: bytes, peer: SwitchChannel | None = None) -> SwitchChannel:
+        """A channel for a dialog."""
+        channel = self._channel(call, direction)
+        if tie:
+            channel.variables[f"sip_h_{CALL_HEADER.decode()}"] = tie.decode("ascii", "replace")
+        channel.peer = peer
+        if peer is not None:
+            peer.peer = channel
+        self.channels[channel.uuid] = channel
+        own = channel.uuid if direction == "inbound" else None  # of an outbound leg it is known with the first reply
+        channel.say("CHANNEL_CREATE", {"variable_sip_call_id": own})
+        channel.variables["sip_call_id"] = channel.uuid
+        return channel
+
+    def _channel(self, call: PhoneCall, direction: str) -> SwitchChannel:
+        other = call.remote if direction == "inbound" else call.remote_uri
+        return SwitchChannel(self, call, direction, (address_in(other) or "unknown"))
+
+    def answer(self, channel: SwitchChannel) -> None:
+        if channel.call.incoming and channel.call.state == "ringing":
+            channel.call.answer()
+
+    def hang_up(self, channel: SwitchChannel, cause: str = "NORMAL_CLEARING") -> None:
+        """By what fits: BYE, CANCEL, or a final reply."""
+        call, channel.cause = channel.call, cause
+        if call.state == "ended" or channel.unwanted:
+            return
+        if call.incoming and call.state == "ringing":
+            call.reject(_STATUS_OF.get(cause, 480))
+        else:
+            channel.unwanted = call.state != "answered"  # until the CANCEL has its answer
+            call.hangup()
+
+    def bridge(self, channel: SwitchChannel, dial: str, otherwise: Callable[[int], None]) -> None:
+        """Call a dial string, and connect the two when that is answered."""
+        settings, to = dialled(dial)
+        front = channel.call
+        invite = front.invite
+        tie = settings.get(f"sip_h_{CALL_HEADER.decode()}", channel.variables.get(f"sip_h_{CALL_HEADER.decode()}", ""))
+        sender = address_in(front.remote if front.incoming else front.local)
+        called = address_in(invite.get(b"to") or b"") if invite is not None else ""
+        back = self.call_out(to, tie.encode(), sender, called)
+        channel.otherwise = otherwise
+        self.open(back, "outbound", tie.encode(), channel)
+
+    def call_out(self, to: str, tie: bytes, sender: str, called: str, uuid: str = "") -> PhoneCall:
+        """An INVITE of ours: tied to a call of the orchestrator, with the caller's From and the called party's To."""
+        header = CALL_HEADER + b": " + tie
+        call_id = uuid.encode() or None
+        return self.invite(to, [header] if tie else [], call_id=call_id, sender=sender, called=called)
+
+    def _answered(self, channel: SwitchChannel) -> None:
+        """The first leg is answered when the second is; two legs that are answered hear each other."""
+        channel.answered = True
+        channel.say("CHANNEL_ANSWER")
+        peer = channel.peer
+        if peer is None:
+            return
+        if channel.direction == "outbound":
+            self.answer(peer)
+        if peer.answered:
+            front, back = (peer, channel) if channel.direction == "outbound" else (channel, peer)
+            front.say("CHANNEL_BRIDGE", {"Bridge-A-Unique-ID": front.uuid, "Bridge-B-Unique-ID": back.uuid})
+
+    def _end(self, channel: SwitchChannel) -> None:
+        """A channel is gone, and with it whatever ran on it, and the leg behind it."""
+        channel.ended = True
+        for recording in list(channel.recordings):
+            recording.stop()
+        for running in list(channel.running):
+            running.lost()
+        channel.say("CHANNEL_DESTROY", {"Hangup-Cause": channel.cause, "variable_hangup_cause": channel.cause})
+        del self.channels[channel.uuid]
+        peer, channel.peer = channel.peer, None
+        if peer is not None and peer.peer is channel:
+            peer.peer = None
+            self._left(peer, channel)
+
+    def _left(self, channel: SwitchChannel, gone: SwitchChannel) -> None:
+        """The other leg has ended: one that was never answered has failed; else hangup_after_bridge."""
+        failed = next((status for status in reversed(gone.call.statuses) if status >= 300), 0)
+        if failed and not gone.answered:
+            channel.otherwise(failed)
+        else:
+            self.hang_up(channel, gone.cause)
+
+    # --- SIP ----------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, source: Address) -> None:
+        super().receive(data, source)
+        self.look()
+
+    def dialplan(self, call: PhoneCall) -> None:
+        """config/freeswitch/dialplan/orchestrator.xml."""
+        assert call.invite is not None
+        tie = call.invite.get(CALL_HEADER.lower()) or b""
+        if not _TIE.fullmatch(tie):
+            call.reject(603)
+            return
+        channel = self.open(call, "inbound", tie)
+        media = call.invite.get(MEDIA_HEADER.lower())
+        if media == b"answer":
+            call.answer()
+        elif media == b"early":
+            call.early()
+        else:
+            user = (call.invite.parsed_uri.user or b"call").decode("utf-8", "replace")
+            back = f"sofia/orchestrator/{user}@{self.proxy[0]}:{self.proxy[1]}"
+            self.bridge(channel, back, lambda status: self.refuse(channel, status))
+
+    def refuse(self, channel: SwitchChannel, status: int) -> None:
+        """The second leg's code goes back as it is; a call that is answered is hung up."""
+        if channel.call.state == "ringing":
+            channel.call.reject(status)
+        else:
+            self.hang_up(channel, _CAUSE_OF.get(status, "NORMAL_UNSPECIFIED"))
+
+    def _on_invite_response(self, call: PhoneCall, response: Response) -> None:
+        super()._on_invite_response(call, response)
+        channel = self.channel_of(call)
+        if channel is None:
+            return
+        if response.status >= 200:
+            self._settle(call, response.status)
+        if response.status >= 300:
+            channel.cause = _CAUSE_OF.get(response.status, "NORMAL_UNSPECIFIED")
+        elif response.status >= 200 and channel.unwanted:
+            call.hangup()
+        elif response.status == 180 and channel.peer is not None and channel.peer.call.state == "ringing":
+            channel.peer.call.ring()
+
+    def _settle(self, call: PhoneCall, status: int) -> None:
+        """`originate` knows what has become of its call."""
+        done = self.placed.get(call)
+        if done is not None:
+            self.placed[call] = None
+            text = f"+OK {call.call_id.decode()}\n" if status < 300 else f"-ERR {_CAUSE_OF.get(status, 'USER_BUSY')}\n"
+            self.after(SOON, lambda: done(text))
+
+    # --- the Event Socket ---------------------------------------------------------------------------------------------
+
+    def execute(self, uuid: str, app: str, arguments: str, id: str, done: Done, told: Told | None = None) -> None:
+        """Run an application on a channel; `done(response)` when it has ended, `done(None)` when the channel has.
+        `told`: it does nothing, and comes to this."""
+        channel = self.channels.get(uuid)
+        if channel is None:
+            done(None)
+            return
+        kind = APPLICATIONS.get(app, Running) if told is None else Running
+        kind(channel, app, arguments, id, done).start(told)
+        self.look()
+
+    def api(self, command: str, done: Callable[[str], None]) -> None:
+        """Run an API command; `done(output)` at once, of `originate` when the call is answered or has failed."""
+        verb, _, rest = command.partition(" ")
+        uuid, _, arguments = rest.partition(" ")
+        if verb == "originate":
+            originate(self, rest, done)
+        elif verb not in COMMANDS:
+            done(OK)
+        elif uuid in self.channels:
+            COMMANDS[verb](self, self.channels[uuid], arguments)
+            done(OK)
+        else:
+            done(NO_CHANNEL)
+        self.look()
+
+    # --- for the engine of a World ------------------------------------------------------------------------------------
+
+    _complete: Callable[[int, Any], None]
+
+    def perform(self, job: Job, told: Told | None = None) -> Any:
+        """Do a job of the engine; for `World.on_job`. `told`: what an application is to come to."""
+        effect = job.effect
+        if isinstance(effect, EslExecute):
+            self._perform_application(job.id, effect, told)
+        elif isinstance(effect, EslCommand):
+            self.api(effect.command, lambda text: self._complete(job.id, result_of(text)))
+        return World.LATER
+
+    def _perform_application(self, job: int, effect: EslExecute, told: Told | None) -> None:
+        channel = self.channels.get(effect.uuid)
+
+        def done(response: str | None) -> None:
+            if response is None or channel is None:
+                self._complete(job, StepError("esl.command", "the channel has ended"))
+            else:
+                variables = {name: channel.variables.get(name, "") for name in effect.variables}
+                self._complete(job, {"response": response, "variables": variables})
+
+        if effect.wait:
+            self.execute(effect.uuid, effect.app, effect.args, f"job-{job}", done, told)
+        else:
+            self._complete(job, {"response": "", "variables": {}})
+            self.execute(effect.uuid, effect.app, effect.args, "", lambda response: None, told)
+
+
+def result_of(text: str) -> dict[str, Any]:
+    """An `esl result` of a command's output."""
+    return {"ok": not text.startswith(("-ERR", "-USAGE")), "text": text}

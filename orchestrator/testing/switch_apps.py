@@ -1,0 +1,294 @@
+"""What the dialplan applications of a FreeSWITCH in memory do, and how long that takes: nothing, unless told.
+
+What plays for ever (`loops=-1`) plays until it is broken off; a sound for which the test has given a length takes that;
+a fax takes `FAX`. An application that is not here ends at once and has done nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.testing.switch_recording import SessionRecording
+
+if TYPE_CHECKING:
+    from orchestrator.testing.switch_channel import SwitchChannel
+
+Done = Callable[[str | None], None]
+"""Told the response of an application; None when the channel has ended instead."""
+
+FAX = 30.0
+"""Seconds a fax of one page takes."""
+
+_WORD = re.compile(r"'((?:[^'\\]|\\.)*)'|(\S+)")
+
+
+def words(arguments: str) -> list[str]:
+    """Arguments as FreeSWITCH takes them apart: at blanks, single quotes keep some together."""
+    return [plain or re.sub(r"\\(.)", r"\1", quoted) for quoted, plain in _WORD.findall(arguments)]
+
+
+class Told(NamedTuple):
+    """What a test says an application comes to."""
+
+    response: str = ""
+    variables: Mapping[str, str] = {}
+
+
+class Running:
+    """An application at work on a channel; by itself one that ends at once."""
+
+    def __init__(self, channel: SwitchChannel, name: str, arguments: str, id: str, done: Done) -> None:
+        self.channel = channel
+        self.name = name
+        self.arguments = channel.expand(arguments)
+        self.id = id
+        """Application-UUID: what it is known by in CHANNEL_EXECUTE_COMPLETE."""
+        self._done: Done | None = done
+
+    def start(self, told: Told | None = None) -> None:
+        self.channel.running.append(self)
+        if told is None:
+            self.begin()
+        else:
+            self.end(*told)
+
+    def begin(self) -> None:
+        self.end()
+
+    def key(self, digit: str) -> None:
+        """The party has pressed a key."""
+
+    def heard(self) -> None:
+        """The party has begun to talk."""
+
+    def broken(self) -> None:
+        """`uuid_break`, or a transfer."""
+        self.end()
+
+    def end(self, response: str = "", variables: Mapping[str, str] | None = None) -> None:
+        """It has ended, with this Application-Response; channel variables are set before anybody hears of it."""
+        done = self._finish()
+        if done is None:
+            return
+        channel = self.channel
+        channel.variables |= variables or {}
+        told = {"current_application": self.name, "current_application_data": self.arguments or None}
+        headers = {
+            "Application": self.name,
+            "Application-Data": self.arguments,
+            "Application-Response": response or "_none_",
+            "Application-UUID": self.id,
+            **{f"variable_{name}": value for name, value in told.items()},
+        }
+        channel.say("CHANNEL_EXECUTE_COMPLETE", headers)
+        done(response)
+
+    def lost(self) -> None:
+        """The channel is gone."""
+        done = self._finish()
+        if done is not None:
+            done(None)
+
+    def _finish(self) -> Done | None:
+        done, self._done = self._done, None
+        if done is not None and self in self.channel.running:
+            self.channel.running.remove(self)
+        return done
+
+    # --- for the kinds ------------------------------------------------------------------------------------------------
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something later, if it still runs then."""
+        if seconds < inf:
+            self.channel.switch.after(seconds, lambda: act() if self._done is not None else None)
+
+    @property
+    def terminators(self) -> str:
+        """The keys that end it."""
+        keys = self.channel.variables.get("playback_terminators", "none")
+        return {"none": "", "any": "0123456789*#"}.get(keys, keys)
+
+
+class Playback(Running):
+    def begin(self) -> None:
+        length = self.channel.switch.length_of(self.arguments)
+        if length:
+            self.after(length, self.broken)
+        else:
+            self.broken()
+
+    def key(self, digit: str) -> None:
+        if digit in self.terminators:
+            self.end("FILE PLAYED", {"playback_terminator_used": digit})
+
+    def broken(self) -> None:
+        self.end("FILE PLAYED")
+
+
+class Collect(Running):
+    """`play_and_get_digits min max tries timeout terminators file invalid_file variable` with one try."""
+
+    def begin(self) -> None:
+        _, most, _, timeout, terminators, prompt, _, variable = words(self.arguments)[:8]
+        self._most, self._timeout = int(most), int(timeout) / 1000
+        self._terminators = "" if terminators == "none" else terminators
+        self._variable = variable
+        self._digits = ""
+        self._waits = 0
+        self._wait(self.channel.switch.length_of(prompt) + self._timeout)
+
+    def key(self, digit: str) -> None:
+        """A key ends the prompt, too."""
+        if digit in self._terminators:
+            self.over("success")
+            return
+        self._digits += digit
+        if len(self._digits) == self._most:
+            self.over("success")
+        else:
+            self._wait(self._timeout)
+
+    def _wait(self, seconds: float) -> None:
+        self._waits += 1
+        turn = self._waits
+        self.after(seconds, lambda: self.over("timeout") if turn == self._waits else None)
+
+    def over(self, result: str) -> None:
+        self.end("", {self._variable: self._digits, "read_result": result})
+
+    def broken(self) -> None:
+        self.over("failure")
+
+
+class Record(Running):
+    """`record path [limit [threshold [silence]]]`, seconds both."""
+
+    def begin(self) -> None:
+        _, limit, _, silence = [*words(self.arguments), "0", "0", "0"][:4]
+        self._began = self.channel.switch.now()
+        self._limit, self._silence = float(limit) or inf, float(silence) or inf
+        self._plans = 0
+        self.heard()
+
+    def heard(self) -> None:
+        """It ends at the first silence of that length, whether anybody has spoken before or not."""
+        self._plans += 1
+        plan, now = self._plans, self.channel.switch.now()
+        silent, _ = self.channel.speech.silence(self._began, self._silence, self._silence)
+        end = min(self._began + self._limit, silent)
+        self.after(end - now, lambda: self.broken() if plan == self._plans else None)
+
+    def key(self, digit: str) -> None:
+        if digit in self.terminators:
+            self.channel.variables["playback_terminator_used"] = digit
+            self.broken()
+
+    def broken(self) -> None:
+        ms = round((self.channel.switch.now() - self._began) * 1000)
+        self.end("", {"record_ms": str(ms), "record_seconds": str(ms // 1000), "record_samples": str(ms * 8)})
+
+
+class RecordSession(Running):
+    def begin(self) -> None:
+        SessionRecording(self.channel, self.arguments)
+        self.end()
+
+
+class BeepDetector(Running):
+    """`avmd_start` listens to what an outbound channel reads; on an inbound one to what is written, where there is no
+    machine (mod_avmd.c:1482)."""
+
+    def begin(self) -> None:
+        self.channel.hears_beeps = self.channel.direction == "outbound"
+        self.end()
+
+
+class NoBeepDetector(Running):
+    def begin(self) -> None:
+        self.channel.hears_beeps = False
+        self.end()
+
+
+class FaxDetector(Running):
+    """`spandsp_start_fax_detect app argument [seconds [tone]]`; less than two arguments it refuses
+    (mod_spandsp.c:126)."""
+
+    def begin(self) -> None:
+        found = self.arguments.split()
+        if len(found) >= 2:
+            seconds = float(found[2]) if len(found) > 2 else 0.0
+            tone = found[3] if len(found) > 3 else "cng"
+            self.channel.fax = (tone, self.channel.switch.now() + (seconds or inf))
+        self.end()
+
+
+class Fax(Running):
+    """`rxfax` and `txfax`; it succeeds."""
+
+    def begin(self) -> None:
+        self.after(FAX, lambda: self.end("", dict(_FAXED)))
+
+
+class Set(Running):
+    def begin(self) -> None:
+        name, _, value = self.arguments.partition("=")
+        self.channel.variables[name] = value
+        self.end()
+
+
+class Sleep(Running):
+    def begin(self) -> None:
+        self.after(float(self.arguments or 0) / 1000, self.end)
+
+
+class Park(Running):
+    def begin(self) -> None:
+        """Until it is broken off."""
+
+
+class Answer(Running):
+    def begin(self) -> None:
+        self.channel.switch.answer(self.channel)
+        self.end()
+
+
+class Hangup(Running):
+    def begin(self) -> None:
+        self.channel.switch.hang_up(self.channel, self.arguments or "NORMAL_CLEARING")
+
+
+class Bridge(Running):
+    """Until the second leg has failed; where it has been answered, the call ends with it."""
+
+    def begin(self) -> None:
+        self.channel.switch.bridge(self.channel, self.arguments, lambda status: self.end())
+
+
+_FAXED = {
+    "fax_success": "1",
+    "fax_result_code": "0",
+    "fax_result_text": "OK",
+    "fax_document_transferred_pages": "1",
+    "fax_document_total_pages": "1",
+}
+
+APPLICATIONS: Mapping[str, type[Running]] = {
+    "answer": Answer,
+    "avmd_start": BeepDetector,
+    "avmd_stop": NoBeepDetector,
+    "bridge": Bridge,
+    "hangup": Hangup,
+    "park": Park,
+    "play_and_get_digits": Collect,
+    "playback": Playback,
+    "record": Record,
+    "record_session": RecordSession,
+    "rxfax": Fax,
+    "set": Set,
+    "sleep": Sleep,
+    "spandsp_start_fax_detect": FaxDetector,
+    "txfax": Fax,
+}

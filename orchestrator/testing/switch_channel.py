@@ -1,0 +1,122 @@
+"""A channel of a FreeSWITCH in memory: its dialog, its variables, what runs on it, and what its party lets be heard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.testing.phone import PhoneCall
+from orchestrator.testing.switch_events import NOTHING, Headers, about, made, template
+
+if TYPE_CHECKING:
+    from orchestrator.esl.codec import EslEvent
+    from orchestrator.testing.switch import VirtualFreeSwitch
+    from orchestrator.testing.switch_apps import Running
+    from orchestrator.testing.switch_recording import SessionRecording
+
+TONES = ("beep", "cng", "ced")
+"""What a party can sound: the beep of an answering machine, the tone of a calling and of a called fax (ITU-T T.30)."""
+
+_VARIABLE = re.compile(r"\$\{([^}]+)\}")
+
+
+class Speech:
+    """When the party of a channel talks; silence otherwise."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[float, float]] = []
+
+    def add(self, begin: float, end: float) -> None:
+        """It begins to talk, or goes on doing so."""
+        if self.spans and begin <= self.spans[-1][1]:
+            before, until = self.spans.pop()
+            begin, end = before, max(until, end)
+        self.spans.append((begin, end))
+
+    def silence(self, began: float, first: float, pause: float) -> tuple[float, str]:
+        """When a recording that has begun then ends for silence, and why, if nobody says more than is known by now.
+
+        `first` seconds of silence end it while nobody has been heard, `pause` after that. FreeSWITCH takes speech for
+        speech when a silence was before it (record_callback, switch_ivr_async.c), so a word right at the beginning is
+        not heard; the time of silence begins behind it.
+        """
+        quiet, patience, cause = began, first, "no-input-timeout"
+        for begin, end in self.spans:
+            if end <= quiet:
+                continue
+            if begin > quiet:
+                if begin - quiet >= patience:
+                    break
+                patience, cause = pause, "success-silence"
+            quiet = end
+        return quiet + patience, cause
+
+
+class SwitchChannel:
+    """One leg. `peer` is the other one, from the moment it is called; `otherwise(status)` is what becomes of this one
+    when that has failed."""
+
+    def __init__(self, switch: VirtualFreeSwitch, call: PhoneCall, direction: str, name: str) -> None:
+        self.switch = switch
+        self.call = call
+        self.uuid = call.call_id.decode()
+        self.direction = direction
+        self.name = name
+        self.variables: dict[str, str] = {"playback_terminators": "none"}
+        self.peer: SwitchChannel | None = None
+        self.otherwise: Callable[[int], None] = lambda status: None
+        self.answered = False
+        self.ended = False
+        self.unwanted = False
+        """It is being hung up; should it be answered in that moment, it is hung up again."""
+        self.cause = "NORMAL_CLEARING"
+        self.running: list[Running] = []
+        self.recordings: list[SessionRecording] = []
+        self.speech = Speech()
+        self.hears_beeps = False
+        self.fax = ("", 0.0)
+        """The fax tone that is listened for, and until when."""
+
+    def say(self, event: str | EslEvent, headers: Headers = NOTHING) -> None:
+        """An event about this channel goes out, with its variables and these headers."""
+        found = template(event) if isinstance(event, str) else event
+        mine = {f"variable_{name}": value for name, value in self.variables.items()}
+        other = self.peer.uuid if self.peer is not None else ""
+        self.switch.tell(made(found, about(self.uuid, self.direction, self.name, other), {**mine, **headers}))
+
+    def expand(self, text: str) -> str:
+        """`${name}` replaced by variables of the channel, as FreeSWITCH does before it runs an application."""
+        return _VARIABLE.sub(lambda found: self.variables.get(found[1], self.switch.variables.get(found[1], "")), text)
+
+    # --- what its party does ------------------------------------------------------------------------------------------
+
+    def press(self, digit: str, event: EslEvent | None = None) -> None:
+        """A key, as an RTP event; `event` is a recorded one to say it with."""
+        key = {"DTMF-Digit": digit, "DTMF-Duration": "1280", "DTMF-Source": "RTP"}
+        self.say(event or "DTMF", NOTHING if event is not None else key)
+        if self.running:
+            self.running[-1].key(digit)
+        self.switch.look()
+
+    def talk(self, seconds: float) -> None:
+        """It talks for so long from now on."""
+        now = self.switch.now()
+        self.speech.add(now, now + seconds)
+        listening: list[Running | SessionRecording] = [*self.recordings, *self.running]
+        for each in listening:
+            each.heard()
+
+    def sound(self, tone: str) -> None:
+        """One of TONES: heard by a detector that listens for it, by nobody else."""
+        if tone == "beep":
+            if self.hears_beeps:
+                self.hears_beeps = False  # mod_avmd tells of the first one
+                self.say("avmd::beep")
+        elif self.fax[0] == tone and self.switch.now() <= self.fax[1]:
+            self.fax = ("", 0.0)
+            self.say("DETECTED_TONE")
+            self.variables["fax_heard"] = "true"
+
+    def __repr__(self) -> str:
+        return f"<SwitchChannel {self.uuid} {self.direction}>"

@@ -1,0 +1,134 @@
+"""The API commands of a FreeSWITCH in memory, as far as they change what becomes of a call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestrator.core.network import CALL_HEADER
+
+if TYPE_CHECKING:
+    from orchestrator.testing.phone import PhoneCall
+    from orchestrator.testing.switch import VirtualFreeSwitch
+    from orchestrator.testing.switch_channel import SwitchChannel
+
+SOON = 0.02
+"""Seconds until the thread of a channel has heard of a command: a frame."""
+
+_ADDRESS = re.compile(rb"sip:([A-Za-z0-9.+*_-]+@[A-Za-z0-9.-]+)")
+_DIAL = re.compile(r"(?:\{(?P<settings>.*)\})?sofia/[^/]+/(?P<to>\S+)(?: .*)?")
+_SETTING = re.compile(r"([^=,]+)=('[^']*'|[^,]*)")
+
+
+def dialled(dial: str) -> tuple[dict[str, str], str]:
+    """`{a=1,b='x y'}sofia/profile/user@host` → variables, destination."""
+    found = _DIAL.fullmatch(dial)
+    if found is None:
+        return {}, "unknown@invalid"
+    return {name: value.strip("'") for name, value in _SETTING.findall(found["settings"] or "")}, found["to"]
+
+
+def address_in(header: bytes) -> str:
+    """user@host of a header or URI, where the dialplan would take it: nothing in it may be read as anything else."""
+    found = _ADDRESS.search(header)
+    return found[1].decode() if found is not None else ""
+
+
+def originate(switch: VirtualFreeSwitch, arguments: str, done: Callable[[str], None]) -> None:
+    """`originate {variables}sofia/profile/user@host &park()`; the output comes when the call is answered or failed."""
+    settings, to = dialled(arguments)
+    number = settings.get("origination_caller_id_number", "")
+    sender = f"{number}@{settings.get('sip_invite_domain', switch.domain)}" if number else ""
+    tie = settings.get(f"sip_h_{CALL_HEADER.decode()}", "").encode()
+    called = address_in(settings.get("sip_invite_to_uri", "").encode())
+    call = switch.call_out(to, tie, sender, called, settings.get("origination_uuid", ""))
+    switch.placed[call] = done
+    switch.open(call, "outbound", tie).variables |= settings
+    switch.on_placed(call)
+    switch.after(float(settings.get("originate_timeout", "60")), lambda: _give_up(switch, call))
+
+
+def _give_up(switch: VirtualFreeSwitch, call: PhoneCall) -> None:
+    channel = switch.channel_of(call)
+    if switch.placed[call] is not None and channel is not None:
+        switch.hang_up(channel, "NO_ANSWER")
+
+
+def _answer(switch: VirtualFreeSwitch, channel: SwitchChannel, _: str) -> None:
+    switch.answer(channel)
+
+
+def _kill(switch: VirtualFreeSwitch, channel: SwitchChannel, cause: str) -> None:
+    switch.hang_up(channel, cause or "NORMAL_CLEARING")
+
+
+def _break(switch: VirtualFreeSwitch, channel: SwitchChannel, _: str) -> None:
+    """The application that runs ends; one that it runs inside goes on."""
+    for running in channel.running[-1:]:
+        switch.after(SOON, running.broken)
+
+
+def _set(switch: VirtualFreeSwitch, channel: SwitchChannel, arguments: str) -> None:
+    name, _, value = arguments.partition(" ")
+    channel.variables[name] = value
+
+
+def _record(switch: VirtualFreeSwitch, channel: SwitchChannel, arguments: str) -> None:
+    verb, _, path = arguments.partition(" ")
+    for recording in list(channel.recordings):
+        if verb == "stop" and path in (recording.path, "all"):
+            recording.stop()
+
+
+def _transfer(switch: VirtualFreeSwitch, channel: SwitchChannel, where: str) -> None:
+    """`m:^:app:data^app:data inline` or `intercept:uuid inline`. An extension of another dialplan takes the leg away,
+    and that is all there is to see of it."""
+    for running in list(channel.running):
+        running.broken()
+    former, channel.peer = channel.peer, None
+    if former is not None:
+        former.peer = None
+        switch.hang_up(former)
+    steps, _, dialplan = where.rpartition(" ")
+    if dialplan != "inline":
+        return
+    if steps.startswith("intercept:"):
+        _intercept(switch, channel, steps.removeprefix("intercept:"))
+        return
+    mark, steps = (steps[2], steps[4:]) if steps.startswith("m:") else (",", steps)
+    _inline(switch, channel, steps.split(mark))
+
+
+def _inline(switch: VirtualFreeSwitch, channel: SwitchChannel, steps: Sequence[str], failed: int = 0) -> None:
+    """Run an inline dialplan; the steps behind a bridge are for one that has failed (continue_on_fail)."""
+    for number, step in enumerate(steps):
+        app, _, data = step.partition(":")
+        if app == "bridge":
+            switch.bridge(channel, data, partial(_inline, switch, channel, steps[number + 1 :]))
+            return
+        switch.execute(channel.uuid, app, data, "", lambda response: None)
+
+
+def _intercept(switch: VirtualFreeSwitch, channel: SwitchChannel, uuid: str) -> None:
+    """The channel takes the place of the leg that rings for another one, which is answered with that."""
+    other = switch.channels.get(uuid)
+    if other is None:
+        return
+    rung, other.peer, channel.peer = other.peer, channel, other
+    if rung is not None:
+        rung.peer = None
+        switch.hang_up(rung)
+    switch.answer(other)
+
+
+COMMANDS: Mapping[str, Callable[[VirtualFreeSwitch, SwitchChannel, str], None]] = {
+    "uuid_answer": _answer,
+    "uuid_break": _break,
+    "uuid_kill": _kill,
+    "uuid_record": _record,
+    "uuid_setvar": _set,
+    "uuid_transfer": _transfer,
+}
+"""Commands about one channel."""
