@@ -15,23 +15,26 @@ from typing import Any
 
 from orchestrator.errors import InputError
 from orchestrator.events.event import EventSpec
-from orchestrator.flow.expr import seconds
-from orchestrator.flow.literals import typed
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.program import Place, Program
 from orchestrator.flow.report import Report
 from orchestrator.flow.suggest import meant
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar, parse
+from orchestrator.testing.case_shapes import Shapes
 from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
+from orchestrator.testing.facts import EslRule, HttpRule
+from orchestrator.testing.parties import StoryError
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.scenario import EslRule, HttpRule, Scenario, StoryError
+from orchestrator.testing.scenario import Scenario
+from orchestrator.testing.switch_channel import TONES
 
 SUFFIX = ".test.yaml"
 
 Act = Callable[[Scenario], object]
 
-_GIVEN = ("registered", "http", "esl", "secrets", "domains", "time")
-_ACTS = ("invite", "register", "unregister", "branch", "hangup", "dtmf", "raise", "esl")
+_GIVEN = ("registered", "http", "esl", "sounds", "secrets", "domains", "time")
+_ACTS = ("invite", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
+_SIDES = ("caller", "callee")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", "OPTIONS", "MESSAGE", "NOTIFY", "REFER")
 
 
@@ -45,6 +48,7 @@ class Case:
     registered: dict[str, list[str]] = field(default_factory=dict)
     http: list[HttpRule] = field(default_factory=list)
     esl: list[EslRule] = field(default_factory=list)
+    sounds: dict[str, float] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     domains: tuple[str, ...] = ("example.com",)
     wall: float | None = None
@@ -60,6 +64,7 @@ class Case:
             secrets=self.secrets,
             http=self.http,
             esl=self.esl,
+            sounds=self.sounds,
             domains=self.domains,
             wall=self.wall,
         )
@@ -108,67 +113,13 @@ def load_cases(path: Path) -> list[Case]:
     return cases
 
 
-class _Reader:
+class _Reader(Shapes):
     """Nodes to cases. Each method reads one kind of entry and reports what is wrong with it."""
 
     def __init__(self, report: Report, folder: Path) -> None:
-        self.report = report
+        super().__init__(report)
         self.folder = folder
         self.events: Mapping[str, EventSpec] = {}
-
-    # --- shapes -------------------------------------------------------------------------------------------------------
-
-    def entries(self, node: Node | None, known: Sequence[str], what: str) -> Entries | None:
-        """A map with known keys only; None and a report otherwise."""
-        if not isinstance(node, Entries):
-            if node is not None:
-                self.report.error("E103", f"{what} is a map", node)
-            return None
-        for key, _ in node:
-            if known and key.text not in known:
-                self.report.error("E101", f"unknown key for {what}: {key.text!r}", key, meant(key.text, known))
-        return node
-
-    def items(self, node: Node | None, what: str) -> list[Node]:
-        if node is None:
-            return []
-        if not isinstance(node, Items):
-            self.report.error("E103", f"{what} is a list", node)
-            return []
-        return list(node)
-
-    def text(self, node: Node | None, what: str, default: str = "") -> str:
-        if node is None:
-            return default
-        if isinstance(node, Scalar):
-            return node.text
-        self.report.error("E103", f"{what} is text", node)
-        return default
-
-    def number(self, node: Node | None, what: str, default: int) -> int:
-        text = self.text(node, what, str(default))
-        if text.isdigit():
-            return int(text)
-        if node is not None:
-            self.report.error("E106", f"{text!r} is not a whole number", node)
-        return default
-
-    def duration(self, node: Node | None) -> float | None:
-        if node is None:
-            return None
-        text = self.text(node, "a time")
-        length = seconds(text)
-        if length is None:
-            self.report.error("E106", f"{text!r} is not a duration", node, f"write {text}s" if text.isdigit() else "")
-        return length
-
-    def value(self, node: Node | None) -> Any:
-        """Any value, typed as a flow's constants are: 5 is a number, '5' and 0049 are text."""
-        if isinstance(node, Entries):
-            return {key.text: self.value(item) for key, item in node}
-        if isinstance(node, Items):
-            return [self.value(item) for item in node]
-        return typed(node)[1] if isinstance(node, Scalar) else None
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
@@ -219,10 +170,11 @@ class _Reader:
             return
         for key, contacts in self.entries(given.get("registered"), (), "registered") or ():
             case.registered[key.text] = [self.text(item, "a contact") for item in self.items(contacts, "the contacts")]
-        for key, secret in self.entries(given.get("secrets"), (), "secrets") or ():
-            case.secrets[key.text] = self.text(secret, "a secret")
+        case.secrets = self.texts(given.get("secrets"), "secrets")
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
+        for key, length in self.entries(given.get("sounds"), (), "sounds") or ():
+            case.sounds[key.text] = self.duration(length) or 0.0
         if "domains" in given:
             case.domains = tuple(self.text(item, "a domain") for item in self.items(given.get("domains"), "domains"))
         case.wall = self.wall(given.get("time"))
@@ -248,19 +200,17 @@ class _Reader:
             status=self.number(entries.get("status"), "status", 200),
             json=self.value(entries.get("json")),
             text=self.text(entries.get("text"), "text"),
-            headers={
-                key.text: self.text(item, "a header")
-                for key, item in self.entries(entries.get("headers"), (), "headers") or ()
-            },
+            headers=self.texts(entries.get("headers"), "headers"),
             error=error,
             delay=self.duration(entries.get("delay")) or 0.0,
         )
 
     def esl_rule(self, node: Node) -> EslRule:
-        entries = self.entries(node, ("command", "reply"), "an esl rule") or Entries.nothing(Scalar.nothing())
-        return EslRule(
-            self.text(entries.get("command"), "command", "*"), self.text(entries.get("reply"), "reply", "+OK")
-        )
+        known = ("command", "reply", "variables")
+        entries = self.entries(node, known, "an esl rule") or Entries.nothing(Scalar.nothing())
+        reply = self.text(entries.get("reply"), "reply") if "reply" in entries else None
+        variables = self.texts(entries.get("variables"), "variables")
+        return EslRule(self.text(entries.get("command"), "command", "*"), reply, variables)
 
     # --- when ---------------------------------------------------------------------------------------------------------
 
@@ -281,9 +231,7 @@ class _Reader:
         if entries is None:
             return None
         caller, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
-        headers = {
-            key.text: self.text(v, "a header") for key, v in self.entries(entries.get("headers"), (), "headers") or ()
-        }
+        headers = self.texts(entries.get("headers"), "headers")
         return lambda story: story.invite(caller, to, headers)
 
     def act_register(self, node: Node, _: Entries) -> Act | None:
@@ -310,7 +258,7 @@ class _Reader:
 
     def act_hangup(self, node: Node, _: Entries) -> Act | None:
         side = self.text(node, "hangup")
-        if side not in ("caller", "callee"):
+        if side not in _SIDES:
             self.report.error("E106", f"{side!r} cannot hang up", node, "caller or callee")
             return None
         return lambda story: story.hangup(side)
@@ -319,8 +267,26 @@ class _Reader:
         entries = self.entries(node, ("leg", "digit"), "dtmf")
         if entries is None:
             return None
-        leg, digit = self.text(entries.get("leg"), "leg", "callee"), self.text(entries.get("digit"), "digit")
+        leg, digit = self.leg(entries), self.text(entries.get("digit"), "digit")
         return lambda story: story.press(leg, digit)
+
+    def act_speaks(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("leg", "for"), "speaks")
+        if entries is None:
+            return None
+        leg, length = self.leg(entries), self.duration(entries.get("for"))
+        return lambda story: story.speak(leg, 1.0 if length is None else length)
+
+    def act_tone(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("leg", "tone"), "tone")
+        if entries is None:
+            return None
+        leg, tone = self.leg(entries), self.choice(entries, "tone", TONES)
+        return None if tone is None else lambda story: story.sound(leg, tone)
+
+    def leg(self, entries: Entries) -> str:
+        """Whose key or sound it is; the callee's unless told."""
+        return self.choice(entries, "leg", _SIDES, "callee") or "callee"
 
     def act_raise(self, node: Node, _: Entries) -> Act | None:
         entries = self.entries(node, ("event", "data"), "raise")
@@ -340,8 +306,7 @@ class _Reader:
     def act_esl(self, node: Node, entries: Entries) -> Act | None:
         path = Path(normpath(self.folder / self.text(node, "esl")))
         legs = {
-            key.text: self.text(uuid, "a uuid")
-            for key, uuid in self.entries(entries.get("legs"), ("caller", "callee"), "legs") or ()
+            key.text: self.text(uuid, "a uuid") for key, uuid in self.entries(entries.get("legs"), _SIDES, "legs") or ()
         }
         try:
             recording = Recording.load(path)

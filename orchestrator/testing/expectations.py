@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.flow.program import Place
-from orchestrator.testing.scenario import Fact, Scenario
+from orchestrator.testing.facts import Fact
+from orchestrator.testing.scenario import Scenario
 
 TOLERANCE = 0.05
 """Seconds."""

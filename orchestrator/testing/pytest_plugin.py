@@ -28,8 +28,11 @@ from orchestrator.flow.run import Run
 from orchestrator.flow.trace import render
 from orchestrator.testing.case_files import SUFFIX, Case, Outcome, load_cases
 from orchestrator.testing.expectations import judge
+from orchestrator.testing.facts import HttpRule
+from orchestrator.testing.parties import StoryCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.scenario import HttpRule, Scenario, StoryCall
+from orchestrator.testing.scenario import Scenario
+from orchestrator.testing.switch_channel import TONES
 
 
 def _time(at: str | float) -> float:
@@ -89,7 +92,19 @@ class At:
         self._run.schedule(self._time, lambda story: story.hangup(side, call.story_call))
 
     def press(self, call: CallHandle, side: str, digit: str) -> None:
+        """A key: FreeSWITCH hears it where the media go through one, else it is a SIP INFO."""
         self._run.schedule(self._time, lambda story: story.press(side, digit, call.story_call))
+
+    def speaks(self, call: CallHandle, side: str, length: str | float = 1.0) -> None:
+        """A side talks for so long; FreeSWITCH hears it."""
+        seconds = _time(length)
+        self._run.schedule(self._time, lambda story: story.speak(side, seconds, call.story_call))
+
+    def tone(self, call: CallHandle, side: str, tone: str) -> None:
+        """`beep`, `cng` or `ced`, heard by a detector that listens for it."""
+        if tone not in TONES:
+            raise ValueError(f"{tone!r} is no tone: {', '.join(TONES)}")
+        self._run.schedule(self._time, lambda story: story.sound(side, tone, call.story_call))
 
 
 class Esl:
@@ -128,7 +143,8 @@ class Branch:
 
 
 class CallHandle:
-    """One call of the story; asking for a result tells the story."""
+    """One call of the story; asking for a result tells the story. Without a call of its own it is the last one: that is
+    how a call is named which a flow has FreeSWITCH place."""
 
     def __init__(self, run: FlowRun) -> None:
         self.run = run
@@ -139,9 +155,10 @@ class CallHandle:
 
     @property
     def _told(self) -> StoryCall:
-        self.run.story  # noqa: B018  # tells it
-        assert self.story_call is not None
-        return self.story_call
+        story = self.run.story  # tells it
+        found = self.story_call or (story.calls[-1] if story.calls else None)
+        assert found is not None, "nobody has called"
+        return found
 
     @property
     def replies(self) -> list[int]:
@@ -190,6 +207,11 @@ class FlowRun:
         return handle
 
     @property
+    def placed(self) -> CallHandle:
+        """The call a flow has FreeSWITCH place (`originate`): the last one of the story."""
+        return CallHandle(self)
+
+    @property
     def story(self) -> Scenario:
         """The story, told."""
         self._story.finish()
@@ -212,17 +234,21 @@ class FlowRun:
 
 @pytest.fixture
 def flow(request: pytest.FixtureRequest) -> Iterator[Callable[..., FlowRun]]:
-    """`flow(path, …, registered={aor: [contacts]}, secrets={})`: the real engine on virtual wires. See the module."""
+    """`flow(path, …, registered={aor: [contacts]}, secrets={})`: the real engine on virtual wires. See the module.
+
+    `sounds`: seconds that sounds of FreeSWITCH play, by globs over their names; the others take no time.
+    """
     runs: list[FlowRun] = []
 
     def make(
         *paths: str | Path,
         registered: Mapping[str, Sequence[str]] | None = None,
         secrets: Mapping[str, str] | None = None,
+        sounds: Mapping[str, float] | None = None,
     ) -> FlowRun:
         files = [path if Path(path).exists() else request.config.rootpath / path for path in paths]
         program, _ = load_program([Path(file) for file in files])
-        runs.append(FlowRun(Scenario(program, registered=registered, secrets=secrets)))
+        runs.append(FlowRun(Scenario(program, registered=registered, secrets=secrets, sounds=sounds)))
         return runs[-1]
 
     yield make

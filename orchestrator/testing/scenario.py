@@ -1,14 +1,14 @@
 """A story about calls, told on virtual wires: who is registered, what happens when, and what came of it.
 
 `orchestrator test` reads such stories from YAML, the pytest fixture `flow` writes them in Python; both are this class.
-The engine is the real one (testing.world), time stands still between two acts, and every fact is kept with its time:
-what was sent to phones, what the caller was told, which web services and FreeSWITCH commands were asked for.
+The engine is the real one (testing.world), so is its SIP to a FreeSWITCH in memory (testing.switch). Time stands still
+between two acts, and every fact is kept with its time: what was sent to phones, what the caller was told, which web
+services and FreeSWITCH commands were asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -20,8 +20,13 @@ from orchestrator.flow.effects import EslCommand, EslExecute, Http, Log
 from orchestrator.flow.program import Program, Step
 from orchestrator.flow.run import Run
 from orchestrator.flow.trace import Record, Trace
+from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
+from orchestrator.testing.parties import Parties, StoryCall, StoryError
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
+from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch, result_of
+from orchestrator.testing.switch_apps import Told
+from orchestrator.testing.switch_channel import SwitchChannel
 from orchestrator.testing.world import PROXY, World
 
 SERVER = "fs1"
@@ -34,86 +39,8 @@ QUIET = 40.0
 """Seconds after the last call has ended until nothing may be left: 64*T1 and a little."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """Something that was seen. `stream` is sip, http or esl; `what` the method, the status or the kind of command."""
-
-    time: float
-    stream: str
-    kind: str
-    """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl."""
-    what: str
-    about: str
-    """The request URI, the reason phrase, the URL, the command."""
-    data: Any = None
-
-    def __str__(self) -> str:
-        return f"{self.time:.1f}s {self.kind} {self.what} {self.about}".rstrip()
-
-
-@dataclass(slots=True)
-class HttpRule:
-    """What a web service answers: the first rule whose globs fit. `error` is connect or timeout."""
-
-    url: str
-    method: str = "*"
-    status: int = 200
-    json: Any = None
-    text: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""
-    delay: float = 0.0
-
-    def answer(self, effect: Http) -> Any:
-        if self.error:
-            return StepError(f"http.{self.error}", f"{self.error} (as the test says)")
-        expected = any(fnmatchcase(str(self.status), word.replace("x", "?")) for word in effect.expect)
-        if not 200 <= self.status < 300 and not expected:
-            return StepError("http.status", f"status {self.status}", {"status": self.status})
-        return {"status": self.status, "text": self.text, "json": self.json, "headers": dict(self.headers)}
-
-
-@dataclass(slots=True)
-class EslRule:
-    """What FreeSWITCH answers to a command."""
-
-    command: str
-    reply: str = "+OK"
-
-
 _DIRECTIONS = {"caller": "inbound", "callee": "outbound"}
 """Whom FreeSWITCH hears on a channel it received, and on one it made."""
-
-
-class StoryError(Exception):
-    """The story cannot be told: it names a phone or a call that is not there."""
-
-
-class StoryCall:
-    """One call of a story: the caller's side of it, and what a flow knows of it."""
-
-    def __init__(self, story: Scenario, phone_call: PhoneCall) -> None:
-        self._story = story
-        self.phone_call = phone_call
-
-    @property
-    def replies(self) -> list[int]:
-        """Final replies the caller got."""
-        return [status for status in self.phone_call.statuses if status >= 200]
-
-    @property
-    def _end(self) -> tuple[str, str]:
-        call_id = self.phone_call.call_id.decode()
-        return next((end[1:] for end in self._story.ended if end[0] == call_id), ("", ""))
-
-    @property
-    def ended_by(self) -> str:
-        """caller, callee or engine; '' when it was still up at the end of the story, or no flow took it."""
-        return self._end[0]
-
-    @property
-    def end_reason(self) -> str:
-        return self._end[1]
 
 
 class Scenario:
@@ -127,19 +54,33 @@ class Scenario:
         secrets: Mapping[str, str] | None = None,
         http: Iterable[HttpRule] = (),
         esl: Iterable[EslRule] = (),
+        sounds: Mapping[str, float] | None = None,
         domains: Sequence[str] = ("example.com",),
         wall: float | None = None,
         seed: int = 1,
     ) -> None:
-        servers = dict.fromkeys(program.resources.freeswitch, "") or {SERVER: ""}
+        homes = {name: (f"10.254.0.{n}", 5080) for n, name in enumerate(program.resources.freeswitch or (SERVER,), 1)}
         self.world = World(
-            program, domains=domains, seed=seed, wall=wall, secrets=dict(secrets or {}), freeswitch=servers
+            program,
+            domains=domains,
+            seed=seed,
+            wall=wall,
+            secrets=dict(secrets or {}),
+            freeswitch={name: f"sip:{host}:{port}" for name, (host, port) in homes.items()},
+            trust=(SWITCHES,),
         )
-        self.server = next(iter(servers))
+        self.switches = {name: VirtualFreeSwitch.in_world(self.world, name, home) for name, home in homes.items()}
+        """The FreeSWITCH servers the flows name."""
+        for switch in self.switches.values():
+            switch.lengths.update(sounds or {})
+            switch.on_placed = lambda call: self.calls.append(StoryCall(self, call))
+        self.parties = Parties(self.world, self.switches)
+        self.server = next(iter(homes))
         self.http = list(http)
         self.esl = list(esl)
         self.facts: list[Fact] = []
         self.calls: list[StoryCall] = []
+        """Those of callers, and those a flow has had FreeSWITCH place."""
         self.runs: list[Run] = []
         self.logs: list[tuple[float, str, str]] = []
         """(time, level, text) of every `log:` step."""
@@ -204,7 +145,7 @@ class Scenario:
         """All calls that the phones with this contact (a glob) were called for, newest first."""
         pattern = contact.removeprefix("sip:").split(";")[0]
         found = []
-        for phone in self.world.phones.values():
+        for phone in self.parties.phones:
             name = f"{phone.user}@{phone.here.decode()}"
             if fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(":5060"), pattern):
                 found += [call for call in reversed(phone.calls) if call.incoming]
@@ -222,29 +163,36 @@ class Scenario:
 
     def hangup(self, side: str = "caller", call: StoryCall | None = None) -> None:
         """A side hangs up; the caller's is CANCEL while it rings. Raises StoryError."""
-        found = call or (self.calls[-1] if self.calls else None)
-        if found is None:
-            raise StoryError("nobody has called yet")
-        (found.phone_call if side == "caller" else self._callee_of(found)).hangup()
+        found = call or self._last_call()
+        (found.phone_call if side == "caller" else self.parties.side(found, side)).hangup()
 
     def press(self, side: str, digit: str, call: StoryCall | None = None) -> None:
-        """A side presses a key (SIP INFO). Raises StoryError."""
-        found = call or (self.calls[-1] if self.calls else None)
-        if found is None:
-            raise StoryError("nobody has called yet")
-        (found.phone_call if side == "caller" else self._callee_of(found)).press(digit)
+        """A side presses a key: FreeSWITCH hears it where the media go through one, else it is a SIP INFO. Raises
+        StoryError."""
+        found = call or self._last_call()
+        channel = self.parties.channel(found, side)
+        if channel is not None:
+            channel.press(digit)
+        else:
+            self.parties.side(found, side).press(digit)
 
-    def _callee_of(self, call: StoryCall) -> PhoneCall:
-        for phone in self.world.phones.values():
-            for other in phone.calls:
-                if other.incoming and other.call_id == call.phone_call.call_id and other.state == "answered":
-                    return other
-        raise StoryError("nobody has answered this call")
+    def speak(self, side: str, seconds: float, call: StoryCall | None = None) -> None:
+        """A side talks for so long. Raises StoryError."""
+        self.parties.heard(call or self._last_call(), side).talk(seconds)
+
+    def sound(self, side: str, tone: str, call: StoryCall | None = None) -> None:
+        """A beep, or the tone of a fax (cng, ced), comes from a side. Raises StoryError."""
+        self.parties.heard(call or self._last_call(), side).sound(tone)
 
     def raise_event(self, name: str, attributes: Mapping[str, Any]) -> int:
-        """Raise an event from outside; returns how many took it."""
+        """Raise an event from outside, one of a call for the last call; returns how many took it."""
         world = self.world
-        taken = world.engine.bus.publish(Event(name, dict(attributes), time=world.now))
+        spec = world.engine.flows.program.events.get(name)
+        of_call = ""
+        if spec is not None and spec.scope == "call" and self.calls:
+            call = world.engine.calls.by_call_id(self.calls[-1].phone_call.call_id)
+            of_call = call.id if call is not None else ""
+        taken = world.engine.bus.publish(Event(name, dict(attributes), of_call, world.now))
         world.engine.flows.drain()
         return taken
 
@@ -252,20 +200,40 @@ class Scenario:
         """Play a recording's events from now on, with their gaps. `legs` (caller, callee → uuid) says which recorded
         channels stand for the legs of this call."""
         found = call or (self.calls[-1] if self.calls else None)
-        call_id = found.phone_call.call_id.decode() if found is not None else ""
-        sides = {uuid: _DIRECTIONS[leg] for leg, uuid in legs.items()}
+        sides = {uuid: leg for leg, uuid in legs.items()}
         begin = self.world.now
         for item in recording:
             if item.event is not None:
-                self.at(begin + item.at, lambda event=item.event: self._play(event, sides, call_id))  # type: ignore[misc]
+                self.at(begin + item.at, lambda event=item.event: self._play(event, sides, found))  # type: ignore[misc]
 
-    def _play(self, event: EslEvent, sides: Mapping[str, str], call_id: str) -> None:
-        engine, now = self.world.engine, self.world.now
-        direction = sides.get(event.uuid)
-        if direction is not None and call_id:
-            engine.channels.observe(self.server, event, now)
-            engine.channels.tie(self.server, event.uuid, call_id, direction)
-        engine.receive_esl(self.server, event, now)
+    def _play(self, event: EslEvent, sides: Mapping[str, str], call: StoryCall | None) -> None:
+        """What was heard on a recorded channel is heard on the one that stands for it, which lives a life of its
+        own; where none does, the recorded one is the call's."""
+        side = sides.get(event.uuid)
+        channel = self._standing_for(call, side)
+        if channel is not None:
+            if not event.name.startswith("CHANNEL_"):
+                channel.switch.play(event, channel)
+            return
+        engine, switch = self.world.engine, self.switches[self.server]
+        if call is not None and side is not None:
+            engine.channels.observe(self.server, switch.restated(event), self.world.now)
+            engine.channels.tie(self.server, event.uuid, call.phone_call.call_id.decode(), _DIRECTIONS[side])
+        switch.play(event)
+
+    def _standing_for(self, call: StoryCall | None, side: str | None) -> SwitchChannel | None:
+        if call is None or side is None:
+            return None
+        try:
+            return self.parties.channel(call, side)
+        except StoryError:
+            return None
+
+    def _last_call(self) -> StoryCall:
+        """Raises StoryError."""
+        if not self.calls:
+            raise StoryError("nobody has called yet")
+        return self.calls[-1]
 
     # --- telling it ---------------------------------------------------------------------------------------------------
 
@@ -288,10 +256,10 @@ class Scenario:
         self._collect()
 
     def _hang_up_everything(self) -> None:
-        for phone in list(self.world.phones.values()):
-            for call in phone.calls:
-                if not call.incoming and call.state != "ended":
-                    call.hangup()
+        placed = [call for switch in self.switches.values() for call in switch.placed]
+        for call in [call for phone in self.parties.phones for call in phone.calls if not call.incoming] + placed:
+            if call.state != "ended":
+                call.hangup()
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
@@ -299,39 +267,41 @@ class Scenario:
         self._seen = len(self.world.sent)
 
     def _collect(self) -> None:
-        for time, source, _, data in self.world.sent[self._seen :]:
-            if source == PROXY and data not in self._repeated:
+        """What went to people; what we and FreeSWITCH have to say to each other is nobody's business."""
+        homes = {switch.address for switch in self.switches.values()}
+        for time, source, target, data in self.world.sent[self._seen :]:
+            if source == PROXY and target not in homes and data not in self._repeated:
                 self._repeated.add(data)
-                self._note(time, data)
+                fact = fact_of(time, data)
+                if fact is not None:
+                    self.facts.append(fact)
         self._seen = len(self.world.sent)
-
-    def _note(self, time: float, data: bytes) -> None:
-        first, _, rest = data.split(b"\r\n", 1)[0].decode("utf-8", "replace").partition(" ")
-        if first == "SIP/2.0":
-            status, _, reason = rest.partition(" ")
-            cseq = _cseq(data)
-            if b"INVITE" in cseq:
-                self.facts.append(Fact(time, "sip", "reply", status, reason))
-            elif b"REGISTER" in cseq:
-                self.facts.append(Fact(time, "sip", "register", status, reason))
-        elif first != "ACK":
-            self.facts.append(Fact(time, "sip", "sent", first, rest.rpartition(" ")[0]))
 
     def _job(self, job: Job) -> Any:
         effect, now = job.effect, self.world.now
         if isinstance(effect, Http):
             self.facts.append(Fact(now, "http", "http", effect.method, effect.url, effect))
             return self._answer_http(job, effect)
+        if isinstance(effect, Resolve):
+            return None
         if isinstance(effect, EslCommand):
             self.facts.append(Fact(now, "esl", "esl", effect.kind, effect.command, effect))
-            reply = self._esl_reply(effect.command)
-            failed = reply.startswith("-ERR")
-            return StepError("esl.command", reply) if failed else {"ok": True, "text": reply}
-        if isinstance(effect, EslExecute):
-            command = f"{effect.app} {effect.args}".strip()
-            self.facts.append(Fact(now, "esl", "esl", "execute", command, effect))
-            return {"response": self._esl_reply(command)}
-        return None if isinstance(effect, Resolve) else StepError("esl.down", "there is no FreeSWITCH in a test")
+            return self._ask_freeswitch(job, effect, effect.command)
+        command = f"{effect.app} {effect.args}".strip()
+        self.facts.append(Fact(now, "esl", "esl", "execute", command, effect))
+        return self._ask_freeswitch(job, effect, command)
+
+    def _ask_freeswitch(self, job: Job, effect: EslCommand | EslExecute, command: str) -> Any:
+        """What the test says, else what it would do."""
+        switch = self.switches.get(effect.server)
+        if switch is None:
+            return StepError("esl.down", f"there is no FreeSWITCH server {effect.server!r}")
+        rule = next((rule for rule in self.esl if rule.fits(command)), None)
+        if rule is None:
+            return switch.perform(job)
+        if isinstance(effect, EslCommand):
+            return result_of("+OK" if rule.reply is None else rule.reply)
+        return switch.perform(job, Told(rule.reply or "", rule.variables))
 
     def _answer_http(self, job: Job, effect: Http) -> Any:
         rules = (rule for rule in self.http if fnmatchcase(effect.url, rule.url))
@@ -343,9 +313,6 @@ class Scenario:
         answer, world = rule.answer(effect), self.world
         world.call_at(world.now + rule.delay, lambda: world.engine.complete(job.id, answer, world.now))
         return World.LATER
-
-    def _esl_reply(self, command: str) -> str:
-        return next((rule.reply for rule in self.esl if fnmatchcase(command, rule.command)), "+OK")
 
     def _logged(self, run: Run, effect: Log) -> None:
         self.logs.append((self.world.now, effect.level, effect.text))
@@ -376,16 +343,13 @@ class Scenario:
         live = {**self.world.leftovers(), **self.world.engine.flows.live()}
         event_flows = sum(flow.trigger.kind == "event" for flow in self.world.engine.flows.program.flows)
         live["subscriptions"] = max(0, len(self.world.engine.bus) - event_flows)
+        live["detectors"] = len(self.world.engine.host.applications.detectors)
+        live["FreeSWITCH channels"] = sum(len(switch.channels) for switch in self.switches.values())
         return [f"{count} {what} left" for what, count in live.items() if count]
 
     def errors(self) -> list[str]:
         """Types of the errors that nobody caught, one per run that had one."""
         return [run.error for run in self.runs if run.error]
-
-
-def _cseq(data: bytes) -> bytes:
-    head = data.split(b"\r\n\r\n", 1)[0]
-    return next((line for line in head.split(b"\r\n") if line.lower().startswith(b"cseq")), b"")
 
 
 def _split_contact(contact: str) -> tuple[Address, str]:

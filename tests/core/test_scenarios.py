@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.jobs import Resolve
+from orchestrator.events.event import Event
 from orchestrator.flow.effects import Http
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.trace import render
 from orchestrator.testing.phone import Phone, PhoneCall
+from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch
+from orchestrator.testing.switch_channel import TONES
 from orchestrator.testing.world import World
 
 FLOWS = Path(__file__).parents[2] / "flows"
@@ -21,8 +25,35 @@ QUIET = 45.0
 """Longer than 64*T1 and than every timer of the flows: after that nothing may be left."""
 
 
+FS1 = ("10.254.0.1", 5080)
+
+
 def world(seed: int = 1) -> World:
-    return World(PROGRAM, seed=seed, secrets={"PUSH_URL": "https://push.example.com/", "PUSH_KEY": "k"})
+    w = World(
+        PROGRAM,
+        seed=seed,
+        secrets={"PUSH_URL": "https://push.example.com/", "PUSH_KEY": "k"},
+        freeswitch={"fs1": "sip:10.254.0.1:5080"},
+        trust=(SWITCHES,),
+    )
+    switch = VirtualFreeSwitch.in_world(w, "fs1", FS1)
+    w.on_job = lambda job: None if isinstance(job.effect, Resolve) else switch.perform(job)
+    return w
+
+
+def freeswitch(w: World) -> VirtualFreeSwitch:
+    switch = w.phones[FS1]
+    assert isinstance(switch, VirtualFreeSwitch)
+    return switch
+
+
+def press(w: World, call: PhoneCall, digit: str) -> None:
+    """A key of a phone: heard by FreeSWITCH where the media go through it, else a SIP INFO."""
+    channel = freeswitch(w).channel_of(call)
+    if channel is not None:
+        channel.press(digit)
+    else:
+        call.press(digit)
 
 
 def invites(phone: Phone) -> int:
@@ -39,6 +70,8 @@ def assert_all_over(world: World) -> None:
     """No orphan branch, no leaked subscription, exactly one final response for every call."""
     world.run(QUIET)
     assert world.leftovers() == {"transactions": 0, "calls": 0, "runs": 0, "subscriptions": 0}
+    assert freeswitch(world).channels == {}
+    assert len(world.engine.host.applications.detectors) == 0
     for phone in world.phones.values():
         for call in phone.calls:
             assert call.state == "ended", f"{call} is an orphan"
@@ -231,7 +264,7 @@ def test_the_answering_side_has_to_press_two(presses: list[tuple[str, str]], end
     phones["bob"].calls[0].answer()
     w.run(1)
     for who, digit in presses:
-        (call if who == "alice" else phones["bob"].calls[0]).press(digit)
+        press(w, call if who == "alice" else phones["bob"].calls[0], digit)
         w.run(0.1)
     w.run(20)
     if ended_by is None:
@@ -248,6 +281,11 @@ def test_the_answering_side_has_to_press_two(presses: list[tuple[str, str]], end
 # --- everything at once ----------------------------------------------------------------------------------------------
 
 
+ACTS = ["register", "register", "unregister", "call", "call", "answer", "answer", "reject", "hangup", "press"]
+ACTS += ["sound", "place"]
+NUMBERS = ["bob", "bobby", "88bob", "99bob", "99nobody", "*8", "*8bob", "101", "200", "nobody"]
+
+
 @pytest.mark.parametrize("seed", range(1_000))
 def test_no_ordering_leaves_an_orphan(seed: int) -> None:
     """Random acts of random people at random times, the same ones for the same seed."""
@@ -262,15 +300,13 @@ def test_no_ordering_leaves_an_orphan(seed: int) -> None:
 
     def act() -> None:
         phone = rng.choice(phones)
-        what = rng.choice(
-            ["register", "register", "unregister", "call", "call", "answer", "answer", "reject", "hangup", "press"]
-        )
+        what = rng.choice(ACTS)
         if what == "register":
             phone.register()
         elif what == "unregister":
             phone.register(expires=0)
         elif what == "call":
-            phone.invite(rng.choice(["bob", "bobby", "88bob", "*8", "*8bob", "101", "nobody"]) + "@example.com")
+            phone.invite(rng.choice(NUMBERS) + "@example.com")
         elif what in ("answer", "reject") and ringing(phone):
             call = ringing(phone)[0]
             call.answer() if what == "answer" else call.reject(rng.choice([486, 603, 404, 500]))
@@ -281,18 +317,25 @@ def test_no_ordering_leaves_an_orphan(seed: int) -> None:
                 if call.state == "answered" or (not call.incoming and call.state != "ended")
             ]
             if live:
-                live[-1].hangup() if what == "hangup" or live[-1].state != "answered" else live[-1].press(
-                    rng.choice("25")
-                )
+                if what == "hangup" or live[-1].state != "answered":
+                    live[-1].hangup()
+                else:
+                    press(w, live[-1], rng.choice("25"))
+        elif what == "sound" and freeswitch(w).channels:
+            channel = rng.choice(list(freeswitch(w).channels.values()))
+            channel.talk(rng.choice([0.5, 2.0, 8.0])) if rng.random() < 0.6 else channel.sound(rng.choice(TONES))
+        elif what == "place":
+            data = {"to": f"{rng.choice(names)}@example.com", "from": "clinic@example.com", "file": "/tmp/a.tif"}
+            w.engine.bus.publish(Event(rng.choice(["message_due", "fax_due"]), data, time=w.now))
+            w.engine.flows.drain()
 
     for _ in range(rng.randint(10, 40)):
         act()
         w.run(rng.choice([0.0, 0.0, 0.05, 1.0, 5.0]))
     w.run(25)
-    for phone in phones:
-        for call in phone.calls:
-            if call.state == "answered" or (not call.incoming and call.state != "ended"):
-                call.hangup()
+    for call in [*(call for phone in phones for call in phone.calls), *freeswitch(w).placed]:
+        if call.state == "answered" or (not call.incoming and call.state != "ended"):
+            call.hangup()
     w.run()
     try:
         assert_all_over(w)

@@ -1,0 +1,78 @@
+"""What a story keeps and what it is given: facts that were seen, and rules for what the world outside answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from orchestrator.errors import StepError
+from orchestrator.flow.effects import Http
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that was seen. `stream` is sip, http or esl; `what` the method, the status or the kind of command."""
+
+    time: float
+    stream: str
+    kind: str
+    """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl."""
+    what: str
+    about: str
+    """The request URI, the reason phrase, the URL, the command."""
+    data: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.time:.1f}s {self.kind} {self.what} {self.about}".rstrip()
+
+
+def fact_of(time: float, data: bytes) -> Fact | None:
+    """What a SIP message of ours is for a story; None for what is of no interest (ACK, answers to BYE)."""
+    first, _, rest = data.split(b"\r\n", 1)[0].decode("utf-8", "replace").partition(" ")
+    if first != "SIP/2.0":
+        return Fact(time, "sip", "sent", first, rest.rpartition(" ")[0]) if first != "ACK" else None
+    status, _, reason = rest.partition(" ")
+    cseq = _cseq(data)
+    kind = "reply" if b"INVITE" in cseq else "register" if b"REGISTER" in cseq else ""
+    return Fact(time, "sip", kind, status, reason) if kind else None
+
+
+def _cseq(data: bytes) -> bytes:
+    head = data.split(b"\r\n\r\n", 1)[0]
+    return next((line for line in head.split(b"\r\n") if line.lower().startswith(b"cseq")), b"")
+
+
+@dataclass(slots=True)
+class HttpRule:
+    """What a web service answers: the first rule whose globs fit. `error` is connect or timeout."""
+
+    url: str
+    method: str = "*"
+    status: int = 200
+    json: Any = None
+    text: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    delay: float = 0.0
+
+    def answer(self, effect: Http) -> Any:
+        if self.error:
+            return StepError(f"http.{self.error}", f"{self.error} (as the test says)")
+        expected = any(fnmatchcase(str(self.status), word.replace("x", "?")) for word in effect.expect)
+        if not 200 <= self.status < 300 and not expected:
+            return StepError("http.status", f"status {self.status}", {"status": self.status})
+        return {"status": self.status, "text": self.text, "json": self.json, "headers": dict(self.headers)}
+
+
+@dataclass(slots=True)
+class EslRule:
+    """What FreeSWITCH answers to a command, or what an application comes to (its response, channel variables)."""
+
+    command: str
+    reply: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def fits(self, command: str) -> bool:
+        return fnmatchcase(command, self.command)
