@@ -72,7 +72,7 @@ class SipNetwork:
         return self._via[transport] + branch
 
     def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
-        caller = self.seen_elsewhere(request, source)
+        caller = seen_elsewhere(request, source, self._addresses)
         token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee)
         return b"Record-Route: <sip:%b@%b" % (token, self._route_ends[transport])
 

@@ -107,7 +107,7 @@ class RouteTokens:
 
     def _hash(self, call_id: bytes, caller_tag: bytes | None, sides: bytes) -> bytes:
         hashed = self._tag.copy()
-        hashed.update(b"%d %d %b%b%b" % (len(call_id), len(sides), call_id, sides, caller_tag or b""))
+        hashed.update(b"%b\n%b\n%b" % (call_id, caller_tag or b"", sides))  # LF stands in no header
         return hashed.digest()
 
     def _cipher(self, tag: bytes, sides: bytes) -> bytes:

@@ -96,6 +96,9 @@ def is_unaware(via: Via) -> bool:
     return received is not None and received.decode("ascii", "replace") != via.host.strip(b"[]").decode("ascii")
 
 
+_AFTER_HOST = (b":", b";", b">", b"")
+
+
 def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) -> Destination | None:
     """Where the sender of a request is reached that is not where its Contact says, which is `source`: it is behind NAT.
 
@@ -104,7 +107,11 @@ def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) 
     With a proxy between it and us `source` is not the sender.
     """
     names = request.names
-    if b"contact" not in names or _says(request.lines[names.index(b"contact")], source[1]):
+    if b"contact" not in names:
+        return None
+    line, host = request.lines[names.index(b"contact")], b"@" + source[1].encode()
+    behind = line.find(host) + len(host)
+    if behind >= len(host) and line[behind : behind + 1] in _AFTER_HOST:  # at a glance: nearly all say where they are
         return None
     if names.count(b"via") != 1 or COMMA in request.lines[names.index(b"via")] or b"record-route" in names:
         return None
@@ -117,16 +124,6 @@ def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) 
         return None
     inside = address is not None and is_private(address) and not is_private(source[1])
     return source if inside or is_unaware(request.via) else None
-
-
-_AFTER_HOST = (b":", b";", b">", b"")
-
-
-def _says(contact: bytes, host: str) -> bool:
-    """Whether a Contact line names this address, at a glance: nearly all of them do."""
-    found = contact.find(b"@%b" % host.encode())
-    behind = found + 1 + len(host)
-    return found >= 0 and contact[behind : behind + 1] in _AFTER_HOST
 
 
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:

@@ -72,6 +72,7 @@ def test_a_caller_without_a_tag_has_a_dialog_too() -> None:
 
 def test_where_one_part_ends_and_the_next_begins_is_no_matter_of_opinion() -> None:
     made = [tokens().make(*parts) for parts in ((b"c", b"ab"), (b"ca", b"b"), (b"cab", b""), (b"c ab", b""))]
+    assert tokens().read(made[0], b"c\na", b"b", b"x") is None
     assert len(set(made)) == len(made)
 
 
