@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.collector import Collector
 from orchestrator.core.detectors import SILENCE_LEVEL, Detectors
 from orchestrator.core.executions import (
     Application,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 CHANNEL_WITHIN = 1.0
 """Seconds the report of a channel may be behind the SIP that made it; up to 20 ms are usual."""
-DIGITS = "orchestrator_digits"
+MOST_KEYS = 127
+"""More than any number has."""
 NO_KEYS = "none"
 
 _FAILED = {"FILE NOT FOUND": "there is no such file", "PLAYBACK ERROR": "it cannot be played"}
@@ -67,6 +69,7 @@ class Applications:
         self._early: dict[Ticket, Early] = {}
         self._tickets: dict[Ticket, list[Execution]] = {}
         self._recordings: dict[Ticket, Recording] = {}
+        self._collectors: dict[Ticket, Collector] = {}
         self._background: dict[tuple[str, str], Execution] = {}
         self._queued: dict[tuple[str, str], list[Execution]] = {}
 
@@ -78,6 +81,10 @@ class Applications:
         if self._early and event.name in CHANNEL_EVENTS:
             for early in list(self._early.values()):
                 early.retry()
+        if self._collectors and event.name == "DTMF":
+            for collector in list(self._collectors.values()):
+                if (collector.channel.server, collector.channel.uuid) == (server, event.uuid):
+                    collector.hear(event)
         if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
             for recording in list(self._recordings.values()):
                 recording.observe(server, event)
@@ -89,6 +96,9 @@ class Applications:
             early.timer.cancel()
         for execution in self._tickets.pop(ticket, ()):
             execution.forget()
+        collector = self._collectors.pop(ticket, None)
+        if collector is not None:
+            collector.abandon()
         recording = self._recordings.pop(ticket, None)
         if recording is not None:
             recording.stop()
@@ -215,21 +225,22 @@ class Applications:
         return PENDING
 
     def _collect(self, run: Run, ticket: Ticket, effect: effects.Collect) -> Any:
-        if not 1 <= effect.max <= 127:
-            raise StepError("call.state", f"collect: max is {effect.max}, not 1 to 127")
+        if not 1 <= effect.max <= MOST_KEYS:
+            raise StepError("call.state", f"collect: max is {effect.max}, not 1 to {MOST_KEYS}")
         (channel, *_) = self._channels(run, effect.leg)
-        prompt = argument(plain(effect.prompt, "collect") or "silence", "collect")
-        wait = max(1, round(effect.timeout * 1000))
-        args = f"0 {effect.max} 1 {wait} {effect.end or NO_KEYS} {prompt} '' {DIGITS}"
-        application = Application("play_and_get_digits", args, (DIGITS, "read_result"))
+        plain(effect.prompt, "collect")
+        flows = self.engine.flows
 
-        def result(results: Sequence[Any]) -> str:
-            (told,) = results
-            if effect.prompt and not told["variables"].get("read_result"):
-                raise StepError("esl.command", f"collect: the prompt {effect.prompt} cannot be played")
-            return str(told["variables"].get(DIGITS, ""))
+        def ended(result: str | StepError) -> None:
+            self._collectors.pop(ticket, None)
+            if isinstance(result, StepError):
+                flows.throw(ticket, result)
+            else:
+                flows.resume(ticket, result)
 
-        return self._run(ticket, [(channel, application, 1)], result)
+        collector = self._collectors[ticket] = Collector(self.engine, channel, effect, self._begin, ended)
+        collector.start()
+        return PENDING
 
     def _detect(self, run: Run, ticket: Ticket, effect: effects.Detect) -> Any:
         call = self.engine.host.media_call(run)

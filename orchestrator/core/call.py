@@ -413,6 +413,8 @@ class Call:
         if self._limit_timer is not None:
             self._limit_timer.cancel()
         self.engine.calls.discard(self)
+        if self.carried:
+            self.engine.servers.end_channels(self)
         if self.run is not None and self.engine.on_record is not None:
             self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
 

@@ -122,7 +122,9 @@ class Engine:
     def receive_esl(self, server: str, event: EslEvent, now: float) -> None:
         """One FreeSWITCH event, in the order of its connection."""
         self.timers.run_due(now)
-        translations = self.translator.translate(server, event, now)
+        if self.translator.repeated(server, event):
+            return
+        translations = self.translator.events_of(server, event, now)
         if self.channels.lost:  # the first event of a restarted server
             lost, self.channels.lost = self.channels.lost, []
             self.servers.end_calls(lost)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.socket import SocketCall
 
+BREAKS = 4
+"""How often an application is told to end; what has not heard by then cannot be broken (rxfax)."""
+BREAK_AGAIN = 0.25
+"""Seconds between them: ten times what an application takes to begin."""
+
 Done = Callable[[Any], None]
 """Told the result of an application, or the StepError it failed with."""
 
@@ -67,8 +72,14 @@ class Execution:
     def stop(self) -> None:
         """Break it off. What FreeSWITCH still runs is told to end; `done` hears of that, once."""
         self._left = 0
-        if self.running:
+        self._break(BREAKS)
+
+    def _break(self, tries: int) -> None:
+        """FreeSWITCH forgets a break that comes before the application has begun (switch_core_session_exec clears
+        CF_BREAK), so it is told again."""
+        if self.running and tries:
             self._engine.job(command(self.effect.server, f"uuid_break {self.effect.uuid}"), ignore)
+            self._engine.timers.after(BREAK_AGAIN, self._break, tries - 1)
 
     def forget(self) -> None:
         """Break it off, and nobody wants to know."""

@@ -3,8 +3,11 @@ while nobody was listening.
 
 A link that comes up brings a snapshot, the channels the server has now. Channels of ours that it lacks are lost, and
 their calls end. Channels that we do not know, because they began while we were away or their CHANNEL_CREATE was lost,
-are asked about one by one (`uuid_dump`): neither the list nor a DTMF says which SIP call they belong to. Asking goes `AT_A_TIME` channels at a time, so that
-a thousand of them do not stand in front of the commands of the flows.
+are asked about one by one (`uuid_dump`): neither the list nor a DTMF says which SIP call they belong to. Asking goes
+`AT_A_TIME` channels at a time, so that a thousand of them do not stand in front of the commands of the flows.
+
+The other way round a channel may outlive its call: FreeSWITCH ends a bridge only when the application that one of its
+legs runs meanwhile (a prompt, rxfax) has come to its end. A second after the end of a call what is left is killed.
 
 A server that was restarted answers with another Core-UUID, in the snapshot or in any event. Every channel it had is
 lost then, whatever uuids it uses now.
@@ -17,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.executions import ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent
@@ -25,8 +29,11 @@ from orchestrator.events.event import Event
 from orchestrator.flow.effects import EslCommand
 
 if TYPE_CHECKING:
+    from orchestrator.core.call import Call
     from orchestrator.core.engine import Engine
 
+OUTLIVE = 1.0
+"""Seconds that a channel may outlive its call: what FreeSWITCH does by itself takes some milliseconds."""
 AT_A_TIME = 4
 """Questions under way at one server: FreeSWITCH answers the commands of a connection one after the other anyway."""
 
@@ -66,6 +73,21 @@ class Servers:
         self._unknown.setdefault(server, deque()).extend(channel.uuid for channel in channels)
         for _ in range(AT_A_TIME - self._asking.get(server, 0)):
             self._ask_next(server)
+
+    def end_channels(self, call: Call) -> None:
+        """The call is over; see to it that its channels are, too. BYE does it, and carries the reason; so that comes
+        first."""
+        self._engine.timers.after(OUTLIVE, self._kill_channels, call)
+
+    def _kill_channels(self, call: Call) -> None:
+        for channel in list(self._engine.channels_of(call)):
+            try:
+                text = f"uuid_kill {safe_uuid(channel.uuid)}"
+            except EslInjection:
+                continue  # a stranger's Call-ID: FreeSWITCH does what it can
+            if not channel.destroyed:
+                self._engine.count("esl.channel.outlived")
+                self._engine.job(EslCommand("api", text, channel.server), ignore)
 
     def end_calls(self, lost: list[Channel]) -> None:
         """End the calls of channels that are gone without a word."""

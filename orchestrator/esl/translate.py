@@ -111,10 +111,19 @@ class Translator:
         self.orphans = 0
 
     def translate(self, server: str, event: EslEvent, now: float) -> list[Translation]:
-        """The typed events of one FreeSWITCH event, mostly none or one, in the order they are to be published."""
+        """The typed events of one FreeSWITCH event, mostly none or one, in the order they are to be published; none of
+        an event that came before."""
+        return [] if self.repeated(server, event) else self.events_of(server, event, now)
+
+    def repeated(self, server: str, event: EslEvent) -> bool:
+        """Whether this event came before. Asked once for each."""
         if self.table.duplicate(server, event):
             self.duplicates += 1
-            return []
+            return True
+        return False
+
+    def events_of(self, server: str, event: EslEvent, now: float) -> list[Translation]:
+        """`translate` for an event that is not repeated."""
         channel = self.table.observe(server, event, now)
         result = []
         key = event.key

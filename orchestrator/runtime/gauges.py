@@ -116,13 +116,13 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
     metrics.gauge("subscriptions", "Armed subscriptions.", lambda: len(engine.bus))
     metrics.counter("core", "What the core counts, by name.", lambda: dict(engine.counters), ("event",))
-    odd = {
-        "duplicate": lambda: engine.translator.duplicates,
-        "orphan": lambda: engine.translator.orphans,
-        "reordered": lambda: engine.channels.reordered,
-    }
-    doc = "FreeSWITCH events that came twice, of a channel nobody knows, or behind later ones."
-    metrics.counter("esl_events_odd", doc, lambda: {kind: read() for kind, read in odd.items()}, ("kind",))
+    translator, channels = engine.translator, engine.channels
+    metrics.counter(
+        "esl_events_odd",
+        "FreeSWITCH events that came twice, of a channel nobody knows, or behind later ones.",
+        lambda: {"duplicate": translator.duplicates, "orphan": translator.orphans, "reordered": channels.reordered},
+        ("kind",),
+    )
     metrics.counter("flow_runs_started", "Flows started.", lambda: stats.runs)
     metrics.counter("flow_runs_failed", "Flows that ended in an error.", lambda: stats.failed)
     metrics.counter("flow_handler_errors", "Handlers that ended in an error.", lambda: stats.handler_errors)

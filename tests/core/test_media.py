@@ -338,28 +338,6 @@ def test_a_recording_of_both_that_is_cut_off_is_stopped(tmp_path: Path) -> None:
     s.over()
 
 
-def test_collect_gives_the_keys(tmp_path: Path) -> None:
-    steps = "collect: {max: 4, timeout: 3s, end: '#', prompt: 'say your pin.wav'}\n as: pin"
-    s = media(tmp_path, steps, "log: '<${pin}>'", "hangup: done")
-    s.switch.answers["play_and_get_digits"] = {
-        "response": "",
-        "variables": {"orchestrator_digits": "0472", "read_result": "success"},
-    }
-    s.call()
-    args = "0 4 1 3000 # 'say your pin.wav' '' orchestrator_digits"
-    assert s.apps == [("play_and_get_digits", args, "caller")] and s.said == ["<0472>"]
-    s.over()
-
-
-def test_nothing_pressed_is_an_empty_text_and_a_missing_prompt_an_error(tmp_path: Path) -> None:
-    s = media(tmp_path, "collect: 1\n as: key", "log: '<${key}>'", f"collect: {{max: 1, prompt: no.wav}}\n {CAUGHT}")
-    s.switch.answers["play_and_get_digits"] = {"response": "", "variables": {"read_result": ""}}
-    call = s.call()
-    assert s.said == ["<>", "esl.command collect: the prompt no.wav cannot be played"]
-    call.hangup()
-    s.over()
-
-
 @pytest.mark.parametrize("keys", ["x", "#;", "any"])
 def test_only_keys_of_a_telephone_end_anything(tmp_path: Path, keys: str) -> None:
     s = media(tmp_path, f"record: {{file: /tmp/a.wav, stop: '{keys}'}}\n {CAUGHT}", "hangup: done")

@@ -171,8 +171,10 @@ MENU = """
 
 def test_answer_play_collect_hangup_go_to_the_channel() -> None:
     handed = Handed(program(MENU))
-    apps = [word.split()[0] for word in handed.did]
-    assert apps == ["answer", "playback", "play_and_get_digits", "uuid_kill"]
+    for digit in "47":
+        handed.hear("DTMF", DTMF_Digit=digit)
+    assert handed.logs == ["keys 47"]
+    assert handed.did[:3] == ["answer", "playback /hello.wav", "playback silence_stream://-1"]
     assert handed.did[-1] == f"uuid_kill {UUID} USER_BUSY"
     assert [e.server for e in handed.jobs if isinstance(e, EslCommand)] == [NAME]
     handed.close()

@@ -154,7 +154,7 @@ COLLECT = ACTIONS.add(
         result="digits",
         needs="call",
         waits=True,
-        listens=("execute_done",),
+        listens=("execute_done", "dtmf"),
     )
 )
 
