@@ -4,8 +4,12 @@ The trace of a run says who called whom, which phones rang and what they said, w
 attributes, and how it ended. What came from outside becomes `given` and `when`; what the engine did becomes `expect`.
 A contact that rang without having registered during the call was registered before it.
 
+Where the media went through FreeSWITCH, what was heard there becomes an act: keys, beeps, fax tones, and for a verdict
+of `detect: decision` the words that lead to it. FreeSWITCH's own SIP is left out: a test has no facts about that.
+
 A trace knows only what concerned the run. What it cannot know stands in the test as a comment: the answers of web
-services beyond their status, and events that only FreeSWITCH can cause (`orchestrator record` keeps those).
+services beyond their status, what an event brought that started the flow, keys that no condition has looked at, and
+events that only a recording of FreeSWITCH can bring back (`orchestrator record` keeps those).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.core.detectors import PAUSE
 from orchestrator.errors import InputError
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.loader import load_program
@@ -30,6 +35,13 @@ _BUILTIN = {spec.name for spec in BUILTIN_EVENTS}
 _CAUSED_BY_SIP = ("ringing", "answered", "branch_failed", "hangup")
 """Events that follow from what the phones of the test do."""
 
+_KEYS = re.compile(r"[0-9A-D*#]+")
+
+_VIA = re.compile(r"\bvia: ")
+
+_PARKED = "sip:park@"
+"""Whom an INVITE is for that FreeSWITCH is to keep (core.anchor)."""
+
 _PLACEHOLDER = "https://test.invalid/"
 """The value of every secret: good as a key, and as the URL some secrets are."""
 
@@ -40,6 +52,7 @@ def case_from_trace(trace: Mapping[str, Any], folder: Path) -> str:
     teller = _Teller(trace)
     for record in trace["records"]:
         teller.read(record)
+    teller.end()
     return "\n".join(_rows(teller, trace, folder)) + "\n"
 
 
@@ -65,15 +78,31 @@ class _Teller:
         """The event taken last: it mostly names whom the flow rings next."""
         self._replied = False
         self._ring_aor = ""
+        self.started_on = ""
+        """The event that started the flow, where no call did."""
+        self._switch: set[str] = set()
+        """URIs of FreeSWITCH: what is sent there is no fact of a test."""
+        self._goes_via = False
+        """A relay has begun whose first INVITE goes to FreeSWITCH."""
+        self._no_fact = ""
+        """The side at which FreeSWITCH is alone: its BYE is no fact either."""
+        self._collecting = ""
+        self._collected: tuple[float, str, int] | None = None
+        """When how many keys of which side were collected; which ones the next condition on them tells."""
         self._patterns: Sequence[tuple[re.Pattern[str], Callable[..., None]]] = [
             (re.compile(pattern), method)
             for pattern, method in (
                 (r"flow \S+ starts for (\S*) -> (\S*)", self._starts),
+                (r"flow \S+ starts on (\S+)", self._starts_on),
                 (r"relay to (\S+)", self._relays),
+                (r"transfer \w+ to sip:(\S+)", self._relays),
+                (r"originate to sip:(\S+)", self._originates),
+                (r"collect up to \d+ keys from (\w+)", self._collects),
+                (r"collected (\d+) keys", self._has_collected),
                 (r"SIP >> INVITE to=(.+)", self._rings),
                 (r"inject (\d+) branch\(es\).*", self._injects),
                 (r"SIP >> CANCEL to=(.+)", self._cancels),
-                (r"SIP >> BYE to (\w+)", lambda side: self._expect("sent: {BYE: '*'}")),
+                (r"SIP >> BYE to (\w+)", self._says_bye),
                 (r"SIP >> (\d{3}) ?(.*)", self._replies),
                 (r"SIP << (\d{3}) from (.+)", self._hears),
                 (r"raise (\S+) -> delivered to (\d+)", self._raises),
@@ -87,6 +116,8 @@ class _Teller:
     def read(self, record: Mapping[str, Any]) -> None:
         self._now = record["time"] - self._begin
         text = record["text"]
+        self._goes_via = self._goes_via or (text.startswith("relay to ") and bool(_VIA.search(record["step"])))
+        self._look_for_keys(record["read"])
         taken = re.fullmatch(r"(?:handler of|wait ->|first_of ->) (\S+).*", text)
         if taken is not None and record["read"]:
             self._takes(taken[1], {name.removeprefix("event."): value for name, value in record["read"].items()})
@@ -97,9 +128,14 @@ class _Teller:
                 method(*found.groups())
                 return
 
-    def _act(self, text: str) -> None:
-        if (self._now, text) not in self.acts:
-            self.acts.append((self._now, text))
+    def end(self) -> None:
+        """That was the last line."""
+        self._give_up_keys()
+
+    def _act(self, text: str, at: float | None = None) -> None:
+        act = (self._now if at is None else at, text)
+        if act not in self.acts:
+            self.acts.append(act)
 
     def _expect(self, text: str, timed: bool = False) -> None:
         """`timed` where the engine chose the moment."""
@@ -111,10 +147,22 @@ class _Teller:
         self.caller, self.called = caller, called
         self._act(f"invite: {{from: {quoted(caller)}, to: {quoted(called)}}}")
 
+    def _starts_on(self, event: str) -> None:
+        self.started_on = event
+
+    def _originates(self, target: str) -> None:
+        self._relays(target)
+        self._no_fact = "caller"
+
     def _relays(self, target: str) -> None:
         self._ring_aor = target if "@" in target else self.called if target == "registered" else ""
 
     def _rings(self, contact: str) -> None:
+        if self._goes_via or contact.startswith(_PARKED):
+            self._goes_via = False
+            self._switch.add(contact)
+            self._no_fact = "callee" if contact.startswith(_PARKED) else ""
+            return
         self._rung.append(contact)
         if contact not in self._known:
             self._known.add(contact)
@@ -136,7 +184,13 @@ class _Teller:
                     self.registered.setdefault(owner, []).append(_bare(contact))
                     break
 
+    def _says_bye(self, side: str) -> None:
+        if side != self._no_fact:
+            self._expect("sent: {BYE: '*'}")
+
     def _cancels(self, contact: str) -> None:
+        if contact in self._switch:
+            return
         self._cancelled.add(contact)
         self._cancelled_at = self._now
         self._expect(f"sent: {{CANCEL: {quoted(_glob(contact))}}}")
@@ -149,16 +203,23 @@ class _Teller:
 
     def _hears(self, code: str, contact: str) -> None:
         status = int(code)
-        if status < 200 or contact in self._cancelled:
+        if status < 200 or contact in self._cancelled or (contact in self._switch and status >= 300):
             return
-        where = _bare(contact).partition(";")[0]
-        self._act(f"branch: {{uri: {quoted(_glob(where))}, reply: {code}}}")
-        if status < 300 and not self._replied:
-            self._replied = True
-            place = len(self.expected)  # the answer goes on before the others are cancelled, also when traced after it
-            while place and self._cancelled_at == self._now and "CANCEL" in self.expected[place - 1]:
-                place -= 1
-            self.expected.insert(place, f"reply: {code}")
+        if contact not in self._switch:
+            where = _bare(contact).partition(";")[0]
+            self._act(f"branch: {{uri: {quoted(_glob(where))}, reply: {code}}}")
+            if status < 300 and self._no_fact == "callee":
+                self._no_fact = ""  # whom FreeSWITCH held has somebody to talk to now
+        if status < 300 and not self._replied and self._no_fact != "caller":
+            self._expect_reply(code)
+
+    def _expect_reply(self, code: str) -> None:
+        """The reply to the caller goes out before anybody is cancelled, also when that is traced first."""
+        self._replied = True
+        place = len(self.expected)
+        while place and self._cancelled_at == self._now and "CANCEL" in self.expected[place - 1]:
+            place -= 1
+        self.expected.insert(place, f"reply: {code}")
 
     def _raises(self, event: str, delivered: str) -> None:
         if int(delivered):
@@ -183,18 +244,64 @@ class _Teller:
             self._act(f"unregister: {{aor: {quoted(attributes['aor'])}, contact: {contact}}}")
         elif event == "dtmf":
             self._act(f"dtmf: {{leg: {attributes['leg']}, digit: {quoted(attributes['digit'])}}}")
+        elif event == "beep":
+            self._act(f"tone: {{leg: {attributes['leg']}, tone: beep}}")
+        elif event == "fax_tone":
+            self._act(f"tone: {{leg: {attributes['leg']}, tone: {attributes['tone']}}}")
+        elif event == "decision":
+            self._decides(str(attributes["verdict"]), str(attributes["leg"]), attributes["ms"] / 1000)
         elif event in _BUILTIN:
             self.comments.append(f"{event} at {_time(self._now)} came from FreeSWITCH: record it and add  esl: FILE")
         else:
             data = ", ".join(f"{name}: {quoted(value)}" for name, value in attributes.items())
             self._act(f"raise: {{event: {event}, data: {{{data}}}}}")
 
+    # --- what FreeSWITCH heard ----------------------------------------------------------------------------------------
+
+    def _decides(self, verdict: str, leg: str, seconds: float) -> None:
+        """What that side must have done in so many seconds; silence is what it does by itself."""
+        began = self._now - seconds
+        if verdict == "beep":
+            self._act(f"tone: {{leg: {leg}, tone: beep}}")
+        elif verdict == "fax":
+            self._act(f"tone: {{leg: {leg}, tone: {'ced' if leg == 'callee' else 'cng'}}}")
+        elif verdict == "machine":
+            self._act(f"speaks: {{leg: {leg}, for: {_time(seconds + 1)}}}", began + 0.1)
+        elif verdict == "human" and seconds > PAUSE + 0.3:
+            self._act(f"speaks: {{leg: {leg}, for: {_time(seconds - PAUSE - 0.1)}}}", began + 0.1)
+        elif verdict == "human":
+            self._act(f"dtmf: {{leg: {leg}, digit: 1}}")
+
+    def _collects(self, leg: str) -> None:
+        self._give_up_keys()
+        self._collecting = leg
+
+    def _has_collected(self, count: str) -> None:
+        if int(count):
+            self._collected = self._now, self._collecting, int(count)
+
+    def _look_for_keys(self, read: Mapping[str, Any]) -> None:
+        """A condition that looks at what was collected tells which keys those were."""
+        if self._collected is None:
+            return
+        at, leg, count = self._collected
+        keys = next((str(v) for v in read.values() if len(str(v)) == count and _KEYS.fullmatch(str(v))), "")
+        for key in keys:
+            self._act(f"dtmf: {{leg: {leg}, digit: {quoted(key)}}}", at)
+        if keys:
+            self._collected = None
+
+    def _give_up_keys(self) -> None:
+        if self._collected is not None:
+            at, leg, count = self._collected
+            self.comments.append(f"{count} keys of the {leg} at {_time(at)} are not in the trace: add  dtmf: …")
+            self._collected = None
+
     def _ends(self, by: str, reason: str) -> None:
         if by in ("caller", "callee"):
             self._act(f"hangup: {by}")
         if by == "caller" and not self._replied:
-            self._replied = True
-            self._expect("reply: 487")
+            self._expect_reply("487")
         why = "" if by in ("caller", "callee") else f", reason: {quoted(_glob(reason))}"
         self.ended = f"ends: {{by: {by}{why}}}"
 
@@ -215,6 +322,8 @@ def _rows(teller: _Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[s
     yield from _given(teller, program)
     yield "    when:"
     yield from (f"      - {{at: {_time(at)}, {text}}}" for at, text in sorted(teller.acts, key=lambda act: act[0]))
+    if teller.started_on:
+        yield f"      # what {teller.started_on} brought is not in the trace: add  raise: {{event: …, data: …}}"
     yield from (f"      # {comment}" for comment in teller.comments)
     yield "    expect:"
     yield from (f"      - {text}" for text in [*teller.expected, *([teller.ended] if teller.ended else [])])

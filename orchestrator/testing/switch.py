@@ -44,6 +44,7 @@ FIRST_SEQUENCE = 1_000_000_000
 OK = "+OK\n"
 NO_CHANNEL = "-ERR No such channel!\n"
 
+_ENDLESS = ("loops=-1", "silence_stream://-1")
 _TIE = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _STATUS_OF = {"USER_BUSY": 486, "CALL_REJECTED": 603, "NO_ROUTE_DESTINATION": 404, "UNALLOCATED_NUMBER": 404}
 _CAUSE_OF = {404: "UNALLOCATED_NUMBER", 408: "RECOVERY_ON_TIMER_EXPIRE", 480: "NO_USER_RESPONSE", 486: "USER_BUSY",
@@ -116,7 +117,7 @@ class VirtualFreeSwitch(Phone):
         told = next((length for name, length in self.lengths.items() if fnmatchcase(sound, name)), None)
         if told is not None:
             return told
-        return inf if "loops=-1" in sound else 0.0
+        return inf if sound.endswith(_ENDLESS) else 0.0
 
     # --- what it does -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What the dialplan applications of a FreeSWITCH in memory do, and how long that takes: nothing, unless told.
 
-What plays for ever (`loops=-1`) plays until it is broken off; a sound for which the test has given a length takes that;
-a fax takes `FAX`. An application that is not here ends at once and has done nothing.
+What plays for ever (`loops=-1`, `silence_stream://-1`) plays until it is broken off; a sound for which the test has
+given a length takes that; a fax takes `FAX`. An application that is not here ends at once and has done nothing.
 """
 
 from __future__ import annotations
