@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PUSH = ROOT / "flows" / "push_wakeup.flow.yaml"
+VOICEMAIL = ROOT / "flows" / "voicemail_detect.flow.yaml"
 SCREENING = ROOT / "flows" / "dtmf_screening.flow.yaml"
 SECRETS = {"PUSH_URL": "https://push.example.com/v1/send", "PUSH_KEY": "test"}
 CALLEE = "b9086ca5-fa13-46e0-9180-46063e449f34"
@@ -44,6 +45,28 @@ def test_a_recording_stands_for_freeswitch(flow: Flow) -> None:
     call = run.invite("alice@example.com", "88bob@example.com").branch("bob@10.0.0.5").answers(at="1s").call
     run.esl.replay(ROOT / "tests/fixtures/esl/via_bridge.esl", legs={"callee": CALLEE}, at="1s")
     assert (call.ended_by, call.end_reason) == ("engine", "callee pressed 5")
+
+
+@pytest.mark.parametrize(
+    ("length", "tone", "verdict"),
+    [("1s", "", "human"), ("9s", "", "machine"), ("1s", "beep", "beep"), ("", "", "silence")],
+)
+def test_who_answers_is_told_by_what_is_heard(flow: Flow, length: str, tone: str, verdict: str) -> None:
+    run = flow(VOICEMAIL, registered={"bob@example.com": ["bob@10.0.0.5"]}, sounds={"*440*": 4})
+    run.at(0).raise_event("message_due", to="bob@example.com", **{"from": "clinic@example.com"})
+    run.placed.branch("bob@10.0.0.5").answers(at="2s")
+    if length:
+        run.at("2.4s").speaks(run.placed, "callee", length)
+    if tone:
+        run.at("2.8s").tone(run.placed, "callee", tone)
+    assert run.logs[0].startswith(f"{verdict} at bob@example.com")
+    assert run.placed.ended_by == "engine"
+
+
+def test_a_tone_that_is_none(flow: Flow) -> None:
+    run = flow(VOICEMAIL)
+    with pytest.raises(ValueError, match="'bep' is no tone: beep, cng, ced"):
+        run.at(0).tone(run.placed, "callee", "bep")
 
 
 def test_nothing_can_be_added_once_the_story_is_told(flow: Flow) -> None:
@@ -125,6 +148,10 @@ def test_an_error_nobody_caught_fails_the_test_unless_it_is_allowed(tmp_path: Pa
         ("  - name: x\n    flows: nowhere.flow.yaml\n", "there is no"),
         ("  - name: x\n    when: [{raise: {event: registerd}}]\n", "unknown event 'registerd'"),
         ("  - name: x\n    when: [{esl: nowhere.esl}]\n", "no recording"),
+        ("  - name: x\n    when: [{tone: {tone: bep}}]\n", "'bep' is no tone"),
+        ("  - name: x\n    when: [{tone: {}}]\n", "'' is no tone"),
+        ("  - name: x\n    when: [{speaks: {leg: calle}}]\n", "'calle' is no leg"),
+        ("  - name: x\n    given: {sounds: {a.wav: 3}}\n", "'3' is not a duration"),
         ("  - name: x\n    given: {time: tomorrow}\n", "time is not a date and time"),
     ],
 )
@@ -139,6 +166,25 @@ def test_acts_that_cannot_happen_are_failures(tmp_path: Path) -> None:
     done = run_cases(tmp_path, "  - name: x\n    when: [{at: 1s, branch: {uri: 'bob@*', reply: 200}}]\n")
     assert done.returncode == 1
     assert "no phone 'bob@*' rings at 1s" in done.stdout
+
+
+def test_what_nobody_hears_is_a_failure(tmp_path: Path) -> None:
+    done = run_cases(
+        tmp_path,
+        """  - name: x
+    given: {registered: {bob@example.com: ['bob@10.0.0.5']}}
+    when:
+      - {at: 0s, speaks: {leg: caller}}
+      - {at: 1s, invite: {from: alice@example.com, to: bob@example.com}}
+      - {at: 2s, tone: {leg: callee, tone: beep}}
+      - {at: 3s, branch: {uri: '*', reply: 200}}
+      - {at: 4s, tone: {leg: callee, tone: beep}}
+""",
+    )
+    assert done.returncode == 1
+    assert "nobody has called yet" in done.stdout
+    assert "nobody has answered this call" in done.stdout
+    assert "the media of this call do not go through FreeSWITCH: nobody there hears the callee" in done.stdout
 
 
 def test_no_tests_is_not_success(tmp_path: Path) -> None:
