@@ -1,8 +1,10 @@
 """Play a recorded Event Socket stream through the real engine, with the calls it speaks of happening beside it.
 
 A recording has only FreeSWITCH's side. The SIP side is played by two phones: where a recording's call begins, the
-caller calls; when it is answered the callee answers; when one of its legs hangs up that side does. Time is that of the
-recording, and takes none. The Event Socket may be a bad one: `orchestrator.testing.faults`.
+caller calls; when it is answered the callee answers; when one of its legs hangs up that side does. Where a flow sends
+the call through FreeSWITCH, or has it keep one, a FreeSWITCH in memory takes it: its dialogs have the Call-IDs of the
+recorded channels, and what there is to say about them says the recording. Time is that of the recording, and takes
+none. The Event Socket may be a bad one: `orchestrator.testing.faults`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ from dataclasses import replace
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import InputError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand
+from orchestrator.flow.effects import EslCommand, EslExecute
 from orchestrator.flow.program import Program
 from orchestrator.flow.trace import Trace, render
 from orchestrator.testing.faults import Faults, Line
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording
+from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch
+from orchestrator.testing.switch_apps import Running
+from orchestrator.testing.switch_channel import SwitchChannel
 from orchestrator.testing.world import World
 
 SERVER = "recording"
 """Name of the FreeSWITCH server in a replay."""
+HOME = ("10.254.0.1", 5080)
+"""Its SIP address, whatever the flows call it."""
 
 
 class UnknownFlow(InputError):
@@ -40,6 +47,22 @@ def only_flow(program: Program, name: str) -> Program:
     if not chosen:
         raise UnknownFlow(name, [flow.name for flow in calls])
     return replace(program, flows=(*chosen, *(flow for flow in program.flows if flow.trigger.kind != "invite")))
+
+
+class Mirror(VirtualFreeSwitch):
+    """The SIP side of the FreeSWITCH that was recorded. `legs` are its second legs: Call-ID of the first to uuid."""
+
+    legs: Mapping[str, str]
+
+    def lost(self, running: Running) -> None:
+        """What runs when its channel ends has no result here: a recording may know a channel as that of two calls,
+        where FreeSWITCH has called itself, and its end is that of the first only."""
+
+    def tell(self, event: EslEvent) -> None:
+        """What there is to say, the recording says."""
+
+    def uuid_behind(self, channel: SwitchChannel) -> str:
+        return self.legs.get(channel.uuid, "")
 
 
 class Replay:
@@ -63,8 +86,16 @@ class Replay:
         self.caller = caller
         self.called = called
         self.registered = tuple(registered)
-        self.world = World(program, freeswitch={SERVER: ""})
+        servers = dict.fromkeys((SERVER, *program.resources.freeswitch), f"sip:{HOME[0]}:{HOME[1]}")
+        self.world = World(program, freeswitch=servers, trust=(SWITCHES,))
         self.world.on_job = self._answer_job
+        self.mirror = Mirror.in_world(self.world, SERVER, HOME)
+        self._dialogs = {event.uuid: _call_id(event) for event in recording.events if event.name == "CHANNEL_CREATE"}
+        self.mirror.legs = {
+            self._dialogs.get(other, other): event.uuid
+            for event in recording.events
+            if event.name == "CHANNEL_CREATE" and (other := event.get("Other-Leg-Unique-ID"))
+        }
         self.line = Line(self.world, SERVER, faults or Faults())
         self.jobs = self.world.jobs
         self.calls: list[PhoneCall] = []
@@ -125,6 +156,8 @@ class Replay:
                 ringing.answer()
         elif event.name == "CHANNEL_HANGUP" and call.state != "ended":
             self._hang_up(call, event.get("Call-Direction"))
+        elif event.name == "DTMF" and (channel := self._channel(uuid)) is not None:
+            channel.press(event.get("DTMF-Digit"))
 
     def _place_call(self, event: EslEvent) -> PhoneCall:
         caller = self.caller or f"{event.get('Caller-Caller-ID-Number') or 'caller'}@example.com"
@@ -135,19 +168,23 @@ class Replay:
                 self._phones.add(aor)
                 self.world.registered_phone(aor, f"10.1.0.{len(self._phones)}")
         phone = self.world.phone(caller, f"10.2.{number}.1")
-        call_id = event.get("variable_sip_call_id") or event.uuid
         self.world.run()
-        call = phone.invite(called, call_id=call_id.encode())
+        call = phone.invite(called, call_id=_call_id(event).encode())
         self.calls.append(call)
         self.world.run()
         return call
 
     def _rings(self) -> list[PhoneCall]:
-        return [c for p in self.world.phones.values() for c in p.calls if c.incoming and c.state == "ringing"]
+        return self._called("ringing")
+
+    def _called(self, state: str) -> list[PhoneCall]:
+        """The called phones' calls in that state."""
+        phones = [phone for phone in self.world.phones.values() if phone is not self.mirror]
+        return [call for phone in phones for call in phone.calls if call.incoming and call.state == state]
 
     def _hang_up(self, call: PhoneCall, direction: str) -> None:
         """The channel FreeSWITCH received belongs to the caller, the one it made to the callee."""
-        answered = [c for p in self.world.phones.values() for c in p.calls if c.incoming and c.state == "answered"]
+        answered = self._called("answered")
         if direction == "outbound" and answered:
             answered[0].hangup()
         else:
@@ -168,7 +205,30 @@ class Replay:
         effect, text = job.effect, ""
         if isinstance(effect, EslCommand) and effect.command.startswith("uuid_dump "):
             text = self.line.dump(effect.command)
+        elif isinstance(effect, EslCommand | EslExecute) and (own := self._of_mirror(effect)) is not None:
+            return self.mirror.perform(Job(job.id, own))
         return {"status": 200, "text": text, "json": None, "headers": {}, "ok": True, "response": ""}
+
+    def _channel(self, uuid: str) -> SwitchChannel | None:
+        """The mirror's channel for a recorded one, which may have another Call-ID than its uuid."""
+        return self.mirror.channels.get(self._dialogs.get(uuid, uuid))
+
+    def _of_mirror(self, effect: EslCommand | EslExecute) -> EslCommand | EslExecute | None:
+        """A command about a channel that the mirror has, by the name it has there; None for any other."""
+        if isinstance(effect, EslExecute):
+            channel = self._channel(effect.uuid)
+            return replace(effect, uuid=channel.uuid) if channel is not None else None
+        verb, _, rest = effect.command.partition(" ")
+        uuid, blank, arguments = rest.partition(" ")
+        channel = self._channel(uuid)
+        if channel is None:
+            return effect if verb == "originate" else None
+        return replace(effect, command=f"{verb} {channel.uuid}{blank}{arguments}")
+
+
+def _call_id(event: EslEvent) -> str:
+    """The Call-ID of a new channel; that of an outbound leg is its uuid, and not told yet."""
+    return event.get("variable_sip_call_id") or event.uuid
 
 
 _DIRECTIONS = {"caller": "inbound", "callee": "outbound"}

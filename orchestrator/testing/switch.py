@@ -193,9 +193,13 @@ class VirtualFreeSwitch(Phone):
         tie = settings.get(f"sip_h_{CALL_HEADER.decode()}", channel.variables.get(f"sip_h_{CALL_HEADER.decode()}", ""))
         sender = address_in(front.remote if front.incoming else front.local)
         called = address_in(invite.get(b"to") or b"") if invite is not None else ""
-        back = self.call_out(to, tie.encode(), sender, called)
+        back = self.call_out(to, tie.encode(), sender, called, self.uuid_behind(channel))
         channel.otherwise = otherwise
         self.open(back, "outbound", tie.encode(), channel)
+
+    def uuid_behind(self, channel: SwitchChannel) -> str:
+        """The uuid of the leg that is called for this one; '' for one of its own making."""
+        return ""
 
     def call_out(self, to: str, tie: bytes, sender: str, called: str, uuid: str = "") -> PhoneCall:
         """An INVITE of ours: tied to a call of the orchestrator, with the caller's From and the called party's To."""
@@ -222,13 +226,17 @@ class VirtualFreeSwitch(Phone):
         for recording in list(channel.recordings):
             recording.stop()
         for running in list(channel.running):
-            running.lost()
+            self.lost(running)
         channel.say("CHANNEL_DESTROY", {"Hangup-Cause": channel.cause, "variable_hangup_cause": channel.cause})
         del self.channels[channel.uuid]
         peer, channel.peer = channel.peer, None
         if peer is not None and peer.peer is channel:
             peer.peer = None
             self._left(peer, channel)
+
+    def lost(self, running: Running) -> None:
+        """The channel of an application has ended."""
+        running.lost()
 
     def _left(self, channel: SwitchChannel, gone: SwitchChannel) -> None:
         """The other leg has ended: one that was never answered has failed; else hangup_after_bridge."""

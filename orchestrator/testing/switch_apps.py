@@ -21,6 +21,8 @@ Done = Callable[[str | None], None]
 
 FAX = 30.0
 """Seconds a fax of one page takes."""
+NO_FAX = 60.0
+"""Seconds after which spandsp gives up hope that a fax machine answers (T0)."""
 
 _WORD = re.compile(r"'((?:[^'\\]|\\.)*)'|(\S+)")
 
@@ -63,6 +65,9 @@ class Running:
 
     def heard(self) -> None:
         """The party has begun to talk."""
+
+    def sounded(self, tone: str) -> None:
+        """The party has beeped, or is a fax."""
 
     def broken(self) -> None:
         """`uuid_break`, or a transfer."""
@@ -225,11 +230,24 @@ class FaxDetector(Running):
         self.end()
 
 
-class Fax(Running):
-    """`rxfax` and `txfax`; it succeeds."""
+class ReceiveFax(Running):
+    """`rxfax`; it succeeds."""
 
     def begin(self) -> None:
-        self.after(FAX, lambda: self.end("", dict(_FAXED)))
+        self.after(FAX, lambda: self.end("", _FAXED))
+
+
+class SendFax(Running):
+    """`txfax`: a fax machine has to answer with its tone, within spandsp's timer T0."""
+
+    def begin(self) -> None:
+        self._answered = False
+        self.after(NO_FAX, lambda: self.end("", _NO_FAX) if not self._answered else None)
+
+    def sounded(self, tone: str) -> None:
+        if tone == "ced" and not self._answered:
+            self._answered = True
+            self.after(FAX, lambda: self.end("", _FAXED))
 
 
 class Set(Running):
@@ -274,6 +292,12 @@ _FAXED = {
     "fax_document_transferred_pages": "1",
     "fax_document_total_pages": "1",
 }
+_NO_FAX = {
+    "fax_success": "0",
+    "fax_result_code": "2",
+    "fax_result_text": "Timed out waiting for initial communication",
+    "fax_document_transferred_pages": "0",
+}
 
 APPLICATIONS: Mapping[str, type[Running]] = {
     "answer": Answer,
@@ -286,9 +310,9 @@ APPLICATIONS: Mapping[str, type[Running]] = {
     "playback": Playback,
     "record": Record,
     "record_session": RecordSession,
-    "rxfax": Fax,
+    "rxfax": ReceiveFax,
     "set": Set,
     "sleep": Sleep,
     "spandsp_start_fax_detect": FaxDetector,
-    "txfax": Fax,
+    "txfax": SendFax,
 }

@@ -108,7 +108,7 @@ class SwitchChannel:
             each.heard()
 
     def sound(self, tone: str) -> None:
-        """One of TONES: heard by a detector that listens for it, by nobody else."""
+        """One of TONES: heard by a detector that listens for it, and by a fax that is being sent."""
         if tone == "beep":
             if self.hears_beeps:
                 self.hears_beeps = False  # mod_avmd tells of the first one
@@ -117,6 +117,8 @@ class SwitchChannel:
             self.fax = ("", 0.0)
             self.say("DETECTED_TONE")
             self.variables["fax_heard"] = "true"
+        for each in list(self.running):
+            each.sounded(tone)
 
     def __repr__(self) -> str:
         return f"<SwitchChannel {self.uuid} {self.direction}>"
