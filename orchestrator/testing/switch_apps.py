@@ -238,11 +238,13 @@ class ReceiveFax(Running):
 
 
 class SendFax(Running):
-    """`txfax`: a fax machine has to answer with its tone, within spandsp's timer T0."""
+    """`txfax`: who is called has to be a fax machine, which its tone says, before or within spandsp's timer T0."""
 
     def begin(self) -> None:
         self._answered = False
         self.after(NO_FAX, lambda: self.end("", _NO_FAX) if not self._answered else None)
+        if self.channel.is_fax:
+            self.sounded("ced")
 
     def sounded(self, tone: str) -> None:
         if tone == "ced" and not self._answered:

@@ -77,6 +77,8 @@ class SwitchChannel:
         self.hears_beeps = False
         self.fax = ("", 0.0)
         """The fax tone that is listened for, and until when."""
+        self.is_fax = False
+        """Its party has answered with the tone of a fax machine."""
 
     def say(self, event: str | EslEvent, headers: Headers = NOTHING) -> None:
         """An event about this channel goes out, with its variables and these headers."""
@@ -117,6 +119,7 @@ class SwitchChannel:
             self.fax = ("", 0.0)
             self.say("DETECTED_TONE")
             self.variables["fax_heard"] = "true"
+        self.is_fax = self.is_fax or tone == "ced"
         for each in list(self.running):
             each.sounded(tone)
 
