@@ -1,4 +1,4 @@
-"""The demonstration: the real server, three phones, a push service and a FreeSWITCH that replays, all on loopback.
+"""The demonstration: the real server, three phones, a push service and a FreeSWITCH in memory, all on loopback.
 
 Each scenario starts a server with one of the shipped flows, plays its little story with phones, and prints every
 message that passes a phone and every step the flow takes, in the order they happen. What should have happened is
@@ -22,17 +22,12 @@ from orchestrator.app import Server, load_flows
 from orchestrator.flow.run import Run
 from orchestrator.flow.trace import Record
 from orchestrator.settings import Settings
-from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.phone import PhoneCall
-from orchestrator.testing.recordings import Recording
-from orchestrator.testing.sockets import SocketPhone, wait_until
+from orchestrator.testing.sockets import SocketPhone, Wire, wait_until
+from orchestrator.testing.switch_events import template
+from orchestrator.testing.switch_on_sockets import SocketFreeSwitch
 
-CALLEE_PRESSES_5 = Path(__file__).parent / "recorded" / "callee_presses_5.esl"
-"""From a real FreeSWITCH: the leg to the callee is made, answered, hears digit 5, and is gone."""
-
-RECORDED_UUID = "b9086ca5-fa13-46e0-9180-46063e449f34"
-
-_WIDTH = 9
+_WIDTH = 10
 
 
 class Failed(Exception):
@@ -82,12 +77,17 @@ class Demo:
         self.flush()
         self.console.print(Text(f"   {'':8}{text}", style="bold"))
 
-    def message(self, phone: SocketPhone, data: bytes, sent: bool) -> None:
-        """A datagram of a phone, at the time the kernel took it: phones are read in any order."""
-        line = data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
-        what = line.removeprefix("SIP/2.0 ") if line.startswith("SIP/2.0 ") else line.removesuffix(" SIP/2.0")
-        at = time() if sent else phone.arrivals[-1][0] / 1e9
-        self._show(at, f"{phone.user:>{_WIDTH}} {'──►' if sent else '◄──'} proxy   {what}", "green" if sent else "cyan")
+    def watch(self, name: str, wire: Wire) -> None:
+        """Show every datagram of an endpoint, at the time the kernel took it: sockets are read in any order."""
+
+        def message(wire: Wire, data: bytes, sent: bool) -> None:
+            line = data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
+            what = line.removeprefix("SIP/2.0 ") if line.startswith("SIP/2.0 ") else line.removesuffix(" SIP/2.0")
+            at = time() if sent else wire.arrivals[-1][0] / 1e9
+            arrow, colour = ("──►", "green") if sent else ("◄──", "cyan")
+            self._show(at, f"{name:>{_WIDTH}} {arrow} proxy   {what}", colour)
+
+        wire.on_message = message
 
     def step(self, run: Run, record: Record) -> None:
         """A line of a flow's trace; the phones show its SIP."""
@@ -117,16 +117,15 @@ class Stage:
         self.demo = demo
         self._stack = ExitStack()
         self.on_push: Callable[[], None] = lambda: None
-        self.freeswitch = self._stack.enter_context(FakeFreeSwitch(Recording.load(CALLEE_PRESSES_5)))
+        self.freeswitch = self._stack.enter_context(SocketFreeSwitch())
         push = WSGIServer(("127.0.0.1", 0), self._push, log=None)
         push.start()
         self._stack.callback(push.stop)
-        server = {"host": self.freeswitch.host, "port": self.freeswitch.port, "password": self.freeswitch.password}
         settings = Settings.model_validate(
             {
                 "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
                 "location": "memory:",
-                "freeswitch": {"fs1": server},
+                "freeswitch": {"fs1": self.freeswitch.settings()},
                 "flows": [str(flow)],
                 "admin": {"listen": "127.0.0.1:0"},
             }
@@ -135,6 +134,8 @@ class Stage:
         self.server = Server(settings, load_flows(settings), environ, self._stack)
         self.server.engine.host.on_trace = demo.step
         self.server.start()
+        self.freeswitch.sip.proxy = self.server.transports[0].address
+        demo.watch("FreeSWITCH", self.freeswitch.wire)
         self.freeswitch.wait_subscribed("CHANNEL_CREATE")
         demo.start_clock()
 
@@ -147,7 +148,7 @@ class Stage:
     def phone(self, user: str, registered: bool = True) -> SocketPhone:
         phone = SocketPhone(f"{user}@example.com", self.server.transports[0].address)
         self._stack.callback(phone.close)
-        phone.on_message = self.demo.message
+        self.demo.watch(user, phone.wire)
         if registered:
             phone.register()
             expect(lambda: phone.registered == [200], f"{user} is registered")
@@ -196,20 +197,22 @@ def push_wakeup(stage: Stage) -> None:
 
 
 def dtmf_screening(stage: Stage) -> None:
-    """Whoever answers has to press 2; the recording says 5."""
+    """Whoever answers has to press 2; the recorded digit is a 5."""
     alice, bob = stage.phone("alice"), stage.phone("bob")
     stage.demo.say("alice dials 88 and bob: whoever answers has to press 2")
     call = alice.invite("88bob@example.com")
     ringing = rung(bob)
-    stage.demo.say("somebody answers")
+    stage.demo.say("somebody answers, and hears the prompt")
     ringing.answer()
     expect(lambda: call.state == "answered" and ringing.acknowledged, "the call is answered")
-    recording = Recording.load(CALLEE_PRESSES_5).substituted({RECORDED_UUID: call.call_id.decode()})
+    channel = stage.freeswitch.sip.channel_of(ringing)
+    assert channel is not None
+    expect(lambda: channel.running, "FreeSWITCH waits for a key")
+    stage.demo.say("and presses 5")
     with ends(call, ringing):
-        for event in recording.events:
-            digit = f", digit {event.get('DTMF-Digit')}" if event.name == "DTMF" else ""
-            stage.demo.event(f"FreeSWITCH ──► {event.name} of the callee's channel{digit}")
-            stage.freeswitch.emit(event, {"Other-Leg-Unique-ID": None})
+        pressed = template("DTMF")
+        stage.demo.event(f"FreeSWITCH ──► DTMF of the callee's channel, digit {pressed.get('DTMF-Digit')}")
+        stage.freeswitch.sip.play(pressed, channel)
 
 
 def call_pickup(stage: Stage) -> None:
