@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -248,4 +249,29 @@ def test_freeswitch_that_has_placed_a_call_has_nobody_on_its_side(tmp_path: Path
         told.press("caller", "1")
     told.at(3, lambda: told.hangup("callee"))
     assert logged(told) == [(1.02, "answered")]
+    assert told.calls[0].ended_by == "callee"
+
+
+# --- the example of docs/flows/voicemail_detect.md --------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "flows" / "voicemail_detect.md"
+
+
+@pytest.mark.parametrize(("length", "transferred"), [(0.8, False), (9.0, True)])
+def test_a_machine_that_answers_is_replaced_by_a_mailbox(tmp_path: Path, length: float, transferred: bool) -> None:
+    (block,) = (text for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL) if "our_own" in text)
+    (tmp_path / "a.flow.yaml").write_text(block)
+    registered = {**BOB, "mailbox@example.com": ["mailbox@10.0.0.8"]}
+    told = Scenario(load_program([tmp_path / "a.flow.yaml"])[0], registered=registered)
+    told.at(0, lambda: told.invite("alice@example.com", "66bob@example.com"))
+    told.at(2, lambda: told.respond("bob@*", 200))
+    told.at(2.3, lambda: told.speak("callee", length))
+    told.run_until(10)
+    assert bool(told.incoming("mailbox@10.0.0.8")) is transferred
+    if transferred:
+        told.respond("mailbox@*", 200)
+        told.run_until(11)
+        assert (told.incoming("bob@*")[0].state, told.calls[0].phone_call.state) == ("ended", "answered")
+    told.at(20, lambda: told.hangup("callee"))
+    assert logged(told) == []
     assert told.calls[0].ended_by == "callee"
