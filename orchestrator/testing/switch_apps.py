@@ -234,22 +234,39 @@ class ReceiveFax(Running):
     """`rxfax`; it succeeds."""
 
     def begin(self) -> None:
-        self.after(FAX, lambda: self.end("", _FAXED))
+        self.after(FAX, self._received)
+
+    def _received(self) -> None:
+        tell_fax(self.channel, "rxfaxresult", _FAXED)
+        self.end("", _FAXED)
 
 
 class SendFax(Running):
-    """`txfax`: who is called has to be a fax machine, which its tone says, before or within spandsp's timer T0."""
+    """`txfax`: who is called has to be a fax machine, which its tone says, before or within spandsp's timer T0. What
+    has come of it is an event; the application itself ends with the call."""
 
     def begin(self) -> None:
         self._answered = False
-        self.after(NO_FAX, lambda: self.end("", _NO_FAX) if not self._answered else None)
+        self.after(NO_FAX, lambda: self._over(_NO_FAX) if not self._answered else None)
         if self.channel.is_fax:
             self.sounded("ced")
 
     def sounded(self, tone: str) -> None:
         if tone == "ced" and not self._answered:
             self._answered = True
-            self.after(FAX, lambda: self.end("", _FAXED))
+            self.after(FAX, lambda: self._over(_FAXED))
+
+    def _over(self, result: Mapping[str, str]) -> None:
+        self.channel.variables |= result
+        tell_fax(self.channel, "txfaxresult", result)
+
+
+def tell_fax(channel: SwitchChannel, kind: str, result: Mapping[str, str]) -> None:
+    """The CUSTOM event in which mod_spandsp says the same as in the variables (mod_spandsp_fax.c, phase_e_handler)."""
+    names = ("Application", "Application-Data", "Application-Response", "Application-UUID")
+    told = {name.replace("_", "-"): value for name, value in result.items()}
+    subclass = {"Event-Name": "CUSTOM", "Event-Subclass": f"spandsp::{kind}"}
+    channel.say("CHANNEL_EXECUTE_COMPLETE", {**dict.fromkeys(names), **subclass, **told})
 
 
 class Set(Running):

@@ -278,6 +278,28 @@ def test_the_answering_side_has_to_press_two(presses: list[tuple[str, str]], end
     assert_all_over(w)
 
 
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5])
+def test_a_caller_may_give_up_at_every_step_of_a_screened_call(at: float) -> None:
+    """1 s: the phone rings; 2 s: somebody answers and is asked; 3 s: a key is pressed."""
+    w = world()
+    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
+    bob.on_invite = lambda call: None
+    bob.register()
+    w.run()
+    call = alice.invite("88bob@example.com")
+    w.run()
+    (rung,) = bob.calls
+    acts = [(1.0, rung.ring), (2.0, rung.answer), (3.0, lambda: press(w, rung, "2")), (at, call.hangup)]
+    for when, act in sorted(acts, key=lambda entry: entry[0]):
+        w.run(max(0.0, when - w.now))
+        if act == call.hangup or rung.state != "ended":
+            act()
+        w.run()
+    assert finals(call) == ([487] if at < 2.0 else [200])
+    assert rung.cancelled is (at < 2.0)
+    assert_all_over(w)
+
+
 # --- everything at once ----------------------------------------------------------------------------------------------
 
 

@@ -252,6 +252,14 @@ def test_freeswitch_that_has_placed_a_call_has_nobody_on_its_side(tmp_path: Path
     assert told.calls[0].ended_by == "callee"
 
 
+def test_an_event_of_a_call_is_for_the_last_one(tmp_path: Path) -> None:
+    told = held(tmp_path, "wait: charge_stop\n as: stop", "hangup: '${stop.reason}'")
+    told.at(1, lambda: told.invite("carol@example.com", "ivr@example.com"))
+    told.at(2, lambda: told.raise_event("charge_stop", {"reason": "nothing left"}))
+    assert logged(told) == []
+    assert [call.end_reason for call in told.calls] == ["", "nothing left"]
+
+
 # --- the example of docs/flows/voicemail_detect.md --------------------------------------------------------------------
 
 PAGE = Path(__file__).parents[2] / "docs" / "flows" / "voicemail_detect.md"
