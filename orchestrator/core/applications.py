@@ -77,7 +77,6 @@ class Applications:
 
     def observe(self, server: str, event: EslEvent) -> None:
         """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls."""
-        self.detectors.observe(server, event)
         if self._early and event.name in CHANNEL_EVENTS:
             for early in list(self._early.values()):
                 early.retry()
@@ -85,6 +84,7 @@ class Applications:
             for collector in list(self._collectors.values()):
                 if (collector.channel.server, collector.channel.uuid) == (server, event.uuid):
                     collector.hear(event)
+        self.detectors.observe(server, event)  # last: a key that decides is not the first one of a `collect` behind it
         if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
             for recording in list(self._recordings.values()):
                 recording.observe(server, event)

@@ -61,6 +61,13 @@ TABLE = {
     "fax_ced": Says(58, tones="ced caller", apps="answer playback set sleep spandsp_start_fax_detect"),
     "fax_cng": Says(57, tones="cng caller", apps="answer event playback sleep spandsp_start_fax_detect"),
     "fax_detect": Says(33, tones="cng caller", apps="answer event playback set set sleep spandsp_start_fax_detect"),
+    "fax_t38_received": Says(
+        19,
+        channels=1,
+        tones="cng caller",
+        apps="answer export export park playback rxfax set set set set set set set spandsp_start_fax_detect",
+    ),
+    "fax_t38_sent": Says(9, channels=1, apps="park set txfax"),
     "heartbeat": Says(6, channels=0),
     "hold_hangup": Says(66, apps="answer park park"),
     "lost_events": Says(1, channels=0),

@@ -123,30 +123,30 @@ class MediaServer:
 
 
 @contextmanager
-def orchestrator(server: MediaServer, folder: Path, flow: str) -> Iterator[int]:
-    """An `orchestrator run` with this flow, connected to FreeSWITCH as fs1; gives its SIP port."""
+def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path) -> Iterator[int]:
+    """An `orchestrator run` with this flow and the files or folders `flows`, connected to FreeSWITCH as fs1; gives its
+    SIP port. What it logs stands in log.txt of the folder, up to the end in every line."""
     port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
-    (folder / "tried.flow.yaml").write_text(flow)
+    (folder / "a.flow.yaml").write_text(flow)
     link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
     (folder / "orchestrator.yml").write_text(
         f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
         f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
         f"freeswitch: {{fs1: {{{link}}}}}\n"
-        "flows: .\nlocation: 'memory:'\n"
+        f"flows: [{', '.join(map(str, (folder, *flows)))}]\nlocation: 'memory:'\n"
     )
     code = "from orchestrator.cli import main; main(['run', '-c', 'orchestrator.yml'])"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if "Event Socket is up" in line:
-                break
-        else:
-            pytest.fail("".join(seen))
-        try:
-            yield port
-        finally:
-            process.terminate()
-            process.stderr.read()
-            assert process.wait(10) == 0
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "Event Socket is up" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        time.sleep(0.2)
+        process.terminate()  # the second one does not wait for transactions that linger
+        assert process.wait(10) == 0, log.read_text()

@@ -90,6 +90,10 @@ class Sounding(Phone):
         """Dial, and take the answer; returns it."""
         to = f"<sip:{user}@example.com>"
         self.request("INVITE", f"sip:{user}@example.com", to, 1, [], self.sdp())
+        return self.answered()
+
+    def answered(self) -> str:
+        """The answer to our call, acknowledged."""
         answer = self.expect("SIP/2.0 200")
         routes = [line[14:] for line in answer.split("\r\n") if line.startswith("Record-Route: ")]
         target = value(answer, "Contact").strip("<>")

@@ -51,6 +51,7 @@ class Phone:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(5)
         self.port: int = self.socket.getsockname()[1]
+        self.contact = f"<sip:{name}@127.0.0.1:{self.port}>"
         self.rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.rtp.bind(("127.0.0.1", 0))
         self.sequence = 0
@@ -76,7 +77,7 @@ class Phone:
             f"To: {to}",
             f"Call-ID: {method if method == 'REGISTER' else 'call'}-{self.port}",
             f"CSeq: {number} {method}",
-            f"Contact: <sip:{self.name}@127.0.0.1:{self.port}>",
+            f"Contact: {self.contact}",
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
         ]
@@ -89,7 +90,7 @@ class Phone:
             f"SIP/2.0 {status}",
             *kept,
             f"To: {to if ';tag=' in to else to + ';tag=' + self.name}",
-            f"Contact: <sip:{self.name}@127.0.0.1:{self.port}>",
+            f"Contact: {self.contact}",
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
         ]

@@ -1,0 +1,250 @@
+"""The shipped flows as they are, with nothing replaced: `orchestrator run`, a real FreeSWITCH, sound in real RTP.
+
+Digits are RFC 4733, tones and speech are A-law, a fax goes from FreeSWITCH to FreeSWITCH through us. What a flow has
+found out it says in the Reason of its BYE.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from media_server import PASSWORD, MediaServer, needs_freeswitch, orchestrator
+from test_media_flows import Sounding, rtp_port
+from test_screening import value
+
+pytestmark = needs_freeswitch
+
+FLOWS = Path(__file__).parents[2] / "flows"
+ASK = """
+flowlang: 1
+flows:
+  a_message_is_due:
+    on: invite
+    when: call.target.user.startsWith('77')
+    do:
+      - raise: message_due
+        data: {to: '${call.target.user.drop(2)}@example.com', from: '${call.from.aor}'}
+      - reply: 480
+  a_fax_is_due:
+    on: invite
+    when: call.target.user == 'fax-now'
+    do:
+      - raise: fax_due
+        data: {to: fax@example.com, from: '${call.from.aor}', file: 'FOLDER/page.tif'}
+      - reply: 480
+"""
+BEEP, CED, CNG = 1000, 2100, 1100
+"""Hz: a mailbox, a called fax, a calling fax."""
+
+
+class Party(Sounding):
+    """A phone with something to say."""
+
+    def takes_call(self) -> int:
+        """Answer what rings; the port FreeSWITCH wants to hear us on."""
+        self.socket.settimeout(10)
+        invite = self.expect("INVITE ")
+        self.answer(invite, "180 Ringing")
+        self.answer(invite, "200 OK", self.sdp())
+        self.expect("ACK ")
+        return rtp_port(invite)
+
+    def is_silent(self, seconds: float, far_port: int) -> None:
+        for _ in range(int(seconds * 50)):
+            self.frame(8, self.stamp, b"\xd5" * 160, far_port)
+
+    def talks(self, seconds: float, far_port: int) -> None:
+        """Noise: loud, and of no frequency."""
+        noise = random.Random(7)  # the same words each time
+        for _ in range(int(seconds * 50)):
+            self.frame(8, self.stamp, noise.randbytes(160), far_port)
+
+    def hears_sound(self) -> bool:
+        """Whether FreeSWITCH plays something to us: a packet that is not silence, within two seconds."""
+        self.rtp.settimeout(2)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            try:
+                packet = self.rtp.recv(2_048)
+            except TimeoutError:
+                return False
+            if len(packet) > 12 and len(set(packet[12:])) > 8:
+                return True
+        return False
+
+
+class Site:
+    """An orchestrator with all shipped flows, and phones at it."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port = port
+        self.folder = folder
+        self.phones: list[Party] = []
+
+    def phone(self, name: str, contact: str = "") -> Party:
+        phone = Party(name, self.port)
+        phone.contact = contact or phone.contact
+        self.phones.append(phone)
+        phone.register()
+        return phone
+
+    def rings(self, number: str) -> tuple[Party, Party, int]:
+        """Alice dials, and bob takes the call that comes to him; both, and the port where FreeSWITCH hears bob."""
+        alice, bob = self.phone("alice"), self.phone("bob")
+        alice.request("INVITE", f"sip:{number}@example.com", f"<sip:{number}@example.com>", 1, [], alice.sdp())
+        return alice, bob, bob.takes_call()
+
+    def talk(self, number: str) -> tuple[Party, Party, int]:
+        """The same where it is alice whom bob talks to."""
+        alice, bob, port = self.rings(number)
+        alice.answered()
+        return alice, bob, port
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+
+@pytest.fixture
+def site(server: MediaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("ESL_PASSWORD", PASSWORD)
+    with orchestrator(server, tmp_path, ASK.replace("FOLDER", str(tmp_path)), FLOWS) as port:  # ASK is read first
+        site = Site(port, tmp_path)
+        yield site
+        for phone in site.phones:
+            phone.close()
+
+
+# --- dtmf_screening ---------------------------------------------------------------------------------------------------
+
+
+def test_whoever_answers_hears_a_prompt_and_presses_two(site: Site) -> None:
+    alice, bob, port = site.talk("88bob")
+    bob.is_silent(0.3, port)
+    assert bob.hears_sound()
+    bob.type([2], port)
+    assert alice.hears_nothing() and bob.hears_nothing()
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (lambda bob, port: bob.type([5], port), "callee pressed 5"),
+        (lambda bob, port: bob.sound(BEEP, 1.2, port), "answering machine"),
+        (lambda bob, port: bob.sound(CED, 2.5, port), "fax machine"),
+    ],
+    ids=["another key", "an answering machine", "a fax"],
+)
+def test_all_others_are_hung_up(site: Site, does: Callable[[Party, int], None], said: str) -> None:
+    alice, bob, port = site.talk("88bob")
+    bob.is_silent(0.3, port)
+    does(bob, port)
+    assert (bob.farewell(), alice.farewell()) == (said, said)
+
+
+# --- voicemail_detect -------------------------------------------------------------------------------------------------
+
+
+def person(bob: Party, port: int) -> None:
+    bob.is_silent(0.4, port)
+    bob.talks(0.8, port)
+    bob.is_silent(1.5, port)
+    bob.type([1], port)
+
+
+def machine(bob: Party, port: int) -> None:
+    bob.is_silent(0.4, port)
+    bob.talks(5.0, port)
+    bob.sound(BEEP, 0.8, port)
+
+
+def beep(bob: Party, port: int) -> None:
+    bob.sound(BEEP, 0.8, port)
+
+
+def fax(bob: Party, port: int) -> None:
+    bob.is_silent(0.4, port)
+    bob.sound(CED, 2.5, port)
+
+
+@pytest.mark.parametrize(
+    ("party", "verdict", "said"),
+    [
+        (person, "human", "message delivered"),
+        (machine, "machine", "message delivered"),
+        (beep, "beep", "message delivered"),
+        (fax, "fax", "a fax machine"),
+    ],
+)
+def test_a_message_finds_its_way(site: Site, party: Callable[[Party, int], None], verdict: str, said: str) -> None:
+    _, bob, port = site.rings("77bob")
+    party(bob, port)
+    assert bob.farewell() == said
+    assert f"{verdict} at bob@example.com" in site.log
+
+
+def test_who_presses_nothing_does_not_want_it(site: Site) -> None:
+    _, bob, port = site.rings("77bob")
+    bob.talks(0.6, port)
+    bob.is_silent(1.5, port)
+    bob.socket.settimeout(16)
+    bye = bob.expect("BYE ")
+    assert 'text="nobody wants to hear it"' in value(bye, "Reason")
+    assert "human at bob@example.com" in site.log
+
+
+# --- fax_detect -------------------------------------------------------------------------------------------------------
+
+
+def page(path: Path) -> None:
+    """A page of a fax as a TIFF file: 1,728 by 1,100 dots, one bit each, a black bar every fifty lines."""
+    width, height = 1_728, 1_100
+    rows = b"".join((b"\xff" if line % 50 < 10 else b"\x00") * (width // 8) for line in range(height))
+    tags = [
+        (256, 4, width), (257, 4, height), (258, 3, 1), (259, 3, 1), (262, 3, 0), (266, 3, 1), (273, 4, 8),
+        (277, 3, 1), (278, 4, height), (279, 4, len(rows)), (282, 5, 0), (283, 5, 8), (296, 3, 2),
+    ]  # fmt: skip
+    end = 8 + len(rows)
+    after = end + 2 + 12 * len(tags) + 4  # the two resolutions, 204 by 98 dots an inch
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, 1, after + number if kind == 5 else number) for tag, kind, number in tags
+    )
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, end) + rows + directory + struct.pack("<4I", 204, 1, 98, 1))
+
+
+def test_a_person_is_put_through(site: Site) -> None:
+    alice, bob = site.phone("alice"), site.phone("bob")
+    port = rtp_port(alice.call("99bob"))
+    alice.is_silent(0.3, port)
+    alice.type([1], port)  # in a hurry
+    bob.takes_call()
+    assert bob.hears_nothing()
+
+
+@pytest.mark.timeout(120)
+def test_a_fax_from_server_to_server(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """fax_send here calls a phone that is the number `99bob` of another orchestrator, whose fax_detect has another
+    FreeSWITCH receive it."""
+    page(site.folder / "page.tif")
+    far = tmp_path_factory.mktemp("far")
+    receiver = MediaServer(far)
+    try:
+        receiver.wait_until_ready()
+        with orchestrator(receiver, far, "flowlang: 1\nflows: {}\n", FLOWS) as far_port:
+            site.phone("fax", contact=f"<sip:99bob@127.0.0.1:{far_port}>")
+            alice = site.phone("alice")
+            alice.request("INVITE", "sip:fax-now@example.com", "<sip:fax-now@example.com>", 1, [], alice.sdp())
+            received = Site(far_port, far)
+            deadline = time.monotonic() + 45
+            while not ("fax to " in site.log and "fax from " in received.log) and time.monotonic() < deadline:
+                time.sleep(0.2)
+    finally:
+        receiver.stop()
+    assert "fax to fax@example.com: OK" in site.log
+    assert "fax from alice in /tmp/fax-" in received.log and ".tif: OK" in received.log
