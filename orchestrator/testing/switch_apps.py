@@ -263,10 +263,8 @@ class SendFax(Running):
 
 def tell_fax(channel: SwitchChannel, kind: str, result: Mapping[str, str]) -> None:
     """The CUSTOM event in which mod_spandsp says the same as in the variables (mod_spandsp_fax.c, phase_e_handler)."""
-    names = ("Application", "Application-Data", "Application-Response", "Application-UUID")
     told = {name.replace("_", "-"): value for name, value in result.items()}
-    subclass = {"Event-Name": "CUSTOM", "Event-Subclass": f"spandsp::{kind}"}
-    channel.say("CHANNEL_EXECUTE_COMPLETE", {**dict.fromkeys(names), **subclass, **told})
+    channel.say("spandsp::txfaxresult", {"Event-Subclass": f"spandsp::{kind}", **told})
 
 
 class Set(Running):
