@@ -13,15 +13,22 @@ import gevent
 import pytest
 from gevent.pywsgi import WSGIServer
 
-from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.phone import PhoneCall
-from orchestrator.testing.recordings import Recording
 from orchestrator.testing.sockets import SocketPhone, wait_until
+from orchestrator.testing.switch_on_sockets import SocketFreeSwitch
 
 FLOWS = Path(__file__).parents[2] / "flows"
-RECORDINGS = Path(__file__).parents[1] / "fixtures" / "esl"
-CALLEE_CHANNEL = "b9086ca5-fa13-46e0-9180-46063e449f34"
-"""The outbound channel of via_bridge.esl: what FreeSWITCH hears there, the callee has pressed."""
+HEARS_INFO = """
+flowlang: 1
+flows:
+  hears_info:
+    on: invite
+    do:
+      - subscribe: dtmf
+        where: event.leg == 'callee'
+        do: [hangup: 'callee pressed ${event.digit}']
+      - relay: registered
+"""
 
 
 class PushService:
@@ -169,34 +176,33 @@ class TestCancel:
 class TestScreening:
     @pytest.mark.parametrize("digit, survives", [("2", True), ("5", False), ("#", False)])
     def test_the_callee_has_to_press_2(self, digit: str, survives: bool, serve: Any, phones: Any) -> None:
-        recording = Recording.load(RECORDINGS / "via_bridge.esl")
-        with FakeFreeSwitch(recording) as fs:
-            server = serve(
-                flows=[str(FLOWS / "dtmf_screening.flow.yaml")],
-                freeswitch={"fs1": {"host": fs.host, "port": fs.port, "password": fs.password}},
-            )
+        with SocketFreeSwitch() as fs:
+            server = serve(flows=[str(FLOWS / "dtmf_screening.flow.yaml")], freeswitch={"fs1": fs.settings()})
+            fs.sip.proxy = server.sip
             fs.wait_subscribed("DTMF")
             alice, bob = phones("alice@example.com", server), registered(phones("bob@example.com", server))
             call = alice.invite("88bob@example.com")
             ringing = rings(bob)
             ringing.answer()
             assert wait_until(lambda: call.state == "answered" and ringing.acknowledged)
-            here = recording.substituted({CALLEE_CHANNEL: call.call_id.decode()})
-            uuid = call.call_id.decode()
-            fs.emit(here.find("CHANNEL_CREATE", Unique_ID=uuid), {"Other-Leg-Unique-ID": None})
-            fs.emit(here.find("DTMF", Unique_ID=uuid), {"DTMF-Digit": digit, "Other-Leg-Unique-ID": None})
+            channel = fs.sip.channel_of(ringing)
+            assert channel is not None
+            assert wait_until(lambda: channel.running), "the prompt plays"
+            channel.press(digit)
             if survives:
-                gevent.sleep(0.3)
+                assert wait_until(lambda: not channel.running), "and the two are connected"
                 assert (call.state, ringing.state) == ("answered", "answered")
                 call.hangup()
             else:
                 assert wait_until(lambda: alice.requests and alice.requests[-1].method == b"BYE")
             assert wait_until(lambda: ringing.state == "ended")
 
-    def test_digits_by_sip_info_are_the_same_event(self, serve: Any, phones: Any) -> None:
-        server = serve(flows=[str(FLOWS / "dtmf_screening.flow.yaml")])
+    def test_digits_by_sip_info_are_the_same_event(self, serve: Any, phones: Any, tmp_path: Path) -> None:
+        flow = tmp_path / "info.flow.yaml"
+        flow.write_text(HEARS_INFO)
+        server = serve(flows=[str(flow)])
         alice, bob = phones("alice@example.com", server), registered(phones("bob@example.com", server))
-        call = alice.invite("88bob@example.com")
+        call = alice.invite("bob@example.com")
         ringing = rings(bob)
         ringing.answer()
         assert wait_until(lambda: ringing.acknowledged)
