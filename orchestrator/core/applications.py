@@ -29,7 +29,6 @@ from orchestrator.core.executions import (
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.esl.translate import CHANNEL_EVENTS
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.timers import Timer
@@ -77,7 +76,7 @@ class Applications:
 
     def observe(self, server: str, event: EslEvent) -> None:
         """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls."""
-        if self._early and event.name in CHANNEL_EVENTS:
+        if self._early and event.name.startswith("CHANNEL_"):
             for early in list(self._early.values()):
                 early.retry()
         if self._collectors and event.name == "DTMF":

@@ -118,6 +118,7 @@ class Servers:
         table = self._engine.channels
         if event is not None and event.uuid == uuid and event.core_uuid == table.core_uuid(server):
             table.observe(server, event, self._engine.timers.now)
+            self._engine.host.observe(server, event)  # whoever waits for the channel
         else:
             self._engine.count("esl.channel.unexplained")
         self._ask_next(server)

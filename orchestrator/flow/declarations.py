@@ -86,14 +86,15 @@ class Declarations:
         if first is None:
             self.places[key], self._said[key] = report.place(name), said
             return True
-        if said is None or said != self._said[key]:
-            self._complain(report, section, name, first)
+        differs = said is None or said != self._said[key]
+        if differs or first.file == report.place(name).file:
+            self._complain(report, section, name, first, differs)
         return False
 
-    def _complain(self, report: Report, section: str, name: Scalar, first: Place) -> None:
+    def _complain(self, report: Report, section: str, name: Scalar, first: Place, differs: bool) -> None:
         help = "all flow files share one namespace: rename or remove one of them"
         message, notes = f"{name.text!r} is defined twice under {section}", (f"first at {first}",)
-        if section != "flows":
+        if section != "flows" and differs:
             message, help = f"{message}, and differently", f"{help}, or say the same in both"
         report.error("E104", message, name, help, notes=notes)
 

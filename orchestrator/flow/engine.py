@@ -448,7 +448,7 @@ def _waits(effect: Any) -> bool:
     """Whether the host will answer later: such an effect is not begun by a task that has been told to end."""
     if isinstance(effect, Http | Play):
         return not effect.background
-    return isinstance(effect, _WAITING) or (isinstance(effect, EslExecute) and effect.wait)
+    return isinstance(effect, _WAITING)
 
 
-_WAITING = (Relay, EslCommand, Media, Answer, RecordEffect, Collect, Detect, Transfer, Originate)
+_WAITING = (Relay, EslCommand, EslExecute, Media, Answer, RecordEffect, Collect, Detect, Transfer, Originate)

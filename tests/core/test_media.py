@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,26 @@ def test_a_step_waits_for_a_channel_that_sip_was_faster_than(tmp_path: Path) -> 
     s.over()
 
 
+def test_or_for_one_that_only_a_list_of_channels_tells_of(tmp_path: Path) -> None:
+    """The link was down when the channel began: it stands in the list that comes with the link, and is asked about."""
+    s = stage(tmp_path, "relay: {to: 'sip:bob@10.0.0.3', via: fs1}", "play: {file: a.wav, leg: callee}", "log: played")
+    s.switch.say_channels = False
+    s.bob.on_invite = lambda call: call.answer()
+    call = s.call("bob@example.com")
+    uuid = next(c for c in s.switch.calls if c.call_id != call.call_id).call_id.decode()
+    facts = {"Event-Name": "CHANNEL_DATA", "Core-UUID": "core", "Unique-ID": uuid, "Call-Direction": "outbound"}
+    s.switch.answers["uuid_dump"] = {"ok": True, "text": json.dumps(facts | {"variable_sip_call_id": uuid})}
+    s.world.run(0.5)
+    assert s.said == []
+    now = s.world.now
+    s.world.engine.receive_snapshot("fs1", [{"uuid": uuid, "direction": ""}], now, "core", now)
+    s.world.run()
+    assert s.said == ["played"]
+    s.switch.report()
+    call.hangup()
+    s.over()
+
+
 def test_but_not_for_ever(tmp_path: Path) -> None:
     s = stage(tmp_path, "relay: {to: 'sip:bob@10.0.0.3', via: fs1}", f"play: {{file: a.wav, leg: callee}}\n {CAUGHT}")
     s.bob.on_invite = lambda call: call.answer()
@@ -446,6 +467,15 @@ def test_a_failed_command_is_an_error_of_its_kind(tmp_path: Path) -> None:
     s.call()
     assert s.said == ["esl.down fs1 is down"]
     s.over()
+
+
+@pytest.mark.parametrize("wait", ["false", "true"])
+def test_a_flow_ends_with_its_call_before_an_application(tmp_path: Path, wait: str) -> None:
+    s = media(tmp_path, "hangup: done", f"fs.execute: {{app: set, args: a=b, wait: {wait}}}", "log: still here")
+    s.call()
+    s.over()
+    assert (s.apps, s.said) == ([], [])
+    assert [trace.error for trace in s.world.engine.flows.traces] == [""]
 
 
 def test_the_shipped_flows_say_what_they_need() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.loader import load_program
+from orchestrator.flow.loader import Source, load_sources
 from orchestrator.testing.faults import UNNOTICED, Faults, Line
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.replay import Replay, only_flow
@@ -17,6 +17,21 @@ ROOT = Path(__file__).parents[2]
 RECORDING = Recording.load(ROOT / "tests" / "fixtures" / "esl" / "via_bridge.esl")
 EVENTS = len(RECORDING.events)
 SCREENED = "callee pressed 5"
+
+SCREENING = """flowlang: 1
+flows:
+  screened:
+    on: invite
+    do:
+      - subscribe: dtmf
+        where: event.leg == 'callee'
+        limit: 1
+        do:
+          - hangup: 'callee pressed ${event.digit}'
+            if: event.digit != 2
+      - relay: {to: registered, ring: 60s}
+"""
+"""Events and nothing else: FreeSWITCH is never asked for anything that a fault could take away."""
 
 LINKS = """flowlang: 1
 flows:
@@ -48,10 +63,12 @@ class Watched(Replay):
         return arrived
 
 
-def replayed(faults: Faults, flow: str = "dtmf_screening", folder: Path = ROOT / "flows") -> Watched:
-    program, _ = load_program([folder])
-    called = "88bob@example.com" if flow == "dtmf_screening" else "bob@example.com"
-    replay = Watched(RECORDING, only_flow(program, flow), called=called, registered=["bob@example.com"], faults=faults)
+def replayed(faults: Faults, text: str = SCREENING) -> Watched:
+    program, _ = load_sources([Source("told.flow.yaml", text)])
+    called = "bob@example.com"
+    replay = Watched(
+        RECORDING, only_flow(program, program.flows[0].name), called=called, registered=[called], faults=faults
+    )
     replay.run()
     assert replay.world.leftovers() == {"transactions": 0, "calls": 0, "runs": 0, "subscriptions": 0}
     assert all(call.state == "ended" for phone in replay.world.phones.values() for call in phone.calls)
@@ -107,10 +124,9 @@ def test_two_replays_are_the_same_to_the_letter() -> None:
     assert list(replayed(Faults(cut=7)).report()) == list(replayed(Faults(cut=7)).report())
 
 
-def test_flows_hear_of_the_link_and_their_commands_fail_in_time(tmp_path: Path) -> None:
-    (tmp_path / "links.flow.yaml").write_text(LINKS)
-    assert logged(replayed(Faults(cut=30), "watched", tmp_path)) == ["link down", "asked: esl.down", "link up"]
-    silent = replayed(Faults(silence=30), "watched", tmp_path)
+def test_flows_hear_of_the_link_and_their_commands_fail_in_time() -> None:
+    assert logged(replayed(Faults(cut=30), LINKS)) == ["link down", "asked: esl.down", "link up"]
+    silent = replayed(Faults(silence=30), LINKS)
     assert logged(silent) == [], f"the call is over before the {UNNOTICED:g} s are"
 
 
@@ -119,7 +135,7 @@ def logged(replay: Replay) -> list[str]:
 
 
 def test_what_is_answered_about_a_channel_is_what_was_said_of_it() -> None:
-    replay = Replay(RECORDING, only_flow(load_program([ROOT / "flows"])[0], "dtmf_screening"))
+    replay = Replay(RECORDING, only_flow(load_sources([Source("told.flow.yaml", SCREENING)])[0], "screened"))
     create = RECORDING.find("CHANNEL_CREATE")
     replay.line.open(RECORDING.core_uuid)
     replay.line.carry(create)

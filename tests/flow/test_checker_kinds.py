@@ -107,6 +107,8 @@ SPECIAL = {"set", "call", "first_of", "parallel", "raise", "return", "unsubscrib
 def step_with(action: Action, field: Field, given: str) -> str:
     """A step of this action in which one key has this value and the others that are needed have a right one."""
     written = {known.name: NEEDED[known.name] for known in (*action.fields, *action.beside) if known.required}
+    if action.name == "detect" and field.name != "what":
+        written["what"] = "decision"  # it has every key
     if action.name == "relay" and field.name not in ("to", "aor", "gateways"):
         written["to"] = "registered"
     if action.name == "inject" and field.name not in ("to", "aor"):
