@@ -340,10 +340,9 @@ class Server:
 
     def _reload(self) -> None:
         """Read and check in a thread, so that calls go on meanwhile; take the result in one turn."""
-        try:
-            program = gevent.get_hub().threadpool.apply(load_flows, (self._settings,))
-        except InputError as error:
-            for mistake in error.diagnostics:
+        program = gevent.get_hub().threadpool.apply(_try_to_load, (self._settings,))
+        if isinstance(program, InputError):
+            for mistake in program.diagnostics:
                 logger.bind(mistake=str(mistake), help=mistake.help).error("flows not reloaded, the old ones stay")
             return
         taken = Event()
@@ -376,6 +375,14 @@ class Server:
         self.links.pop(name).stop()
         if server is not None:
             self._add_link(name, server).start()
+
+
+def _try_to_load(settings: Settings) -> Program | InputError:
+    """`load_flows` for a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
+    try:
+        return load_flows(settings)
+    except InputError as error:
+        return error
 
 
 def _subscribe_anew(link: EslLink) -> None:

@@ -143,6 +143,8 @@ class Call:
         bob.expect("SIP/2.0 200")
         alice.request("INVITE", "sip:bob@example.com", "<sip:bob@example.com>", 1, [], alice.sdp())
         self.invite = bob.expect("INVITE ")
+        bob.answer(self.invite, "180 Ringing")
+        self.ringing = alice.expect("SIP/2.0 180")
         bob.answer(self.invite, "200 OK", bob.sdp())
         answer = alice.expect("SIP/2.0 200")
         self.to, self.target = value(answer, "To"), value(answer, "Contact").strip("<>")
@@ -172,6 +174,11 @@ def test_another_key_than_2_ends_the_call_on_both_sides(call: Call) -> None:
     call.bob.press(5, call.freeswitch_rtp)
     for phone in (call.alice, call.bob):
         phone.answer(phone.expect("BYE "), "200 OK")
+
+
+def test_the_caller_is_told_no_names_of_ours(call: Call) -> None:
+    """A phone would show `Outbound Call` instead of what was dialled."""
+    assert not re.search("Remote-Party-ID|P-Asserted|Outbound", call.ringing, re.IGNORECASE)
 
 
 def test_key_2_keeps_it_until_somebody_hangs_up(call: Call) -> None:

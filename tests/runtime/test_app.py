@@ -442,6 +442,7 @@ def test_reload_takes_new_flows_and_refuses_broken_ones(server: Running, caller:
     server.send(signal.SIGHUP)
     wait_until(lambda: server.output.count("flows reloaded") == 2)
     assert caller.invite("hello") == "SIP/2.0 486 first"
+    assert "Traceback" not in server.output and "greenlet" not in server.output
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------
