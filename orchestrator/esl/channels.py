@@ -51,6 +51,16 @@ _IDENTIFYING = frozenset(
 reply.
 """
 
+_WITH_VARIABLES = frozenset(
+    (
+        *(f"CHANNEL_{kind}" for kind in ("CREATE", "ORIGINATE", "UUID", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "DATA")),
+        *(f"CHANNEL_{kind}" for kind in ("BRIDGE", "UNBRIDGE", "HOLD", "UNHOLD", "PARK", "UNPARK")),
+        *(f"CHANNEL_{kind}" for kind in ("EXECUTE", "EXECUTE_COMPLETE", "HANGUP", "HANGUP_COMPLETE", "DESTROY")),
+        *("CALL_UPDATE", "PLAYBACK_START", "PLAYBACK_STOP", "RECORD_START", "RECORD_STOP", "SESSION_HEARTBEAT"),
+    )
+)
+"""Events that come with all variables of their channel (switch_channel.c:2768); to look for one would cost more."""
+
 
 @dataclass(slots=True, eq=False)
 class Channel:
@@ -178,7 +188,7 @@ class ChannelTable:
             channel.direction = event.get("Call-Direction")
         if name.startswith("CHANNEL_"):
             self._learn(node, channel, name, event, now)
-        if event.find("variable_uuid") is not None:
+        if name in _WITH_VARIABLES:
             channel.told = event
         return channel
 
