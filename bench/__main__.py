@@ -25,7 +25,7 @@ from typing import Any
 from bench.figures import Figure, Skipped, render
 
 SECONDS: Mapping[str, int] = {
-    "relay": 110,
+    "relay": 180,
     "wakeup": 80,
     "esl_events": 45,
     "reactor": 40,
