@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.events.event import Event
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.message import Request, Response
 from orchestrator.testing.phone import Phone, PhoneCall
@@ -66,9 +67,23 @@ class Bridge(Phone):
                 other.hangup()
 
 
-def build(tmp_path: Path) -> tuple[World, Phone, Phone, Bridge]:
+PICKED = """flowlang: 1
+freeswitch: {fs1: {host: 10.0.0.9, password: x, sip: 'sip:10.0.0.9:5080'}}
+events: {pickup: {picker: text}}
+flows:
+  main:
+    on: invite
+    do:
+      - subscribe: pickup
+        limit: 1
+        do: [inject: {aor: '${event.picker}', cancel_others: true, last: true}]
+      - relay: {to: registered, via: fs1, ring: 30s}
+"""
+
+
+def build(tmp_path: Path, flow: str = FLOW) -> tuple[World, Phone, Phone, Bridge]:
     path = tmp_path / "via.flow.yaml"
-    path.write_text(FLOW)
+    path.write_text(flow)
     program, _ = load_program([path])
     from ipaddress import ip_network
 
@@ -141,6 +156,27 @@ def test_a_phone_that_registers_late_joins_behind_freeswitch(tmp_path: Path) -> 
     bob.calls[0].answer()
     w.run(1)
     assert call.state == "answered"
+    call.hangup()
+    assert_all_over(w)
+
+
+def test_a_picker_takes_a_call_that_rings_behind_freeswitch(tmp_path: Path) -> None:
+    """Bob's branch goes, the picker's phone joins, and it is one call all the same."""
+    w, alice, bob, _bridge = build(tmp_path, PICKED)
+    carol = w.phone("carol@example.com", "10.0.0.4")
+    for phone in (bob, carol):
+        phone.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run(1)
+    assert [c.state for c in bob.calls] == ["ringing"]
+    w.engine.bus.publish(Event("pickup", {"picker": "carol@example.com"}))
+    w.engine.flows.drain()
+    w.run(1)
+    assert bob.calls[0].cancelled and [c.state for c in carol.calls] == ["ringing"]
+    carol.calls[0].answer()
+    w.run(1)
+    assert call.state == "answered" and len(w.engine.calls) == 1
     call.hangup()
     assert_all_over(w)
 

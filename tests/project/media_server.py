@@ -123,9 +123,9 @@ class MediaServer:
 
 
 @contextmanager
-def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path) -> Iterator[int]:
+def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, more: str = "") -> Iterator[int]:
     """An `orchestrator run` with this flow and the files or folders `flows`, connected to FreeSWITCH as fs1; gives its
-    SIP port. What it logs stands in log.txt of the folder, up to the end in every line."""
+    SIP port. `more`: further lines of its configuration. What it logs stands in log.txt of the folder."""
     port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     (folder / "a.flow.yaml").write_text(flow)
     link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
@@ -133,7 +133,7 @@ def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path) -> 
         f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
         f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
         f"freeswitch: {{fs1: {{{link}}}}}\n"
-        f"flows: [{', '.join(map(str, (folder, *flows)))}]\nlocation: 'memory:'\n"
+        f"flows: [{', '.join(map(str, (folder, *flows)))}]\nlocation: 'memory:'\n{more}"
     )
     code = "from orchestrator.cli import main; main(['run', '-c', 'orchestrator.yml'])"
     log = folder / "log.txt"

@@ -7,13 +7,14 @@ found out it says in the Reason of its BYE.
 from __future__ import annotations
 
 import random
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from media_server import PASSWORD, MediaServer, needs_freeswitch, orchestrator
+from media_server import PASSWORD, MediaServer, free_port, needs_freeswitch, orchestrator
 from test_media_flows import Sounding, rtp_port
 from test_screening import value
 
@@ -145,6 +146,67 @@ def test_all_others_are_hung_up(site: Site, does: Callable[[Party, int], None], 
     bob.is_silent(0.3, port)
     does(bob, port)
     assert (bob.farewell(), alice.farewell()) == (said, said)
+
+
+# --- pickup -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_ringing_call_is_taken_inside_freeswitch(server: MediaServer, tmp_path: Path) -> None:
+    """The flow of docs/flows/pickup_by_intercept.md: charlie talks to alice, and bob's phone is told why it stops."""
+    flow = (
+        (FLOWS.parent / "docs" / "flows" / "pickup_by_intercept.md").read_text().split("```yaml\n")[1].split("```")[0]
+    )
+    with orchestrator(server, tmp_path, flow) as port:
+        site = Site(port, tmp_path)
+        alice, bob, charlie = site.phone("alice"), site.phone("102"), site.phone("103")
+        alice.request("INVITE", "sip:102@example.com", "<sip:102@example.com>", 1, [], alice.sdp())
+        ringing = bob.expect("INVITE ")
+        bob.answer(ringing, "180 Ringing")
+        alice.expect("SIP/2.0 180")
+        far_port = rtp_port(charlie.call("*7"))
+        alice_port = rtp_port(alice.answered())
+        cancel = bob.expect("CANCEL ")
+        assert "Call completed elsewhere" in value(cancel, "Reason")
+        bob.answer(cancel, "200 OK")
+        bob.answer(ringing, "487 Request Terminated")
+        alice.is_silent(0.2, alice_port)
+        charlie.talks(0.6, far_port)
+        assert alice.hears_sound(), "charlie"
+        for phone in site.phones:
+            phone.close()
+
+
+# --- a call of FreeSWITCH's dialplan ----------------------------------------------------------------------------------
+
+HANDED = """
+flowlang: 1
+flows:
+  handed_over:
+    on: {socket: '*'}
+    do:
+      - play: {file: 'tone_stream://%(200,0,440)', leg: callee}
+      - collect: {max: 2, timeout: 5s, leg: callee}
+        as: keys
+      - log: 'pressed ${keys}, ${call.fs.vars["direction"] ?? "?"}'
+      - hangup: done
+"""
+
+
+def test_a_channel_that_a_dialplan_hands_over(server: MediaServer, tmp_path: Path) -> None:
+    listening = free_port(socket.SOCK_STREAM)
+    with orchestrator(server, tmp_path, HANDED, more=f"socket: {{listen: '127.0.0.1:{listening}'}}\n") as port:
+        site = Site(port, tmp_path)
+        bob = Party("bob", server.sip_port)
+        console = server.console()
+        dialplan = f"'socket:127.0.0.1:{listening} async full' inline"
+        console.api(f"bgapi originate sofia/orchestrator/bob@127.0.0.1:{bob.port} {dialplan}")
+        far_port = bob.takes_call()
+        bob.is_silent(0.5, far_port)
+        bob.type([4, 7], far_port)
+        bob.answer(bob.expect("BYE "), "200 OK")
+        console.close()
+        bob.close()
+        assert "pressed 47, outbound" in site.log
 
 
 # --- voicemail_detect -------------------------------------------------------------------------------------------------
