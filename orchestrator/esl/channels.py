@@ -52,13 +52,12 @@ reply.
 """
 
 _WITH_VARIABLES = frozenset(
-    (
-        *(f"CHANNEL_{kind}" for kind in ("CREATE", "ORIGINATE", "UUID", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "DATA")),
-        *(f"CHANNEL_{kind}" for kind in ("BRIDGE", "UNBRIDGE", "HOLD", "UNHOLD", "PARK", "UNPARK")),
-        *(f"CHANNEL_{kind}" for kind in ("EXECUTE", "EXECUTE_COMPLETE", "HANGUP", "HANGUP_COMPLETE", "DESTROY")),
-        *("CALL_UPDATE", "PLAYBACK_START", "PLAYBACK_STOP", "RECORD_START", "RECORD_STOP", "SESSION_HEARTBEAT"),
+    f"CHANNEL_{kind}"
+    for kind in (
+        *("CREATE", "ORIGINATE", "UUID", "PROGRESS", "PROGRESS_MEDIA", "ANSWER", "DATA", "BRIDGE", "UNBRIDGE"),
+        *("HOLD", "UNHOLD", "PARK", "UNPARK", "EXECUTE", "EXECUTE_COMPLETE", "HANGUP", "HANGUP_COMPLETE", "DESTROY"),
     )
-)
+).union(("CALL_UPDATE", "PLAYBACK_START", "PLAYBACK_STOP", "RECORD_START", "RECORD_STOP", "SESSION_HEARTBEAT"))
 """Events that come with all variables of their channel (switch_channel.c:2768); to look for one would cost more."""
 
 

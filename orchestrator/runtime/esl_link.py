@@ -25,10 +25,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any, Literal, NoReturn
-from uuid import uuid4
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from greenswitch.esl import NotConnectedError
 from loguru import logger
 
@@ -36,8 +35,9 @@ from orchestrator.errors import EslDown, EslError, EslRefused, EslTimeout
 from orchestrator.esl.backoff import Backoff
 from orchestrator.esl.channels import parse_channels
 from orchestrator.esl.codec import EslEvent, Frame, integer, number
-from orchestrator.esl.commands import bgapi, encode, sendmsg_execute, subscriptions
+from orchestrator.esl.commands import subscriptions
 from orchestrator.esl.losses import LOG_COMMAND, lost_events
+from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.esl_connection import ConnectionDown, ConnectionRefused, EslCounters, SafeInboundESL
 
 __all__ = [
@@ -56,8 +56,6 @@ LinkState = Literal["down", "connecting", "authenticating", "syncing", "up", "dr
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 5.0
-REPLY_TIMEOUT = 30.0
-"""Most seconds for FreeSWITCH to say that a job or application is queued, however long it may then run."""
 IDLE = 10.0
 """Seconds without an octet after which the peer has to answer a command: with COMMAND_TIMEOUT, down within 15 s."""
 HEARTBEAT_TIMEOUT = 60.0
@@ -105,7 +103,7 @@ def _ignore(*_: object) -> None:
     """For callbacks that are not wanted."""
 
 
-class EslLink:
+class EslLink(Commands):
     """Supervisor of the connections to one server. `start()` once, `stop()` once; everything else may fail with
     EslError.
 
@@ -131,6 +129,7 @@ class EslLink:
         heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         catch_up_after: float = CATCH_UP_AFTER,
     ) -> None:
+        super().__init__()
         self.server = server
         self.state: LinkState = "down"
         self.reason = ""
@@ -142,20 +141,18 @@ class EslLink:
         self._on_event, self._on_state, self._on_snapshot = on_event, on_state, on_snapshot
         self._clock = clock
         self._backoff = backoff if backoff is not None else Backoff(rng)
-        self._command_timeout, self._connect_timeout = command_timeout, connect_timeout
+        self.result_timeout = self._command_timeout = command_timeout
+        self._connect_timeout = connect_timeout
         self._idle, self._heartbeat_timeout = idle, heartbeat_timeout
         self._catch_up_after = catch_up_after
         self._catching_up: gevent.Greenlet[..., None] | None = None
         self._lost_events_at = 0.0
         self._connections: list[SafeInboundESL] = []  # for events, for commands
         self._subscribed: set[str] = set()
-        self._waiters: dict[str, tuple[AsyncResult[EslEvent], str]] = {}
         self._heartbeat_at = 0.0
         self._halt = Event()
         self._lost = Event()
         self._up = Event()
-        self._running = 0
-        self._finished = Event()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._said: dict[str, float] = {}
         self._log = logger.bind(server=server.name)
@@ -177,77 +174,20 @@ class EslLink:
         if self.state == "up":
             self._set("draining")
             deadline = monotonic() + timeout
-            while self._running and (left := deadline - monotonic()) > 0:
-                self._finished.clear()
-                self._finished.wait(left)
+            while self.busy and (left := deadline - monotonic()) > 0:
+                self.settled.clear()
+                self.settled.wait(left)
         self._halt.set()
         self._greenlet.kill()
         self._close(None)
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def api(self, command: str, timeout: float | None = None) -> str:
-        """Run an API command at once and return its output. For quick ones: other commands wait behind it.
-
-        Raises EslInjection, EslDown, EslTimeout.
-        """
-        return self._command(encode(f"api {command}"), f"api {command}", timeout).text
-
-    def bgapi(self, command: str, timeout: float | None = None) -> str:
-        """Run an API command in FreeSWITCH's background and wait for its output. Raises as `api` does."""
-        job = str(uuid4())
-        return self._await_event(bgapi(command, job), f"bgapi {command}", job, "", timeout).body
-
-    def execute(self, uuid: str, app: str, args: str = "") -> None:
-        """Queue a dialplan application on a channel. Raises as `api` does, and EslError when FreeSWITCH does not know
-        the channel."""
-        wire = sendmsg_execute(uuid, app, args, event_uuid=str(uuid4()))
-        self._command(wire, f"sendmsg {uuid} execute {app}", None, must_succeed=True)
-
-    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent:
-        """Run a dialplan application to its end: its CHANNEL_EXECUTE_COMPLETE, which has to be subscribed to.
-
-        Raises as `execute` does, and EslError when the channel ends first.
-        """
-        token = str(uuid4())
-        wire = sendmsg_execute(uuid, app, args, event_uuid=token)
-        return self._await_event(wire, f"sendmsg {uuid} execute {app}", token, uuid, timeout)
-
-    def _command(self, wire: bytes, label: str, timeout: float | None, must_succeed: bool = False) -> Frame:
+    def deliver(self, wire: bytes, label: str, timeout: float | None) -> Frame:
+        """Over the connection for commands."""
         if self.state not in ("syncing", "up"):  # what is heard while we catch up may be answered
             raise EslDown(f"{self.server.name} is {self.state}", label)
-        self._running += 1
-        try:
-            frame = self._connections[1].request(wire, label, timeout)
-        finally:
-            self._running -= 1
-            self._finished.set()
-        if must_succeed and not frame.ok:
-            raise EslError(frame.text.strip(), label)
-        return frame
-
-    def _await_event(self, wire: bytes, label: str, key: str, uuid: str, timeout: float | None) -> EslEvent:
-        """Send a command whose result comes as an event that carries `key`; `uuid`: fail when that channel ends first.
-
-        The waiter is registered first: the event comes on the other connection and may overtake the reply.
-        """
-        seconds = self._command_timeout if timeout is None else timeout
-        waiter: AsyncResult[EslEvent] = AsyncResult()
-        self._waiters[key] = (waiter, uuid)
-        self._running += 1
-        try:
-            with gevent.Timeout(seconds, EslTimeout(f"no result within {seconds:g} s", label)):
-                self._command(wire, label, min(seconds, REPLY_TIMEOUT), must_succeed=True)
-                event = waiter.get()
-                assert event is not None
-                return event
-        except EslError as error:
-            error.command = label
-            raise
-        finally:
-            self._running -= 1
-            self._finished.set()
-            del self._waiters[key]
+        return self._connections[1].request(wire, label, timeout)
 
     # --- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -377,21 +317,13 @@ class EslLink:
 
     def _receive(self, event: EslEvent) -> None:
         name = event.name
-        if name == "BACKGROUND_JOB":
-            self._finish(event.get("Job-UUID"), event)
-        elif name == "CHANNEL_EXECUTE_COMPLETE":
-            self._finish(event.get("Application-UUID"), event)
+        if name in ("BACKGROUND_JOB", "CHANNEL_EXECUTE_COMPLETE"):
+            self.hear_result(event)
         elif name == "HEARTBEAT":
             self._beat(event)
-        elif name == "CHANNEL_DESTROY" and self._waiters:
-            for waiter, uuid in list(self._waiters.values()):
-                if uuid == event.uuid:
-                    waiter.set_exception(EslError("the channel has ended"))
+        elif name == "CHANNEL_DESTROY":
+            self.fail_waiting(EslError("the channel has ended"), event.uuid)
         self._on_event(self.server.name, event)
-
-    def _finish(self, key: str, event: EslEvent) -> None:
-        if key in self._waiters:
-            self._waiters[key][0].set(event)
 
     def _beat(self, event: EslEvent) -> None:
         self._heartbeat_at = self._clock()
@@ -412,8 +344,7 @@ class EslLink:
             self._catching_up.kill(block=False)
         self.reason = str(error) if error is not None else "stopped"
         self._set("down")
-        for waiter, _ in self._waiters.values():
-            waiter.set_exception(EslDown(f"{self.server.name} went down"))
+        self.fail_waiting(EslDown(f"{self.server.name} went down"))
         while self._connections:
             connection = self._connections[-1]  # taken out last: we may be killed while it delivers
             if error is not None:

@@ -25,18 +25,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
-from uuid import uuid4
 
-import gevent
 from gevent import socket
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from gevent.server import StreamServer
 from loguru import logger
 
-from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout, ListenError
+from orchestrator.errors import EslDown, EslError, EslInjection, ListenError
 from orchestrator.esl.codec import EslEvent, Frame
-from orchestrator.esl.commands import bgapi, encode, safe_uuid, sendmsg_execute, subscriptions
+from orchestrator.esl.commands import safe_uuid, subscriptions
 from orchestrator.esl.translate import LINK_EVENTS
+from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.esl_connection import ConnectionDown, SafeInboundESL
 from orchestrator.runtime.reactor import Reactor
 
@@ -53,16 +52,17 @@ END_EVENTS = frozenset(("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE"))
 """Where CHANNEL_DESTROY comes too late or not at all: FreeSWITCH may hold the session for this very connection."""
 
 
-class SocketSession(SafeInboundESL):
+class SocketSession(SafeInboundESL, Commands):
     """One connection that FreeSWITCH has opened. As a link does, it runs commands for the channel (`api`, `execute` …);
     they wait until the events they need are subscribed to."""
 
     def __init__(self, accepted: socket.socket, host: str, port: int, on_end: Callable[[EslError], None]) -> None:
-        super().__init__(host, port, "", TIMEOUT, command_timeout=TIMEOUT, on_end=on_end)
+        Commands.__init__(self)
+        SafeInboundESL.__init__(self, host, port, "", TIMEOUT, command_timeout=TIMEOUT, on_end=on_end)
+        self.result_timeout = TIMEOUT
         self.uuid = ""
         self._accepted = accepted
         self._ready = Event()
-        self._waiters: dict[str, AsyncResult[EslEvent]] = {}
         self.register_handle("*", self._hear)
 
     def take(self) -> EslEvent:
@@ -91,72 +91,26 @@ class SocketSession(SafeInboundESL):
         if not reply.ok:
             raise EslError(reply.text.strip(), command)
 
-    # --- commands of jobs ---------------------------------------------------------------------------------------------
+    # --- commands -----------------------------------------------------------------------------------------------------
 
-    def api(self, command: str, timeout: float | None = None) -> str:
-        """Run an API command at once and return its output. Raises EslInjection, EslDown, EslTimeout."""
-        return self._command(encode(f"api {command}"), f"api {command}", timeout).text
-
-    def bgapi(self, command: str, timeout: float | None = None) -> str:
-        """Run an API command in FreeSWITCH's background and wait for its output. Raises as `api` does."""
-        job = str(uuid4())
-        return self._await_event(bgapi(command, job), f"bgapi {command}", job, timeout).body
-
-    def execute(self, uuid: str, app: str, args: str = "") -> None:
-        """Queue a dialplan application on the channel. Raises as `api` does, and EslError for a refusal."""
-        wire = sendmsg_execute(uuid, app, args, event_uuid=str(uuid4()))
-        self._command(wire, f"sendmsg execute {app}", None, must_succeed=True)
-
-    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent:
-        """Run a dialplan application to its end: its CHANNEL_EXECUTE_COMPLETE. Raises as `execute` does."""
-        token = str(uuid4())
-        wire = sendmsg_execute(uuid, app, args, event_uuid=token)
-        return self._await_event(wire, f"sendmsg execute {app}", token, timeout)
-
-    def _command(self, wire: bytes, label: str, timeout: float | None, must_succeed: bool = False) -> Frame:
+    def deliver(self, wire: bytes, label: str, timeout: float | None) -> Frame:
+        """Once it is ready."""
         self._ready.wait(TIMEOUT)
         if not self._ready.is_set() or self.error is not None:
             raise EslDown("the socket connection is not there", label)
-        frame = self.request(wire, label, timeout)
-        if must_succeed and not frame.ok:
-            raise EslError(frame.text.strip(), label)
-        return frame
-
-    def _await_event(self, wire: bytes, label: str, key: str, timeout: float | None) -> EslEvent:
-        seconds = self.command_timeout if timeout is None else timeout
-        waiter: AsyncResult[EslEvent] = AsyncResult()
-        self._waiters[key] = waiter
-        try:
-            with gevent.Timeout(seconds, EslTimeout(f"no result within {seconds:g} s", label)):
-                self._command(wire, label, min(seconds, TIMEOUT), must_succeed=True)
-                event = waiter.get()
-                assert event is not None
-                return event
-        finally:
-            del self._waiters[key]
+        return self.request(wire, label, timeout)
 
     def _hear(self, event: EslEvent) -> None:
-        if event.name == "BACKGROUND_JOB":
-            self._finish(event.get("Job-UUID"), event)
-        elif event.name == "CHANNEL_EXECUTE_COMPLETE":
-            self._finish(event.get("Application-UUID"), event)
+        if event.name in ("BACKGROUND_JOB", "CHANNEL_EXECUTE_COMPLETE"):
+            self.hear_result(event)
         elif event.name in END_EVENTS or event.name == "CHANNEL_DESTROY":
-            self._fail(EslError("the channel has ended"))
-
-    def _finish(self, key: str, event: EslEvent) -> None:
-        waiter = self._waiters.get(key)
-        if waiter is not None:
-            waiter.set(event)
-
-    def _fail(self, error: EslError) -> None:
-        for waiter in self._waiters.values():
-            waiter.set_exception(error)
+            self.fail_waiting(EslError("the channel has ended"))
 
     def end(self, error: EslError, notice: Frame | None = None) -> EslError:
         """As of any connection; besides, applications that were waited for have no result now."""
         ended = super().end(error, notice)
         self._ready.set()
-        self._fail(EslDown("the socket connection has ended"))
+        self.fail_waiting(EslDown("the socket connection has ended"))
         return ended
 
 

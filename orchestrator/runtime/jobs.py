@@ -9,14 +9,14 @@ millisecond.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from gevent import socket
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
-from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import resolve
@@ -36,15 +36,6 @@ LONG_WORKERS = 1_000
 JOB_LIMIT = 3600.0
 EXECUTE_LIMIT = 12 * 3600.0
 """Seconds a job and an application may run. The end of the channel or of the link ends the waiting long before."""
-
-
-class Commands(Protocol):
-    """What runs commands on a FreeSWITCH: a link, or a connection of its dialplan. All raise EslError."""
-
-    def api(self, command: str, timeout: float | None = None) -> str: ...
-    def bgapi(self, command: str, timeout: float | None = None) -> str: ...
-    def execute(self, uuid: str, app: str, args: str = "") -> None: ...
-    def run(self, uuid: str, app: str, args: str = "", timeout: float | None = None) -> EslEvent: ...
 
 
 class Jobs:

@@ -19,7 +19,7 @@ from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout
 from orchestrator.esl.backoff import Backoff
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import needed
-from orchestrator.runtime import esl_connection, esl_link
+from orchestrator.runtime import esl_commands, esl_connection
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.recordings import build_frame, build_reply
@@ -271,7 +271,7 @@ def test_execute_ends_with_its_channel(fs: FakeFreeSwitch, connect: Connect, rec
 def test_a_long_application_is_not_a_long_wait_for_its_reply(
     fs: FakeFreeSwitch, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(esl_link, "REPLY_TIMEOUT", 0.05)
+    monkeypatch.setattr(esl_commands, "REPLY_TIMEOUT", 0.05)
     link, _ = connect()
     fs.on("sendmsg *").held()
     with pytest.raises(EslTimeout):
