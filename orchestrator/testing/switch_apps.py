@@ -133,41 +133,6 @@ class Playback(Running):
         self.end("FILE PLAYED")
 
 
-class Collect(Running):
-    """`play_and_get_digits min max tries timeout terminators file invalid_file variable` with one try."""
-
-    def begin(self) -> None:
-        _, most, _, timeout, terminators, prompt, _, variable = words(self.arguments)[:8]
-        self._most, self._timeout = int(most), int(timeout) / 1000
-        self._terminators = "" if terminators == "none" else terminators
-        self._variable = variable
-        self._digits = ""
-        self._waits = 0
-        self._wait(self.channel.switch.length_of(prompt) + self._timeout)
-
-    def key(self, digit: str) -> None:
-        """A key ends the prompt, too."""
-        if digit in self._terminators:
-            self.over("success")
-            return
-        self._digits += digit
-        if len(self._digits) == self._most:
-            self.over("success")
-        else:
-            self._wait(self._timeout)
-
-    def _wait(self, seconds: float) -> None:
-        self._waits += 1
-        turn = self._waits
-        self.after(seconds, lambda: self.over("timeout") if turn == self._waits else None)
-
-    def over(self, result: str) -> None:
-        self.end("", {self._variable: self._digits, "read_result": result})
-
-    def broken(self) -> None:
-        self.over("failure")
-
-
 class Record(Running):
     """`record path [limit [threshold [silence]]]`, seconds both."""
 
@@ -323,7 +288,6 @@ APPLICATIONS: Mapping[str, type[Running]] = {
     "bridge": Bridge,
     "hangup": Hangup,
     "park": Park,
-    "play_and_get_digits": Collect,
     "playback": Playback,
     "record": Record,
     "record_session": RecordSession,

@@ -122,22 +122,22 @@ def test_both_sides_are_recorded_until_the_limit(tmp_path: Path) -> None:
     ("keys", "text"),
     [
         ([], "7 <>"),
-        ([(2, "4"), (5, "7")], "8 <47>"),
+        ([(2, "4"), (4, "7")], "7 <47>"),
         ([(2, "4"), (3, "#")], "3 <4>"),
         ([(1, "1")] * 4, "1 <1111>"),
     ],
 )
-def test_keys_are_collected_by_the_application_too(tmp_path: Path, keys: list[tuple[int, str]], text: str) -> None:
+def test_keys_are_collected_over_a_prompt(tmp_path: Path, keys: list[tuple[int, str]], text: str) -> None:
     told = held(
         tmp_path,
-        "fs.execute: {app: play_and_get_digits, args: \"0 4 1 3000 # prompt.wav '' pin\", wait: true}",
-        'log: \'<${call.fs.vars["pin"] ?? ""}>\'',
+        "collect: {max: 4, timeout: 3s, end: '#', prompt: prompt.wav}\n as: pin",
+        "log: '<${pin}>'",
         "hangup: done",
         sounds={"prompt.wav": 4.0},
     )
     for at, key in keys:
         told.at(at, lambda key=key: told.press("caller", key))  # type: ignore[misc]
-    assert [f"{time:g} {said}" for time, said in logged(told)] == [text]
+    assert [f"{time:.0f} {said}" for time, said in logged(told)] == [text]
 
 
 def test_what_an_application_comes_to_can_be_told(tmp_path: Path) -> None:
