@@ -21,14 +21,14 @@ so that no flow waits for ever.
 
 Traps, checked in the source of 1.11: `avmd_start` listens to what an *outbound* channel reads, that is the called
 party, and to an inbound one only where FreeSWITCH itself speaks (mod_avmd.c:1482); the API command `avmd … start`
-detects nothing at all; `spandsp_start_fax_detect` refuses less than two arguments (mod_spandsp.c:126) and its event
-does not say which tone it was.
+detects nothing at all; `spandsp_start_fax_detect` refuses less than two arguments (mod_spandsp.c:126), a channel has
+one such detector for ever unless it is stopped (mod_spandsp_fax.c:2483), and its event does not say which tone it was.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.executions import Application, ignore, tone_of, whole
@@ -85,9 +85,13 @@ class Detectors:
         self._listening.setdefault(key, []).append(detector)
         detector.begin()
 
+    def of(self, channel: Channel) -> Sequence[Detector]:
+        """Those that listen on a channel."""
+        return self._listening.get((channel.server, channel.uuid), ())
+
     def remove(self, detector: Detector) -> None:
         key = (detector.channel.server, detector.channel.uuid)
-        others = [other for other in self._listening.get(key, ()) if other is not detector]
+        others = [other for other in self.of(detector.channel) if other is not detector]
         if others:
             self._listening[key] = others
         else:
@@ -175,6 +179,20 @@ class Detector(ABC):
         if not self.channel.destroyed:
             self._engine.job(application.on(self.channel), ignore)
 
+    @property
+    def hears_beeps(self) -> bool:
+        """It lives on avmd, which a channel has once."""
+        return False
+
+    def stop_beeps(self) -> None:
+        """Stop avmd, unless another detector of the channel lives on it."""
+        if not any(other.hears_beeps for other in self._detectors.of(self.channel)):
+            self.run(Application("avmd_stop", ""))
+
+    def expect_fax_tone(self) -> None:
+        """spandsp's detector runs: its event will not say which tone it heard."""
+        self._engine.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
+
     def listen_to_speech(self, first: float, pause: float, most: float | None) -> Application:
         """A recording that ends when nobody has spoken for the `first` seconds, or not for `pause` after speech, and
         after `most` seconds anyhow."""
@@ -204,11 +222,11 @@ class FaxTone(Detector):
 
     @property
     def applications(self) -> list[Application]:
-        return [fax_detector(self.channel, self.effect.seconds)]
+        return fax_detector(self.channel, self.effect.seconds)
 
     def begin(self) -> None:
-        self._engine.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
         super().begin()
+        self.expect_fax_tone()
 
 
 class Beep(Detector):
@@ -218,9 +236,13 @@ class Beep(Detector):
             raise StepError("call.state", "detect: beep listens to the called party only, not to the caller")
         return [Application("avmd_start", "", timeout=START_WITHIN)]
 
+    @property
+    def hears_beeps(self) -> bool:
+        return True
+
     def expire(self, _: object) -> None:
-        self.run(Application("avmd_stop", ""))
         self.end()
+        self.stop_beeps()
 
 
 class Silence(Detector):
@@ -246,11 +268,8 @@ class Decision(Detector):
     @property
     def applications(self) -> list[Application]:
         most = self.greeting + self.pause + 1
-        found = [
-            self.listen_to_speech(self.greeting, self.pause, most),
-            fax_detector(self.channel, most),
-        ]
-        if self._hears_beeps:
+        found = [self.listen_to_speech(self.greeting, self.pause, most), *fax_detector(self.channel, most)]
+        if self.hears_beeps:
             found.append(Application("avmd_start", "", timeout=START_WITHIN))
         return found
 
@@ -263,11 +282,12 @@ class Decision(Detector):
         return GREETING if self.effect.greeting is None else self.effect.greeting
 
     @property
-    def _hears_beeps(self) -> bool:
+    def hears_beeps(self) -> bool:
         return self.channel.direction == "outbound"
 
     def begin(self) -> None:
         super().begin()
+        self.expect_fax_tone()
         self.after(self.greeting + self.pause + SLACK, lambda _: self.decide("machine"))
 
     def hear(self, event: EslEvent) -> None:
@@ -294,16 +314,21 @@ class Decision(Detector):
 
     def decide(self, verdict: str) -> None:
         self.end()
-        if self._hears_beeps:
-            self.run(Application("avmd_stop", ""))
+        if self.hears_beeps:
+            self.stop_beeps()
         self.raise_event("decision", verdict=verdict, ms=round(self.elapsed * 1000))
 
 
-def fax_detector(channel: Channel, seconds: float | None) -> Application:
-    """spandsp's detector for the tone of that side; it stops by itself after `seconds`, None for never."""
-    return Application(
-        "spandsp_start_fax_detect", f"set fax_heard=true {whole(seconds or 0)} {tone_of(channel)}", timeout=START_WITHIN
-    )
+def fax_detector(channel: Channel, seconds: float | None) -> list[Application]:
+    """spandsp's detector for the tone of that side; it stops by itself after `seconds`, None for never.
+
+    One that has run before is in the way of a second one even when its time is over (`Max Tones Reached!`).
+    """
+    arguments = f"set fax_heard=true {whole(seconds or 0)} {tone_of(channel)}"
+    start = Application("spandsp_start_fax_detect", arguments, timeout=START_WITHIN)
+    if not channel.fax_tone:
+        return [start]
+    return [Application("spandsp_stop_fax_detect", "", timeout=START_WITHIN), start]
 
 
 _KINDS: Mapping[str, type[Detector]] = {"fax": FaxTone, "beep": Beep, "silence": Silence, "decision": Decision}

@@ -269,6 +269,31 @@ def test_a_caller_can_be_judged_while_freeswitch_holds_him(tmp_path: Path) -> No
     s.over()
 
 
+def test_a_beep_is_listened_for_as_long_as_anybody_wants_to(tmp_path: Path) -> None:
+    call = Answered(tmp_path, "{what: beep, for: 5s}\ndetect: {what: beep, for: 9s}", "beep", "${event.leg}")
+    stopped = ("avmd_stop", "", "callee")
+    call.at(7)
+    assert stopped not in call.stage.apps
+    call.at(10)
+    assert call.stage.apps.count(stopped) == 1
+    call.over()
+
+
+def test_a_second_fax_detector_of_a_channel_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    s = media(tmp_path, "detect: {what: decision, leg: caller}", "detect: {what: fax, for: 6s}", "detect: fax")
+    call = s.call()
+    faxes = [(app, args) for app, args, _ in s.apps if "fax" in app]
+    assert faxes == [
+        ("spandsp_start_fax_detect", "set fax_heard=true 5 cng"),
+        ("spandsp_stop_fax_detect", ""),
+        ("spandsp_start_fax_detect", "set fax_heard=true 6 cng"),
+        ("spandsp_stop_fax_detect", ""),
+        ("spandsp_start_fax_detect", "set fax_heard=true 0 cng"),
+    ]
+    call.hangup()
+    s.over()
+
+
 def test_a_detector_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     s = media(tmp_path, "detect: {what: beep, leg: caller}\n on_error: [log: '${error.type}', hangup: no]")
     s.call()
