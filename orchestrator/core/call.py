@@ -373,8 +373,10 @@ class Call:
             self._follow(request, "caller" if from_caller else "callee")
 
     def _let_go(self) -> None:
-        """The dialog is not ours to end any more."""
+        """The dialog is not ours to end any more: it has been ended."""
         self.caller = self.callee = self._farewell = None
+        if self.carried:
+            self.engine.servers.end_channels(self)
         if self._handshake is not None:
             self._handshake.drop()
             self._handshake = None
@@ -413,8 +415,6 @@ class Call:
         if self._limit_timer is not None:
             self._limit_timer.cancel()
         self.engine.calls.discard(self)
-        if self.carried:
-            self.engine.servers.end_channels(self)
         if self.run is not None and self.engine.on_record is not None:
             self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
 

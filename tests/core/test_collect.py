@@ -245,6 +245,24 @@ def test_a_flow_that_ends_the_call_meanwhile_leaves_nobody_behind(
     s.over()
 
 
+def test_a_channel_is_not_killed_while_the_bye_waits_for_an_ack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FreeSWITCH would end the caller's leg with a BYE of its own, before the ACK (RFC 3261 §15)."""
+    s = media(tmp_path, "hangup: done")
+    lost = True
+    s.world.fate = lambda data, source, target: () if lost and data.startswith(b"ACK") else (0.0,)
+    call = s.alice.invite("ivr@example.com")
+    with monkeypatch.context() as patch:
+        patch.setattr(s.switch, "hang_up", lambda channel, cause="": None)
+        s.world.run(20)
+        assert call.bye is None and not any("uuid_kill" in command for command in s.switch.commands)
+        s.world.run(15)
+    assert call.state == "ended", "by our BYE, once no ACK can come any more"
+    lost = False
+    s.over()
+
+
 def test_a_channel_that_has_ended_is_not_killed(tmp_path: Path) -> None:
     s = media(tmp_path, "hangup: done")
     call = s.call()
