@@ -131,6 +131,7 @@ class Engine:
         if self.channels.strangers:
             strangers, self.channels.strangers = self.channels.strangers, []
             self.servers.ask(server, strangers)
+        self.servers.observe(server, event)
         self.host.observe(server, event)
         for translation in translations:
             self._publish_translated(translation)
@@ -246,7 +247,8 @@ class Engine:
             yield from self.channels.by_call_id(text(call_id))
 
     def server_for(self, name: str, call: Call | SocketCall | None) -> str:
-        """The FreeSWITCH server a command goes to: the named one, the one that carries the call, the only or first one.
+        """The FreeSWITCH server a command goes to: the named one, the one that carries the call, else that which has
+        least to do.
 
         Raises StepError `esl.down` when there is none.
         """
@@ -254,9 +256,10 @@ class Engine:
             return name
         for channel in self.channels_of(call) if call is not None else ():
             return channel.server
-        if not self.settings.freeswitch:
+        chosen = self.servers.choose(self.settings.freeswitch)
+        if chosen is None:
             raise StepError("esl.down", "no FreeSWITCH server is configured")
-        return next(iter(self.settings.freeswitch))
+        return chosen
 
     def send_in_dialog(self, leg: Leg, method: bytes, transport: int, headers: tuple[bytes, ...] = ()) -> None:
         """A request of our own inside a dialog that passes through us."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.core.executions import ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
-from orchestrator.esl.codec import EslEvent
+from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.events.event import Event
 from orchestrator.flow.effects import EslCommand
@@ -44,6 +44,8 @@ class Servers:
     def __init__(self, engine: Engine) -> None:
         self.states: dict[str, str] = {}
         """State of each link: down, connecting, … up."""
+        self.loads: dict[str, float] = {}
+        """Share of its sessions that a server has in use, as its last HEARTBEAT says."""
         self._engine = engine
         self._told: dict[str, str] = {}  # what flows were told last
         self._unknown: dict[str, deque[str]] = {}  # channels still to be asked about
@@ -59,6 +61,18 @@ class Servers:
             if self._engine.bus.hears("fs.link"):
                 attributes = {"server": server, "state": state, "reason": reason or None}
                 self._engine.bus.publish(Event("fs.link", attributes, "", self._engine.timers.now))
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event."""
+        if event.name == "HEARTBEAT":
+            self.loads[server] = integer(event.get("Session-Count")) / max(1, integer(event.get("Max-Sessions")))
+
+    def choose(self, names: Iterable[str]) -> str | None:
+        """A server for something new: of those whose link is up the one that has least to do, the first among equals;
+        one that is down only where none is up, so that the flow hears that it is."""
+        known = list(names)
+        up = [name for name in known if self.states.get(name, "up") == "up"]
+        return min(up or known, key=lambda name: self.loads.get(name, 0.0), default=None)
 
     def compare(self, server: str, rows: Iterable[Mapping[str, Any]], since: float, core_uuid: str) -> None:
         """Bring the channel table in line with a snapshot."""

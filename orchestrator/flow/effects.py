@@ -142,7 +142,7 @@ class Http:
 class EslCommand:
     """A FreeSWITCH command. kind: 'api', 'bgapi'. Answers later: `esl result` mapping (ok, text); errors `esl.*`.
 
-    An empty `server` means the server that has a channel of this call, else the only or first one. `timeout`: most
+    An empty `server` means the one that has a channel of this call, else that which has least to do. `timeout`: most
     seconds to wait; None for what the server is configured for, and for a job (bgapi) as long as it takes.
     """
 
@@ -177,7 +177,7 @@ class EslExecute:
 class Media:
     """Have FreeSWITCH take the caller's leg and hold it. Answers later: None, when commands can be given on it.
 
-    With `answer` the caller gets a 200, else early media (183). An empty `server` means the only or first one.
+    With `answer` the caller gets a 200, else early media (183). An empty `server` means that which has least to do.
     """
 
     server: str = ""

@@ -34,7 +34,7 @@ from loguru import logger
 from orchestrator.errors import EslDown, EslError, EslRefused, EslTimeout
 from orchestrator.esl.backoff import Backoff
 from orchestrator.esl.channels import parse_channels
-from orchestrator.esl.codec import EslEvent, Frame, integer, number
+from orchestrator.esl.codec import EslEvent, Frame, integer
 from orchestrator.esl.commands import subscriptions
 from orchestrator.esl.losses import LOG_COMMAND, lost_events
 from orchestrator.runtime.esl_commands import Commands
@@ -91,11 +91,9 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Load:
-    """What HEARTBEAT last said, for choosing among servers. `lag`: age of that event in seconds when we had it."""
+    """What HEARTBEAT last said. `lag`: age of that event in seconds when we had it."""
 
     sessions: int = 0
-    max_sessions: int = 0
-    idle_cpu: float = 0.0
     lag: float = 0.0
 
 
@@ -329,8 +327,6 @@ class EslLink(Commands):
         self._heartbeat_at = self._clock()
         self.load = Load(
             sessions=integer(event.get("Session-Count")),
-            max_sessions=integer(event.get("Max-Sessions")),
-            idle_cpu=number(event.get("Idle-CPU")),
             lag=max(0.0, time() - event.timestamp) if event.timestamp else 0.0,
         )
 

@@ -39,7 +39,7 @@ class Site(World):
         path.write_text(flow)
         program, warnings = load_program([path])
         assert warnings == []
-        super().__init__(program)
+        super().__init__(program, freeswitch={"fs1": "", "fs2": ""})
         self.said: list[str] = []
         self.engine.host.on_log = lambda run, effect: self.said.append(effect.text)
         self.on_job = lambda job: self.LATER
@@ -309,3 +309,36 @@ def test_a_flow_started_by_a_freeswitch_event_has_it_subscribed_to(tmp_path: Pat
     assert site.engine.usage.fs == {"sofia::gateway_state"}
     site.hear("CUSTOM", Event_Subclass="sofia::gateway_state")
     assert site.said == ["sofia::gateway_state"]
+
+
+# --- choosing one -----------------------------------------------------------------------------------------------------
+
+
+def beat(site: Site, server: str, sessions: int, most: int = 100) -> None:
+    site.hear("HEARTBEAT", server=server, core=f"core-{server}", Session_Count=str(sessions), Max_Sessions=str(most))
+
+
+def chosen(site: Site) -> str:
+    return site.engine.server_for("", None)
+
+
+def test_the_first_one_where_nothing_is_known(site: Site) -> None:
+    assert chosen(site) == "fs1"
+
+
+def test_the_one_with_least_to_do_for_its_size(site: Site) -> None:
+    beat(site, "fs1", 10)
+    beat(site, "fs2", 12, most=1000)
+    assert chosen(site) == "fs2"
+    beat(site, "fs2", 200, most=1000)
+    assert chosen(site) == "fs1"
+    assert site.engine.server_for("fs2", None) == "fs2", "unless it is named"
+
+
+def test_one_that_is_down_only_where_none_is_up(site: Site) -> None:
+    beat(site, "fs1", 1)
+    beat(site, "fs2", 50)
+    site.link("fs1", "draining")
+    assert chosen(site) == "fs2"
+    site.link("fs2", "down", "gone")
+    assert chosen(site) == "fs1"

@@ -224,7 +224,7 @@ ORIGINATE = ACTIONS.add(
             Field("gateway", Kind.GATEWAYS, "Gateway to place the call through."),
             Field("from", Kind.TEXT, "Calling party to show: a SIP URI or user@host."),
             Field("ring", Kind.DURATION, "How long it may ring."),
-            Field("via", Kind.SERVER, "FreeSWITCH server that places the call."),
+            Field("via", Kind.SERVER, "FreeSWITCH server that places the call; default that with least to do."),
             Field("vars", Kind.MAP, "FreeSWITCH channel variables to set."),
         ),
         result="relay result",

@@ -19,7 +19,7 @@ from orchestrator.flow.task import Steps, Task
 
 COMMAND_FIELDS = (
     Field("command", Kind.TEXT, "The command with its arguments, as fs_cli takes it.", required=True),
-    Field("server", Kind.SERVER, "FreeSWITCH server, by name; default the one that has this call."),
+    Field("server", Kind.SERVER, "FreeSWITCH server, by name; default the one that has this call, or least to do."),
     Field("expect", Kind.TEXT, "Pattern the reply must match, * and ? are wildcards; else esl.command is raised."),
 )
 
