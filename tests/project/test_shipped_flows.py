@@ -65,6 +65,15 @@ class Party(Sounding):
         for _ in range(int(seconds * 50)):
             self.frame(8, self.stamp, noise.randbytes(160), far_port)
 
+    def forgets(self) -> None:
+        """What was heard so far does not count."""
+        self.rtp.setblocking(False)
+        try:
+            while self.rtp.recv(2_048):
+                pass
+        except BlockingIOError:
+            self.rtp.setblocking(True)
+
     def hears_sound(self) -> bool:
         """Whether FreeSWITCH plays something to us: a packet that is not silence, within two seconds."""
         self.rtp.settimeout(2)
@@ -121,6 +130,11 @@ def site(server: MediaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             phone.close()
 
 
+def example(page: str, number: int) -> str:
+    """The YAML block with this number of a page in docs/flows."""
+    return (FLOWS.parent / "docs" / "flows" / page).read_text().split("```yaml\n")[number].split("```")[0]
+
+
 # --- dtmf_screening ---------------------------------------------------------------------------------------------------
 
 
@@ -153,10 +167,7 @@ def test_all_others_are_hung_up(site: Site, does: Callable[[Party, int], None], 
 
 def test_a_ringing_call_is_taken_inside_freeswitch(server: MediaServer, tmp_path: Path) -> None:
     """The flow of docs/flows/pickup_by_intercept.md: charlie talks to alice, and bob's phone is told why it stops."""
-    flow = (
-        (FLOWS.parent / "docs" / "flows" / "pickup_by_intercept.md").read_text().split("```yaml\n")[1].split("```")[0]
-    )
-    with orchestrator(server, tmp_path, flow) as port:
+    with orchestrator(server, tmp_path, example("pickup_by_intercept.md", 1)) as port:
         site = Site(port, tmp_path)
         alice, bob, charlie = site.phone("alice"), site.phone("102"), site.phone("103")
         alice.request("INVITE", "sip:102@example.com", "<sip:102@example.com>", 1, [], alice.sdp())
@@ -170,6 +181,7 @@ def test_a_ringing_call_is_taken_inside_freeswitch(server: MediaServer, tmp_path
         bob.answer(cancel, "200 OK")
         bob.answer(ringing, "487 Request Terminated")
         alice.is_silent(0.2, alice_port)
+        alice.forgets()
         charlie.talks(0.6, far_port)
         assert alice.hears_sound(), "charlie"
         for phone in site.phones:
@@ -258,6 +270,26 @@ def test_who_presses_nothing_does_not_want_it(site: Site) -> None:
     bye = bob.expect("BYE ")
     assert 'text="nobody wants to hear it"' in value(bye, "Reason")
     assert "human at bob@example.com" in site.log
+
+
+def test_a_caller_is_taken_from_a_machine_to_a_mailbox_of_ours(server: MediaServer, tmp_path: Path) -> None:
+    """While the two are connected: the example of docs/flows/voicemail_detect.md."""
+    with orchestrator(server, tmp_path, example("voicemail_detect.md", 3)) as port:
+        site = Site(port, tmp_path)
+        mailbox = site.phone("mailbox")
+        alice, bob, port_of_bob = site.talk("66bob")
+        bob.is_silent(0.3, port_of_bob)
+        bob.talks(0.3, port_of_bob)
+        assert alice.hears_sound(), "bob, though somebody listens to him"
+        bob.talks(4.2, port_of_bob)
+        bob.answer(bob.expect("BYE "), "200 OK")
+        at_mailbox = mailbox.takes_call()
+        alice.forgets()
+        mailbox.talks(0.5, at_mailbox)
+        assert alice.hears_sound(), "the mailbox"
+        assert alice.hears_nothing(), "no BYE for her"
+        for phone in site.phones:
+            phone.close()
 
 
 # --- fax_detect -------------------------------------------------------------------------------------------------------
