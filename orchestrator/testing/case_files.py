@@ -26,7 +26,7 @@ from orchestrator.testing.facts import EslRule, HttpRule
 from orchestrator.testing.parties import StoryError
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
-from orchestrator.testing.switch_channel import TONES
+from orchestrator.testing.switch.channel import TONES
 
 SUFFIX = ".test.yaml"
 

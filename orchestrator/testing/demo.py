@@ -24,8 +24,8 @@ from orchestrator.flow.trace import Record
 from orchestrator.settings import Settings
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.sockets import SocketPhone, Wire, wait_until
-from orchestrator.testing.switch_events import template
-from orchestrator.testing.switch_on_sockets import SocketFreeSwitch
+from orchestrator.testing.switch.events import template
+from orchestrator.testing.switch.on_sockets import SocketFreeSwitch
 
 _WIDTH = 10
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.testing.phone import Phone, PhoneCall
-from orchestrator.testing.switch import VirtualFreeSwitch
-from orchestrator.testing.switch_channel import SwitchChannel
+from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import World
 
 if TYPE_CHECKING:

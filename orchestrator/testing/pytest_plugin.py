@@ -32,7 +32,7 @@ from orchestrator.testing.facts import HttpRule
 from orchestrator.testing.parties import StoryCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
-from orchestrator.testing.switch_channel import TONES
+from orchestrator.testing.switch.channel import TONES
 
 
 def _time(at: str | float) -> float:

@@ -21,9 +21,9 @@ from orchestrator.flow.trace import Trace, render
 from orchestrator.testing.faults import Faults, Line
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch
-from orchestrator.testing.switch_apps import Running
-from orchestrator.testing.switch_channel import SwitchChannel
+from orchestrator.testing.switch.apps import Running
+from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch
 from orchestrator.testing.world import World
 
 SERVER = "recording"

@@ -24,9 +24,9 @@ from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch, result_of
-from orchestrator.testing.switch_apps import Told
-from orchestrator.testing.switch_channel import SwitchChannel
+from orchestrator.testing.switch.apps import Told
+from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
 from orchestrator.testing.world import PROXY, World
 
 SERVER = "fs1"

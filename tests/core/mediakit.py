@@ -14,8 +14,8 @@ from orchestrator.flow.effects import EslCommand, EslExecute
 from orchestrator.flow.loader import load_program
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording, block_of, rewrite
-from orchestrator.testing.switch import VirtualFreeSwitch
-from orchestrator.testing.switch_apps import Told
+from orchestrator.testing.switch.apps import Told
+from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import World
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "esl"

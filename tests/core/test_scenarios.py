@@ -15,8 +15,8 @@ from orchestrator.flow.effects import Http
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.trace import render
 from orchestrator.testing.phone import Phone, PhoneCall
-from orchestrator.testing.switch import SWITCHES, VirtualFreeSwitch
-from orchestrator.testing.switch_channel import TONES
+from orchestrator.testing.switch.channel import TONES
+from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch
 from orchestrator.testing.world import World
 
 FLOWS = Path(__file__).parents[2] / "flows"

@@ -15,7 +15,7 @@ from gevent.pywsgi import WSGIServer
 
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.sockets import SocketPhone, wait_until
-from orchestrator.testing.switch_on_sockets import SocketFreeSwitch
+from orchestrator.testing.switch.on_sockets import SocketFreeSwitch
 
 FLOWS = Path(__file__).parents[2] / "flows"
 HEARS_INFO = """

@@ -11,8 +11,8 @@ from orchestrator.flow.loader import load_program
 from orchestrator.testing.facts import EslRule
 from orchestrator.testing.parties import StoryError
 from orchestrator.testing.scenario import Scenario
-from orchestrator.testing.switch_apps import words
-from orchestrator.testing.switch_channel import Speech
+from orchestrator.testing.switch.apps import words
+from orchestrator.testing.switch.channel import Speech
 
 HEAD = """flowlang: 1
 freeswitch: {fs1: {host: 10.0.0.9, password: x}, fs2: {host: 10.0.0.10, password: x}}

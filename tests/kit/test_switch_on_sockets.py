@@ -9,7 +9,7 @@ import pytest
 from orchestrator.esl.codec import EslEvent
 from orchestrator.runtime.esl_link import EslLink, EslServer
 from orchestrator.testing.sockets import SocketPhone, wait_until
-from orchestrator.testing.switch_on_sockets import SocketFreeSwitch
+from orchestrator.testing.switch.on_sockets import SocketFreeSwitch
 
 KINDS = ["CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_DESTROY", "CHANNEL_EXECUTE_COMPLETE", "DTMF", "BACKGROUND_JOB"]
 

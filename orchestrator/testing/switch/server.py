@@ -2,15 +2,15 @@
 
 It is a SIP phone with the dialplan of config/freeswitch: a call with X-Orchestrator-Call goes back to where it came
 from as a second leg, one with X-Orchestrator-Media stays, parked, answered or with early media; any other is refused.
-And it is the other end of an Event Socket: `api` runs a command, `execute` an application on a channel (switch_apps),
-what it has to say are recorded events of a real one (switch_events). What the parties of its channels do - talk, press
+And it is the other end of an Event Socket: `api` runs a command, `execute` an application on a channel (`apps`),
+what it has to say are recorded events of a real one (`events`). What the parties of its channels do - talk, press
 keys, beep - it is told: `channel_of(call).talk(1.5)`.
 
     world = World(program, freeswitch={"fs1": "sip:10.254.0.1:5080"}, trust=(SWITCHES,))
     fs1 = VirtualFreeSwitch.in_world(world, "fs1", ("10.254.0.1", 5080))
     world.on_job = fs1.perform
 
-In place of a World there may be anything that has wires, a clock and a place for events: see `switch_on_sockets`.
+In place of a World there may be anything that has wires, a clock and a place for events: see `on_sockets`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from orchestrator.flow.effects import EslCommand, EslExecute
 from orchestrator.sip.message import Response
 from orchestrator.testing.phone import Address, Phone, PhoneCall, Send
 from orchestrator.testing.recordings import block_of, rewrite
-from orchestrator.testing.switch_apps import APPLICATIONS, Done, Running, Told
-from orchestrator.testing.switch_channel import SwitchChannel
-from orchestrator.testing.switch_commands import COMMANDS, SOON, address_in, dialled, originate
+from orchestrator.testing.switch.apps import APPLICATIONS, Done, Running, Told
+from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.commands import COMMANDS, SOON, address_in, dialled, originate
 from orchestrator.testing.world import PROXY, World
 
 SWITCHES = IPv4Network("10.254.0.0/16")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.testing.switch_recording import SessionRecording
+from orchestrator.testing.switch.recording import SessionRecording
 
 if TYPE_CHECKING:
-    from orchestrator.testing.switch_channel import SwitchChannel
+    from orchestrator.testing.switch.channel import SwitchChannel
 
 Done = Callable[[str | None], None]
 """Told the response of an application; None when the channel has ended instead."""

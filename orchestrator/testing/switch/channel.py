@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.testing.phone import PhoneCall
-from orchestrator.testing.switch_events import NOTHING, Headers, about, made, template
+from orchestrator.testing.switch.events import NOTHING, Headers, about, made, template
 
 if TYPE_CHECKING:
     from orchestrator.esl.codec import EslEvent
-    from orchestrator.testing.switch import VirtualFreeSwitch
-    from orchestrator.testing.switch_apps import Running
-    from orchestrator.testing.switch_recording import SessionRecording
+    from orchestrator.testing.switch.apps import Running
+    from orchestrator.testing.switch.recording import SessionRecording
+    from orchestrator.testing.switch.server import VirtualFreeSwitch
 
 TONES = ("beep", "cng", "ced")
 """What a party can sound: the beep of an answering machine, the tone of a calling and of a called fax (ITU-T T.30)."""

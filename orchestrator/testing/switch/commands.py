@@ -11,8 +11,8 @@ from orchestrator.core.network import CALL_HEADER
 
 if TYPE_CHECKING:
     from orchestrator.testing.phone import PhoneCall
-    from orchestrator.testing.switch import VirtualFreeSwitch
-    from orchestrator.testing.switch_channel import SwitchChannel
+    from orchestrator.testing.switch.channel import SwitchChannel
+    from orchestrator.testing.switch.server import VirtualFreeSwitch
 
 SOON = 0.02
 """Seconds until the thread of a channel has heard of a command: a frame."""

@@ -1,6 +1,6 @@
 """A whole FreeSWITCH on loopback: the Event Socket of `testing.freeswitch`, and beside it, on a UDP port, the SIP side
-of `testing.switch`. A server under test is told of both (`host`, `port`, `password`; `sip`), and flows whose media go
-through FreeSWITCH run on real sockets.
+of `testing.switch.server`. A server under test is told of both (`host`, `port`, `password`; `sip`), and flows whose
+media go through FreeSWITCH run on real sockets.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import gevent
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.phone import Address
 from orchestrator.testing.sockets import Wire
-from orchestrator.testing.switch import VirtualFreeSwitch
-from orchestrator.testing.switch_commands import COMMANDS
+from orchestrator.testing.switch.commands import COMMANDS
+from orchestrator.testing.switch.server import VirtualFreeSwitch
 
 
 class SocketFreeSwitch(FakeFreeSwitch):
