@@ -73,7 +73,7 @@ class Detectors:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._listening: dict[tuple[str, str], list[Detector]] = {}
+        self._listening: dict[Channel, list[Detector]] = {}
 
     def make(self, call: Call | SocketCall, channel: Channel, effect: effects.Detect) -> Detector:
         """A detector for one leg, not yet listening."""
@@ -81,27 +81,25 @@ class Detectors:
 
     def add(self, detector: Detector) -> None:
         """It listens from now on."""
-        key = (detector.channel.server, detector.channel.uuid)
-        self._listening.setdefault(key, []).append(detector)
+        self._listening.setdefault(detector.channel, []).append(detector)
         detector.begin()
 
     def of(self, channel: Channel) -> Sequence[Detector]:
         """Those that listen on a channel."""
-        return self._listening.get((channel.server, channel.uuid), ())
+        return self._listening.get(channel, ())
 
     def remove(self, detector: Detector) -> None:
-        key = (detector.channel.server, detector.channel.uuid)
-        others = [other for other in self.of(detector.channel) if other is not detector]
+        channel = detector.channel
+        others = [other for other in self.of(channel) if other is not detector]
         if others:
-            self._listening[key] = others
+            self._listening[channel] = others
         else:
-            self._listening.pop(key, None)
+            self._listening.pop(channel, None)
 
     def observe(self, server: str, event: EslEvent) -> None:
         """Every FreeSWITCH event."""
-        if not self._listening:
-            return
-        for detector in list(self._listening.get((server, event.uuid), ())):
+        channel = self.engine.channels.get(server, event.uuid) if self._listening else None
+        for detector in list(self.of(channel)) if channel is not None else ():
             if event.name in _ENDS:
                 detector.end()
             else:

@@ -244,6 +244,16 @@ def test_the_end_of_the_channel_ends_the_listening(decision: Answered) -> None:
     decision.over()
 
 
+def test_a_leg_that_is_given_another_uuid_is_listened_to_all_the_same(decision: Answered) -> None:
+    """An attended transfer inside FreeSWITCH does that."""
+    old, new = decision.uuid["callee"], "another-uuid"
+    decision.uuid["callee"] = new
+    decision.hear("CHANNEL_ANSWER", **{"Event-Name": "CHANNEL_UUID", "Old-Unique-ID": old, "Event-Subclass": None})
+    decision.hear("DTMF", name="dtmf")
+    assert decision.said == ["human 0 callee"]
+    decision.over()
+
+
 def test_both_sides_have_their_own_decision(tmp_path: Path) -> None:
     s = stage(
         tmp_path,
