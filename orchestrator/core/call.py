@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.flow.run import Run
     from orchestrator.sip.target import Target
 
+CHANNEL_LOST = "channel lost"
+"""Reason of the end of a call whose channels are gone."""
 NO_ANSWERS: Mapping[bytes, bytes | None] = {}
 
 
@@ -47,7 +49,7 @@ class Call:
     __slots__ = (
         "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "anchor", "carried",
         "waiting", "state",
-        "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee",
+        "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee", "far",
         "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_limit_timer", "_transport",
         "_handshake", "_farewell",
     )  # fmt: skip
@@ -83,6 +85,8 @@ class Call:
         """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
         self.caller: Leg | None = None
         self.callee: Leg | None = None
+        self.far: Leg | None = None
+        """The called phone behind FreeSWITCH, which ends that dialog itself as long as it lives."""
         self._caller_tag = request.from_tag
         self._back_tag: bytes | None = None
         self._back_call_id = b""
@@ -169,7 +173,7 @@ class Call:
         """FreeSWITCH's second leg is about to go elsewhere: its end is not the end of the call."""
         if self._back_call_id:
             self.engine.calls.drop_call_id(self._back_call_id, self)
-        self.back, self._back_call_id, self._back_tag = None, b"", None
+        self.back, self._back_call_id, self._back_tag, self.far = None, b"", None, None
 
     # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------
 
@@ -202,20 +206,32 @@ class Call:
         self._answers = {**self._answers, response.call_id: response.to_tag}
         if branch.context is self.front:
             self._on_front_answered(branch, response)
-        elif self.relay is not None:
-            self.relay.answered_by(branch)
+        else:
+            self.far = self._callee_of(branch, response)
+            if self.relay is not None:
+                self.relay.answered_by(branch)
+
+    def _caller_for(self, response: Response) -> Leg | None:
+        """Who has called, for the dialog of this answer; None where the INVITE does not say how to reach him."""
+        try:
+            seen = self.engine.network.seen_elsewhere(self.invite, self.front.server.destination)
+            return caller_leg(self.invite, response, seen)
+        except MalformedMessage:
+            self.engine.count("call.answer.malformed")
+            return None
+
+    def _callee_of(self, branch: Branch, response: Response) -> Leg | None:
+        """Who has answered; None where the answer does not say how to reach him."""
+        try:
+            return callee_leg(response, self.engine.network.is_own, branch.target.hop)
+        except MalformedMessage:
+            self.engine.count("call.answer.malformed")
+            return None
 
     def _on_front_answered(self, branch: Branch, response: Response) -> None:
         self.state = "answered"
         self.answered_at = self.engine.timers.now
-        network, front = self.engine.network, self.front
-        try:
-            self.caller = caller_leg(
-                self.invite, response, network.seen_elsewhere(self.invite, front.server.destination)
-            )
-            self.callee = callee_leg(response, network.is_own, branch.target.hop)
-        except MalformedMessage:
-            self.engine.count("call.answer.malformed")
+        self.caller, self.callee = self._caller_for(response), self._callee_of(branch, response)
         self._handshake = self.engine.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)
         self._limit_timer = self.engine.timers.after(self.engine.settings.limits.call_duration, _too_long, self)
         anchor, relay = self._anchor_of(branch), self.relay
@@ -275,6 +291,8 @@ class Call:
         side = self.side_of(request)
         if request.call_id == self.sip_call_id:
             self._follow(request, side)
+        elif self.far is not None:
+            self._follow_far(request, side)
         if request.method == b"BYE":
             self.end_by(side, _cause(request))
         elif request.method == b"INFO" and not self.carried:  # FreeSWITCH reports the digits of a call it carries
@@ -286,6 +304,14 @@ class Call:
             receiver.cseq = max(receiver.cseq, request.cseq)
         if sender is not None:
             sender.refresh(request)
+
+    def _follow_far(self, request: Request, side: str) -> None:
+        """The same for the dialog that FreeSWITCH has with the called phone."""
+        assert self.far is not None
+        if side == "caller":
+            self.far.cseq = max(self.far.cseq, request.cseq)
+        else:
+            self.far.refresh(request)
 
     def _hear_info(self, request: Request, side: str) -> None:
         heard = dtmf_of_info(request)
@@ -345,6 +371,15 @@ class Call:
         self._close("engine", reason or "hangup")
         self._tell_flow()
 
+    def lose_freeswitch(self) -> None:
+        """Its channels are gone without a word: the call is over, and we tell the phone behind them."""
+        if self.over:
+            return
+        if self.far is not None:
+            self.note("SIP >> BYE to the called phone")
+            self.engine.send_in_dialog(self.far, b"BYE", self._transport, (reason_header(CHANNEL_LOST, None),))
+        self.hangup(CHANNEL_LOST, None, "both")
+
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
         """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
         if self._handshake is not None:
@@ -374,7 +409,7 @@ class Call:
 
     def _let_go(self) -> None:
         """The dialog is not ours to end any more: it has been ended."""
-        self.caller = self.callee = self._farewell = None
+        self.caller = self.callee = self.far = self._farewell = None
         if self.carried:
             self.engine.servers.end_channels(self)
         if self._handshake is not None:

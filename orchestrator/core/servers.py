@@ -109,7 +109,7 @@ class Servers:
             for call_id in (channel.sip_call_id, channel.uuid):
                 call = self._engine.calls.by_call_id(call_id.encode()) if call_id else None
                 if call is not None:
-                    call.hangup("channel lost", None, "both")
+                    call.lose_freeswitch()
 
     def _ask_next(self, server: str) -> None:
         """Ask about the next unknown channel. Its uuid may be a Call-ID that no command may hold: that one is left."""

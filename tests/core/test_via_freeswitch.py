@@ -146,6 +146,30 @@ def test_whoever_hangs_up_ends_all_of_it(who: str, tmp_path: Path) -> None:
     assert_all_over(w)
 
 
+@pytest.mark.parametrize("spoken", [0, 3])
+def test_a_freeswitch_that_died_leaves_nobody_in_a_dead_call(spoken: int, tmp_path: Path) -> None:
+    """Nobody but us can tell the called phone: its dialog was with FreeSWITCH. Requests that FreeSWITCH has sent in it
+    before have moved the number that ours goes on behind."""
+    w, alice, bob, bridge = build(tmp_path)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run()
+    bob.calls[0].answer()
+    w.run(1)
+    back = next(c for c in bridge.calls if not c.incoming)
+    for _ in range(spoken):
+        back.press("1")
+        w.run(0.1)
+    (engine_call,) = w.engine.calls
+    del w.phones[("10.0.0.9", 5080)]
+    engine_call.lose_freeswitch()
+    w.run(1)
+    assert [c.state for c in (call, bob.calls[0])] == ["ended", "ended"]
+    assert bob.calls[0].bye is not None and bob.calls[0].bye.cseq == back.cseq + 1
+    assert (engine_call.ended_by, engine_call.end_reason) == ("engine", "channel lost")
+
+
 def test_a_phone_that_registers_late_joins_behind_freeswitch(tmp_path: Path) -> None:
     w, alice, bob, _bridge = build(tmp_path)
     call = alice.invite("bob@example.com")

@@ -80,17 +80,24 @@ class MediaServer:
             "FREESWITCH_ESL_PORT": str(self.esl_port),
             **environment,
         }
+        self.environ = os.environ | environ
         folders = [f"-{name}" for name in ("log", "db", "run", "storage", "temp", "recordings", "cache", "certs")]
         options = [item for name in folders for item in (name, str(folder))]
         self.output = folder / "output"
-        with self.output.open("wb") as output:
+        self.command = [BINARY, "-nf", "-nc", "-np", "-nonat", "-nonatmap", "-conf", str(CONFIGURATION), *options]
+        self.start()
+
+    def start(self) -> None:
+        """Start it; again after a `kill`, on the same ports."""
+        with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [BINARY, "-nf", "-nc", "-np", "-nonat", "-nonatmap", "-conf", str(CONFIGURATION), *options],
-                env=os.environ | environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                self.command, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
+
+    def kill(self) -> None:
+        """As the kernel does to one that takes too much memory."""
+        self.process.kill()
+        self.process.wait(5)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE
