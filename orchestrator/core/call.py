@@ -363,6 +363,8 @@ class Call:
             return
         header = (reason_header(reason, code),) if reason else ()
         if self.front.server.answered:
+            if self._freeswitch_is_away:
+                self._end_behind("caller", header)
             self._send_bye(header, leg)
         else:
             self._stop_ringing(header)
@@ -373,12 +375,23 @@ class Call:
 
     def lose_freeswitch(self) -> None:
         """Its channels are gone without a word: the call is over, and we tell the phone behind them."""
-        if self.over:
-            return
-        if self.far is not None:
-            self.note("SIP >> BYE to the called phone")
-            self.engine.send_in_dialog(self.far, b"BYE", self._transport, (reason_header(CHANNEL_LOST, None),))
-        self.hangup(CHANNEL_LOST, None, "both")
+        if not self.over:
+            self._end_behind("caller", (reason_header(CHANNEL_LOST, None),))
+            self.hangup(CHANNEL_LOST, None, "both")
+
+    def _end_behind(self, side: str, headers: tuple[bytes, ...] = ()) -> None:
+        """`side` has hung up, and FreeSWITCH, which stands in between, does not tell the other one."""
+        leg, name = (self.far, "callee") if side == "caller" else (self.caller, "caller")
+        if leg is not None and self.back is not None:
+            self.note(f"SIP >> BYE to {name}, FreeSWITCH is away")
+            self.engine.send_in_dialog(leg, b"BYE", self._transport, headers)
+            self.far = None  # once
+
+    @property
+    def _freeswitch_is_away(self) -> bool:
+        """The link to the server of this call is down, and the server perhaps, too."""
+        servers = self.engine.servers
+        return self.carried and not all(servers.is_up(channel.server) for channel in self.engine.channels_of(self))
 
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
         """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
@@ -422,6 +435,8 @@ class Call:
             return
         self.publish("hangup", leg=side, cause=cause, code=code)
         if self.state != "ended":  # unless a handler of that very event has ended it
+            if self._freeswitch_is_away:
+                self._end_behind(side)
             self._close(side, cause)
             self._tell_flow()
 

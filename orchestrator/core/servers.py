@@ -67,11 +67,15 @@ class Servers:
         if event.name == "HEARTBEAT":
             self.loads[server] = integer(event.get("Session-Count")) / max(1, integer(event.get("Max-Sessions")))
 
+    def is_up(self, server: str) -> bool:
+        """Whether its link is up, as far as anybody has said."""
+        return self.states.get(server, "up") == "up"
+
     def choose(self, names: Iterable[str]) -> str | None:
         """A server for something new: of those whose link is up the one that has least to do, the first among equals;
         one that is down only where none is up, so that the flow hears that it is."""
         known = list(names)
-        up = [name for name in known if self.states.get(name, "up") == "up"]
+        up = [name for name in known if self.is_up(name)]
         return min(up or known, key=lambda name: self.loads.get(name, 0.0), default=None)
 
     def compare(self, server: str, rows: Iterable[Mapping[str, Any]], since: float, core_uuid: str) -> None:

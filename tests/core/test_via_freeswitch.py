@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.message import Request, Response
@@ -168,6 +170,39 @@ def test_a_freeswitch_that_died_leaves_nobody_in_a_dead_call(spoken: int, tmp_pa
     assert [c.state for c in (call, bob.calls[0])] == ["ended", "ended"]
     assert bob.calls[0].bye is not None and bob.calls[0].bye.cseq == back.cseq + 1
     assert (engine_call.ended_by, engine_call.end_reason) == ("engine", "channel lost")
+
+
+@pytest.mark.parametrize("who", ["caller", "callee", "engine"])
+@pytest.mark.parametrize("state", ["down", "up"])
+def test_whoever_hangs_up_while_freeswitch_is_away_ends_both_sides(who: str, state: str, tmp_path: Path) -> None:
+    """Its link is down, and perhaps it is dead, too: the other side is told by us. Two are told twice if it is not."""
+    w, alice, bob, _bridge = build(tmp_path)
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run()
+    bob.calls[0].answer()
+    w.run(1)
+    (engine_call,) = w.engine.calls
+    w.engine.channels.observe("fs1", channel_of(call), w.now)
+    w.engine.link_changed("fs1", state, "gone", w.now)
+    if state == "down":
+        del w.phones[("10.0.0.9", 5080)]
+    if who == "engine":
+        engine_call.hangup("enough", None, "both")
+    else:
+        (call if who == "caller" else bob.calls[0]).hangup()
+    w.run(1)
+    assert [c.state for c in (call, bob.calls[0])] == ["ended", "ended"]
+    assert sum(request.method == b"BYE" for request in bob.requests) == (who != "callee")
+
+
+def channel_of(call: PhoneCall) -> EslEvent:
+    id = call.call_id.decode()
+    facts = {"Event-Name": "CHANNEL_CREATE", "Unique-ID": id, "variable_sip_call_id": id, "Call-Direction": "inbound"}
+    event = EslEvent.json(json.dumps(facts))
+    assert event is not None
+    return event
 
 
 def test_a_phone_that_registers_late_joins_behind_freeswitch(tmp_path: Path) -> None:
