@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.call import dtmf_of_info, reason_header
+from orchestrator.core.call import reason_header
 from orchestrator.core.views import RequestView
+from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.testing.world import World
 
