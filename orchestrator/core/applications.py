@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.core.collector import Collector
 from orchestrator.core.detectors import SILENCE_LEVEL, Detectors
 from orchestrator.core.executions import (
+    NOT_PLAYED,
     Application,
     Execution,
     Recording,
@@ -43,7 +44,6 @@ MOST_KEYS = 127
 """More than any number has."""
 NO_KEYS = "none"
 
-_FAILED = {"FILE NOT FOUND": "there is no such file", "PLAYBACK ERROR": "it cannot be played"}
 _PLAYED = {"FILE PLAYED", "", "_none_"}
 
 
@@ -374,6 +374,6 @@ def _check_played(file: str) -> Callable[[Any], None]:
             raise result
         response = result["response"]
         if response not in _PLAYED:
-            raise StepError("esl.command", f"play: {file}: {_FAILED.get(response, response)}")
+            raise StepError("esl.command", f"play: {file}: {NOT_PLAYED.get(response, response)}")
 
     return check

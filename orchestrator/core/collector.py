@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.executions import Application, Execution
+from orchestrator.core.executions import NOT_PLAYED, Application, Execution
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent
@@ -21,8 +21,6 @@ from orchestrator.timers import Timer
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
 
-KEYS = frozenset("0123456789*#ABCD")
-"""Of a telephone; FreeSWITCH also reports flash and pauses as digits."""
 SILENCE = "silence_stream://-1"
 
 Begin = Callable[[Execution], None]
@@ -53,7 +51,7 @@ class Collector:
     def hear(self, event: EslEvent) -> None:
         """A DTMF event of the leg."""
         key = event.get("DTMF-Digit").upper()
-        if self._over or key not in KEYS:
+        if self._over or key not in effects.KEYS:  # FreeSWITCH also reports flash and pauses as digits
             return
         if key in self._effect.end:
             self._finish()
@@ -86,8 +84,8 @@ class Collector:
         response = "" if isinstance(result, StepError) else result["response"]
         if isinstance(result, StepError):
             self._end(result)
-        elif response in ("FILE NOT FOUND", "PLAYBACK ERROR") and not self._over:
-            self._end(StepError("esl.command", f"collect: the prompt {self._effect.prompt} cannot be played"))
+        elif response in NOT_PLAYED and not self._over:
+            self._end(StepError("esl.command", f"collect: the prompt {self._effect.prompt}: {NOT_PLAYED[response]}"))
         elif self._over:
             self._end(self.keys)
         else:

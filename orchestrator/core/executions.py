@@ -22,6 +22,9 @@ BREAKS = 4
 BREAK_AGAIN = 0.25
 """Seconds between them: ten times what an application takes to begin."""
 
+NOT_PLAYED = {"FILE NOT FOUND": "there is no such file", "PLAYBACK ERROR": "it cannot be played"}
+"""What `playback` answers when nothing was heard (mod_dptools, playback_function)."""
+
 Done = Callable[[Any], None]
 """Told the result of an application, or the StepError it failed with."""
 
@@ -57,6 +60,9 @@ class Execution:
 
     def start(self) -> None:
         if self._done is None:
+            return
+        if self._left == 0:  # stopped while it waited for its turn
+            self._done({"response": "", "variables": {}})
             return
         self._left -= 1
         self.running = True

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+KEYS = frozenset("0123456789*#ABCD")
+"""Of a telephone: what `collect` takes and `dtmf` sends."""
+
 
 @dataclass(slots=True)
 class Reply:

@@ -166,7 +166,7 @@ def test_a_prompt_that_cannot_be_played_is_an_error(tmp_path: Path) -> None:
     s = media(tmp_path, f"collect: {{max: 1, prompt: no.wav}}\n {CAUGHT}")
     s.switch.answers["playback"] = {"response": "FILE NOT FOUND", "variables": {}}
     call = s.call()
-    assert s.said == ["esl.command collect: the prompt no.wav cannot be played"]
+    assert s.said == ["esl.command collect: the prompt no.wav: there is no such file"]
     call.hangup()
     s.over()
 
@@ -208,6 +208,22 @@ def test_it_waits_for_what_plays_behind(tmp_path: Path) -> None:
     s.world.run(0.1)
     assert [effect.args for effect in s.switch.ran] == ["tone.wav", "a.wav"]
     s.switch.finish(PLAYED)
+    call.hangup()
+    s.over()
+
+
+def test_a_prompt_that_is_not_wanted_any_more_when_its_turn_comes_is_not_played(tmp_path: Path) -> None:
+    """The key came while the prompt still waited for the end of what plays behind."""
+    steps = ["play: {file: tone.wav, background: true}", "collect: {max: 1, prompt: a.wav}\n as: k", "log: '<${k}>'"]
+    s = media(tmp_path, *steps)
+    s.switch.slow = {"playback"}
+    s.switch.answers["uuid_break"] = {"ok": True, "text": "+OK"}  # and it plays on for a moment
+    call = s.call()
+    s.switch.emit(recorded("dtmf", "DTMF"), call.call_id.decode(), **{"DTMF-Digit": "4", "Call-Direction": "inbound"})
+    assert s.said == []
+    s.switch.finish()
+    assert s.said == ["<4>"]
+    assert [effect.args for effect in s.switch.ran] == ["tone.wav"]
     call.hangup()
     s.over()
 

@@ -109,6 +109,17 @@ def assert_all_over(w: World) -> None:
     assert all(call.state == "ended" for phone in w.phones.values() for call in phone.calls)
 
 
+def connected(w: World, alice: Phone, bob: Phone) -> PhoneCall:
+    """A call between them, through FreeSWITCH."""
+    bob.register()
+    w.run()
+    call = alice.invite("bob@example.com")
+    w.run()
+    bob.calls[0].answer()
+    w.run(1)
+    return call
+
+
 def test_the_call_comes_back_and_rings_the_destination(tmp_path: Path) -> None:
     w, alice, bob, _bridge = build(tmp_path)
     bob.register()
@@ -130,12 +141,7 @@ def test_the_call_comes_back_and_rings_the_destination(tmp_path: Path) -> None:
 @pytest.mark.parametrize("who", ["caller", "callee", "engine"])
 def test_whoever_hangs_up_ends_all_of_it(who: str, tmp_path: Path) -> None:
     w, alice, bob, _bridge = build(tmp_path)
-    bob.register()
-    w.run()
-    call = alice.invite("bob@example.com")
-    w.run()
-    bob.calls[0].answer()
-    w.run(1)
+    call = connected(w, alice, bob)
     (engine_call,) = w.engine.calls
     if who == "caller":
         call.hangup()
@@ -153,12 +159,7 @@ def test_a_freeswitch_that_died_leaves_nobody_in_a_dead_call(spoken: int, tmp_pa
     """Nobody but us can tell the called phone: its dialog was with FreeSWITCH. Requests that FreeSWITCH has sent in it
     before have moved the number that ours goes on behind."""
     w, alice, bob, bridge = build(tmp_path)
-    bob.register()
-    w.run()
-    call = alice.invite("bob@example.com")
-    w.run()
-    bob.calls[0].answer()
-    w.run(1)
+    call = connected(w, alice, bob)
     back = next(c for c in bridge.calls if not c.incoming)
     for _ in range(spoken):
         back.press("1")
@@ -177,12 +178,7 @@ def test_a_freeswitch_that_died_leaves_nobody_in_a_dead_call(spoken: int, tmp_pa
 def test_whoever_hangs_up_while_freeswitch_is_away_ends_both_sides(who: str, state: str, tmp_path: Path) -> None:
     """Its link is down, and perhaps it is dead, too: the other side is told by us. Two are told twice if it is not."""
     w, alice, bob, _bridge = build(tmp_path)
-    bob.register()
-    w.run()
-    call = alice.invite("bob@example.com")
-    w.run()
-    bob.calls[0].answer()
-    w.run(1)
+    call = connected(w, alice, bob)
     (engine_call,) = w.engine.calls
     w.engine.channels.observe("fs1", channel_of(call), w.now)
     w.engine.link_changed("fs1", state, "gone", w.now)
@@ -243,12 +239,7 @@ def test_a_picker_takes_a_call_that_rings_behind_freeswitch(tmp_path: Path) -> N
 def test_digits_are_named_after_the_side_that_pressed_them(tmp_path: Path) -> None:
     w, alice, bob, _bridge = build(tmp_path)
     said = logs(w)
-    bob.register()
-    w.run()
-    call = alice.invite("bob@example.com")
-    w.run()
-    bob.calls[0].answer()
-    w.run(1)
+    call = connected(w, alice, bob)
     call.press("1")
     w.run(1)
     assert said == [], "what FreeSWITCH carries, FreeSWITCH reports: an INFO would count twice"

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from media_server import MediaServer
+from media_server import MediaServer, media_server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaServer]:
-    server = MediaServer(tmp_path_factory.mktemp("freeswitch"))
-    try:
-        server.wait_until_ready()
+    with media_server(tmp_path_factory.mktemp("freeswitch")) as server:
         yield server
-    finally:
-        server.stop()

@@ -130,6 +130,17 @@ class MediaServer:
 
 
 @contextmanager
+def media_server(folder: Path, **environment: str) -> Iterator[MediaServer]:
+    """One that takes calls."""
+    server = MediaServer(folder, **environment)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
 def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, more: str = "") -> Iterator[int]:
     """An `orchestrator run` with this flow and the files or folders `flows`, connected to FreeSWITCH as fs1; gives its
     SIP port. `more`: further lines of its configuration. What it logs stands in log.txt of the folder."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from media_server import CONFIGURATION, EventSocket, MediaServer, needs_freeswitch
+from media_server import CONFIGURATION, EventSocket, MediaServer, media_server, needs_freeswitch
 
 pytestmark = needs_freeswitch
 
@@ -177,9 +177,7 @@ def test_phones_outside_of_the_container_are_told_the_outside_address(tmp_path: 
     if not here:
         pytest.skip("this machine has no address but loopback")
     outside = "203.0.113.7"
-    server = MediaServer(tmp_path, FREESWITCH_IP=here, ORCHESTRATOR_NET=f"{here}/32", EXTERNAL_RTP_IP=outside)
-    try:
-        server.wait_until_ready()
+    with media_server(tmp_path, FREESWITCH_IP=here, ORCHESTRATOR_NET=f"{here}/32", EXTERNAL_RTP_IP=outside) as server:
         orchestrator = Orchestrator(server, here)
         orchestrator.request("INVITE", "bob", "front", extra="X-Orchestrator-Call: c-42", body=sdp(40_000))
         back = orchestrator.expect(f"INVITE sip:bob@{here}:{orchestrator.port} SIP/2.0")
@@ -189,5 +187,3 @@ def test_phones_outside_of_the_container_are_told_the_outside_address(tmp_path: 
             assert f"c=IN IP4 {outside}" in message
             assert f"@{here}:{server.sip_port}" in header(message, "Contact")
         orchestrator.socket.close()
-    finally:
-        server.stop()

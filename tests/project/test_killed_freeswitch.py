@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from media_server import MediaServer, needs_freeswitch, orchestrator
+from media_server import MediaServer, media_server, needs_freeswitch, orchestrator
 from test_media_flows import Sounding
 
 pytestmark = needs_freeswitch
@@ -33,12 +33,8 @@ flows:
 @pytest.fixture
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaServer]:
     """One for this test alone."""
-    server = MediaServer(tmp_path_factory.mktemp("mortal"))
-    try:
-        server.wait_until_ready()
+    with media_server(tmp_path_factory.mktemp("mortal")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def connected(caller: Sounding, called: Sounding) -> None:

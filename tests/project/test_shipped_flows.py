@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from media_server import PASSWORD, MediaServer, free_port, needs_freeswitch, orchestrator
+from media_server import PASSWORD, MediaServer, free_port, media_server, needs_freeswitch, orchestrator
 from test_media_flows import Sounding, rtp_port
 from test_screening import value
 
@@ -327,18 +327,16 @@ def test_a_fax_from_server_to_server(site: Site, tmp_path_factory: pytest.TempPa
     FreeSWITCH receive it."""
     page(site.folder / "page.tif")
     far = tmp_path_factory.mktemp("far")
-    receiver = MediaServer(far)
-    try:
-        receiver.wait_until_ready()
-        with orchestrator(receiver, far, "flowlang: 1\nflows: {}\n", FLOWS) as far_port:
-            site.phone("fax", contact=f"<sip:99bob@127.0.0.1:{far_port}>")
-            alice = site.phone("alice")
-            alice.request("INVITE", "sip:fax-now@example.com", "<sip:fax-now@example.com>", 1, [], alice.sdp())
-            received = Site(far_port, far)
-            deadline = time.monotonic() + 45
-            while not ("fax to " in site.log and "fax from " in received.log) and time.monotonic() < deadline:
-                time.sleep(0.2)
-    finally:
-        receiver.stop()
+    with (
+        media_server(far) as receiver,
+        orchestrator(receiver, far, "flowlang: 1\nflows: {}\n", FLOWS) as far_port,
+    ):
+        site.phone("fax", contact=f"<sip:99bob@127.0.0.1:{far_port}>")
+        alice = site.phone("alice")
+        alice.request("INVITE", "sip:fax-now@example.com", "<sip:fax-now@example.com>", 1, [], alice.sdp())
+        received = Site(far_port, far)
+        deadline = time.monotonic() + 45
+        while not ("fax to " in site.log and "fax from " in received.log) and time.monotonic() < deadline:
+            time.sleep(0.2)
     assert "fax to fax@example.com: OK" in site.log
     assert "fax from alice in /tmp/fax-" in received.log and ".tif: OK" in received.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,36 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     file.path = tmp_path / "cdr.jsonl"
     file.close()
     assert ids(file.path) == ["1"]
+
+
+def test_a_file_that_takes_half_a_batch_has_none_of_it(tmp_path: Path) -> None:
+    """As a disk does that is nearly full."""
+    path = tmp_path / "cdr.jsonl"
+    path.write_text(json.dumps({"id": "0"}) + "\n")
+    file = CdrFile(path)
+    for number in range(1, 4):
+        file.add(replace(RECORD, id=str(number)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
+    try:
+        assert not file._write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ids(path) == ["0"] and file.waiting == 3
+    file.close()
+    assert ids(path) == ["0", "1", "2", "3"]
+
+
+def test_many_that_wait_are_written_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that calls go on between them."""
+    monkeypatch.setattr(cdr, "BATCH", 10)
+    file = CdrFile(tmp_path / "cdr.jsonl")
+    for number in range(25):
+        file.add(replace(RECORD, id=str(number)))
+    assert file._write() and (file.written, file.waiting) == (10, 15)
+    wait_until(lambda: not file.waiting)
+    file.close()
+    assert ids(file.path) == [str(number) for number in range(25)]
 
 
 def test_the_oldest_go_when_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from orchestrator.flow.task import Steps, Task
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
 DETECTORS = ("fax", "beep", "silence", "decision")
-KEYS = frozenset("0123456789*#ABCD")
 COLLECT_TIMEOUT = 5.0
 """Seconds to wait for each key where `collect` does not say."""
 
@@ -134,7 +133,7 @@ def record(task: Task, step: Step) -> Steps:
 def _keys(task: Task, step: Step, name: str) -> str:
     """Keys of a telephone, each at most once."""
     keys = str(task.value(step, name, ""))
-    if not KEYS.issuperset(keys):
+    if not effects.KEYS.issuperset(keys):
         raise StepError("call.state", f"{name}: {keys!r} are not keys of a telephone (0-9, *, #, A-D)")
     return "".join(dict.fromkeys(keys))
 
