@@ -32,6 +32,9 @@ from orchestrator.flow.effects import Http
 from orchestrator.flow.registry import ACTIONS
 from orchestrator.settings import read_settings
 from orchestrator.testing.freeswitch import FakeFreeSwitch
+from orchestrator.testing.recordings import Recording
+
+DTMF = Path(__file__).parent.parent / "fixtures" / "esl" / "dtmf.esl"
 
 FLOWS = """\
 flowlang: 1
@@ -295,6 +298,10 @@ def test_freeswitch_commands_and_readiness(tmp_path: Path) -> None:
             assert caller.invite("status").startswith("SIP/2.0 486 UP ")
             assert "api status" in switch.commands.texts
             assert 'orchestrator_esl_up{server="fs1"} 1.0' in server.get("/metrics")[1]
+            assert switch.lose(199) == 1
+            assert switch.emit(Recording.load(DTMF).find("CHANNEL_ANSWER"), times=2) == 1
+            for said in ('lost_events_total{server="fs1"} 199.0', 'events_odd_total{kind="duplicate"} 1.0'):
+                wait_until(lambda said=said: f"orchestrator_esl_{said}" in server.get("/metrics")[1], 5)
             switch.stop()
             wait_until(lambda: server.get("/readyz")[0] == 503, 5)
             assert "fs1" in server.get("/readyz")[1]
