@@ -2,13 +2,13 @@
 
 SIP arms and cancels several timers per message, nearly all of a few equal durations, and almost none of them fires. So
 a timer is one small object in a bucket of its 10 ms tick; the heap orders ticks, not timers, and a cancelled timer is
-just a hole.
+just a hole. Holes whose tick is far away (the 12 hours a call may last) are swept out when they outnumber the timers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import ceil
 from typing import Any
 
@@ -18,15 +18,18 @@ _TICKS = 100.0
 """Ticks per second."""
 _NOISE = 1e-8
 """Seconds by which sums of decimal fractions may miss a tick: 0.1 + 0.2 is due at 0.3, not a tick later."""
+_FEW = 1_000
+"""Holes that are never worth a sweep: a quarter of a megabyte."""
 
 
 class Timer:
     """One armed timer; `when` is in seconds of the caller's monotonic clock. `cancel()` is idempotent."""
 
-    __slots__ = ("when", "_callback", "_argument")
+    __slots__ = ("when", "_timers", "_callback", "_argument")
 
-    def __init__(self, when: float, callback: Callable[[Any], None], argument: Any) -> None:
+    def __init__(self, timers: Timers, when: float, callback: Callable[[Any], None], argument: Any) -> None:
         self.when = when
+        self._timers = timers
         self._callback: Callable[[Any], None] | None = callback
         self._argument = argument
 
@@ -35,8 +38,10 @@ class Timer:
         return self._callback is not None
 
     def cancel(self) -> None:
-        self._callback = None
-        self._argument = None
+        if self._callback is not None:
+            self._callback = None
+            self._argument = None
+            self._timers.note_hole()
 
     def __repr__(self) -> str:
         return f"<Timer {self.when:.3f} {'armed' if self.armed else 'done'}>"
@@ -45,17 +50,21 @@ class Timer:
 class Timers:
     """All timers of one engine. `now` is moved only by `run_due`; callbacks may arm and cancel freely."""
 
-    __slots__ = ("now", "_buckets", "_ticks")
+    __slots__ = ("now", "held", "_holes", "_buckets", "_ticks")
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
+        self.held = 0
+        """Timers in memory: the armed ones and the holes."""
+        self._holes = 0
         self._buckets: dict[int, list[Timer]] = {}
         self._ticks: list[int] = []
 
     def after(self, delay: float, callback: Callable[[Any], None], argument: Any = None) -> Timer:
         """Arm a timer `delay` seconds from `now`; `callback(argument)` runs in the `run_due` that reaches it."""
         when = self.now + delay
-        timer = Timer(when, callback, argument)
+        timer = Timer(self, when, callback, argument)
+        self.held += 1
         tick = ceil((when - _NOISE) * _TICKS)  # never early
         bucket = self._buckets.get(tick)
         if bucket is None:
@@ -74,9 +83,11 @@ class Timers:
             for position, timer in enumerate(bucket):
                 if timer._callback is not None:
                     del bucket[:position]  # so that the next call does not pass over the holes again
+                    self._let_go(position)
                     return tick * TICK
             heappop(self._ticks)
             del self._buckets[tick]
+            self._let_go(len(bucket))
         return None
 
     def run_due(self, now: float) -> int:
@@ -92,10 +103,13 @@ class Timers:
             bucket = iter(buckets.pop(tick))
             try:
                 for timer in bucket:
+                    self.held -= 1
                     callback = timer._callback
-                    if callback is not None:
+                    if callback is None:
+                        self._holes -= 1
+                    else:
                         argument = timer._argument
-                        timer.cancel()
+                        timer._callback = timer._argument = None
                         callback(argument)
                         ran += 1
             except BaseException:
@@ -113,6 +127,25 @@ class Timers:
         elif rest:
             self._buckets[tick] = rest
             heappush(self._ticks, tick)
+
+    def note_hole(self) -> None:
+        """A timer was cancelled: sweep when more than half are."""
+        self._holes += 1
+        if self._holes > _FEW and self._holes * 2 > self.held:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop the holes of all buckets but the one that `run_due` is in. Buckets and heap stay the same objects."""
+        kept = {tick: left for tick, bucket in self._buckets.items() if (left := [t for t in bucket if t.armed])}
+        self._let_go(sum(map(len, self._buckets.values())) - sum(map(len, kept.values())))
+        self._buckets.clear()
+        self._buckets.update(kept)
+        self._ticks[:] = kept
+        heapify(self._ticks)
+
+    def _let_go(self, holes: int) -> None:
+        self.held -= holes
+        self._holes -= holes
 
     def __len__(self) -> int:
         """Armed timers; linear, for tests and gauges."""

@@ -227,3 +227,63 @@ def test_driven_from_due_to_due_every_timer_has_its_turn(delays: list[float]) ->
         timers.after(delay, fired.append, delay)
     run_all(timers)
     assert sorted(fired) == sorted(delays)
+
+
+# --- cancelled timers leave memory ------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_ended_calls_leave_next_to_nothing() -> None:
+    """Each call arms 12 h; cancelled, it must not stay in memory until then, whatever else is armed."""
+    timers = Timers()
+    others = [timers.after(32.0 + number, lambda _: None) for number in range(100)]
+    for number in range(100_000):
+        timers.run_due(number * 0.01 % 30)
+        timers.after(12 * 3600.0, lambda _: None).cancel()
+    assert len(timers) == len(others)
+    assert timers.held < 3_000
+    for timer in others:
+        timer.cancel()
+    assert timers.next_due() is None and timers.held == 0
+
+
+def test_calls_that_end_all_at_once_leave_nothing() -> None:
+    timers = Timers()
+    calls = [timers.after(12 * 3600.0 + number / 7, lambda _: None) for number in range(100_000)]
+    for timer in calls:
+        timer.cancel()
+    assert timers.held < 3_000 and len(timers) == 0
+    assert timers.next_due() is None and timers.held == 0
+
+
+def test_a_sweep_while_timers_run_loses_none_and_runs_none_twice() -> None:
+    timers = Timers()
+    ran: list[int] = []
+    doomed = [timers.after(9.0, lambda _: ran.append(-1)) for _ in range(5_000)]
+
+    def cancel_all(_: Any) -> None:
+        for timer in (*doomed, same_tick[1]):
+            timer.cancel()
+        timers.after(1.0, ran.append, 2)
+
+    timers.after(1.0, cancel_all)
+    same_tick = [timers.after(1.0, ran.append, 99) for _ in range(3)]
+    timers.after(1.0, ran.append, 1)
+    timers.after(3.0, ran.append, 3)
+    run_all(timers)
+    assert ran == [99, 99, 1, 2, 3]
+    assert timers.held == 0 and timers.next_due() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60), st.integers(1, 30))
+def test_the_account_of_what_is_held_is_right_after_any_order(moves: list[tuple[int, bool]], every: int) -> None:
+    timers = Timers()
+    armed: list[Timer] = []
+    for number, (delay, cancels) in enumerate(moves):
+        armed.append(timers.after(delay / 10, lambda _: None))
+        if cancels:
+            armed[number // 2].cancel()
+        if number % every == 0:
+            timers.run_due(timers.now + 0.1)
+            timers.next_due()
+    run_all(timers)
+    assert timers.held == 0 and timers._holes == 0
