@@ -251,6 +251,7 @@ class Server:
         gauges.export_links(self.metrics, self.links)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
+        self.health.add("reactor", lambda: self.reactor.stalled)
         self.health.add("freeswitch", self._links_complaint)
 
     def _links_complaint(self) -> str:

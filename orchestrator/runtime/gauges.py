@@ -28,6 +28,9 @@ def export_reactor(metrics: Metrics, reactor: Reactor) -> None:
     )
     metrics.counter("inputs_refused", "Inputs the full inbox did not take.", lambda: reactor.refused)
     metrics.counter("turns_slow", "Turns of more than 50 ms.", lambda: reactor.slow_turns)
+    metrics.counter(
+        "reactor_stalls", "Sources of inputs that had stopped and were woken by the watchdog.", lambda: reactor.stalls
+    )
     metrics.counter("turns_failed", "Turns that ended in an exception: a bug each.", lambda: reactor.failed_turns)
 
 

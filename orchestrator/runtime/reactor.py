@@ -13,6 +13,11 @@ Three sources wake the reactor:
   wake-up costs less than stopping and starting a watcher per message;
 * the *inbox*, where greenlets leave what they have (`post`, `offer`, `put`) for the next pass of the loop.
 
+A source that no longer wakes would never be heard of again: an exception in a callback makes the loop forget its
+watcher, and what waits behind it waits for ever. So callbacks catch everything, outputs are handed over one by one,
+and a watchdog, a timer of its own, looks at all three: what is overdue without having moved is counted, logged, taken
+up again, and said in /readyz.
+
 Each source gives the loop back after `SLICE` seconds, so that none starves the others: datagrams that pour in cannot
 hold up timers, nor a burst of Event Socket events the datagrams. How long the oldest input had been waiting when it
 was taken up, its *age*, is the measure of overload (RFC 7339 asks for one; queue lengths say nothing about time).
@@ -45,6 +50,9 @@ INBOX = 2000
 
 SLOW_TURN = 0.050
 """A turn longer than this, in seconds, delays every call noticeably; it is counted."""
+
+PATROL = 1.0
+"""Seconds between two looks of the watchdog, and how long an input may wait untouched until it is called stalled."""
 
 READ = 1
 """libev's EV_READ, for `loop.io`."""
@@ -84,6 +92,8 @@ class Transport(Protocol):
     """Sends octets; what cannot be sent comes back through `Reactor.failed`, never as an exception."""
 
     def send(self, data: bytes, destination: Destination) -> None: ...
+    def revive(self) -> bool:
+        """Read on, should the loop have let go of the socket. True when it had."""
 
 
 class Reactor:
@@ -109,20 +119,28 @@ class Reactor:
         self.age = 0.0
         self.late_50ms = self.late_200ms = 0
         self.slow_turns = self.failed_turns = self.refused = 0
+        self.stalls = 0
+        """How often the watchdog had to wake a source that should have woken by itself."""
         self._start_job = start_job
-        self._senders: list[Callable[[bytes, Destination], None]] = []
+        self._transports: list[Transport] = []
         self._inbox: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
         self._inbox_wakes = False
         self._waiting: deque[Signal] = deque()
         self._due = NEVER
-        self._timer = self._again = self.loop.timer(0)
+        self._timer = self.loop.timer(0)
+        self._again = self.loop.timer(0)
+        self._watchdog = self.loop.timer(PATROL, PATROL)
+        self._watchdog.start(self._patrol)
+        self._inbox_moved = self._timers_moved = self._looked = self.clock()
+        """When the inbox and the timers were last taken up, and when the watchdog last looked."""
+        self._closed = False
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
     def attach(self, transport: Transport) -> int:
         """Add a transport; returns its id, the first item of every `Destination` that is to leave through it."""
-        self._senders.append(transport.send)
-        return len(self._senders) - 1
+        self._transports.append(transport)
+        return len(self._transports) - 1
 
     def receive(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
@@ -185,28 +203,37 @@ class Reactor:
     def settle(self) -> None:
         """After the last turn of a wake-up: have the loop wake for the earliest timer."""
         due = self.core.timers.next_due()
-        if due is not None and due < self._due:
-            self._timer.stop()
-            self._timer.close()
-            self._due = due
-            self._timer = self.loop.timer(max(0.0, due - self.clock()))
-            self._timer.start(self._run_timers, update=True)
+        if due is not None and due < self._due and not self._closed:
+            self._arm(due)
+
+    def _arm(self, due: float) -> None:
+        self._timer.stop()
+        self._timer.close()
+        self._due = due
+        self._timer = self.loop.timer(max(0.0, due - self.clock()))
+        self._timer.start(self._run_timers, update=True)
 
     def flush(self) -> None:
-        """Carry away what the core left. Failures go through the inbox, so the lists do not grow meanwhile."""
-        core, senders = self.core, self._senders
+        """Carry away what the core left. Failures go through the inbox, so the lists do not grow meanwhile; one output
+        that cannot be handed over keeps none behind it."""
+        core = self.core
         if core.datagrams:
             for data, destination in core.datagrams:
                 try:
-                    send = senders[destination[0]]
+                    self._transports[destination[0]].send(data, destination)
                 except IndexError:
                     self.failed(destination, data)
-                else:
-                    send(data, destination)
+                except Exception:
+                    self._turn_failed("send")
+                    self.failed(destination, data)
             core.datagrams.clear()
         if core.jobs:
             for job in core.jobs:
-                self._start_job(job)
+                try:
+                    self._start_job(job)
+                except Exception as bug:
+                    self._turn_failed("job")
+                    self.post(core.complete, job.id, StepError("flow.fault", f"{type(bug).__name__}: {bug}"))
             core.jobs.clear()
 
     # --- turns --------------------------------------------------------------------------------------------------------
@@ -225,6 +252,19 @@ class Reactor:
         logger.bind(source=source).exception("an input could not be handled")
 
     def _run_inbox(self) -> None:
+        try:
+            self._take_inputs()
+        finally:
+            if self._closed:
+                self._inbox.clear()
+            if self._inbox:
+                # A callback that schedules itself runs again before the loop polls its sockets; a timer comes after.
+                self._again.start(self._run_inbox, update=False)
+            else:
+                self._inbox_wakes = False
+            self.settle()
+
+    def _take_inputs(self) -> None:
         inbox, clock = self._inbox, self.clock
         now = clock()
         stop = now + SLICE
@@ -232,16 +272,15 @@ class Reactor:
             self.note_age(now - inbox[0][0])
         while inbox and now < stop:
             _, receive, arguments = inbox.popleft()
+            self._inbox_moved = now
             self._turn(receive, arguments, now)
             now = self.note_turn(now)
-        for _ in range(min(len(self._waiting), self.capacity - len(inbox))):
+        self._admit()
+
+    def _admit(self) -> None:
+        """Wake as many of those who wait in `put` as there is room for."""
+        for _ in range(min(len(self._waiting), self.capacity - len(self._inbox))):
             self._waiting.popleft().set()
-        if inbox:
-            # A callback that schedules itself runs again before the loop polls its sockets; a timer comes after them.
-            self._again.start(self._run_inbox, update=False)
-        else:
-            self._inbox_wakes = False
-        self.settle()
 
     def _run_timers(self) -> None:
         """Time has passed: one turn per due tick, oldest first, so that a stall is not followed by another one."""
@@ -249,14 +288,78 @@ class Reactor:
         now = self.clock()
         stop = now + SLICE
         self.note_age(max(0.0, now - self._due))
+        self._timers_moved = now
         self._due = NEVER
-        while now < stop:
-            due = timers.next_due()
-            if due is None or due > now:
-                break
-            self._turn(run_timers, (), due)
-            now = self.note_turn(now)
-        self.settle()
+        try:
+            while now < stop:
+                due = timers.next_due()
+                if due is None or due > now:
+                    break
+                self._turn(run_timers, (), due)
+                now = self.note_turn(now)
+        finally:
+            self.settle()
+
+    # --- the watchdog -------------------------------------------------------------------------------------------------
+
+    @property
+    def stalled(self) -> str:
+        """What has waited for longer than the watchdog allows while nothing of its kind was taken up; '' for
+        nothing."""
+        found = []
+        inbox, timers = self._inbox_stands(), self._timers_stand()
+        if inbox > PATROL:
+            found.append(f"the inbox has not moved for {inbox:.0f} s")
+        if timers > PATROL:
+            found.append(f"timers have not run for {timers:.0f} s")
+        return ", ".join(found)
+
+    def _inbox_stands(self) -> float:
+        """Seconds for which something has been waiting in an inbox that did not move."""
+        return self.clock() - max(self._inbox[0][0], self._inbox_moved) if self._inbox else 0.0
+
+    def _timers_stand(self) -> float:
+        """The same for what is due."""
+        due = self.core.timers.next_due()
+        return self.clock() - max(due, self._timers_moved) if due is not None else 0.0
+
+    def _patrol(self) -> None:
+        """Loop callback of the watchdog's own timer: look whether each source that has something is going to wake.
+
+        It never raises: the loop would let go of it. When it comes late itself, everything else stood still as well
+        (the process was stopped), and nothing is to be concluded from that.
+        """
+        now = self.clock()
+        late, self._looked = now - self._looked > 2 * PATROL, now
+        try:
+            if not late:
+                self._look_at_inbox()
+                self._look_at_timers()
+            for transport in self._transports:
+                if transport.revive():
+                    self._stalled("socket")
+        except Exception:
+            self._turn_failed("watchdog")
+
+    def _look_at_inbox(self) -> None:
+        if self._inbox_stands() > PATROL:
+            self._stalled("inbox")
+            self._again.stop()
+            self._inbox_wakes = True
+            self.loop.run_callback(self._run_inbox)
+        elif self._waiting and len(self._inbox) < self.capacity and not self._inbox_wakes:
+            self._stalled("waiters")
+            self._admit()
+
+    def _look_at_timers(self) -> None:
+        due = self.core.timers.next_due()
+        if due is not None and (due < self._due or self._timers_stand() > PATROL):
+            self._stalled("timers")
+            self._arm(due)
+
+    def _stalled(self, what: str) -> None:
+        self.stalls += 1
+        logger.bind(source=what).error("a source of inputs had stopped; it has been woken")
 
     def note_turn(self, began: float) -> float:
         """Returns the time; a turn that began at `began` and took too long is counted."""
@@ -280,10 +383,11 @@ class Reactor:
 
     def close(self) -> None:
         """Stop waking up. Transports are closed by whoever opened them."""
-        self._timer.stop()
-        self._again.stop()
-        self._due = -NEVER
+        self._closed = True
+        for watcher in (self._timer, self._again, self._watchdog):
+            watcher.stop()
+            watcher.close()
         self._inbox.clear()
 
     def __repr__(self) -> str:
-        return f"<Reactor {len(self._senders)} transports, {len(self._inbox)} waiting, age {self.age * 1000:.0f} ms>"
+        return f"<Reactor {len(self._transports)} transports, {len(self._inbox)} waiting, age {self.age * 1000:.0f} ms>"

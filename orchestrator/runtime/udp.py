@@ -90,10 +90,18 @@ class UdpTransport:
         self._watcher = reactor.loop.io(self._socket.fileno(), READ)
         self._watcher.start(self._readable)
 
+    def revive(self) -> bool:
+        """Read on, should the loop have let go of the socket. True when it had."""
+        if self._watcher is None or self._watcher.active:
+            return False
+        self._watcher.start(self._readable)
+        return True
+
     def close(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()
+            self._watcher = None
         self._socket.close()
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -165,6 +173,9 @@ class UdpTransport:
         except OSError as error:
             if not self._read_errors():
                 self._count(error)
+        except Exception:  # what a callback raises makes the loop let go of the socket, for ever
+            logger.bind(source=self.name).exception("a socket could not be read")
+            self.errors["EIO"] += 1
         self.received += count
         reactor.settle()
 

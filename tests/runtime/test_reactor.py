@@ -11,7 +11,8 @@ import pytest
 from echo_core import EchoCore, wait_until
 from loguru import logger
 
-from orchestrator.runtime.reactor import SLICE, Reactor
+from orchestrator.errors import StepError
+from orchestrator.runtime.reactor import PATROL, SLICE, Reactor
 
 
 @dataclass
@@ -28,6 +29,9 @@ class Wire:
 
     def send(self, data: bytes, destination: Any) -> None:
         self.sent.append((data, destination))
+
+    def revive(self) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -294,3 +298,192 @@ def test_closed_reactor_does_nothing_any_more(core: EchoCore) -> None:
     reactor.close()
     gevent.sleep(0.03)
     assert fired == [] and core.inputs == []
+
+
+# --- nothing stands still ---------------------------------------------------------------------------------------------
+
+
+def test_a_timer_armed_while_the_inbox_waits_for_its_next_slice_does_not_stop_it(
+    core: EchoCore, reactor: Reactor
+) -> None:
+    """The first timer of a fresh server is armed between two slices of a burst."""
+    done: list[int] = []
+
+    def turn(number: int, now: float) -> None:
+        spin(SLICE)  # a slice each
+        done.append(number)
+        core.timers.after(5.0, lambda _: None)
+
+    core.timers.run_due(monotonic())
+    for number in range(10):
+        reactor.post(turn, number)
+    wait_until(lambda: len(done) == 10)
+
+
+class Manual:
+    """A loop and a clock moved by hand: callbacks run when the test says so, and can be lost."""
+
+    class Watcher:
+        def __init__(self, after: float, repeat: float = 0.0) -> None:
+            self.callback: Any = None
+            self.active = False
+
+        def start(self, callback: Any, update: bool = True) -> None:
+            self.callback, self.active = callback, True
+
+        def stop(self) -> None:
+            self.active = False
+
+        def close(self) -> None:
+            self.active = False
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.callbacks: list[Any] = []
+        self.watchers: list[Any] = []
+
+    def timer(self, after: float, repeat: float = 0.0) -> Any:
+        self.watchers.append(self.Watcher(after, repeat))
+        return self.watchers[-1]
+
+    def run_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def turn(self) -> None:
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+@pytest.fixture
+def manual() -> Any:
+    return Manual()
+
+
+@pytest.fixture
+def still(core: EchoCore, manual: Any) -> Any:
+    core.timers.run_due(0.0)
+    core.timers.now = 0.0
+    reactor = Reactor(core, lambda job: None, clock=lambda: manual.now, loop=manual, inbox=2)
+    yield reactor
+    reactor.close()
+
+
+def patrol(reactor: Reactor, manual: Any, times: int = 1) -> None:
+    for _ in range(times):
+        manual.now += PATROL
+        reactor._patrol()
+
+
+def test_the_watchdog_wakes_an_inbox_whose_callback_was_lost(still: Reactor, manual: Any, log_lines: list[Any]) -> None:
+    seen: list[float] = []
+    still.post(seen.append)
+    manual.callbacks.clear()
+    patrol(still, manual)
+    assert (still.stalls, still.stalled) == (0, "")
+    manual.now += 0.5
+    assert still.stalled == "the inbox has not moved for 2 s"
+    patrol(still, manual)
+    assert still.stalls == 1
+    manual.turn()
+    assert seen and still.stalled == ""
+    assert [line["message"] for line in log_lines] == ["a source of inputs had stopped; it has been woken"]
+    still.post(seen.append)
+    manual.turn()
+    assert len(seen) == 2, "and it goes on by itself"
+
+
+def test_the_watchdog_wakes_timers_that_nothing_will_fire(still: Reactor, core: EchoCore, manual: Any) -> None:
+    core.timers = type(core.timers)(0.0)
+    core.timers.after(0.5, lambda _: None)
+    patrol(still, manual, 1)
+    assert still.stalls == 1, "never armed: no turn had settled"
+    still._timer.active = False  # lost
+    patrol(still, manual, 2)
+    assert still.stalls >= 2
+    assert still.stalled.startswith("timers have not run for ")
+    still._timer.callback()
+    assert core.seen("timers")
+    assert still.stalled == ""
+
+
+def test_a_process_that_was_stopped_is_not_a_stall(still: Reactor, manual: Any) -> None:
+    still.post(lambda now: None)
+    manual.now += 30.0
+    still._patrol()
+    assert still.stalls == 0
+    manual.turn()
+    patrol(still, manual, 3)
+    assert still.stalls == 0
+
+
+def test_the_watchdog_lets_those_in_who_were_not_woken(core: EchoCore, manual: Any) -> None:
+    reactor = Reactor(core, lambda job: None, clock=lambda: manual.now, loop=manual, inbox=1)
+    done: list[float] = []
+    reactor.post(done.append)
+    greenlet = gevent.spawn(reactor.put, done.append)
+    wait_until(lambda: reactor._waiting)
+    reactor._inbox.clear()
+    reactor._inbox_wakes = False
+    patrol(reactor, manual)
+    assert reactor.stalls == 1
+    greenlet.join(1)
+    manual.turn()
+    assert done
+    reactor.close()
+
+
+def test_the_watchdog_reads_on_where_the_loop_has_let_go_of_a_socket(still: Reactor, manual: Any) -> None:
+    class LetGo(Wire):
+        def revive(self) -> bool:
+            return True
+
+    still.attach(LetGo())
+    patrol(still, manual)
+    assert still.stalls == 1
+
+
+def test_a_job_that_cannot_be_started_fails_and_keeps_none_behind_it(core: EchoCore, log_lines: list[Any]) -> None:
+    started: list[Any] = []
+
+    def start(job: Job) -> None:
+        if job.id == 1:
+            raise KeyError(job.id)
+        started.append(job.id)
+
+    reactor = Reactor(core, start)
+    core.on_datagram = lambda data, source: core.jobs.extend([Job(1, "x"), Job(2, "y")])
+    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    assert started == [2] and core.jobs == []
+    ((job, error),) = wait_until(lambda: core.seen("complete"))
+    assert job == 1 and isinstance(error, StepError)
+    reactor.close()
+
+
+def test_a_sender_that_raises_fails_its_datagram_and_keeps_none_behind_it(
+    core: EchoCore, reactor: Reactor, log_lines: list[Any]
+) -> None:
+    class Broken(Wire):
+        def send(self, data: bytes, destination: Any) -> None:
+            if data == b"one":
+                raise ValueError(data)
+            super().send(data, destination)
+
+    wire = Broken()
+    reactor.attach(wire)
+    core.on_datagram = lambda data, source: core.datagrams.extend([(b"one", source), (b"two", source)])
+    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    assert [data for data, _ in wire.sent] == [b"two"] and core.datagrams == []
+    assert wait_until(lambda: core.seen("failed")) == [((0, "192.0.2.1", 5060), b"one")]
+
+
+def test_an_inbox_goes_on_behind_whatever_a_turn_does(core: EchoCore, reactor: Reactor, log_lines: list[Any]) -> None:
+    seen: list[float] = []
+
+    def recurse(now: float) -> None:
+        recurse(now)
+
+    for receive in (recurse, seen.append, lambda now: reactor.note_age(None), seen.append):  # type: ignore[arg-type]
+        reactor.post(receive)
+    wait_until(lambda: len(seen) == 2)
+    assert reactor.failed_turns == 2
