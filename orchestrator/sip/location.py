@@ -16,7 +16,7 @@ and to add monotonic time to it, so that a clock set back or forth neither expir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -150,6 +150,47 @@ def _same_push_registration(a: Uri, b: Uri) -> bool:
     )
 
 
+def _is_other_device(a: Binding, b: Binding) -> bool:
+    return a.instance is not None and b.instance is not None and (a.instance, a.reg_id) != (b.instance, b.reg_id)
+
+
+def _same_uri(a: Binding, b: Binding) -> bool:
+    """RFC 3261 §19.1.4; of two devices the URIs are not compared."""
+    if _is_other_device(a, b):
+        return False
+    first, second = _parsed(a.contact), _parsed(b.contact)
+    return a.contact == b.contact or (first is not None and second is not None and uris_equal(first, second))
+
+
+def _meant(wanted: Binding, standing: Iterable[Binding], kept: Collection[bytes], removal: bool) -> list[Binding]:
+    """The standing bindings that one Contact value of a REGISTER means.
+
+    A removal means its URI and nothing else, or a phone that has moved would take out the binding it has just made;
+    only one with `reg-id` may name its flow under another URI (RFC 5626 §6). Any other value means its device under
+    whatever URI, but not under one that the same REGISTER asks to keep (`kept`): a phone may have two contacts.
+    """
+    if removal:
+        found = [binding for binding in standing if _same_uri(binding, wanted)]
+        if found or wanted.instance is None or wanted.reg_id is None:
+            return found
+        return [binding for binding in standing if binding.contact not in kept and same_contact(binding, wanted)]
+    return [
+        binding
+        for binding in standing
+        if same_contact(binding, wanted)
+        and (binding.contact == wanted.contact or binding.contact not in kept or not _may_stand_beside(binding, wanted))
+    ]
+
+
+def _may_stand_beside(a: Binding, b: Binding) -> bool:
+    """Two contacts of one device, asked for together: without `reg-id` RFC 3261 and RFC 5627 have both stand; one flow,
+    one push registration and one URI are one."""
+    if a.instance is None or b.instance is None or b.reg_id is not None:
+        return False
+    first, second = _parsed(a.contact), _parsed(b.contact)
+    return first is None or second is None or not (_same_push_registration(first, second) or uris_equal(first, second))
+
+
 def _parsed(contact: bytes) -> Uri | None:
     try:
         return parse_uri(contact)
@@ -174,10 +215,11 @@ def decide(
         raise SipError(403, "Too Many Contacts")
     standing = {binding.contact: binding for binding in current}
     own = {id(binding) for binding in asked}
+    kept = {wanted.contact for wanted in asked if wanted.expires_at > now}
     for wanted in asked:
-        same = [binding for binding in standing.values() if same_contact(binding, wanted)]
-        earlier = [binding for binding in same if id(binding) not in own and binding.call_id == wanted.call_id]
         removal = wanted.expires_at <= now
+        same = _meant(wanted, standing.values(), kept, removal)
+        earlier = [binding for binding in same if id(binding) not in own and binding.call_id == wanted.call_id]
         _check_order(earlier, wanted.cseq, removal)
         if any(binding.cseq == wanted.cseq for binding in earlier):
             continue
@@ -208,7 +250,8 @@ def _difference(before: Sequence[Binding], after: Mapping[bytes, Binding]) -> li
     changes = []
     for binding in after.values():
         if not any(binding is old for old in before):
-            previous = next((old for old in before if same_contact(old, binding)), None)
+            candidates = (old for old in before if old.contact == binding.contact or old.contact not in after)
+            previous = next((old for old in candidates if same_contact(old, binding)), None)
             changes.append(Change("refreshed" if previous else "added", binding, previous))
     for old in before:
         if old.contact not in after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -316,3 +317,93 @@ def test_a_store_that_fails_costs_the_key_no_more_than_a_restart() -> None:
     location = Location(BrokenStore())
     location.store.broken = True  # type: ignore[attr-defined]
     assert location.route_key(lambda size: b"1" * size) == location.route_key(lambda size: b"2" * size) == b"1" * 32
+
+
+# --- several contacts in one REGISTER ---------------------------------------------------------------------------------
+
+OLD, NEW = b"sip:bob@10.0.0.5", b"sip:bob@172.16.0.1:9999"
+
+
+def contacts_after(current: list[Binding], asked: list[Binding]) -> list[bytes]:
+    """The contacts that stand afterwards."""
+    table = {b.contact: b for b in current}
+    for change in decide(current, asked, NOW):
+        if change.stands:
+            table[change.binding.contact] = change.binding
+        else:
+            table.pop(change.binding.contact, None)
+    return sorted(table)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["new first", "old first"])
+@pytest.mark.parametrize("instance", [None, "urn:uuid:1"])
+@pytest.mark.parametrize("reg_id", [None, 1])
+@pytest.mark.parametrize("tail", [b"", PUSH])
+def test_a_phone_that_moves_and_takes_its_old_contact_out_is_registered(
+    order: int, instance: str | None, reg_id: int | None, tail: bytes
+) -> None:
+    device: Any = {"instance": instance, "reg_id": reg_id if instance else None}
+    asked = [
+        binding(NEW + tail, cseq=2, **device),
+        binding(OLD + tail, cseq=2, ttl=0, **device),
+    ][::order]
+    standing = [binding(OLD + tail, **device)]
+    assert contacts_after(standing, asked) == [NEW + tail]
+    moved = next(change.binding for change in decide(standing, asked, NOW) if change.stands)
+    assert decide([moved], asked, NOW) == [], "the same REGISTER once more, after its transaction"
+
+
+def test_a_removal_means_its_uri_and_not_what_the_phone_has_registered_since() -> None:
+    device: Any = {"instance": "urn:uuid:1"}
+    assert decide([binding(NEW, **device)], [binding(OLD, cseq=2, ttl=0, **device)], NOW) == []
+    assert decide([binding(NEW + PUSH)], [binding(OLD + PUSH, cseq=2, ttl=0)], NOW) == []
+
+
+def test_a_removal_with_reg_id_may_name_its_flow_under_another_uri() -> None:
+    flow: Any = {"instance": "urn:uuid:1", "reg_id": 1}
+    assert contacts_after([binding(NEW, **flow)], [binding(OLD, cseq=2, ttl=0, **flow)]) == []
+    other = binding(NEW, instance="urn:uuid:1", reg_id=2)
+    assert contacts_after([other], [binding(OLD, cseq=2, ttl=0, **flow)]) == [NEW]
+
+
+def test_a_removal_is_not_for_another_device_at_the_same_address() -> None:
+    standing = binding(OLD, instance="urn:uuid:2")
+    assert contacts_after([standing], [binding(OLD, cseq=2, ttl=0, instance="urn:uuid:1")]) == [OLD]
+    assert contacts_after([standing], [binding(OLD, cseq=2, ttl=0)]) == [], "one that names no device means the URI"
+
+
+def test_a_removal_without_the_instance_finds_the_contact_by_uri() -> None:
+    standing = binding(OLD, instance="urn:uuid:1")
+    asked = [binding(NEW, cseq=2, instance="urn:uuid:1"), binding(OLD, cseq=2, ttl=0)]
+    assert contacts_after([standing], asked) == [NEW]
+    assert contacts_after([standing], asked[::-1]) == [NEW]
+
+
+def test_two_contacts_of_one_device_stand_side_by_side_and_refresh_each_its_own() -> None:
+    udp, tcp = b"sip:bob@10.0.0.5;transport=udp", b"sip:bob@10.0.0.5;transport=tcp"
+    both = [binding(udp, instance="urn:uuid:1"), binding(tcp, instance="urn:uuid:1")]
+    assert contacts_after([], both) == [tcp, udp]
+    again = [binding(udp, cseq=2, instance="urn:uuid:1"), binding(tcp, cseq=2, instance="urn:uuid:1")]
+    assert decide(both, again, NOW) == [
+        Change("refreshed", again[0], both[0]),
+        Change("refreshed", again[1], both[1]),
+    ]
+    moved = binding(NEW, cseq=2, instance="urn:uuid:1")
+    assert contacts_after(both, [moved]) == [NEW]
+
+
+def test_of_one_flow_or_one_push_registration_the_last_contact_stands() -> None:
+    flow: Any = {"instance": "urn:uuid:1", "reg_id": 1}
+    assert contacts_after([], [binding(OLD, **flow), binding(NEW, **flow)]) == [NEW]
+    assert contacts_after([], [binding(OLD + PUSH), binding(NEW + PUSH)]) == [NEW + PUSH]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_device_moves_and_the_other_stays(order: int) -> None:
+    standing = [binding(OLD, instance="urn:uuid:1"), binding(b"sip:bob@10.0.0.7", instance="urn:uuid:2")]
+    asked = [
+        binding(OLD, cseq=2, ttl=0, instance="urn:uuid:1"),
+        binding(NEW, cseq=2, instance="urn:uuid:1"),
+        binding(b"sip:bob@10.0.0.7", cseq=2, instance="urn:uuid:2"),
+    ]
+    assert contacts_after(standing, asked[::order]) == [b"sip:bob@10.0.0.7", NEW]
