@@ -130,7 +130,7 @@ class Anchor:
     def _release(self) -> None:
         """Take the INVITE back."""
         self.call.lose_anchor()
-        branch = self.call.front.find(self.target.uri)
+        branch = self.call.front.find(self.target)
         if branch is not None:
             branch.cancel()
 

@@ -220,23 +220,18 @@ class Engine:
 
     def targets_of(self, aor: str) -> list[Target]:
         """The contacts registered for an address, as destinations, best first."""
-        return [self._target_of(binding) for binding in self.bindings_of(aor)]
+        return [self.target_of(binding) for binding in self.bindings_of(aor)]
 
     def bindings_of(self, aor: str) -> Sequence[Binding]:
         """The live bindings of an address a flow names, best first."""
         return self.location.bindings(self.network.home_aor(aor), self.wall)
 
-    def targets_by_contact(self, contact: bytes) -> list[Target]:
-        """The registered binding with this contact URI, as a destination; empty for a URI nobody registered."""
-        found = self.location.by_contact(contact, self.wall)
-        return [self._target_of(found)] if found is not None else []
-
-    def _target_of(self, binding: Binding) -> Target:
+    def target_of(self, binding: Binding) -> Target:
         """A binding is reached through its Path, else where it was seen when that is not where it says (NAT)."""
         hop = None
         if binding.received is not None and not binding.path:
             hop = self.network.destination(*binding.received, transport=0)
-        return Target(request_uri(binding.contact), binding.path, hop)
+        return Target(request_uri(binding.contact), binding.path, hop, binding=binding)
 
     def channels_of(self, call: Call | SocketCall) -> Iterable[Channel]:
         """FreeSWITCH channels of a call, found by the Call-IDs of its dialogs."""

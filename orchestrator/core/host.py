@@ -22,6 +22,7 @@ from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
 from orchestrator.sip.message import header_line
 from orchestrator.sip.registrar import RegisterPolicy
@@ -356,15 +357,13 @@ class FlowHost:
         if effect.mode == "serial":
             return [[target] for target in targets]
         if effect.mode == "by_q":
-            return self._by_q(call, effect, targets)
+            return self._by_q(targets)
         return [targets]
 
-    def _by_q(self, call: Call, effect: effects.Relay, targets: Sequence[Target]) -> list[list[Target]]:
-        aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
-        q_of = {binding.contact: binding.q for binding in self.engine.bindings_of(aor)}
+    def _by_q(self, targets: Sequence[Target]) -> list[list[Target]]:
         groups: dict[float, list[Target]] = {}
         for target in targets:
-            groups.setdefault(q_of.get(target.uri, 1.0), []).append(target)
+            groups.setdefault(target.binding.q if target.binding is not None else 1.0, []).append(target)
         return [groups[q] for q in sorted(groups, reverse=True)]
 
     def _targets(self, run: Run, call: Call, effect: effects.Relay) -> list[Target]:
@@ -397,22 +396,22 @@ class FlowHost:
         return Target(uri, label=name, account=account)
 
     def target_of(self, item: Any) -> Target:
-        """A destination a flow names: a URI (with or without `sip:`), or a contact as `lookup` gives it.
+        """A destination a flow names: a contact as `lookup` and the events give it, or a URI (with or without `sip:`).
 
-        A contact that is registered is reached the way it registered: through its Path, or where it was seen behind
-        NAT.
+        A contact is its binding, and reached the way that registered: through its Path, or where it was seen behind
+        NAT. A URI is only a URI, whoever may have registered the same one.
         """
-        uri = str(item["uri"] if isinstance(item, Mapping) else item).strip()
+        named = item["uri"] if isinstance(item, Mapping) else item
+        if isinstance(named, Contact):
+            return self.engine.target_of(self.engine.location.standing(named.binding, self.engine.wall))
+        uri = str(named).strip()
         if ":" not in uri.split("@")[0] and not uri.startswith("sip"):
             uri = "sip:" + uri
         try:
             parsed = parse_uri(uri.encode())
         except MalformedMessage as error:
             raise StepError("call.state", f"{uri!r} is not a destination: {error.reason}") from None
-        octets = bytes(parsed)
-        for target in self.engine.targets_by_contact(octets):
-            return target
-        return Target(octets)
+        return Target(bytes(parsed))
 
     def _inject(self, run: Run, ticket: Ticket, effect: effects.Inject) -> dict[str, Any]:
         call = self._call(run)

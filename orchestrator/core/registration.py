@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StepError
 from orchestrator.events.event import Event
+from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding, Change
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.reasons import reason_phrase
@@ -74,18 +75,17 @@ def announce(engine: Engine, changes: Iterable[Change], source_ip: str = "") -> 
                 attributes = registered_attributes(binding, change.kind == "added", source_ip, engine.wall)
                 bus.publish(Event("registered", attributes, time=now))
         elif bus.hears("unregistered"):
-            gone = {"aor": binding.aor, "contact": binding.uri, "reason": change.kind}
+            gone = {"aor": binding.aor, "contact": Contact(binding), "reason": change.kind}
             bus.publish(Event("unregistered", gone, time=now))
 
 
 def registered_attributes(binding: Binding, is_new: bool, source_ip: str, wall: float) -> dict[str, Any]:
     """The attributes of `registered` (FLOWLANG §4.4). `contact` is the URI without parameters, `uri` the whole of
-    it."""
-    uri = binding.uri
+    it; both lead to this binding where a flow makes a destination of them."""
     return {
         "aor": binding.aor,
-        "contact": uri.split(";", 1)[0],
-        "uri": uri,
+        "contact": Contact(binding, short=True),
+        "uri": Contact(binding),
         "expires": max(0, round(binding.expires_at - wall)),
         "user_agent": binding.user_agent,
         "source_ip": source_ip,

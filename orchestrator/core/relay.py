@@ -95,8 +95,8 @@ class Relay:
         """Begin to ring. `waiting` were injected before and join the first group."""
         if waiting:
             first = list(self._groups.pop(0)) if self._groups else []
-            known = {target.uri for target in first}
-            self._groups.insert(0, [*first, *(target for target in waiting if target.uri not in known)])
+            new = (target for target in waiting if not any(target.same_as(known) for known in first))
+            self._groups.insert(0, [*first, *new])
         self.call.front.forget_failures()
         timers, effect = self.call.engine.timers, self.effect
         if effect.ring is not None:

@@ -179,6 +179,7 @@ class Listener:
             self.run.trace(self.step, "unique_by: failed, {}: {}", error.type, error.message)
             return False
         key = value if isinstance(value, str | int | float | bool | None) else repr(value)
+        key = getattr(value, "unique_key", key)  # a contact is more than its text
         if self._seen is None:
             self._seen = {}
         if key in self._seen:

@@ -276,8 +276,6 @@ class Location:
         """Expired bindings whose rows the store would not delete. It forgets them by itself at the next `load`."""
         self._table: dict[str, tuple[Binding, ...]] = {}
         self._route_key = b""
-        self._aor_of: dict[bytes, str] = {}
-        """Contact → the address that registered it last."""
         self._count = 0
         self._due: list[tuple[float, str]] = []
         """Heap of (expiry, aor), one entry per binding; those of bindings refreshed since are holes."""
@@ -314,11 +312,12 @@ class Location:
                 return tuple(live for live in found if live.expires_at > now)
         return found
 
-    def by_contact(self, contact: bytes, now: float) -> Binding | None:
-        """The live binding with exactly this contact, of whichever address registered it last."""
-        aor = self._aor_of.get(contact)
-        live = self.bindings(aor, now) if aor is not None else ()
-        return next((binding for binding in live if binding.contact == contact), None)
+    def standing(self, binding: Binding, now: float) -> Binding:
+        """What has become of a binding: the live one of the same address that leads to the same phone, else itself."""
+        live = self.bindings(binding.aor, now)
+        return next((new for new in live if new is binding or new.contact == binding.contact), None) or next(
+            (new for new in live if same_contact(new, binding)), binding
+        )
 
     def save(self, aor: str, asked: Sequence[Binding], now: float, max_contacts: int | None = None) -> list[Change]:
         """Carry out the contacts of one REGISTER; see `decide`. Raises SipError; StoreError when nothing was changed.
@@ -388,11 +387,6 @@ class Location:
     def _put(self, aor: str, bindings: Sequence[Binding]) -> None:
         before = self._table.get(aor, ())
         self._count += len(bindings) - len(before)
-        for binding in before:
-            if self._aor_of.get(binding.contact) == aor:
-                del self._aor_of[binding.contact]
-        for binding in bindings:
-            self._aor_of[binding.contact] = aor
         if bindings:
             self._table[aor] = tuple(sorted(bindings, key=lambda b: (-b.q, -b.registered_at)))
         else:

@@ -361,7 +361,7 @@ class ResponseContext:
         None when the context is closed, full, or the target is ringing already.
         """
         full = self._count >= MAX_BRANCHES or self.breadth < 1
-        if self.closed or full or self.find(target.uri) is not None:
+        if self.closed or full or self.find(target) is not None:
             return None
         branch = Branch(self, target, self._count, round, breadth or max(1, self.breadth // _LATE_SHARE))
         self.breadth -= branch.breadth
@@ -404,10 +404,10 @@ class ResponseContext:
         self.best = None
         self._challenges = ()
 
-    def find(self, uri: bytes) -> Branch | None:
-        """The pending branch to this URI."""
+    def find(self, target: Target) -> Branch | None:
+        """The pending branch to this target, which is more than its URI; see `Target.same_as`."""
         for branch in self.pending:
-            if branch.target.uri == uri and not branch.cancelled:
+            if not branch.cancelled and branch.target.same_as(target):
                 return branch
         return None
 

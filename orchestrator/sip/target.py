@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
+from orchestrator.sip.location import Binding
+from orchestrator.sip.routing import DEFAULT_PORT
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
 
@@ -14,10 +18,11 @@ class Target:
 
     The next hop is `hop` when it is known, else that of the URI `toward`, of the first of `routes`, of the request URI.
     `account` answers a challenge of this target, `sender` is the URI that From shows there instead of the caller's,
-    `ring` are the seconds it may ring where it has a time of its own.
+    `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it stands for; a
+    URI that somebody wrote down has none, whoever may have registered the same one.
     """
 
-    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring")
+    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding")
 
     def __init__(
         self,
@@ -29,6 +34,7 @@ class Target:
         label: str = "",
         account: Account | None = None,
         sender: bytes = b"",
+        binding: Binding | None = None,
     ) -> None:
         self.uri = uri
         self.routes = routes
@@ -39,10 +45,39 @@ class Target:
         self.account = account
         self.sender = sender
         self.ring: float | None = None
+        self.binding = binding
 
     @property
     def contact(self) -> str:
-        return self.uri.decode("utf-8", "replace")
+        """The request URI as text; it remembers the binding, so that a flow can ring it again."""
+        return self.uri.decode("utf-8", "replace") if self.binding is None else Contact(self.binding)
+
+    def same_as(self, other: Target) -> bool:
+        """Whether both are the same phone at the same place, which rings once.
+
+        The place is where the request goes: two phones behind two NATs may well have the same private Contact. At one
+        place the URI tells them apart, or else the instance (RFC 5626) within one address of record: a phone that has
+        started anew may name itself differently.
+        """
+        if self._place != other._place:
+            return False
+        if self.uri == other.uri:
+            return True
+        mine, theirs = self.binding, other.binding
+        if mine is None or theirs is None or mine.instance is None:
+            return False
+        return (mine.aor, mine.instance, mine.reg_id) == (theirs.aor, theirs.instance, theirs.reg_id)
+
+    @property
+    def _place(self) -> object:
+        """Route values, host and port of the next hop."""
+        if self.hop is not None:
+            return (), self.hop[1].encode(), self.hop[2]
+        try:
+            toward = self.first_hop()
+        except MalformedMessage:
+            return self.uri
+        return tuple(self.routes), toward.host.strip(b"[]").lower(), toward.port or DEFAULT_PORT
 
     @property
     def parsed(self) -> Uri:
