@@ -26,7 +26,7 @@ from gevent.event import Event
 from loguru import logger
 
 from orchestrator.core.engine import Engine
-from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes
 from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
@@ -114,6 +114,7 @@ class Server:
         stack.callback(self.admin.close)
         self._secrets: dict[str, str] = {}
         self._sip_uris: dict[str, str] = {}
+        self._server_times: dict[str, ServerTimes] = {}
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
         self._users: dict[str, UserTable] = {}
@@ -184,10 +185,17 @@ class Server:
             domains=sip.domains,
             trust=sip.trust,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
-            limits=CoreLimits(limits.transactions, message=limits.message, subscriptions=limits.subscriptions),
+            limits=CoreLimits(
+                limits.transactions,
+                message=limits.message,
+                subscriptions=limits.subscriptions,
+                call_duration=limits.call_duration,
+                dialog_ping=sip.dialog_ping or 0.0,
+            ),
             age=lambda: self.reactor.age,
             users=self._users,
             freeswitch=self._sip_uris,
+            server_times=self._server_times,
             entropy=os.urandom,
             secrets=self._secrets,
             wall_offset=time() - monotonic(),
@@ -218,6 +226,10 @@ class Server:
         self._users.update(resolved.users)
         self._sip_uris.clear()
         self._sip_uris.update({name: server.sip_uri for name, server in resolved.freeswitch.items()})
+        self._server_times.clear()
+        self._server_times.update(
+            {name: ServerTimes(server.lost_after) for name, server in resolved.freeswitch.items()}
+        )
         return at_site(program, resolved), resolved.freeswitch
 
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:

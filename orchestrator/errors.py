@@ -15,6 +15,9 @@ class OrchestratorError(Exception):
     """Root of every error this package raises on purpose."""
 
 
+UNREACHABLE = "cannot be reached"
+"""Reason of a request that could not be sent."""
+
 # --- SIP --------------------------------------------------------------------------------------------------------------
 
 

@@ -12,10 +12,11 @@ the front then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.cdr import record_of
+from orchestrator.core.liveness import Ping
 from orchestrator.core.views import VariableView
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.core.anchor import Anchor
     from orchestrator.core.engine import Engine
     from orchestrator.core.relay import Relay
+    from orchestrator.esl.channels import Channel
     from orchestrator.flow.run import Run
     from orchestrator.sip.target import Target
 
@@ -48,9 +50,9 @@ class Call:
 
     __slots__ = (
         "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "anchor", "carried",
-        "waiting", "state",
+        "server", "placed", "lost", "waiting", "state",
         "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee", "far",
-        "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_limit_timer", "_transport",
+        "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_watch_timer", "transport",
         "_handshake", "_farewell",
     )  # fmt: skip
 
@@ -71,6 +73,12 @@ class Call:
         """The branch to FreeSWITCH that holds the caller, while it lasts."""
         self.carried = False
         """The media go through FreeSWITCH, which hears the digits."""
+        self.server = ""
+        """The FreeSWITCH server the call was sent to or comes from."""
+        self.placed = False
+        """FreeSWITCH is the caller: it calls for us (`originate`)."""
+        self.lost: tuple[Channel, ...] = ()
+        """Channels of the call that have gone without a word: they are in no table any more."""
         self.waiting: tuple[Target, ...] = ()
         """Destinations injected before the relay has started."""
         self.state: str = "new"
@@ -92,8 +100,8 @@ class Call:
         self._back_call_id = b""
         self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
-        self._limit_timer: Timer | None = None
-        self._transport = server.destination[0]
+        self._watch_timer: Timer | None = None
+        self.transport = server.destination[0]
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
         self._farewell: tuple[tuple[bytes, ...], str] | None = None
@@ -142,8 +150,13 @@ class Call:
 
     def freeswitch_side(self) -> dict[str, Any]:
         """Server, channel uuids and channel variables of this call, where FreeSWITCH carries it."""
-        channels = list(self.engine.channels_of(self))
-        found: dict[str, Any] = {"server": None, "caller": None, "callee": None, "vars": VariableView(channels)}
+        channels = list(self.engine.channels_of(self)) or list(self.lost)
+        found: dict[str, Any] = {
+            "server": self.server or None,
+            "caller": None,
+            "callee": None,
+            "vars": VariableView(channels),
+        }
         for channel in channels:
             found["server"] = channel.server
             if channel.leg:
@@ -233,7 +246,7 @@ class Call:
         self.answered_at = self.engine.timers.now
         self.caller, self.callee = self._caller_for(response), self._callee_of(branch, response)
         self._handshake = self.engine.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)
-        self._limit_timer = self.engine.timers.after(self.engine.settings.limits.call_duration, _too_long, self)
+        self._watch()
         anchor, relay = self._anchor_of(branch), self.relay
         if anchor is not None:
             anchor.progressed(response.status)
@@ -244,10 +257,26 @@ class Call:
         if relay is not None:
             relay.finish_answered(branch, response.status)
 
+    def _watch(self) -> None:
+        """Look at the answered call from time to time: whether it lasts too long, whether its phones are there."""
+        limits = self.engine.settings.limits
+        left = limits.call_duration - self.duration
+        if left <= 0:
+            self.hangup("maximum call duration", None, "both")
+            return
+        if self._watch_timer is not None:
+            Ping(self).ask(self._phones())
+        self._watch_timer = self.engine.timers.after(min(left, limits.dialog_ping or left), Call._watch, self)
+
+    def _phones(self) -> list[Leg]:
+        """The dialogs with somebody else than FreeSWITCH."""
+        near, inner = (self.callee, self.caller) if self.placed else (self.caller, self.callee)
+        return [leg for leg in (near, self.far if self.carried else inner) if leg is not None]
+
     def on_branch_failed(self, branch: Branch) -> None:
         if self.over:
             return
-        self.note(f"SIP << {branch.status} from {branch.target.contact}")
+        self.note(_failure(branch))
         if branch.context is not self._inner_front and self._anchor_of(branch) is None:
             self.publish(
                 "branch_failed",
@@ -363,35 +392,36 @@ class Call:
             return
         header = (reason_header(reason, code),) if reason else ()
         if self.front.server.answered:
-            if self._freeswitch_is_away:
+            if self.freeswitch_is_gone:
                 self._end_behind("caller", header)
             self._send_bye(header, leg)
         else:
-            self._stop_ringing(header)
+            self._stop_ringing(header, code or 480)
             self.note(f"SIP >> {code or 480}")
             self.front.reply(code or 480, "", header)
         self._close("engine", reason or "hangup")
         self._tell_flow()
 
-    def lose_freeswitch(self) -> None:
-        """Its channels are gone without a word: the call is over, and we tell the phone behind them."""
+    def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = CHANNEL_LOST) -> None:
+        """Its channels are gone without a word, or their server is: the call is over, and we tell the phone behind
+        them."""
         if not self.over:
-            self._end_behind("caller", (reason_header(CHANNEL_LOST, None),))
-            self.hangup(CHANNEL_LOST, None, "both")
+            self.lost = tuple(channels)
+            self._end_behind("caller", (reason_header(reason, None),))
+            self.hangup(reason, None, "both")
 
     def _end_behind(self, side: str, headers: tuple[bytes, ...] = ()) -> None:
         """`side` has hung up, and FreeSWITCH, which stands in between, does not tell the other one."""
         leg, name = (self.far, "callee") if side == "caller" else (self.caller, "caller")
         if leg is not None and self.back is not None:
             self.note(f"SIP >> BYE to {name}, FreeSWITCH is away")
-            self.engine.send_in_dialog(leg, b"BYE", self._transport, headers)
+            self.engine.send_in_dialog(leg, b"BYE", self.transport, headers)
             self.far = None  # once
 
     @property
-    def _freeswitch_is_away(self) -> bool:
-        """The link to the server of this call is down, and the server perhaps, too."""
-        servers = self.engine.servers
-        return self.carried and not all(servers.is_up(channel.server) for channel in self.engine.channels_of(self))
+    def freeswitch_is_gone(self) -> bool:
+        """The call goes through a server that is away, as far as we can see."""
+        return self.carried and self.engine.servers.is_gone(self.server)
 
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
         """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
@@ -403,7 +433,7 @@ class Call:
         for side, leg in (("caller", self.caller), ("callee", self.callee)):
             if leg is not None and which in (side, "both"):
                 self.note(f"SIP >> BYE to {side}")
-                self.engine.send_in_dialog(leg, b"BYE", self._transport, headers)
+                self.engine.send_in_dialog(leg, b"BYE", self.transport, headers)
 
     def on_confirmed(self) -> None:
         """The ACK has passed, or none will come: what was held back goes out now."""
@@ -435,7 +465,7 @@ class Call:
             return
         self.publish("hangup", leg=side, cause=cause, code=code)
         if self.state != "ended":  # unless a handler of that very event has ended it
-            if self._freeswitch_is_away:
+            if self.freeswitch_is_gone:
                 self._end_behind(side)
             self._close(side, cause)
             self._tell_flow()
@@ -447,23 +477,28 @@ class Call:
             relay.stop(("all",))
         self._stop_ringing(())
 
-    def _stop_ringing(self, headers: tuple[bytes, ...]) -> None:
+    def _stop_ringing(self, headers: tuple[bytes, ...], code: int = 487) -> None:
+        """Nobody rings any more. FreeSWITCH's second INVITE is answered, too: a FreeSWITCH that has died in between
+        sends no CANCEL for it."""
         relay, self.relay = self.relay, None
         if relay is not None:
             relay.abandon()
         self.front.cancel_pending(headers)
         if self.back is not None:
+            self.back.reply(code)
             self.back.cancel_pending(headers)
 
     def _close(self, by: str, reason: str) -> None:
         self.state = "ended"
+        if self.answered_at is None:  # the phone behind FreeSWITCH has answered, and FreeSWITCH has not passed it on
+            self._end_behind("caller", (reason_header(reason, None),))
         self.ended_at = self.engine.timers.now
         self.ended_by, self.end_reason = by, reason
         self.waiting = ()
         if self._farewell is None:
             self._let_go()
-        if self._limit_timer is not None:
-            self._limit_timer.cancel()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
         self.engine.calls.discard(self)
         if self.run is not None and self.engine.on_record is not None:
             self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
@@ -488,8 +523,13 @@ class Call:
         return f"<Call {self.id} {self.state}>"
 
 
-def _too_long(call: Call) -> None:
-    call.hangup("maximum call duration", None, "both")
+def _failure(branch: Branch) -> str:
+    """What the trace says of a branch that has failed: what was received, or that nothing was."""
+    if branch.response is not None:
+        return f"SIP << {branch.status} from {branch.target.contact}"
+    if branch.cancelled:
+        return f"SIP -- {branch.target.contact} is given up"
+    return f"SIP -- {branch.target.contact} {'has not answered' if branch.status == 408 else branch.reason}"
 
 
 def reason_header(text: str, code: int | None) -> bytes:

@@ -40,6 +40,7 @@ from orchestrator.events.bus import Bus
 from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
 from orchestrator.flow.usage import usage_of
+from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.layer import TransactionLayer
@@ -256,16 +257,25 @@ class Engine:
             raise StepError("esl.down", "no FreeSWITCH server is configured")
         return chosen
 
-    def send_in_dialog(self, leg: Leg, method: bytes, transport: int, headers: tuple[bytes, ...] = ()) -> None:
-        """A request of our own inside a dialog that passes through us."""
+    def send_in_dialog(
+        self,
+        leg: Leg,
+        method: bytes,
+        transport: int,
+        headers: tuple[bytes, ...] = (),
+        user: ClientUser | None = None,
+        counted: bool = True,
+    ) -> None:
+        """A request of our own inside a dialog that passes through us; `user` hears of the answer. Not `counted`: it
+        has the number of the last one."""
         branch = self.network.tokens.branch()
 
         def send(hop: Destination | None) -> None:
             if hop is None:
                 self.count("dialog.unreachable")
                 return
-            data = leg.request(method, self.network.via(hop[0], branch), headers)
-            self.layer.open_client(branch, method, data, hop, None)
+            data = leg.request(method, self.network.via(hop[0], branch), headers, counted)
+            self.layer.open_client(branch, method, data, hop, user)
 
         if leg.hop is not None:
             send(leg.hop)

@@ -283,6 +283,7 @@ class FlowHost:
         if not effect.via:
             return None
         uri = self._sip_of(effect.via)
+        call.server = effect.via
         host = uri.split(":", 1)[1].rpartition("@")[2]
         user = call.invite.parsed_uri.user or b"call"
         return Target(
@@ -316,7 +317,7 @@ class FlowHost:
         if self.engine.servers.states.get(server, "up") != "up":
             raise StepError("esl.down", f"media: FreeSWITCH {server} is not connected")
         call.anchor = self._anchors[ticket] = Anchor(call, server, self._sip_of(server))
-        call.carried = True
+        call.carried, call.server = True, server
         call.anchor.hold(effect.answer, lambda error: self._anchored(run, ticket, error))
         return PENDING
 

@@ -263,7 +263,7 @@ class Placed:
         engine = self._outward.engine
         self._timer.cancel()
         call = self.call = Call(engine, self.id, request, server, source)
-        call.carried = True
+        call.carried, call.placed, call.server = True, True, self._server
         engine.calls.add(call)
         if self._over:
             call.hangup("nobody waits for this call", None, "both")

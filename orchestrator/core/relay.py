@@ -305,8 +305,7 @@ class Relay:
         if winner is None:
             self._end_back(code)
         branch = winner or self._best
-        response = branch.response if branch is not None else None
-        reason = response.reason.decode("utf-8", "replace") if response is not None else reason_phrase(code)
+        reason = branch.reason if branch is not None and branch.status == code else reason_phrase(code)
         done(
             {
                 "outcome": outcome,

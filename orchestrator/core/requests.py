@@ -256,9 +256,12 @@ class Requests:
             self.refuse(request, destination, 481 if route.drop else 403)
             return
         self.engine.host.gate.consume(request)
-        self._forward(request, route, self.layer.open_server(request, destination), hop)
+        server = self.layer.open_server(request, destination)
+        self._forward(request, route, server, hop)
         call = self.engine.calls.by_call_id(request.call_id)
         if call is not None:
+            if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
+                server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
             call.passes(request)
         self.engine.handshakes.passes(request)
 
@@ -305,11 +308,9 @@ class Requests:
             self._trying(request, server)
             placed.arrived(request, server, source)
             return True
-        if call is None:
-            return False
         server = self.layer.open_server(request, destination)
         self._trying(request, server)
-        if not call.open_back(request, server):
+        if call is None or not call.open_back(request, server):  # a call that is over is no new one
             server.respond(481, build_response(request, 481, reason_phrase(481), self.network.tokens.token()))
         return True
 

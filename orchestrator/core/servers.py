@@ -21,12 +21,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.executions import ignore
+from orchestrator.core.settings import SERVER_TIMES, ServerTimes
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.events.event import Event
 from orchestrator.flow.effects import EslCommand
+from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
@@ -48,6 +50,7 @@ class Servers:
         """Share of its sessions that a server has in use, as its last HEARTBEAT says."""
         self._engine = engine
         self._told: dict[str, str] = {}  # what flows were told last
+        self._lost_after: dict[str, Timer] = {}  # by server that is down: when its calls are given up
         self._unknown: dict[str, deque[str]] = {}  # channels still to be asked about
         self._asking: dict[str, int] = {}
 
@@ -56,11 +59,35 @@ class Servers:
         self.states[server] = state
         if state != "up":
             self._unknown.pop(server, None)
+        self._watch_over(server)
         if state in ("up", "down") and self._told.get(server) != state:
             self._told[server] = state
             if self._engine.bus.hears("fs.link"):
                 attributes = {"server": server, "state": state, "reason": reason or None}
                 self._engine.bus.publish(Event("fs.link", attributes, "", self._engine.timers.now))
+
+    def _watch_over(self, server: str) -> None:
+        """A server that stays down has lost its calls; one that comes back says itself which ones it has."""
+        if self.is_up(server):
+            timer = self._lost_after.pop(server, None)
+            if timer is not None:
+                timer.cancel()
+        elif server not in self._lost_after:
+            seconds = self._times(server).lost_after
+            self._lost_after[server] = self._engine.timers.after(seconds, self._give_up, server)
+
+    def _give_up(self, server: str) -> None:
+        """End the calls of a server that has been down for long: all, or where its SIP side still answers those that
+        have nobody but it to talk to, and wait for commands that do not come."""
+        self._lost_after[server] = self._engine.timers.after(self._times(server).lost_after, self._give_up, server)
+        reason = f"FreeSWITCH {server} is down"
+        for call in self._engine.calls:
+            if call.carried and call.server == server and (call.held or self.is_gone(server)):
+                self._engine.count("call.server_down")
+                call.lose_freeswitch(reason=reason)
+
+    def _times(self, server: str) -> ServerTimes:
+        return self._engine.settings.server_times.get(server, SERVER_TIMES)
 
     def observe(self, server: str, event: EslEvent) -> None:
         """Every FreeSWITCH event."""
@@ -70,6 +97,10 @@ class Servers:
     def is_up(self, server: str) -> bool:
         """Whether its link is up, as far as anybody has said."""
         return self.states.get(server, "up") == "up"
+
+    def is_gone(self, server: str) -> bool:
+        """Nothing is heard from it: its link is down, and its SIP side is not known to answer."""
+        return self.states.get(server, "up") != "up"
 
     def choose(self, names: Iterable[str]) -> str | None:
         """A server for something new: of those whose link is up the one that has least to do, the first among equals;
@@ -109,11 +140,14 @@ class Servers:
 
     def end_calls(self, lost: list[Channel]) -> None:
         """End the calls of channels that are gone without a word."""
+        found: dict[Call, list[Channel]] = {}
         for channel in lost:
             for call_id in (channel.sip_call_id, channel.uuid):
                 call = self._engine.calls.by_call_id(call_id.encode()) if call_id else None
-                if call is not None:
-                    call.lose_freeswitch()
+                if call is not None and channel not in found.setdefault(call, []):
+                    found[call].append(channel)
+        for call, channels in found.items():
+            call.lose_freeswitch(channels)
 
     def _ask_next(self, server: str) -> None:
         """Ask about the next unknown channel. Its uuid may be a Call-ID that no command may hold: that one is left."""

@@ -44,6 +44,23 @@ class CoreLimits:
     """Subscriptions of all flows together; a step that arms one more fails with `flow.limit`."""
     call_duration: float = 12 * 3600.0
     """Seconds after which an answered call whose BYE was never seen is ended by us."""
+    dialog_ping: float = 300.0
+    """Seconds between two OPTIONS to the phones of an answered call; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTimes:
+    """How long a FreeSWITCH server is waited for, in seconds."""
+
+    lost_after: float = 30.0
+    """Calls it carries are over when it has been down for so long."""
+    probe: float = 5.0
+    """Between two OPTIONS to its SIP side; 0 for none."""
+    probe_timeout: float = 2.0
+    """It has to answer one."""
+
+
+SERVER_TIMES = ServerTimes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,8 @@ class CoreSettings:
     """How long the oldest input had waited when it was taken up, in seconds: the reactor's measure of overload."""
     freeswitch: Mapping[str, str] = field(default_factory=dict)
     """Server name → its SIP URI ('' when not known)."""
+    server_times: Mapping[str, ServerTimes] = field(default_factory=dict)
+    """Server name → its times, where they are not the default."""
     entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
     """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -30,6 +30,7 @@ from orchestrator.settings.values import (
     parse_host,
     parse_listen,
     parse_location,
+    parse_pause,
     parse_sip_uri,
     parse_socket_address,
 )
@@ -64,6 +65,7 @@ class SipSettings(_Section):
         ip_network("::1/128"),
     )
     timers: TimerSettings = TimerSettings()
+    dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
 
 
 class FreeSwitchSettings(_Section):
@@ -75,6 +77,7 @@ class FreeSwitchSettings(_Section):
     password: Annotated[SecretStr, Field(min_length=1)] = SecretStr(FACTORY_PASSWORD)
     timeout: Duration = 5.0
     silence: Duration = 10.0
+    lost_after: Duration = 30.0
     sip: Annotated[str | None, PlainValidator(parse_sip_uri)] = None
 
     @property
@@ -161,6 +164,7 @@ class LimitSettings(_Section):
     contacts_per_aor: Count = 10
     message: Annotated[int, Field(ge=1_300, le=65_535)] = 65_535
     """Octets. Less than a single datagram of an ordinary network would leave phones without an answer."""
+    call_duration: Duration = 12 * 3600.0
 
 
 class LogSettings(_Section):

@@ -114,6 +114,11 @@ def parse_duration(value: Any) -> float:
     return found
 
 
+def parse_pause(value: Any) -> float | None:
+    """A duration, or None for never."""
+    return None if value is None else parse_duration(value)
+
+
 def parse_network(value: Any) -> IPv4Network | IPv6Network:
     text = _text(value)
     try:

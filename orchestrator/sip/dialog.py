@@ -42,10 +42,10 @@ class Leg:
         self.cseq = cseq
         self.seen = seen
 
-    def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = ()) -> bytes:
-        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for
-        ACK."""
-        if method != b"ACK":
+    def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = (), counted: bool = True) -> bytes:
+        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for an
+        ACK and what is not `counted`."""
+        if counted and method != b"ACK":
             self.cseq += 1
         lines = [
             method + b" " + self.target + b" SIP/2.0",

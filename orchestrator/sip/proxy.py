@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from orchestrator.errors import MalformedMessage
+from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
@@ -146,8 +146,11 @@ class Branch:
 
     @property
     def reason(self) -> str:
-        """Reason phrase of the failure: the peer's, or ours where it never spoke."""
-        return self.response.reason.decode("utf-8", "replace") if self.response else reason_phrase(self.status)
+        """Reason phrase of the failure: the peer's, or ours where it never spoke; of a peer that cannot be reached
+        nobody has sent the 503."""
+        if self.response is not None:
+            return self.response.reason.decode("utf-8", "replace")
+        return UNREACHABLE if self.status == 503 else reason_phrase(self.status)
 
     @property
     def cancelled(self) -> bool:

@@ -202,10 +202,16 @@ def test_a_password_may_stand_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_directory_user_and_the_patience_with_a_server() -> None:
-    text = "freeswitch: {fs1: {user: flows@pbx.local, password: x, timeout: 800ms, silence: 3s}}"
+    text = "freeswitch: {fs1: {user: flows@pbx.local, password: x, timeout: 800ms, silence: 3s, lost_after: 1m}}"
     server = read(text).freeswitch["fs1"]
-    assert (server.user, server.timeout, server.silence) == ("flows@pbx.local", 0.8, 3.0)
+    assert (server.user, server.timeout, server.silence, server.lost_after) == ("flows@pbx.local", 0.8, 3.0, 60.0)
     assert read("freeswitch: {fs1: {user: null}}").freeswitch["fs1"].user is None
+
+
+def test_how_long_a_call_may_last_and_how_often_its_phones_are_asked() -> None:
+    settings = read("sip: {dialog_ping: 90s}\nlimits: {call_duration: 4h}")
+    assert (settings.sip.dialog_ping, settings.limits.call_duration) == (90.0, 4 * 3600.0)
+    assert read("sip: {dialog_ping: null}").sip.dialog_ping is None
 
 
 def test_passwords_are_not_shown() -> None:

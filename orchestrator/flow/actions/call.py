@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.errors import UNREACHABLE
 from orchestrator.flow import effects
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
@@ -86,7 +87,7 @@ def relay(task: Task, step: Step) -> Steps:
         task.trace(step, "relay to {}", _target(effect))
     result: Mapping[str, Any] = yield effect
     outcome = result["outcome"]
-    task.trace(step, "relay -> {} {}", outcome, result["code"])
+    task.trace(step, "relay -> {} {}", outcome, UNREACHABLE if result["reason"] == UNREACHABLE else result["code"])
     if outcome == "answered":
         task.run.replied = True
     else:

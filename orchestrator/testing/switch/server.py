@@ -67,7 +67,11 @@ class VirtualFreeSwitch(Phone):
         later: Callable[[float, Callable[[], object]], object],
         now: Callable[[], float],
     ) -> None:
-        super().__init__(f"freeswitch@{address[0]}", address, proxy, send)
+        super().__init__(f"freeswitch@{address[0]}", address, proxy, self._speak)
+        self.alive = True
+        """False from `kill` to `start`: it hears nothing and says nothing, and its Event Socket is closed."""
+        self.core_uuid = CORE_UUID
+        """Another one after each `start`."""
         self.channels: dict[str, SwitchChannel] = {}
         """Those that are there, by uuid, which is the Call-ID of their SIP dialog."""
         self.placed: dict[PhoneCall, Callable[[str], None] | None] = {}
@@ -77,6 +81,9 @@ class VirtualFreeSwitch(Phone):
         self.lengths: dict[str, float] = {}
         self.variables = {"temp_dir": "/tmp"}  # noqa: S108  # a name in what is said; nothing is written
         self.now = now
+        self._wire = send
+        self._lives = 1
+        self._under_way: set[int] = set()  # jobs of the engine
         self._tell = tell
         self._later = later
         self._sequence = FIRST_SEQUENCE
@@ -94,6 +101,10 @@ class VirtualFreeSwitch(Phone):
 
         switch = cls(address, PROXY, world.post_from(address), tell, later, lambda: world.now)
         switch._complete = lambda job, result: world.engine.complete(job, result, world.now)
+        switch._connect = lambda: world.engine.receive_snapshot(
+            server, switch.rows(), world.now, switch.core_uuid, world.now
+        )
+        switch._link = lambda state, reason: world.engine.link_changed(server, state, reason, world.now)
         world.phones[address] = switch
         return switch
 
@@ -119,22 +130,71 @@ class VirtualFreeSwitch(Phone):
             return told
         return inf if sound.endswith(_ENDLESS) else 0.0
 
+    def kill(self, link_after: float = 0.0) -> None:
+        """It dies without a word: channels, calls and what is under way are gone. Its link is down at once, as it is
+        when the process ends, or `link_after` seconds later, as it is when it only says nothing any more (SIGSTOP)."""
+        self.alive = False
+        self._lives += 1
+        self.channels.clear()
+        self.calls.clear()
+        self.placed.clear()
+        if link_after:
+            self._later(link_after, self.drop_link)
+        else:
+            self.drop_link()
+
+    def drop_link(self, reason: str = "connection closed") -> None:
+        """The Event Socket connection breaks: commands and applications that somebody waits for have failed."""
+        if self.linked:
+            self.linked = False
+            self._link("down", reason)
+            for job in sorted(self._under_way):
+                self._complete(job, StepError("esl.down", f"link {reason}"))
+            self._under_way.clear()
+
+    def start(self) -> None:
+        """It is there again, as another core without a channel, and the link comes up."""
+        if not self.alive:
+            self.alive = True
+            self.core_uuid = f"{self._lives:08x}{CORE_UUID[8:]}"
+        self.raise_link()
+
+    def raise_link(self) -> None:
+        """The Event Socket is connected again; the snapshot says which channels are there."""
+        if self.alive and not self.linked:
+            self.linked = True
+            self._link("up", "")
+            self._connect()
+
+    def rows(self) -> list[dict[str, str]]:
+        """What `show channels as json` answers."""
+        return [{"uuid": channel.uuid, "direction": channel.direction} for channel in self.channels.values()]
+
     # --- what it does -------------------------------------------------------------------------------------------------
+
+    def _speak(self, data: bytes, to: Address) -> None:
+        if self.alive:
+            self._wire(data, to)
 
     def tell(self, event: EslEvent) -> None:
         """Say an event, as the next one of this core."""
+        if not self.linked:
+            return
         self._sequence += 1
-        given = {"Core-UUID": CORE_UUID, "Event-Sequence": str(self._sequence)}
+        given = {"Core-UUID": self.core_uuid, "Event-Sequence": str(self._sequence)}
         self._tell(EslEvent.plain(rewrite(block_of(event), given)))
 
     def restated(self, event: EslEvent) -> EslEvent:
         """A recorded event as one of this core: two are told apart by Core-UUID, and a new one would be a restart."""
-        return EslEvent.plain(rewrite(block_of(event), {"Core-UUID": CORE_UUID}))
+        return EslEvent.plain(rewrite(block_of(event), {"Core-UUID": self.core_uuid}))
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
+        life = self._lives
+
         def due() -> None:
-            act()
-            self.look()
+            if life == self._lives:
+                act()
+                self.look()
 
         self._later(max(0.0, seconds), due)
 
@@ -249,8 +309,9 @@ class VirtualFreeSwitch(Phone):
     # --- SIP ----------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address) -> None:
-        super().receive(data, source)
-        self.look()
+        if self.alive:
+            super().receive(data, source)
+            self.look()
 
     def dialplan(self, call: PhoneCall) -> None:
         """config/freeswitch/dialplan/orchestrator.xml."""
@@ -329,31 +390,44 @@ class VirtualFreeSwitch(Phone):
 
     # --- for the engine of a World ------------------------------------------------------------------------------------
 
+    linked = True
+    """Its Event Socket is connected to the engine."""
     _complete: Callable[[int, Any], None]
+    _link: Callable[[str, str], None] = staticmethod(lambda state, reason: None)
+    _connect: Callable[[], None] = staticmethod(lambda: None)
 
     def perform(self, job: Job, told: Told | None = None) -> Any:
         """Do a job of the engine; for `World.on_job`. `told`: what an application is to come to."""
         effect = job.effect
+        if isinstance(effect, EslExecute | EslCommand) and not self.linked:
+            return StepError("esl.down", "link down")
         if isinstance(effect, EslExecute):
+            self._under_way.add(job.id)
             self._perform_application(job.id, effect, told)
         elif isinstance(effect, EslCommand):
-            self.api(effect.command, lambda text: self._complete(job.id, result_of(text)))
+            self._under_way.add(job.id)
+            self.api(effect.command, lambda text: self._done(job.id, result_of(text)))
         return World.LATER
+
+    def _done(self, job: int, result: Any) -> None:
+        if job in self._under_way:
+            self._under_way.discard(job)
+            self._complete(job, result)
 
     def _perform_application(self, job: int, effect: EslExecute, told: Told | None) -> None:
         channel = self.channels.get(effect.uuid)
 
         def done(response: str | None) -> None:
             if response is None or channel is None:
-                self._complete(job, StepError("esl.command", "the channel has ended"))
+                self._done(job, StepError("esl.command", "the channel has ended"))
             else:
                 variables = {name: channel.variables.get(name, "") for name in effect.variables}
-                self._complete(job, {"response": response, "variables": variables})
+                self._done(job, {"response": response, "variables": variables})
 
         if effect.wait:
             self.execute(effect.uuid, effect.app, effect.args, f"job-{job}", done, told)
         else:
-            self._complete(job, {"response": "", "variables": {}})
+            self._done(job, {"response": "", "variables": {}})
             self.execute(effect.uuid, effect.app, effect.args, "", lambda response: None, told)
 
 

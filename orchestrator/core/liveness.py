@@ -1,0 +1,59 @@
+"""Calls whose phones are both gone without a BYE: OPTIONS inside the dialogs finds them, and they are ended.
+
+A phone that has the dialog answers, whatever it says; 481 says that it has not (RFC 3261 §12.2.2), 408 and silence that
+nobody is there. The number of the request is that of the last one on this side: the phones count theirs themselves, and
+one of ours in between would make the next of theirs come too late (§12.2.2: lower is out of order, equal is not).
+
+A call ends when one phone says that it does not know the dialog, or when none of its phones answers. One that is
+silent may be a phone that ignores OPTIONS; its user hangs up when the other one is gone. FreeSWITCH is not asked:
+whether it is there, `core.servers` knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.message import Response
+
+if TYPE_CHECKING:
+    from orchestrator.core.call import Call
+    from orchestrator.sip.dialog import Leg
+
+GONE = "the phones are gone"
+"""Reason of the end of a call that nobody is in any more."""
+
+
+class Ping:
+    """One round of questions to the phones of a call."""
+
+    __slots__ = ("call", "silent", "waiting")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.waiting = 0
+        self.silent = True
+
+    def ask(self, legs: list[Leg]) -> None:
+        self.waiting = len(legs)
+        for leg in legs:
+            self.call.engine.send_in_dialog(leg, b"OPTIONS", self.call.transport, user=self, counted=False)
+
+    def _heard(self, alive: bool, certain: bool = False) -> None:
+        self.waiting -= 1
+        self.silent = self.silent and not alive
+        if certain or (self.silent and not self.waiting):
+            self.call.engine.count("call.phones_gone")
+            self.call.hangup(GONE, None, "both")
+
+    # --- transaction user ---------------------------------------------------------------------------------------------
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        if response.status >= 200:
+            self._heard(response.status not in (408, 481), response.status == 481)
+
+    def on_timeout(self, client: ClientTransaction) -> None:
+        self._heard(False)
+
+    def on_unreachable(self, client: ClientTransaction) -> None:
+        self._heard(False)
