@@ -48,5 +48,8 @@ CATALOGUE: dict[str, str] = {
     "W303": "the filter does not look at the event",
     "W304": "a wait without end",
     "W305": "the flow is never reached",
+    "W306": "another system's notation in text",
+    "W307": "a network that trusts everybody",
+    "W308": "a folder without flow files",
 }
 """Code → what it means, one line."""

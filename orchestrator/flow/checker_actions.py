@@ -22,6 +22,7 @@ from orchestrator.flow.evaluables import constant_of
 from orchestrator.flow.expr import ANY, Type, closest
 from orchestrator.flow.program import Block
 from orchestrator.flow.registry import Field, Kind
+from orchestrator.flow.written import number_flaw, path_flaw, sip_uri_flaw, trust_flaw, web_flaw
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 if TYPE_CHECKING:
@@ -131,13 +132,17 @@ def _network(checker: StepChecker, node: Node) -> None:
     """An entry of `trust:` that is written out."""
     if isinstance(node, Scalar) and "${" not in node.text:
         try:
-            ip_network(node.text)
+            network = ip_network(node.text)
         except ValueError:
             try:
                 help = f"write {ip_network(node.text, strict=False)}"
             except ValueError:
                 help = "write for example 10.0.0.5, 192.168.0.0/16 or '::1'"
             checker.report.error("E106", f"{node.text!r} is neither an address nor a network", node, help)
+        else:
+            flaw = trust_flaw(network)
+            if flaw is not None:
+                checker.report.warning("W307", flaw.message, node, flaw.help)
 
 
 def _lookup(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
@@ -151,6 +156,9 @@ def _http(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Com
     args = checker.plain(shape, path)
     if "url" not in shape.fields and "endpoint" not in shape.fields:
         checker.report.error("E115", "http: needs url or endpoint", shape.key)
+    url = shape.fields["url"].value if "url" in args else None
+    if isinstance(url, Scalar):
+        checker.values.usable(url, path_flaw if "endpoint" in shape.fields else web_flaw)
     if "auth" in shape.fields:
         check_credentials(checker.report, shape.fields["auth"].value)
     return args, None if constant_of(args.get("background")) is True else result_of(shape)
@@ -158,10 +166,14 @@ def _http(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Com
 
 def _originate(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     args = checker.plain(shape, path)
-    target = constant_of(args.get("to"))
-    if isinstance(target, str) and "gateway" not in shape.fields and not target.startswith(("sip:", "sips:")):
-        node, help = shape.fields["to"].value, "use a sip: URI, or say through which gateway:"
-        checker.report.error("E106", f"{target!r} is not a destination", node, help)
+    target = shape.fields["to"].value if "to" in args else None
+    if isinstance(target, Scalar) and "gateway" in shape.fields:
+        checker.values.usable(target, number_flaw)
+    elif isinstance(target, Scalar) and target.text.lower().startswith(("sip:", "sips:")):
+        checker.values.usable(target, sip_uri_flaw)
+    elif isinstance(target, Scalar) and "${" not in target.text:
+        help = "use a sip: URI, or say through which gateway:"
+        checker.report.error("E106", f"{target.text!r} is not a destination", target, help)
     return args, result_of(shape)
 
 

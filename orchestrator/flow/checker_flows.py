@@ -8,10 +8,10 @@ from orchestrator.events.event import EventSpec
 from orchestrator.flow import checker_filters as filters
 from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_steps import Around, StepChecker
-from orchestrator.flow.checker_values import type_of
-from orchestrator.flow.context import CALL, ERROR, REQUEST, event_type
+from orchestrator.flow.checker_values import WORDS, type_of
+from orchestrator.flow.context import CALL, ERROR, REQUEST, ROOTS, event_type
 from orchestrator.flow.declarations import TRIGGERS, Declarations, FlowHead, as_entries
-from orchestrator.flow.evaluables import constant_of
+from orchestrator.flow.evaluables import Constant, constant_of
 from orchestrator.flow.expr import (
     ANY,
     TEXT,
@@ -164,6 +164,8 @@ class FlowChecker:
         when = self.values.compile(FIELDS["when"], node.entries["when"][1], scope) if "when" in node else None
         trigger = self._trigger()
         variables = self._variables(scope)
+        for name, _ in as_entries(head.report, node.entries["params"][1], "params:") or () if "params" in node else ():
+            self.values.declared(name, "a parameter", (*WORDS, *ROOTS))
         scope = scope.extend({"vars": record("vars", {name: _kept(type_of(v)) for name, v in variables.items()})})
         if when is not None:
             scope = scope.narrow(when.when_true)
@@ -262,16 +264,20 @@ class FlowChecker:
         entries = as_entries(self.head.report, node, "vars:") if node is not None else None
         found: dict[str, Any] = {}
         for key, item in entries or ():
+            usable = self.values.declared(key, "a variable", (*WORDS, *ROOTS))
             value = self.values.any_value(item, scope, durations=True)
-            if value is None:
+            if value is None or not usable:
+                found[key.text] = Constant(None, ANY)  # so that nothing follows from this mistake
                 continue
             type = type_of(value)
             if type.kind == "null":
                 help = "a variable keeps the type of its first value: write '' or 0 or false"
                 self.head.report.error("E106", f"variable {key.text!r} needs a first value", key, help)
+                found[key.text] = Constant(None, ANY)
             elif type.optional:
                 help = "give a default with ??"
                 self.head.report.error("E208", f"the first value of {key.text!r} may be missing", item, help)
+                found[key.text] = Constant(None, ANY)
             else:
                 found[key.text] = value
         return found

@@ -14,7 +14,7 @@ from orchestrator.flow.checker_values import Values
 from orchestrator.flow.declarations import Declarations
 from orchestrator.flow.evaluables import AsList, Constant, ListValue
 from orchestrator.flow.expr import Expression
-from orchestrator.flow.expr.lexer import seconds
+from orchestrator.flow.expr.lexer import meant_duration, seconds
 from orchestrator.flow.expr.scope import Scope
 from orchestrator.flow.expr.suggest import closest
 from orchestrator.flow.expr.types import (
@@ -30,6 +30,7 @@ from orchestrator.flow.literals import number
 from orchestrator.flow.program import Evaluable
 from orchestrator.flow.registry import Field, Kind
 from orchestrator.flow.report import Report
+from orchestrator.flow.written import Flaw, destination_help, filled_flaw, sip_uri_flaw
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!%*_+`'~.-]+")
@@ -38,6 +39,30 @@ ENGINE_HEADERS = frozenset(
     ("via", "from", "to", "call-id", "cseq", "contact", "max-forwards", "route", "record-route", "content-length")
 )
 """Header fields that belong to the transaction and dialog; a flow that sets one would break the call."""
+
+_PHRASES = {
+    "trying": 100,
+    "ringing": 180,
+    "sessionprogress": 183,
+    "progress": 183,
+    "ok": 200,
+    "badrequest": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "notfound": 404,
+    "requesttimeout": 408,
+    "timeout": 408,
+    "temporarily": 480,
+    "unavailable": 480,
+    "busy": 486,
+    "notacceptable": 488,
+    "servererror": 500,
+    "serverinternal": 500,
+    "serviceunavailable": 503,
+    "decline": 603,
+    "reject": 603,
+}
+"""How people call a status code → the code (RFC 3261 §21)."""
 
 Compiled = Any
 """What `Program` says about `Step.args`; None after an error."""
@@ -73,7 +98,17 @@ class Kinds(Values):
         """The value of a key, None after an error. The scope of a field that takes secrets is opened for them."""
         if field.secret and not scope.secrets:
             scope = with_secrets(scope)
-        return self._by_kind[field.kind](field, node, scope)
+        value = self._by_kind[field.kind](field, node, scope)
+        if value is None or field.check is None or not isinstance(node, Scalar):
+            return value
+        return value if self.usable(node, field.check) else None
+
+    def usable(self, node: Scalar, check: Callable[[str], Flaw | None]) -> bool:
+        """Whether an address as written can be used; E106 otherwise."""
+        flaw = filled_flaw(node.text, check)
+        if flaw is not None:
+            self.report.error("E106", flaw.message, node, flaw.help)
+        return flaw is None
 
     def takes(self, kind: Kind) -> bool:
         """Whether values of this kind are compiled here."""
@@ -84,6 +119,7 @@ class Kinds(Values):
         if scalar is None:
             return None
         if "${" not in scalar.text:
+            self.plain_text(scalar)
             return Constant(scalar.text, TEXT, scalar.text)
         return self.template(scalar, scope, TEXT)
 
@@ -130,8 +166,9 @@ class Kinds(Values):
             return self.template(scalar, scope, type)
         value = read(scalar.text)
         if value is None:
-            if type is DURATION and number(scalar.text) is not None:
-                help = f"write {scalar.text}s"
+            if type is DURATION:
+                bare = re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", scalar.text)
+                help = f"write {scalar.text}s" if bare else meant_duration(scalar.text) or help
             self.report.error("E106", f"{scalar.text!r} is not {what}", scalar, help)
             return None
         return Constant(value, type, scalar.text)
@@ -145,7 +182,8 @@ class Kinds(Values):
         code = number(scalar.text)
         if code is None or not 100 <= code <= 699:
             shown = scalar.text if code is not None else repr(scalar.text)
-            self.report.error("E106", f"{shown} is not a SIP status code (100-699)", scalar)
+            help = status_help(scalar.text, field.name == "code")
+            self.report.error("E106", f"{shown} is not a SIP status code (100-699)", scalar, help)
             return None
         return Constant(code, NUMBER, scalar.text)
 
@@ -171,16 +209,20 @@ class Kinds(Values):
         if "${" in scalar.text:
             return self._destination_expression(scalar, scope)
         words = ("registered", "original") if field.name == "to" else ()
-        if scalar.text not in words and not scalar.text.startswith(("sip:", "sips:", "tel:")):
+        if scalar.text in words or scalar.text.startswith("tel:"):
+            return Constant(scalar.text, TEXT, scalar.text)
+        if not scalar.text.lower().startswith(("sip:", "sips:")):
             best = closest(scalar.text, words)
-            help = f"did you mean {best!r}?" if best else "use registered, original, a sip: URI, or ${...}"
-            if "@" in scalar.text:
-                help = f"write 'sip:{scalar.text}', or  aor: {scalar.text}  for the phones registered there"
+            help = f"did you mean {best!r}?" if best else destination_help(scalar.text, words)
             self.report.error("E106", f"{scalar.text!r} is not a destination", scalar, help)
+            return None
+        if not self.usable(scalar, sip_uri_flaw):
             return None
         return Constant(scalar.text, TEXT, scalar.text)
 
     def _destination_expression(self, scalar: Scalar, scope: Scope) -> Expression | None:
+        if scalar.text.lower().startswith(("sip:", "sips:")) and not self.usable(scalar, sip_uri_flaw):
+            return None
         value = self.template(scalar, scope)
         if value is None:
             return None
@@ -288,6 +330,18 @@ def _count(text: str) -> int | None:
     """A written number; all keys of this kind count something."""
     found = number(text)
     return found if found is not None and found >= 0 else None
+
+
+def status_help(text: str, with_reason: bool) -> str:
+    """What to write instead of a status line (`486 Busy Here`) or a reason phrase (`busy`)."""
+    line = re.fullmatch(r"(?:SIP/2\.0\s+)?([1-6][0-9]{2})\b[\s,:;-]*(.*)", text, re.IGNORECASE)
+    if line is not None and with_reason and line[2]:
+        return f"write {{code: {line[1]}, reason: {line[2]}}}"
+    if line is not None:
+        return f"write {line[1]}"
+    word = re.sub(r"[^a-z]", "", text.lower())
+    code = next((code for start, code in _PHRASES.items() if word.startswith(start)), 0)
+    return f"write {code}" if code else "write a number, for example 486"
 
 
 def with_secrets(scope: Scope) -> Scope:

@@ -87,6 +87,15 @@ class Shapes:
             self._unknown_action(node)
         return None
 
+    def as_list(self, text: str) -> str:
+        """The help for steps that are written as one text: `stop`, `relay registered`."""
+        word, _, rest = text.partition(" ")
+        action = self.actions.get(word.rstrip(":"))
+        if action is None or (rest and action.short is None):
+            return "write the steps with - in front"
+        bare = not any(field.required for field in action.fields) and action.name not in EXCLUSIVE
+        return f"write  [{action.name}]" if bare and not rest else f"write  [{action.name}: {rest or '...'}]"
+
     def _unknown_action(self, key: Scalar) -> None:
         help = meant_action(key.text, (action.name for action in self.actions))
         self.report.error("E109", f"unknown action {key.text!r}", key, help)

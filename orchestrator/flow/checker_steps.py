@@ -117,8 +117,7 @@ class StepChecker:
         """A list of steps (or one step); `path` is moved to its end."""
         items: Sequence[Node] = node.items if isinstance(node, Items) else (node,)
         if isinstance(node, Scalar):
-            help = f"write  [{node.text}]" if node.text in self.shapes.actions else "write the steps with - in front"
-            self.report.error("E103", "a list of steps is expected here", node, help)
+            self.report.error("E103", "a list of steps is expected here", node, self.shapes.as_list(node.text))
             return ()
         steps = (self.step(item, path, around) for item in items)
         return tuple(step for step in steps if step is not None)

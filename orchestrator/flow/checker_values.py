@@ -6,7 +6,8 @@ Everything here reports what is wrong and then answers None; nothing that comes 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from orchestrator.flow.declarations import Declarations
@@ -22,13 +23,18 @@ from orchestrator.flow.expr.types import (
     map_of,
     unify,
 )
+from orchestrator.flow.foreign import foreign_notation
 from orchestrator.flow.literals import typed
-from orchestrator.flow.program import Evaluable
+from orchestrator.flow.program import Evaluable, Place
 from orchestrator.flow.report import COMMENT_HELP, Report
 from orchestrator.flow.suggest import meant
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+WORDS = frozenset(("true", "false", "null", "and", "or", "not", "in"))
+"""Words of the expression language: no name may be one of them."""
 
 
 class Values:
@@ -52,6 +58,7 @@ class Values:
 
     def template(self, node: Scalar, scope: Scope, expected: Type | None = None) -> Expression | None:
         """Text with `${…}`."""
+        self.plain_text(node)
         try:
             found = compile_template(node.text, scope, expected)
         except ExprError as error:
@@ -59,6 +66,14 @@ class Values:
             return None
         self.reads |= found.roots
         return found
+
+    def plain_text(self, node: Scalar) -> None:
+        """W306 for each piece of another system's notation, which nothing would fill in."""
+        for found in foreign_notation(node.text):
+            line, column = self.report.document.position(node, found.start)
+            place = Place(self.report.document.name, line, column)
+            message = f"{found.text} is not filled in, it stays as it is"
+            self.report.add("W306", message, place, found.help, length=len(found.text))
 
     def scalar(self, node: Node, what: str) -> Scalar | None:
         """The node as a single value that is not empty; None with E105 reported."""
@@ -115,6 +130,7 @@ class Values:
         if node.plain and not node.text and self.report.cut_by_comment(node):
             self.scalar(node, "a value")
             return None
+        self.plain_text(node)
         found, value = typed(node, durations)
         return Constant(value, found, node.text)
 
@@ -128,6 +144,24 @@ class Values:
             self.report.error("E106", f"{scalar.text!r} cannot be {what}", scalar, help)
             return None
         return scalar.text
+
+    def declared(self, key: Scalar, what: str, reserved: Collection[str] = WORDS) -> bool:
+        """Whether expressions can reach a name that is declared here; E106 or E116 otherwise."""
+        if not _IDENTIFIER.fullmatch(key.text):
+            latin = unicodedata.normalize("NFKD", key.text.replace("ß", "ss")).encode("ascii", "ignore").decode()
+            meant = re.sub(r"[^A-Za-z0-9_]+", "_", latin).strip("_")
+            meant = meant if _IDENTIFIER.fullmatch(meant) and meant not in reserved else ""
+            help = "a name starts with a letter and goes on with the letters a to z, digits and _"
+            self.report.error(
+                "E106", f"{key.text!r} cannot be the name of {what}", key, help + (f": write {meant}" if meant else "")
+            )
+            return False
+        if key.text in reserved:
+            why = "a word of the expression language" if key.text in WORDS else "a name of the engine"
+            message = f"{key.text!r} cannot be the name of {what}: it is {why}"
+            self.report.error("E116", message, key, f"choose another name, for example my_{key.text}")
+            return False
+        return True
 
     def known(self, scalar: Scalar, word: str, names: Mapping[str, Any]) -> str | None:
         """A name that is declared; E118 with a suggestion otherwise."""

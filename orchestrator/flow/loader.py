@@ -42,6 +42,8 @@ class Source:
 
     name: str
     text: str
+    empty: str = ""
+    """For a folder that holds no flow file: what to do about it. It may be the wrong one, so it is a warning."""
 
 
 def load_program(paths: Sequence[Path], known: Resources | None = None) -> tuple[Program, list[Diagnostic]]:
@@ -70,9 +72,11 @@ def load_sources(
         OrchestratorError: a package that adds to the language cannot be used.
     """
     events = known_events() if events is None else events
-    documents = [parse(source.name, source.text) for source in sources]
+    sources = list(sources)
+    documents = [parse(source.name, source.text) for source in sources if not source.empty]
     program = _Loader(documents, known or Resources(), actions, events).load()
     found = in_order(dict.fromkeys(diagnostic for document in documents for diagnostic in document.diagnostics))
+    found = [*(_empty(source) for source in sources if source.empty), *found]
     if program is None or any(diagnostic.severity == "error" for diagnostic in found):
         raise InputError(found)
     return program, found
@@ -82,22 +86,46 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
     """Read files, and folders one level deep, in order of file names.
 
     Raises:
-        InputError: E003, a file or folder that cannot be read or holds no flow file.
+        InputError: E003, a file or folder that cannot be read.
     """
     sources: list[Source] = []
     problems: list[Diagnostic] = []
     for path in paths:
         try:
-            files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.name) if path.is_dir() else [path]
-            sources += [Source(str(file), _read(file)) for file in files]
-            if not files:
-                problems.append(Diagnostic(str(path), 1, 1, "E003", f"this folder holds no *{SUFFIX} file"))
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            problems.append(Diagnostic(str(path), 1, 1, "E003", f"this cannot be read: {reason}"))
+            files = sorted(path.iterdir(), key=lambda file: file.name) if path.is_dir() else [path]
+        except OSError as error:
+            problems.append(_unreadable(path, error))
+            continue
+        if path.is_dir() and not any(file.name.endswith(SUFFIX) for file in files):
+            sources.append(Source(str(path), "", _rename(files)))
+        for file in files:
+            if file != path and not file.name.endswith(SUFFIX):
+                continue
+            try:
+                sources.append(Source(str(file), _read(file)))
+            except (OSError, ValueError) as error:
+                problems.append(_unreadable(file, error))
     if problems:
         raise InputError(problems)
     return sorted(sources, key=lambda source: Path(source.name).name)
+
+
+def _rename(files: Iterable[Path]) -> str:
+    """The help for a folder in which no name ends as it must."""
+    others = [file.name for file in files if file.suffix in (".yaml", ".yml")]
+    rename = f": rename {others[0]} to {others[0].partition('.')[0]}{SUFFIX}" if others else ""
+    return f"flow files are named *{SUFFIX}{rename}"
+
+
+def _empty(source: Source) -> Diagnostic:
+    message = f"this folder holds no *{SUFFIX} file"
+    return Diagnostic(source.name, 1, 1, "W308", message, "warning", help=source.empty)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> Diagnostic:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    help = "make the folder, or name the right one" if isinstance(error, FileNotFoundError) and not path.suffix else ""
+    return Diagnostic(str(path), 1, 1, "E003", f"this cannot be read: {reason}", help=help)
 
 
 def _read(file: Path) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.flow.written import Flaw
+
 if TYPE_CHECKING:
     from orchestrator.flow.engine import Task
     from orchestrator.flow.program import Step
@@ -67,6 +69,8 @@ class Field:
     """Secrets may be put here (http only)."""
     planned: bool = False
     """The language has it, this version does not: written in a flow it is an error (E119), never ignored."""
+    check: Callable[[str], Flaw | None] | None = None
+    """Whether a value as written can be used at all (E106)."""
 
 
 class Effect(Enum):

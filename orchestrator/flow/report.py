@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from orchestrator.errors import Diagnostic
+from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.expr import ExprError
 from orchestrator.flow.program import Place
 from orchestrator.flow.yaml import Document, Node, Scalar
@@ -27,6 +28,9 @@ class Report:
         self, code: str, message: str, at: Node, help: str = "", *, length: int = 0, notes: tuple[str, ...] = ()
     ) -> None:
         """One mistake at a node. `length` is the number of characters underlined, by default the whole scalar."""
+        found = odd_blank(at.text) if isinstance(at, Scalar) else None
+        if found is not None:
+            help = f"there is a {found[1]} in it: {ORDINARY_SPACE}"
         self.add(code, message, self.place(at), help, length=length or self.width(at), notes=notes)
 
     def warning(self, code: str, message: str, at: Node, help: str = "") -> None:

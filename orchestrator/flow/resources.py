@@ -16,7 +16,7 @@ from orchestrator.flow.checker_kinds import Kinds, check_credentials
 from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.declarations import TRIGGERS, Declarations, as_entries
 from orchestrator.flow.evaluables import Constant
-from orchestrator.flow.expr import Scope, closest
+from orchestrator.flow.expr import ANY, Scope, closest
 from orchestrator.flow.expr.lexer import seconds
 from orchestrator.flow.literals import number
 from orchestrator.flow.registry import Field, Kind
@@ -24,6 +24,7 @@ from orchestrator.flow.report import Report
 from orchestrator.flow.schedules import Hours, Schedule, parse_dates, parse_days, parse_hours, parse_zone
 from orchestrator.flow.sections import DEFAULT_FIELDS, LIMIT_NAMES, RESOURCES, SCHEDULE_KEYS, Resource
 from orchestrator.flow.suggest import meant
+from orchestrator.flow.written import environment_reference
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 
@@ -60,9 +61,8 @@ class ResourceReader:
     def _const(self, section: str, node: Node) -> None:
         for key, item in self._named(section, node):
             value = self.values.any_value(item, Scope({}), durations=True)
-            if value is not None:
-                self.names.resources["const"][key.text] = value.evaluate({})
-                self.names.const_types[key.text] = type_of(value)
+            self.names.resources["const"][key.text] = value.evaluate({}) if value is not None else None
+            self.names.const_types[key.text] = type_of(value) if value is not None else ANY
 
     def _secrets(self, section: str, node: Node) -> None:
         """A list of names (each an environment variable of that name), or name → {env: …} or {file: …}."""
@@ -73,22 +73,40 @@ class ResourceReader:
                     self.names.resources["secrets"][name.text] = {"env": name.text}
             return
         for key, item in self._named(section, node):
-            source = self._secret(item, plain=False)
-            if source is not None:
-                self.names.resources["secrets"][key.text] = source
+            source = self._secret(item, key.text)
+            self.names.resources["secrets"][key.text] = source or {"env": key.text}
 
-    def _secret(self, node: Node, plain: bool = True) -> Any:
-        """`{env: NAME}`, `{file: path}`, or where `plain` the text itself."""
-        if isinstance(node, Scalar) and plain:
-            scalar = self._fixed_text(node, "a password")
-            return scalar.text if scalar else None
-        if isinstance(node, Entries) and len(node) == 1:
-            key, item = next(iter(node))
-            scalar = self.values.scalar(item, "a name")
-            if key.text in ("env", "file"):
-                return {key.text: scalar.text} if scalar else None
-        self.report.error("E103", "a secret is read from {env: NAME} or {file: path}", node)
-        return None
+    def _secret(self, node: Node, name: str = "") -> Any:
+        """`{env: NAME}`, `{file: path}`, or for a password the text itself; a secret with a `name` is never that."""
+        if isinstance(node, Scalar) and not name:
+            scalar = self.values.scalar(node, "a password")
+            if scalar is None or not (meant := environment_reference(scalar.text, scalar.plain)):
+                return scalar.text if scalar else None
+            message = f"{scalar.text!r} is taken as it is, nothing is filled in here"
+            self.report.error("E106", message, node, f"write {meant}")
+            return None
+        if isinstance(node, Scalar):
+            meant = environment_reference(node.text, node.plain)
+            help = f"write {meant}" if meant else f"write  {{env: {name}}}, and put the value into that variable"
+            self.report.error("E103", "a secret is read from {env: NAME} or {file: path}, not written here", node, help)
+            return None
+        if not isinstance(node, Entries) or not len(node):
+            help = f"write  {{env: {name or 'NAME'}}}"
+            self.report.error("E103", "a secret is read from {env: NAME} or {file: path}", node, help)
+            return None
+        for key, _ in node:
+            if key.text not in SOURCES:
+                message = f"unknown key of a secret: {key.text!r}"
+                self.report.error("E101", message, key, meant_source(key.text, node))
+                return None
+        (key, item), *others = node
+        if others:
+            self.report.error(
+                "E103", "a secret has one source", others[0][0], f"remove {key.text} or {others[0][0].text}"
+            )
+            return None
+        scalar = self.values.scalar(item, "a name")
+        return {key.text: scalar.text} if scalar else None
 
     def _events(self, section: str, node: Node) -> None:
         for key, item in self._named(section, node):
@@ -106,6 +124,7 @@ class ResourceReader:
     def _event(self, key: Scalar, entries: Entries | None) -> EventSpec:
         words: dict[str, str] = {}
         for attribute, item in entries or ():
+            self.values.declared(attribute, "an attribute")
             scalar = self.values.scalar(item, "the type of an attribute")
             word = scalar.text if scalar else "any"
             kind = word.removeprefix("optional ")
@@ -166,7 +185,7 @@ class ResourceReader:
         if field.secret or field.kind is Kind.MAP:
             return self.values.compile(field, node, Scope(self.names.names()))
         if isinstance(node, Scalar) and "${" in node.text:
-            self.report.error("E106", f"{field.name}: takes a fixed value, not ${{...}}", node)
+            self.report.error("E106", f"{field.name}: takes a fixed value, not ${{...}}", node, FIXED_HELP)
             return None
         value = self.values.compile(field, node, Scope({}))
         return value.value if isinstance(value, Constant) else value
@@ -261,6 +280,22 @@ class ResourceReader:
             else:
                 found[key.text] = value
         return found
+
+
+FIXED_HELP = "write the value itself; what differs from site to site stands in the configuration, {env: NAME} there"
+
+SOURCES = ("env", "file")
+"""Where a secret is read from."""
+
+
+def meant_source(word: str, node: Entries) -> str:
+    """The help for a key that `{env: NAME}` does not have."""
+    best = closest(word.lower(), SOURCES)
+    if best is not None and best not in node:
+        return f"did you mean {best!r}?"
+    if (best := closest(word.lower(), ("default",))) is not None:
+        return "a secret in a flow file has no default: give it in the configuration"
+    return "write {env: NAME} or {file: path}, one of them"
 
 
 def meant_instead(resource: Resource) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from orchestrator.flow.limits import Limits
 from orchestrator.flow.registry import Field, Kind
+from orchestrator.flow.written import gateway_uri_flaw, host_flaw, port_flaw, server_uri_flaw, web_flaw
 
 SECTIONS: dict[str, str] = {
     "flowlang": "Version of the language: 1.",
@@ -40,18 +41,18 @@ class Resource:
 FREESWITCH = Resource(
     "FreeSWITCH server",
     (
-        Field("host", Kind.TEXT, "Host name or address of its Event Socket.", required=True),
-        Field("port", Kind.NUMBER, "Port of its Event Socket, default 8021."),
+        Field("host", Kind.TEXT, "Host name or address of its Event Socket.", required=True, check=host_flaw),
+        Field("port", Kind.NUMBER, "Port of its Event Socket, default 8021.", check=port_flaw),
         Field("user", Kind.TEXT, "Directory user name@domain to log in as, with the rights FreeSWITCH gives it."),
         Field("password", Kind.SECRET, "Event Socket password, or that of user.", required=True),
-        Field("sip", Kind.TEXT, "SIP URI that calls are sent to."),
+        Field("sip", Kind.TEXT, "SIP URI that calls are sent to.", check=server_uri_flaw),
     ),
 )
 
 GATEWAY = Resource(
     "gateway",
     (
-        Field("uri", Kind.TEXT, "SIP URI of the gateway.", required=True),
+        Field("uri", Kind.TEXT, "SIP URI of the gateway.", required=True, check=gateway_uri_flaw),
         Field("user", Kind.TEXT, "User name for digest authentication."),
         Field("password", Kind.SECRET, "Password for digest authentication."),
         Field("realm", Kind.TEXT, "Realm for digest authentication, default the one it asks with."),
@@ -62,7 +63,12 @@ USERS = Resource(
     "user table",
     (
         Field("file", Kind.TEXT, "YAML file of users."),
-        Field("http", Kind.TEXT, "URL that answers with a user: GET url?user=...&realm=... gives password or ha1."),
+        Field(
+            "http",
+            Kind.TEXT,
+            "URL that answers with a user: GET url?user=...&realm=... gives password or ha1.",
+            check=web_flaw,
+        ),
         Field("sql", Kind.TEXT, "URL of a database; not built yet.", planned=True),
     ),
     one_of=("file", "http", "sql"),
@@ -71,7 +77,14 @@ USERS = Resource(
 ENDPOINT = Resource(
     "endpoint",
     (
-        Field("url", Kind.TEXT, "The address; url: of the http step is put behind it.", required=True, secret=True),
+        Field(
+            "url",
+            Kind.TEXT,
+            "The address; url: of the http step is put behind it.",
+            required=True,
+            secret=True,
+            check=web_flaw,
+        ),
         Field("headers", Kind.MAP, "Header fields of every request.", secret=True),
         Field("query", Kind.MAP, "Query parameters of every request.", secret=True),
         Field("auth", Kind.MAP, "Basic authentication: {user: …, password: …}.", secret=True),

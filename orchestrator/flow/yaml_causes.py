@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -105,6 +107,48 @@ def _indented_too_deep(scene: Scene) -> str:
     return ""
 
 
+_STEP_BEHIND_A_KEY = re.compile(r"(?P<before>.*?)(?P<key>[\w.-]+):\s+(?P<step>[A-Za-z_][\w.]*)$")
+_ACTIONS = frozenset(
+    {"reply", "relay", "inject", "cancel", "answer", "media", "hangup", "originate", "transfer", "play", "record"}
+    | {"collect", "detect", "subscribe", "wait", "raise", "http", "auth", "register", "lookup", "set", "call"}
+    | {"return", "fail", "sleep", "log"}
+)
+"""Actions that people write behind an outcome; the registry of all of them is not to be known here."""
+_STEP_KEYS = frozenset(
+    {"then", "else", "do", "default", "finally", "meanwhile"}
+    | {"on_error", "on_timeout", "on_expire", "on_fail", "on_end"}
+)
+
+
+def _step_behind_a_key(scene: Scene) -> str:
+    """`then: relay: registered`: steps are a list."""
+    found = _STEP_BEHIND_A_KEY.fullmatch(scene.before.rstrip()) if scene.at == ":" else None
+    if found is None or not ("mapping values" in scene.problem or "expected ','" in scene.problem):
+        return ""
+    if found["key"] not in _STEP_KEYS and found["step"] not in _ACTIONS:
+        return ""
+    rest = scene.line[scene.column + 1 :].strip()
+    while rest.endswith("}") and rest.count("}") > rest.count("{"):
+        rest = rest[:-1].rstrip()
+    value = f" {rest}" if rest else " ..."
+    return f"steps are a list: write  {found['key']}: [{found['step']}:{value}]"
+
+
+def _list_behind_a_key(scene: Scene) -> str:
+    """`then: - relay: registered`: a list begins in its own line."""
+    found = re.search(r"(?P<key>[\w.-]+):\s+$", scene.before)
+    if "sequence entries" not in scene.problem or found is None:
+        return ""
+    step = scene.line[scene.column :].strip().removeprefix("-").strip()
+    return f"a list begins in the line below its key, or write  {found['key']}: [{step}]"
+
+
+def _odd_blank(scene: Scene) -> str:
+    """A no-break space in the indentation, or behind a colon or a dash."""
+    found = odd_blank(scene.line) or odd_blank(scene.line_before)
+    return f"there is a {found[1]}: {ORDINARY_SPACE}" if found is not None else ""
+
+
 def _colon_in_value(scene: Scene) -> str:
     if "mapping values" not in scene.problem:
         return ""
@@ -134,6 +178,9 @@ def _indent(line: str) -> int:
 
 CAUSES: tuple[Callable[[Scene], str], ...] = (
     _tab,
+    _step_behind_a_key,
+    _list_behind_a_key,
+    _odd_blank,
     _dollar_in_braces,
     _quoted_then_more,
     _bracket_then_more,

@@ -33,6 +33,7 @@ from orchestrator.settings.values import (
     parse_pause,
     parse_sip_uri,
     parse_socket_address,
+    parse_web_address,
 )
 
 FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
@@ -139,7 +140,7 @@ class UserSettings(_Section):
     """Where the users of `auth:` stand."""
 
     file: str | None = None
-    http: str | None = None
+    http: Annotated[str | None, PlainValidator(parse_web_address)] = None
 
 
 class AdminSettings(_Section):

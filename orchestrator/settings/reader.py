@@ -8,6 +8,7 @@ into the words and at the place of the user's file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.expr import closest
 from orchestrator.flow.suggest import meant
+from orchestrator.flow.written import environment_reference
 from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
 from orchestrator.settings.values import Misfit
@@ -77,16 +81,22 @@ class _Reader:
     def value(self, node: Node, path: tuple[str | int, ...], key: Scalar | None = None) -> Any:
         self.places[path] = (node, key)
         if isinstance(node, Scalar):
+            if meant := environment_reference(node.text, node.plain):
+                message = f"{node.text!r} is taken as it is, nothing is filled in here"
+                return self._mistake(node, "E106", message, f"write {meant}, without quotes around it")
             return None if node.plain and node.text in ("", "~", "null") else node.text
         if isinstance(node, Items):
             return [self.value(item, (*path, index)) for index, item in enumerate(node)]
-        if "env" in node and set(node.entries) <= {"env", "default"}:
+        if isinstance(node.get("env"), Scalar) or ("env" in node and set(node.entries) <= {"env", "default"}):
             return self._from_environment(node, path)
         if path[-1:] == ("password",) and set(node.entries) == {"file"}:
             return self._from_file(node)
         return {name.text: self.value(item, (*path, name.text), name) for name, item in node}
 
     def _from_environment(self, node: Entries, path: tuple[str | int, ...]) -> Any:
+        for key, _ in node:
+            if key.text not in ("env", "default"):
+                return self._mistake(key, "E101", f"unknown key {key.text!r}", meant(key.text, ("env", "default")))
         name = node.get("env")
         if not isinstance(name, Scalar) or not name.text:
             return self._mistake(name or node, "E105", "the name of an environment variable is expected here")
@@ -97,6 +107,11 @@ class _Reader:
             self.places[path] = (default, None)
             return value
         help = f"set it, or give a default: {{env: {name.text}, default: ...}}"
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.text):
+            bare = re.sub(r"^\$?\{?(?:env\.)?|\}$", "", name.text)
+            named = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", bare)
+            help = f"write {{env: {bare}}}" if named else "write {env: NAME} or {env: NAME, default: value}"
+            return self._mistake(name, "E106", f"{name.text!r} is not the name of an environment variable", help)
         return self._mistake(name, "E106", f"environment variable {name.text} is not set", help)
 
     def _from_file(self, node: Entries) -> Any:
@@ -113,6 +128,9 @@ class _Reader:
 
     def _at(self, node: Node, code: str, message: str, help: str = "") -> Diagnostic:
         length = max(1, node.end - node.start) if isinstance(node, Scalar) else 1
+        found = odd_blank(node.text) if isinstance(node, Scalar) else None
+        if found is not None:
+            help = f"there is a {found[1]} in it: {ORDINARY_SPACE}"
         return Diagnostic(self.document.name, node.line, node.column, code, message, help=help, length=length)
 
     def diagnostic(self, details: ErrorDetails) -> Diagnostic:
@@ -121,10 +139,24 @@ class _Reader:
         while path not in self.places:
             path = path[:-1]
         node, key = self.places[path]
+        if details["type"] not in ("extra_forbidden", "missing") and (misspelt := _misspelt_source(node)) is not None:
+            help = meant(misspelt.text.lower(), _SOURCES)
+            return self._at(misspelt, "E101", f"unknown key {misspelt.text!r}", help)
         if details["type"] == "extra_forbidden" and key is not None:
             known = _keys_at(path[:-1])
             return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
         return self._at(node, *_words(details))
+
+
+_SOURCES = ("env", "default", "file")
+
+
+def _misspelt_source(node: Node) -> Scalar | None:
+    """The key of a map that stands where a single value is expected, when it was to be `env`, `default` or `file`."""
+    if not isinstance(node, Entries) or not all(isinstance(value, Scalar) for _, value in node):
+        return None
+    keys = [key for key, _ in node if key.text not in _SOURCES]
+    return next((key for key in keys if closest(key.text.lower(), _SOURCES) is not None), None)
 
 
 def _keys_at(path: tuple[str | int, ...]) -> list[str]:

@@ -55,6 +55,12 @@ class _Reader:
         return {user: secret for user, secret in found.items() if secret is not None}
 
     def _secret(self, key: Scalar, node: Node) -> Secret | None:
+        name, at, _ = key.text.partition("@")
+        if at or ":" in key.text:
+            name = name.removeprefix("sip:").removeprefix("sips:").partition(":")[0]
+            help = f"write {name or 'alice'}: the domain a user belongs to is the realm of auth:"
+            self._mistake(key, "E106", f"{key.text!r} is not a user name: phones send it without a domain", help)
+            return None
         if isinstance(node, Entries) and len(node) == 1:
             (inner, value) = next(iter(node))
             if inner.text == "ha1":

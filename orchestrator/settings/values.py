@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, PlainValidator
 
-from orchestrator.errors import MalformedMessage
-from orchestrator.flow.expr.lexer import seconds
-from orchestrator.sip.uri import parse_uri
-
-TRANSPORTS = ("udp",)
-"""What can be listened on."""
+from orchestrator.flow.expr.lexer import meant_duration, seconds
+from orchestrator.flow.written import (
+    TRANSPORTS,
+    Flaw,
+    address_flaw,
+    bare_address,
+    gateway_uri_flaw,
+    host_flaw,
+    server_uri_flaw,
+    split_port,
+    web_flaw,
+)
 
 PLANNED_TRANSPORTS = ("tcp", "tls", "ws", "wss")
 """What the form of `listen` provides for; refused by name until it is built."""
@@ -55,33 +61,41 @@ class Listen:
         return f"{self.transport}:{self.address}"
 
 
-_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?")
+_NOWHERE = ("0.0.0.0", "::")  # noqa: S104 - the addresses that stand for all of a machine
 
 
 def _address(text: str, port: int | None, example: str) -> Address:
     """Read `host:port`; `port` is the one to take when none is written, None when there must be one."""
-    match = _HOST_AND_PORT.fullmatch(text)
-    written = match[3] if match else None
-    if match is None or (written is None and port is None) or int(written or 0) > 65_535:
-        bare_ipv6 = text.count(":") > 1 and "[" not in text
-        raise Misfit(f"{text!r} is not an address and a port", f"write {'[::1]:5060' if bare_ipv6 else example}")
-    if match[1] is not None and not _is_ipv6(match[1]):
-        raise Misfit(f"{match[1]!r} is not an IPv6 address", "write [::1]:5060")
-    return Address(match[1] or match[2], int(written) if written else port or 0)
+    host, written = split_port(text)
+    number = int(written) if re.fullmatch(r"[0-9]{1,5}", written) else -1 if text != host else None
+    bare = host[1:-1] if host.startswith("[") else host
+    wrong = host.startswith("[") != (":" in host) or host_flaw(bare) is not None
+    if wrong and re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host):
+        raise Misfit(f"{bare!r} is not an IPv6 address", "write [::1]:5060")
+    if wrong or (number is None and port is None) or (number is not None and not 0 <= number <= 65_535):
+        raise Misfit(f"{text!r} is not an address and a port", _address_help(text, port, example))
+    return Address(bare, port or 0 if number is None else number)
 
 
-def _is_ipv6(text: str) -> bool:
-    try:
-        return isinstance(ip_address(text), IPv6Address)
-    except ValueError:
-        return False
+def _address_help(text: str, port: int | None, example: str) -> str:
+    """The address that stands inside something longer, in the form of the example, else the example."""
+    meant = bare_address(text)
+    if meant.count(":") > 1 and not meant.startswith("["):
+        return "write [::1]:5060"
+    if port is None and split_port(meant)[1] == "":
+        default = example.rpartition(":")[2]
+        meant = f"0.0.0.0:{meant}" if re.fullmatch(r"[0-9]{1,5}", meant) else f"{meant}:{default}"
+    usable = address_flaw(meant) is None and meant != text
+    scheme = f"{example.partition(':')[0]}:" if example.startswith(TRANSPORTS) else ""
+    return f"write {scheme}{meant}" if usable else f"write {example}"
 
 
 def parse_listen(value: Any) -> Listen:
     text = _text(value)
     transport, colon, rest = text.partition(":")
     if not colon or transport not in (*TRANSPORTS, *PLANNED_TRANSPORTS):
-        raise Misfit(f"{text!r} does not say what to listen on", "write udp:0.0.0.0:5060")
+        message = f"{text!r} does not say what to listen on"
+        raise Misfit(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
     if transport not in TRANSPORTS:
         raise Misfit(f"{transport} is not built yet", f"remove it; known: {', '.join(TRANSPORTS)}")
     return Listen(transport, _address(rest, None, "udp:0.0.0.0:5060"))
@@ -97,7 +111,12 @@ def parse_socket_address(value: Any) -> Address | None:
 
 def parse_advertised(value: Any) -> Address | None:
     """Port 0 stands for the port of the socket."""
-    return None if value is None else _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
+    if value is None:
+        return None
+    found = _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
+    if found.host in _NOWHERE:
+        raise Misfit(f"{value!r} is no address that others can reach", "write the address phones see us at")
+    return found
 
 
 _DURATIONS = "write 500ms, 4s, 3m or 2h"
@@ -108,7 +127,8 @@ def parse_duration(value: Any) -> float:
     found = seconds(text)
     if found is None:
         number = text.isascii() and text.isdigit()
-        raise Misfit(f"{text!r} is not a duration", f"write {text}ms or {text}s" if number else _DURATIONS)
+        help = f"write {text}ms or {text}s" if number else meant_duration(text) or _DURATIONS
+        raise Misfit(f"{text!r} is not a duration", help)
     if not found:
         raise Misfit("a timer of 0 would fire at once", _DURATIONS)
     return found
@@ -124,14 +144,15 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text, strict=False)
     except ValueError:
-        raise Misfit(f"{text!r} is not an IP address or network", "write 10.0.0.5, 10.0.0.0/8 or fd00::/8") from None
+        meant = split_port(bare_address(text))[0].strip("[]")
+        known = re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]+", meant) and address_flaw(meant) is None
+        help = f"write {meant}" if known and meant != text else "write 10.0.0.5, 10.0.0.0/8 or fd00::/8"
+        raise Misfit(f"{text!r} is not an IP address or network", help) from None
 
 
 def parse_host(value: Any) -> str:
     text = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", text) and not _is_ipv6(text):
-        raise Misfit(f"{text!r} is not a host name or an IP address", "write 127.0.0.1, ::1 or freeswitch")
-    return text
+    return _without_flaw(text, host_flaw(text))
 
 
 def parse_directory_user(value: Any) -> str | None:
@@ -145,8 +166,12 @@ def parse_directory_user(value: Any) -> str | None:
 
 def parse_domain(value: Any) -> str:
     text = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", text):
-        raise Misfit(f"{text!r} is not a domain", "write example.com, without sip: and without a port")
+    flaw = address_flaw(text)
+    if flaw is not None or split_port(text)[1]:
+        meant = split_port(bare_address(text))[0]
+        usable = meant != text and address_flaw(meant) is None
+        help = f"write {meant}" if usable else "write example.com, without sip: and without a port"
+        raise Misfit(f"{text!r} is not a domain", help)
     return text.lower()
 
 
@@ -168,16 +193,23 @@ def parse_sip_uri(value: Any) -> str | None:
     if value is None:
         return None
     text = _text(value)
-    try:
-        if parse_uri(text.encode()).is_sip:
-            return text
-    except MalformedMessage:
-        pass
-    raise Misfit(f"{text!r} is not a sip: URI", "write sip:127.0.0.1:5080")
+    return _without_flaw(text, server_uri_flaw(text))
 
 
 def parse_gateway_uri(value: Any) -> str:
-    return parse_sip_uri(_text(value)) or ""
+    text = _text(value)
+    return _without_flaw(text, gateway_uri_flaw(text))
+
+
+def parse_web_address(value: Any) -> str | None:
+    return None if value is None else _without_flaw(_text(value), web_flaw(_text(value)))
+
+
+def _without_flaw(text: str, flaw: Flaw | None) -> str:
+    """The text itself. Raises Misfit when something is wrong with it."""
+    if flaw is not None:
+        raise Misfit(flaw.message, flaw.help)
+    return text
 
 
 def _text(value: Any) -> str:

@@ -91,7 +91,7 @@ def test_step_used_twice_by_an_alias_gives_one_message() -> None:
         ("- log: x", "fs", "4:9 E115 on: fs needs the name of the FreeSWITCH event"),
         ("- log: x", "{event: fs, where: {name: 'HEART*'}}", "4:9 E115 on: fs needs the name of the FreeSWITCH event"),
         ("- originate: {to: bob}", "start", "6:25 E106 'bob' is not a destination"),
-        ("- http: {url: x, auth: {usr: a}}", "invite", "6:31 E114 unknown key for auth: 'usr'"),
+        ("- http: {url: 'http://x', auth: {usr: a}}", "invite", "6:40 E114 unknown key for auth: 'usr'"),
         ("- foreach: [1]\n  do: [{foreach: [2], do: [stop]}]", "invite", "7:15 E116 'item' is already a name here"),
     ],
 )
@@ -109,7 +109,7 @@ def test_what_is_just_inside_the_bounds() -> None:
 
 def test_event_may_not_be_called_like_a_trigger() -> None:
     assert codes("flowlang: 1\nevents: {invite: {a: text}}") == ["E110"]
-    assert codes("flowlang: 1\nendpoints: {p: {url: x, auth: {user: a, pass: b}}}") == ["E114"]
+    assert codes("flowlang: 1\nendpoints: {p: {url: 'http://x', auth: {user: a, pass: b}}}") == ["E114"]
 
 
 # --- anything -------------------------------------------------------------------------------------------------------

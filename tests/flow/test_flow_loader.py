@@ -61,15 +61,33 @@ def test_a_file_may_name_what_another_declares(tmp_path: Path) -> None:
 def test_missing_file_and_empty_folder_are_said(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert refused([tmp_path / "gone.flow.yaml", empty]) == [
+    assert refused([tmp_path / "gone.flow.yaml", tmp_path / "gone", empty]) == [
         "gone.flow.yaml:1 E003 this cannot be read: No such file or directory",
-        "empty:1 E003 this folder holds no *.flow.yaml file",
+        "gone:1 E003 this cannot be read: No such file or directory",
+    ]
+
+
+def test_an_empty_folder_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "ring.yaml").write_text("flowlang: 1\n")
+    program, (warning,) = load_program([tmp_path])
+    assert not program.flows
+    assert (warning.code, warning.severity, warning.file) == ("W308", "warning", str(tmp_path))
+    assert warning.help == "flow files are named *.flow.yaml: rename ring.yaml to ring.flow.yaml"
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_named_itself(tmp_path: Path) -> None:
+    write(tmp_path, a=ONE)
+    (tmp_path / "b.flow.yaml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c.flow.yaml").mkdir()
+    assert refused([tmp_path]) == [
+        "b.flow.yaml:1 E003 this cannot be read: No such file or directory",
+        "c.flow.yaml:1 E003 this cannot be read: Is a directory",
     ]
 
 
 def test_file_that_is_no_utf8_is_said(tmp_path: Path) -> None:
     write(tmp_path, a=b"flowlang: 1\ndescription: \xff\n")
-    assert refused([tmp_path]) == [f"{tmp_path.name}:1 E003 this cannot be read: line 2 is not UTF-8"]
+    assert refused([tmp_path]) == ["a.flow.yaml:1 E003 this cannot be read: line 2 is not UTF-8"]
 
 
 def test_file_that_is_too_large_is_said(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_no_as_reply_is_a_bad_status_and_not_false() -> None:
 def test_minutes_and_seconds_are_no_duration() -> None:
     (found,) = diagnose(steps("- sleep: 1:30"))
     assert found.message == "'1:30' is not a duration"
-    assert found.help == "write a number and a unit: 500ms, 30s, 10m, 2h"
+    assert found.help == "write 90s"
 
 
 def test_octal_looking_digit_of_a_filter_is_kept() -> None:

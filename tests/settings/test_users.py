@@ -124,7 +124,7 @@ def test_the_configurations_tables_win_and_are_known_to_the_check() -> None:
     assert found.users == {"local": HttpUsers("https://site")}
 
 
-@pytest.mark.parametrize("text", ["users: {a: {}}", "users: {a: {file: x, http: y}}"])
+@pytest.mark.parametrize("text", ["users: {a: {}}", "users: {a: {file: x, http: 'http://y'}}"])
 def test_a_table_of_the_configuration_has_one_source(text: str) -> None:
     with pytest.raises(InputError, match="a user table needs one of file, http"):
         read_settings("o.yml", text, {})

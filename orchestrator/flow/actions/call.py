@@ -14,6 +14,7 @@ from orchestrator.flow import effects
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.written import aor_flaw, party_flaw
 
 LEGS = ("caller", "callee", "both")
 
@@ -52,7 +53,7 @@ RELAY = ACTIONS.add(
         short="to",
         fields=(
             Field("to", Kind.DESTINATION, "registered, original, a SIP URI, a list of them, or ${...}."),
-            Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain."),
+            Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
             Field("gateways", Kind.GATEWAYS, "Gateways to try, by name."),
             Field("mode", Kind.ENUM, "How several destinations are rung.", values=("parallel", "serial", "by_q")),
             Field("ring", Kind.DURATION, "How long all of it may ring."),
@@ -66,7 +67,12 @@ RELAY = ACTIONS.add(
             ),
             Field("via", Kind.SERVER, "Anchor the media on this FreeSWITCH server."),
             Field("headers", Kind.MAP, "Header fields to add to every branch."),
-            Field("from", Kind.TEXT, "Calling party to show instead of the caller's: a SIP URI or user@host."),
+            Field(
+                "from",
+                Kind.TEXT,
+                "Calling party to show instead of the caller's: a SIP URI or user@host.",
+                check=party_flaw,
+            ),
         ),
         beside=(Field("on", Kind.OUTCOMES, "Steps for each outcome.", values=RELAY_OUTCOMES),),
         result="relay result",
@@ -146,7 +152,7 @@ INJECT = ACTIONS.add(
         short="to",
         fields=(
             Field("to", Kind.DESTINATION, "A SIP URI, a list of them, or ${...}."),
-            Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain."),
+            Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
             Field("cancel_others", Kind.BOOLEAN, "Cancel the other branches once the new one is sent."),
             Field("last", Kind.BOOLEAN, "No further branch is awaited: ends keep_open."),
             Field("ring", Kind.DURATION, "How long the new branch may ring."),
@@ -223,7 +229,7 @@ ORIGINATE = ACTIONS.add(
         fields=(
             Field("to", Kind.TEXT, "A SIP URI, or a number when gateway: is given.", required=True),
             Field("gateway", Kind.GATEWAYS, "Gateway to place the call through."),
-            Field("from", Kind.TEXT, "Calling party to show: a SIP URI or user@host."),
+            Field("from", Kind.TEXT, "Calling party to show: a SIP URI or user@host.", check=party_flaw),
             Field("ring", Kind.DURATION, "How long it may ring."),
             Field("via", Kind.SERVER, "FreeSWITCH server that places the call; default that with least to do."),
             Field("vars", Kind.MAP, "FreeSWITCH channel variables to set."),

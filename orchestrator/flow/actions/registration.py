@@ -10,6 +10,7 @@ from orchestrator.flow.program import Step, Where
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.signals import Refused
 from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.written import aor_flaw
 
 AUTH = ACTIONS.add(
     Action(
@@ -84,7 +85,7 @@ LOOKUP = ACTIONS.add(
         "lookup",
         "Read the registered contacts of an address.",
         short="aor",
-        fields=(Field("aor", Kind.TEXT, "The address: user@domain.", required=True),),
+        fields=(Field("aor", Kind.TEXT, "The address: user@domain.", required=True, check=aor_flaw),),
         beside=(Field("where", Kind.WHERE, "Which contacts: attributes to match, or a condition over contact."),),
         result="contacts",
         in_on_end=True,

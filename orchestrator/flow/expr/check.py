@@ -33,11 +33,15 @@ from orchestrator.flow.expr.nodes import (
 from orchestrator.flow.expr.scope import Facts, Scope
 from orchestrator.flow.expr.suggest import did_you_mean
 from orchestrator.flow.expr.types import ANY, BOOL, NOTHING, NUMBER, TEXT, Type, assignable, list_of, optional, unify
+from orchestrator.flow.foreign import foreign_name
 
 VARIABLES = "vars"
 """The root whose attributes are called variables in messages."""
 
 SECRETS = "secrets"
+
+_ENVIRONMENT = "flows do not read the environment: declare  secrets: {NAME: {env: NAME}}  for http steps"
+_FOREIGN_NAMES = dict.fromkeys(("env", "ENV", "environ", "process"), _ENVIRONMENT)
 
 
 class Checker:
@@ -268,7 +272,8 @@ class Checker:
 
     def _unknown_name(self, node: Name) -> ExprError:
         known = [*self._locals, *self.scope.names]
-        help = did_you_mean(node.name, known) or self._hint(node.name) or self._owner(node.name)
+        help = _FOREIGN_NAMES.get(node.name) or foreign_name(node.name)
+        help = help or did_you_mean(node.name, known) or self._hint(node.name) or self._owner(node.name)
         return complaints.at(node, "E205", f"unknown name '{node.name}'", help or complaints.known_names(known))
 
     def _owner(self, name: str) -> str:
@@ -293,7 +298,10 @@ class Checker:
             help = f"write size({owner})" if node.name in ("length", "len", "count") else help
             message = f"{owner} is {target.required} and has no attribute '{node.name}'"
         else:
-            help = help or complaints.known_names(list(target.fields))
+            longer = [
+                name for name in target.fields if name.startswith((f"{node.name}-", f"{node.name}.", f"{node.name} "))
+            ]
+            help = f"write {owner}['{longer[0]}']" if longer else help or complaints.known_names(list(target.fields))
             message = f"{owner} has no attribute '{node.name}'"
         return ExprError("E206", message, help, node.at, len(node.name))
 

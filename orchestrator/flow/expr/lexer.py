@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.expr.errors import ExprError
+from orchestrator.flow.expr.foreign import foreign_expression
 
 MAX_SOURCE = 65_536
 """Characters of one expression; the same bound as for text at run time (FLOWLANG §5)."""
@@ -37,11 +39,27 @@ _MISTAKES = {
     "$": ("'$' belongs to no name here", "write the name alone"),
     "~": ("'~' is no operator", "to match a pattern write x.matches('...')"),
     ";": ("';' is no operator", "one key holds one expression"),
-    "\N{NO-BREAK SPACE}": ("there is a non-breaking space here", "type an ordinary space"),
-    "\N{LEFT SINGLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
-    "\N{RIGHT SINGLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
-    "\N{LEFT DOUBLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
-    "\N{RIGHT DOUBLE QUOTATION MARK}": ("this is a typographic quote", "write ' or \""),
+    "{": ("'{' begins no value here", "write the name alone, without { }"),
+    "}": ("'}' is no operator", "write the name alone, without { }"),
+    "^": ("'^' is no operator", "to match a pattern write x.matches('^...')"),
+    "`": ("text stands in quotes", "write ' or \""),
+    "@": ("'@' is no operator", "text stands in quotes: 'user@host'"),
+    "#": ("'#' is no operator", "text stands in quotes"),
+    "\N{NOT EQUAL TO}": ("this sign is no operator", "write !="),
+    "\N{GREATER-THAN OR EQUAL TO}": ("this sign is no operator", "write >="),
+    "\N{LESS-THAN OR EQUAL TO}": ("this sign is no operator", "write <="),
+    "\N{EN DASH}": ("this is a dash, not a minus", "write -"),
+    "\N{EM DASH}": ("this is a dash, not a minus", "write -"),
+    "\N{MINUS SIGN}": ("this is a typographic minus", "write -"),
+    "\N{MULTIPLICATION SIGN}": ("this sign is no operator", "write *"),
+    "\N{HORIZONTAL ELLIPSIS}": ("this is one character, an ellipsis", "write the value out"),
+    **dict.fromkeys(
+        "\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}"
+        "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
+        "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+        "\N{SINGLE HIGH-REVERSED-9 QUOTATION MARK}\N{ACUTE ACCENT}\N{PRIME}",
+        ("this is a typographic quote", "write ' or \""),
+    ),
 }
 
 
@@ -89,6 +107,48 @@ def seconds(text: str) -> float | None:
     return float(match["number"]) * UNITS[match["unit"]]
 
 
+_WORDS = {
+    **dict.fromkeys(("ms", "msec", "millis", "milliseconds"), "ms"),
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+}
+"""How people call a unit → ours."""
+_LONGEST_SPOKEN = 30
+_SPOKEN = re.compile(r"([0-9]+(?:[.,][0-9]+)?)\s*([A-Za-z]+)")
+_CLOCK = re.compile(r"(?:([0-9]{1,2}):)?([0-9]{1,2}):([0-9]{2})")
+_ISO = re.compile(r"PT(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)S)?", re.IGNORECASE)
+
+
+def meant_duration(text: str) -> str:
+    """The help for a duration in another notation (`5 sec`, `1h30m`, `0:05`, `PT5S`, `1d`); '' for anything else."""
+    if len(text) > _LONGEST_SPOKEN:
+        return ""
+    parts = _SPOKEN.findall(text)
+    if parts and not _SPOKEN.sub("", text).strip(" ,"):
+        days = {"d": 24, "day": 24, "days": 24, "w": 168}
+        if len(parts) == 1 and parts[0][1].lower() in _WORDS:
+            return f"write {parts[0][0].replace(',', '.')}{_WORDS[parts[0][1].lower()]}"
+        if len(parts) == 1 and parts[0][1].lower() in days and parts[0][0].isdigit():
+            return f"write {int(parts[0][0]) * days[parts[0][1].lower()]}h"
+        if all(unit.lower() in _WORDS for _, unit in parts):
+            total = sum(float(size.replace(",", ".")) * UNITS[_WORDS[unit.lower()]] for size, unit in parts)
+            return f"write {_written(total)}"
+    found = _CLOCK.fullmatch(text) or (_ISO.fullmatch(text) if len(text) > 2 else None)
+    if found is not None:
+        hours, minutes, rest = (int(part or 0) for part in found.groups())
+        return f"write {_written(hours * 3600 + minutes * 60 + rest)}"
+    return ""
+
+
+def _written(seconds: float) -> str:
+    """A length in its largest whole unit."""
+    for unit in ("h", "m", "s"):
+        if seconds and seconds % UNITS[unit] == 0:
+            return f"{round(seconds / UNITS[unit])}{unit}"
+    return f"{round(seconds * 1000)}ms"
+
+
 def unescape(quoted: str) -> str:
     r"""The value of a text literal. An unknown escape keeps its backslash, so that `'^\d+$'` is the pattern it looks
     like.
@@ -123,7 +183,7 @@ def _checked_unit(match: re.Match[str]) -> str:
     raise ExprError(
         "E201",
         f"'{match.group()}' is neither a number nor a duration",
-        "durations are written 500ms, 30s, 10m or 2h; text stands in quotes",
+        meant_duration(match.group()) or "durations are written 500ms, 30s, 10m or 2h; text stands in quotes",
         match.start(),
         len(match.group()),
     )
@@ -135,5 +195,10 @@ def _unknown(source: str, offset: int) -> ExprError:
         return ExprError("E201", "the text that starts here has no closing quote", f"add {char}", offset)
     if source.startswith("${", offset):
         return ExprError("E201", "${ } cannot stand inside an expression", "write the name alone", offset, 2)
+    if (blank := odd_blank(char)) is not None:
+        return ExprError("E201", f"there is a {blank[1]} here", ORDINARY_SPACE, offset)
+    found = foreign_expression(source, offset)
+    if found is not None:
+        return ExprError("E201", *found, offset)
     message, help = _MISTAKES.get(char, (f"unexpected character {char!r}", ""))
     return ExprError("E201", message, help, offset)

@@ -10,11 +10,13 @@ to ask. Languages disagree about `a ?? 0 + 1`, therefore arithmetic behind `??` 
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 from orchestrator.flow.expr import nodes
 from orchestrator.flow.expr.errors import ExprError
-from orchestrator.flow.expr.lexer import Token, seconds, tokenize, unescape
+from orchestrator.flow.expr.foreign import foreign_operator
+from orchestrator.flow.expr.lexer import Token, meant_duration, seconds, tokenize, unescape
 from orchestrator.flow.expr.nodes import Node
 from orchestrator.flow.expr.types import ANY, BOOL, DURATION, NULL, NUMBER, TEXT, Type
 
@@ -38,6 +40,8 @@ _BINARY = {
     "%": _MULTIPLY,
 }
 _ALIASES = {"||": "or", "&&": "and", "!": "not"}
+_NUMBER_OF_TELEPHONE = re.compile(r"\+[0-9]+")
+_SPACED_DURATION = re.compile(r"[0-9.]+ +[A-Za-z]+$")
 _RESERVED = frozenset({"and", "or", "not", "in"})
 _CONSTANTS: dict[str, tuple[bool | None, Type]] = {"true": (True, BOOL), "false": (False, BOOL), "null": (None, NULL)}
 _FOREIGN = {
@@ -64,6 +68,7 @@ def parse(source: str) -> Node:
 
 class _Parser:
     def __init__(self, source: str) -> None:
+        self._source = source
         self._tokens = tokenize(source)
         self._at = 0
         self._depth = 0
@@ -279,9 +284,28 @@ class _Parser:
 
     def _unexpected(self, wanted: str = "", help: str = "") -> NoReturn:
         token = self._next
+        known = self._foreign(token, wanted)
+        if known is not None:
+            raise self._error("E201", *known, token)
         wanted = wanted or "an operator or the end"
         help = help or _FOREIGN.get(token.text) or _FOREIGN.get(self._tokens[self._at - 1].text, "")
         raise self._error("E201", f"expected {wanted} here, found {_shown(token)}", help, token)
+
+    def _foreign(self, token: Token, wanted: str) -> tuple[str, str] | None:
+        """Message and help for what is known from elsewhere: `like '...'`, `<>`, `+49...`, `5 min`."""
+        if not wanted or token.text in (">", "="):
+            known = foreign_operator(self._source, token.start, token.text)
+            if known is not None:
+                return known
+        if wanted == "a value" and (number := _NUMBER_OF_TELEPHONE.match(self._source, token.start)):
+            return f"{number[0]} needs quotes", f"write '{number[0]}'"
+        spaced = (
+            _SPACED_DURATION.search(self._source[max(0, token.start - 20) : token.end])
+            if token.kind == "name"
+            else None
+        )
+        help = meant_duration(spaced[0]) if spaced else ""
+        return (f"'{spaced[0]}' is not a duration", help) if spaced and help else None
 
     @staticmethod
     def _error(code: str, message: str, help: str, token: Token) -> ExprError:

@@ -104,7 +104,9 @@ def mistakes() -> Iterator[tuple[str, str, str, str]]:
             yield text, code, message, verdict[1].removeprefix("= ") if len(verdict) > 1 else ""
     yield "", "E201", "the expression is empty", "write a value, for example call.from.user"
     yield "\u2018x\u2019", "E201", "this is a typographic quote", "write ' or \""
-    yield "1\xa0+ 1", "E201", "there is a non-breaking space here", "type an ordinary space"
+    blanks = {"\xa0": "no-break space", "\u202f": "narrow no-break space", "\u2009": "thin space"}
+    for blank, name in (blanks | {"\u200b": "zero-width space", "\u3000": "ideographic space"}).items():
+        yield f"1{blank}+ 1", "E201", f"there is a {name} (U+{ord(blank):04X}) here", "type an ordinary space"
 
 
 MISTAKES = list(mistakes())
