@@ -96,6 +96,9 @@ class Anchor:
     def sent(self, branch: Branch) -> None:
         """The INVITE is on its way."""
 
+    def rang(self, branch: Branch) -> None:
+        """FreeSWITCH rings nobody."""
+
     def branch_failed(self, branch: Branch) -> None:
         """FreeSWITCH refused the call, or ended it before it was answered."""
         self.call.lose_anchor()

@@ -210,6 +210,8 @@ class Call:
         if self.state == "new":
             self.state = "ringing"
         self.note(f"SIP << {response.status} from {branch.target.contact}")
+        if branch.round is not None:
+            branch.round.rang(branch)
         self.publish("ringing", branch=str(branch.number), code=response.status, contact=branch.target.contact)
 
     def on_answered(self, branch: Branch, response: Response) -> None:

@@ -46,7 +46,7 @@ class Relay:
 
     __slots__ = (
         "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding",
-        "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaced",
+        "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaces_at_once",
         "_late_timers", "_timed_out",
     )  # fmt: skip
 
@@ -73,8 +73,9 @@ class Relay:
         self._tried: tuple[str, ...] = ()
         self._adding = False
         self._answered_by: Branch | None = None
-        self._replacing: Sequence[Target] = ()
-        self._replaced: Sequence[Branch] = ()
+        self._replacing: frozenset[bytes] = frozenset()
+        """URIs of injected branches that take the place of the others."""
+        self._replaces_at_once = False
         self._open_timer: Timer | None = None
         self._ring_timer: Timer | None = None
         self._each_timer: Timer | None = None
@@ -130,11 +131,12 @@ class Relay:
 
     # --- branches -----------------------------------------------------------------------------------------------------
 
-    def inject(self, targets: Sequence[Target], cancel_others: bool, last: bool) -> int:
-        """Add late branches; returns how many were new. Others are cancelled only after a new one has really been
-        sent."""
+    def inject(self, targets: Sequence[Target], cancel_others: bool | str, last: bool) -> int:
+        """Add late branches; returns how many were new. `cancel_others`: the others go on until a new one rings, or has
+        really been sent (`when_sent`): a phone that refuses at once takes the call from nobody."""
         if cancel_others:
-            self._replacing, self._replaced = targets, list(self._ringing)
+            self._replacing = frozenset(target.uri for target in targets)
+            self._replaces_at_once = cancel_others == "when_sent"
         if self._context is None:
             self._groups.insert(0, targets)
             added = len(targets)
@@ -143,15 +145,30 @@ class Relay:
         if last:
             self._stop(self._open_timer)
             self._open_timer = None
+        for branch in self._ringing[:]:
+            if branch.state == "ringing":  # it was among them already
+                self.rang(branch)
         self._check_settled()
         return added
 
     def sent(self, branch: Branch) -> None:
-        """A branch is on its way: now those it replaces may stop, not before."""
-        if branch.target in self._replacing:
-            replaced, self._replacing, self._replaced = self._replaced, (), ()
-            self._groups.clear()
-            for other in replaced:
+        """A branch is on its way."""
+        if self._replaces_at_once:
+            self._replace(branch)
+
+    def rang(self, branch: Branch) -> None:
+        """A branch rings."""
+        self._replace(branch)
+
+    def _replace(self, branch: Branch) -> None:
+        """Now those it replaces may stop, not before."""
+        if branch.target.uri not in self._replacing:
+            return
+        replacing, self._replacing = self._replacing, frozenset()
+        self._groups.clear()
+        self._stop(self._each_timer)
+        for other in self._ringing[:]:
+            if other.target.uri not in replacing:
                 other.cancel((COMPLETED_ELSEWHERE,))
 
     def _add(self, targets: Sequence[Target]) -> int:

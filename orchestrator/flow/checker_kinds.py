@@ -149,7 +149,10 @@ class Kinds(Values):
         return self._fixed(node, scope, NUMBER, _count, "a number", "")
 
     def _boolean(self, field: Field, node: Node, scope: Scope) -> Compiled:
-        return self._fixed(node, scope, BOOL, {"true": True, "false": False}.get, "true or false", "")
+        """true or false; a field may have words of its own beside them."""
+        known = {"true": True, "false": False, **{word: word for word in field.values}}
+        words = f", {' or '.join(field.values)}" if field.values else ""
+        return self._fixed(node, scope, BOOL, known.get, f"true or false{words}", "")
 
     def _duration(self, field: Field, node: Node, scope: Scope) -> Compiled:
         return self._fixed(

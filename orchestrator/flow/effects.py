@@ -55,7 +55,8 @@ class Inject:
 
     to: Sequence[Any] = ()
     aor: str = ""
-    cancel_others: bool = False
+    cancel_others: bool | str = False
+    """The other branches stop: once this one rings (True, `when_ringing`) or is on its way (`when_sent`)."""
     last: bool = False
     ring: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -88,7 +88,10 @@ class _Maker:
             },
             Kind.VALUE: lambda field: {},
             Kind.NUMBER: lambda field: {"type": ["integer", "string"], "pattern": _COMPUTED},
-            Kind.BOOLEAN: lambda field: {"type": ["boolean", "string"], "pattern": _COMPUTED},
+            Kind.BOOLEAN: lambda field: {
+                "type": ["boolean", "string"],
+                "pattern": "|".join((_COMPUTED, *field.values)),
+            },
             Kind.DURATION: lambda field: {"type": "string", "pattern": pattern},
             Kind.STATUS: lambda field: dict(_STATUS),
             Kind.ENUM: lambda field: {"type": "string", "enum": list(field.values)},

@@ -32,7 +32,7 @@ SUFFIX = ".test.yaml"
 
 Act = Callable[[Scenario], object]
 
-_GIVEN = ("registered", "http", "esl", "sounds", "secrets", "domains", "time")
+_GIVEN = ("registered", "answers", "http", "esl", "sounds", "secrets", "domains", "time")
 _ACTS = ("invite", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
 _SIDES = ("caller", "callee")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", "OPTIONS", "MESSAGE", "NOTIFY", "REFER")
@@ -49,6 +49,7 @@ class Case:
     http: list[HttpRule] = field(default_factory=list)
     esl: list[EslRule] = field(default_factory=list)
     sounds: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     domains: tuple[str, ...] = ("example.com",)
     wall: float | None = None
@@ -65,6 +66,7 @@ class Case:
             http=self.http,
             esl=self.esl,
             sounds=self.sounds,
+            answers=self.answers,
             domains=self.domains,
             wall=self.wall,
         )
@@ -175,6 +177,8 @@ class _Reader(Shapes):
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
         for key, length in self.entries(given.get("sounds"), (), "sounds") or ():
             case.sounds[key.text] = self.duration(length) or 0.0
+        for key, status in self.entries(given.get("answers"), (), "answers") or ():
+            case.answers[key.text] = self.number(status, "a status", 200)
         if "domains" in given:
             case.domains = tuple(self.text(item, "a domain") for item in self.items(given.get("domains"), "domains"))
         case.wall = self.wall(given.get("time"))

@@ -74,6 +74,10 @@ class _Teller:
         self._cancelled: set[str] = set()
         self._cancelled_at = -1.0
         self._rung: list[str] = []
+        self._unheard: dict[str, float] = {}
+        """Contacts that have not said anything yet, and when their INVITE left."""
+        self.answers: dict[str, int] = {}
+        """What phones answer at once, without ringing."""
         self._event: Mapping[str, Any] = {}
         """The event taken last: it mostly names whom the flow rings next."""
         self._replied = False
@@ -164,6 +168,7 @@ class _Teller:
             self._no_fact = "callee" if contact.startswith(_PARKED) else ""
             return
         self._rung.append(contact)
+        self._unheard[contact] = self._now
         if contact not in self._known:
             self._known.add(contact)
             user = contact.removeprefix("sip:").partition("@")[0]
@@ -203,11 +208,15 @@ class _Teller:
 
     def _hears(self, code: str, contact: str) -> None:
         status = int(code)
+        at_once = self._unheard.pop(contact, None) == self._now
         if status < 200 or contact in self._cancelled or (contact in self._switch and status >= 300):
             return
         if contact not in self._switch:
             where = _bare(contact).partition(";")[0]
-            self._act(f"branch: {{uri: {quoted(_glob(where))}, reply: {code}}}")
+            if at_once:
+                self.answers[_bare(contact)] = status
+            else:
+                self._act(f"branch: {{uri: {quoted(_glob(where))}, reply: {code}}}")
             if status < 300 and self._no_fact == "callee":
                 self._no_fact = ""  # whom FreeSWITCH held has somebody to talk to now
         if status < 300 and not self._replied and self._no_fact != "caller":
@@ -337,6 +346,9 @@ def _given(teller: _Teller, program: Program | None) -> Iterator[str]:
         for aor, contacts in teller.registered.items():
             if contacts:
                 yield f"        {quoted(aor)}: [{', '.join(quoted(contact) for contact in contacts)}]"
+    if teller.answers:
+        yield "      answers:"
+        yield from (f"        {quoted(contact)}: {status}" for contact, status in teller.answers.items())
     if teller.http or teller.asks_web:
         rules = teller.http[:1] or ["{url: '*', status: 200}"]
         yield f"      http: [{', '.join(rules)}]"

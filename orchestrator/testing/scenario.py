@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from orchestrator.core.jobs import Job, Resolve
@@ -55,6 +56,7 @@ class Scenario:
         http: Iterable[HttpRule] = (),
         esl: Iterable[EslRule] = (),
         sounds: Mapping[str, float] | None = None,
+        answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
         wall: float | None = None,
         seed: int = 1,
@@ -96,6 +98,8 @@ class Scenario:
         for aor, contacts in (registered or {}).items():
             for contact in contacts:
                 self.phone_at(aor, contact).register()
+        for contact, status in (answers or {}).items():
+            self.phone_at(contact, contact).on_invite = partial(_answer_at_once, status)
         self.world.run()
         self._forget_facts()
 
@@ -357,3 +361,10 @@ def _split_contact(contact: str) -> tuple[Address, str]:
     where, semicolon, parameters = contact.removeprefix("sip:").partition(";")
     host, _, port = where.rpartition("@")[2].partition(":")
     return (host, int(port) if port.isdigit() else 5060), semicolon + parameters
+
+
+def _answer_at_once(status: int, call: PhoneCall) -> None:
+    if status < 300:
+        call.answer()
+    else:
+        call.reject(status)

@@ -153,7 +153,13 @@ INJECT = ACTIONS.add(
         fields=(
             Field("to", Kind.DESTINATION, "A SIP URI, a list of them, or ${...}."),
             Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
-            Field("cancel_others", Kind.BOOLEAN, "Cancel the other branches once the new one is sent."),
+            Field(
+                "cancel_others",
+                Kind.BOOLEAN,
+                "Cancel the other branches: when_ringing (or true), once the new one rings or answers; when_sent, once "
+                "it is on its way.",
+                values=("when_ringing", "when_sent"),
+            ),
             Field("last", Kind.BOOLEAN, "No further branch is awaited: ends keep_open."),
             Field("ring", Kind.DURATION, "How long the new branch may ring."),
             Field("headers", Kind.MAP, "Header fields to add to the new branch."),
