@@ -210,7 +210,9 @@ class Server:
             name, port_there = advertise.host, advertise.port or port
         else:
             name, port_there = outward_address(host) if everywhere else host, port
-        return ListenPoint(name, port_there, bound=host, aliases=own_addresses(host) if everywhere else ())
+        return ListenPoint(
+            name, port_there, bound=host, aliases=own_addresses(host) if everywhere else (), bound_port=port
+        )
 
     def _resolve(self, program: Program) -> tuple[Program, Mapping[str, FreeSwitchSettings]]:
         """Take secrets, users and SIP addresses of servers from configuration and flows.

@@ -542,5 +542,5 @@ def reason_header(text: str, code: int | None) -> bytes:
 
 
 def _cause(request: Request) -> str:
-    reason = request.get(b"reason")
-    return reason.decode("utf-8", "replace") if reason else "normal"
+    reasons = request.get_all(b"reason")
+    return b", ".join(reasons).decode("utf-8", "replace") if reasons else "normal"

@@ -58,9 +58,13 @@ class SipNetwork:
         self.own_route_ends = frozenset(self._route_ends)
         """What follows the token and its `@` in the Route values that our Record-Route makes; most in-dialog requests
         bring them back to the letter."""
-        self._own = {(host.lower().encode(), p.port) for p in settings.points for host in _names(p)}
-        self._own_hosts = frozenset(host for host, _ in self._own)
+        ports = {port for p in settings.points for port in (p.port, p.bound_port) if port}
+        hosts = {host.lower().encode() for p in settings.points for host in _names(p)}
+        self._own = {(host.lower().encode(), port) for p in settings.points for host in _names(p) for port in _ports(p)}
+        self._own_ports = frozenset((None, *ports))
+        self._own_hosts = frozenset(hosts)
         self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
+        self._own_names = frozenset(name for name in self._domains | hosts if not is_literal(name))
         self._home = settings.domains[0].lower() if settings.domains else ""
         self._trust = settings.trust
         self._trusted: dict[str, bool] = {}
@@ -89,8 +93,29 @@ class SipNetwork:
         return Passage(self.destination(host, port, transport if transport < len(self._is_v6) else 0))
 
     def is_own(self, uri: Uri) -> bool:
-        """Whether host and port are one of our listening points."""
-        return (uri.host.lower(), uri.port or DEFAULT_PORT) in self._own
+        """Whether host and port are one of our listening points, however an IPv6 address is spelt."""
+        host = uri.host.lower()
+        if host[:1] == b"[":
+            host = self._spelt_alike(host)
+        return (host, uri.port or DEFAULT_PORT) in self._own
+
+    def _spelt_alike(self, host: bytes) -> bytes:
+        address = self._addresses.numeric(host)
+        return host if address is None else (b"[%b]" if ":" in address else b"%b") % address.encode()
+
+    def is_own_route(self, uri: Uri, preloaded: bool) -> bool:
+        """Whether a Route value means us (RFC 3261 §16.4): any of our addresses with its port, any name of ours and any
+        domain we serve with one of our ports or none (its SRV records say which).
+
+        An address without a port is port 5060, which may be another server's on this machine; but as the first value
+        of a request outside of dialogs (`preloaded`) it is what a phone was told its outbound proxy is.
+        """
+        if self.is_own(uri):
+            return True
+        host = uri.host.lower()
+        if host in self._own_names:
+            return uri.port in self._own_ports
+        return preloaded and uri.port is None and host in self._own_hosts
 
     def resolve(self, uri: Uri, transport: int, found: Found) -> None:
         """Next hop of a SIP URI. Only UDP is spoken: another `transport` parameter or a sips URI finds nothing."""
@@ -178,6 +203,10 @@ class SipNetwork:
 def _names(point: ListenPoint) -> set[str]:
     names = {point.host, point.bound, *point.aliases} - {""}
     return {f"[{name}]" if ":" in name else name for name in names}
+
+
+def _ports(point: ListenPoint) -> set[int]:
+    return {point.port, point.bound_port or point.port}
 
 
 def _is_v6(point: ListenPoint) -> bool:

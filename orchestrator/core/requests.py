@@ -139,10 +139,9 @@ class Requests:
             return
         server = self.layer.open_server(request, destination)
         server.respond(200, build_response(request, 200, "OK", self.network.tokens.token()))
-        reason = request.get(b"reason")
         cancelled: Call | ResponseContext | None = invite.user
-        if cancelled is not None:
-            cancelled.cancel((b"Reason: " + reason,) if reason else ())
+        if cancelled is not None:  # a line for each protocol, or one for all (RFC 3326 §2)
+            cancelled.cancel(tuple(b"Reason: " + reason for reason in request.get_all(b"reason")))
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
@@ -156,6 +155,9 @@ class Requests:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
         route = self._route(request)
+        if route.drop and route.toward is None and not request.to_tag:
+            request.drop_header(b"route")  # all of it meant us: whoever is rung shall not send it back
+            route = _NO_ROUTE
         if request.to_tag:
             self._in_dialog(request, route, source, destination)
         elif begins and self.engine.must_refuse_new(request.method):
@@ -222,17 +224,33 @@ class Requests:
         names = request.names
         if b"route" not in names:
             return _NO_ROUTE
+        strict = self._loosen(request) if request.to_tag else b""
+        if strict and b"route" not in names:
+            return Route(0, None, strict)
         if names.count(b"route") == 1:
             begin, _, end = (request.get(b"route") or b"").partition(b"@")
             token = begin[len(_SIP) :]
             if end in self.network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
                 return Route(1, None, token)
         routes = request.routes()
-        drop, token = 0, b""
-        while drop < len(routes) and self.network.is_own(routes[drop].parsed):
+        drop, token = 0, strict
+        while drop < len(routes) and self.network.is_own_route(routes[drop].parsed, not drop and not request.to_tag):
             token = unescape(routes[drop].parsed.user)
             drop += 1
         return Route(drop, routes[drop].parsed if drop < len(routes) else None, token)
+
+    def _loosen(self, request: Request) -> bytes:
+        """Undo what a strict router did (§16.4): our Record-Route is the Request-URI, and that the last Route value.
+        Returns the token of that Record-Route; b'' where the Request-URI is none that we have made for this dialog.
+        """
+        uri = request.parsed_uri
+        if not uri.user or not self.network.is_own(uri):
+            return b""
+        token = unescape(uri.user)
+        if self.network.passage(request, token) is None:
+            return b""
+        request.take_last_route()
+        return token
 
     def _passage(self, request: Request, route: Route) -> Passage | None:
         """What the Route proves (`sip.route_token`): that the request is in a dialog of ours, which a To tag alone

@@ -25,6 +25,8 @@ class ListenPoint:
     """The address the socket is bound to, when it differs from `host`."""
     aliases: tuple[str, ...] = ()
     """Further addresses it is reached by: those of this machine, when it is bound to all of them."""
+    bound_port: int = 0
+    """The port the socket is bound to, when it differs from `port`."""
 
     @property
     def sent_by(self) -> bytes:

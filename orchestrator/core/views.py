@@ -114,7 +114,7 @@ class AddressView(Mapping[str, Any]):
 
 
 class HeaderView(Mapping[str, str]):
-    """Header values of a request by name in any case; the first where there are several."""
+    """Header values of a request by name in any case; several lines are one list, as RFC 3261 §7.3.1 reads them."""
 
     __slots__ = ("_request",)
 
@@ -122,10 +122,10 @@ class HeaderView(Mapping[str, str]):
         self._request = request
 
     def __getitem__(self, name: str) -> str:
-        value = self._request.get(name.lower().encode())
-        if value is None:
+        values = self._request.get_all(name.lower().encode())
+        if not values:
             raise KeyError(name)
-        return text(value)
+        return text(b", ".join(values))
 
     def __iter__(self) -> Iterator[str]:
         return (text(name) for name in dict.fromkeys(self._request.names))

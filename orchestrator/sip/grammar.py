@@ -55,10 +55,14 @@ PORT: Final = rb"(?:[1-9][0-9]{0,3}+|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2
 
 _WS: Final = rb"[ \t]*+"
 _VALUE: Final = rb'(?:[^\x00-\x20\x7f;,"<>?=\\][^\x00-\x20\x7f;,"<>?\\]*+|' + QUOTED + rb")"
-PARAM: Final = rb";" + _WS + rb"(" + TOKEN + rb"++)" + _WS + rb"(?:(=)" + _WS + rb"(" + _VALUE + rb")" + _WS + rb")?+"
-"""One `;name=value`; groups: name, '=', value as written."""
-PARAMS: Final = rb"(?:;" + _WS + TOKEN + rb"++" + _WS + rb"(?:=" + _WS + _VALUE + _WS + rb")?+)*+"
-"""Any number of them, without groups."""
+PARAM: Final = (
+    rb";" + _WS + rb"(" + TOKEN + rb"++)" + _WS + rb"(?:(=)" + _WS + rb"((?:" + _VALUE + rb")?+)" + _WS + rb")?+"
+)  # fmt: skip
+"""One `;name=value`; groups: name, '=', value as written, perhaps nothing."""
+PARAMS: Final = (
+    rb"(?:;" + _WS + TOKEN + rb"++" + _WS + rb"(?:=" + _WS + rb"(?:" + _VALUE + rb")?+" + _WS + rb")?+)*+(?:;[ \t]*+)?+"
+)
+"""Any number of them, without groups. One `;` may be left over at the end (`sip.tolerance`)."""
 
 _is_params = re.compile(PARAMS).fullmatch
 _find_params = re.compile(PARAM).findall

@@ -6,8 +6,8 @@ nothing is re-serialised.
 
 What every message is judged by (start line, top Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length) was checked
 when it was parsed: these accessors never raise. Contact, Route and Record-Route are read when asked for and may raise
-MalformedMessage then. Messages never change, with two exceptions the RFC demands: `Request.stamp_source`, and
-`Request.drop_line` for what ends here.
+MalformedMessage then. Messages never change, with three exceptions the RFC demands: `Request.stamp_source`,
+`Request.take_last_route`, and `Request.drop_line` for what ends here.
 """
 
 from __future__ import annotations
@@ -158,9 +158,29 @@ class Request(Message):
         self.lines[index] = line
         self.via = stamped
 
+    def take_last_route(self) -> None:
+        """Make the last Route value the Request-URI: a strict router has put the Request-URI there (§16.4, §16.12.1.2).
+
+        Raises MalformedMessage; the request is as it was then.
+        """
+        last = self.routes()[-1]
+        parsed = last.parsed
+        index = len(self.names) - 1 - self.names[::-1].index(b"route")
+        values = split_commas(line_value(self.lines[index]))
+        if len(values) > 1:
+            self.lines[index] = b"Route: " + b", ".join(values[:-1])
+        else:
+            self.drop_line(index)
+        self.uri, self._parsed_uri = bytes(parsed), parsed
+
     def drop_line(self, index: int) -> None:
         """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
         del self.names[index], self.lines[index]
+
+    def drop_header(self, name: bytes) -> None:
+        """Take out all lines of a header."""
+        for index in reversed([index for index, known in enumerate(self.names) if known == name]):
+            self.drop_line(index)
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.uri!r} {self.call_id!r} {self.cseq}>"

@@ -34,7 +34,7 @@ from orchestrator.sip.uri import Uri
 from orchestrator.timers import TICK, Timer
 
 DEPARTURES: tuple[tuple[str, str], ...] = (
-    ("RFC 3261 §16.10", "a CANCEL is answered 487 at once instead of after the branches' answers"),
+    ("RFC 3261 §16.10", "a CANCEL outside of dialogs is answered 487 at once instead of after the branches' answers"),
     ("RFC 3261 §16.10, last paragraph", "a CANCEL that matches no INVITE is answered 481, not forwarded statelessly"),
     ("RFC 3261 §16.7 step 5", "a 2xx that comes after we sent a failure upstream is acknowledged and ended by us"),
     ("RFC 3261 §16.7 step 6", "a non-INVITE request nobody answers is not answered 408 (which RFC 4320 §4.2 forbids)"),
@@ -326,7 +326,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "_count", "_closed", "_challenges",
+        "breadth", "_count", "_closed", "_challenges", "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -349,6 +349,8 @@ class ResponseContext:
         self._count = 0
         self._closed = False
         self._challenges: tuple[bytes, ...] = ()
+        self._inside = request.to_tag is not None
+        """The request is of a dialog that stands, whatever becomes of it."""
         server.user = self
 
     # --- the target set -----------------------------------------------------------------------------------------------
@@ -454,11 +456,16 @@ class ResponseContext:
                 branch.cancel(headers)
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
-        """The caller gave up: 487 now, CANCEL to the branches (§16.10; DEPARTURES)."""
+        """The caller gave up: 487 now, CANCEL to the branches (§16.10; DEPARTURES).
+
+        A re-INVITE waits for what the other side says: both have to agree whether it has failed, and its answer may
+        cross the CANCEL (§14.1).
+        """
         if self.server.answered:
             return
         self._closed = True
-        self.reply(487)
+        if not self._inside:
+            self.reply(487)
         self.cancel_pending(headers)
 
     def reply(self, status: int, reason: str = "", headers: Sequence[bytes] = (), to_tag: bytes | None = None) -> None:
@@ -527,7 +534,7 @@ class ResponseContext:
         if self.answered and listens:
             self.server.respond(response.status, branch.upward(response))
         elif first or not self.answered:
-            release(self.network, branch, response)
+            release(self.network, branch, response, hang_up=not self._inside)
 
     def on_failure(self, branch: Branch) -> None:
         self.pending.remove(branch)

@@ -19,16 +19,16 @@ MAX_DIALOGS = 60
 """Dialogs of one branch that are ended: a proxy below us may fork, and answer for ever."""
 
 
-def release(network: Network, branch: Branch, response: Response) -> None:
+def release(network: Network, branch: Branch, response: Response, hang_up: bool = True) -> None:
     """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
     DEPARTURES).
 
-    A repeated 2xx is only acknowledged again.
+    A repeated 2xx is only acknowledged again, and so is that of a re-INVITE (`hang_up` false): its dialog stands.
     """
     client = branch.client
     if client is None or len(branch.ended) >= MAX_DIALOGS:
         return
-    hang_up = response.to_tag not in branch.ended
+    hang_up = hang_up and response.to_tag not in branch.ended
     if hang_up:
         branch.ended += (response.to_tag,)
     leg, hop = _leg_of(network, branch, response)

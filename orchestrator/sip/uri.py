@@ -47,10 +47,11 @@ def _escaped(chars: bytes) -> bytes:
 
 
 _USERINFO: Final = rb"(?:(" + _escaped(USER_CHAR) + rb")(?::((?:" + _escaped(_PASSWORD_CHAR) + rb")?+))?+@)?+"
-_URI_PARAM: Final = rb";" + _escaped(PARAM_CHAR) + rb"(?:=" + _escaped(_VALUE_CHAR) + rb")?+"
+_URI_PARAM: Final = rb";" + _escaped(PARAM_CHAR) + rb"(?:=(?:" + _escaped(_VALUE_CHAR) + rb")?+)?+"
+"""`;lr=` is read like `;lr`, and one `;` may be left over at the end (`sip.tolerance`)."""
 _sip_uri = re.compile(
     rb"([Ss][Ii][Pp][Ss]?):" + _USERINFO + rb"(" + HOST + rb")(?::(" + PORT + rb"))?+"
-    rb"((?:" + _URI_PARAM + rb")*+)(?:\?(" + _escaped(_HEADER_CHAR) + rb"))?+"
+    rb"((?:" + _URI_PARAM + rb")*+;?+)(?:\?(" + _escaped(_HEADER_CHAR) + rb"))?+"
 ).fullmatch  # fmt: skip
 _opaque_uri = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):([!-;=?-~]++)").fullmatch
 _uri_params = re.compile(rb";([^;=]++)(=?)([^;]*+)").findall

@@ -211,7 +211,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "tail", [b"a", b";", b";=1", b";a=", b";a=1;A=2", b';a="x', b";a=1 b", b";a b=1", b";a,b", b";a=\0"]
+    "tail", [b"a", b";;", b";=1", b";a==", b";a=1;A=2", b';a="x', b";a=1 b", b";a b=1", b";a,b", b";a=\0"]
 )
 def test_malformed_parameters(tail: bytes) -> None:
     with pytest.raises(MalformedMessage):
