@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.core.probes import EVERY
 from orchestrator.core.users import HttpUsers, UserTable
 from orchestrator.errors import InputError
 from orchestrator.flow.program import Program, Resources
@@ -73,7 +74,8 @@ def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]
 def _gateways(
     settings: Settings, resources: Resources, environ: Mapping[str, str], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """All gateways. One without its password is still called: it may know us by our address."""
+    """All gateways, probed unless they say otherwise. One without its password is still called: it may authenticate us
+    by our address."""
     found: dict[str, dict[str, Any]] = {}
     for name, written in resources.gateways.items():
         site = settings.gateways.get(name)
@@ -84,7 +86,7 @@ def _gateways(
         except Misfit as misfit:
             problems.append(f"gateway {name} has no password: {misfit}")
             del values["password"]
-        found[name] = values
+        found[name] = {"probe": EVERY, **values}
     return found
 
 

@@ -22,6 +22,7 @@ from orchestrator.core.auth import asserted_user
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
 from orchestrator.core.cdr import CallRecord
+from orchestrator.core.gateways import Gateways
 from orchestrator.core.host import FlowHost
 from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.network import SipNetwork
@@ -37,6 +38,7 @@ from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translation, Translator
 from orchestrator.events.bus import Bus
+from orchestrator.events.event import Event
 from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
 from orchestrator.flow.usage import usage_of
@@ -82,6 +84,7 @@ class Engine:
         self.views = Views(self)
         self.channels = ChannelTable()
         self.translator = Translator(self.channels)
+        self.gateways = Gateways(self.network, self.network.own_uri, self._publish_global)
         self.servers = Servers(self)
         self.sockets = Sockets(self)
         self.host = FlowHost(self)
@@ -301,8 +304,14 @@ class Engine:
 
     def _note_usage(self, program: Program) -> None:
         self.usage = usage_of(program)
+        self.gateways.load(program.resources.gateways)
         self.translator.fs = self.usage.fs
         self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
+
+    def _publish_global(self, name: str, attributes: dict[str, Any]) -> None:
+        """An event of no call, where a flow waits for it."""
+        if self.bus.hears(name):
+            self.bus.publish(Event(name, attributes, "", self.timers.now))
 
     def _expire(self, _: object) -> None:
         self._expiry_timer = None

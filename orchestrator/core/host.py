@@ -13,6 +13,7 @@ from orchestrator.core.anchor import Anchor, answer_headers
 from orchestrator.core.applications import Applications
 from orchestrator.core.auth import Gate
 from orchestrator.core.call import Call
+from orchestrator.core.calling_party import from_value
 from orchestrator.core.executions import channel_of
 from orchestrator.core.names import ProgramNames
 from orchestrator.core.network import CALL_HEADER
@@ -23,7 +24,6 @@ from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.sip.contact import Contact
-from orchestrator.sip.digest import Account
 from orchestrator.sip.message import header_line
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.target import Target
@@ -266,7 +266,7 @@ class FlowHost:
         call.relay = self._relays[ticket] = relay
         waiting, call.waiting = call.waiting, ()
         for target in waiting:  # injected before there was a relay to take this from
-            target.headers, target.sender = (*relay.headers, *target.headers), self._sender(effect.from_)
+            target.headers, target.sender = (*relay.headers, *target.headers), from_value(effect.from_)
         relay.start(waiting)
         return PENDING
 
@@ -289,7 +289,7 @@ class FlowHost:
         return Target(
             b"sip:%b@%b" % (user, host.encode()),
             headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
-            sender=self._sender(effect.from_),
+            sender=from_value(effect.from_),
         )
 
     def _sip_of(self, server: str) -> str:
@@ -368,10 +368,9 @@ class FlowHost:
         return [groups[q] for q in sorted(groups, reverse=True)]
 
     def _targets(self, run: Run, call: Call, effect: effects.Relay) -> list[Target]:
-        headers, sender = header_lines(effect.headers), self._sender(effect.from_)
+        headers, sender = header_lines(effect.headers), from_value(effect.from_)
         if effect.gateways:
-            number = _number(call.invite.parsed_uri)
-            targets = [self.gateway_target(name, number, run.program) for name in effect.gateways]
+            targets = self.gateway_targets(effect.gateways, effect.number or call.invite.parsed_uri, run)
         elif effect.registered or effect.aor:
             aor = effect.aor or self.engine.network.aor(call.invite.parsed_uri)
             targets = self.engine.targets_of(aor)
@@ -383,18 +382,14 @@ class FlowHost:
             target.headers, target.sender = headers, sender
         return targets
 
-    def _sender(self, written: str) -> bytes:
-        """The URI of `from:`, b'' where it is not given. Raises StepError."""
-        return self.target_of(written).uri.partition(b">")[0] if written else b""
-
-    def gateway_target(self, name: str, user: bytes, program: Program) -> Target:
-        """A user at a gateway, as the program of the run knows it, with our account there."""
-        gateway = program.resources.gateways[name]
-        scheme, _, host = str(gateway["uri"]).partition(":")
-        uri = f"{scheme}:".encode() + (user + b"@" if user else b"") + host.rpartition("@")[2].encode()
-        known, password = gateway.get("user"), gateway.get("password")
-        account = Account(known, password, gateway.get("realm") or "") if known and isinstance(password, str) else None
-        return Target(uri, label=name, account=account)
+    def gateway_targets(self, names: Sequence[str], dialled: Uri | str, run: Run) -> list[Target]:
+        """The gateways that take calls now, as the program of the run knows them. Raises StepError."""
+        gateways, known = self.engine.gateways, run.program.resources.gateways
+        usable = gateways.usable(names)
+        for name in names:
+            if name not in usable:
+                run.trace(None, "gateway {} is down, passed over: {}", name, gateways.prober.reason(name))
+        return [gateways.target(name, dialled, known) for name in usable]
 
     def target_of(self, item: Any) -> Target:
         """A destination a flow names: a contact as `lookup` and the events give it, or a URI (with or without `sip:`).
@@ -423,7 +418,7 @@ class FlowHost:
         relay = call.relay
         for target in targets:
             target.headers = (*target.headers, *(relay.headers if relay is not None else ()), *headers)
-            target.sender = self._sender(relay.effect.from_) if relay is not None else b""
+            target.sender = from_value(relay.effect.from_) if relay is not None else b""
             target.ring = effect.ring
         if relay is None:
             call.waiting += tuple(targets)
@@ -485,11 +480,6 @@ class FlowHost:
     def _log(self, run: Run, ticket: Ticket, effect: effects.Log) -> None:
         if self.on_log is not None:
             self.on_log(run, effect)
-
-
-def _number(uri: Uri) -> bytes:
-    """Whom a request URI means, for a gateway: user part, or the number of a tel: URI."""
-    return uri.user if uri.is_sip else uri.opaque.partition(b";")[0]
 
 
 def header_lines(headers: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -54,6 +54,7 @@ class SipNetwork:
         self._addresses = Addresses()
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
         self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
+        self._own_uris = [b"sip:" + p.sent_by for p in settings.points]
         self._route_ends = [b"%b;lr>" % p.sent_by for p in settings.points]
         self.own_route_ends = frozenset(self._route_ends)
         """What follows the token and its `@` in the Route values that our Record-Route makes; most in-dialog requests
@@ -91,6 +92,10 @@ class SipNetwork:
             return passage
         transport, host, port = passage.seen  # perhaps of before a restart, with other listening points
         return Passage(self.destination(host, port, transport if transport < len(self._is_v6) else 0))
+
+    def own_uri(self, transport: int) -> bytes:
+        """Our URI at a listening point, for requests of our own outside of dialogs."""
+        return self._own_uris[transport]
 
     def is_own(self, uri: Uri) -> bool:
         """Whether host and port are one of our listening points, however an IPv6 address is spelt."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from orchestrator.core.call import Call
+from orchestrator.core.calling_party import calling_party
 from orchestrator.core.executions import channel_of, command, ignore
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.relay import Onward, Relay
@@ -179,7 +180,7 @@ class Outward:
         if not effect.gateways:
             return self._rung_by(host.target_of(effect.to))
         number = effect.to.removeprefix("sip:").partition("@")[0]
-        return [host.gateway_target(name, number.encode(), run.program) for name in effect.gateways]
+        return host.gateway_targets(effect.gateways, number, run)
 
     def dial_string(self, placed: Placed, effect: effects.Originate, ring: float) -> str:
         """What `originate` calls. Raises EslInjection for values no dial string may hold."""
@@ -337,15 +338,16 @@ class Placed:
 
 
 def _from(address: str) -> dict[str, str]:
-    """Variables for the From of an originated call; `sip:` in front and a missing address are fine. Raises
-    EslInjection."""
+    """Variables for the From of an originated call; a missing address is fine. Raises EslInjection, StepError."""
     if not address:
         return {"origination_caller_id_name": "Anonymous", "origination_caller_id_number": "anonymous"}
-    found = _ADDRESS.fullmatch(address.removeprefix("sip:"))
+    party = calling_party(address)
+    found = _ADDRESS.fullmatch(party.parsed.aor)
     if found is None:
         raise EslInjection(f"from: {address[:80]!r} is not user@host")
     user, host = found.groups()
-    return {"origination_caller_id_name": user, "origination_caller_id_number": user, "sip_invite_domain": host}
+    name = party.display.decode("utf-8", "replace") or user
+    return {"origination_caller_id_name": name, "origination_caller_id_number": user, "sip_invite_domain": host}
 
 
 def _safe(check: Any, value: str, action: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.gateways import SILENCE
 from orchestrator.sip.proxy import Branch, ResponseContext
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
@@ -210,11 +211,19 @@ class Relay:
 
     def _each_over(self) -> None:
         self._timed_out = True
+        self._note_silence(self.effect.each)
         self._cancel_ringing(("all",))
         self._forget_cancelled()
         if not self._fails_over(408, timeout=True):
             self._groups.clear()
         self._ring_next()
+
+    def _note_silence(self, waited: float | None) -> None:
+        """Gateways that have not even said 100 in the time they had."""
+        if waited is not None and waited >= SILENCE:
+            for branch in self._ringing:
+                if branch.target.label and branch.state == "trying":
+                    self.call.engine.gateways.silent(branch.target.label, f"no response to a call in {waited:g} s")
 
     def _forget_cancelled(self) -> None:
         """Branches we stopped are not waited for: what they still say is the response context's business."""
@@ -235,6 +244,8 @@ class Relay:
             self._finish(outcome_of(branch.status), branch.status)
             return
         self._note_tried(branch)
+        if branch.target.label:
+            self.call.engine.gateways.failed(branch.target.label, branch.status, branch.response)
         if self._best is None or rank(branch.status) < rank(self._best.status):
             self._best = branch
         if branch not in self._ringing:
@@ -290,10 +301,13 @@ class Relay:
     def finish_answered(self, branch: Branch, status: int) -> None:
         winner = self._answered_by or branch
         self._note_tried(winner)
+        if winner.target.label:
+            self.call.engine.gateways.answered(winner.target.label)
         self._finish("answered", status, winner)
 
     def _rang_out(self) -> None:
         self._groups.clear()
+        self._note_silence(self.effect.ring)
         self._cancel_ringing(("all",))
         self._forget_cancelled()
         self._finish("no_answer", 408)

@@ -82,6 +82,11 @@ ORIGINS: Mapping[str, Mapping[str, str]] = {
         "state": "whether its Event Socket delivers events",
         "reason": "why it went down",
     },
+    "gateway_down": {
+        "gateway": "name of the gateway",
+        "reason": "what OPTIONS or calls have shown, or Retry-After",
+    },
+    "gateway_up": {"gateway": "name of the gateway", "reason": "what it has answered, or that it is tried again"},
     "charge_stop": {"reason": "reason of DisconnectSession"},
 }
 """Event → attribute → origin."""

@@ -151,6 +151,20 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
         source="the Event Socket link of each server; once per outage, however often it is tried again",
     ),
     _spec(
+        "gateway_down",
+        "global",
+        "A gateway takes no calls: it answers neither OPTIONS nor calls, or said so.",
+        "gateway: text, reason: text",
+        source="our probes (OPTIONS) and the calls sent there",
+    ),
+    _spec(
+        "gateway_up",
+        "global",
+        "A gateway that was down takes calls again.",
+        "gateway: text, reason: text",
+        source="our probes (OPTIONS) and the calls sent there",
+    ),
+    _spec(
         "charge_stop",
         "call",
         "CGRateS asks to end the call (balance used up).",

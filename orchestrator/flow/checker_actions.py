@@ -58,6 +58,9 @@ def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Aroun
     given = shape.fields.get("on")
     assert shape.action is not None
     known = shape.action.field("on")
+    if "number" in args and "gateways" not in shape.fields:
+        key, help = shape.fields["number"].key, "for another destination write  to: 'sip:...'"
+        checker.report.error("E115", "number: needs gateways:", key, help)
     if args.get("failover_on") and args.get("mode", "parallel") == "parallel":
         help = "write  mode: serial: destinations that all ring at once leave nobody to be tried next"
         checker.report.error("E115", "failover_on: needs mode: serial", shape.fields["failover_on"].key, help)

@@ -31,7 +31,8 @@ class Reply:
 class Relay:
     """Send the call on. Answers later with a `relay result` mapping: outcome, code, reason, contact, gateway, tried.
 
-    `to`: 'registered', 'original' or URIs; exactly one of to, aor, gateways is set. Durations are seconds.
+    `to`: 'registered', 'original' or URIs; exactly one of to, aor, gateways is set. `number` is called at the gateways
+    instead of the dialled one. Durations are seconds.
     """
 
     to: Sequence[Any] = ()
@@ -39,6 +40,7 @@ class Relay:
     original: bool = False
     aor: str = ""
     gateways: Sequence[str] = ()
+    number: str = ""
     mode: str = "parallel"
     ring: float | None = None
     each: float | None = None

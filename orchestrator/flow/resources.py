@@ -16,7 +16,7 @@ from orchestrator.flow.checker_kinds import Kinds, check_credentials
 from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.declarations import TRIGGERS, Declarations, as_entries
 from orchestrator.flow.evaluables import Constant
-from orchestrator.flow.expr import ANY, Scope, closest
+from orchestrator.flow.expr import ANY, TEXT, Scope, closest
 from orchestrator.flow.expr.lexer import seconds
 from orchestrator.flow.literals import number
 from orchestrator.flow.registry import Field, Kind
@@ -162,7 +162,7 @@ class ResourceReader:
                     message = f"{name.text}: is not built yet, this version cannot use it"
                     self.report.error("E119", message, name, meant_instead(resource))
                 else:
-                    found[name.text] = self._field(field, value)
+                    found[name.text] = self._field(field, value, Scope(resource.scope))
                 if name.text == "auth":
                     check_credentials(self.report, value)
             if len(self.report.diagnostics) == before:  # a misspelt key is one mistake, not two
@@ -174,12 +174,19 @@ class ResourceReader:
         missing = [field.name for field in resource.fields if field.required and field.name not in there]
         if missing:
             self.report.error("E115", f"{resource.word} {key.text!r} needs {' and '.join(missing)}", key)
+        alone, others = resource.apart
+        for other in others:
+            if alone in there and other in there and entries is not None:
+                message = f"{resource.word} {key.text!r}: {other}: cannot stand beside {alone}:"
+                self.report.error("E114", message, entries.key(other), f"do it in the expression of {alone}:")
         if resource.one_of and len(there & set(resource.one_of)) != 1:
             message = f"{resource.word} {key.text!r} needs one of {', '.join(resource.one_of)}"
             self.report.error("E115", message, key)
 
-    def _field(self, field: Field, node: Node) -> Any:
-        """The value of a key: compiled where `${…}` may stand (endpoints), else plain."""
+    def _field(self, field: Field, node: Node, scope: Scope | None = None) -> Any:
+        """The value of a key: compiled where `${…}` may stand (endpoints) and for expressions, else plain."""
+        if field.kind is Kind.EXPRESSION:
+            return self._rule(field, node, scope or Scope({}))
         if field.kind is Kind.SECRET:
             return self._secret(node)
         if field.secret or field.kind is Kind.MAP:
@@ -189,6 +196,15 @@ class ResourceReader:
             return None
         value = self.values.compile(field, node, Scope({}))
         return value.value if isinstance(value, Constant) else value
+
+    def _rule(self, field: Field, node: Node, scope: Scope) -> Any:
+        """An expression that gives text."""
+        scalar = self.values.scalar(node, "an expression")
+        if scalar is not None and "${" in scalar.text:
+            message = f"{field.name}: is an expression already"
+            self.report.error("E106", message, node, "write it without ${...}")
+            return None
+        return self.values.expression(scalar, scope, TEXT) if scalar is not None else None
 
     def _fixed_text(self, node: Node, what: str) -> Scalar | None:
         scalar = self.values.scalar(node, what)

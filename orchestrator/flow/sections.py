@@ -5,8 +5,10 @@ Like the registry of actions this is read by loader and schema alike, so that ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
+from orchestrator.flow.expr import TEXT, Type
 from orchestrator.flow.limits import Limits
 from orchestrator.flow.registry import Field, Kind
 from orchestrator.flow.written import gateway_uri_flaw, host_flaw, port_flaw, server_uri_flaw, web_flaw
@@ -36,6 +38,10 @@ class Resource:
     word: str
     fields: tuple[Field, ...]
     one_of: tuple[str, ...] = ()
+    apart: tuple[str, tuple[str, ...]] = ("", ())
+    """A key, and those that may not stand beside it."""
+    scope: Mapping[str, Type] = field(default_factory=dict)
+    """What its expressions know."""
 
 
 FREESWITCH = Resource(
@@ -56,7 +62,13 @@ GATEWAY = Resource(
         Field("user", Kind.TEXT, "User name for digest authentication."),
         Field("password", Kind.SECRET, "Password for digest authentication."),
         Field("realm", Kind.TEXT, "Realm for digest authentication, default the one it asks with."),
+        Field("strip", Kind.NUMBER, "Characters to remove from the front of the dialled number."),
+        Field("prefix", Kind.TEXT, "What to put in front of the number, after strip."),
+        Field("number", Kind.EXPRESSION, "The number to call there, from the dialled one: '+49' + number.drop(1)."),
+        Field("probe", Kind.DURATION, "Time between two OPTIONS probes, default 30s; 0s for none."),
     ),
+    apart=("number", ("strip", "prefix")),
+    scope={"number": TEXT},
 )
 
 USERS = Resource(

@@ -118,6 +118,13 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("bindings", "Registered contacts.", lambda: len(engine.location))
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
     metrics.gauge("subscriptions", "Armed subscriptions.", lambda: len(engine.bus))
+    prober = engine.gateways.prober
+    metrics.gauge(
+        "gateway_up",
+        "1 while calls are sent to the gateway.",
+        lambda: {name: float(up) for name, up in prober.states().items()},
+        ("gateway",),
+    )
     metrics.counter("core", "What the core counts, by name.", lambda: dict(engine.counters), ("event",))
     translator, channels = engine.translator, engine.channels
     metrics.counter(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr
 
+from orchestrator.core.probes import EVERY
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -30,7 +31,9 @@ from orchestrator.settings.values import (
     parse_host,
     parse_listen,
     parse_location,
+    parse_number_rule,
     parse_pause,
+    parse_prefix,
     parse_sip_uri,
     parse_socket_address,
     parse_web_address,
@@ -122,12 +125,27 @@ class GatewaySettings(_Section):
     user: str | None = None
     password: SecretStr | None = None
     realm: str | None = None
+    strip: Annotated[int, Field(ge=0, le=64)] = 0
+    """Characters removed from the front of the dialled number."""
+    prefix: Annotated[str, PlainValidator(parse_prefix)] = ""
+    """What is put in front of it then."""
+    number: Annotated[Any, PlainValidator(parse_number_rule)] = None
+    """An Expression over the dialled `number`, in place of both."""
+    probe: Duration = EVERY
+    """Seconds between two OPTIONS; 0 for none."""
 
-    def values(self) -> dict[str, str]:
+    def values(self) -> dict[str, Any]:
         """What is given, as a flow file would say it."""
-        password = self.password.get_secret_value() if self.password is not None else None
-        given = {"uri": self.uri, "user": self.user, "password": password, "realm": self.realm}
-        return {name: value for name, value in given.items() if value is not None}
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.password is not None:
+            given["password"] = self.password.get_secret_value()
+        return {name: value for name, value in given.items() if name == "probe" or value not in (None, "", 0)}
+
+
+def _one_rule(gateway: GatewaySettings) -> GatewaySettings:
+    if gateway.number is not None and (gateway.strip or gateway.prefix):
+        raise Misfit("number: takes the place of strip: and prefix:", "do all of it in the expression of number:")
+    return gateway
 
 
 def _one_source(table: UserSettings) -> UserSettings:
@@ -181,7 +199,7 @@ class Settings(_Section):
     freeswitch: Annotated[
         Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]], BeforeValidator(present)
     ] = Field(default_factory=dict)
-    gateways: Mapping[str, GatewaySettings] = Field(default_factory=dict)
+    gateways: Mapping[str, Annotated[GatewaySettings, AfterValidator(_one_rule)]] = Field(default_factory=dict)
     users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
     socket: SocketSettings = SocketSettings()

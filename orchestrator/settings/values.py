@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, PlainValidator
 
+from orchestrator.flow.expr import TEXT, ExprError, Expression, Scope, compile_expression
 from orchestrator.flow.expr.lexer import meant_duration, seconds
 from orchestrator.flow.written import (
     TRANSPORTS,
@@ -62,6 +63,7 @@ class Listen:
 
 
 _NOWHERE = ("0.0.0.0", "::")  # noqa: S104 - the addresses that stand for all of a machine
+_DIALLABLE = re.compile(r"[A-Za-z0-9+*#._-]{0,32}")
 
 
 def _address(text: str, port: int | None, example: str) -> Address:
@@ -209,6 +211,23 @@ def _without_flaw(text: str, flaw: Flaw | None) -> str:
     """The text itself. Raises Misfit when something is wrong with it."""
     if flaw is not None:
         raise Misfit(flaw.message, flaw.help)
+    return text
+
+
+def parse_number_rule(value: Any) -> Expression | None:
+    """The expression of a gateway's `number:` over the dialled `number`."""
+    if value is None:
+        return None
+    try:
+        return compile_expression(_text(value), Scope({"number": TEXT}), TEXT)
+    except ExprError as error:
+        raise Misfit(error.message, error.help) from None
+
+
+def parse_prefix(value: Any) -> str:
+    text = _text(str(value) if isinstance(value, int) else value)
+    if not _DIALLABLE.fullmatch(text):
+        raise Misfit(f"{text!r} cannot stand in front of a number", "write digits, for example '00'")
     return text
 
 

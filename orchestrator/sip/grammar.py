@@ -104,6 +104,11 @@ def unquote(text: bytes) -> bytes:
     return _quoted_pair.sub(rb"\1", inner) if BACKSLASH in inner else inner
 
 
+def quote(text: bytes) -> bytes:
+    """A quoted string with these contents (RFC 3261 §25.1)."""
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
 def unescape(text: bytes) -> bytes:
     """%HH resolved exactly once; a '%' that begins no escape stays (RFC 4475 esc02)."""
     return _escape.sub(lambda match: bytes([int(match[1], 16)]), text) if PERCENT in text else text

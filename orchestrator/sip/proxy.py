@@ -574,4 +574,4 @@ class ResponseContext:
 
 def _from_line(sender: bytes, tag: bytes | None) -> bytes:
     """From with another address. The tag stays: it is what dialogs are told by (§12)."""
-    return b"From: <%b>;tag=%b" % (sender, tag) if tag else b"From: <%b>" % sender
+    return b"From: %b;tag=%b" % (sender, tag) if tag else b"From: " + sender

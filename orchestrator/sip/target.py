@@ -17,9 +17,9 @@ class Target:
     """Request URI, Route values to put on it (Path, gateways), header lines to add.
 
     The next hop is `hop` when it is known, else that of the URI `toward`, of the first of `routes`, of the request URI.
-    `account` answers a challenge of this target, `sender` is the URI that From shows there instead of the caller's,
-    `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it stands for; a
-    URI that somebody wrote down has none, whoever may have registered the same one.
+    `account` answers a challenge of this target; `sender` is the value of From there, without a tag, where it is not
+    the caller's; `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it
+    stands for; a URI that somebody wrote down has none, whoever may have registered the same one.
     """
 
     __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding")

@@ -316,7 +316,7 @@ def test_a_failure_shows_the_caller_his_own_from_too() -> None:
 
 
 def test_a_calling_party_that_is_none_fails_the_step() -> None:
-    stage = Stage("{gateways: a, from: 'a b>'}")
+    stage = Stage("{gateways: a, from: '${call.target.user}'}")
     call = stage.call()
     assert call.final.status == 500 and stage.rung() == ""
 
@@ -353,3 +353,95 @@ def test_what_is_injected_before_the_relay_gets_its_headers_and_from_as_well() -
     stage.call()
     (invite,) = bob.requests("INVITE")
     assert (invite.get(b"x-queue"), invite.get(b"from")) == (b"sales", b"<sip:sales@example.com>;tag=alice")
+
+
+# --- the number that is called ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "dialled", "called"),
+    [
+        ("strip: 1", "00301234", "0301234"),
+        ("prefix: '0049'", "301234", "0049301234"),
+        ("strip: 2, prefix: '+'", "0049301234", "+49301234"),
+        ("number: \"'+49' + number.drop(1)\"", "030123", "+4930123"),
+        ("number: \"number.startsWith('00') ? '+' + number.drop(2) : number\"", "117", "117"),
+        ("strip: 0", "0049%2a1", "0049%2a1"),  # nothing to change: to the letter
+        ("prefix: '9'", "a%40b", "9a%40b"),  # an escape stays one
+    ],
+)
+def test_a_gateway_has_rules_for_the_number(keys: str, dialled: str, called: str) -> None:
+    program_text = f"flowlang: 1\ngateways: {{a: {{uri: 'sip:10.0.1.1:5070', {keys}}}}}\n"
+    program_text += "flows: {f: {on: invite, do: [relay: {gateways: a}]}}"
+    stage = Stage("{gateways: a}")
+    stage.world.engine.load(load_sources([Source("n.flow.yaml", program_text)])[0])
+    stage.call(uri=f"sip:{dialled}@example.com")
+    assert stage.invites("a")[0].uri == f"sip:{called}@10.0.1.1:5070".encode()
+
+
+def test_a_flow_gives_the_number() -> None:
+    stage = Stage("{gateways: a, number: '+49301'}")
+    stage.call()
+    assert stage.invites("a")[0].uri == b"sip:+49301@10.0.1.1:5070"
+
+
+def test_the_rules_of_the_gateway_apply_to_the_number_of_a_flow() -> None:
+    text = """flowlang: 1
+gateways: {a: {uri: 'sip:10.0.1.1:5070', strip: 1, prefix: '00'}}
+flows: {f: {on: invite, do: [relay: {gateways: a, number: '+49${call.target.user.drop(4)}'}]}}"""
+    stage = Stage("{gateways: a}")
+    stage.world.engine.load(load_sources([Source("n.flow.yaml", text)])[0])
+    stage.call(uri="sip:0049301@example.com")
+    assert stage.invites("a")[0].uri == b"sip:0049301@10.0.1.1:5070"
+
+
+def test_a_number_from_outside_stays_a_user_part() -> None:
+    """`@`, `;` and `?` in it are escaped: the call goes to the gateway and nowhere else."""
+    stage = Stage("{gateways: a, number: '${call.target.user}'}")
+    stage.call(uri="sip:x%4010.9.9.9%3a5060%3b%3f@example.com")
+    assert stage.invites("a")[0].uri == b"sip:x%4010.9.9.9%3A5060%3B%3F@10.0.1.1:5070"
+
+
+def test_a_number_of_which_nothing_is_left_fails_the_step() -> None:
+    text = "flowlang: 1\ngateways: {a: {uri: 'sip:10.0.1.1:5070', strip: 9}}\n"
+    stage = Stage("{gateways: a}")
+    stage.world.engine.load(
+        load_sources([Source("n.flow.yaml", text + "flows: {f: {on: invite, do: [relay: {gateways: a}]}}")])[0]
+    )
+    call = stage.call(uri="sip:12@example.com")
+    assert call.final.status == 500 and stage.rung() == ""
+
+
+@pytest.mark.parametrize(
+    ("gateway", "mistake"),
+    [
+        ("strip: 1, number: number", "strip: cannot stand beside number:"),
+        ("number: 'numbr'", "numbr"),
+        ("number: '${number}'", "number: is an expression already"),
+        ("number: size(number)", "text"),
+        ("strip: -1", "'-1' is not a number"),
+    ],
+)
+def test_rules_with_a_mistake_do_not_load(gateway: str, mistake: str) -> None:
+    text = f"flowlang: 1\ngateways: {{a: {{uri: 'sip:10.0.1.1', {gateway}}}}}\n"
+    with pytest.raises(InputError, match=mistake):
+        load_sources([Source("n.flow.yaml", text + "flows: {f: {on: invite, do: [relay: {gateways: a}]}}")])
+
+
+def test_number_needs_gateways() -> None:
+    with pytest.raises(InputError, match="E115: number: needs gateways:"):
+        program("{to: registered, number: '1'}")
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("Sales <sip:sales@example.com>", b'"Sales" <sip:sales@example.com>;tag=alice'),
+        ('"Sales, Berlin" <sales@example.com>', b'"Sales, Berlin" <sip:sales@example.com>;tag=alice'),
+        (r'"a \" b" <sip:sales@example.com>', rb'"a \" b" <sip:sales@example.com>;tag=alice'),
+    ],
+)
+def test_a_calling_party_may_have_a_name(written: str, sent: bytes) -> None:
+    stage = Stage(f"{{gateways: a, from: '{written}'}}")
+    stage.call()
+    assert stage.invites("a")[0].get(b"from") == sent

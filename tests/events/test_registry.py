@@ -24,6 +24,8 @@ decision | call | verdict: human/machine/beep/fax/silence/timeout, ms: number, l
 execute_done | call | app: text, response: text, uuid: text
 fs | global | name: text, uuid: text or nothing, headers: map, body: text
 fs.link | global | server: text, state: up/down, reason: text or nothing
+gateway_down | global | gateway: text, reason: text
+gateway_up | global | gateway: text, reason: text
 charge_stop | call | reason: text
 """
 

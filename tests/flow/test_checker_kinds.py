@@ -111,7 +111,7 @@ def step_with(action: Action, field: Field, given: str) -> str:
     if action.name == "detect" and field.name != "what":
         written["what"] = "decision"  # it has every key
     if action.name == "relay" and field.name not in ("to", "aor", "gateways"):
-        written["to"] = "registered"
+        written.update({"gateways": "telco"} if field.name == "number" else {"to": "registered"})
     if action.name == "inject" and field.name not in ("to", "aor"):
         written["aor"] = "a@b.c"
     if action.name == "http" and field.name not in ("url", "endpoint"):

@@ -148,15 +148,15 @@ def test_gateways_get_their_passwords_with_the_program() -> None:
     program, _ = load_sources([Source("f.flow.yaml", GATEWAYS)])
     found = at_site(program, resolve(Settings(), program.resources, {"TELCO": "geheim"}))
     assert found.resources.gateways == {
-        "telco": {"uri": "sip:a.example", "user": "us", "password": "geheim"},
-        "plain": {"uri": "sip:b.example"},
+        "telco": {"uri": "sip:a.example", "user": "us", "password": "geheim", "probe": 30.0},
+        "plain": {"uri": "sip:b.example", "probe": 30.0},
     }
 
 
 def test_a_gateway_without_its_password_is_still_there() -> None:
     program, _ = load_sources([Source("f.flow.yaml", GATEWAYS)])
     found = resolve(Settings(), program.resources, {})
-    assert found.gateways["telco"] == {"uri": "sip:a.example", "user": "us"}
+    assert found.gateways["telco"] == {"uri": "sip:a.example", "user": "us", "probe": 30.0}
     assert found.problems == ("gateway telco has no password: environment variable TELCO is not set",)
 
 
@@ -164,6 +164,6 @@ def test_the_configurations_gateway_wins_as_a_whole() -> None:
     settings = read_settings("o.yml", "gateways: {telco: {uri: 'sip:site.example', user: me, password: pw}}", {})
     program, _ = load_sources([Source("f.flow.yaml", GATEWAYS)], known_resources(settings))
     found = resolve(settings, program.resources, {})
-    assert found.gateways["telco"] == {"uri": "sip:site.example", "user": "me", "password": "pw"}
+    assert found.gateways["telco"] == {"uri": "sip:site.example", "user": "me", "password": "pw", "probe": 30.0}
     assert found.problems == ()
     assert "pw" not in repr(settings) + repr(found)

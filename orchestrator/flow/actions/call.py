@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.errors import UNREACHABLE
+from orchestrator.errors import UNREACHABLE, StepError
 from orchestrator.flow import effects
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
-from orchestrator.flow.written import aor_flaw, party_flaw
+from orchestrator.flow.written import aor_flaw, number_flaw, party_flaw
 
 LEGS = ("caller", "callee", "both")
 
@@ -55,6 +55,7 @@ RELAY = ACTIONS.add(
             Field("to", Kind.DESTINATION, "registered, original, a SIP URI, a list of them, or ${...}."),
             Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
             Field("gateways", Kind.GATEWAYS, "Gateways to try, by name."),
+            Field("number", Kind.TEXT, "Number to call at the gateways instead of the dialled one.", check=number_flaw),
             Field("mode", Kind.ENUM, "How several destinations are rung.", values=("parallel", "serial", "by_q")),
             Field("ring", Kind.DURATION, "How long all of it may ring."),
             Field("each", Kind.DURATION, "How long each destination may ring (serial)."),
@@ -70,7 +71,7 @@ RELAY = ACTIONS.add(
             Field(
                 "from",
                 Kind.TEXT,
-                "Calling party to show instead of the caller's: a SIP URI or user@host.",
+                "Calling party to show: user@host, a SIP URI, or 'Name <sip:user@host>'.",
                 check=party_flaw,
             ),
         ),
@@ -120,6 +121,7 @@ def _relay_effect(task: Task, step: Step) -> effects.Relay:
         original=original,
         aor=task.value(step, "aor", ""),
         gateways=step.args.get("gateways", ()),
+        number=_number(task, step),
         mode=step.args.get("mode", "parallel"),
         ring=task.value(step, "ring", task.run.program.resources.defaults.get("ring")),
         each=task.value(step, "each"),
@@ -129,6 +131,14 @@ def _relay_effect(task: Task, step: Step) -> effects.Relay:
         headers=task.values(step, "headers"),
         from_=task.value(step, "from", ""),
     )
+
+
+def _number(task: Task, step: Step) -> str:
+    """`number:`, '' where it is not given. Raises StepError when it is given and empty."""
+    number = str(task.value(step, "number", ""))
+    if not number and "number" in step.args:
+        raise StepError("call.state", "relay: number is empty")
+    return number
 
 
 def _destinations(task: Task, step: Step) -> tuple[tuple[Any, ...], bool, bool]:
@@ -235,7 +245,12 @@ ORIGINATE = ACTIONS.add(
         fields=(
             Field("to", Kind.TEXT, "A SIP URI, or a number when gateway: is given.", required=True),
             Field("gateway", Kind.GATEWAYS, "Gateway to place the call through."),
-            Field("from", Kind.TEXT, "Calling party to show: a SIP URI or user@host.", check=party_flaw),
+            Field(
+                "from",
+                Kind.TEXT,
+                "Calling party to show: user@host, a SIP URI, or 'Name <sip:user@host>'.",
+                check=party_flaw,
+            ),
             Field("ring", Kind.DURATION, "How long it may ring."),
             Field("via", Kind.SERVER, "FreeSWITCH server that places the call; default that with least to do."),
             Field("vars", Kind.MAP, "FreeSWITCH channel variables to set."),

@@ -1,0 +1,101 @@
+"""Gateways to other networks: which of them take calls now, and how a number is called there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.core.probes import Network, Peer, Prober
+from orchestrator.errors import StepError
+from orchestrator.sip.digest import Account
+from orchestrator.sip.escape import escape_user
+from orchestrator.sip.grammar import read_number, unescape
+from orchestrator.sip.message import Response
+from orchestrator.sip.target import Target
+from orchestrator.sip.uri import Uri
+
+SILENCE = 4.0
+"""Seconds a gateway must have had for its first response before its silence says anything about it."""
+
+Known = Mapping[str, Mapping[str, Any]]
+"""Name → what the program says about a gateway: uri, user, password, realm, strip, prefix, number, probe."""
+
+_seconds = re.compile(rb"[0-9]+").match
+
+
+class Gateways:
+    """The gateways of one engine. `publish` tells flows, `sender(transport)` is the URI probes come from."""
+
+    def __init__(
+        self, network: Network, sender: Callable[[int], bytes], publish: Callable[[str, dict[str, Any]], None]
+    ) -> None:
+        self._publish = publish
+        self.prober = Prober(network, sender, self._changed)
+
+    def load(self, known: Known) -> None:
+        """Watch the gateways of a program. Those without `probe` are judged by calls alone."""
+        self.prober.watch(
+            {name: Peer(_base(gateway, b""), float(gateway.get("probe") or 0.0)) for name, gateway in known.items()}
+        )
+
+    def usable(self, names: Sequence[str]) -> Sequence[str]:
+        """Those of `names` that are up, in order; all of them when none is, since one of them may be back."""
+        return [name for name in names if self.prober.is_up(name)] or names
+
+    def target(self, name: str, dialled: Uri | str, known: Known) -> Target:
+        """How `dialled` (a Request-URI, or a number a flow gives) is called at a gateway, with our account there.
+
+        Raises StepError: the rules of the gateway leave no number.
+        """
+        gateway = known[name]
+        user, password = gateway.get("user"), gateway.get("password")
+        account = Account(user, password, gateway.get("realm") or "") if user and isinstance(password, str) else None
+        return Target(_base(gateway, _number(name, gateway, dialled)), label=name, account=account)
+
+    # --- what calls show ----------------------------------------------------------------------------------------------
+
+    def failed(self, name: str, status: int, response: Response | None) -> None:
+        """A call to a gateway has failed: `response` is what it said, None when it said nothing."""
+        if response is None:
+            self.silent(name, "a call to it timed out" if status == 408 else "it cannot be reached")
+            return
+        after = response.get(b"retry-after") if status == 503 else None
+        seconds = _seconds(after) if after else None
+        if seconds is not None and read_number(seconds[0]):
+            self.prober.retry_after(name, float(read_number(seconds[0]) or 0))
+        else:
+            self.prober.responded(name)
+
+    def answered(self, name: str) -> None:
+        """A call to a gateway was answered."""
+        self.prober.responded(name)
+
+    def silent(self, name: str, reason: str) -> None:
+        """A gateway has given no response to a call."""
+        self.prober.silent(name, reason)
+
+    def _changed(self, name: str, up: bool, reason: str) -> None:
+        self._publish("gateway_up" if up else "gateway_down", {"gateway": name, "reason": reason})
+
+
+def _base(gateway: Mapping[str, Any], user: bytes) -> bytes:
+    """The URI of a gateway with this user part. One of the URI itself is refused when flows are loaded."""
+    scheme, _, rest = str(gateway["uri"]).partition(":")
+    return f"{scheme}:".encode() + (user + b"@" if user else b"") + rest.rpartition("@")[2].encode()
+
+
+def _number(name: str, gateway: Mapping[str, Any], dialled: Uri | str) -> bytes:
+    """The user part for a gateway: the dialled one as it came, unless a rule of the gateway changes it."""
+    rule, strip, prefix = gateway.get("number"), int(gateway.get("strip") or 0), str(gateway.get("prefix") or "")
+    if isinstance(dialled, Uri):
+        as_it_came = dialled.user if dialled.is_sip else dialled.opaque.partition(b";")[0]
+        if rule is None and not strip and not prefix:
+            return as_it_came
+        number = unescape(as_it_came).decode("utf-8", "surrogateescape")
+    else:
+        number = dialled
+    found = str(rule.evaluate({"number": number})) if rule is not None else prefix + number[strip:]
+    if not found and number:
+        raise StepError("call.state", f"gateway {name} leaves no number of {number!r} to call")
+    return escape_user(found)
