@@ -184,6 +184,7 @@ class Server:
             points=tuple(self._point(transport) for transport in self.transports),
             domains=sip.domains,
             trust=sip.trust,
+            digest=sip.digest,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
             limits=CoreLimits(
                 limits.transactions,

@@ -10,6 +10,7 @@ Without `auth`, the user of a request is whom a trusted source asserts (P-Assert
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 _MAX_REALMS = 100
 """Realms remembered as ours; a flow may compute them from what a stranger has sent."""
+
+
+_MAX_STALE = 10_000
+"""Clients remembered that were told `stale` and have not passed since."""
 
 
 class Asker(Protocol):
@@ -51,6 +56,8 @@ class Gate:
         self._realms: set[str] = set()
         self._passed: dict[int, dict[tuple[str, str], Mapping[str, Any]]] = {}
         """Run → what its `auth` steps have found already: a request's credentials are good once."""
+        self._stale: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        """Who was told `stale` last. A client that does not learn from it would go on for ever if told so again."""
 
     def check(self, run: int, asker: Asker, ticket: Ticket, effect: Authenticate) -> Any:
         """The result of the effect, or PENDING.
@@ -74,13 +81,13 @@ class Gate:
             asker.reply(400, error.reason)
             return _verdict("malformed", effect)
         table = self._table(effect.users)
-        if found is None:
-            return self._challenge(asker, effect, table, "challenged")
+        if found is None or not digest.is_readable(found[1]):
+            return self._challenge(asker, effect, "challenged")
         credentials = found[1]
         if not digest.acceptable(credentials, self.nonces, self._now, asker.source[0]):
-            return self._challenge(asker, effect, table, "challenged", stale=True)
+            return self._challenge(asker, effect, "challenged", stale=self._may_say_stale(asker, credentials))
         if isinstance(table, LocalUsers):
-            return self._judge(run, asker, effect, credentials, table, table.users.get(credentials.user))
+            return self._judge(run, asker, effect, credentials, table.users.get(credentials.user))
         return self._ask(run, asker, ticket, effect, credentials, table)
 
     def forget(self, run: int) -> None:
@@ -136,7 +143,7 @@ class Gate:
                 if isinstance(result, StepError):
                     raise StepError("auth.down", f"user table {effect.users!r}: {result.message}")
                 secret = table.answer(result)
-                verdict = self._judge(run, asker, effect, credentials, table, secret)
+                verdict = self._judge(run, asker, effect, credentials, secret)
             except StepError as error:
                 flows.throw(ticket, error)
             else:
@@ -151,15 +158,18 @@ class Gate:
         asker: Asker,
         effect: Authenticate,
         credentials: digest.Credentials,
-        table: UserTable,
         secret: digest.Secret | None,
     ) -> Mapping[str, Any]:
         request = asker.request
+        if secret is not None and secret.algorithms and credentials.algorithm not in secret.algorithms:
+            again = self._may_say_stale(asker, credentials)  # he may know the password: once more, in the other way
+            return self._challenge(asker, effect, "challenged", stale=again, only=secret.algorithms)
         if not digest.proves(credentials, secret, request.method, request.parsed_uri):
-            return self._challenge(asker, effect, table, "failed")
+            return self._challenge(asker, effect, "failed")
         if not self.nonces.use(credentials.nonce, digest.count_of(credentials)):
             self.engine.count("auth.replayed")
-            return self._challenge(asker, effect, table, "challenged", stale=True)
+            return self._challenge(asker, effect, "challenged", stale=self._may_say_stale(asker, credentials))
+        self._stale.pop((asker.source[0], credentials.user, credentials.realm), None)
         return self._pass(run, asker, effect, credentials.user, trusted=False)
 
     def _pass(self, run: int, asker: Asker, effect: Authenticate, user: str, trusted: bool) -> Mapping[str, Any]:
@@ -170,16 +180,30 @@ class Gate:
         self._passed.setdefault(run, {})[effect.realm, effect.users] = result
         return result
 
+    def _may_say_stale(self, asker: Asker, credentials: digest.Credentials) -> bool:
+        """Once, until the client has passed."""
+        key = (asker.source[0], credentials.user, credentials.realm)
+        if key in self._stale:
+            return False
+        self._stale[key] = None
+        if len(self._stale) > _MAX_STALE:
+            self._stale.popitem(last=False)
+        return True
+
     def _challenge(
-        self, asker: Asker, effect: Authenticate, table: UserTable, verdict: str, stale: bool = False
+        self,
+        asker: Asker,
+        effect: Authenticate,
+        verdict: str,
+        stale: bool = False,
+        only: tuple[str, ...] = digest.ALGORITHMS,
     ) -> Mapping[str, Any]:
         """Ask for credentials, anew where there were some. `stale`: they may be right, the nonce is not."""
         self.engine.count(f"auth.{verdict}")
         register = asker.request.method == b"REGISTER"
         name = b"WWW-Authenticate: " if register else b"Proxy-Authenticate: "
-        values = digest.challenges(
-            self.nonces, effect.realm, self._now, asker.source[0], stale, table.algorithms or digest.ALGORITHMS
-        )
+        offered = [name for name in self.engine.settings.digest if name in only] or only
+        values = digest.challenges(self.nonces, effect.realm, self._now, asker.source[0], stale, offered)
         asker.reply(401 if register else 407, "", tuple(name + value for value in values))
         return _verdict(verdict, effect)
 

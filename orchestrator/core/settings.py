@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from orchestrator.core.users import UserTable
+from orchestrator.sip.digest import ALGORITHMS
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
@@ -72,6 +73,8 @@ class CoreSettings:
     """What we register and route for besides our own addresses; the first one is what our addresses stand for."""
     trust: tuple[IPv4Network | IPv6Network, ...] = (ip_network("127.0.0.0/8"),)
     times: TimerValues = field(default_factory=TimerValues)
+    digest: tuple[str, ...] = ALGORITHMS
+    """Digest algorithms offered, in this order."""
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0

@@ -4,8 +4,8 @@ A local table is in memory, read from its file by the application. An HTTP table
 `GET url?user=…&realm=…` answers `{"password": …}` or `{"ha1": …}`, and 404 for somebody it does not know.
 
 A hash instead of a password serves its own algorithm only, and who will answer a challenge is not known when it is
-made. So a local table offers the algorithms that all its users can be checked with: SHA-256 is left out while any of
-them has only an MD5 hash.
+made. So everybody is offered all algorithms, and a user who answers with one that his hash does not serve is asked
+again with those that it does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.flow.effects import Http
-from orchestrator.sip.digest import ALGORITHMS, Secret
+from orchestrator.sip.digest import Secret
 
 _DIGITS = {32: "MD5", 64: "SHA-256"}
 """Length of a hash in hexadecimal digits → its algorithm."""
@@ -29,18 +29,15 @@ class LocalUsers:
     """User name → what is known of him."""
 
     users: Mapping[str, Secret]
-    algorithms: tuple[str, ...] = ALGORITHMS
 
     @classmethod
     def of(cls, users: Mapping[str, Secret]) -> LocalUsers:
-        hashes = [secret.ha1 for secret in users.values() if secret.password is None and secret.ha1 is not None]
-        return cls(users, tuple(name for name in ALGORITHMS if all(name in known for known in hashes)))
+        return cls(users)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpUsers:
     url: str
-    algorithms: tuple[str, ...] = ALGORITHMS
 
     def question(self, user: str, realm: str) -> Http:
         """The request for one user; a 404 is an answer."""

@@ -24,6 +24,7 @@ from orchestrator.settings.values import (
     one_by_one,
     parse_admin_address,
     parse_advertised,
+    parse_digest,
     parse_directory_user,
     parse_domain,
     parse_file,
@@ -38,6 +39,7 @@ from orchestrator.settings.values import (
     parse_socket_address,
     parse_web_address,
 )
+from orchestrator.sip.digest import ALGORITHMS
 
 FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
 """The Event Socket password of a FreeSWITCH nobody has configured. It gives a shell to whoever reaches the port."""
@@ -68,6 +70,9 @@ class SipSettings(_Section):
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     )
+    digest: Annotated[
+        tuple[Annotated[str, PlainValidator(parse_digest)], ...], BeforeValidator(one_by_one), Field(min_length=1)
+    ] = ALGORITHMS
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
 

@@ -27,6 +27,7 @@ from orchestrator.flow.written import (
     split_port,
     web_flaw,
 )
+from orchestrator.sip.digest import ALGORITHMS
 
 PLANNED_TRANSPORTS = ("tcp", "tls", "ws", "wss")
 """What the form of `listen` provides for; refused by name until it is built."""
@@ -175,6 +176,13 @@ def parse_domain(value: Any) -> str:
         help = f"write {meant}" if usable else "write example.com, without sip: and without a port"
         raise Misfit(f"{text!r} is not a domain", help)
     return text.lower()
+
+
+def parse_digest(value: Any) -> str:
+    text = _text(value)
+    if text.upper() not in ALGORITHMS:
+        raise Misfit(f"{text!r} is not a digest algorithm", f"write one of {', '.join(ALGORITHMS)}")
+    return text.upper()
 
 
 def parse_file(value: Any) -> Path | None:

@@ -7,8 +7,8 @@ oldest entry goes, and every nonce as old as that one is declared stale, so that
 
 The order of the checks matters. A nonce that is not ours, or too old, is answered `stale` before any password is
 looked at: whoever makes nonces up learns nothing about passwords and cannot have others locked out. The algorithm is
-bound to the nonce, so an answer to the SHA-256 challenge cannot be given in MD5; `qop` is not optional (RFC 8760
-§2.6), or the count would protect nothing.
+bound to the nonce, so an answer to the SHA-256 challenge cannot be given in MD5. A client of RFC 2069 answers without
+`qop` and is served (RFC 3261 §22.4); without a count its nonce is good for one request.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from orchestrator.sip.grammar import QUOTED, TOKEN, unquote
 from orchestrator.sip.uri import Uri, parse_uri
 
 _HASHES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
-    "SHA-256": lambda text: sha256(text).hexdigest().encode(),
     "MD5": lambda text: md5(text, usedforsecurity=False).hexdigest().encode(),
+    "SHA-256": lambda text: sha256(text).hexdigest().encode(),
 }
 ALGORITHMS: Final = tuple(_HASHES)
-"""In order of preference (RFC 8760 §2.4: the strongest challenge stands first)."""
+"""In the order they are offered unless configured otherwise. RFC 8760 §2.4 has the strongest first; phones that read
+only the first challenge and know only MD5 could not register then."""
 LIFETIME: Final = 300.0
 """Seconds a nonce may be used; after that the phone gets a new one without asking its user."""
 MAX_NONCES: Final = 20_000
@@ -146,6 +147,12 @@ class Secret:
     password: str | None = None
     ha1: Mapping[str, str] | None = None
 
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Those this user can be checked with."""
+        known = self.ha1 or {}
+        return ALGORITHMS if self.password is not None else tuple(name for name in ALGORITHMS if known.get(name))
+
     def hash(self, algorithm: str, user: str, realm: str) -> bytes | None:
         """HA1 for an algorithm; None when the table has none."""
         if self.password is not None:
@@ -220,7 +227,7 @@ class Nonces:
 def challenges(
     nonces: Nonces, realm: str, now: float, source: str, stale: bool = False, algorithms: Iterable[str] = ALGORITHMS
 ) -> tuple[bytes, ...]:
-    """Values of WWW-Authenticate or Proxy-Authenticate, one per algorithm, the best first."""
+    """Values of WWW-Authenticate or Proxy-Authenticate, one per algorithm, in the order given."""
     quoted = _quoted(realm.encode())
     hint = b", stale=true" if stale else b""
     return tuple(
@@ -230,13 +237,14 @@ def challenges(
     )
 
 
+def is_readable(credentials: Credentials) -> bool:
+    """Whether the credentials are of a kind we can check at all; a new nonce would not help those that are not."""
+    return credentials.algorithm in _HASHES and credentials.qop in ("", "auth")
+
+
 def acceptable(credentials: Credentials, nonces: Nonces, now: float, source: str) -> bool:
     """Whether the credentials answer a challenge of ours that still stands. If not, nobody looks at the password."""
-    return (
-        credentials.algorithm in _HASHES
-        and credentials.qop == "auth"
-        and nonces.is_fresh(credentials.nonce, now, source, credentials.algorithm)
-    )
+    return is_readable(credentials) and nonces.is_fresh(credentials.nonce, now, source, credentials.algorithm)
 
 
 def proves(credentials: Credentials, secret: Secret | None, method: bytes, target: Uri) -> bool:
@@ -260,8 +268,8 @@ def _same_resource(written: bytes, target: Uri) -> bool:
 
 
 def count_of(credentials: Credentials) -> int:
-    """`nc` as a number."""
-    return int(credentials.count or b"0", 16)
+    """`nc` as a number; 1 for a client that does not count, whose nonce is used up by that."""
+    return int(credentials.count, 16) if credentials.qop else 1
 
 
 # --- answering a gateway ----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Registrar:
         first = self.register(peer, aor)
         if first.statuses != [401]:
             return first
-        value = first.final.get_all(b"www-authenticate")[0].decode()
+        value = first.final.get_all(b"www-authenticate")[1].decode()  # SHA-256
         nonce = value.split('nonce="')[1].split('"')[0]
         secret, about = (sha256(text.encode()).hexdigest() for text in
                          (f"{user}:example.com:{password}", "REGISTER:sip:example.com"))  # fmt: skip
