@@ -6,8 +6,9 @@ arrive meanwhile wait in the kernel. Then the reactor starts to read, the links 
 so.
 
 SIGTERM and SIGINT drain: new calls are refused with 503, what is in progress ends by itself, at most `DRAIN` seconds.
-A second one does not wait. SIGHUP reads the flow files anew; new calls run them, running ones keep theirs, and a set
-with a mistake is refused as a whole.
+A second one does not wait. SIGHUP reads configuration, users and flows again (`orchestrator.site`); new calls run the
+new flows, running ones keep theirs. With a mistake in any of them the last good state stays in force as a whole, and
+/readyz says `degraded` until a reload succeeds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from time import monotonic, time
 from typing import TextIO
@@ -31,10 +32,7 @@ from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.effects import Log
-from orchestrator.flow.loader import executable, load_sources, read_sources
-from orchestrator.flow.program import Program
 from orchestrator.flow.run import Run
-from orchestrator.resources import at_site, known_resources, resolve
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.cdr import CdrFile
@@ -53,6 +51,7 @@ from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
 from orchestrator.sip.location import Location
 from orchestrator.sip.transaction import TimerValues
+from orchestrator.site import Site, needs_restart, read_site
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 
@@ -65,19 +64,26 @@ POLL = 0.05
 HOUSEKEEPING = 10.0
 
 
-def serve(settings: Settings, environ: Mapping[str, str] = os.environ, stream: TextIO | None = None) -> int:
+def serve(
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    stream: TextIO | None = None,
+    reread: Callable[[], Settings] | None = None,
+) -> int:
     """Run a server in the main thread of this process, which should be patched (runtime.patch). Returns 0 after a stop.
 
+    `reread()` gives the configuration anew at a reload; without it, that of the start is kept.
+
     Raises:
-        InputError: the flows have mistakes; nothing was started.
+        InputError: the flows or the users have mistakes; nothing was started.
         OrchestratorError: an address is in use (ListenError) or the location store cannot be used.
     """
     out = stream if stream is not None else sys.stderr
     log.setup(settings.log.level, settings.log.format, out)
     log.adopt(gevent.get_hub())
-    program = load_flows(settings)
+    site = read_site(settings, environ)
     with ExitStack() as stack:
-        server = Server(settings, program, environ, stack)
+        server = Server(site, stack, lambda: read_site(reread() if reread is not None else settings, environ))
         server.start()
         out.write(f"ready {server.addresses}\n")
         out.flush()
@@ -86,22 +92,15 @@ def serve(settings: Settings, environ: Mapping[str, str] = os.environ, stream: T
     return 0
 
 
-def load_flows(settings: Settings) -> Program:
-    """The checked program of `settings.flows`; warnings go to the log. Raises InputError."""
-    program, warnings = load_sources(read_sources(settings.flows), known_resources(settings))
-    if missing := executable(program):
-        raise InputError(missing)
-    for warning in warnings:
-        logger.bind(place=str(warning), help=warning.help).warning("a flow looks odd")
-    return program
-
-
 class Server:
     """Everything that runs, put together. `stack` closes what was opened, in reverse order, also when opening fails."""
 
-    def __init__(self, settings: Settings, program: Program, environ: Mapping[str, str], stack: ExitStack) -> None:
+    def __init__(self, site: Site, stack: ExitStack, reread: Callable[[], Site] | None = None) -> None:
+        """`reread()` reads the site anew at a reload, in a thread; it raises OrchestratorError."""
+        settings = site.settings
         self._settings = settings
-        self._environ = environ
+        self._reread = reread if reread is not None else lambda: site
+        self._mistakes: tuple[str, ...] = ()
         self._stack = stack
         self._stop = Event()
         self._hurry = Event()
@@ -118,8 +117,8 @@ class Server:
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
         self._users: dict[str, UserTable] = {}
-        program, servers = self._resolve(program)
-        self.engine = Engine(self._core_settings(), self._open_location(), program, monotonic())
+        self._use(site)
+        self.engine = Engine(self._core_settings(), self._open_location(), site.program, monotonic())
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
         self.cdr = self._open_cdr()
@@ -131,7 +130,7 @@ class Server:
         self.jobs = Jobs(self._answer, HttpClient(Guard(settings.http.allow)), self.links, families, sessions)
         stack.callback(self.jobs.close)
         stack.callback(self._stop_links)
-        for name, server in servers.items():
+        for name, server in site.resolved.freeswitch.items():
             self._add_link(name, server)
         self._export()
 
@@ -215,14 +214,15 @@ class Server:
             name, port_there, bound=host, aliases=own_addresses(host) if everywhere else (), bound_port=port
         )
 
-    def _resolve(self, program: Program) -> tuple[Program, Mapping[str, FreeSwitchSettings]]:
-        """Take secrets, users and SIP addresses of servers from configuration and flows.
-
-        Returns the program with the gateways of this site, and the FreeSWITCH servers.
-        """
-        resolved = resolve(self._settings, program.resources, self._environ)
+    def _use(self, site: Site) -> None:
+        """Take over secrets, users and SIP addresses of servers, and say what is odd or missing."""
+        resolved = site.resolved
+        for warning in site.warnings:
+            logger.bind(place=str(warning), help=warning.help).warning("flow warning")
         for problem in resolved.problems:
-            logger.bind(problem=problem).warning("something is missing")
+            logger.bind(problem=problem).warning("configuration incomplete")
+        for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):
+            logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow left out")
         self._secrets.clear()
         self._secrets.update(resolved.secrets)
         self._users.clear()
@@ -233,7 +233,6 @@ class Server:
         self._server_times.update(
             {name: ServerTimes(server.lost_after) for name, server in resolved.freeswitch.items()}
         )
-        return at_site(program, resolved), resolved.freeswitch
 
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
         engine, reactor = self.engine, self.reactor
@@ -268,6 +267,7 @@ class Server:
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
         self.health.add("reactor", lambda: self.reactor.stalled)
         self.health.add("freeswitch", self._links_complaint)
+        self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
 
     def _links_complaint(self) -> str:
         if not self.links or any(link.state == "up" for link in self.links.values()):
@@ -355,22 +355,24 @@ class Server:
             self._reloading = False
 
     def _reload(self) -> None:
-        """Read and check in a thread, so that calls go on meanwhile; take the result in one turn."""
-        program = gevent.get_hub().threadpool.apply(_try_to_load, (self._settings,))
-        if isinstance(program, InputError):
-            for mistake in program.diagnostics:
-                logger.bind(mistake=str(mistake), help=mistake.help).error("flows not reloaded, the old ones stay")
+        """Read and check in a thread, so that calls go on meanwhile; take the result in one turn, or nothing of it."""
+        site = gevent.get_hub().threadpool.apply(_try_to_read, (self._reread,))
+        if isinstance(site, OrchestratorError):
+            self._mistakes = _report(site)
             return
         taken = Event()
-        program, servers = self._resolve(program)
-        self.reactor.post(self._take, program, taken)
+        self.reactor.post(self._take, site, taken)
         taken.wait()
-        self._update_links(servers)
-        logger.bind(flows=len(program.flows), version=program.hash).info("flows reloaded")
+        self._mistakes = ()
+        for section in needs_restart(self._settings, site.settings):
+            logger.bind(section=section).warning("changed in the configuration, takes effect after a restart")
+        self._update_links(site.resolved.freeswitch)
+        logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows reloaded")
 
-    def _take(self, program: Program, taken: Event, now: float) -> None:
+    def _take(self, site: Site, taken: Event, now: float) -> None:
         self.engine.run_timers(now)
-        self.engine.load(program)
+        self._use(site)
+        self.engine.load(site.program)
         taken.set()
 
     def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
@@ -393,12 +395,21 @@ class Server:
             self._add_link(name, server).start()
 
 
-def _try_to_load(settings: Settings) -> Program | InputError:
-    """`load_flows` for a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
+def _try_to_read(reread: Callable[[], Site]) -> Site | OrchestratorError:
+    """For a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
     try:
-        return load_flows(settings)
-    except InputError as error:
+        return reread()
+    except OrchestratorError as error:
         return error
+
+
+def _report(error: OrchestratorError) -> tuple[str, ...]:
+    """Log why a reload was refused, a line for each mistake; returns the mistakes with their places."""
+    diagnostics = error.diagnostics if isinstance(error, InputError) else ()
+    told = [(str(mistake), mistake.help) for mistake in diagnostics] or [(str(error), "")]
+    for mistake, help in told:
+        logger.bind(mistake=mistake, help=help).error("flows not reloaded, the old ones stay")
+    return tuple(mistake for mistake, _ in told)
 
 
 def _subscribe_anew(link: EslLink) -> None:

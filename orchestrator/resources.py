@@ -4,8 +4,8 @@ A flow file may name the servers and gateways it needs, so that it is complete b
 names where they really are. Where both do, the configuration wins. Secrets of flow files are references
 (`{env: NAME}`, `{file: path}`); they are read here, once, when the program starts or is loaded anew.
 
-What is missing is no reason to refuse all calls: it becomes a line in `problems`, the server is left out, and a flow
-that needs the secret, or the users, fails where it uses them.
+A password or secret that is missing is no reason to refuse all calls: it becomes a line in `problems`, the server is
+left out, and `flow.unset` says what becomes of flows that need the secret. A file of users with a mistake is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from orchestrator.core.probes import EVERY
 from orchestrator.core.users import HttpUsers, UserTable
-from orchestrator.errors import InputError
 from orchestrator.flow.program import Program, Resources
 from orchestrator.settings import FreeSwitchSettings, Misfit, Settings, guarded, read_secret
 from orchestrator.settings.users import load_users
@@ -51,8 +50,18 @@ def at_site(program: Program, resolved: Resolved) -> Program:
     return replace(program, resources=replace(program.resources, gateways=resolved.gateways))
 
 
+def user_files(settings: Settings, resources: Resources) -> list[Path]:
+    """The files of all user tables that stand in files, each once."""
+    tables = (_table(settings, name, written) for name, written in resources.users.items())
+    return list(dict.fromkeys(Path(table["file"]) for table in tables if "http" not in table))
+
+
 def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> Resolved:
-    """Servers and secrets with their values. `resources` are those of a checked program."""
+    """Servers, users and secrets with their values. `resources` are those of a checked program.
+
+    Raises:
+        InputError: a file of users cannot be read or has a mistake.
+    """
     problems: list[str] = []
     servers = dict(settings.freeswitch)
     for name, written in resources.freeswitch.items():
@@ -68,7 +77,7 @@ def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]
         except Misfit as misfit:
             problems.append(f"secret {name} has no value: {misfit}")
     gateways = _gateways(settings, resources, environ, problems)
-    return Resolved(servers, secrets, gateways, _users(settings, resources, environ, problems), tuple(problems))
+    return Resolved(servers, secrets, gateways, _users(settings, resources, environ), tuple(problems))
 
 
 def _gateways(
@@ -90,22 +99,17 @@ def _gateways(
     return found
 
 
-def _users(
-    settings: Settings, resources: Resources, environ: Mapping[str, str], problems: list[str]
-) -> dict[str, UserTable]:
-    """User tables. One with a mistake is left out as a whole: half a table would let nobody know."""
+def _table(settings: Settings, name: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A user table as the configuration declares it, else as the flow file does."""
+    site = settings.users.get(name)
+    return site.model_dump(exclude_none=True) if site is not None else written
+
+
+def _users(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> dict[str, UserTable]:
     found: dict[str, UserTable] = {}
     for name, written in resources.users.items():
-        site = settings.users.get(name)
-        values = site.model_dump(exclude_none=True) if site is not None else written
-        if "http" in values:
-            found[name] = HttpUsers(values["http"])
-            continue
-        try:
-            found[name] = load_users(Path(values["file"]), environ)
-        except InputError as error:
-            mistakes = "; ".join(str(diagnostic) for diagnostic in error.diagnostics)
-            problems.append(f"user table {name} is left out: {mistakes}")
+        table = _table(settings, name, written)
+        found[name] = HttpUsers(table["http"]) if "http" in table else load_users(Path(table["file"]), environ)
     return found
 
 

@@ -1,7 +1,8 @@
-"""`orchestrator check`: what is wrong with flows, before a call finds it."""
+"""`orchestrator check`: what is wrong with configuration, users and flows, before a call finds it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,14 +10,13 @@ import click
 
 from orchestrator import __version__
 from orchestrator.cli._output import config_option, settings_of, sources_of
-from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.diagnostics import in_order, render_github, render_json, render_sarif, render_text, summary
-from orchestrator.flow.loader import executable, load_sources, read_sources
-from orchestrator.flow.program import Program, Resources
-from orchestrator.resources import known_resources
+from orchestrator.errors import Diagnostic
+from orchestrator.flow.diagnostics import render_github, render_json, render_sarif, render_text, summary
+from orchestrator.flow.loader import executable
+from orchestrator.site import check_site
 
 
-@click.command(short_help="Check flows; say what is wrong, where, and how to mend it.")
+@click.command(short_help="Check configuration, users and flows; say what is wrong, where, and how to mend it.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @config_option
 @click.option(
@@ -28,30 +28,18 @@ from orchestrator.resources import known_resources
     help="text for people, json and sarif for tools, github for annotations in a workflow.",
 )
 def command(paths: tuple[Path, ...], config: Path | None, form: str) -> int:
-    """Check flow files and folders of them; without any, the flows of the configuration.
+    """Check the configuration, the user tables and the flows; FILEs and FOLDERs instead of the configuration's flows.
 
-    All files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone exit 0.
+    All flow files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone
+    exit 0. A flow may be right and still use an action that only a later version can run: that is for `run` to refuse.
     """
-    settings = settings_of(config)
-    found, program = check(paths or settings.flows, known_resources(settings))
+    found, program = check_site(settings_of(config), os.environ, paths)
     click.echo(_rendered(found, form), nl=False)
     if form == "text":
         for missing in executable(program) if program is not None else ():
             click.echo(f"note: {missing.file}:{missing.line}: {missing.message}", err=True)
         click.echo(summary(found), err=True)
     return int(any(diagnostic.severity == "error" for diagnostic in found))
-
-
-def check(paths: Sequence[Path], known: Resources) -> tuple[list[Diagnostic], Program | None]:
-    """Everything that is wrong or odd in a set of flow files, and the program where nothing is wrong.
-
-    A flow may be right and still use an action that only a later version can run: that is for `run` to refuse.
-    """
-    try:
-        program, warnings = load_sources(read_sources(paths), known)
-    except InputError as error:
-        return list(error.diagnostics), None
-    return in_order(warnings), program
 
 
 def _rendered(found: Sequence[Diagnostic], form: str) -> str:

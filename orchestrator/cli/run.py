@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli._output import config_option, settings_of
+from orchestrator.settings import DEFAULT_FILE
 
 
 @click.command(short_help="Serve: SIP, registrations, FreeSWITCH links, flows.")
@@ -14,13 +15,15 @@ from orchestrator.cli._output import config_option, settings_of
 def command(config: Path | None) -> int:
     """Serve: SIP, registrations, FreeSWITCH links and flows.
 
-    Prints `ready` with its addresses on stderr when it serves. SIGHUP loads the flows anew, SIGTERM drains and ends.
+    Prints `ready` with its addresses on stderr when it serves. SIGHUP reads configuration, users and flows again,
+    SIGTERM drains and ends.
     """
     from orchestrator.runtime.patch import patch
 
     patch()  # before anything else imports what waits
-    settings = settings_of(config)
+    file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)  # one that is gone at a reload is a mistake
+    settings = settings_of(file)
 
     from orchestrator.app import serve
 
-    return serve(settings)
+    return serve(settings, reread=lambda: settings_of(file))

@@ -166,8 +166,15 @@ class SipNetwork:
     # --- for the request handling -------------------------------------------------------------------------------------
 
     def is_local(self, uri: Uri) -> bool:
-        """Whether we are responsible for this URI's domain: a configured domain or one of our own addresses."""
-        return uri.host.lower() in self._domains or self.is_own(uri)
+        """Whether we are responsible for this URI's domain: a configured domain or one of our own addresses.
+
+        An address without a port is ours whatever port we listen on: it is the domain of phones that were given the
+        machine's address, and names no socket there (RFC 3261 §10.2: an address of record is like an e-mail address).
+        """
+        return uri.host.lower() in self._domains or self._is_ours(uri)
+
+    def _is_ours(self, uri: Uri) -> bool:
+        return self.is_own(uri) or (uri.port is None and uri.host.lower() in self._own_hosts)
 
     def ends_here(self, uri: Uri) -> bool:
         """Whether nobody but us would be found by a request inside a dialog that is sent on to this URI."""
@@ -178,7 +185,7 @@ class SipNetwork:
         """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured
         domain."""
         aor = uri.aor
-        if self._home and self.is_own(uri) and uri.host.lower() not in self._domains:
+        if self._home and self._is_ours(uri) and uri.host.lower() not in self._domains:
             return f"{aor.rpartition('@')[0]}@{self._home}"
         return aor
 

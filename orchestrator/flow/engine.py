@@ -89,6 +89,8 @@ class Stats:
     """Runs whose main or on_end steps ended in an error."""
     handler_errors: int = 0
     filter_errors: int = 0
+    background_failed: int = 0
+    """Background steps that could not begin; their flows went on."""
     dropped: int = 0
     """Events not taken because a queue, a mode or `max:` had no room."""
     stale: int = 0

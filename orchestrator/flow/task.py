@@ -152,7 +152,9 @@ class Task:
                     error.line = step.place.line
                     error.step = step.source
                 if step.on_error is None:
-                    raise
+                    if not self._behind(step, error):
+                        raise
+                    continue
                 failed = error_record(error)
             if failed is not None and step.on_error is not None:
                 yield from self._recover(step, step.on_error, failed)
@@ -173,6 +175,19 @@ class Task:
         source = getattr(condition, "source", "…")
         self.run.trace(step, "if {} -> {}", source, "true" if held else "false", read=values_read(condition, self.env))
         return held
+
+    def _behind(self, step: Step, error: StepError) -> bool:
+        """Whether the step runs in the background and so fails alone: it is skipped and counted, its flow goes on."""
+        try:
+            behind = error.type != "flow.limit" and self.value(step, "background", False) is True
+        except StepError:
+            return False
+        if behind:
+            self.run.engine.stats.background_failed += 1
+            self.trace(step, "skipped in the background, {}: {}", error.type, error.message)
+            if step.result is not None:
+                self.env = self.env.bind(step.result, None)
+        return behind
 
     def _recover(self, step: Step, block: Block, failed: Mapping[str, Any]) -> Steps:
         self.trace(step, "failed, {}: {}; on_error", failed["type"], failed["message"])

@@ -1,14 +1,15 @@
 """The admin's HTTP interface: /healthz, /readyz, /metrics.
 
 `healthz` says that the loop turns: whoever gets an answer knows it. `readyz` says whether this node should get calls,
-and if not, why: 503 while it starts or drains, or while a check has a complaint. There is no login, so it listens on
-loopback unless told otherwise. Others add routes to `app`, checks to `health` and numbers to `metrics`.
+and if not, why: 503 while it starts or drains, or while a check has a complaint; 200 and `degraded` while it serves
+with its last good configuration, because the latest one has a mistake. There is no login, so it listens on loopback
+unless told otherwise. Others add routes to `app`, checks to `health` and numbers to `metrics`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -30,19 +31,32 @@ PATIENCE = 30.0
 
 
 class Health:
-    """Why this node should not get calls, if so. A check returns '' or its complaint."""
+    """Why this node should not get calls, or serves them with something wrong. A check returns '' or its complaint."""
 
     def __init__(self) -> None:
         self._checks: dict[str, Callable[[], str]] = {}
+        self._degradations: dict[str, Callable[[], str]] = {}
 
     def add(self, name: str, check: Callable[[], str]) -> None:
         """Have `check` asked at each /readyz."""
         self._checks[name] = check
 
+    def add_degradation(self, name: str, check: Callable[[], str]) -> None:
+        """The same for what needs a person but no other node: calls are served."""
+        self._degradations[name] = check
+
     def complaints(self) -> dict[str, str]:
         """Name of the check → complaint, of those that have one."""
-        found = ((name, check()) for name, check in self._checks.items())
-        return {name: complaint for name, complaint in found if complaint}
+        return _complaining(self._checks)
+
+    def degradations(self) -> dict[str, str]:
+        """The same of what is wrong while calls are served."""
+        return _complaining(self._degradations)
+
+
+def _complaining(checks: Mapping[str, Callable[[], str]]) -> dict[str, str]:
+    found = ((name, check()) for name, check in checks.items())
+    return {name: complaint for name, complaint in found if complaint}
 
 
 class _Alive:
@@ -56,8 +70,11 @@ class _Ready:
 
     def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
         complaints = self._health.complaints()
+        degradations = self._health.degradations()
         response.status = falcon.HTTP_503 if complaints else falcon.HTTP_200
-        response.media = {"status": "not ready", "reasons": complaints} if complaints else {"status": "ready"}
+        status = "not ready" if complaints else "degraded" if degradations else "ready"
+        reasons = complaints | degradations
+        response.media = {"status": status, "reasons": reasons} if reasons else {"status": status}
 
 
 class _Exposition:

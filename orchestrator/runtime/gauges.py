@@ -136,5 +136,10 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.counter("flow_runs_started", "Flows started.", lambda: stats.runs)
     metrics.counter("flow_runs_failed", "Flows that ended in an error.", lambda: stats.failed)
     metrics.counter("flow_handler_errors", "Handlers that ended in an error.", lambda: stats.handler_errors)
+    metrics.counter(
+        "flow_background_failed",
+        "Background steps that could not start; the flow continued.",
+        lambda: stats.background_failed,
+    )
     metrics.counter("flow_events_dropped", "Events a full queue did not take.", lambda: stats.dropped)
     metrics.counter("flow_faults", "Exceptions that are bugs of an action or the host.", lambda: stats.faults)

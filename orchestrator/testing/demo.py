@@ -18,10 +18,11 @@ from loguru import logger
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.app import Server, load_flows
+from orchestrator.app import Server
 from orchestrator.flow.run import Run
 from orchestrator.flow.trace import Record
 from orchestrator.settings import Settings
+from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.sockets import SocketPhone, Wire, wait_until
 from orchestrator.testing.switch.events import template
@@ -131,7 +132,7 @@ class Stage:
             }
         )
         environ = {"PUSH_URL": f"http://127.0.0.1:{push.server_port}/", "PUSH_KEY": "demo"}
-        self.server = Server(settings, load_flows(settings), environ, self._stack)
+        self.server = Server(read_site(settings, environ), self._stack)
         self.server.engine.host.on_trace = demo.step
         self.server.start()
         self.freeswitch.sip.proxy = self.server.transports[0].address
@@ -216,15 +217,15 @@ def dtmf_screening(stage: Stage) -> None:
 
 
 def call_pickup(stage: Stage) -> None:
-    """Charlie takes the call that rings bob."""
-    alice, bob, charlie = stage.phone("alice"), stage.phone("bob"), stage.phone("charlie")
-    stage.demo.say("alice calls bob, whose phone rings")
-    call = alice.invite("bob@example.com")
-    rung(bob)
+    """Charlie takes the call that rings dave."""
+    alice, dave, charlie = stage.phone("alice"), stage.phone("dave"), stage.phone("charlie")
+    stage.demo.say("alice calls dave, whose phone rings")
+    call = alice.invite("dave@example.com")
+    rung(dave)
     stage.demo.say("charlie dials *8")
     charlie.invite("*8@example.com")
     taken = rung(charlie)
-    expect(lambda: bob.calls[0].cancelled, "bob's phone stops ringing")
+    expect(lambda: dave.calls[0].cancelled, "dave's phone stops ringing")
     stage.demo.say("charlie answers: the call is his")
     taken.answer()
     expect(lambda: call.state == "answered" and taken.acknowledged, "alice and charlie talk")

@@ -47,7 +47,7 @@ def test_demo_shows_the_three_scenarios() -> None:
     ):
         assert shown in done.stdout
     pickup = done.stdout[done.stdout.index("3. Call pickup") :]
-    late, cancel = pickup.index("charlie ◄── proxy   INVITE"), pickup.index("bob ◄── proxy   CANCEL")
+    late, cancel = pickup.index("charlie ◄── proxy   INVITE"), pickup.index("dave ◄── proxy   CANCEL")
     assert late < cancel, "the ringing phone is cancelled after the new one is sent to"
 
 
@@ -58,7 +58,7 @@ class TestReplay:
         done = replay("via_bridge.esl", *self.SCREENED)
         assert done.returncode == 0, done.stderr
         assert "flow dtmf_screening starts for alice@example.com -> 88bob@example.com" in done.stdout
-        assert "2.420  dtmf_screening#1  L26   collected 1 keys" in done.stdout
+        assert "2.420  dtmf_screening#1  L30   collected 1 keys" in done.stdout
         assert "call ended by engine: callee pressed 5" in done.stdout
 
     def test_the_caller_of_another_recording_presses_and_that_says_nothing(self) -> None:

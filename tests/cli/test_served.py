@@ -75,5 +75,5 @@ def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_p
         check=True,
     )
     texts = [line[30:].strip() for line in asked.stdout.splitlines()]
-    assert texts[0] == "flow main starts for alice@127.0.0.1 -> bob@127.0.0.1"
+    assert texts[0] == "flow main starts for alice@example.com -> bob@example.com"
     assert "SIP >> 404 Nobody" in texts

@@ -67,7 +67,7 @@ class Place:
         ("sip:10.0.0.1:5060", True, True, True),
         ("sip:10.0.0.1:5080", False, False, False),  # FreeSWITCH on the same machine
         ("sip:[2001:db8::1]:5070", True, True, True),
-        ("sip:[2001:db8::1]", False, False, False),
+        ("sip:[2001:db8::1]", False, True, False),  # the bare address as a domain; the socket there is not ours
         ("sip:bob@EXAMPLE.com", False, True, True),
         ("sip:bob@example.org", False, True, True),
         ("sip:bob@example.com:5099", False, True, False),

@@ -167,7 +167,7 @@ def test_cancel_at_every_step_is_answered_487_and_leaves_nothing(at: float) -> N
 
 def pickup_world() -> tuple[World, dict[str, Phone]]:
     w = world()
-    names = {"alice": 2, "bob": 3, "charlie": 4, "101": 5}
+    names = {"alice": 2, "dave": 3, "charlie": 4, "101": 5}
     phones = {name: w.phone(f"{name}@example.com", f"10.0.0.{n}") for name, n in names.items()}
     for phone in phones.values():
         phone.register()
@@ -175,15 +175,15 @@ def pickup_world() -> tuple[World, dict[str, Phone]]:
     return w, phones
 
 
-@pytest.mark.parametrize("number", ["*8", "*8bob"])
+@pytest.mark.parametrize("number", ["*8", "*8dave"])
 def test_a_picker_takes_the_call(number: str) -> None:
     w, phones = pickup_world()
-    call = phones["alice"].invite("bob@example.com")
+    call = phones["alice"].invite("dave@example.com")
     w.run(1)
     pick = phones["charlie"].invite(f"{number}@example.com")
     w.run(0.1)
     (taken,) = [c for c in phones["charlie"].calls if c.incoming]
-    assert phones["bob"].calls[0].cancelled
+    assert phones["dave"].calls[0].cancelled
     assert finals(pick) == [480]
     taken.answer()
     w.run(1)
@@ -194,7 +194,7 @@ def test_a_picker_takes_the_call(number: str) -> None:
 
 def test_of_two_pickers_one_wins_and_the_other_is_told_there_is_nothing() -> None:
     w, phones = pickup_world()
-    call = phones["alice"].invite("bob@example.com")
+    call = phones["alice"].invite("dave@example.com")
     w.run(1)
     picks = [phones[name].invite("*8@example.com") for name in ("charlie", "101")]
     w.run(0.1)
@@ -207,7 +207,7 @@ def test_of_two_pickers_one_wins_and_the_other_is_told_there_is_nothing() -> Non
 
 def test_the_ringing_phone_is_cancelled_only_after_the_new_one_was_sent_to() -> None:
     w, phones = pickup_world()
-    phones["alice"].invite("bob@example.com")
+    phones["alice"].invite("dave@example.com")
     w.run(1)
     w.sent.clear()
     phones["charlie"].invite("*8@example.com")
@@ -218,15 +218,15 @@ def test_the_ringing_phone_is_cancelled_only_after_the_new_one_was_sent_to() -> 
 
 def test_a_picker_who_cannot_be_reached_leaves_the_call_where_it_rings() -> None:
     w, phones = pickup_world()
-    call = phones["alice"].invite("bob@example.com")
+    call = phones["alice"].invite("dave@example.com")
     w.run(1)
     phones["charlie"].register(expires=0)
     phones["charlie"].register(contact=b"<sip:charlie@255.255.255.255>")
     w.run()
     phones["charlie"].invite("*8@example.com")
     w.run(1)
-    assert not phones["bob"].calls[0].cancelled
-    phones["bob"].calls[0].answer()
+    assert not phones["dave"].calls[0].cancelled
+    phones["dave"].calls[0].answer()
     w.run()
     assert call.state == "answered"
     call.hangup()
@@ -305,7 +305,7 @@ def test_a_caller_may_give_up_at_every_step_of_a_screened_call(at: float) -> Non
 
 ACTS = ["register", "register", "unregister", "call", "call", "answer", "answer", "reject", "hangup", "press"]
 ACTS += ["sound", "place"]
-NUMBERS = ["bob", "bobby", "88bob", "99bob", "99nobody", "*8", "*8bob", "101", "200", "nobody"]
+NUMBERS = ["bob", "dave", "bobby", "88bob", "99bob", "99nobody", "*8", "*8dave", "101", "200", "nobody"]
 
 
 @pytest.mark.parametrize("seed", range(1_000))
@@ -313,7 +313,7 @@ def test_no_ordering_leaves_an_orphan(seed: int) -> None:
     """Random acts of random people at random times, the same ones for the same seed."""
     rng = random.Random(seed)
     w = world(seed)
-    names = ["alice", "bob", "charlie", "101", "bobby"]
+    names = ["alice", "bob", "charlie", "101", "bobby", "dave"]
     phones = [w.phone(f"{name}@example.com", f"10.0.0.{n}") for n, name in enumerate(names, 2)]
     phones += [w.phone("bobby@example.com", "10.0.0.20"), w.phone("bob@example.com", "10.0.0.21")]
 

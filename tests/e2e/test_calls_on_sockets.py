@@ -217,11 +217,11 @@ class TestScreening:
 class TestPickup:
     def test_a_picker_takes_the_call_and_a_second_one_finds_nothing(self, serve: Any, phones: Any) -> None:
         server = serve(flows=[str(FLOWS / "call_pickup.flow.yaml")])
-        alice, bob, charlie, dora = (
-            registered(phones(f"{name}@example.com", server)) for name in ("alice", "bob", "charlie", "101")
+        alice, dave, charlie, dora = (
+            registered(phones(f"{name}@example.com", server)) for name in ("alice", "dave", "charlie", "101")
         )
-        call = alice.invite("bob@example.com")
-        rings(bob)
+        call = alice.invite("dave@example.com")
+        rings(dave)
         assert wait_until(lambda: 180 in call.statuses)
         pick = charlie.invite("*8@example.com")
         assert wait_until(lambda: any(c.incoming for c in charlie.calls))
@@ -231,9 +231,9 @@ class TestPickup:
         taken = next(c for c in charlie.calls if c.incoming)
         taken.answer()
         assert wait_until(lambda: call.state == "answered" and taken.acknowledged)
-        assert wait_until(lambda: bob.calls[0].cancelled)
-        assert "Call completed elsewhere" in bob.calls[0].cancel_reason
-        assert arrival(charlie, b"INVITE") < arrival(bob, b"CANCEL")
+        assert wait_until(lambda: dave.calls[0].cancelled)
+        assert "Call completed elsewhere" in dave.calls[0].cancel_reason
+        assert arrival(charlie, b"INVITE") < arrival(dave, b"CANCEL")
         assert pick.statuses[-1] == 480
         call.hangup()
         assert wait_until(lambda: taken.state == "ended")

@@ -164,8 +164,8 @@ def test_the_flows_of_the_repository_load_and_end_cleanly() -> None:
     program, warnings = load_program([FLOWS])
     assert warnings == []
     world = World(program=program)
-    for callee in ("bob", "80123", "*8", "101"):
-        run = world.invite(**call("alice", callee))
+    for caller, callee in (("alice", "bob"), ("alice", "dave"), ("101", "*8"), ("alice", "101")):
+        run = world.invite(**call(caller, callee))
         world.event("registered", aor=f"{callee}@example.com")
         world.event("dtmf", run)
         world.hang_up(run)

@@ -26,11 +26,12 @@ from gevent.subprocess import Popen
 from loguru import logger
 from web import Web, answer, web
 
-from orchestrator.app import Server, load_flows
+from orchestrator.app import Server
 from orchestrator.errors import InputError, ListenError, OrchestratorError, StepError
 from orchestrator.flow.effects import Http
 from orchestrator.flow.registry import ACTIONS
 from orchestrator.settings import read_settings
+from orchestrator.site import read_site
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.recordings import Recording
 
@@ -351,7 +352,7 @@ def opened(tmp_path: Path, text: str, flows: str = FLOWS) -> Iterator[Server]:
     text = text.replace("FLOWS", str(tmp_path)).replace("FREESWITCH", "").replace("LOCATION", "memory:")
     settings = read_settings("config.yml", text, {})
     with ExitStack() as stack:
-        yield Server(settings, load_flows(settings), {}, stack)
+        yield Server(read_site(settings, {}), stack)
 
 
 def open_and_close(tmp_path: Path, text: str, flows: str = FLOWS) -> None:
@@ -450,6 +451,35 @@ def test_reload_takes_new_flows_and_refuses_broken_ones(server: Running, caller:
     wait_until(lambda: server.output.count("flows reloaded") == 2)
     assert caller.invite("hello") == "SIP/2.0 486 first"
     assert "Traceback" not in server.output and "greenlet" not in server.output
+
+
+def test_a_mistake_anywhere_leaves_the_last_good_state_as_a_whole(tmp_path: Path) -> None:
+    users = tmp_path / "users.yaml"
+    users.write_text("alice: geheim\n")
+    config = CONFIG + "users: {local: {file: users.yaml}}\n"
+    with Running(tmp_path, config=config) as server:
+        caller = Caller(server.ready())
+        good = (tmp_path / "config.yml").read_text()
+        wrong = {
+            users: ("alice: {ha1: 1}\n", "users.yaml:1:14: error E106"),
+            tmp_path / "config.yml": (good.replace("admin:", "admln:"), "config.yml:4:1: error E101"),
+        }
+        flows = server.flows.read_text()
+        for file, (text, place) in wrong.items():
+            kept = file.read_text()
+            file.write_text(text)
+            server.flows.write_text(flows.replace("reason: first", "reason: second"))
+            server.send(signal.SIGHUP)
+            wait_until(lambda place=place: place in server.output)
+            wait_until(lambda: "degraded" in server.get("/readyz")[1])
+            status, body = server.get("/readyz")
+            assert (status, place in body) == (200, True)
+            assert caller.invite("hello") == "SIP/2.0 486 first", "nothing of a set with a mistake is taken"
+            file.write_text(kept)
+            server.flows.write_text(flows)
+            server.send(signal.SIGHUP)
+            wait_until(lambda: server.get("/readyz") == (200, '{"status": "ready"}'))
+        assert "geheim" not in server.output
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------

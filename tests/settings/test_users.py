@@ -99,16 +99,14 @@ def test_tables_come_from_files_and_web_services(tmp_path: Path) -> None:
     assert found.problems == ()
 
 
-def test_a_table_with_a_mistake_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_table_with_a_mistake_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "users.yaml"
     path.write_text("alice: geheim\nbob: {ha1: 1}")
-    found = resolved(Resources(users={"local": {"file": str(path)}, "gone": {"file": "/nowhere/u"}}))
-    assert found.users == {}
-    assert [problem.partition(":")[0] for problem in found.problems] == [
-        "user table local is left out",
-        "user table gone is left out",
-    ]
-    assert "geheim" not in str(found.problems) + repr(found)
+    for file, place in ((str(path), f"{path}:2:12: error E106"), ("/nowhere/u", "/nowhere/u:1:1: error E003")):
+        with pytest.raises(InputError) as caught:
+            resolved(Resources(users={"local": {"file": file}}))
+        assert str(caught.value).startswith(place)
+        assert "geheim" not in str(caught.value)
 
 
 def test_the_configurations_tables_win_and_are_known_to_the_check() -> None:

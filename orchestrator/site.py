@@ -1,0 +1,75 @@
+"""One site as its files say it at one moment: configuration, flows, users and secrets, read and checked together.
+
+`run` reads a site at the start and again at each SIGHUP; `check` reads it and says what it found. All or nothing: a
+mistake in any of the files is an `InputError` with every mistake that was found, and the site before stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.loader import executable, load_sources, read_sources
+from orchestrator.flow.program import Program, Resources
+from orchestrator.flow.unset import LeftOut, leave_out
+from orchestrator.resources import Resolved, at_site, known_resources, resolve, user_files
+from orchestrator.settings import Settings
+from orchestrator.settings.users import load_users
+
+APPLIED_AGAIN = frozenset({"flows", "freeswitch", "gateways", "users"})
+"""Sections of the configuration that a reload applies; the others need a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a server needs to run. `program` has the gateways of this site and starts no flow of `left_out`."""
+
+    settings: Settings
+    program: Program
+    resolved: Resolved
+    warnings: Sequence[Diagnostic] = ()
+    left_out: Sequence[LeftOut] = ()
+
+
+def read_site(settings: Settings, environ: Mapping[str, str]) -> Site:
+    """Read flows, users and secrets. Raises InputError."""
+    found, program = check_site(settings, environ)
+    missing = executable(program) if program is not None else []
+    if program is None or missing or any(diagnostic.severity == "error" for diagnostic in found):
+        raise InputError([d for d in found if d.severity == "error"] + missing)
+    resolved = resolve(settings, program.resources, environ)
+    program, left_out = leave_out(at_site(program, resolved), resolved.secrets)
+    return Site(settings, program, resolved, found, left_out)
+
+
+def check_site(
+    settings: Settings, environ: Mapping[str, str], paths: Sequence[Path] = ()
+) -> tuple[list[Diagnostic], Program | None]:
+    """Everything that is wrong or odd in flows and user tables, and the program where the flows are right.
+
+    With `paths` these flow files are checked instead of the site's; a file of users they name may then be elsewhere.
+    """
+    known = known_resources(settings)
+    program, resources = None, Resources(users=known.users)
+    try:
+        program, found = load_sources(read_sources(paths or settings.flows), known)
+        resources = program.resources
+    except InputError as error:
+        found = list(error.diagnostics)
+    for file in user_files(settings, resources):
+        if paths and not file.exists():
+            continue
+        try:
+            load_users(file, environ)
+        except InputError as error:
+            found += error.diagnostics
+    return in_order(found), program
+
+
+def needs_restart(old: Settings, new: Settings) -> list[str]:
+    """Sections that differ and are not applied by a reload."""
+    names = (name for name in Settings.model_fields if name not in APPLIED_AGAIN)
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
