@@ -85,12 +85,12 @@ def assert_all_over(world: World) -> None:
 @pytest.mark.parametrize("order", list(permutations(["register", "invite", "again"])))
 def test_a_phone_that_registers_before_during_or_after_the_invite_rings_once(order: tuple[str, ...]) -> None:
     w = world()
-    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bobby@example.com", "10.0.0.3")
+    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     calls: list[PhoneCall] = []
     acts: dict[str, Callable[[], object]] = {
         "register": bob.register,
         "again": bob.register,
-        "invite": lambda: calls.append(alice.invite("bobby@example.com")),
+        "invite": lambda: calls.append(alice.invite("bob@example.com")),
     }
     for act in order:
         acts[act]()
@@ -106,8 +106,8 @@ def test_a_phone_that_registers_before_during_or_after_the_invite_rings_once(ord
 @pytest.mark.parametrize("after, rings", [(0.0, 1), (19.9, 1), (20.5, 0), (60.0, 0)])
 def test_a_phone_is_awaited_for_twenty_seconds(after: float, rings: int) -> None:
     w = world()
-    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bobby@example.com", "10.0.0.3")
-    call = alice.invite("bobby@example.com")
+    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
+    call = alice.invite("bob@example.com")
     w.run(after)
     bob.register()
     w.run(0.1)
@@ -120,18 +120,18 @@ def test_a_phone_is_awaited_for_twenty_seconds(after: float, rings: int) -> None
 
 def test_a_push_tells_who_is_called_by_whom() -> None:
     w = world()
-    w.phone("alice@example.com", "10.0.0.2").invite("bobby@example.com")
+    w.phone("alice@example.com", "10.0.0.2").invite("bob@example.com")
     w.run()
     (job,) = [job for job in w.jobs if isinstance(job.effect, Http)]
     assert isinstance(job.effect, Http)
-    assert job.effect.json["to"] == "bobby@example.com"
+    assert job.effect.json["to"] == "bob@example.com"
     assert job.effect.json["from"] == "alice@example.com"
     assert job.effect.headers == {"Authorization": "Bearer k"}
 
 
 def test_a_stranger_who_calls_a_wildcard_wakes_nobody() -> None:
     w = world()
-    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bobby@example.com", "10.0.0.3")
+    alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     alice.invite("*@example.com")
     w.run(1)
     bob.register()
@@ -143,13 +143,13 @@ def test_a_stranger_who_calls_a_wildcard_wakes_nobody() -> None:
 def test_cancel_at_every_step_is_answered_487_and_leaves_nothing(at: float) -> None:
     """0 s: INVITE; 1 s: the desk phone rings; 2 s: the mobile registers and rings; 20 s: the wait is over."""
     w = world()
-    alice, desk = w.phone("alice@example.com", "10.0.0.2"), w.phone("bobby@example.com", "10.0.0.3")
-    mobile = w.phone("bobby@example.com", "10.0.0.4")
+    alice, desk = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
+    mobile = w.phone("bob@example.com", "10.0.0.4")
     desk.on_invite = lambda call: None
     desk.register()
     w.run()
     began = w.now
-    call = alice.invite("bobby@example.com")
+    call = alice.invite("bob@example.com")
     w.run()
     script = [(1.0, desk.calls[0].ring if desk.calls else w.run), (2.0, mobile.register), (at, call.hangup)]
     for when, act in sorted(script, key=lambda entry: entry[0]):
