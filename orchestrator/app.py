@@ -49,6 +49,7 @@ from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
+from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.location import Location
 from orchestrator.sip.transaction import TimerValues
 from orchestrator.site import Site, needs_restart, read_site
@@ -198,6 +199,7 @@ class Server:
             server_times=self._server_times,
             entropy=os.urandom,
             secrets=self._secrets,
+            sources=SourceLimits(**self._settings.sources.model_dump()),
             wall_offset=time() - monotonic(),
         )
 

@@ -170,6 +170,8 @@ class Gate:
             self.engine.count("auth.replayed")
             return self._challenge(asker, effect, "challenged", stale=self._may_say_stale(asker, credentials))
         self._stale.pop((asker.source[0], credentials.user, credentials.realm), None)
+        admission, now = self.engine.admission, self._now
+        admission.prove(admission.source_of(asker.source[0], now), now)
         return self._pass(run, asker, effect, credentials.user, trusted=False)
 
     def _pass(self, run: int, asker: Asker, effect: Authenticate, user: str, trusted: bool) -> Mapping[str, Any]:

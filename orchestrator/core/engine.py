@@ -42,8 +42,10 @@ from orchestrator.events.event import Event
 from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
 from orchestrator.flow.usage import usage_of
+from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
+from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding, Location
@@ -72,6 +74,10 @@ class Engine:
         self.on_record: Callable[[CallRecord], None] | None = None
         """Told the detail record of each call of a flow at its end."""
         self.timers = Timers(now)
+        self.admission = Admission(settings.sources, lambda host: self.network.trusts(host) or self._is_peer(host))
+        self.sender = NOBODY
+        """The source of the datagram of this turn, and its size in octets."""
+        self.octets = 0
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
         self.handshakes = Handshakes(self.timers, settings.times.timeout)
@@ -107,7 +113,11 @@ class Engine:
     # --- inputs -------------------------------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
-        """One datagram. Never raises for what is in it."""
+        """One datagram. Never raises for what is in it. One of a source that has had its share is not read."""
+        sender = self.admission.admit(host, now)
+        if sender is None:
+            return
+        self.sender, self.octets = sender, len(data)
         self.timers.run_due(now)
         try:
             message = parse_message(data, self.settings.limits.message)
@@ -117,7 +127,10 @@ class Engine:
         if isinstance(message, Request):
             self.requests.receive(message, host, port, transport)
         elif not self.layer.receive_response(message):
+            self.admission.charge(sender, STRAY, now)
             self.count("response.unmatched")
+        elif not sender.exempt:  # only who has got our request knows its branch
+            self.admission.prove(sender, now)
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""
@@ -187,6 +200,7 @@ class Engine:
     def load(self, program: Program) -> None:
         """Take a program: new calls run it, running ones keep theirs."""
         self.flows.load(program)
+        self.admission.forget()
         self._note_usage(program)
 
     def drain(self, now: float) -> None:
@@ -204,6 +218,17 @@ class Engine:
 
     def send(self, data: bytes, destination: Destination) -> None:
         self.datagrams.append((data, destination))
+
+    def fitting(self, answer: bytes) -> bytes:
+        """An answer to the datagram of this turn, made small for a source that has not proved itself."""
+        if self.admission.is_proved(self.sender, self.timers.now):
+            return answer
+        return fit(answer, room_for(self.octets))
+
+    def _is_peer(self, host: str) -> bool:
+        """Whether this is the address of a gateway or of a FreeSWITCH server."""
+        gateways = (str(gateway["uri"]) for gateway in self.flows.program.resources.gateways.values())
+        return self.network.is_at(host, (*gateways, *self.settings.freeswitch.values()))
 
     def count(self, name: str) -> None:
         self.counters[name] += 1
@@ -323,12 +348,16 @@ class Engine:
             self.count("keepalive")
             return
         self.count("malformed")
+        self.admission.charge(self.sender, MALFORMED, self.timers.now)
         request = salvage_request(data) if error.sip_status else None
         if request is None or request.method == b"ACK":
             return
         request.stamp_source(host.encode(), port)
         answer = build_response(request, error.sip_status, error.reason, b"malformed")
-        self.send(answer, response_destination(request.via, transport, host, port))
+        answer = self.fitting(answer)
+        proved = self.admission.is_proved(self.sender, self.timers.now)
+        if proved or len(answer) <= room_for(self.octets):  # nobody is owed an answer to what he garbled
+            self.send(answer, response_destination(request.via, transport, host, port))
 
     def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
         self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.errors import MalformedMessage
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request
 from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
-from orchestrator.sip.uri import Uri
+from orchestrator.sip.uri import Uri, parse_uri
 
 Found = Callable[[Destination | None], None]
 LookUp = Callable[[str, Callable[[str | None], None]], None]
@@ -199,6 +200,18 @@ class SipNetwork:
         if at and self._home and octets in self._own_hosts and octets not in self._domains:
             return f"{user}@{self._home}"
         return aor
+
+    def is_at(self, host: str, uris: Iterable[str]) -> bool:
+        """Whether one of these URIs leads to this IP address, as far as that is known without looking."""
+        for text in uris:
+            try:
+                name = parse_uri(text.encode()).host
+            except MalformedMessage:
+                continue
+            known = self._resolved.get(name.decode("ascii", "replace").lower())
+            if host in (self._addresses.numeric(name), known[0] if known is not None else None):
+                return True
+        return False
 
     def trusts(self, host: str) -> bool:
         """Whether a source address may send calls to foreign domains."""

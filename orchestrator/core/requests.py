@@ -17,6 +17,8 @@ from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.admission import FULL, IN_DIALOG, REPETITION, STRAY
+from orchestrator.sip.fitting import room_for
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.message import Request, build_response, forward_request
 from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
@@ -37,6 +39,11 @@ RETRY_AFTER = b"Retry-After: 5"
 
 _SCHEMES = (b"sip", b"sips", b"tel")
 _CALL_HEADER_NAME = CALL_HEADER.lower()
+
+
+def _tag(request: Request) -> bytes:
+    """Our To tag in an answer without a transaction: keyed, and the same for each repetition and the ACK."""
+    return b"%x" % (hash((request.via.branch, request.call_id, request.cseq)) & 0xFFFFFFFFFFFF)
 
 
 class Route:
@@ -71,6 +78,7 @@ class Requests:
             return
         repeated = self.layer.find_server(request)
         if repeated is not None:
+            self._charge(REPETITION)
             repeated.step("request")
             return
         destination = response_destination(request.via, transport, host, port)
@@ -86,9 +94,25 @@ class Requests:
         self, request: Request, destination: Destination, status: int, reason: str = "", headers: tuple[bytes, ...] = ()
     ) -> None:
         """Answer without a transaction (§8.2.7). The tag is the same for each repetition of the request."""
-        self.engine.count(f"refused.{status}")
-        tag = b"%x" % (hash((request.via.branch, request.call_id, request.cseq)) & 0xFFFFFFFFFFFF)
-        self.engine.send(build_response(request, status, reason or reason_phrase(status), tag, headers), destination)
+        engine = self.engine
+        engine.count(f"refused.{status}")
+        answer = build_response(request, status, reason or reason_phrase(status), _tag(request), headers)
+        if not engine.sender.exempt:
+            answer = engine.fitting(answer)
+            if status >= 300:
+                engine.admission.refused(engine.sender, status, engine.timers.now)
+        engine.send(answer, destination)
+
+    def _charge(self, points: float) -> None:
+        self.engine.admission.charge(self.engine.sender, points, self.engine.timers.now)
+
+    def _open(self, request: Request, destination: Destination) -> ServerTransaction:
+        """A transaction for a request that begins something, counted for its source."""
+        server = self.layer.open_server(request, destination)
+        sender = self.engine.sender
+        if not sender.exempt:
+            server.charge_to(self.engine.admission, sender, room_for(self.engine.octets))
+        return server
 
     # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
 
@@ -96,8 +120,12 @@ class Requests:
         """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
         ever."""
         server = self.layer.find_server(request)
-        if server is not None and server.step("ACK"):
-            return
+        if server is not None:
+            proof = server.last and request.to_tag and b";tag=" + request.to_tag in server.last
+            if server.step("ACK"):
+                if proof:
+                    self._prove()
+                return
         try:
             route = self._route(request)
         except MalformedMessage:
@@ -107,11 +135,19 @@ class Requests:
         toward, hop = self._onward(request, route, passage)
         may_pass = request.to_tag and (passage is not None or self.network.trusts(host))
         if not may_pass or request.max_forwards == 0 or (hop is None and self.network.ends_here(toward)):
+            if request.to_tag == _tag(request):  # of a failure without a transaction
+                self._prove()
+            self._charge(STRAY)
             self.engine.count("ack.unmatched")
             return
+        if request.call_id in self.engine.sender.offered:
+            self._prove()
         self.engine.host.gate.consume(request)
         self._forward_ack(request, route, toward, hop, transport)
         self.engine.handshakes.acknowledged(request)
+
+    def _prove(self) -> None:
+        self.engine.admission.prove(self.engine.sender, self.engine.timers.now)
 
     def _forward_ack(
         self, request: Request, route: Route, toward: Uri, seen: Destination | None, transport: int
@@ -137,7 +173,7 @@ class Requests:
         if invite is None:
             self.refuse(request, destination, 481)
             return
-        server = self.layer.open_server(request, destination)
+        server = self._open(request, destination)
         server.respond(200, build_response(request, 200, "OK", self.network.tokens.token()))
         cancelled: Call | ResponseContext | None = invite.user
         if cancelled is not None:  # a line for each protocol, or one for all (RFC 3326 §2)
@@ -147,6 +183,9 @@ class Requests:
 
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         begins = not request.to_tag and not self._belongs_to_a_call(request, source)
+        if not request.to_tag and self._has_too_much(request):
+            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+            return
         if begins and self.engine.overload.refuses(request):
             self.refuse(request, destination, 503, headers=(self.engine.overload.retry_after(),))
             return
@@ -176,6 +215,18 @@ class Requests:
             self._relay_to_contacts(request, destination)
         else:
             self.refuse(request, destination, 403)
+
+    def _has_too_much(self, request: Request) -> bool:
+        """Whether the sender has as many requests under way as its share allows; a new one costs it points."""
+        engine = self.engine
+        sender, now = engine.sender, engine.timers.now
+        if sender.exempt:
+            return False
+        engine.admission.asked(sender, request.method, now)
+        full = engine.admission.is_full(sender, engine.settings.limits.transactions, now)
+        if full:
+            self._charge(FULL)
+        return full
 
     def _belongs_to_a_call(self, request: Request, source: tuple[str, int]) -> bool:
         """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""
@@ -274,6 +325,7 @@ class Requests:
             self.refuse(request, destination, 481 if route.drop else 403)
             return
         self.engine.host.gate.consume(request)
+        self._charge(IN_DIALOG)
         server = self.layer.open_server(request, destination)
         self._forward(request, route, server, hop)
         call = self.engine.calls.by_call_id(request.call_id)
@@ -287,7 +339,7 @@ class Requests:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
         parties."""
         if self.network.trusts(source[0]):
-            self._forward(request, route, self.layer.open_server(request, destination))
+            self._forward(request, route, self._open(request, destination))
         else:
             self.refuse(request, destination, 403)
 
@@ -295,7 +347,7 @@ class Requests:
         if not self.network.trusts(source[0]):
             self.refuse(request, destination, 403)
         elif request.method != b"INVITE" or not self._start_call(request, source, destination):
-            self._forward(request, route, self.layer.open_server(request, destination))
+            self._forward(request, route, self._open(request, destination))
 
     def _forward(
         self, request: Request, route: Route, server: ServerTransaction, hop: Destination | None = None
@@ -322,11 +374,11 @@ class Requests:
             return False
         call, placed = self.engine.calls.by_id(id), self.engine.host.outward.take(id)
         if placed is not None:
-            server = self.layer.open_server(request, destination)
+            server = self._open(request, destination)
             self._trying(request, server)
             placed.arrived(request, server, source)
             return True
-        server = self.layer.open_server(request, destination)
+        server = self._open(request, destination)
         self._trying(request, server)
         if call is None or not call.open_back(request, server):  # a call that is over is no new one
             server.respond(481, build_response(request, 481, reason_phrase(481), self.network.tokens.token()))
@@ -341,7 +393,7 @@ class Requests:
         flow = engine.flows.choose("invite", {"call": view})
         if flow is None:
             return False
-        server = self.layer.open_server(request, destination)
+        server = self._open(request, destination)
         self._trying(request, server)
         self._shared.share(request)
         call = Call(engine, self.network.tokens.token().decode(), request, server, source)
@@ -355,7 +407,7 @@ class Requests:
         if not targets:
             self.refuse(request, destination, 480)
             return
-        server = self.layer.open_server(request, destination)
+        server = self._open(request, destination)
         if request.method == b"INVITE":
             self._trying(request, server)
         ResponseContext(self.network, server, request).add_all(targets)
@@ -375,7 +427,7 @@ class Requests:
             return
         engine = self.engine
         request.contacts()  # a malformed one is refused here, before anything is begun for it
-        server = self.layer.open_server(request, destination)
+        server = self._open(request, destination)
         registration = Registration(engine, request, server, source)
         flow = None
         if "register" in engine.host.triggers:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from orchestrator.core.users import UserTable
+from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.digest import ALGORITHMS
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.registrar import RegisterPolicy
@@ -89,6 +90,8 @@ class CoreSettings:
     """Values of the `secrets:` of the flows."""
     users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)
     """User tables of `auth:` by name; one that could not be read is not in it."""
+    sources: SourceLimits | None = None
+    """The share of each source that is not trusted; None: no bounds."""
     wall_offset: float = 0.0
     """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
     them."""

@@ -125,6 +125,16 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: {name: float(up) for name, up in prober.states().items()},
         ("gateway",),
     )
+    admission = engine.admission
+    metrics.gauge("sources", "Sources remembered.", lambda: len(admission))
+    metrics.gauge("sources_banned", "Sources banned now.", lambda: len(admission.banned(engine.timers.now)))
+    metrics.counter("source_bans", "Bans of sources.", lambda: admission.bans)
+    metrics.counter(
+        "datagrams_unread",
+        "Datagrams dropped before they were read, of a source that is banned or has had its share, or of strangers.",
+        lambda: dict(admission.dropped),
+        ("reason",),
+    )
     metrics.counter("core", "What the core counts, by name.", lambda: dict(engine.counters), ("event",))
     translator, channels = engine.translator, engine.channels
     metrics.counter(

@@ -191,6 +191,16 @@ class LimitSettings(_Section):
     call_duration: Duration = 12 * 3600.0
 
 
+class SourceSettings(_Section):
+    """The share of each source that is not trusted, in points; see `sip.admission`."""
+
+    rate: Count = 200
+    burst: Count = 1000
+    pending: Count = 100
+    strangers: Count = 2000
+    ban: Duration = 60.0
+
+
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -212,4 +222,5 @@ class Settings(_Section):
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
+    sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()

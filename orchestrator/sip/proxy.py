@@ -52,6 +52,11 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
     ),
     ("RFC 3261 §16.6", "From is rewritten where a flow says so, and put back in the answers"),
     ("RFC 3261 §18.1.1", "a request over 1300 octets leaves by UDP as it came, and is fragmented there"),
+    (
+        "RFC 3261 §16.2, §17.2.1",
+        "a source that has not proved its address gets provisional responses only when it repeats its INVITE, failures "
+        "repeated less often than it repeats the INVITE, and no more octets than half as many again as it sent",
+    ),
     ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
 """Known differences from the RFCs, each with its place; a test shows each of them."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
+from orchestrator.sip.fitting import fit
 from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ _TRYING = b"SIP/2.0 100 "
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
-    __slots__ = ("request", "last", "status")
+    __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated")
 
     first_state: str
 
@@ -30,6 +32,30 @@ class ServerTransaction(Transaction):
         self.request: Request | None = request
         self.last = b""
         self.status = 0
+        self.source: Source | None = None
+        """Whose share of us this is, where it is anybody's."""
+        self.admission: Admission | None = None
+        self.heard = 0
+        """How often a stranger has sent the request; 0 for all others. A stranger's address may be forged: whoever has
+        sent one datagram gets one back, so provisional responses wait for a repetition, and a failure is repeated less
+        often than the request was."""
+        self.room = 0
+        """Octets that a failure told to a stranger may have; 0 for no bound."""
+        self.repeated = 0
+        self.call_id = request.call_id
+
+    def charge_to(self, admission: Admission, source: Source, room: int) -> None:
+        """Count this transaction for a source, until its final answer."""
+        self.admission, self.source = admission, source
+        if not admission.is_proved(source, self.layer.timers.now):
+            self.heard, self.room = 1, room
+        admission.opened(source, self.heard > 0)
+
+    def _settle(self, status: int) -> None:
+        self.layer.unanswered -= 1
+        if self.admission is not None and self.source is not None:
+            now = self.layer.timers.now
+            self.admission.settled(self.source, self.heard > 0, self.method, status, self.call_id, now)
 
     @property
     def answered(self) -> bool:
@@ -38,7 +64,7 @@ class ServerTransaction(Transaction):
 
     def end(self) -> None:
         if not self.answered:
-            self.layer.unanswered -= 1
+            self._settle(487)
             self.status = 487  # given up without a word to the peer: it has been gone for long
         super().end()
 
@@ -48,9 +74,11 @@ class ServerTransaction(Transaction):
             self.step("send 1xx", data)
             self.status = max(self.status, status)
             return
+        if self.room and (status >= 300 or self.method == b"REGISTER"):
+            data = fit(data, self.room)
         self.step("send 2xx" if status < 300 else "send 3xx-6xx", data)
         if not self.answered:
-            self.layer.unanswered -= 1
+            self._settle(status)
         self.status = status
 
 
@@ -59,6 +87,16 @@ class ServerTransaction(Transaction):
 
 def _send(server: ServerTransaction, data: bytes) -> None:
     server.layer.send(data, server.destination)
+
+
+def _send_when_heard_again(server: ServerTransaction, data: bytes) -> None:
+    if server.heard != 1:
+        server.layer.send(data, server.destination)
+
+
+def _hear(server: ServerTransaction, _: object) -> None:
+    if server.heard:
+        server.heard += 1
 
 
 def _keep(server: ServerTransaction, data: bytes) -> None:
@@ -74,6 +112,10 @@ def _repeat(server: ServerTransaction, _: object) -> None:
 
 
 def _repeat_capped(server: ServerTransaction, _: object) -> None:
+    if server.heard:
+        server.repeated += 1
+        if server.repeated >= server.heard:
+            return
     _repeat(server, _)
     server.start_resend_timer(min(server._interval * 2, server.layer.times.t2), "timer G")
 
@@ -114,13 +156,13 @@ def _start_l(server: ServerTransaction, _: object) -> None:
 
 INVITE_SERVER: Table = {
     "proceeding": {
-        "request": ("proceeding", (_repeat,)),
-        "send 1xx": ("proceeding", (_keep, _send)),
+        "request": ("proceeding", (_hear, _repeat)),
+        "send 1xx": ("proceeding", (_keep, _send_when_heard_again)),
         "send 2xx": ("accepted", (_send, _let_go, _start_l)),
         "send 3xx-6xx": ("completed", (_keep, _send, _start_g_and_h)),
     },
     "completed": {
-        "request": ("completed", (_repeat,)),
+        "request": ("completed", (_hear, _repeat)),
         "timer G": ("completed", (_repeat_capped,)),
         "ACK": ("confirmed", (_stop_timers, _let_go, _start_i)),
         "timer H": (TERMINATED, ()),

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 import pytest
 
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.message import Request
 from orchestrator.sip.proxy import DEPARTURES
 from orchestrator.testing.peer import Ask, Peer
@@ -159,6 +160,22 @@ def a_flow_rewrites_from() -> None:
     assert invite.get(b"from") == b"<sip:sales@example.com>;tag=alice"
     stage.answer(stage.bob, 180)
     assert call.responses[-1].get(b"from") == b"<sip:alice@example.com>;tag=alice"
+
+
+@shows("RFC 3261 §16.2, §17.2.1")
+def a_stranger_gets_one_datagram_for_one() -> None:
+    world = World(sources=SourceLimits())
+    bob, stranger = world.peer("bob", "10.0.0.11"), world.peer("stranger", "203.0.113.66")
+    bob.register("bob@example.com")
+    world.run()
+    call = stranger.ask("INVITE", BOB)
+    world.run()
+    bob.answer(bob.requests("INVITE")[0], 180)
+    world.run(1.0)
+    assert call.statuses == []
+    call.again()
+    world.run()
+    assert call.statuses == [180]
 
 
 def test_the_list_is_typed_and_names_each_place_once() -> None:
