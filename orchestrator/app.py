@@ -29,7 +29,7 @@ from loguru import logger
 from orchestrator.core.engine import Engine
 from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes
 from orchestrator.core.users import UserTable
-from orchestrator.errors import EslError, InputError, OrchestratorError, StoreError
+from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.effects import Log
 from orchestrator.flow.run import Run
@@ -44,8 +44,10 @@ from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.inspection import add_routes
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
+from orchestrator.runtime.news import News
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.signals import Signals
+from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
@@ -122,6 +124,8 @@ class Server:
         self.engine = Engine(self._core_settings(), self._open_location(), site.program, monotonic())
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
+        self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
+        self.engine.flows.on_failure = self._log_failure
         self.cdr = self._open_cdr()
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
@@ -257,6 +261,9 @@ class Server:
 
     def _export(self) -> None:
         add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
+        trace = SipTrace(self._settings.log.level == "debug", self._tap)
+        self._tap(trace)
+        self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
         gauges.export_reactor(self.metrics, self.reactor)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)
@@ -270,6 +277,9 @@ class Server:
         self.health.add("reactor", lambda: self.reactor.stalled)
         self.health.add("freeswitch", self._links_complaint)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
+
+    def _tap(self, trace: SipTrace) -> None:
+        self.reactor.tap = trace.tap if trace.wanted else None
 
     def _links_complaint(self) -> str:
         if not self.links or any(link.state == "up" for link in self.links.values()):
@@ -314,6 +324,14 @@ class Server:
         while not (self.engine.idle and self.jobs.idle) and monotonic() < deadline:
             if self._hurry.wait(POLL):
                 break
+
+    def _log_failure(self, run: Run, what: str, error: StepError, code: int) -> None:
+        """A run, or a handler of it, ended in an error."""
+        place = f"{run.flow.place.file}:{error.line}" if error.line else str(run.flow.place)
+        call = run.call["sip_call_id"] if run.call is not None else ""
+        facts = {"flow": run.flow.name, "run": run.name, "place": place, "error": error.type, "message": error.message}
+        part = "" if what == "flow" else what
+        self.engine.tell("run_failed", **facts, part=part, call=call, reply=code or "none")
 
     def _launch(self, now: float) -> None:
         self.engine.run_timers(now)

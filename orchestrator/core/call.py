@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.cdr import record_of
 from orchestrator.core.liveness import Ping
-from orchestrator.core.views import VariableView
+from orchestrator.core.views import VariableView, text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
@@ -502,6 +502,14 @@ class Call:
         if self._watch_timer is not None:
             self._watch_timer.cancel()
         self.engine.calls.discard(self)
+        self.engine.tell(
+            "call_ended",
+            call=text(self.invite.call_id),
+            by=by,
+            reason=reason,
+            code=self.front.server.status,
+            seconds=0.0 if self.answered_at is None else round(self.ended_at - self.answered_at, 1),
+        )
         if self.run is not None and self.engine.on_record is not None:
             self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
 

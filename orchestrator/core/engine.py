@@ -73,6 +73,8 @@ class Engine:
         self.counters: Counter[str] = Counter()
         self.on_record: Callable[[CallRecord], None] | None = None
         """Told the detail record of each call of a flow at its end."""
+        self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
+        """Told what the log is to say: the name of an event and its facts."""
         self.timers = Timers(now)
         self.admission = Admission(settings.sources, lambda host: self.network.trusts(host) or self._is_peer(host))
         self.sender = NOBODY
@@ -230,6 +232,11 @@ class Engine:
         gateways = (str(gateway["uri"]) for gateway in self.flows.program.resources.gateways.values())
         return self.network.is_at(host, (*gateways, *self.settings.freeswitch.values()))
 
+    def tell(self, event: str, **facts: Any) -> None:
+        """Something for the log; `source` is the network address that caused it."""
+        if self.on_news is not None:
+            self.on_news(event, facts)
+
     def count(self, name: str) -> None:
         self.counters[name] += 1
 
@@ -349,6 +356,8 @@ class Engine:
             return
         self.count("malformed")
         self.admission.charge(self.sender, MALFORMED, self.timers.now)
+        first = data[:100].split(b"\r\n", 1)[0].decode("utf-8", "replace")
+        self.tell("malformed", source=host, port=port, reason=error.reason, first=first)
         request = salvage_request(data) if error.sip_status else None
         if request is None or request.method == b"ACK":
             return

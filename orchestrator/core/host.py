@@ -99,15 +99,22 @@ class FlowHost:
 
     def start_call(self, flow: Flow, call: Call, view: CallView) -> None:
         run = self._create(flow, {"call": view})
+        self._tell_begin(run, view)
         call.run = run
         self._calls[run.id] = call
         self._begin(run)
 
     def start_socket(self, flow: Flow, call: SocketCall) -> None:
         run = self._create(flow, {"call": call.view})
+        self._tell_begin(run, call.view)
         call.run = run
         self._handed[run.id] = call
         self._begin(run)
+
+    def _tell_begin(self, run: Run, view: Any) -> None:
+        if self.engine.on_news is not None:
+            ends = {"from": view["from"]["aor"], "to": view["target"]["aor"], "source": view["source_ip"]}
+            self.engine.tell("call_begun", call=view["sip_call_id"], **ends, flow=run.flow.name, run=run.name)
 
     def adopt(self, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
         """Give a run the call it has placed: from now on it is a run with a call."""

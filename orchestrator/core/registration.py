@@ -60,6 +60,9 @@ class Registration:
         if self.answered:
             raise StepError("call.state", "the REGISTER is already answered")
         tag = self.engine.network.tokens.token()
+        if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge
+            aor = self.engine.network.aor(self.request.to.parsed)
+            self.engine.tell("register_refused", source=self.source[0], aor=aor, code=code, reason=reason)
         data = build_response(self.request, code, reason or reason_phrase(code), tag, headers)
         self.server.respond(code, data)
 
@@ -70,6 +73,10 @@ def announce(engine: Engine, changes: Iterable[Change], source_ip: str = "") -> 
     engine.watch_expiry()
     for change in changes:
         binding = change.binding
+        if change.kind == "added":
+            engine.tell("registered", source=source_ip, aor=binding.aor, contact=binding.uri)
+        elif not change.stands:
+            engine.tell("unregistered", source=source_ip, aor=binding.aor, contact=binding.uri, reason=change.kind)
         if change.stands:
             if bus.hears("registered"):
                 attributes = registered_attributes(binding, change.kind == "added", source_ip, engine.wall)

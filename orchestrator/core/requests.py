@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.registration import Registration
+from orchestrator.core.views import text
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import FULL, IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.fitting import room_for
@@ -88,6 +89,8 @@ class Requests:
         try:
             self._receive_new(request, (host, port), destination)
         except MalformedMessage as error:
+            first = f"{text(request.method)} {text(request.uri)}"
+            self.engine.tell("malformed", source=host, port=port, reason=error.reason, first=first)
             self.refuse(request, destination, error.sip_status, error.reason)
 
     def refuse(
@@ -96,6 +99,9 @@ class Requests:
         """Answer without a transaction (§8.2.7). The tag is the same for each repetition of the request."""
         engine = self.engine
         engine.count(f"refused.{status}")
+        if request.method == b"REGISTER":
+            to = text(request.get(b"to") or b"")  # as it stands: it may be what is malformed
+            engine.tell("register_refused", source=destination[1], to=to, code=status, reason=reason)
         answer = build_response(request, status, reason or reason_phrase(status), _tag(request), headers)
         if not engine.sender.exempt:
             answer = engine.fitting(answer)
@@ -333,6 +339,8 @@ class Requests:
             if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
                 server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
             call.passes(request)
+        elif request.method == b"BYE":
+            self.engine.tell("call_ended", call=text(request.call_id), source=source[0])
         self.engine.handshakes.passes(request)
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
@@ -410,6 +418,8 @@ class Requests:
         server = self._open(request, destination)
         if request.method == b"INVITE":
             self._trying(request, server)
+            begun = {"from": text(request.from_.uri or b""), "to": text(request.uri), "source": destination[1]}
+            self.engine.tell("call_begun", call=text(request.call_id), **begun)
         ResponseContext(self.network, server, request).add_all(targets)
 
     def _trying(self, request: Request, server: ServerTransaction) -> None:

@@ -92,7 +92,13 @@ class Servers:
     def observe(self, server: str, event: EslEvent) -> None:
         """Every FreeSWITCH event."""
         if event.name == "HEARTBEAT":
-            self.loads[server] = integer(event.get("Session-Count")) / max(1, integer(event.get("Max-Sessions")))
+            before = self.loads.get(server, 0.0)
+            sessions, most = integer(event.get("Session-Count")), max(1, integer(event.get("Max-Sessions")))
+            load = self.loads[server] = sessions / most
+            if load >= 1.0 > before:
+                self._engine.tell("freeswitch_full", server=server, sessions=sessions, most=most)
+            elif load < 1.0 <= before:
+                self._engine.tell("freeswitch_has_room", server=server, sessions=sessions, most=most)
 
     def is_up(self, server: str) -> bool:
         """Whether its link is up, as far as anybody has said."""

@@ -170,6 +170,7 @@ class SocketCall:
         self.ended_by, self.end_reason = by, reason
         self._limit_timer.cancel()
         if self.run is not None:
+            self.engine.tell("call_ended", call=self.run.call["sip_call_id"], by=by, reason=reason)
             if self.engine.on_record is not None:
                 self.engine.on_record(record_of(self, self.run, None, None))
             self.engine.flows.call_ended(self.run, by, reason)

@@ -120,6 +120,8 @@ class FlowEngine:
         """Told every step that is run, after its condition held: which lines of a flow the tests have reached."""
         self.on_fault: Callable[[Run, Exception], object] | None = None
         """Told an exception that is a bug of an action or of the host, with its traceback, for the log."""
+        self.on_failure: Callable[[Run, str, StepError, int], object] | None = None
+        """Told a run, its part that ended in an error, the error, and the status the caller got (0: none)."""
         self._raised = 0
         self._starters: list[Starter] = []
         self._versions: list[Version] = []

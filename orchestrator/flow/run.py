@@ -165,6 +165,12 @@ class Run:
         self.error = error.type
         line = f" (line {error.line})" if error.line else ""
         self.trace(step, "{} failed, {}: {}{}", what, error.type, error.message, line)
+        if what != "flow":  # that of the main steps is told with the answer it led to
+            self._tell_failure(what, error, 0)
+
+    def _tell_failure(self, what: str, error: StepError, code: int) -> None:
+        if self.engine.on_failure is not None:
+            self.engine.on_failure(self, what, error, code)
 
     # --- tasks
 
@@ -212,13 +218,16 @@ class Run:
             self.failed(None, "flow", error)
             self.engine.stats.failed += 1
         self.phase = Phase.OPEN
+        code = 0
         if not self.replied and self.ended is None and self.flow.trigger.kind in ("invite", "register"):
-            self._reply(error)
+            code = self._reply(error)
         elif error is not None and self.call is not None and self.ended is None:
             self.engine.host.perform(self, Ticket(None, hosted=True), Release(error.type))
+        if error is not None:
+            self._tell_failure("flow", error, code)
 
-    def _reply(self, error: StepError | None) -> None:
-        """The implicit final reply."""
+    def _reply(self, error: StepError | None) -> int:
+        """The implicit final reply. Returns its status, 0 when it was not sent."""
         reply = _implicit_reply(self, error)
         self.trace(None, "implicit reply {} {}", reply.code, reply.reason)
         self.replied = True
@@ -226,6 +235,8 @@ class Run:
             self.engine.host.perform(self, Ticket(None, hosted=True), reply)
         except StepError as refused:  # a final reply went out after all: the host knows first
             self.trace(None, "implicit reply not sent: {}", refused.message)
+            return 0
+        return reply.code
 
     # --- the end
 

@@ -115,6 +115,8 @@ class Reactor:
         self.core = core
         self.clock = clock
         self.loop = loop if loop is not None else gevent.get_hub().loop
+        self.tap: Callable[[bool, bytes, str, int], None] | None = None
+        """Told every message that is received (True) or sent, with the peer's address, while somebody looks."""
         self.capacity = inbox
         self.age = 0.0
         self.late_50ms = self.late_200ms = 0
@@ -145,6 +147,8 @@ class Reactor:
     def receive(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
         core = self.core
+        if self.tap is not None:
+            self.tap(True, data, host, port)
         try:
             core.receive_datagram(data, host, port, transport, now)
         except Exception:
@@ -219,6 +223,8 @@ class Reactor:
         core = self.core
         if core.datagrams:
             for data, destination in core.datagrams:
+                if self.tap is not None:
+                    self.tap(False, data, destination[1], destination[2])
                 try:
                     self._transports[destination[0]].send(data, destination)
                 except IndexError:

@@ -1,0 +1,47 @@
+"""`orchestrator siptrace`: the SIP messages of a phone, a number or an address, as a running server sees them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from orchestrator.cli._admin import AdminClient, admin_option
+from orchestrator.cli._output import config_option, settings_of
+from orchestrator.flow.expr import seconds as seconds_of
+
+
+@click.command(short_help="Whole SIP messages of a phone, number or address, secrets masked.")
+@click.argument("target", metavar="AOR|NUMBER|ADDRESS")
+@click.option("--for", "length", default="1m", show_default=True, metavar="TIME", help="How long; 1h at most.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
+@admin_option
+@config_option
+def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> None:
+    """Show each SIP message of an AOR (alice@example.com), a NUMBER (bob, 101) or an ADDRESS (192.0.2.7,
+    192.0.2.7:5060), and the whole of each call that has one.
+
+    Passwords, nonces, push tokens and keys of media are masked. The trace ends after the time, and with Ctrl-C.
+    """
+    seconds = seconds_of(length)
+    if seconds is None or not 0 < seconds <= 3600:
+        raise click.BadParameter(f"{length!r} is not a time up to 1h; write 5m", param_hint="--for")
+    client = AdminClient(settings_of(config), url)
+    click.echo(f"tracing {target} for {length}; Ctrl-C ends it", err=True)
+    for seen in client.follow("/siptrace", of=target, seconds=str(seconds)):
+        if "end" in seen:
+            dropped = f", {seen['dropped']} left out: too many at once" if seen["dropped"] else ""
+            click.echo(f"{seen['told']} messages{dropped}", err=True)
+        elif as_json:
+            click.echo(json.dumps(seen))
+        else:
+            at = datetime.fromtimestamp(seen["time"]).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  # the reader's clock
+            click.echo(f"{at} {seen['direction']} {'from' if seen['direction'] == 'received' else 'to'} {seen['peer']}")
+            click.echo("".join(f"    {_plain(line)}\n" for line in seen["message"].splitlines()))
+
+
+def _plain(text: str) -> str:
+    """Control characters do nothing to the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,65 @@
+"""What the core says to the log: calls, registrations, runs that failed, messages that were dropped.
+
+A line is `event key=value …`; the names of events are stable. Whoever sends many messages must not fill the disk, nor
+may many senders together: each event has a bound for one source and one for all of them, looked at before anything is
+formatted. How many lines were left out is said on the next one, as `suppressed`. Values are cut to `LONGEST`
+characters; the renderer escapes control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+
+from loguru import logger
+
+PER_SOURCE = 10
+"""Lines of one event a second for one source."""
+PER_EVENT = 100
+"""Lines of one event a second for all sources."""
+LONGEST = 200
+"""Characters of one value."""
+
+WARNINGS = frozenset({"run_failed", "freeswitch_full", "malformed"})
+"""Events somebody should look at; the others are for information."""
+
+
+class News:
+    """Give `tell` to the engine as `on_news`. `quiet` keeps what is not a warning out of the log."""
+
+    def __init__(self, quiet: bool = False, clock: Callable[[], float] = monotonic) -> None:
+        self._quiet = quiet
+        self._clock = clock
+        self._second = -1
+        self._lines: dict[tuple[str, str], int] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def tell(self, event: str, facts: Mapping[str, Any]) -> None:
+        """One line, if there is room for it."""
+        warning = event in WARNINGS
+        if (self._quiet and not warning) or not self._room(event, str(facts.get("source", ""))):
+            return
+        told = {name: _cut(value) for name, value in facts.items() if value not in (None, "")}
+        left_out = self._suppressed.pop(event, 0)
+        if left_out:
+            told["suppressed"] = left_out
+        # bound as `address`: `source` would be bounded once more by the renderer's own filter
+        told = {"address" if name == "source" else name: value for name, value in told.items()}
+        logger.bind(**told).log("WARNING" if warning else "INFO", event)
+
+    def _room(self, event: str, source: str) -> bool:
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._lines.clear()
+        for key, most in (((event, ""), PER_EVENT), ((event, source or "-"), PER_SOURCE if source else PER_EVENT)):
+            count = self._lines[key] = self._lines.get(key, 0) + 1
+            if count > most:
+                self._suppressed[event] = self._suppressed.get(event, 0) + 1
+                return False
+        return True
+
+
+def _cut(value: Any) -> Any:
+    return value[:LONGEST] + "…" if isinstance(value, str) and len(value) > LONGEST else value

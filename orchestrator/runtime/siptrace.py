@@ -1,0 +1,205 @@
+"""Whole SIP messages as they pass, for an address of record, a number or a network address; in short at `debug`.
+
+    GET /siptrace?of=alice@example.com&seconds=60      one JSON line for each message, for as long as was asked
+
+The connection is what keeps the trace on, as with /explain: when the client goes away or its time is over, messages
+cost what they did before. A call that has once matched is followed by its Call-ID. Secrets are masked: credentials,
+nonces, push tokens, keys of SRTP and ICE.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from time import monotonic, time
+from typing import Any
+
+import falcon
+from gevent.queue import Empty, Full, Queue
+from loguru import logger
+
+SECONDS, LONGEST = 60.0, 3600.0
+"""How long a trace goes on unless asked otherwise, and at most."""
+WATCHERS = 8
+"""Traces at a time."""
+BACKLOG = 1000
+"""Messages that may wait for a slow reader; later ones are dropped and counted in the last line."""
+BEAT = 1.0
+"""Seconds between two empty lines: that is how a client that has gone away is noticed."""
+_CALLS = 1000
+"""Calls that one trace follows."""
+
+_LINES = re.IGNORECASE | re.MULTILINE
+_CALL_ID = re.compile(rb"^(?:Call-ID|i)[ \t]*:[ \t]*([^\r\n]*)", _LINES)
+_CREDENTIALS = re.compile(r"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)(.*(?:\r?\n[ \t].*)*)", _LINES)
+_CHALLENGE = re.compile(
+    r"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
+    _LINES,
+)
+_PARAMETER = re.compile(
+    r'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
+)
+_TOKEN = re.compile(r"\b(pn-prid|pn-purr)=[^;>,\s\"]+", re.IGNORECASE)
+_KEYS = re.compile(r"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)\S+", _LINES)
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+def masked(text: str) -> str:
+    """A message without its secrets."""
+    text = _CREDENTIALS.sub(_without_credentials, text)
+    text = _CHALLENGE.sub(lambda match: _PARAMETER.sub(r'\1\2"***"', match[0]), text)
+    text = _TOKEN.sub(r"\1=***", text)
+    return _KEYS.sub(r"\1***", text)
+
+
+def _without_credentials(match: re.Match[str]) -> str:
+    if match[2].lower() != "digest":
+        return f"{match[1]}{match[2]} ***"
+    return match[1] + match[2] + _PARAMETER.sub(r'\1\2"***"', match[3])
+
+
+def short(data: bytes) -> str:
+    """`INVITE sip:bob@example.com SIP/2.0`: the first line."""
+    return data[:200].split(b"\r\n", 1)[0].decode("utf-8", "replace")
+
+
+class _Watcher:
+    """What one client wants to see."""
+
+    def __init__(self, target: str, sink: Sink) -> None:
+        self._sink = sink
+        self._calls: dict[bytes, None] = {}
+        self._host, self._port = _address(target)
+        user, at, host = target.removeprefix("sip:").rpartition("@") if "@" in target else (target, "", "")
+        quoted = re.escape((f"{user}@{host}" if at else f"{user}@").encode())
+        end = rb"(?=[:;>?\s,]|$)" if at else b""
+        number = b"" if at else rb"|\btel:" + re.escape(target.encode()) + rb"(?=[;>\s]|$)"
+        self._uri = re.compile(rb"\bsips?:" + quoted + end + number, re.IGNORECASE)
+
+    def see(self, seen: dict[str, Any], data: bytes, host: str, port: int) -> None:
+        head = data.split(b"\r\n\r\n", 1)[0]
+        found = _CALL_ID.search(head)
+        call = found[1].strip() if found else b""
+        if not ((host == self._host and self._port in (0, port)) or call in self._calls or self._uri.search(head)):
+            return
+        if call and len(self._calls) < _CALLS:
+            self._calls[call] = None
+        self._sink(seen)
+
+
+def _address(target: str) -> tuple[str, int]:
+    """Host and port of `192.0.2.1`, `192.0.2.1:5060` or `[::1]:5060`; 0 for any port."""
+    host, colon, port = target.rpartition(":")
+    if colon and port.isdigit() and (host.count(":") == 0 or host.startswith("[")):
+        return host.strip("[]"), int(port)
+    return target.strip("[]"), 0
+
+
+class SipTrace:
+    """Give `tap` to the reactor. It is None while nobody looks and the log is not at `debug`."""
+
+    def __init__(self, debug: bool, changed: Callable[[SipTrace], None]) -> None:
+        self._debug = debug
+        self._changed = changed
+        self._watchers: list[_Watcher] = []
+
+    @property
+    def wanted(self) -> bool:
+        return self._debug or bool(self._watchers)
+
+    def tap(self, received: bool, data: bytes, host: str, port: int) -> None:
+        """One message, received or sent."""
+        if len(data) <= 4:  # a keep-alive
+            return
+        if self._debug:
+            logger.bind(peer=f"{host}:{port}", octets=len(data), first=short(data)).debug(
+                "sip_received" if received else "sip_sent"
+            )
+        if self._watchers:
+            seen = {
+                "time": time(),
+                "direction": "received" if received else "sent",
+                "peer": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                "message": masked(data.decode("utf-8", "replace")),
+            }
+            for watcher in self._watchers:
+                watcher.see(seen, data, host, port)
+
+    def open(self, target: str, sink: Sink) -> object:
+        """Tell `sink` each message of this address of record, number or address. Raises TooManyError."""
+        if len(self._watchers) >= WATCHERS:
+            raise TooManyError
+        watcher = _Watcher(target, sink)
+        self._watchers.append(watcher)
+        self._changed(self)
+        return watcher
+
+    def close(self, watcher: object) -> None:
+        self._watchers = [other for other in self._watchers if other is not watcher]
+        self._changed(self)
+
+
+class TooManyError(Exception):
+    """WATCHERS traces are on already."""
+
+
+class SipTraceRoute:
+    """/siptrace"""
+
+    def __init__(self, trace: SipTrace) -> None:
+        self._trace = trace
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        target = request.get_param("of", required=True)
+        seconds = request.get_param_as_float("seconds", min_value=0.0, max_value=LONGEST, default=SECONDS)
+        try:
+            response.stream = _Stream(self._trace, target, seconds)
+        except TooManyError:
+            raise falcon.HTTPServiceUnavailable(
+                title="too many traces", description=f"{WATCHERS} SIP traces are on already", retry_after=30
+            ) from None
+        response.content_type = "application/x-ndjson"
+
+
+class _Stream:
+    """The body: messages as they come, an empty line when there is none for a while, a last line with their number.
+    The web server calls `close`, also when the client has gone before the first line."""
+
+    def __init__(self, trace: SipTrace, target: str, seconds: float) -> None:
+        self._trace = trace
+        self._queue: Queue[dict[str, Any]] = Queue(BACKLOG)
+        self._end = monotonic() + seconds
+        self._told = self._dropped = 0
+        self._began = self._ended = False
+        self._watcher = trace.open(target, self._take)
+
+    def _take(self, seen: dict[str, Any]) -> None:
+        try:
+            self._queue.put_nowait(seen)
+        except Full:
+            self._dropped += 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._began:
+            self._began = True
+            return b"\n"  # so that the client sees that the trace is on
+        if self._ended:
+            raise StopIteration
+        left = self._end - monotonic()
+        if left <= 0 and not self._queue.qsize():
+            self._ended = True
+            return json.dumps({"end": True, "told": self._told, "dropped": self._dropped}).encode() + b"\n"
+        try:
+            seen = self._queue.get(timeout=max(0.0, min(BEAT, left)))
+        except Empty:
+            return b"\n"
+        self._told += 1
+        return json.dumps(seen).encode() + b"\n"
+
+    def close(self) -> None:
+        self._trace.close(self._watcher)

@@ -1,0 +1,152 @@
+"""What the log says at info, who can fill it, and SIP traces with their secrets masked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from orchestrator.flow.loader import Source, load_sources
+from orchestrator.runtime.news import PER_EVENT, PER_SOURCE, News
+from orchestrator.runtime.siptrace import SipTrace, masked
+from orchestrator.testing.world import World
+
+FLOWS = """flowlang: 1
+flows:
+  fails:
+    on: invite
+    when: call.target.user == 'fails'
+    do:
+      - fs.api: status
+  rings:
+    on: invite
+    do:
+      - relay: registered
+"""
+
+
+@pytest.fixture
+def lines() -> Any:
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    sink = logger.add(
+        lambda message: found.append(
+            (message.record["level"].name, message.record["message"], message.record["extra"])
+        ),
+        level="DEBUG",
+    )
+    yield found
+    logger.remove(sink)
+
+
+def told(world: World) -> list[tuple[str, dict[str, Any]]]:
+    news: list[tuple[str, dict[str, Any]]] = []
+    world.engine.on_news = lambda event, facts: news.append((event, dict(facts)))
+    return news
+
+
+def test_calls_registrations_and_what_was_dropped() -> None:
+    world = World(load_sources([Source("a.flow.yaml", FLOWS)])[0])
+    news = told(world)
+    alice, bob = world.phone("alice@example.com", "10.0.0.2"), world.phone("bob@example.com", "10.0.0.3")
+    bob.register()
+    world.run()
+    bob.register()  # refreshed: not worth a line
+    world.run()
+    call = alice.invite("bob@example.com")
+    world.run(1)
+    bob.calls[0].answer()
+    world.run(2)
+    call.hangup()
+    world.run()
+    bob.register(expires=0)
+    world.run()
+    world.deliver(b"INVITE sip:bob@example.com SIP/2.0\r\nnothing\r\n\r\n", ("10.0.0.9", 5060), ("10.0.0.1", 5060))
+    world.run()
+    assert [event for event, _ in news] == ["registered", "call_begun", "call_ended", "unregistered", "malformed"]
+    facts = dict(news)
+    assert facts["registered"]["aor"] == "bob@example.com" and facts["registered"]["source"] == "10.0.0.3"
+    assert (facts["call_begun"]["from"], facts["call_begun"]["to"]) == ("alice@example.com", "bob@example.com")
+    assert facts["call_begun"]["call"] == facts["call_ended"]["call"]
+    assert (facts["call_ended"]["by"], facts["call_ended"]["code"]) == ("caller", 200)
+    assert facts["malformed"]["source"] == "10.0.0.9" and facts["malformed"]["reason"]
+
+
+def test_a_run_that_fails_says_what_the_caller_got() -> None:
+    world = World(load_sources([Source("a.flow.yaml", FLOWS)])[0])
+    failures: list[tuple[str, str, str, int, int]] = []
+    world.engine.flows.on_failure = lambda run, what, error, code: failures.append(
+        (run.flow.name, what, error.type, error.line, code)
+    )
+    world.phone("alice@example.com", "10.0.0.2").invite("fails@example.com")
+    world.run(1)
+    assert failures == [("fails", "flow", "esl.down", 7, 500)]
+
+
+def test_strangers_cannot_fill_the_log(lines: Any) -> None:
+    now = [0.0]
+    news = News(clock=lambda: now[0])
+    for _ in range(1000):
+        news.tell("malformed", {"source": "192.0.2.1", "reason": "\x1b[31m" + "x" * 5000})
+    assert len(lines) == PER_SOURCE
+    assert all(len(extra["reason"]) <= 201 for _, _, extra in lines)
+    for number in range(1000):
+        news.tell("malformed", {"source": f"192.0.3.{number}"})
+    assert len(lines) <= PER_EVENT
+    now[0] = 1.0
+    news.tell("malformed", {"source": "192.0.2.9"})
+    assert lines[-1][2]["suppressed"] > 1500
+
+
+def test_a_quiet_log_has_warnings_only(lines: Any) -> None:
+    news = News(quiet=True)
+    news.tell("call_begun", {"call": "1"})
+    news.tell("run_failed", {"flow": "x"})
+    assert [(level, event) for level, event, _ in lines] == [("WARNING", "run_failed")]
+
+
+MESSAGE = (
+    "REGISTER sip:example.com SIP/2.0\r\nTo: <sip:alice@example.com>\r\nCall-ID: c1\r\n"
+    'Authorization: Digest username="alice", nonce="n0nce", uri="sip:example.com",\r\n response="deadbeef"\r\n'
+    "Proxy-Authorization: Basic c2VjcmV0\r\nContact: <sip:a@10.0.0.2;pn-prid=t0ken>\r\n\r\n"
+    "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:k3y\r\na=ice-pwd:p4ss\r\n"
+)
+
+
+def test_secrets_are_masked() -> None:
+    shown = masked(MESSAGE)
+    for secret in ("n0nce", "deadbeef", "c2VjcmV0", "t0ken", "k3y", "p4ss"):
+        assert secret not in shown
+    assert 'username="alice"' in shown and "Digest" in shown
+
+
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        ("alice@example.com", True),
+        ("alice", True),
+        ("10.0.0.2", True),
+        ("10.0.0.2:5060", True),
+        ("10.0.0.2:5061", False),
+        ("10.0.0.20", False),
+        ("lice@example.com", False),
+        ("alice@example.co", False),
+        ("bob", False),
+    ],
+)
+def test_a_trace_shows_what_was_asked_for(target: str, seen: bool) -> None:
+    states: list[bool] = []
+    trace = SipTrace(False, lambda trace: states.append(trace.wanted))
+    found: list[dict[str, Any]] = []
+    watcher = trace.open(target, found.append)
+    trace.tap(True, MESSAGE.encode(), "10.0.0.2", 5060)
+    trace.tap(False, b"SIP/2.0 200 OK\r\nCall-ID: c1\r\n\r\n", "10.0.0.99", 9)
+    trace.close(watcher)
+    assert len(found) == (2 if seen else 0), "the whole of a call that matched"
+    assert states == [True, False]
+
+
+def test_debug_shows_messages_in_short(lines: Any) -> None:
+    SipTrace(True, lambda trace: None).tap(True, MESSAGE.encode(), "10.0.0.2", 5060)
+    assert [(level, event) for level, event, _ in lines] == [("DEBUG", "sip_received")]
+    assert lines[0][2]["first"] == "REGISTER sip:example.com SIP/2.0"
