@@ -263,7 +263,11 @@ class Requests:
         names = request.names
         if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
             return False
-        for via in request.vias():
+        try:
+            vias = request.vias()
+        except MalformedMessage:  # one below the top: no business of ours, and Max-Forwards ends a loop, too
+            return False
+        for via in vias:
             client = self.layer.clients.get(via.branch or b"")
             context = getattr(getattr(client, "user", None), "context", None)
             served = context.request if context is not None else None

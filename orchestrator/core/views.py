@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.sip.message import Request
-from orchestrator.sip.uri import Uri, parse_name_addr
+from orchestrator.sip.uri import Uri
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
@@ -59,7 +59,7 @@ class RequestView:
 
     def name_addr(self, header: bytes) -> AddressView:
         """From or To, which were found well-formed when the request came."""
-        address = parse_name_addr(self._request.get(header) or b"")
+        address = self._request.from_ if header == b"from" else self._request.to
         return self.address(address.parsed, address.display)
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, CR, LF, NUL
 from orchestrator.sip.headers import split_commas, split_first
 from orchestrator.sip.model import Request, Response, line_value
-from orchestrator.sip.uri import parse_name_addr
+from orchestrator.sip.tolerance import read_address
 
 _COPIED: Final = frozenset((b"via", b"from", b"to", b"call-id", b"cseq"))
 _COPIED_TRYING: Final = _COPIED | {b"timestamp"}
@@ -44,7 +44,7 @@ def _has_tag(to_line: bytes) -> bool:
     if to_line.lower().find(b"tag") < 0:
         return False
     try:
-        return parse_name_addr(line_value(to_line)).tag is not None
+        return read_address(line_value(to_line)).tag is not None
     except MalformedMessage:
         return True  # of a salvaged request: what cannot be read is sent back as it came
 

@@ -54,7 +54,8 @@ PORT: Final = rb"(?:[1-9][0-9]{0,3}+|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2
 """1-65535. Port 0 and 65536 must fail here: a socket would raise on them, long after the message was taken."""
 
 _WS: Final = rb"[ \t]*+"
-_VALUE: Final = rb'(?:[^\x00-\x20\x7f;,"<>?=\\][^\x00-\x20\x7f;,"<>?\\]*+|' + QUOTED + rb")"
+_VALUE: Final = rb'(?:[^\x00-\x20\x7f;,"<>?=\\][^\x00-\x20\x7f;,"<>?\\]*+|' + QUOTED + rb'|<[^\x00-\x20\x7f"<>]*+>)'
+"""With `<urn:…>`, as some phones write their +sip.instance."""
 PARAM: Final = (
     rb";" + _WS + rb"(" + TOKEN + rb"++)" + _WS + rb"(?:(=)" + _WS + rb"((?:" + _VALUE + rb")?+)" + _WS + rb")?+"
 )  # fmt: skip

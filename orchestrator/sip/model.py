@@ -16,7 +16,8 @@ import re
 
 from orchestrator.sip.grammar import BLANKS, CR, read_number
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
-from orchestrator.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
+from orchestrator.sip.tolerance import any_address
+from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
 _fold = re.compile(rb"\r\n[ \t]++").sub
 
@@ -67,7 +68,7 @@ class Message:
         """The From address."""
         address = self._from
         if address is None:
-            address = self._from = parse_name_addr(self.get(b"from") or b"")
+            address = self._from = any_address(self.get(b"from") or b"")
         return address
 
     @property
@@ -75,7 +76,7 @@ class Message:
         """The To address."""
         address = self._to
         if address is None:
-            address = self._to = parse_name_addr(self.get(b"to") or b"")
+            address = self._to = any_address(self.get(b"to") or b"")
         return address
 
     def contacts(self) -> list[NameAddr]:

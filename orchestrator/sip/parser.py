@@ -29,18 +29,20 @@ from orchestrator.sip.grammar import (
     TOKEN,
     is_token,
     parse_number,
+    read_number,
 )
-from orchestrator.sip.headers import Via, parse_via
-from orchestrator.sip.model import Message, Request, Response
+from orchestrator.sip.headers import Via, parse_via, split_first
+from orchestrator.sip.model import Message, Request, Response, line_value
 from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
-from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, Uri, parse_name_addr
+from orchestrator.sip.tolerance import any_address, any_via, read_address
+from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, Uri
 
 _unfolded_break = re.compile(rb"\r\n(?![ \t])").split
 
 # --- what every message has, read header by header ------------------------------------------------------------------
 
-_request_line = re.compile(rb"(" + TOKEN + rb"++) ([^\s]++) [Ss][Ii][Pp]/([0-9]++\.[0-9]++)").fullmatch
-_status_line = re.compile(rb"[Ss][Ii][Pp]/2\.0 ([1-6][0-9]{2})(?: ([^\r\n\x00]*+))?").fullmatch
+_request_line = re.compile(rb"(" + TOKEN + rb"++) ([^\s]++) [Ss][Ii][Pp]/([0-9]++\.[0-9]++)[ \t]*+").fullmatch
+_status_line = re.compile(rb"[Ss][Ii][Pp]/2\.0[ \t]++([1-6][0-9]{2})(?:[ \t]([^\r\n\x00]*+))?").fullmatch
 _cseq = re.compile(rb"([0-9]++)[ \t]++(" + TOKEN + rb"++)").fullmatch
 _is_call_id = re.compile(rb"[!-~]++").fullmatch
 
@@ -48,6 +50,7 @@ _SINGLE: Final = (
     b"call-id", b"cseq", b"from", b"to", b"max-forwards", b"content-length", b"content-type", b"expires",
 )  # fmt: skip
 """Headers that a second line of would make ambiguous (RFC 4475 multi01, mcl01)."""
+_SINGLE_IN_RESPONSES: Final = (b"call-id", b"cseq", b"from", b"to", b"content-length")
 _COPIED: Final = (b"from", b"to", b"call-id", b"cseq")
 """Mandatory beside Via (§8.1.1), and once each; so is Max-Forwards, but RFC 2543 had none (RFC 4475 inv2543)."""
 
@@ -60,10 +63,35 @@ def _value(message: Message, name: bytes) -> bytes:
 
 
 def _address(message: Message, name: bytes) -> NameAddr:
-    address = parse_name_addr(_value(message, name))
+    address = read_address(_value(message, name))
     if not address.params.get(b"tag", b"absent"):
         raise MalformedMessage("Empty Tag")  # neither a tag nor none: an answer could not add its own
     return address
+
+
+def _judge_response(message: Message, rest: bytes) -> None:
+    """The same for a response, whose defects are the caller's as long as it is clear what it answers
+    (`sip.tolerance`).
+
+    Raises MalformedMessage.
+    """
+    message.call_id = _value(message, b"call-id")
+    cseq = _cseq(_value(message, b"cseq"))
+    if cseq is None:
+        raise MalformedMessage("Malformed CSeq")
+    message.cseq, message.cseq_method = parse_number(cseq[1], "CSeq"), cseq[2]
+    if b"content-length" in message.names:
+        length = read_number(message.get(b"content-length"))
+        if length is None or length > len(rest):
+            mended = b"Content-Length: %d" % len(rest)
+            pairs = zip(message.names, message.lines, strict=True)
+            message.lines = [mended if name == b"content-length" else line for name, line in pairs]
+        message.body = rest if length is None else rest[:length]
+    via = _value(message, b"via")
+    message.via = any_via(via)
+    split_first(via)
+    message._from, message._to = any_address(_value(message, b"from")), any_address(_value(message, b"to"))
+    message.from_tag, message.to_tag = message._from.tag or None, message._to.tag or None
 
 
 def _judge(message: Message, rest: bytes) -> None:
@@ -149,8 +177,8 @@ def _read_usual(message: Message, core: bytes, rest: bytes) -> bool:
 # --- the head -------------------------------------------------------------------------------------------------------
 
 
-def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
-    """Start line, header lines, canonical names."""
+def _split_head(head: bytes, name_of: Callable[[bytes], bytes]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """Start line, header lines, canonical names; `name_of` reads those that are not in the table."""
     lines = head.splitlines()  # which also cuts at a bare CR or LF: then it cannot be put together again
     if b"\r\n".join(lines) != head:
         raise MalformedMessage("Bare CR or LF in Header")
@@ -162,7 +190,7 @@ def _split_head(head: bytes) -> tuple[bytes, list[bytes], list[bytes]]:
     except (KeyError, ValueError):  # a name that is not in the table, or no colon
         if head.find(b"\r\n ") >= 0 or head.find(b"\r\n\t") >= 0:
             start, *lines = _unfolded_break(head)
-        names = [_name_of(line) for line in lines]
+        names = [name_of(line) for line in lines]
     if len(head) > MAX_HEADER and max(map(len, lines), default=0) > MAX_HEADER:
         raise MalformedMessage("Header Field Too Long")
     return start, lines, names
@@ -175,13 +203,24 @@ def _name_of(line: bytes) -> bytes:
     return canonical_name(name)
 
 
-def _check_single(names: list[bytes], distinct: int) -> None:
+def _any_name_of(line: bytes) -> bytes:
+    try:
+        return _name_of(line)
+    except MalformedMessage:
+        return b""
+
+
+def _check_single(names: list[bytes], lines: list[bytes], distinct: int, single: tuple[bytes, ...]) -> None:
     """Only some headers may stand twice. Via and Record-Route do so most, and are counted first."""
     spare = len(names) - distinct - (names.count(b"via") or 1) + 1
     if spare and spare != names.count(b"record-route") - 1:
-        for name in _SINGLE:
-            if names.count(name) > 1:
+        for name in single:
+            if names.count(name) > 1 and not (name == b"content-length" and _all_alike(names, lines, name)):
                 raise MalformedMessage(f"Multiple {LONG_NAMES[name]} Headers")
+
+
+def _all_alike(names: list[bytes], lines: list[bytes], name: bytes) -> bool:
+    return len({line_value(line) for key, line in zip(names, lines, strict=True) if key == name}) == 1
 
 
 _METHOD_NAMES: Final = (
@@ -225,7 +264,8 @@ def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes,
     message.lines, message.names, message.body = lines, names, rest
     index = dict(zip(names, lines))  # noqa: B905  as many names as lines, and the check is not free
     if len(index) != len(names):  # then the last line of a name stays, which only matters for Via
-        _check_single(names, len(index))
+        single = _SINGLE if core_lines is _request_lines else _SINGLE_IN_RESPONSES
+        _check_single(names, lines, len(index), single)
         if b"via" in index:
             index[b"via"] = lines[names.index(b"via")]
     try:
@@ -233,7 +273,10 @@ def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes,
     except KeyError:
         core = b""
     if not _read_usual(message, core, rest):
-        _judge(message, rest)
+        if core_lines is _request_lines:
+            _judge(message, rest)
+        else:
+            _judge_response(message, rest)
 
 
 def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
@@ -241,8 +284,10 @@ def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
         raise MalformedMessage("Message Too Large", 513)
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
-        raise MalformedMessage("No End of Header")
-    start, lines, names = _split_head(head)
+        if not (is_response and data.endswith(b"\r\n")):
+            raise MalformedMessage("No End of Header")
+        head = data[:-2]
+    start, lines, names = _split_head(head, _any_name_of if is_response else _name_of)
     if is_response:
         response = _read_status_line(start)
         _fill(response, lines, names, rest, _response_lines)

@@ -133,7 +133,7 @@ class Uri:
         A URI of another scheme gives its text.
         """
         if self.opaque:
-            return (self.scheme + b":" + self.opaque).decode()
+            return (self.scheme + b":" + self.opaque).decode("utf-8", "replace")
         host = self.host.lower().decode()
         return f"{self.username}@{host}" if self.user else host
 

@@ -254,6 +254,11 @@ class Callee(Agent):
         server, request, status, tag = what
         if server.answered:
             return
+        try:
+            request.contacts()
+        except MalformedMessage:  # a proxy passes it on; whoever is called cannot call back
+            server.respond(400, build_response(request, 400, "Bad Request", tag))
+            return
         headers = [b"Contact: " + self.contact] if status > 100 else []
         octets = build_response(request, status, reason_phrase(status), tag if status > 100 else None, headers)
         server.respond(status, octets)

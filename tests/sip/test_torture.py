@@ -32,7 +32,7 @@ pytestmark = [
 
 REFUSED = {
     "badinv01": 400, "clerr": 400, "ncl": 400, "scalar02": 400, "quotbal": 400, "ltgtruri": 400, "lwsruri": 400,
-    "lwsstart": 400, "trws": 400, "escruri": 400, "badaspec": 400, "baddn": 400, "badvers": 505, "mismatch01": 400,
+    "lwsstart": 400, "escruri": 400, "badaspec": 400, "baddn": 400, "badvers": 505, "mismatch01": 400,
     "mismatch02": 400, "insuf": 400, "multi01": 400, "mcl01": 400, "ipv6-bad": 400, "scalarlg": 0, "bigcode": 0,
 }  # fmt: skip
 """Message → status the parser refuses it with; 0 is silence."""
