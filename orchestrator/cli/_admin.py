@@ -16,7 +16,7 @@ admin_option: Callable[[Any], Any] = click.option(
     "--admin",
     "url",
     default="",
-    metavar="URL",
+    metavar="HOST:PORT|URL",
     help="The server's admin interface; that of the configuration if not given.",
 )
 
@@ -35,7 +35,7 @@ class AdminClient:
         listen = settings.admin.listen
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  # not to listen on
         host = f"[{host}]" if ":" in host else host
-        self.url = url.rstrip("/") or f"http://{host}:{listen.port}"
+        self.url = _with_scheme(url.rstrip("/")) or f"http://{host}:{listen.port}"
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
 
     def ask(self, path: str, **parameters: str) -> Any:
@@ -72,6 +72,18 @@ class AdminClient:
         if response.status != 200:
             raise AdminError(_refusal(response, self.url + path))
         return response
+
+
+def _with_scheme(url: str) -> str:
+    """`127.0.0.1:8080` as the URL that is meant. Raises click.BadParameter for what is no address."""
+    given = url if "://" in url or not url else f"http://{url}"
+    try:
+        parsed = urllib3.util.parse_url(given)
+    except urllib3.exceptions.LocationParseError:
+        parsed = urllib3.util.Url()
+    if given and (parsed.scheme not in ("http", "https") or not parsed.host):
+        raise click.BadParameter(f"{url!r} is not an address; write 127.0.0.1:8080", param_hint="--admin")
+    return given
 
 
 def part(text: str) -> str:

@@ -11,12 +11,10 @@ import click
 @click.option(
     "--flows",
     "folder",
-    default=Path("flows"),
-    show_default=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where push_wakeup, dtmf_screening and call_pickup are.",
+    help="Where push_wakeup, dtmf_screening and call_pickup are; the shipped flows if not given.",
 )
-def command(folder: Path) -> int:
+def command(folder: Path | None) -> int:
     """Start the server, a fake FreeSWITCH that replays a recording of a real one, and three phones, and show
     what happens call by call: every message of the phones, every step of the flows. Exits with 1 when one of the
     scenarios does not end as it should."""
@@ -25,4 +23,12 @@ def command(folder: Path) -> int:
     patch()
     from orchestrator.testing.demo import Demo
 
-    return Demo(folder).run()
+    return Demo(folder or _shipped()).run()
+
+
+def _shipped() -> Path:
+    """The flows beside this package, whatever folder the command is called in."""
+    for folder in (Path(__file__).parents[2] / "flows", Path("flows")):
+        if (folder / "push_wakeup.flow.yaml").exists():
+            return folder
+    raise click.UsageError("the shipped flows are not here; name their folder with --flows")

@@ -26,6 +26,9 @@ def command(paths: tuple[Path, ...], only: str, verbose: bool, cover: bool) -> i
 
     cases: list[Case] = []
     broken = 0
+    if not paths and not Path("tests").is_dir():
+        click.echo("error: there is no folder tests here; name test files or folders", err=True)
+        return 5
     for file in find_cases(paths or (Path("tests"),)):
         try:
             cases += [case for case in load_cases(file) if only in case.name]

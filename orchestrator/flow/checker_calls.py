@@ -8,6 +8,7 @@ from itertools import pairwise
 from orchestrator.flow.checker_flows import FlowChecker
 from orchestrator.flow.checker_steps import IN_ON_END, NEEDS, SUITABLE, CallSite, StepChecker
 from orchestrator.flow.declarations import FlowHead
+from orchestrator.flow.overlap import Condition, Groups
 from orchestrator.flow.yaml import Scalar
 
 MAX_CALLS = 16
@@ -17,17 +18,38 @@ FIRST_FIT = {"invite": "INVITE", "register": "REGISTER"}
 """Triggers of which the first fitting flow takes the request."""
 
 
-def check_reach(heads: Iterable[FlowHead]) -> None:
-    """W305: flows behind one that takes every request of their kind."""
-    taker: dict[str, FlowHead] = {}
+def check_reach(heads: Iterable[FlowHead], groups: Groups) -> None:
+    """W305: flows whose requests, all or some of them, are taken by a flow above."""
+    above: dict[str, list[tuple[FlowHead, Condition | None]]] = {}
     for head in heads:
-        first = taker.get(head.kind)
-        if first is not None:
-            message = f"flow {head.name!r} is never reached: {first.name!r} above takes every {FIRST_FIT[head.kind]}"
-            help = f"move {head.name!r} above {first.name!r}, or give {first.name!r} a when:"
+        if head.kind not in FIRST_FIT:
+            continue
+        node = head.node.get("when")
+        condition = Condition(node.text, groups) if isinstance(node, Scalar) else None
+        others = above.setdefault(head.kind, [])
+        if node is None or condition is not None:
+            _judge_reach(head, condition, others)
+            others.append((head, condition))
+
+
+def _judge_reach(
+    head: FlowHead, condition: Condition | None, others: Iterable[tuple[FlowHead, Condition | None]]
+) -> None:
+    for first, when in others:
+        if when is None or (condition is not None and condition.implies(when)):
+            what = f"every {FIRST_FIT[head.kind]}" if when is None else "what it would take"
+            message = f"flow {head.name!r} is never reached: {first.name!r} above takes {what}"
+            cure = "a when:" if when is None else "another when:"
+            help = f"move {head.name!r} above {first.name!r}, or give {first.name!r} {cure}"
             head.report.warning("W305", message, head.key, help)
-        elif head.kind in FIRST_FIT and "when" not in head.node:
-            taker[head.kind] = head
+            return
+    for first, when in others:
+        taken = condition.taken(when) if condition is not None and when is not None else []
+        if taken:
+            message = f"flow {head.name!r} is never reached for {', '.join(taken)}: {first.name!r} above takes it"
+            help = f"move {head.name!r} above {first.name!r}, or let only one of them name it"
+            head.report.warning("W305", message, head.key, help)
+            return
 
 
 def check_calls(checkers: Mapping[str, FlowChecker]) -> None:

@@ -228,7 +228,7 @@ class _Loader:
         except RecursionError:
             head = next(iter(self.names.flows.values()))
             head.report.error("E202", "these flows are nested too deep, in themselves and in each other", head.key)
-        check_reach(self.names.flows.values())
+        check_reach(self.names.flows.values(), self.names.resources["groups"])
         return flows
 
 

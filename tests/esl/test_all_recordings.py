@@ -1,7 +1,7 @@
 """Every recording of a real FreeSWITCH there is, and what flows get of it: a table, one line for each recording.
 
-The recordings in the repository, and those beside it where they are (the tests skip the others). A recording stands
-there as the raw stream (.esl), as JSON lines (.eslrec) or as both; all of them have to say the same.
+A recording stands in the repository as the raw stream (.esl), as JSON lines (.eslrec) or as both; all of
+them have to say the same.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from orchestrator.esl.translate import Translation, Translator
 from orchestrator.events.registry import EventRegistry
 from orchestrator.testing.recordings import Recording
 
-COPIED = Path(__file__).parent.parent / "fixtures" / "esl"
-SHARED = Path(__file__).parents[2].parent / "shared" / "fixtures" / "esl"
+FOLDER = Path(__file__).parent.parent / "fixtures" / "esl"
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ TABLE = {
 
 
 def recordings() -> list[Path]:
-    """All that are here, those of the repository first; a copy counts once."""
-    found = {path.name: path for folder in (SHARED, COPIED) if folder.is_dir() for path in folder.glob("*.esl*")}
-    return [found[name] for name in sorted(found)]
+    """All of the repository."""
+    return sorted(FOLDER.glob("*.esl*"))
 
 
 PATHS = recordings()
@@ -124,14 +122,11 @@ def said(recording: Recording) -> Says:
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_flows_get_what_the_table_says(name: str) -> None:
     paths = [path for path in PATHS if path.stem == name]
-    if not paths:
-        pytest.skip(f"the recording {name} is not here")
     assert [said(Recording.load(path)) for path in paths] == [TABLE[name]] * len(paths)
 
 
 def test_no_recording_is_left_out() -> None:
-    assert {path.stem for path in PATHS} <= TABLE.keys()
-    assert {path.stem for path in COPIED.glob("*.esl*")} <= {path.stem for path in PATHS}
+    assert {path.stem for path in PATHS} == TABLE.keys()
 
 
 @by_name

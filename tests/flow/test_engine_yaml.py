@@ -14,7 +14,7 @@ from orchestrator.flow import effects
 from orchestrator.flow.loader import Source, load_program, load_sources
 from orchestrator.flow.program import Program
 
-CASES = Path(__file__).parents[3] / "shared" / "flowlang-cases" / "flows"
+CASES = Path(__file__).parent / "specification" / "flows"
 FLOWS = Path(__file__).parents[2] / "flows"
 ALICE: dict[str, Any] = {
     "user": "alice",

@@ -14,7 +14,7 @@ from orchestrator.flow.schema import flow_schema
 
 OWN = sorted(Path(__file__).with_name("cases").glob("*.flow.yaml"))
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "flowlang-cases"
+SHARED = Path(__file__).parent / "specification"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the acceptance files are not beside the repository")
 
 ELSEWHERE = {"E003", "E119", "W308"}
@@ -56,7 +56,7 @@ def test_specified_mistakes() -> None:
 
 def shown_in_specification() -> list[str]:
     """The blocks of the specification's section on messages, one diagnostic each, as printed."""
-    text = (SHARED.parent / "FLOWLANG.md").read_text(encoding="utf-8")
+    text = (SHARED / "FLOWLANG.md").read_text(encoding="utf-8")
     section = text[text.index("## 8. ") : text.index("## 9. ")]
     blocks = section.split("```")[1::2]
     return [one.strip("\n") + "\n" for block in blocks for one in block.strip("\n").split("\n\n")]

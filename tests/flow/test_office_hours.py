@@ -20,7 +20,7 @@ from orchestrator.testing.world import World
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "flows" / "office_hours.flow.yaml"
-SPECIFIED = ROOT.parent / "shared" / "flowlang-cases" / "flows" / "7_office.flow.yaml"
+SPECIFIED = Path(__file__).parent / "specification" / "flows" / "7_office.flow.yaml"
 BERLIN = ZoneInfo("Europe/Berlin")
 TUESDAY_NOON = datetime(2026, 6, 9, 12, 0, tzinfo=BERLIN)
 

@@ -16,7 +16,7 @@ from orchestrator.testing.world import World
 
 ROOT = Path(__file__).parents[2]
 FLOWS = ROOT / "flows"
-SPECIFIED = ROOT.parent / "shared" / "flowlang-cases" / "flows" / "6_register.flow.yaml"
+SPECIFIED = Path(__file__).parent / "specification" / "flows" / "6_register.flow.yaml"
 OUTSIDE = "203.0.113.7"
 
 

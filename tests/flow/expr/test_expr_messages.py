@@ -23,7 +23,7 @@ from orchestrator.flow.expr import (
     freeswitch_hint,
 )
 
-CASES = Path(__file__).parents[4] / "shared" / "flowlang-cases"
+CASES = Path(__file__).parents[1] / "specification"
 Refusal = Callable[..., ExprError]
 
 ACCEPTANCE: list[tuple[str, str, Type | None, str]] = [
