@@ -189,6 +189,7 @@ class Server:
             domains=sip.domains,
             trust=sip.trust,
             digest=sip.digest,
+            events=sip.events,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
             limits=CoreLimits(
                 limits.transactions,

@@ -21,6 +21,7 @@ from orchestrator.core.views import VariableView, text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
+from orchestrator.sip.digest import Account
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.message import Request, Response
@@ -238,7 +239,10 @@ class Call:
     def _callee_of(self, branch: Branch, response: Response) -> Leg | None:
         """Who has answered; None where the answer does not say how to reach him."""
         try:
-            return callee_leg(response, self.engine.network.is_own, branch.target.hop)
+            leg = callee_leg(response, self.engine.network.is_own, branch.target.hop)
+            if leg is not None:
+                leg.account = branch.target.account
+            return leg
         except MalformedMessage:
             self.engine.count("call.answer.malformed")
             return None
@@ -309,6 +313,13 @@ class Call:
         id = request.call_id
         opener = self._back_tag if id == self._back_call_id else self._caller_tag
         return id in self._answers and {request.from_tag, request.to_tag} == {opener, self._answers[id]}
+
+    def account_beyond(self, request: Request) -> Account | None:
+        """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any."""
+        if not self._holds(request) or self.side_of(request) != "caller":
+            return None
+        leg = self.callee if request.call_id == self.sip_call_id else self.far
+        return leg.account if leg is not None else None
 
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""

@@ -43,13 +43,14 @@ from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
-from orchestrator.sip.client import ClientUser
+from orchestrator.sip.client import ClientTransaction, ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding, Location
-from orchestrator.sip.message import Request, build_response, parse_message, salvage_request
+from orchestrator.sip.message import Request, Response, build_response, parse_message, salvage_request
+from orchestrator.sip.proxy import CHALLENGES
 from orchestrator.sip.registrar import Registrar
 from orchestrator.sip.routing import request_uri, response_destination
 from orchestrator.sip.target import Target
@@ -61,6 +62,32 @@ _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\
 """Method and branch of a request we have sent: our Via is its first header line."""
 _KEEPALIVE = 4
 """Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
+
+
+class Challenged:
+    """Hears what becomes of a request of our own to a gateway, and answers one challenge with our account there."""
+
+    __slots__ = ("_engine", "_leg", "_headers")
+
+    def __init__(self, engine: Engine, leg: Leg, headers: tuple[bytes, ...]) -> None:
+        self._engine = engine
+        self._leg = leg
+        self._headers = headers
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        account, known = self._leg.account, CHALLENGES.get(response.status)
+        if account is None or known is None:
+            return
+        network, layer = self._engine.network, self._engine.layer
+        word, branch = network.tokens.token(), network.tokens.branch()
+        found = account.answer(response.get_all(known[0]), client.method, self._leg.target, word)
+        if found is not None:
+            via = network.via(client.destination[0], branch)
+            data = self._leg.request(client.method, via, (*self._headers, known[1] + found[0]))
+            layer.open_client(branch, client.method, data, client.destination, None)
+
+    def on_timeout(self, client: ClientTransaction) -> None: ...
+    def on_unreachable(self, client: ClientTransaction) -> None: ...
 
 
 class Engine:
@@ -310,7 +337,8 @@ class Engine:
                 self.count("dialog.unreachable")
                 return
             data = leg.request(method, self.network.via(hop[0], branch), headers, counted)
-            self.layer.open_client(branch, method, data, hop, user)
+            heard = Challenged(self, leg, headers) if user is None and leg.account is not None else user
+            self.layer.open_client(branch, method, data, hop, heard)
 
         if leg.hop is not None:
             send(leg.hop)

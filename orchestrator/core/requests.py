@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
+from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
 from orchestrator.core.registration import Registration
 from orchestrator.core.views import text
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import FULL, IN_DIALOG, REPETITION, STRAY
+from orchestrator.sip.digest import Account
 from orchestrator.sip.fitting import room_for
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.message import Request, build_response, forward_request
@@ -125,7 +127,7 @@ class Requests:
     def _receive_ack(self, request: Request, host: str, transport: int) -> None:
         """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
         ever."""
-        server = self.layer.find_server(request)
+        server = self.layer.find_server(request) or self.layer.find_refused(request)
         if server is not None:
             proof = server.last and request.to_tag and b";tag=" + request.to_tag in server.last
             if server.step("ACK"):
@@ -217,10 +219,46 @@ class Requests:
             self._invite(request, source, destination)
         elif request.method == b"OPTIONS" and not request.parsed_uri.user:
             self.refuse(request, destination, 200, headers=(ALLOW, b"Accept: application/sdp"))
-        elif self.network.trusts(source[0]):
-            self._relay_to_contacts(request, destination)
+        elif self.network.trusts(source[0]) or self._is_from_phone(request, source):
+            self._between_phones(request, source, destination)
         else:
             self.refuse(request, destination, 403)
+
+    def _is_from_phone(self, request: Request, source: tuple[str, int]) -> bool:
+        """Whether the sender is registered, where the request comes from."""
+        sender = request.from_.parsed
+        if not sender.is_sip or not self.network.is_local(sender):
+            return False
+        bindings = self.engine.bindings_of(self.network.aor(sender))
+        return any(is_registered_at(binding, *source) for binding in bindings)
+
+    def _between_phones(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+        """A request that begins no call, from a phone or a trusted source: to the phones of whom it names, but never
+        back to its sender. Subscriptions go to the server that is configured for their package."""
+        targets = self.engine.targets_of(self.network.aor(request.parsed_uri))
+        targets = [target for target in targets if not leads_to(target, *source)]
+        if request.method in (b"SUBSCRIBE", b"PUBLISH"):
+            events, package = self.engine.settings.events, package_of(request)
+            server = self.engine.settings.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))
+            if server:
+                targets = [self._at_server(request, server)]
+            elif request.method == b"PUBLISH" or package not in PHONE_EVENTS or self._is_to_oneself(request):
+                self.refuse(request, destination, 489, headers=(allow_events(events),))
+                return
+        if not targets:
+            self.refuse(request, destination, 480)
+            return
+        self.engine.host.gate.consume(request)
+        ResponseContext(self.network, self._open(request, destination), request).add_all(targets)
+
+    def _at_server(self, request: Request, server: str) -> Target:
+        user = request.parsed_uri.user
+        host = server.partition(":")[2].rpartition("@")[2].encode()
+        return Target(b"sip:%b@%b" % (user, host) if user else b"sip:" + host)
+
+    def _is_to_oneself(self, request: Request) -> bool:
+        sender = request.from_.parsed
+        return sender.is_sip and self.network.aor(sender) == self.network.aor(request.parsed_uri)
 
     def _has_too_much(self, request: Request) -> bool:
         """Whether the sender has as many requests under way as its share allows; a new one costs it points."""
@@ -242,7 +280,7 @@ class Requests:
         """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""
         if request.parsed_uri.scheme not in _SCHEMES:
             return 416, ()
-        if request.max_forwards == 0:
+        if request.max_forwards == 0 and not self._is_for_us(request):
             return 483, ()
         names = request.names
         if b"proxy-require" in names:
@@ -254,6 +292,12 @@ class Requests:
         if b"max-breadth" in names and not breadth_of(request):
             return 440, ()
         return None
+
+    def _is_for_us(self, request: Request) -> bool:
+        """Whether it ends here and is not forwarded: Max-Forwards is about what we send on (§11, §16.3)."""
+        uri = request.parsed_uri
+        ends = request.method == b"REGISTER" or (request.method == b"OPTIONS" and not uri.user)
+        return ends and self.network.is_local(uri)
 
     def _loops(self, request: Request) -> bool:
         """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.
@@ -337,8 +381,9 @@ class Requests:
         self.engine.host.gate.consume(request)
         self._charge(IN_DIALOG)
         server = self.layer.open_server(request, destination)
-        self._forward(request, route, server, hop)
         call = self.engine.calls.by_call_id(request.call_id)
+        account = call.account_beyond(request) if call is not None else None
+        self._forward(request, route, server, hop, account)
         if call is not None:
             if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
                 server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
@@ -362,13 +407,19 @@ class Requests:
             self._forward(request, route, self._open(request, destination))
 
     def _forward(
-        self, request: Request, route: Route, server: ServerTransaction, hop: Destination | None = None
+        self,
+        request: Request,
+        route: Route,
+        server: ServerTransaction,
+        hop: Destination | None = None,
+        account: Account | None = None,
     ) -> None:
         if request.method == b"INVITE":
             self._trying(request, server)
         context = ResponseContext(self.network, server, request)
         context.drop_routes = route.drop
-        context.add_all((Target(request.uri, hop=hop, toward=route.toward or request.parsed_uri),))
+        toward = route.toward or request.parsed_uri
+        context.add_all((Target(request.uri, hop=hop, toward=toward, account=account),))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 

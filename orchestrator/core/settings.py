@@ -86,6 +86,8 @@ class CoreSettings:
     """Server name → its times, where they are not the default."""
     entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
     """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
+    events: Mapping[str, str] = field(default_factory=dict)
+    """Event package of SUBSCRIBE and PUBLISH → FreeSWITCH server that serves it."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values of the `secrets:` of the flows."""
     users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)

@@ -73,6 +73,7 @@ class SipSettings(_Section):
     digest: Annotated[
         tuple[Annotated[str, PlainValidator(parse_digest)], ...], BeforeValidator(one_by_one), Field(min_length=1)
     ] = ALGORITHMS
+    events: Mapping[str, str] = Field(default_factory=dict)
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
 

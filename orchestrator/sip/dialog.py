@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
@@ -22,7 +23,7 @@ class Leg:
     route set; `cseq` the last sequence number used towards this side; `seen` where it is when it is not at its target.
     """
 
-    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen")
+    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen", "account")
 
     def __init__(
         self,
@@ -41,6 +42,8 @@ class Leg:
         self.routes = tuple(routes)
         self.cseq = cseq
         self.seen = seen
+        self.account: Account | None = None
+        """What answers a challenge of this side."""
 
     def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = (), counted: bool = True) -> bytes:
         """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for an

@@ -29,6 +29,8 @@ class TransactionLayer:
         self.times = times or TimerValues()
         self.servers: dict[object, ServerTransaction] = {}
         self.clients: dict[bytes, ClientTransaction] = {}
+        self.refused: dict[object, ServerTransaction] = {}
+        """INVITEs that a failure was sent to, by what their ACK shares with them beside the branch."""
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
@@ -45,6 +47,10 @@ class TransactionLayer:
         """The INVITE a CANCEL means (§9.2)."""
         found = self.servers.get(server_key(cancel, b"INVITE"))
         return found if isinstance(found, InviteServer) else None
+
+    def find_refused(self, ack: Request) -> ServerTransaction | None:
+        """The refused INVITE an ACK means that has a branch of its own, as some phones send it."""
+        return self.refused.get((ack.call_id, ack.cseq, ack.from_tag))
 
     def open_server(self, request: Request, destination: Destination) -> ServerTransaction:
         """A new server transaction; `destination` is where its responses go (§18.2.2)."""

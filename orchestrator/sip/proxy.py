@@ -239,7 +239,7 @@ class Branch:
         account, context = self.target.account, self.context
         if account is None or not self.pending or self.cancelled or context.closed:
             return False
-        name, line = _CHALLENGE[response.status]
+        name, line = CHALLENGES[response.status]
         word = context.network.tokens.token()
         found = account.answer(response.get_all(name), context.method, self.target.uri, word, self._nonces)
         if found is None:
@@ -257,7 +257,7 @@ class Branch:
         self._fail(408, None)
 
     def on_unreachable(self, client: ClientTransaction) -> None:
-        self._fail(503, None)
+        self._fail(480 if self.target.binding is not None else 503, None)  # a phone that is off, a server that is down
 
     def on_timer_c(self) -> None:
         """§16.8: a ringing branch is cancelled; one that has been, or never rang, is given up."""
@@ -307,7 +307,9 @@ class Branch:
         return f"<Branch {self.number} {self.target.contact} {self.state} {self.status or ''}>"
 
 
-_CHALLENGE = {
+_DIALOG_FORMING = frozenset((b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
+"""Methods that may begin a dialog (RFC 3261 §12.1, RFC 6665)."""
+CHALLENGES = {
     401: (b"www-authenticate", b"Authorization: "),
     407: (b"proxy-authenticate", b"Proxy-Authorization: "),
 }
@@ -426,7 +428,7 @@ class ResponseContext:
         request, target = self.request, branch.target
         assert request is not None
         forwards = request.max_forwards
-        dialog_forming = self.method == b"INVITE" and not request.to_tag
+        dialog_forming = self.method in _DIALOG_FORMING and not request.to_tag
         headers, stopped = target.headers, self.network.not_forwarded
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)

@@ -23,7 +23,7 @@ _TRYING = b"SIP/2.0 100 "
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
-    __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated")
+    __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated", "refused")
 
     first_state: str
 
@@ -41,6 +41,8 @@ class ServerTransaction(Transaction):
         often than the request was."""
         self.room = 0
         """Octets that a failure told to a stranger may have; 0 for no bound."""
+        self.refused: object = None
+        """Key in `layer.refused`."""
         self.repeated = 0
         self.call_id = request.call_id
 
@@ -63,6 +65,8 @@ class ServerTransaction(Transaction):
         return self.status >= 200
 
     def end(self) -> None:
+        if self.refused is not None and self.layer.refused.get(self.refused) is self:
+            del self.layer.refused[self.refused]
         if not self.answered:
             self._settle(487)
             self.status = 487  # given up without a word to the peer: it has been gone for long
@@ -136,6 +140,9 @@ def _stop_timers(server: ServerTransaction, _: object) -> None:
 
 
 def _start_g_and_h(server: ServerTransaction, _: object) -> None:
+    if server.request is not None:
+        server.refused = (server.call_id, server.request.cseq, server.request.from_tag)
+        server.layer.refused[server.refused] = server
     server.start_resend_timer(server.layer.times.t1, "timer G")
     server.start_end_timer(server.layer.times.timeout, "timer H")
 

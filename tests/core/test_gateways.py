@@ -224,21 +224,48 @@ def test_only_a_gateway_with_an_account_gets_one() -> None:
     assert call.final.status == 407 and call.final.get(b"proxy-authenticate") is not None
 
 
-def test_a_challenge_inside_the_dialog_goes_to_the_caller() -> None:
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE", "INFO"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_challenge_inside_the_dialog_is_answered_with_the_gateways_account(method: str, wrong: bool) -> None:
     stage = Stage("{gateways: c}")
     call = stage.call(call_id="c1")
     stage.answer("c", 407, CHALLENGE)
     stage.answer("c", 200)
     assert call.final.status == 200
     route = f"Route: <{(call.final.record_routes()[0].uri or b'').decode()}>"
-    bye = stage.alice.ask("BYE", "sip:c@10.0.1.3", route,
-                          to="<sip:0049301@example.com>;tag=c", call_id="c1", cseq=2)  # fmt: skip
+    asked = stage.alice.ask(method, "sip:c@10.0.1.3", route,
+                            to="<sip:0049301@example.com>;tag=c", call_id="c1", cseq=2)  # fmt: skip
     stage.world.run()
     gate = stage.gates["c"]
-    gate.answer(gate.requests("BYE")[0], 407, CHALLENGE)
+    before = len(gate.requests(method))
+    gate.answer(gate.requests(method)[-1], 407, CHALLENGE)
     stage.world.run()
-    assert bye.statuses == [407]
-    assert len(gate.requests("BYE")) == 1
+    again = gate.requests(method)[-1]
+    assert len(gate.requests(method)) == before + 1
+    assert again.get(b"proxy-authorization") is not None
+    gate.answer(again, 407 if wrong else 200, *([CHALLENGE] if wrong else []))
+    stage.world.run()
+    assert [status for status in asked.statuses if status >= 200] == [407 if wrong else 200]
+
+
+def test_a_gateway_may_challenge_our_own_bye() -> None:
+    stage = Stage("{gateways: c}")
+    stage.call(call_id="c1")
+    stage.answer("c", 407, CHALLENGE)
+    stage.answer("c", 200)
+    [call] = stage.world.engine.calls
+    call.on_confirmed()
+    call.hangup("enough", None, "both")
+    stage.world.run()
+    gate = stage.gates["c"]
+    gate.answer(gate.requests("BYE")[0], 401, CHALLENGE.replace("Proxy-Authenticate", "WWW-Authenticate"))
+    stage.world.run()
+    first, second = gate.requests("BYE")
+    assert second.get(b"authorization") is not None
+    assert second.cseq == first.cseq + 1
+    gate.answer(second, 401, CHALLENGE.replace("Proxy-Authenticate", "WWW-Authenticate"))
+    stage.world.run()
+    assert len(gate.requests("BYE")) == 2, "once"
 
 
 def test_a_caller_who_has_hung_up_is_not_logged_in() -> None:

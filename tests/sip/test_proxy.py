@@ -407,14 +407,14 @@ def test_timer_c_gives_up_a_branch_that_does_not_even_hear_the_cancel() -> None:
     scene.quiet([call])
 
 
-def test_a_phone_that_cannot_be_reached_is_a_500_and_not_a_wait() -> None:
+def test_a_phone_that_cannot_be_reached_is_a_480_and_not_a_wait() -> None:
     """§16.9: a transport error is a 503 of that branch."""
     scene = Scene(2)
     call = scene.call()
     for phone in scene.phones:
         scene.world.engine.transport_failed((0, *phone.address), phone.raw[-1], scene.world.now)
     scene.run()
-    assert call.statuses == [100, 500]
+    assert call.statuses == [100, 480]
     assert scene.world.engine.counters["transport.failed"] == 2
     scene.quiet([call])
 
@@ -427,7 +427,7 @@ def test_a_transport_error_finds_its_transaction_whatever_the_request_uri_says()
     assert phone.raw[-1].startswith(b"INVITE sip:bob@10.0.0.11:5060;branch=z9hG4bK ")
     scene.world.engine.transport_failed((0, *phone.address), phone.raw[-1], scene.world.now)
     scene.run()
-    assert call.statuses == [100, 500]
+    assert call.statuses == [100, 480]
 
 
 def test_a_response_we_cannot_send_disturbs_nobody() -> None:

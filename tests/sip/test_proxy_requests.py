@@ -27,8 +27,6 @@ def out(scene: Scene) -> list[tuple[tuple[str, int], bytes]]:
 
 REFUSED: list[tuple[int, str, str, list[str], dict[str, Any]]] = [
     (483, "INVITE", BOB, [], {"max_forwards": 0}),
-    (483, "OPTIONS", US, [], {"max_forwards": 0}),
-    (483, "REGISTER", "sip:example.com", ["Contact: <sip:x@10.0.0.2>"], {"max_forwards": 0}),
     (420, "INVITE", BOB, ["Proxy-Require: foo", "Proxy-Require: bar, baz"], {}),
     (416, "INVITE", "http://example.com/", [], {"to": f"<{BOB}>"}),
     (416, "OPTIONS", "nobodyknows:bob@example.com", [], {"to": f"<{BOB}>"}),
