@@ -101,7 +101,7 @@ class Engine:
         self.on_record: Callable[[CallRecord], None] | None = None
         """Told the detail record of each call of a flow at its end."""
         self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
-        """Told what the log is to say: the name of an event and its facts."""
+        """Told what the log shows: the name of an event and its facts."""
         self.timers = Timers(now)
         self.admission = Admission(settings.sources, lambda host: self.network.trusts(host) or self._is_peer(host))
         self.sender = NOBODY
@@ -400,7 +400,7 @@ class Engine:
         self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))
 
     def _publish_translated(self, translation: Translation) -> None:
-        """Give a FreeSWITCH event its call. One that belongs to no call of a flow is nobody's business."""
+        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored."""
         event = translation.event
         if event.name in self._of_a_call:
             handed = self.sockets.of(translation.server)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class RelayStep:
-    """What a relay tells its result: the step that waits for it. Smaller than a closure; thousands wait at a time."""
+    """What a relay tells its result: the step that waits for it. Smaller than a closure; thousands wait at once."""
 
     __slots__ = ("host", "ticket")
 
@@ -61,7 +61,7 @@ class FlowHost:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.on_trace: Callable[[Run, Record], None] | None = None
-        """Told every line of every trace: the log, `orchestrator trace`, the tests."""
+        """Called with every trace line of every trace: the log, `orchestrator trace`, the tests."""
         self.on_log: Callable[[Run, effects.Log], None] | None = None
         """Told every `log:` step."""
         self.triggers: frozenset[str] = frozenset()

@@ -26,12 +26,14 @@ def export_reactor(metrics: Metrics, reactor: Reactor) -> None:
         lambda: {"50ms": reactor.late_50ms, "200ms": reactor.late_200ms},
         ("over",),
     )
-    metrics.counter("inputs_refused", "Inputs the full inbox did not take.", lambda: reactor.refused)
+    metrics.counter("inputs_refused", "Inputs rejected because the inbox was full.", lambda: reactor.refused)
     metrics.counter("turns_slow", "Turns of more than 50 ms.", lambda: reactor.slow_turns)
     metrics.counter(
         "reactor_stalls", "Sources of inputs that had stopped and were woken by the watchdog.", lambda: reactor.stalls
     )
-    metrics.counter("turns_failed", "Turns that ended in an exception: a bug each.", lambda: reactor.failed_turns)
+    metrics.counter(
+        "turns_failed", "Turns that ended in an exception: each one is a bug.", lambda: reactor.failed_turns
+    )
 
 
 def export_transports(metrics: Metrics, transports: Sequence[UdpTransport]) -> None:
@@ -67,7 +69,7 @@ def export_jobs(metrics: Metrics, jobs: Jobs) -> None:
     metrics.counter("jobs_done", "Jobs answered by a worker.", each(lambda pool: pool.done), ("pool",))
     metrics.counter("jobs_refused", "Jobs refused by a full backlog.", each(lambda pool: pool.refused), ("pool",))
     metrics.counter(
-        "jobs_crashed", "Jobs that ended in an exception: a bug each.", each(lambda p: p.crashed), ("pool",)
+        "jobs_crashed", "Jobs that ended in an exception: each one is a bug.", each(lambda p: p.crashed), ("pool",)
     )
     http = jobs.http
     metrics.counter("http_tries", "Tries of HTTP exchanges.", lambda: dict(http.outcomes), ("outcome",))
@@ -106,7 +108,7 @@ def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:
     counter("commands", "Commands sent.", lambda link: link.counters.commands)
     counter("timeouts", "Commands without a reply in time.", lambda link: link.counters.timeouts)
     counter("lost_events", "Events FreeSWITCH says it has thrown away.", lambda link: link.counters.lost_events)
-    counter("malformed", "Frames that were none.", lambda link: link.counters.malformed)
+    counter("malformed", "Malformed frames.", lambda link: link.counters.malformed)
 
 
 def export_engine(metrics: Metrics, engine: Engine) -> None:
@@ -139,7 +141,7 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     translator, channels = engine.translator, engine.channels
     metrics.counter(
         "esl_events_odd",
-        "FreeSWITCH events that came twice, of a channel nobody knows, or behind later ones.",
+        "Duplicate, orphaned or out-of-order FreeSWITCH events.",
         lambda: {"duplicate": translator.duplicates, "orphan": translator.orphans, "reordered": channels.reordered},
         ("kind",),
     )
