@@ -53,6 +53,7 @@ from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.location import Location
+from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 from orchestrator.site import Site, needs_restart, read_site
 from orchestrator.store import open_store
@@ -183,12 +184,17 @@ class Server:
 
     def _core_settings(self) -> CoreSettings:
         sip, limits = self._settings.sip, self._settings.limits
-        timers = sip.timers
+        timers, registrar = sip.timers, self._settings.registrar
         return CoreSettings(
             points=tuple(self._point(transport) for transport in self.transports),
             domains=sip.domains,
             trust=sip.trust,
             digest=sip.digest,
+            register=RegisterPolicy(
+                min_expires=int(registrar.min_expires),
+                raise_short=registrar.too_brief == "raise",
+                replace=registrar.on_full == "replace",
+            ),
             events=sip.events,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
             limits=CoreLimits(

@@ -7,6 +7,7 @@ its ticket is resumed when the job is complete. Errors are StepErrors with the d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.anchor import Anchor, answer_headers
@@ -25,7 +26,6 @@ from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.message import header_line
-from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
@@ -205,10 +205,10 @@ class FlowHost:
             raise StepError("call.state", "register: this run has no REGISTER")
         default = self.engine.settings.register
         registration.save(
-            RegisterPolicy(
+            replace(
+                default,
                 min_expires=default.min_expires if effect.min_expires is None else int(effect.min_expires),
                 max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
-                default_expires=default.default_expires,
                 max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
                 extra={name: str(value) for name, value in effect.extra.items()} or None,
             )

@@ -183,6 +183,14 @@ class HttpSettings(_Section):
     allow: Annotated[tuple[Network, ...], BeforeValidator(one_by_one)] = ()
 
 
+class RegistrarSettings(_Section):
+    """What a REGISTER may ask for."""
+
+    min_expires: Duration = 60.0
+    too_brief: Literal["refuse", "raise"] = "refuse"
+    on_full: Literal["refuse", "replace"] = "refuse"
+
+
 class LimitSettings(_Section):
     transactions: Count = 20_000
     subscriptions: Count = 200_000
@@ -218,6 +226,7 @@ class Settings(_Section):
     gateways: Mapping[str, Annotated[GatewaySettings, AfterValidator(_one_rule)]] = Field(default_factory=dict)
     users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
+    registrar: RegistrarSettings = RegistrarSettings()
     socket: SocketSettings = SocketSettings()
     cdr: Annotated[Path | None, PlainValidator(parse_file)] = None
     admin: AdminSettings = AdminSettings()

@@ -202,7 +202,11 @@ def _parsed(contact: bytes) -> Uri | None:
 
 
 def decide(
-    current: Sequence[Binding], asked: Sequence[Binding], now: float, max_contacts: int = MAX_CONTACTS
+    current: Sequence[Binding],
+    asked: Sequence[Binding],
+    now: float,
+    max_contacts: int = MAX_CONTACTS,
+    replace: bool = False,
 ) -> list[Change]:
     """What the contacts of one REGISTER change in the live bindings of its address of record.
 
@@ -210,6 +214,7 @@ def decide(
     before `now` is a removal. Raises SipError 400 when a binding was changed by a later request of the same Call-ID
     (step 7), and 403 when a new phone would be one too many. A contact asked for with the very CSeq that stands is a
     retransmission that outlived its transaction, for instance over a restart: it changes nothing and is no error.
+    With `replace` the phones heard of longest ago make room for a new one instead.
     """
     if len(asked) > len(current) + max_contacts:  # not even if it removed all that stand: no work for it
         raise SipError(403, "Too Many Contacts")
@@ -227,6 +232,10 @@ def decide(
             del standing[binding.contact]
         if not removal:
             standing[wanted.contact] = wanted
+    if replace and len(standing) > max_contacts:
+        others = (binding for binding in standing.values() if id(binding) not in own)
+        for oldest in sorted(others, key=lambda binding: binding.registered_at)[: len(standing) - max_contacts]:
+            del standing[oldest.contact]
     changes = _difference(current, standing)
     if len(standing) > max_contacts and any(change.kind == "added" for change in changes):
         raise SipError(403, "Too Many Contacts")
@@ -319,13 +328,20 @@ class Location:
             (new for new in live if same_contact(new, binding)), binding
         )
 
-    def save(self, aor: str, asked: Sequence[Binding], now: float, max_contacts: int | None = None) -> list[Change]:
+    def save(
+        self,
+        aor: str,
+        asked: Sequence[Binding],
+        now: float,
+        max_contacts: int | None = None,
+        replace: bool = False,
+    ) -> list[Change]:
         """Carry out the contacts of one REGISTER; see `decide`. Raises SipError; StoreError when nothing was changed.
 
         `max_contacts` overrides the table's own bound for this request.
         """
         limit = self.max_contacts if max_contacts is None else max_contacts
-        return self._apply(aor, decide(self.bindings(aor, now), asked, now, limit))
+        return self._apply(aor, decide(self.bindings(aor, now), asked, now, limit, replace))
 
     def remove_all(self, aor: str, call_id: bytes, cseq: int, now: float) -> list[Change]:
         """Carry out `Contact: *`; see `decide_removal`. Raises SipError; StoreError when nothing was changed."""

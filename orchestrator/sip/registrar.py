@@ -14,10 +14,11 @@ from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
-from orchestrator.sip.routing import is_unaware
+from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
 
 _DATED = b"Contact: <%b>;expires=%d"
+_addresses = Addresses()
 _SUPPORTED = (b"path",)
 """Option tags that may stand in the Require of a REGISTER."""
 
@@ -31,6 +32,10 @@ class RegisterPolicy:
     max_expires: int = 7200
     default_expires: int = 3600
     max_contacts: int | None = None
+    replace: bool = False
+    """A phone too many takes the place of the oldest instead of being refused."""
+    raise_short: bool = False
+    """An expiry that is too short is raised to `min_expires` instead of being refused."""
     headers: tuple[bytes, ...] = ()
     """Whole lines to add to the 200."""
     extra: Mapping[str, str] | None = None
@@ -84,7 +89,7 @@ class Registrar:
         if not contacts:
             return ()
         asked = [self._binding(request, contact, source, wall, policy) for contact in contacts]
-        return self.location.save(aor, asked, wall, policy.max_contacts)
+        return self.location.save(aor, asked, wall, policy.max_contacts, policy.replace)
 
     def _binding(
         self, request: Request, contact: NameAddr, source: tuple[str, int], wall: float, policy: RegisterPolicy
@@ -102,7 +107,7 @@ class Registrar:
             call_id=request.call_id,
             cseq=request.cseq,
             path=_path(request),
-            received=source if uri.is_sip and is_unaware(request.via) else None,
+            received=source if is_elsewhere(request, uri, source, _addresses) else None,
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"").decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
@@ -144,5 +149,7 @@ def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> in
     if asked is None:
         asked = policy.default_expires
     if 0 < asked < policy.min_expires:
-        raise _TooBrief(policy.min_expires)
+        if not policy.raise_short:
+            raise _TooBrief(policy.min_expires)
+        asked = policy.min_expires
     return min(asked, policy.max_expires)

@@ -13,7 +13,7 @@ from orchestrator.sip.grammar import COMMA, QUESTION
 from orchestrator.sip.headers import Via
 from orchestrator.sip.message import Request
 from orchestrator.sip.transaction import Destination
-from orchestrator.sip.uri import parse_uri
+from orchestrator.sip.uri import Uri, parse_uri
 
 DEFAULT_PORT = 5060
 _MAX_REMEMBERED = 10_000
@@ -90,40 +90,55 @@ def is_private(address: str) -> bool:
     return any(parsed in network for network in _private_networks)
 
 
+_AFTER_PORT = (b";", b">", b"")
+
+
 def is_unaware(via: Via) -> bool:
-    """Whether the sender believes to be somewhere else than it is: its Via has got another `received` (RFC 3581)."""
+    """Whether the sender believes to be somewhere else than it is: its Via has got another `received`, or the `rport`
+    it asked for is another than its own (RFC 3581)."""
     received = via.received
-    return received is not None and received.decode("ascii", "replace") != via.host.strip(b"[]").decode("ascii")
+    if received is not None and received.decode("ascii", "replace") != via.host.strip(b"[]").decode("ascii"):
+        return True
+    rport = via.rport
+    return rport is not None and rport != (via.port or DEFAULT_PORT)
 
 
-_AFTER_HOST = (b":", b";", b">", b"")
+def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addresses: Addresses) -> bool:
+    """Whether this Contact of a request does not lead to its sender, at `source`, though it is meant to: it is behind
+    NAT. The one rule for registrations and dialogs.
+
+    One that knows its own address may have its calls served by another machine. A Contact of a private network is
+    doubted when the sender is outside of one; one with the sender's address and another port when the sender asked for
+    `rport` and learned that his NAT gave him another (STUN behind a symmetric NAT). With a proxy between it and us
+    `source` is not the sender.
+    """
+    names = request.names
+    if names.count(b"via") != 1 or COMMA in request.lines[names.index(b"via")] or b"record-route" in names:
+        return False
+    address = addresses.numeric(contact.host)
+    if not contact.is_sip or (address == source[0] and (contact.port or DEFAULT_PORT) == source[1]):
+        return False
+    if address == source[0]:  # then it is its port that it may not know, if its Via shows that it knows the address
+        return addresses.numeric(request.via.host) == address and is_unaware(request.via)
+    inside = address is not None and is_private(address) and not is_private(source[0])
+    return inside or is_unaware(request.via)
 
 
 def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) -> Destination | None:
-    """Where the sender of a request is reached that is not where its Contact says, which is `source`: it is behind NAT.
-
-    None where the Contact leads to it, or somewhere we have no reason to doubt: one that knows its own address may have
-    its calls served by another machine. A Contact of a private network is doubted when the sender is outside of one.
-    With a proxy between it and us `source` is not the sender.
-    """
+    """Where the sender of a request is reached that is not where its first Contact says, which is `source`; None where
+    the Contact leads to it, or somewhere we have no reason to doubt."""
     names = request.names
     if b"contact" not in names:
         return None
-    line, host = request.lines[names.index(b"contact")], b"@" + source[1].encode()
-    behind = line.find(host) + len(host)
-    if behind >= len(host) and line[behind : behind + 1] in _AFTER_HOST:  # at a glance: nearly all say where they are
-        return None
-    if names.count(b"via") != 1 or COMMA in request.lines[names.index(b"via")] or b"record-route" in names:
+    line, here = request.lines[names.index(b"contact")], b"@%b:%d" % (source[1].encode(), source[2])
+    behind = line.find(here) + len(here)
+    if behind >= len(here) and line[behind : behind + 1] in _AFTER_PORT:  # at a glance: nearly all say where they are
         return None
     try:
         contact = request.contacts()[0].parsed
     except MalformedMessage:  # the other side will say so
         return None
-    address = addresses.numeric(contact.host)
-    if not contact.is_sip or address == source[1]:
-        return None
-    inside = address is not None and is_private(address) and not is_private(source[1])
-    return source if inside or is_unaware(request.via) else None
+    return source if is_elsewhere(request, contact, source[1:], addresses) else None
 
 
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:

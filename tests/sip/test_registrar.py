@@ -477,3 +477,44 @@ def test_a_register_is_told_apart_by_its_domain() -> None:
     assert desk.scene.do(ask).statuses == [403]
     assert desk.register("Contact: <sip:bob@10.0.0.11>", to="<sip:bob@elsewhere.example.net>").status == 404
     assert len(desk.world.location) == 0
+
+
+# --- as configured ----------------------------------------------------------------------------------------------------
+
+
+def test_a_short_time_is_raised_where_that_is_configured() -> None:
+    desk = Desk(register=RegisterPolicy(raise_short=True))
+    answer = desk.register("Contact: <sip:bob@10.0.0.11>;expires=5")
+    assert answer.status == 200
+    assert desk.expiries(answer) == {"sip:bob@10.0.0.11": 60}
+    assert desk.register("Contact: <sip:bob@10.0.0.11>;expires=0").status == 200
+    assert desk.contacts == []
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_phone_too_many_takes_the_place_of_the_oldest(most: int) -> None:
+    desk = Desk(register=RegisterPolicy(replace=True, max_contacts=most))
+    for number in range(1, 4):
+        assert desk.register(f"Contact: <sip:bob@10.0.0.{number}>", call_id=f"p{number}").status == 200
+        desk.scene.run(1)
+    assert sorted(desk.contacts) == [f"sip:bob@10.0.0.{number}" for number in range(4 - most, 4)]
+
+
+@pytest.mark.parametrize(
+    ("via", "contact", "behind"),
+    [
+        ("10.0.0.11:5060", "10.0.0.11:5060", False),
+        ("10.0.0.11:5060;rport", "10.0.0.11:5060", False),
+        ("192.168.1.5:5060;rport", "192.168.1.5:5060", True),  # behind NAT, and says so
+        ("10.0.0.11:4000;rport", "10.0.0.11:4000", True),  # STUN behind a symmetric NAT: another port
+        ("10.0.0.11:4000", "10.0.0.11:4000", False),  # sends from another port than it listens at
+        ("10.0.0.11:5060", "10.0.0.99:5060", False),  # another machine serves its calls
+    ],
+)
+def test_where_a_phone_is_reached_is_decided_as_for_dialogs(via: str, contact: str, behind: bool) -> None:
+    desk = Desk()
+    octets = desk.phone.ask("REGISTER", DOMAIN, f"Contact: <sip:bob@{contact}>", to=f"<{BOB}>", send=False).octets
+    desk.phone.send(octets.replace(b"UDP 10.0.0.11:5060", b"UDP " + via.encode(), 1))
+    desk.scene.run()
+    [binding] = desk.bindings
+    assert binding.received == (("10.0.0.11", 5060) if behind else None)
