@@ -23,6 +23,7 @@ from orchestrator.sip import digest
 from orchestrator.sip.headers import parse_name_addrs
 from orchestrator.sip.message import Request
 from orchestrator.sip.model import line_value
+from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
@@ -164,7 +165,7 @@ class Gate:
         if secret is not None and secret.algorithms and credentials.algorithm not in secret.algorithms:
             again = self._may_say_stale(asker, credentials)  # he may know the password: once more, in the other way
             return self._challenge(asker, effect, "challenged", stale=again, only=secret.algorithms)
-        if not digest.proves(credentials, secret, request.method, request.parsed_uri):
+        if not digest.proves(credentials, secret, request.method, self._meant(request, credentials)):
             return self._challenge(asker, effect, "failed")
         if not self.nonces.use(credentials.nonce, digest.count_of(credentials)):
             self.engine.count("auth.replayed")
@@ -181,6 +182,16 @@ class Gate:
         result = _verdict("passed", effect, user, trusted)
         self._passed.setdefault(run, {})[effect.realm, effect.users] = result
         return result
+
+    def _meant(self, request: Request, credentials: digest.Credentials) -> Uri:
+        """The URI the digest has to be about: the request's. A REGISTER may name our address instead of our domain."""
+        target, network = request.parsed_uri, self.engine.network
+        try:
+            written = parse_uri(credentials.uri)
+        except MalformedMessage:
+            return target
+        ours = request.method == b"REGISTER" and written.is_sip and target.is_sip and not written.user
+        return written if ours and network.is_local(written) and network.is_local(target) else target
 
     def _may_say_stale(self, asker: Asker, credentials: digest.Credentials) -> bool:
         """Once, until the client has passed."""
