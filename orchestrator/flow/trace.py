@@ -128,16 +128,20 @@ def facts(trace: Trace) -> Iterator[dict[str, Any]]:
 
 
 class Traces:
-    """Finished runs, newest last: the last `kept` of all and the last `failed` of those that ended in an error."""
+    """Finished runs: the last `kept` of all and the last `failed` of those that ended in an error, fairly by flow.
+
+    Each flow has a ring of its own. When there are too many, the flow with the most traces loses its oldest, so that
+    registrations, a run each, do not push calls out.
+    """
 
     def __init__(self, kept: int, failed: int) -> None:
-        self._all: deque[Trace] = deque(maxlen=kept)
-        self._failed: deque[Trace] = deque(maxlen=failed)
+        self._all = _Rings(kept)
+        self._failed = _Rings(failed)
 
     def bound(self, kept: int, failed: int) -> None:
-        """Change how many are kept; the oldest go first."""
-        self._all = deque(self._all, maxlen=kept)
-        self._failed = deque(self._failed, maxlen=failed)
+        """Change how many are kept; the oldest of the largest rings go first."""
+        self._all.bound(kept)
+        self._failed.bound(failed)
 
     def keep(self, trace: Trace) -> None:
         (self._failed if trace.error else self._all).append(trace)
@@ -151,4 +155,43 @@ class Traces:
         yield from self._all
 
     def __len__(self) -> int:
-        return len(self._all) + len(self._failed)
+        return len(self._failed) + len(self._all)
+
+
+class _Rings:
+    """Traces by flow, at most `most` of all flows together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._number = 0
+        self._rings: dict[str, deque[tuple[int, Trace]]] = {}
+
+    def bound(self, most: int) -> None:
+        self._most = most
+        while self._count > most:
+            self._drop(max(self._rings, key=lambda flow: len(self._rings[flow])))
+
+    def append(self, trace: Trace) -> None:
+        rings = self._rings
+        ring = rings.setdefault(trace.flow, deque())
+        self._number += 1
+        ring.append((self._number, trace))
+        self._count += 1
+        if self._count > self._most:
+            fair = len(ring) * len(rings) > self._most  # more than its share: no need to look at the others
+            self._drop(trace.flow if fair else max(rings, key=lambda flow: len(rings[flow])))
+
+    def _drop(self, flow: str) -> None:
+        ring = self._rings[flow]
+        ring.popleft()
+        self._count -= 1
+        if not ring:
+            del self._rings[flow]
+
+    def __iter__(self) -> Iterator[Trace]:
+        for _, trace in sorted((entry for ring in self._rings.values() for entry in ring), key=lambda entry: entry[0]):
+            yield trace
+
+    def __len__(self) -> int:
+        return self._count

@@ -312,10 +312,13 @@ class Scenario:
         rule = next((rule for rule in rules if fnmatchcase(effect.method, rule.method)), None)
         if rule is None:
             return StepError("http.connect", f"no http: rule of the test fits {effect.method} {effect.url}")
-        if not rule.delay:
-            return rule.answer(effect)
-        answer, world = rule.answer(effect), self.world
-        world.call_at(world.now + rule.delay, lambda: world.engine.complete(job.id, answer, world.now))
+        answer, delay = rule.answer(effect), rule.delay
+        if rule.error == "timeout" or delay > effect.timeout:  # the client gives up by its own clock
+            answer, delay = StepError("http.timeout", "timeout (as the test says)"), effect.timeout
+        if not delay:
+            return answer
+        world = self.world
+        world.call_at(world.now + delay, lambda: world.engine.complete(job.id, answer, world.now))
         return World.LATER
 
     def _logged(self, run: Run, effect: Log) -> None:

@@ -7,7 +7,7 @@ import json
 from flowkit import Value, World, flow, step, steps, where
 
 from orchestrator.flow.engine import Limits
-from orchestrator.flow.trace import Trace, facts, render
+from orchestrator.flow.trace import Trace, Traces, facts, render
 
 PUSH_WAKEUP = """
    0.000  ring_user#1   L16   flow ring_user starts for alice@example.com -> bob@example.com
@@ -151,3 +151,17 @@ def test_a_kept_trace_holds_nothing_of_the_run() -> None:
     world = push_wakeup()
     (trace,) = world.engine.traces
     assert all(isinstance(value, str | int | float) for record in trace.records for value in record.values)
+
+
+def test_many_runs_of_one_flow_do_not_push_those_of_another_out() -> None:
+    traces = Traces(10, 5)
+    for number in range(3):
+        traces.keep(Trace(f"call#{number}", "call", "", "", "", ()))
+    for number in range(500):
+        traces.keep(Trace(f"register#{number}", "register", "", "", "", ()))
+    assert [trace.run for trace in traces] == [
+        *(f"call#{number}" for number in range(3)),
+        *(f"register#{number}" for number in range(493, 500)),
+    ]
+    traces.bound(4, 5)
+    assert len(traces) == 4 and traces.find("call#2") is not None
