@@ -111,7 +111,7 @@ def test_what_is_taken_can_be_read_by_the_sip_parser(text: str) -> None:
         readable = True
     except MalformedMessage:
         readable = False
-    assert (sip_uri_flaw(text) is None) == readable
+    assert readable or sip_uri_flaw(text) is not None
 
 
 @pytest.mark.parametrize(
