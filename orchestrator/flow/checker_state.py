@@ -5,7 +5,7 @@ step begins. `new` has no final reply yet, `answered` a 2xx, `closed` a final fa
 handlers and for calls we placed ourselves, where nothing is claimed. An empty set means that the step is never
 reached (E301). Where ways meet sets are united, loops are walked until nothing new comes in, flows that are called
 are walked with the states of their callers. Messages are given only for what holds on the walked ways: definite
-mistakes are errors, possible ones warnings.
+mistakes are errors, possible ones warnings. A condition that stands twice holds both times or neither (checker_facts).
 """
 
 from __future__ import annotations
@@ -15,15 +15,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.flow.checker_facts import (
+    CLOSED,
+    NEVER,
+    NEW,
+    UNKNOWN,
+    States,
+    asked_again,
+    become,
+    by_facts,
+    calls,
+    forget,
+    names_set,
+    only,
+    part,
+    with_facts,
+    without_facts,
+)
 from orchestrator.flow.declarations import FlowHead
 from orchestrator.flow.evaluables import constant_of
 from orchestrator.flow.program import Block, Catch, Flow, Place, Step
 from orchestrator.flow.registry import Effect
-
-States = frozenset[str]
-
-NEW, ANSWERED, CLOSED, UNKNOWN = (frozenset({state}) for state in ("new", "answered", "closed", "unknown"))
-NEVER: States = frozenset()
 
 _OUTCOME = re.compile(r"(?:(not )?call\.answered|(?:\w+\.outcome|call\.state) *(==|!=) *'(\w+)')")
 """Conditions that say whether the call is answered."""
@@ -55,6 +67,8 @@ class StateChecker:
         """Flows being called, with the call step."""
         self._frame = _Frame()
         self._head: FlowHead | None = None
+        self._asked: frozenset[str] = frozenset()
+        """Conditions of this flow that stand in it more than once."""
         self._quiet = 0
         self._told: set[tuple[str, int, int, str]] = set()
         self._walked: dict[tuple[str, States, bool], States] = {}
@@ -84,9 +98,9 @@ class StateChecker:
                 self._flow(flow, UNKNOWN)
 
     def _flow(self, flow: Flow, start: States) -> None:
-        self._head, self._frame = self.heads[flow.name], _Frame()
+        self._head, self._frame, self._asked = self.heads[flow.name], _Frame(), _asked(flow)
         end = self._block(flow.do, start) | self._frame.exits
-        if flow.trigger.kind == "register" and end >= NEW:
+        if flow.trigger.kind == "register" and "new" in calls(end):
             help = "end every way with register: or reply:"
             message = f"flow {flow.name!r} can end without answering the REGISTER"
             self._head.report.add("W302", message, flow.place, help, length=len(flow.name))
@@ -119,7 +133,8 @@ class StateChecker:
         self._tell("E301", "this step can never run", step, help, len(step.source))
 
     def _step(self, step: Step, states: States) -> States:
-        taken, skipped = (states, NEVER) if step.condition is None else _split(step, states)
+        source = getattr(step.condition, "source", "")
+        taken, skipped = (states, NEVER) if step.condition is None else self._split(source, states)
         if step.action is None:
             after = self._block(step.args["then"], taken) | self._block(step.args.get("else", ()), skipped)
         else:
@@ -127,7 +142,12 @@ class StateChecker:
         if step.on_error is not None:
             failed = taken if step.action is not None and step.action.effect is Effect.ANSWERS else taken | after
             after |= self._block(step.on_error, failed)
-        return after
+        return forget(after, names_set(step))
+
+    def _split(self, source: str, states: States) -> tuple[States, States]:
+        """States where a condition is true, and where it is false."""
+        yes, no = part(states, source, self._asked)
+        return _by_source(source, yes)[0], _by_source(source, no)[1]
 
     def _act(self, step: Step, states: States) -> States:
         assert step.action is not None
@@ -144,7 +164,7 @@ class StateChecker:
             case Effect.ANSWERS:
                 return self._answer(step, states)
             case Effect.ENDS_CALL:
-                return CLOSED
+                return become(states, "closed")
             case Effect.ENDS_FLOW:
                 if step.action.name != "fail":
                     self._frame.exits |= states
@@ -155,7 +175,7 @@ class StateChecker:
                 self._frame.breaks[-1] |= states
                 return NEVER
         if step.action.provides == "call":
-            return UNKNOWN
+            return forget(become(states, "unknown"), ("call",))
         return states.union(*(self._block(block, states) for block in _blocks(step.args)))
 
     # --- replies ----------------------------------------------------------------------------------------------------
@@ -164,13 +184,14 @@ class StateChecker:
         """Whether a final reply, or what may lead to one, is possible; says so when it is not, or not surely."""
         assert step.action is not None
         name = step.action.name
-        if states <= CLOSED or states <= ANSWERED:
+        known = calls(states)
+        if known <= {"closed"} or known <= {"answered"}:
             self._tell("E302", "the request was already answered with a final reply", step, "", len(name))
             return False
-        if states >= ANSWERED:
+        if "answered" in known:
             help = "put it under on: of the relay above (for example  on: {else: [...]}), or stop after an answer"
             self._tell("W301", f"the call may already be answered when this {name}: runs", step, help, len(name))
-        elif states >= CLOSED:
+        elif "closed" in known:
             message = f"the request may already be answered when this {name}: runs"
             self._tell("W301", message, step, "stop after the reply above", len(name))
         return True
@@ -181,10 +202,11 @@ class StateChecker:
         if step.action is not None and step.action.field("code") is None:
             code = 200
         if not isinstance(code, int):
-            return states | UNKNOWN
+            return states | become(states, "unknown")
         if not self._may_reply(step, states) or code < 200:
             return states
-        return ANSWERED if code < 300 and states >= NEW and self._takes_calls else CLOSED
+        answered = code < 300 and "new" in calls(states) and self._takes_calls
+        return become(states, "answered" if answered else "closed")
 
     @property
     def _takes_calls(self) -> bool:
@@ -194,12 +216,12 @@ class StateChecker:
         """`answer`, and `media`, which answers when it says so. Both do nothing new on an answered call."""
         wanted = step.args.get("answer")
         always = step.action is not None and step.action.field("answer") is None
-        if states <= CLOSED:
+        if calls(states) <= {"closed"}:
             self._may_reply(step, states)
             return states
         if always or constant_of(wanted) is True:
-            return ANSWERED
-        return states | ANSWERED if wanted is not None and constant_of(wanted) is None else states
+            return become(states, "answered")
+        return states | become(states, "answered") if wanted is not None and constant_of(wanted) is None else states
 
     # --- ways that part ---------------------------------------------------------------------------------------------
 
@@ -214,7 +236,7 @@ class StateChecker:
         relays = step.action.effect is Effect.RELAYS
         after = NEVER
         for outcome in field.values if field else ():
-            start = _after_relay(outcome) if relays else states
+            start = become(states, _AFTER_RELAY.get(outcome, "new")) if relays else states
             block = entries.get(outcome)
             good = field is not None and outcome == field.values[0]
             if block is None and not good and outcome != "cancelled":
@@ -256,9 +278,8 @@ class StateChecker:
         after, rest = NEVER, states
         source = getattr(step.args.get("value"), "source", "")
         for value, block in step.args.get("cases", {}).items():
-            taken, left = _by_source(f"{source} == '{value}'", states)
+            taken, rest = self._split(f"{source} == '{value}'", rest)
             after |= self._block(block, taken)
-            rest &= left
         return after | self._block(step.args.get("default", ()), rest)
 
     def _loop(self, step: Step, states: States) -> States:
@@ -276,6 +297,7 @@ class StateChecker:
 
     def _pass(self, step: Step, states: States) -> tuple[States, States]:
         """States after one pass, and those of its breaks."""
+        states = forget(states, {step.args.get("item", "item")})
         self._frame.breaks.append(NEVER)
         after = self._block(step.args["do"], states)
         return after, self._frame.breaks.pop()
@@ -303,18 +325,29 @@ class StateChecker:
         flow = self.flows.get(name)
         if flow is None or any(name == called for called, _ in self._stack):
             return states
-        key = (name, states, self._quiet > 0)
+        after = self._called(flow, step, without_facts(states))
+        ways = by_facts(states)
+        if len(ways) == 1:
+            return with_facts(after, *ways)
+        self._quiet += 1  # everything has been said; what each way leads to is still to be known
+        ends = [with_facts(self._called(flow, step, without_facts(way)), facts) for facts, way in ways.items()]
+        self._quiet -= 1
+        return NEVER.union(*ends)
+
+    def _called(self, flow: Flow, step: Step, states: States) -> States:
+        key = (flow.name, states, self._quiet > 0)
         if (known := self._walked.get(key)) is not None:
             return known
-        self._stack.append((name, step))
-        head, frame, self._head, self._frame = self._head, self._frame, self.heads[name], _Frame()
+        self._stack.append((flow.name, step))
+        outside = self._head, self._frame, self._asked
+        self._head, self._frame, self._asked = self.heads[flow.name], _Frame(), _asked(flow)
         after = self._block(flow.do, states) | self._frame.exits
         if flow.on_error:
             after |= self._block(flow.on_error, UNKNOWN)
-        self._head, self._frame = head, frame
+        self._head, self._frame, self._asked = outside
         self._stack.pop()
-        self._walked[key] = after
-        return after
+        self._walked[key] = without_facts(after)
+        return self._walked[key]
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -328,24 +361,24 @@ class StateChecker:
         self._head.report.add(code, message, place, help, length=length, notes=notes)
 
 
-def _after_relay(outcome: str) -> States:
-    return {"answered": ANSWERED, "cancelled": CLOSED}.get(outcome, NEW)
+_AFTER_RELAY = {"answered": "answered", "cancelled": "closed"}
+"""State of the call after an outcome; every other one leaves it without a final reply."""
 
 
-def _split(step: Step, states: States) -> tuple[States, States]:
-    """States where the condition of a step is true, and where it is false."""
-    return _by_source(getattr(step.condition, "source", ""), states)
+def _asked(flow: Flow) -> frozenset[str]:
+    return asked_again(flow.do, flow.on_error or (), flow.on_end or ())
 
 
 def _by_source(source: str, states: States) -> tuple[States, States]:
+    """States where a condition about the outcome is true, and where it is false."""
     match = _OUTCOME.fullmatch(source.strip())
-    if match is None:
+    if match is None or not states:
         return states, states
     negated, operator, value = match.groups()
-    no = (states - ANSWERED) or states  # what looks impossible is not held against the author
+    no = only(states, ("new", "closed", "unknown")) or states  # what looks impossible is not held against the author
     if value is not None and value != "answered":
         return (no, states) if operator == "==" else (states, no)
-    yes = (states & (ANSWERED | UNKNOWN)) or ANSWERED
+    yes = only(states, ("answered", "unknown")) or become(states, "answered")
     return (no, yes) if negated or operator == "!=" else (yes, no)
 
 

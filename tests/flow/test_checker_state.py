@@ -104,6 +104,50 @@ def test_charge_goes_on_only_when_granted() -> None:
     assert found(text.replace("[reply: 402]", "[{reply: 402}, stop]")) == []
 
 
+IT = "call.target.user == '1'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- reply: 404\n  if: {IT}\n- stop:\n  if: {IT}\n- reply: 480",
+        f"- if: {IT}\n  then: [reply: 404]\n- log: x\n- if: {IT}\n  then: [stop]\n- relay: registered",
+        f"- reply: 404\n  if: {IT}\n- reply: 480\n  if: not ({IT})",
+        f"- reply: 404\n  if: {IT}\n- reply: 480\n  if: call.target.user != '1'",
+        f"- if: {IT}\n  then: [reply: 404]\n- if: {IT}\n  then: [log: x]\n  else: [reply: 480]",
+        f"- foreach: [1, 2]\n  do: [log: x]\n- reply: 404\n  if: {IT}\n- stop:\n  if: {IT}\n- reply: 480",
+        "- switch: call.target.user\n  cases: {'1': [reply: 404]}\n"
+        "- switch: call.target.user\n  cases: {'1': [stop]}\n- reply: 480",
+        f"- relay: registered\n  if: {IT}\n- stop:\n  if: {IT}\n- reply: 480",
+    ],
+)
+def test_the_same_condition_holds_twice_or_never(text: str) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- reply: 404\n  if: {IT}\n- stop:\n  if: call.target.user == '2'\n- reply: 480",
+        f"- reply: 404\n  if: {IT}\n- stop:\n  if: not ({IT})\n- reply: 480\n  if: call.target.user == '2'",
+        "- reply: 404\n  if: vars.a == '1'\n- set: {a: '2'}\n- stop:\n  if: vars.a == '1'\n- reply: 480",
+        "- subscribe: dtmf\n  do: [set: {a: '2'}]\n"
+        "- reply: 404\n  if: vars.a == '1'\n- stop:\n  if: vars.a == '1'\n- reply: 480",
+        "- reply: 404\n  if: call.duration > 5s\n- stop:\n  if: call.duration > 5s\n- reply: 480",
+        "- foreach: [a, b]\n  do:\n    - reply: 404\n      if: item == 'a'\n    - stop:\n      if: item == 'b'",
+    ],
+)
+def test_another_condition_or_another_value_may_hold(text: str) -> None:
+    whole = steps(text).replace("    do:", "    vars: {a: '1'}\n    do:", 1)
+    assert set(codes(whole)) & {"W301", "E302"}
+    assert set(codes(whole)) <= {"W301", "E302"}
+
+
+def test_a_called_flow_keeps_apart_what_its_caller_keeps_apart() -> None:
+    text = f"- reply: 404\n  if: {IT}\n- call: other\n- stop:\n  if: {IT}\n- reply: 480"
+    assert [d.code for d in diagnose(steps(text) + "  other:\n    do: [log: x]\n")] == []
+
+
 # --- REGISTER -------------------------------------------------------------------------------------------------------
 
 
