@@ -231,7 +231,7 @@ class Server:
         """Take over secrets, users and SIP addresses of servers, and say what is odd or missing."""
         resolved = site.resolved
         for warning in site.warnings:
-            logger.bind(place=str(warning), help=warning.help).warning("flow warning")
+            logger.bind(place=str(warning), help=warning.help).warning("warning in a file")
         for problem in resolved.problems:
             logger.bind(problem=problem).warning("configuration incomplete")
         for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):

@@ -48,7 +48,7 @@ def read_site(settings: Settings, environ: Mapping[str, str]) -> Site:
 def check_site(
     settings: Settings, environ: Mapping[str, str], paths: Sequence[Path] = ()
 ) -> tuple[list[Diagnostic], Program | None]:
-    """Everything that is wrong or odd in flows and user tables, and the program where the flows are right.
+    """What is wrong or odd in flows and user tables, what is odd in the configuration, and the program if it is right.
 
     With `paths` these flow files are checked instead of the site's; a file of users they name may then be elsewhere.
     """
@@ -66,6 +66,7 @@ def check_site(
             load_users(file, environ)
         except InputError as error:
             found += error.diagnostics
+    found += settings.warnings
     return in_order(found), program
 
 

@@ -51,5 +51,6 @@ CATALOGUE: dict[str, str] = {
     "W306": "another system's notation in text",
     "W307": "a network that trusts everybody",
     "W308": "a folder without flow files",
+    "W309": "a status code as the reason of a hangup",
 }
 """Code → what it means, one line."""

@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
@@ -22,7 +23,7 @@ from orchestrator.flow.evaluables import constant_of
 from orchestrator.flow.expr import ANY, Type, closest
 from orchestrator.flow.program import Block
 from orchestrator.flow.registry import Field, Kind
-from orchestrator.flow.written import number_flaw, path_flaw, sip_uri_flaw, trust_flaw, web_flaw
+from orchestrator.flow.written import number_flaw, path_flaw, server_uri_flaw, trust_flaw, web_flaw
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 if TYPE_CHECKING:
@@ -173,11 +174,28 @@ def _originate(checker: StepChecker, shape: Shape, path: Path, around: Around) -
     if isinstance(target, Scalar) and "gateway" in shape.fields:
         checker.values.usable(target, number_flaw)
     elif isinstance(target, Scalar) and target.text.lower().startswith(("sip:", "sips:")):
-        checker.values.usable(target, sip_uri_flaw)
+        checker.values.usable(target, server_uri_flaw)
     elif isinstance(target, Scalar) and "${" not in target.text:
         help = "use a sip: URI, or say through which gateway:"
         checker.report.error("E106", f"{target.text!r} is not a destination", target, help)
     return args, result_of(shape)
+
+
+def _hangup(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
+    args, result = generic(checker, shape, path, around)
+    reason = constant_of(args.get("reason"))
+    status = (
+        re.fullmatch(r"\s*(?:SIP/2\.0 )?([3-6]\d\d)\b[\s,]*(.*)", reason, re.DOTALL)
+        if isinstance(reason, str)
+        else None
+    )
+    if status is not None and "code" not in args:
+        help = f"write  hangup: {{code: {status[1]}}}"
+        if status[2].strip():
+            help = f"write  hangup: {{code: {status[1]}, reason: {status[2].strip()}}}"
+        message = f"{reason!r} is the reason of this hangup, its status code is another key"
+        checker.report.warning("W309", message, shape.fields["reason"].value, help)
+    return args, result
 
 
 def _set(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
@@ -265,6 +283,7 @@ COMPILERS: Mapping[str, Compiler] = {
     "charge": _with_outcomes,
     "auth": _auth,
     "originate": _originate,
+    "hangup": _hangup,
     "lookup": _lookup,
     "http": _http,
     "set": _set,

@@ -30,7 +30,7 @@ from orchestrator.flow.literals import number
 from orchestrator.flow.program import Evaluable
 from orchestrator.flow.registry import Field, Kind
 from orchestrator.flow.report import Report
-from orchestrator.flow.written import Flaw, destination_help, filled_flaw, sip_uri_flaw
+from orchestrator.flow.written import Flaw, destination_help, filled_flaw, server_uri_flaw
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!%*_+`'~.-]+")
@@ -212,19 +212,19 @@ class Kinds(Values):
         if "${" in scalar.text:
             return self._destination_expression(scalar, scope)
         words = ("registered", "original") if field.name == "to" else ()
-        if scalar.text in words or scalar.text.startswith("tel:"):
+        if scalar.text in words:
             return Constant(scalar.text, TEXT, scalar.text)
         if not scalar.text.lower().startswith(("sip:", "sips:")):
             best = closest(scalar.text, words)
             help = f"did you mean {best!r}?" if best else destination_help(scalar.text, words)
             self.report.error("E106", f"{scalar.text!r} is not a destination", scalar, help)
             return None
-        if not self.usable(scalar, sip_uri_flaw):
+        if not self.usable(scalar, server_uri_flaw):
             return None
         return Constant(scalar.text, TEXT, scalar.text)
 
     def _destination_expression(self, scalar: Scalar, scope: Scope) -> Expression | None:
-        if scalar.text.lower().startswith(("sip:", "sips:")) and not self.usable(scalar, sip_uri_flaw):
+        if scalar.text.lower().startswith(("sip:", "sips:")) and not self.usable(scalar, server_uri_flaw):
             return None
         value = self.template(scalar, scope)
         if value is None:

@@ -249,8 +249,9 @@ def destination_help(text: str, words: tuple[str, ...]) -> str:
     choices = ", ".join((*words, "a sip: URI, or ${...}"))
     if len(text) > _LONGEST:
         return f"use {choices}"
-    if _TELEPHONE.fullmatch(text):
-        number = "".join(text.split())
+    telephone = text[4:].partition(";")[0] if text.lower().startswith("tel:") else text
+    if _TELEPHONE.fullmatch(telephone):
+        number = "".join(telephone.split())
         return f"a number alone names no server: write 'sip:{number}@host', or send the call to gateways:"
     if re.match(r"(?:user|sofia|loopback|error|group)/", text):
         return f"this is a dial string of FreeSWITCH: use {choices}"

@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    SecretStr,
+)
 
 from orchestrator.core.probes import EVERY
+from orchestrator.errors import Diagnostic
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -234,3 +244,15 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()
+    _warnings: tuple[Diagnostic, ...] = PrivateAttr(())
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is odd in the file, in order of place; it is used all the same."""
+        return self._warnings
+
+    def with_warnings(self, found: Iterable[Diagnostic]) -> Settings:
+        """The same settings, with what is odd in the file they were read from."""
+        copy = self.model_copy()
+        copy._warnings = tuple(found)
+        return copy

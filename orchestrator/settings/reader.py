@@ -9,8 +9,8 @@ into the words and at the place of the user's file.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.diagnostics import in_order
 from orchestrator.flow.expr import closest
 from orchestrator.flow.suggest import meant
-from orchestrator.flow.written import environment_reference
+from orchestrator.flow.written import environment_reference, trust_flaw
 from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
 from orchestrator.settings.values import Misfit
@@ -53,16 +53,20 @@ def _read(path: Path) -> str:
 
 
 def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
-    """The settings in `text`; `name` is what diagnostics call it. Raises InputError with every mistake found."""
+    """The settings in `text`, with what is odd in it as `warnings`; `name` is what diagnostics call it.
+
+    Raises InputError with every mistake found.
+    """
     document = parse(name, text)
     reader = _Reader(document, environ)
     values = {} if document.root is None else reader.value(document.root, ())
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise InputError(in_order(reader.diagnostic(details) for details in error.errors())) from None
+    return settings.with_warnings(in_order(reader.warnings(settings)))
 
 
 @dataclass(slots=True)
@@ -132,6 +136,15 @@ class _Reader:
         if found is not None:
             help = f"there is a {found[1]} in it: {ORDINARY_SPACE}"
         return Diagnostic(self.document.name, node.line, node.column, code, message, help=help, length=length)
+
+    def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
+        """What is odd in settings that can be used."""
+        for position, network in enumerate(settings.sip.trust):
+            flaw = trust_flaw(network)
+            path = ("sip", "trust", position)
+            place = self.places.get(path) or self.places.get(path[:-1])  # a list of one may be written as its item
+            if flaw is not None and place is not None:
+                yield replace(self._at(place[0], "W307", flaw.message, flaw.help), severity="warning")
 
     def diagnostic(self, details: ErrorDetails) -> Diagnostic:
         """One of pydantic's complaints, in the words and at the place of the user's file."""

@@ -36,8 +36,6 @@ GOOD: dict[Kind, tuple[str, ...]] = {
     Kind.STATUS: ("100", "404", "699", "${size(call.id)}"),
     Kind.DESTINATION: (
         "'sip:a@b.c'",
-        "'sips:a@b.c'",
-        "'tel:+4930'",
         "${call.to.uri}",
         "['sip:a@b.c', '${call.to.aor}']",
     ),

@@ -84,7 +84,7 @@ def test_place_and_source_for_traces() -> None:
     ("written", "kept"),
     [
         ("registered", "registered"),
-        ("'sip:bob@example.com;transport=tcp'", "sip:bob@example.com;transport=tcp"),
+        ("'sip:bob@example.com;transport=udp'", "sip:bob@example.com;transport=udp"),
         ("['sip:a@b.c', '${call.to.aor}']", ["sip:a@b.c", "bob@example.com"]),
         ("${call.to.aor}", "bob@example.com"),
     ],

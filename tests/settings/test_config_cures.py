@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.settings import read_settings
 from orchestrator.settings.users import read_users
+from orchestrator.site import check_site
+
+ROOT = Path(__file__).parents[2]
 
 
 def the_mistake(text: str, environ: dict[str, str] | None = None) -> Diagnostic:
@@ -69,6 +74,28 @@ def test_the_environment(key: str, value: str, code: str, help: str) -> None:
     found = the_mistake(f"{key}: {value}{'}' if '{' in key else ''}\n")
     assert found.code == code or not code
     assert found.help == help
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("sip:\n  trust: [10.0.0.0/8, 0.0.0.0/0]\n", (2, 23), "0.0.0.0/0 trusts everybody"),
+        ("sip:\n  trust: '::/0'\n", (2, 10), "::/0 trusts everybody"),
+        ("sip:\n  trust:\n    - 128.0.0.0/1\n", (3, 7), "128.0.0.0/1 trusts a large part of the Internet"),
+        ("sip: {trust: [{env: X}]}\n", (1, 15), "0.0.0.0/0 trusts everybody"),
+    ],
+)
+def test_who_trusts_everybody_is_warned(text: str, place: tuple[int, int], message: str) -> None:
+    settings = read_settings("o.yml", text, {"X": "0.0.0.0/0"})
+    (found,) = settings.warnings
+    assert (found.line, found.column) == place
+    assert str(found).endswith(f"warning W307: {message}") and "your own phones" in found.help
+    assert check_site(settings, {}, [ROOT / "flows"])[0] == [found]
+    assert settings == read_settings("o.yml", text, {"X": "0.0.0.0/0"})
+
+
+def test_who_trusts_his_own_network_is_not() -> None:
+    assert read_settings("o.yml", "sip: {trust: [10.0.0.0/8, 203.0.113.0/24, '::1']}", {}).warnings == ()
 
 
 def test_a_password_may_look_like_anything_in_quotes() -> None:
