@@ -27,6 +27,7 @@ from gevent.event import Event
 from loguru import logger
 
 from orchestrator.core.engine import Engine
+from orchestrator.core.faults import Fault
 from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes
 from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
@@ -127,6 +128,7 @@ class Server:
         self.engine.flows.on_fault = log_of_fault
         self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
         self.engine.flows.on_failure = self._log_failure
+        self.engine.faults.told = log_of_turn
         self.cdr = self._open_cdr()
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
@@ -271,7 +273,7 @@ class Server:
         trace = SipTrace(self._settings.log.level == "debug", self._tap)
         self._tap(trace)
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
-        gauges.export_reactor(self.metrics, self.reactor)
+        gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)
         if self.listener is not None:
@@ -455,7 +457,15 @@ def log_of_flow(run: Run, effect: Log) -> None:
 def log_of_fault(run: Run, bug: Exception) -> None:
     """A bug of an action or of the host, once with its traceback; the call it was for has failed by itself."""
     facts = {"flow": run.flow.name, "run": run.name, "call": run.call_id, "notes": getattr(bug, "__notes__", [])}
-    logger.bind(**facts).opt(exception=bug).error("a step could not be run")
+    logger.bind(place=log.place_of(bug), **facts).opt(exception=bug).error("a step could not be run")
+
+
+def log_of_turn(fault: Fault) -> None:
+    """A bug of ours that an input has struck; what it was for has been ended."""
+    facts = {"input": fault.where, "from": fault.source, "sip_call_id": fault.call_id}
+    bound = {name: value for name, value in facts.items() if value}
+    place = log.place_of(fault.error)
+    logger.bind(place=place, **bound).opt(exception=fault.error).error("an input could not be handled")
 
 
 def _shown(address: tuple[str, int]) -> str:

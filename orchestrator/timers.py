@@ -50,12 +50,14 @@ class Timer:
 class Timers:
     """All timers of one engine. `now` is moved only by `run_due`; callbacks may arm and cancel freely."""
 
-    __slots__ = ("now", "held", "_holes", "_buckets", "_ticks")
+    __slots__ = ("now", "held", "on_fault", "_holes", "_buckets", "_ticks")
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
         self.held = 0
         """Timers in memory: the armed ones and the holes."""
+        self.on_fault: Callable[[Callable[[Any], None], Any, Exception], None] | None = None
+        """Given the callback, its argument and what it raised; what this raises goes to the caller of `run_due`."""
         self._holes = 0
         self._buckets: dict[int, list[Timer]] = {}
         self._ticks: list[int] = []
@@ -93,7 +95,7 @@ class Timers:
     def run_due(self, now: float) -> int:
         """Move the clock to `now` and run what is due, in order of ticks, then of arming. Returns how many ran.
 
-        What a callback raises goes to the caller; the timers behind it stay due.
+        What a callback raises goes to `on_fault`, to the caller where there is none; the timers behind it stay due.
         """
         ran = 0
         ticks, buckets = self._ticks, self._buckets
@@ -110,8 +112,13 @@ class Timers:
                     else:
                         argument = timer._argument
                         timer._callback = timer._argument = None
-                        callback(argument)
                         ran += 1
+                        try:
+                            callback(argument)
+                        except Exception as bug:
+                            if self.on_fault is None:
+                                raise
+                            self.on_fault(callback, argument, bug)
             except BaseException:
                 self._put_back(tick, list(bucket))
                 raise

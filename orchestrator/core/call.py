@@ -308,7 +308,7 @@ class Call:
 
     # --- what passes inside the dialog --------------------------------------------------------------------------------
 
-    def _holds(self, request: Request) -> bool:
+    def holds(self, request: Request) -> bool:
         """Whether a request is of a dialog of this call: not that of a phone that lost the race, not a forged one."""
         id = request.call_id
         opener = self._back_tag if id == self._back_call_id else self._caller_tag
@@ -316,7 +316,7 @@ class Call:
 
     def account_beyond(self, request: Request) -> Account | None:
         """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any."""
-        if not self._holds(request) or self.side_of(request) != "caller":
+        if not self.holds(request) or self.side_of(request) != "caller":
             return None
         leg = self.callee if request.call_id == self.sip_call_id else self.far
         return leg.account if leg is not None else None
@@ -328,7 +328,7 @@ class Call:
 
     def passes(self, request: Request) -> None:
         """A request with our Call-ID is on its way through us: follow sequence numbers, hear digits and the end."""
-        if not self._holds(request):
+        if not self.holds(request):
             return
         side = self.side_of(request)
         if request.call_id == self.sip_call_id:
@@ -359,9 +359,7 @@ class Call:
         heard = dtmf_of_info(request)
         if heard is not None:
             digit, ms = heard
-            taken = self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
-            if not taken and self.run is not None:
-                self.run.ignored_key(digit, side)
+            self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -416,6 +414,22 @@ class Call:
             self.front.reply(code or 480, "", header)
         self._close("engine", reason or "hangup")
         self._tell_flow()
+
+    @property
+    def attended(self) -> bool:
+        """Its flow goes on: some step of it is at work, and a relay it waits for will end."""
+        if self.over or self.run is None or not self.run.attended:
+            return False
+        return self.relay is None or self.relay.attended
+
+    def fail(self) -> None:
+        """A bug has struck, or nothing is left that could answer: 500, or BYE where it has been answered."""
+        try:
+            self.hangup("internal error", 500, "both")
+        finally:
+            for context in (self.front, self.back):
+                if context is not None:
+                    context.server.fail()
 
     def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = CHANNEL_LOST) -> None:
         """Its channels are gone without a word, or their server is: the call is over, and we tell the phone behind
@@ -505,16 +519,16 @@ class Call:
 
     def _close(self, by: str, reason: str) -> None:
         self.state = "ended"
-        if self.answered_at is None:  # the phone behind FreeSWITCH has answered, and FreeSWITCH has not passed it on
-            self._end_behind("caller", (reason_header(reason, None),))
         self.ended_at = self.engine.timers.now
         self.ended_by, self.end_reason = by, reason
         self.waiting = ()
-        if self._farewell is None:
-            self._let_go()
         if self._watch_timer is not None:
             self._watch_timer.cancel()
         self.engine.calls.discard(self)
+        if self.answered_at is None:  # the phone behind FreeSWITCH has answered, and FreeSWITCH has not passed it on
+            self._end_behind("caller", (reason_header(reason, None),))
+        if self._farewell is None:
+            self._let_go()
         self.engine.tell(
             "call_ended",
             call=text(self.invite.call_id),
@@ -532,12 +546,13 @@ class Call:
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, **attributes: Any) -> int:
-        """Raise an event of this call; returns how many took it."""
+    def publish(self, name: str, **attributes: Any) -> None:
         bus = self.engine.bus
-        if not bus.hears(name):
-            return 0
-        return bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+        if bus.hears(name):
+            try:
+                bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+            except StepError:  # a nest of events too deep (flow.limit): the call goes on without it
+                self.engine.count("event.too_deep")
 
     def note(self, text: str) -> None:
         """One SIP fact for the trace of the run."""

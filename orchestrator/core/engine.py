@@ -9,19 +9,22 @@ Each input is one *turn*: it runs to its end without waiting for anything, and w
 `datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
 seconds. So the same engine runs against real wires, against the virtual ones of the tests, and twice the same way from
 the same inputs.
+
+A turn that raises is a bug, and costs its own input only: see `core.faults`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.auth import asserted_user
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
 from orchestrator.core.cdr import CallRecord
+from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.host import FlowHost
 from orchestrator.core.jobs import Job, JobEffect, Resolve
@@ -41,10 +44,9 @@ from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
-from orchestrator.flow.run import Run
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
-from orchestrator.sip.client import ClientTransaction, ClientUser
+from orchestrator.sip.client import ClientTransaction, ClientUser, client_key
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.handshake import Handshakes
@@ -108,6 +110,8 @@ class Engine:
         self.sender = NOBODY
         """The source of the datagram of this turn, and its size in octets."""
         self.octets = 0
+        self.faults = Faults(lambda run: self.host.served_by(run), lambda: self.host.sweep())
+        self.timers.on_fault = self.faults.of_timer
         self.location = location
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
         self.handshakes = Handshakes(self.timers, settings.times.timeout)
@@ -116,6 +120,7 @@ class Engine:
         )
         self.registrar = Registrar(location, self.network.aor)
         self.bus = Bus(self.timers)
+        self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         self.calls = Calls()
         self.views = Views(self)
         self.channels = ChannelTable()
@@ -126,6 +131,7 @@ class Engine:
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.flows.capacity = settings.limits.subscriptions
+        self.flows.on_collapse = self.faults.end
         self.requests = Requests(self)
         self.overload = Overload(self, settings.age, settings.entropy)
         self.draining = False
@@ -149,18 +155,24 @@ class Engine:
             return
         self.sender, self.octets = sender, len(data)
         self.timers.run_due(now)
+        message: Request | Response | None = None
         try:
-            message = parse_message(data, self.settings.limits.message)
-        except MalformedMessage as error:
-            self._refuse_malformed(data, error, host, port, transport)
-            return
-        if isinstance(message, Request):
-            self.requests.receive(message, host, port, transport)
-        elif not self.layer.receive_response(message):
-            self.admission.charge(sender, STRAY, now)
-            self.count("response.unmatched")
-        elif not sender.exempt:  # only who has got our request knows its branch
-            self.admission.prove(sender, now)
+            try:
+                message = parse_message(data, self.settings.limits.message)
+            except MalformedMessage as error:
+                self._refuse_malformed(data, error, host, port, transport)
+                return
+            if isinstance(message, Request):
+                self.requests.receive(message, host, port, transport)
+            elif not self.layer.receive_response(message):
+                self.admission.charge(sender, STRAY, now)
+                self.count("response.unmatched")
+            elif not sender.exempt:  # only who has got our request knows its branch
+                self.admission.prove(sender, now)
+        except Exception as bug:
+            call_id = text(message.call_id) if message is not None else ""
+            fault = Fault("datagram", bug, f"{host}:{port}", call_id)
+            self.faults.struck(fault, *self._struck(message, host, port, transport))
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""
@@ -169,6 +181,12 @@ class Engine:
     def receive_esl(self, server: str, event: EslEvent, now: float) -> None:
         """One FreeSWITCH event, in the order of its connection."""
         self.timers.run_due(now)
+        try:
+            self._receive_esl(server, event, now)
+        except Exception as bug:
+            self.faults.struck(Fault(f"event {event.name}", bug, server), *self._carried_by(server, event.uuid))
+
+    def _receive_esl(self, server: str, event: EslEvent, now: float) -> None:
         if self.translator.repeated(server, event):
             return
         translations = self.translator.events_of(server, event, now)
@@ -179,9 +197,9 @@ class Engine:
             strangers, self.channels.strangers = self.channels.strangers, []
             self.servers.ask(server, strangers)
         self.servers.observe(server, event)
-        key_taken = self.host.observe(server, event)
+        self.host.observe(server, event)
         for translation in translations:
-            self._publish_translated(translation, key_taken)
+            self._publish_translated(translation)
         self.sockets.observe(server, event)
 
     def receive_snapshot(
@@ -192,7 +210,10 @@ class Engine:
         A call whose channel is gone without a word is ended: the server was restarted, or we were away when it hung up.
         """
         self.timers.run_due(now)
-        self.servers.compare(server, channels, since, core_uuid)
+        try:
+            self.servers.compare(server, channels, since, core_uuid)
+        except Exception as bug:
+            self.faults.struck(Fault("snapshot", bug, server))
 
     def socket_opened(self, server: str, event: EslEvent, refuse: Callable[[], None], now: float) -> None:
         """FreeSWITCH's dialplan hands over a channel: `event` is its CHANNEL_DATA, `server` our name of the connection.
@@ -200,24 +221,39 @@ class Engine:
         `refuse()` is called within the turn when no flow takes the channel.
         """
         self.timers.run_due(now)
-        self.sockets.open(server, event, refuse)
+        try:
+            self.sockets.open(server, event, refuse)
+        except Exception as bug:
+            if self.sockets.of(server) is None:
+                refuse()
+            self.faults.struck(Fault("socket", bug, server), self.sockets.of(server))
 
     def socket_closed(self, server: str, reason: str, now: float) -> None:
         """That connection has ended."""
         self.timers.run_due(now)
-        self.sockets.closed(server, reason)
+        call = self.sockets.of(server)
+        try:
+            self.sockets.closed(server, reason)
+        except Exception as bug:
+            self.faults.struck(Fault("socket", bug, server), call)
 
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None:
         """The Event Socket link of a server is now down, connecting, … or up; `reason`: why it went down."""
         self.timers.run_due(now)
-        self.servers.link_changed(server, state, reason)
+        try:
+            self.servers.link_changed(server, state, reason)
+        except Exception as bug:
+            self.faults.struck(Fault("link", bug, server))
 
     def complete(self, job: int, result: Any, now: float) -> None:
         """The result of a job: its value, or the StepError it failed with."""
         self.timers.run_due(now)
         done = self._waiting.pop(job, None)
         if done is not None:
-            done(result)
+            try:
+                done(result)
+            except Exception as bug:
+                self.faults.struck(Fault("job", bug), done)
 
     def transport_failed(self, destination: Destination, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""
@@ -225,7 +261,11 @@ class Engine:
         self.count("transport.failed")
         found = _TOP_BRANCH.match(data)
         if found is not None and not data.startswith(b"SIP/2.0 "):
-            self.layer.unreachable(found[2], found[1])
+            client = self.layer.clients.get(client_key(found[2], found[1]))
+            try:
+                self.layer.unreachable(found[2], found[1])
+            except Exception as bug:
+                self.faults.struck(Fault("transport", bug, f"{destination[1]}:{destination[2]}"), client)
 
     def load(self, program: Program) -> None:
         """Take a program: new calls run it, running ones keep theirs."""
@@ -361,6 +401,22 @@ class Engine:
                 timer.cancel()
             self._expiry_timer = self.timers.after(delay, self._expire)
 
+    def _struck(self, message: Request | Response | None, host: str, port: int, transport: int) -> tuple[Any, ...]:
+        """What a datagram was about whose turn has raised."""
+        if isinstance(message, Request):
+            return self.requests.struck(message, host, port, transport)
+        if message is None:
+            return ()
+        client = self.layer.find_client(message)
+        return () if client is None else (client,)
+
+    def _carried_by(self, server: str, uuid: str) -> Iterator[Call | SocketCall | None]:
+        """The calls that a channel belongs to."""
+        yield self.sockets.of(server)
+        channel = self.channels.get(server, uuid)
+        for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else (uuid,):
+            yield self.calls.by_call_id(call_id.encode())
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _note_usage(self, program: Program) -> None:
@@ -400,26 +456,23 @@ class Engine:
     def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
         self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))
 
-    def _publish_translated(self, translation: Translation, key_taken: bool) -> None:
-        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored.
-
-        `key_taken` says that it is a key that a step has taken already, so that it may be for nobody else.
-        """
+    def _publish_translated(self, translation: Translation) -> None:
+        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored."""
         event = translation.event
-        run: Run | None = None
         if event.name in self._of_a_call:
-            call = self.sockets.of(translation.server) or self._call_of(translation)
+            handed = self.sockets.of(translation.server)
+            call = self._call_of(translation) if handed is None else handed.id
             if call is None:
                 self.count("esl.event.without_call")
                 return
-            event.call, run = call.id, call.run
-        taken = self.bus.publish(event) if self.bus.hears(event.name) else 0
-        if event.name == "dtmf" and not taken and not key_taken and run is not None:
-            run.ignored_key(event.attributes["digit"], event.attributes["leg"])
+            event.call = call
+        if self.bus.hears(event.name):
+            self.bus.publish(event)
 
-    def _call_of(self, translation: Translation) -> Call | None:
+    def _call_of(self, translation: Translation) -> str | None:
         for call_id in (translation.sip_call_id, translation.other_call_id):
             call = self.calls.by_call_id(call_id.encode()) if call_id else None
             if call is not None:
-                return call
-        return self.calls.by_id(translation.x_call)
+                return call.id
+        call = self.calls.by_id(translation.x_call)
+        return call.id if call is not None else None

@@ -99,16 +99,16 @@ class FlowHost:
 
     def start_call(self, flow: Flow, call: Call, view: CallView) -> None:
         run = self._create(flow, {"call": view})
-        self._tell_begin(run, view)
         call.run = run
         self._calls[run.id] = call
+        self._tell_begin(run, view)
         self._begin(run)
 
     def start_socket(self, flow: Flow, call: SocketCall) -> None:
         run = self._create(flow, {"call": call.view})
-        self._tell_begin(run, call.view)
         call.run = run
         self._handed[run.id] = call
+        self._tell_begin(run, call.view)
         self._begin(run)
 
     def _tell_begin(self, run: Run, view: Any) -> None:
@@ -125,7 +125,7 @@ class FlowHost:
         self._calls[run.id] = call
 
     def start_registration(self, flow: Flow, registration: Registration) -> None:
-        run = self._create(flow, {"request": registration.view})
+        run = registration.run = self._create(flow, {"request": registration.view})
         self._registrations[run.id] = registration
         self._begin(run)
 
@@ -163,10 +163,9 @@ class FlowHost:
         self.applications.abandon(ticket)
         self.outward.abandon(ticket)
 
-    def observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
-        has taken."""
-        taken = self.applications.observe(server, event)
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event, after the channel table has learned from it."""
+        self.applications.observe(server, event)
         if self._anchors and event.name.startswith("CHANNEL_"):
             channel = self.engine.channels.get(server, event.uuid)
             for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else ():
@@ -174,7 +173,6 @@ class FlowHost:
                 if call is not None and call.anchor is not None:
                     call.anchor.look()
                     break
-        return taken
 
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""
@@ -241,6 +239,16 @@ class FlowHost:
     def call_of(self, run: Run) -> Call | None:
         """The call of a run, over or not; None for a run without one."""
         return self._calls.get(run.id)
+
+    def served_by(self, run: Run) -> Call | SocketCall | Registration | None:
+        """Whatever a run owes an answer or an end."""
+        return self._calls.get(run.id) or self._handed.get(run.id) or self._registrations.get(run.id)
+
+    def sweep(self) -> list[Call]:
+        """After a bug: let go of relays nobody waits for; returns calls that are over and whose runs were not told."""
+        for ticket in [ticket for ticket in self._relays if ticket.task is None]:
+            self._relays.pop(ticket).abandon()
+        return [call for call in self._calls.values() if call.over and call.run is not None and not call.run.bounded]
 
     def live_call(self, run: Run) -> Call:
         """The call of a run. Raises StepError `call.state` when there is none, or it is over."""

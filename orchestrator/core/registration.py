@@ -17,18 +17,22 @@ from orchestrator.sip.server import ServerTransaction
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.views import RequestView
+    from orchestrator.flow.run import Run
 
 
 class Registration:
     """One REGISTER transaction."""
 
-    __slots__ = ("engine", "request", "server", "source", "view")
+    __slots__ = ("engine", "request", "server", "source", "view", "run")
 
     def __init__(self, engine: Engine, request: Request, server: ServerTransaction, source: tuple[str, int]) -> None:
         self.engine = engine
         self.request = request
         self.server = server
         self.source = source
+        server.user = self
+        self.run: Run | None = None
+        """Of the flow that serves it, if any."""
         self.view: RequestView = engine.views.request(request, source)
 
     @property
@@ -43,6 +47,15 @@ class Registration:
     @property
     def answered(self) -> bool:
         return self.server.answered
+
+    @property
+    def attended(self) -> bool:
+        """A server transaction that is no INVITE has a deadline of its own."""
+        return True
+
+    def fail(self) -> None:
+        """A bug has struck: 500."""
+        self.server.fail()
 
     def save(self, policy: RegisterPolicy | None = None) -> None:
         """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is

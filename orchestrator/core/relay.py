@@ -90,6 +90,15 @@ class Relay:
         return self._done is not None
 
     @property
+    def attended(self) -> bool:
+        """A branch rings, or a timer runs that will end it."""
+        timers = (self._open_timer, self._ring_timer, self._each_timer, self._back_timer)
+        if any(timer is not None and timer.armed for timer in timers):
+            return True
+        contexts = (self._context, self.call.front)
+        return any(branch.attended for context in contexts if context is not None for branch in context.pending)
+
+    @property
     def awaits_back(self) -> bool:
         return self.via is not None and self._context is None
 

@@ -11,7 +11,7 @@ dialog is what brings back the token of our Record-Route (`sip.route_token`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.call import Call
 from orchestrator.core.network import CALL_HEADER
@@ -121,6 +121,21 @@ class Requests:
         if not sender.exempt:
             server.charge_to(self.engine.admission, sender, room_for(self.engine.octets))
         return server
+
+    def struck(self, request: Request, host: str, port: int, transport: int) -> tuple[Any, ...]:
+        """A bug has struck while this request was served: what it has begun, or what it is about.
+
+        One that has begun nothing yet is answered 500 here, unless it got its answer before.
+        """
+        if request.method == b"ACK":
+            return ()
+        server, call = self.layer.find_server(request), self.engine.calls.by_call_id(request.call_id)
+        if server is None:
+            destination = response_destination(request.via, transport, host, port)
+            if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self.engine.datagrams):
+                self.refuse(request, destination, 500)
+        cancelled = self.layer.find_cancelled(request) if request.method == b"CANCEL" else None
+        return server, cancelled, call if call is not None and call.holds(request) else None
 
     # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
 

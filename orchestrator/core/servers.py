@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.executions import ignore
+from orchestrator.core.faults import Fault
 from orchestrator.core.settings import SERVER_TIMES, ServerTimes
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
@@ -153,7 +154,15 @@ class Servers:
                 if call is not None and channel not in found.setdefault(call, []):
                     found[call].append(channel)
         for call, channels in found.items():
+            self._lose(call, channels)
+
+    def _lose(self, call: Call, channels: list[Channel]) -> None:
+        """One of many: a bug that ends one call must not keep the others from ending."""
+        try:
             call.lose_freeswitch(channels)
+        except Exception as bug:
+            call_id = call.sip_call_id.decode("utf-8", "replace")
+            self._engine.faults.struck(Fault("channel lost", bug, call_id=call_id), call)
 
     def _ask_next(self, server: str) -> None:
         """Ask about the next unknown channel. Its uuid may be a Call-ID that no command may hold: that one is left."""

@@ -162,6 +162,10 @@ class SocketCall:
         self.engine.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
         self.close("engine", reason or "hangup")
 
+    def fail(self) -> None:
+        """A bug has struck."""
+        self.hangup("internal error", 500)
+
     def close(self, by: str, reason: str) -> None:
         """The call is over; its flow is told. A handler of the `hangup` event may have ended it already."""
         if self.over:

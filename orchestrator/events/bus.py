@@ -169,6 +169,8 @@ class Bus:
         """Called when the outermost publish is done: work queued by deliveries runs then, after all have been told."""
         self.watch: Callable[[Event], object] | None = None
         """Told every event before it is delivered: history, explanations."""
+        self.on_fault: Callable[[Subscription, Exception], object] | None = None
+        """Given what a filter or a delivery raised, so that the other subscribers hear of the event all the same."""
         self.published = 0
 
     def subscribe(
@@ -246,11 +248,22 @@ class Bus:
             found.sort(key=_by_number)
         self.depth = event.depth
         try:
-            return _deliver(event, found)
+            return self._deliver(event, found)
         finally:
             self.depth -= 1
             if self.depth == 0 and self.settle is not None:
                 self.settle()
+
+    def _deliver(self, event: Event, found: list[Subscription]) -> int:
+        taken = 0
+        for subscription in found:
+            try:
+                taken += _hand_over(event, subscription)
+            except Exception as bug:
+                if self.on_fault is None:
+                    raise
+                self.on_fault(subscription, bug)
+        return taken
 
     def as_caused_by(self, event: Event, act: Callable[[Event], object]) -> None:
         """Do what an event causes that had to wait for its turn, as deep in the nest as the event is."""
@@ -297,22 +310,20 @@ class Bus:
 _by_number = attrgetter("number")
 
 
-def _deliver(event: Event, found: list[Subscription]) -> int:
-    taken = 0
-    for subscription in found:
-        if subscription._table is None:  # cancelled by a delivery before this one
-            continue
-        accept = subscription.accept
-        if accept is not None and not accept(event):
-            continue
-        taken += 1
-        subscription.taken += 1
-        if subscription.left is not None:
-            subscription.left -= 1
-            if subscription.left <= 0:
-                subscription.cancel()
-        subscription.deliver(event, subscription)
-    return taken
+def _hand_over(event: Event, subscription: Subscription) -> bool:
+    """Deliver to one; whether it took the event."""
+    if subscription._table is None:  # cancelled by a delivery before this one
+        return False
+    accept = subscription.accept
+    if accept is not None and not accept(event):
+        return False
+    subscription.taken += 1
+    if subscription.left is not None:
+        subscription.left -= 1
+        if subscription.left <= 0:
+            subscription.cancel()
+    subscription.deliver(event, subscription)
+    return True
 
 
 def _key(call: str | None, equals: Mapping[str, Any] | None) -> tuple[tuple[str, ...], Any]:

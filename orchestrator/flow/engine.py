@@ -122,6 +122,8 @@ class FlowEngine:
         """Told an exception that is a bug of an action or of the host, with its traceback, for the log."""
         self.on_failure: Callable[[Run, str, StepError, int], object] | None = None
         """Told a run, its part that ended in an error, the error, and the status the caller got (0: none)."""
+        self.on_collapse: Callable[[Run], object] | None = None
+        """Told a run that cannot go on, not even to its own end: whoever started it answers for it."""
         self._raised = 0
         self._starters: list[Starter] = []
         self._versions: list[Version] = []
@@ -220,7 +222,7 @@ class FlowEngine:
 
     def forget(self, run: Run) -> None:
         """A run is done: only its trace stays."""
-        del self.runs[run.id]
+        self.runs.pop(run.id, None)
         self.traces.keep(Trace.of(run))
         if run.on_done is not None:
             run.on_done(run)
@@ -299,7 +301,10 @@ class FlowEngine:
         try:
             while ready:
                 task, value, error, bus.depth = ready.popleft()
-                self._advance(task, value, error)
+                try:
+                    self._advance(task, value, error)
+                except Exception as bug:
+                    self.collapse(task.run, bug)
         finally:
             self._draining = False
             bus.depth = depth
@@ -336,7 +341,7 @@ class FlowEngine:
                 if wanted.task is None:  # answered before it was waited for: stands in the queue already
                     return
                 if task.signal is None:
-                    task.ticket, task.since = wanted, self.timers.now
+                    task.ticket = wanted
                     return
                 wanted.task = None
                 error, task.signal = task.signal, None
@@ -354,7 +359,7 @@ class FlowEngine:
         if run.ended is not None and isinstance(effect, _ON_CALL):
             refused = None if isinstance(effect, Hangup | Cancel) else StepError("call.state", "the call has ended")
             return None, refused
-        ticket = Ticket(task, hosted=True, effect=effect)
+        ticket = Ticket(task, hosted=True)
         try:
             value = self.host.perform(run, ticket, effect)
         except StepError as error:
@@ -370,7 +375,7 @@ class FlowEngine:
                 signal, task.signal = task.signal, None
                 self._release(task, ticket)
                 return None, signal
-            task.ticket, task.since = ticket, self.timers.now
+            task.ticket = ticket
         return value, None
 
     def _done(self, task: Task, result: Any, failure: BaseException | None) -> None:
@@ -390,6 +395,16 @@ class FlowEngine:
         if self.on_fault is not None:
             self.on_fault(task.run, bug)
         return StepError("flow.fault", f"{type(bug).__name__}: {bug}")
+
+    def collapse(self, run: Run, bug: Exception) -> None:
+        """A bug outside of the steps, where a task or the run itself begins or ends: the run is over, the others go
+        on."""
+        self.stats.faults += 1
+        if self.on_fault is not None:
+            self.on_fault(run, bug)
+        if self.on_collapse is not None:
+            self.on_collapse(run)
+        run.abort()
 
     # --- timers and accounts
 

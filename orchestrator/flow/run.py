@@ -146,10 +146,6 @@ class Run:
         else:
             self.dropped += 1
 
-    def ignored_key(self, digit: str, leg: str) -> None:
-        """A key was pressed that no step has taken: neither a `collect` nor a filter."""
-        self.trace(None, "key {} of the {} ignored: no step takes it now", digit, leg)
-
     def count_step(self) -> None:
         """One more step; raises StepError `flow.limit` beyond the bound."""
         self.steps += 1
@@ -189,7 +185,13 @@ class Run:
         return task
 
     def begin(self) -> None:
-        """Start the main steps, unless the call was over before."""
+        """Start the main steps, unless the call was over before. What cannot begin, for a bug, is over."""
+        try:
+            self._begin()
+        except Exception as bug:
+            self.engine.collapse(self, bug)
+
+    def _begin(self) -> None:
         flow, env = self.flow, self.env
         self.trace(flow, *_announcement(flow, self.call))
         if self.call is not None and self.call["state"] == "ended":
@@ -239,10 +241,41 @@ class Run:
             self.engine.host.perform(self, Ticket(None, hosted=True), reply)
         except StepError as refused:  # a final reply went out after all: the host knows first
             self.trace(None, "implicit reply not sent: {}", refused.message)
-            return 0
+            return self._reply_plainly(reply.code) if reply.reason or reply.headers else 0
         return reply.code
 
+    def _reply_plainly(self, code: int) -> int:
+        """Nothing but the code: an answer must not fail for its wording. Returns what `_reply` does."""
+        try:
+            self.engine.host.perform(self, Ticket(None, hosted=True), Reply(code))
+        except StepError as refused:
+            self.trace(None, "implicit reply not sent: {}", refused.message)
+            return 0
+        return code
+
     # --- the end
+
+    @property
+    def attended(self) -> bool:
+        """Some step is at work or has something to wait for."""
+        return bool(self.tasks)
+
+    @property
+    def bounded(self) -> bool:
+        """It is over, or has heard so and is given the time for its last steps."""
+        return self.phase is Phase.DONE or (self._grace is not None and self._grace.armed)
+
+    def abort(self) -> None:
+        """End where it stands, without another step: a bug has struck that its tasks did not catch. Idempotent."""
+        if self.phase is Phase.DONE:
+            return
+        self.ended = self.ended or CallEnded("engine", "internal error")
+        self.phase = Phase.ENDING
+        for listener in list(self.listeners):
+            listener.close()
+        for task in list(self.tasks):
+            task.on_done = _nobody
+        self._finish()
 
     def end(self, by: str, reason: str) -> None:
         """The call is over: subscriptions go, every task is told at its next waiting point, then `on_end` runs."""
@@ -303,6 +336,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.name} {self.phase.value}, {len(self.tasks)} tasks, {len(self.listeners)} subscriptions>"
+
+
+def _nobody(task: Task, result: Any, failure: BaseException | None) -> None:
+    """For tasks of a run that is being broken off."""
 
 
 def _failing(error: StepError) -> Steps:

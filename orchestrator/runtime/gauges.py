@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.engine import Engine
+from orchestrator.core.faults import Faults
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
@@ -16,7 +17,7 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.udp import UdpTransport
 
 
-def export_reactor(metrics: Metrics, reactor: Reactor) -> None:
+def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
     """Overload and trouble of the loop itself."""
     metrics.gauge("input_age_seconds", "How long the input taken up last had waited.", lambda: reactor.age)
     metrics.gauge("inbox_waiting", "Inputs waiting in the inbox.", lambda: reactor.waiting)
@@ -32,7 +33,9 @@ def export_reactor(metrics: Metrics, reactor: Reactor) -> None:
         "reactor_stalls", "Sources of inputs that had stopped and were woken by the watchdog.", lambda: reactor.stalls
     )
     metrics.counter(
-        "turns_failed", "Turns that ended in an exception: each one is a bug.", lambda: reactor.failed_turns
+        "turns_failed",
+        "Turns that ended in an exception: each one is a bug.",
+        lambda: reactor.failed_turns + faults.count,
     )
 
 

@@ -7,7 +7,8 @@ record is one line and no terminal obeys a User-Agent. In the JSON form one reco
 Tracebacks show code, never the values of variables (`diagnose`), which may be secrets.
 
 A record bound to a `source` is limited to `PER_SECOND` lines per second, message and source; how many were left out is
-said on the next one. Whoever logs what the network sends binds its address.
+said on the next one. Whoever logs what the network sends binds its address. A traceback is bound to its `place` in the
+code instead: a bug that any address can strike is told as often, whoever strikes it.
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ def _traceback(exception: Any) -> list[str]:
     return [*lines, escape(f"{exception.type.__name__}: {exception.value}")]
 
 
+def place_of(error: BaseException) -> str:
+    """`file:line` where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else type(error).__name__
+
+
 class Limiter:
     """loguru filter: bounds what one source can make us write. `suppressed` counts the lines left out."""
 
@@ -118,7 +125,7 @@ class Limiter:
         self._seen: dict[tuple[str, str], list[int]] = {}
 
     def __call__(self, record: Any) -> bool:
-        source = record["extra"].get("source")
+        source = record["extra"].get("place") or record["extra"].get("source")
         if source is None:
             return True
         key = (record["message"], str(source))

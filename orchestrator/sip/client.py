@@ -1,7 +1,8 @@
 """Client transactions: what we sent and are waiting for (RFC 3261 §17.1, RFC 6026 §7.2).
 
 The user of a client transaction gets `on_response(client, response)` for every response that is not a retransmission
-the machine absorbs, `on_timeout(client)` and `on_unreachable(client)`. The last two end the transaction.
+the machine absorbs, `on_timer_c(client)` while an INVITE rings, `on_timeout(client)` and `on_unreachable(client)`.
+The last two end the transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ class ClientUser(Protocol):
     def on_unreachable(self, client: ClientTransaction) -> None: ...
 
 
+class InviteUser(ClientUser, Protocol):
+    """The transaction user of an INVITE client transaction."""
+
+    def on_timer_c(self, client: ClientTransaction) -> None:
+        """Timer C (§16.6 step 11, §16.8) has run out; it is armed for 64*T1 more unless this arms it anew."""
+
+
 class ClientTransaction(Transaction):
     """A request under way: `sent` holds its octets for retransmission until an answer makes them useless."""
 
@@ -41,9 +49,9 @@ class ClientTransaction(Transaction):
 
     def start(self) -> None:
         """Send and arm the retransmission timer (A or E) and the timeout (B or F): §17.1.1.2, §17.1.2.2."""
-        self.resend()
         self.start_resend_timer(self.layer.times.t1, self.resend_timer)
         self.start_end_timer(self.layer.times.timeout, self.end_timer)
+        self.resend()
 
     def resend(self) -> None:
         self.layer.send(self.sent, self.destination)
@@ -79,6 +87,19 @@ def _tell_unreachable(client: ClientTransaction, _: object) -> None:
         client.user.on_unreachable(client)
 
 
+def _start_c(client: ClientTransaction, _: object) -> None:
+    client.stop_timers()
+    client.start_end_timer(client.layer.times.c, "timer C")
+
+
+def _tell_timer_c(client: ClientTransaction, _: object) -> None:
+    client.start_end_timer(client.layer.times.timeout, "timer C")
+    if client.user is None:
+        client.step("abandon")
+    else:
+        client.user.on_timer_c(client)
+
+
 def _stop_timers(client: ClientTransaction, _: object) -> None:
     client.stop_timers()
 
@@ -88,18 +109,18 @@ def _forget_request(client: ClientTransaction, _: object) -> None:
 
 
 def _resend_doubled(client: ClientTransaction, _: object) -> None:
-    client.resend()
     client.start_resend_timer(client._interval * 2, "timer A")
+    client.resend()
 
 
 def _resend_capped(client: ClientTransaction, _: object) -> None:
-    client.resend()
     client.start_resend_timer(min(client._interval * 2, client.layer.times.t2), "timer E")
+    client.resend()
 
 
 def _resend_at_t2(client: ClientTransaction, _: object) -> None:
-    client.resend()
     client.start_resend_timer(client.layer.times.t2, "timer E")
+    client.resend()
 
 
 def _acknowledge(client: ClientTransaction, response: Response) -> None:
@@ -120,14 +141,14 @@ def _start_m(client: ClientTransaction, _: object) -> None:
 
 # --- the INVITE client: figure 5 with RFC 6026's Accepted -------------------------------------------------------------
 
-_INVITE_ANSWERED = ("accepted", (_stop_timers, _forget_request, _start_m, _tell_response))
+_INVITE_ANSWERED = ("accepted", (_stop_timers, _start_m, _forget_request, _tell_response))
 _INVITE_REFUSED = ("completed", (_stop_timers, _start_d, _acknowledge, _tell_response))
 
 INVITE_CLIENT: Table = {
     "calling": {
         "timer A": ("calling", (_resend_doubled,)),
         "timer B": (TERMINATED, (_tell_timeout,)),
-        "1xx": ("proceeding", (_stop_timers, _tell_response)),
+        "1xx": ("proceeding", (_start_c, _tell_response)),
         "2xx": _INVITE_ANSWERED,
         "3xx-6xx": _INVITE_REFUSED,
         "transport error": (TERMINATED, (_tell_unreachable,)),
@@ -135,6 +156,7 @@ INVITE_CLIENT: Table = {
     },
     "proceeding": {
         "1xx": ("proceeding", (_tell_response,)),
+        "timer C": ("proceeding", (_tell_timer_c,)),
         "2xx": _INVITE_ANSWERED,
         "3xx-6xx": _INVITE_REFUSED,
         "abandon": (TERMINATED, ()),
@@ -161,7 +183,7 @@ class InviteClient(ClientTransaction):
 
 # --- the non-INVITE client: figure 6 ----------------------------------------------------------------------------------
 
-_REQUEST_DONE = ("completed", (_stop_timers, _forget_request, _start_k, _tell_last_response))
+_REQUEST_DONE = ("completed", (_stop_timers, _start_k, _forget_request, _tell_last_response))
 
 NON_INVITE_CLIENT: Table = {
     "trying": {

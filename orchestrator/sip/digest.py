@@ -318,7 +318,7 @@ class Account:
         response = response_of(ha1(algorithm, self.user, realm, self.password), fields, method)
         parts = [
             b"username=" + _quoted(self.user.encode()),
-            b"realm=" + _quoted(challenge[b"realm"]),
+            b"realm=" + _quoted(challenge.get(b"realm", b"")),
             b"nonce=" + _quoted(nonce),
             b"uri=" + _quoted(uri),
             b"response=" + _quoted(response),

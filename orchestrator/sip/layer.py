@@ -34,6 +34,8 @@ class TransactionLayer:
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
+        self.unattended = 0
+        """INVITEs that were found with nobody to answer them, and were answered 500."""
         self.ignored: Counter[str] = Counter()
         """Inputs from the network that no table listed, by `kind state input`."""
 
@@ -62,6 +64,7 @@ class TransactionLayer:
             server = NonInviteServer(self, key, request, destination)
         self.servers[key] = server
         self.unanswered += 1
+        server.start()
         return server
 
     # --- client side --------------------------------------------------------------------------------------------------
@@ -80,11 +83,16 @@ class TransactionLayer:
         client.start()
         return client
 
-    def receive_response(self, response: Response) -> bool:
-        """Hand a response to its transaction. False when it matches none: it is then dropped (RFC 6026 §7.3)."""
+    def find_client(self, response: Response) -> ClientTransaction | None:
+        """The transaction whose answer this is (§17.1.3)."""
         branch = response.via.branch
         client = self.clients.get(client_key(branch, response.cseq_method)) if branch is not None else None
-        if client is None or client.method != response.cseq_method:
+        return client if client is not None and client.method == response.cseq_method else None
+
+    def receive_response(self, response: Response) -> bool:
+        """Hand a response to its transaction. False when it matches none: it is then dropped (RFC 6026 §7.3)."""
+        client = self.find_client(response)
+        if client is None:
             return False
         status = response.status
         client.step("1xx" if status < 200 else "2xx" if status < 300 else "3xx-6xx", response)
@@ -100,7 +108,8 @@ class TransactionLayer:
 
     def forget(self, transaction: Transaction) -> None:
         table: dict[object, Transaction] = self.servers if isinstance(transaction, ServerTransaction) else self.clients  # type: ignore[assignment]
-        table.pop(transaction.key, None)
+        if table.get(transaction.key) is transaction:
+            del table[transaction.key]
 
     def count_ignored(self, transaction: Transaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1

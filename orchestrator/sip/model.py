@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.sip.grammar import BLANKS, CR, read_number
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import BLANKS, CR, is_token, read_number
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
+from orchestrator.sip.names import LONG_NAMES
 from orchestrator.sip.tolerance import any_address
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
@@ -96,18 +98,28 @@ class Message:
         return [parse_via(value) for line in self.get_all(b"via") for value in split_commas(line)]
 
     def tokens(self, name: bytes) -> list[bytes]:
-        """Comma-separated elements of all headers of that name (option tags, methods), empty ones left out."""
+        """Comma-separated tokens of all headers of that name (option tags, methods); what is none is left out."""
         if name not in self.names:
             return []
-        return [token for value in self.get_all(name) for piece in value.split(b",") if (token := piece.strip(BLANKS))]
+        return [piece for piece in self._pieces(name) if is_token(piece)]
+
+    def _pieces(self, name: bytes) -> list[bytes]:
+        return [piece for value in self.get_all(name) for part in value.split(b",") if (piece := part.strip(BLANKS))]
+
+    def _option_tags(self, name: bytes) -> list[bytes]:
+        """What may not be left out: somebody has to understand it. Raises MalformedMessage."""
+        found = self._pieces(name)
+        if not all(map(is_token, found)):
+            raise MalformedMessage(f"Malformed {LONG_NAMES[name]}")
+        return found
 
     def require(self) -> list[bytes]:
-        """Option tags of Require (§20.32)."""
-        return self.tokens(b"require")
+        """Option tags of Require (§20.32). Raises MalformedMessage."""
+        return self._option_tags(b"require")
 
     def proxy_require(self) -> list[bytes]:
-        """Option tags of Proxy-Require (§20.29)."""
-        return self.tokens(b"proxy-require")
+        """Option tags of Proxy-Require (§20.29). Raises MalformedMessage."""
+        return self._option_tags(b"proxy-require")
 
     @property
     def expires(self) -> int | None:

@@ -25,7 +25,9 @@ from orchestrator.sip.grammar import (
     MAX_HEADERS,
     MAX_MESSAGE,
     MAX_URI,
+    NUL,
     PORT,
+    QUOTED,
     TOKEN,
     is_token,
     parse_number,
@@ -37,6 +39,7 @@ from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
 from orchestrator.sip.tolerance import any_address, any_via, read_address
 from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, Uri
 
+_quoted_strings = re.compile(QUOTED).sub
 _unfolded_break = re.compile(rb"\r\n(?![ \t])").split
 
 # --- what every message has, read header by header ------------------------------------------------------------------
@@ -196,6 +199,18 @@ def _split_head(head: bytes, name_of: Callable[[bytes], bytes]) -> tuple[bytes, 
     return start, lines, names
 
 
+def _check_controls(lines: list[bytes]) -> None:
+    """A NUL is legal in a quoted pair only (RFC 4475 intmeth); anywhere else it would cut the value short for some
+    reader behind us.
+
+    Raises:
+        MalformedMessage: one stands elsewhere.
+    """
+    for line in lines:
+        if NUL in line and NUL in _quoted_strings(b"", line):
+            raise MalformedMessage("Control Character in Header")
+
+
 def _name_of(line: bytes) -> bytes:
     name, colon, _ = line.partition(b":")
     if not colon:
@@ -288,6 +303,8 @@ def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
             raise MalformedMessage("No End of Header")
         head = data[:-2]
     start, lines, names = _split_head(head, _any_name_of if is_response else _name_of)
+    if NUL in head:
+        _check_controls(lines)
     if is_response:
         response = _read_status_line(start)
         _fill(response, lines, names, rest, _response_lines)

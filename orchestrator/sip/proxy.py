@@ -85,6 +85,10 @@ class Listener(Protocol):
     def on_settled(self, context: ResponseContext) -> None:
         """No branch is pending and none has answered."""
 
+    @property
+    def attended(self) -> bool:
+        """It is at work, and something will make it go on."""
+
 
 class Network(Protocol):
     """What a context needs of the engine it lives in."""
@@ -118,7 +122,7 @@ class Branch:
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "round", "ended", "breadth",
-        "authorization", "from_line", "_nonces", "_timer_c", "_patience_ends", "_cancel",
+        "authorization", "from_line", "_nonces", "_resolving", "_patience_ends", "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: ResponseContext, target: Target, number: int, round: Any, breadth: int) -> None:
@@ -140,7 +144,8 @@ class Branch:
         self.from_line: bytes | None = None
         """The caller's From line, where the target was shown another one."""
         self._nonces: tuple[str, ...] = ()
-        self._timer_c: Timer | None = None
+        self._resolving: Timer | None = None
+        """Runs while the next hop is looked up: an answer that never comes fails the branch."""
         self._patience_ends = 0.0
         """When timer C is really due: each 18x puts it off, and moving a number is cheaper than arming anew."""
         self._cancel: tuple[bytes, ...] | None = None
@@ -169,6 +174,9 @@ class Branch:
         """The next hop is known (None: it cannot be): forward (§16.6)."""
         if self.state != "resolving":
             return
+        if self._resolving is not None:
+            self._resolving.cancel()
+            self._resolving = None
         if hop is None:
             self._fail(503, None)
             return
@@ -177,17 +185,30 @@ class Branch:
             return
         self._forward(hop)
 
+    def await_hop(self) -> None:
+        """The next hop has been asked for: no longer than 64*T1."""
+        if self.state == "resolving":
+            layer = self.context.network.layer
+            self._resolving = layer.timers.after(layer.times.timeout, _not_resolved, self)
+
+    @property
+    def attended(self) -> bool:
+        """A timer runs that will end this branch, should nothing else do so."""
+        if self._resolving is not None:
+            return self._resolving.armed
+        return self.pending and self.client is not None and bool(self.client.armed)
+
     def _forward(self, hop: Destination) -> None:
         context = self.context
         layer = context.network.layer
         branch = context.network.tokens.branch()
-        data = context.copy_for(self, hop[0], branch)
+        try:
+            data = context.copy_for(self, hop[0], branch)
+        except (ValueError, MalformedMessage):  # what cannot be put into a message, of a binding or a flow
+            self._fail(500, None)
+            return
         self.state = "trying"
-        method = context.method
-        if method == b"INVITE":
-            self._stop_timer_c()
-            self._start_timer_c(layer.times.c)
-        self.client = layer.open_client(branch, method, data, hop, self)
+        self.client = layer.open_client(branch, context.method, data, hop, self)
         if context.listener is not None:
             context.listener.on_sent(self)
 
@@ -207,20 +228,10 @@ class Branch:
             return
         data = derive_request(client.sent, b"CANCEL", headers=self._cancel)
         layer.open_client(client.branch, b"CANCEL", data, client.destination, None)
-        self._stop_timer_c()
-        self._start_timer_c(layer.times.timeout)
+        self._patience_ends = layer.timers.now + layer.times.timeout
+        client.start_end_timer(layer.times.timeout, "timer C")
         if self.context.listener is not None:
             self.context.listener.on_cancelled(self)
-
-    def _start_timer_c(self, delay: float) -> None:
-        timers = self.context.network.layer.timers
-        self._patience_ends = timers.now + delay
-        self._timer_c = timers.after(delay, _timer_c, self)
-
-    def _stop_timer_c(self) -> None:
-        if self._timer_c is not None:
-            self._timer_c.cancel()
-            self._timer_c = None
 
     # --- transaction user ---------------------------------------------------------------------------------------------
 
@@ -259,36 +270,33 @@ class Branch:
     def on_unreachable(self, client: ClientTransaction) -> None:
         self._fail(480 if self.target.binding is not None else 503, None)  # a phone that is off, a server that is down
 
-    def on_timer_c(self) -> None:
-        """§16.8: a ringing branch is cancelled; one that has been, or never rang, is given up."""
-        self._timer_c = None
+    def on_timer_c(self, client: ClientTransaction) -> None:
+        """§16.8: a ringing branch is cancelled; one that has been is given up."""
         left = self._patience_ends - self.context.network.layer.timers.now
         if left > TICK / 2:
-            self._start_timer_c(left)
-            return
-        if self.state == "ringing" and self._cancel is None:
+            client.start_end_timer(left, "timer C")
+        elif self.state == "ringing" and self._cancel is None:
             self.cancel()
-            return
-        if self.client is not None:
-            self.client.step("abandon")
-        self._fail(408, None)
+        else:
+            client.step("abandon")
+            self._fail(408, None)
 
     def _on_provisional(self, response: Response) -> None:
         if not self.pending:
             return
         first = self.state == "trying"
         self.state = "ringing"
+        layer = self.context.network.layer
         if self._cancel is not None:
             if first:
                 self._send_cancel()
             return
-        if response.status > 100:
-            layer = self.context.network.layer
+        if first or response.status > 100:
             self._patience_ends = layer.timers.now + layer.times.c
+        if response.status > 100:
             self.context.on_provisional(self, response)
 
     def _on_success(self, response: Response) -> None:
-        self._stop_timer_c()
         first = self.pending
         self.state = "answered"
         self.status = response.status
@@ -297,7 +305,6 @@ class Branch:
     def _fail(self, status: int, response: Response | None) -> None:
         if not self.pending:
             return
-        self._stop_timer_c()
         self.state = "failed"
         self.status = status
         self.response = response
@@ -324,8 +331,8 @@ def breadth_of(request: Request) -> int:
     return MAX_BREADTH if asked is None else min(asked, MAX_BREADTH)
 
 
-def _timer_c(branch: Branch) -> None:
-    branch.on_timer_c()
+def _not_resolved(branch: Branch) -> None:
+    branch.send(None)
 
 
 class ResponseContext:
@@ -388,6 +395,7 @@ class ResponseContext:
             branch.send(None)
         else:
             self.network.resolve(toward, self.server.destination[0], branch.send)
+            branch.await_hop()
         return branch
 
     def add_all(self, targets: Sequence[Target]) -> None:
@@ -403,6 +411,20 @@ class ResponseContext:
         for target in targets:
             self.add(target, breadth=share)
         self.let_settle()
+
+    @property
+    def attended(self) -> bool:
+        """A branch is under way, or whoever decides about this context is."""
+        return any(branch.attended for branch in self.pending) or (self.listener is not None and self.listener.attended)
+
+    def fail(self) -> None:
+        """A bug has struck, or nothing is left that could end this request: 500 (§21.5.1) and CANCEL."""
+        self._closed = True
+        try:
+            self.reply(500)
+            self.cancel_pending()
+        finally:
+            self.server.fail()
 
     def let_settle(self) -> None:
         """Stop holding the target set open; with nothing pending the context settles now."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.grammar import NUL
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
@@ -65,17 +66,18 @@ class Registrar:
         """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer
         sent."""
         policy = policy or RegisterPolicy()
-        unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
-        if unknown:
-            return RegisterAnswer(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
         try:
+            unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
+            if unknown:
+                return RegisterAnswer(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
+            path = _path(request) if b"path" in request.tokens(b"supported") else ()
             changes = self._apply(request, source, wall, policy)
         except _TooBrief as error:
             return RegisterAnswer(423, "Interval Too Brief", (b"Min-Expires: %d" % error.least,))
         except SipError as error:
             retry = (b"Retry-After: 5",) if error.sip_status == 503 else ()
             return RegisterAnswer(error.sip_status, error.reason, retry)
-        return RegisterAnswer(200, "OK", self._lines(request, wall, policy), changes)
+        return RegisterAnswer(200, "OK", self._lines(request, wall, policy, path), changes)
 
     def _apply(
         self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy
@@ -116,13 +118,11 @@ class Registrar:
             extra=policy.extra,
         )
 
-    def _lines(self, request: Request, wall: float, policy: RegisterPolicy) -> tuple[bytes, ...]:
+    def _lines(self, request: Request, wall: float, policy: RegisterPolicy, path: Sequence[bytes]) -> tuple[bytes, ...]:
         """§10.3 step 8: all current bindings with what is left of each; the Path that was stored (RFC 3327 §5.3)."""
         bindings = self.location.bindings(self._aor(request.to.parsed), wall)
         lines = [_DATED % (binding.contact, max(1, round(binding.expires_at - wall))) for binding in bindings]
-        if b"path" in request.tokens(b"supported"):
-            lines += [b"Path: " + path for path in request.get_all(b"path")]
-        return (*lines, *policy.headers)
+        return (*lines, *(b"Path: " + value for value in path), *policy.headers)
 
 
 class _TooBrief(Exception):
@@ -138,6 +138,8 @@ def _path(request: Request) -> tuple[bytes, ...]:
     values = tuple(piece for line in request.get_all(b"path") for piece in split_commas(line))
     for value in values:
         parse_name_addr(value)
+        if NUL in value:  # quoted, which is legal, but it could not be put into a message of ours
+            raise MalformedMessage("Control Character in Path")
     return values
 
 

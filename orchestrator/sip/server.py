@@ -1,15 +1,21 @@
 """Server transactions: what a peer asked and how far we have answered (RFC 3261 §17.2, RFC 6026 §7.1).
 
 `respond` takes a complete response. Retransmitted requests are answered from `last` without anybody else noticing.
+
+A request that is not answered yet has a timer, too. One that is no INVITE is given up after 64*T1, when its sender has
+given it up (RFC 4320 §4.2: nobody wants a 408), and our branches have, too: T1 later than they. An INVITE may ring for
+as long as somebody looks after it: every 64*T1 its user is asked, and when there is none, or nothing that could ever
+end it, it is answered 500.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
 from orchestrator.sip.fitting import fit
+from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
 
 if TYPE_CHECKING:
@@ -20,12 +26,24 @@ if TYPE_CHECKING:
 _TRYING = b"SIP/2.0 100 "
 
 
+class ServerUser(Protocol):
+    """Who will answer an INVITE."""
+
+    @property
+    def attended(self) -> bool:
+        """Something is under way that will end it: a branch that rings, a flow that runs."""
+
+    def fail(self) -> None:
+        """Nothing will, or a bug has struck: answer 500 unless a final answer is out, and let go of everything."""
+
+
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
     __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated", "refused")
 
     first_state: str
+    unanswered_timer: str
 
     def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
         Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
@@ -58,6 +76,20 @@ class ServerTransaction(Transaction):
         if self.admission is not None and self.source is not None:
             now = self.layer.timers.now
             self.admission.settled(self.source, self.heard > 0, self.method, status, self.call_id, now)
+
+    def start(self) -> None:
+        """Arm the timer that runs until there is an answer."""
+        times = self.layer.times
+        self.start_end_timer(times.timeout + times.t1, self.unanswered_timer)
+
+    def fail(self) -> None:
+        """Answer 500 (§21.5.1) without asking anybody; nothing where a final response has gone out."""
+        if self.answered:
+            return
+        if self.request is None:
+            self.end()
+        else:
+            self.respond(500, build_response(self.request, 500, reason_phrase(500), b"fault"))
 
     @property
     def answered(self) -> bool:
@@ -139,6 +171,17 @@ def _stop_timers(server: ServerTransaction, _: object) -> None:
     server.stop_timers()
 
 
+def _ask_user(server: ServerTransaction, _: object) -> None:
+    """Is anybody still looking after this INVITE?"""
+    server.start()
+    user: ServerUser | None = server.user
+    if user is None:
+        server.fail()
+    elif not user.attended:
+        server.layer.unattended += 1
+        user.fail()
+
+
 def _start_g_and_h(server: ServerTransaction, _: object) -> None:
     if server.request is not None:
         server.refused = (server.call_id, server.request.cseq, server.request.from_tag)
@@ -165,13 +208,14 @@ INVITE_SERVER: Table = {
     "proceeding": {
         "request": ("proceeding", (_hear, _repeat)),
         "send 1xx": ("proceeding", (_keep, _send_when_heard_again)),
-        "send 2xx": ("accepted", (_send, _let_go, _start_l)),
-        "send 3xx-6xx": ("completed", (_keep, _send, _start_g_and_h)),
+        "send 2xx": ("accepted", (_start_l, _send, _let_go)),
+        "send 3xx-6xx": ("completed", (_start_g_and_h, _keep, _send)),
+        "watch": ("proceeding", (_ask_user,)),
     },
     "completed": {
         "request": ("completed", (_hear, _repeat)),
         "timer G": ("completed", (_repeat_capped,)),
-        "ACK": ("confirmed", (_stop_timers, _let_go, _start_i)),
+        "ACK": ("confirmed", (_stop_timers, _start_i, _let_go)),
         "timer H": (TERMINATED, ()),
         "transport error": (TERMINATED, ()),
     },
@@ -193,17 +237,18 @@ class InviteServer(ServerTransaction):
     __slots__ = ()
     table = INVITE_SERVER
     kind = "INVITE server"
-    first_state = "proceeding"
+    first_state, unanswered_timer = "proceeding", "watch"
 
 
 # --- the non-INVITE server: figure 8 ----------------------------------------------------------------------------------
 
-_ANSWERED = ("completed", (_keep, _send, _start_j, _let_go_of_user))
+_ANSWERED = ("completed", (_start_j, _keep, _send, _let_go_of_user))
 
 NON_INVITE_SERVER: Table = {
     "trying": {
         "request": ("trying", ()),
         "send 1xx": ("proceeding", (_keep, _send)),
+        "deadline": (TERMINATED, ()),
         "send 2xx": _ANSWERED,
         "send 3xx-6xx": _ANSWERED,
     },
@@ -212,6 +257,7 @@ NON_INVITE_SERVER: Table = {
         "send 1xx": ("proceeding", (_keep, _send)),
         "send 2xx": _ANSWERED,
         "send 3xx-6xx": _ANSWERED,
+        "deadline": (TERMINATED, ()),
         "transport error": (TERMINATED, ()),
     },
     "completed": {
@@ -227,4 +273,4 @@ class NonInviteServer(ServerTransaction):
     __slots__ = ()
     table = NON_INVITE_SERVER
     kind = "non-INVITE server"
-    first_state = "trying"
+    first_state, unanswered_timer = "trying", "deadline"

@@ -6,6 +6,9 @@ where a state changes.
 
 An input that the table does not list is *ignored and counted* when it came from the network (a peer may send anything
 at any time) and a `TransactionError` when it came from us (a timer or the transaction user asked for what cannot be).
+
+Every state but the last has a timer that runs, whatever the peer or our own code does: nothing stays for ever. Effects
+that arm one stand first in their entry, so that a later effect that raises does not keep it from being armed.
 """
 
 from __future__ import annotations
@@ -83,14 +86,20 @@ class Transaction:
             self.layer.count_ignored(self, what)
             return False
         self.state, effects = entry
-        for effect in effects:
-            effect(self, argument)
-        if self.state is TERMINATED:
-            self.end()
+        try:
+            for effect in effects:
+                effect(self, argument)
+        finally:
+            if self.state is TERMINATED:
+                self.end()
         return True
 
     def end(self) -> None:
-        """Leave the layer and let go of everything, so that reference counting frees the lot without the collector."""
+        """Leave the layer and let go of everything, so that reference counting frees the lot without the collector.
+
+        Idempotent.
+        """
+        self.state = TERMINATED
         self.stop_timers()
         self.layer.forget(self)
         self.user = None

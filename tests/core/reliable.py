@@ -216,11 +216,29 @@ class Caller(Agent):
         elif dialog.leg.cseq == 1:
             dialog.acknowledge()
 
+    def on_timer_c(self, client: ClientTransaction) -> None:
+        """A caller waits for as long as it rings."""
+
     def on_timeout(self, client: ClientTransaction) -> None:
         """64*T1 without a word."""
 
     def on_unreachable(self, client: ClientTransaction) -> None:
         raise AssertionError("the test has no such wires")
+
+
+@dataclass
+class Ringing:
+    """Who answers an INVITE at a phone: rings for as long as the caller likes; one that never speaks forgets it."""
+
+    server: InviteServer
+    plan: Plan
+
+    @property
+    def attended(self) -> bool:
+        return bool(self.plan.steps)
+
+    def fail(self) -> None:
+        self.server.end()
 
 
 class Callee(Agent):
@@ -245,6 +263,7 @@ class Callee(Agent):
         self.invites.append(request.call_id)
         server = self.layer.open_server(request, PROXY_HOP)
         assert isinstance(server, InviteServer)
+        server.user = Ringing(server, self.plan)
         self.open.append(server)
         tag = self.word()
         for delay, status in self.plan.steps:

@@ -18,6 +18,7 @@ from orchestrator.core.settings import CoreLimits
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.program import Program
 from orchestrator.sip.location import Binding
+from orchestrator.testing.invariants import without_end
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import PROXY, World
 
@@ -93,6 +94,7 @@ class Mutant:
         self.world = World(program, seed=seed, trust=trust, limits=limits)
         self.world.on_job = lambda job: self.chance.choice((None, "10.0.2.77", "nonsense", "255.255.255.255"))
         self.world.fate = self.fate
+        self.world.deliver = self.check  # type: ignore[method-assign]
         chance = self.chance
         plans = [[(0.0, 180), (1.0, 200)], [(0.0, 183), (0.5, chance.choice((200, 302, 401, 486, 603)))]]
         phones = [Callee(self.world, f"bob{n}", f"10.0.2.{n + 1}", Plan(steps)) for n, steps in enumerate(plans)]
@@ -109,6 +111,12 @@ class Mutant:
                 extra = self.chance.choice(EXTRA) % (number, number)
                 self.world.engine.timers.after(0.02, self.deliver, (mutate(extra, self.chance), source))
         return (0.0,)
+
+    def check(self, data: bytes, source: Address, target: Address) -> None:
+        """One datagram arrives; behind each that is for the engine nothing may be left that nothing ends."""
+        World.deliver(self.world, data, source, target)
+        if target == PROXY:
+            assert without_end(self.world.engine) == [], data
 
     def deliver(self, what: tuple[bytes, Address]) -> None:
         """Arrives with the next turn, and is not mutated again."""

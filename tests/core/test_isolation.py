@@ -29,7 +29,7 @@ LAYERS: dict[str, set[str]] = {
 }
 """What each part may import besides itself. What stands in no row is glue."""
 
-GLUE = {"__init__", "__main__", "app", "cli", "resources", "settings", "testing"}
+GLUE = {"__init__", "__main__", "app", "cli", "resources", "settings", "site", "testing"}
 """Parts that put the others together or read files for them: they may import anything."""
 
 PURE = ("errors", "timers", "sip", "esl", "events", "flow", "core")

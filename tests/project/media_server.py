@@ -146,6 +146,8 @@ def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, mor
     SIP port. `more`: further lines of its configuration. What it logs stands in log.txt of the folder."""
     port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     (folder / "a.flow.yaml").write_text(flow)
+    (folder / "config").mkdir(exist_ok=True)  # shipped flows name it
+    shutil.copy(CONFIGURATION.parent / "users.yaml", folder / "config")
     link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
     (folder / "orchestrator.yml").write_text(
         f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"

@@ -235,7 +235,14 @@ def test_a_field_grown_to_64_kib_costs_little(piece: bytes) -> None:
 def test_field_parsers_are_linear(parse: Callable[[bytes], object], prefix: bytes) -> None:
     for piece in GROWING:
         count = 65_536 // len(piece)
-        whole = least_time(lambda grown=prefix + piece * count: parse(grown))  # type: ignore[misc]
-        if whole > 0.002:  # below, the clock's noise decides
+        ratios = []
+        for _ in range(5):  # a busy machine spoils single measurements; a parser that is not linear fails all of them
+            whole = least_time(lambda grown=prefix + piece * count: parse(grown))  # type: ignore[misc]
+            if whole <= 0.002:  # below, the clock's noise decides
+                break
             half = least_time(lambda grown=prefix + piece * (count // 2): parse(grown))  # type: ignore[misc]
-            assert whole / half < 3.5, (piece, whole, half)
+            ratios.append(whole / half)
+            if ratios[-1] < 3.5:
+                break
+        else:
+            raise AssertionError(f"{piece!r}: twice the length takes {min(ratios):.1f} times as long")

@@ -43,14 +43,15 @@ FIGURE_5: Mapping[str, Mapping[str, Then]] = {
     "calling": {
         "timer A": Then("calling", ("INVITE",), timers=("timer A", "timer B")),
         "timer B": Then(TERMINATED, told=("timeout",)),
-        "1xx": Then("proceeding", told=("180",)),
+        "1xx": Then("proceeding", told=("180",), timers=("timer C",)),
         "2xx": Then("accepted", told=("200",), timers=("timer M",)),
         "3xx-6xx": Then("completed", ("ACK",), ("486",), ("timer D",)),
         "transport error": Then(TERMINATED, told=("unreachable",)),
         "abandon": END,
     },
     "proceeding": {
-        "1xx": Then("proceeding", told=("180",)),
+        "1xx": Then("proceeding", told=("180",), timers=("timer C",)),
+        "timer C": Then("proceeding", told=("timer C",), timers=("timer C",)),
         "2xx": Then("accepted", told=("200",), timers=("timer M",)),
         "3xx-6xx": Then("completed", ("ACK",), ("486",), ("timer D",)),
         "abandon": END,
@@ -66,7 +67,8 @@ FIGURE_5: Mapping[str, Mapping[str, Then]] = {
     },
     TERMINATED: {},
 }
-"""INVITE client. `abandon` is our own: RFC 3261 §16.8 and §9.1 let the transaction user give up on a silent branch."""
+"""INVITE client. `abandon` is our own: RFC 3261 §16.8 and §9.1 let the transaction user give up on a silent branch.
+Timer C is the proxy's (§16.6 step 11); it runs here, so that an INVITE that rings is not without a timer."""
 
 FIGURE_6: Mapping[str, Mapping[str, Then]] = {
     "trying": {
@@ -94,8 +96,9 @@ FIGURE_6: Mapping[str, Mapping[str, Then]] = {
 
 FIGURE_7: Mapping[str, Mapping[str, Then]] = {
     "proceeding": {
-        "request": Then("proceeding", ("180",)),
-        "send 1xx": Then("proceeding", ("180",)),
+        "request": Then("proceeding", ("180",), timers=("watch",)),
+        "send 1xx": Then("proceeding", ("180",), timers=("watch",)),
+        "watch": Then("proceeding", timers=("watch",)),
         "send 2xx": Then("accepted", ("200",), timers=("timer L",)),
         "send 3xx-6xx": Then("completed", ("486",), timers=("timer G", "timer H")),
     },
@@ -118,19 +121,21 @@ FIGURE_7: Mapping[str, Mapping[str, Then]] = {
     },
     TERMINATED: {},
 }
-"""INVITE server. An ACK in Accepted is not the transaction's (RFC 6026 §7.1: it goes to the TU), so it is not
-listed."""
+"""INVITE server. `watch` is our own: an INVITE that nobody looks after any more is answered. An ACK in Accepted is not
+the transaction's (RFC 6026 §7.1: it goes to the TU), so it is not listed."""
 
 FIGURE_8: Mapping[str, Mapping[str, Then]] = {
     "trying": {
-        "request": Then("trying"),
-        "send 1xx": Then("proceeding", ("180",)),
+        "request": Then("trying", timers=("deadline",)),
+        "deadline": END,
+        "send 1xx": Then("proceeding", ("180",), timers=("deadline",)),
         "send 2xx": Then("completed", ("200",), timers=("timer J",)),
         "send 3xx-6xx": Then("completed", ("486",), timers=("timer J",)),
     },
     "proceeding": {
-        "request": Then("proceeding", ("180",)),
-        "send 1xx": Then("proceeding", ("180",)),
+        "request": Then("proceeding", ("180",), timers=("deadline",)),
+        "deadline": END,
+        "send 1xx": Then("proceeding", ("180",), timers=("deadline",)),
         "send 2xx": Then("completed", ("200",), timers=("timer J",)),
         "send 3xx-6xx": Then("completed", ("486",), timers=("timer J",)),
         "transport error": END,
@@ -142,7 +147,7 @@ FIGURE_8: Mapping[str, Mapping[str, Then]] = {
     },
     TERMINATED: {},
 }
-"""Non-INVITE server."""
+"""Non-INVITE server. `deadline` is our own: by then nobody waits for an answer (RFC 4320 §4.2)."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,7 @@ class Glass:
     figure: Figure
     sent: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    attended: bool = True
 
     def __post_init__(self) -> None:
         self.layer = TransactionLayer(Timers(), lambda data, to: self.note(data, to))
@@ -210,6 +216,7 @@ class Glass:
             self.transaction = self.layer.open_client(b"z9hG4bK0a", method, octets, PEER, self)
         else:
             self.transaction = self.layer.open_server(self.request, PEER)
+            self.transaction.user = self
         self.forget()
 
     # the wire and the transaction user
@@ -223,11 +230,18 @@ class Glass:
         assert client is self.transaction
         self.told.append(str(response.status))
 
+    def on_timer_c(self, client: ClientTransaction) -> None:
+        assert client is self.transaction
+        self.told.append("timer C")
+
     def on_timeout(self, client: ClientTransaction) -> None:
         self.told.append("timeout")
 
     def on_unreachable(self, client: ClientTransaction) -> None:
         self.told.append("unreachable")
+
+    def fail(self) -> None:
+        self.told.append("fail")
 
     # inputs
 
@@ -307,13 +321,69 @@ def test_a_transaction_leaves_its_layer_when_it_terminates_and_not_before(figure
         assert glass.transaction.user is None
 
 
+# --- nothing stays for ever -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("figure", "state"), [(f, s) for f in FIGURES for s in f.table], ids=name_of)
+def test_no_state_is_without_a_timer_that_leads_on(figure: Figure, state: str) -> None:
+    """One that ends it, that is: what repeats a message does not."""
+    glass = in_state(figure, state)
+    ends = [name for name in glass.timers() if name not in ("timer A", "timer E", "timer G")]
+    assert len(ends) == (0 if state == TERMINATED else 1)
+    assert all(name in figure.table[state] for name in glass.timers())
+
+
+class BrokenError(RuntimeError):
+    pass
+
+
+def breaks(*_: object) -> None:
+    raise BrokenError
+
+
+@pytest.mark.parametrize(("figure", "state", "what"), PAIRS, ids=name_of)
+def test_whatever_raises_in_a_transaction_it_keeps_a_timer_or_is_gone(
+    figure: Figure, state: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it sends cannot be sent, whoever it tells raises, the timer that led here is used up."""
+    if what not in figure.table[state]:
+        return
+    glass = in_state(figure, state)
+    monkeypatch.setattr(glass.layer, "send", breaks)
+    for name in ("on_response", "on_timeout", "on_unreachable", "on_timer_c", "fail"):
+        monkeypatch.setattr(Glass, name, breaks, raising=False)
+    transaction = glass.transaction
+    for timer, name in (
+        (transaction._resend_timer, transaction._resend_input),
+        (transaction._end_timer, transaction._end_input),
+    ):
+        if timer is not None and name == what:
+            timer.cancel()
+    try:
+        glass.feed(what)
+    except BrokenError:
+        pass
+    ends = [name for name in glass.timers() if name not in ("timer A", "timer E", "timer G")]
+    assert ends or len(glass.layer) == 0
+
+
+def test_an_invite_nobody_looks_after_is_answered_500() -> None:
+    for user, told in ((None, []), ("unattended", ["fail"])):
+        glass = in_state(FIGURES[2], "proceeding")
+        glass.attended = False
+        glass.transaction.user = glass if user else None
+        glass.layer.timers.run_due(32.51)
+        assert glass.told == told
+        assert glass.sent == ([] if user else ["500"])
+
+
 # --- what the figures do not show -------------------------------------------------------------------------------------
 
 
 def test_a_silent_invite_server_repeats_nothing_before_it_has_said_anything() -> None:
     glass = Glass(FIGURES[2])
     assert glass.feed("request")
-    assert glass.seen() == Then("proceeding")
+    assert glass.seen() == Then("proceeding", timers=("watch",))
 
 
 def test_open_requests_are_counted_until_their_final_answer() -> None:

@@ -1,0 +1,155 @@
+"""A turn that raised: what it was for is ended, so that nothing waits for a bug of ours for ever.
+
+An exception in a turn is a bug, whatever the peer had sent. It must not cost more than that one input: the request that
+was being handled is answered 500, once; a call, a flow's run or a REGISTER that was being served gets its final answer
+and is let go of. What the exception was about is found from where it struck: a transaction, the argument of a timer,
+whoever waited for a job, the channel of an event. This is no path that is taken often, so it costs the others nothing.
+
+What cannot be found here, the timers find: no transaction is without one (`sip.transaction`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+from orchestrator.core.anchor import Anchor
+from orchestrator.core.call import Call
+from orchestrator.core.registration import Registration
+from orchestrator.core.relay import Relay
+from orchestrator.core.socket import SocketCall
+from orchestrator.events.bus import Subscription
+from orchestrator.flow.listen import Listener, Wait
+from orchestrator.flow.run import Run
+from orchestrator.flow.signals import Ticket
+from orchestrator.flow.task import Task
+from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.handshake import Handshake
+from orchestrator.sip.proxy import Branch, ResponseContext
+from orchestrator.sip.server import ServerTransaction
+
+_DEPTH = 8
+"""How far from where the exception struck its subject is looked for: through callbacks, to a branch, to its call."""
+
+Subject = Call | SocketCall | Registration | Run | ResponseContext | ServerTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A turn that raised. `where` names the place, `source` the peer whose input it was, `call_id` its SIP Call-ID, as
+    far as they are known."""
+
+    where: str
+    error: Exception
+    source: str = ""
+    call_id: str = ""
+
+
+class Faults:
+    """Ends what a bug has struck, and tells: `told(fault)` is called for each, else it is raised (to the reactor, which
+    counts and logs it)."""
+
+    def __init__(self, call_of: Callable[[Run], Any], sweep: Callable[[], Iterable[Call]]) -> None:
+        """`call_of(run)`: the Call, SocketCall or Registration that a run serves, or None; `sweep()`: calls that are
+        over though their runs do not know."""
+        self.count = 0
+        self.told: Callable[[Fault], object] | None = None
+        self._call_of = call_of
+        self._sweep = sweep
+
+    def struck(self, fault: Fault, *where: Any) -> None:
+        """End what is found from `where`, then tell."""
+        self.count += 1
+        for subject in (*_found(where), *self._sweep()):
+            self.end(subject)
+        if self.told is None:
+            raise fault.error
+        self.told(fault)
+
+    def of_timer(self, callback: Callable[[Any], None], argument: Any, error: Exception) -> None:
+        """A timer's callback raised."""
+        self.struck(Fault(f"timer {getattr(callback, '__qualname__', '')}".strip(), error), callback, argument)
+
+    def end(self, subject: Subject) -> None:
+        """Give it its final answer and let go of it; never raises."""
+        run = subject if isinstance(subject, Run) else getattr(subject, "run", None)
+        served = self._call_of(subject) if isinstance(subject, Run) else subject
+        if served is not None:
+            self._fail(served)
+        if run is not None and not run.bounded:
+            self._attempt(run.abort)
+
+    def _fail(self, subject: Any) -> None:
+        """`fail`, and where that raises as well, the least: an answer."""
+        if self._attempt(subject.fail) or not isinstance(subject, Call):
+            return
+        self._attempt(subject.front.server.fail)
+        if subject.back is not None:
+            self._attempt(subject.back.server.fail)
+        self._attempt(partial(subject.engine.calls.discard, subject))
+
+    def _attempt(self, act: Callable[[], object]) -> bool:
+        try:
+            act()
+        except Exception:  # the bug that was told already, most likely, or one it caused
+            return False
+        return True
+
+
+def _found(where: Iterable[Any]) -> list[Subject]:
+    """What an exception at these places is about, each once."""
+    found: list[Subject] = []
+    for thing in where:
+        for subject in _subjects(thing, _DEPTH):
+            if subject not in found:
+                found.append(subject)
+    return found
+
+
+_LEADS_TO: dict[type, str] = {
+    ClientTransaction: "user", Branch: "context", Relay: "call", Anchor: "call", Handshake: "party", Ticket: "task",
+    Task: "run", Listener: "run", Wait: "run", Subscription: "owner",
+}  # fmt: skip
+"""Type → the attribute that says whose it is."""
+
+
+def _subjects(thing: Any, depth: int) -> Iterator[Subject]:
+    if depth == 0 or thing is None:
+        return
+    if isinstance(thing, ServerTransaction):
+        yield thing.user if isinstance(thing.user, Call | ResponseContext | Registration) else thing
+    elif isinstance(thing, ResponseContext):
+        yield thing.listener if isinstance(thing.listener, Call) else thing
+    elif isinstance(thing, Call | SocketCall | Registration | Run):
+        yield thing
+    else:
+        for nearer in _nearer(thing):
+            yield from _subjects(nearer, depth - 1)
+
+
+def _nearer(thing: Any) -> Iterable[Any]:
+    """One step from something towards what it belongs to: through callbacks, too."""
+    for kind, name in _LEADS_TO.items():
+        if isinstance(thing, kind):
+            return (getattr(thing, name),)
+    if isinstance(thing, MethodType):
+        return (thing.__self__,)
+    if isinstance(thing, partial):
+        return (thing.func, *thing.args)
+    if isinstance(thing, FunctionType):
+        return tuple(_contents(thing))
+    if isinstance(thing, tuple):
+        return thing
+    named = (getattr(thing, name, None) for name in ("ticket", "call", "_call", "_done"))
+    return tuple(value for value in named if value is not None and not isinstance(value, str | bytes))
+
+
+def _contents(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
