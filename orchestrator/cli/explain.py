@@ -12,6 +12,7 @@ import click
 from orchestrator.cli._admin import AdminClient, admin_option
 from orchestrator.cli._output import config_option, settings_of
 from orchestrator.flow.expr import seconds as seconds_of
+from orchestrator.flow.waits import waiting_lines
 
 
 @click.command(short_help="What a run or subscription waits for, and the events that nearly fitted.")
@@ -54,6 +55,9 @@ def _goes_on(client: AdminClient, target: str) -> bool:
 
 
 def _described(subscription: dict[str, Any]) -> Iterator[str]:
+    if subscription["kind"] == "step":
+        yield from waiting_lines(subscription)
+        return
     head = f"{subscription['name']}  {subscription['kind']} {subscription['event']}"
     yield f"{head}  ({subscription['file']}:{subscription['line']})"
     for name, value in subscription["wanted"].items():

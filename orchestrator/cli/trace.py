@@ -100,6 +100,9 @@ def _show(trace: dict[str, Any]) -> None:
         click.echo(line)
     if trace["running"]:
         click.echo(f"{'':8}  {trace['run']:<12}          … goes on", err=True)
+    for waiting in trace.get("waiting", ()):
+        told = waiting["waits_for"] if waiting["kind"] == "step" else f"{waiting['kind']} {waiting['event']}"
+        click.echo(f"{'':8}  {trace['run']:<12}  L{waiting['line']:<4} waits for {told}", err=True)
 
 
 def _write(text: str, output: Path | None) -> None:

@@ -74,8 +74,12 @@ class Applications:
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
-    def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls."""
+    def observe(self, server: str, event: EslEvent) -> bool:
+        """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls.
+
+        Returns whether it is a key that a step has taken, or has said why not.
+        """
+        taken = False
         if self._early and event.name.startswith("CHANNEL_"):
             for early in list(self._early.values()):
                 early.retry()
@@ -83,10 +87,14 @@ class Applications:
             for collector in list(self._collectors.values()):
                 if (collector.channel.server, collector.channel.uuid) == (server, event.uuid):
                     collector.hear(event)
-        self.detectors.observe(server, event)  # last: a key that decides is not the first one of a `collect` behind it
+                    taken = True
+        taken |= self.detectors.observe(
+            server, event
+        )  # last: a key that decides is not the first one of a `collect` behind it
         if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
             for recording in list(self._recordings.values()):
                 recording.observe(server, event)
+        return taken
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this step any more."""
@@ -237,7 +245,10 @@ class Applications:
             else:
                 flows.resume(ticket, result)
 
-        collector = self._collectors[ticket] = Collector(self.engine, channel, effect, self._begin, ended)
+        def note(text: str) -> None:
+            run.trace(None, "{}", text)
+
+        collector = self._collectors[ticket] = Collector(self.engine, channel, effect, self._begin, ended, note)
         collector.start()
         return PENDING
 

@@ -359,7 +359,9 @@ class Call:
         heard = dtmf_of_info(request)
         if heard is not None:
             digit, ms = heard
-            self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
+            taken = self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
+            if not taken and self.run is not None:
+                self.run.ignored_key(digit, side)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -546,13 +548,16 @@ class Call:
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, **attributes: Any) -> None:
+    def publish(self, name: str, **attributes: Any) -> int:
+        """Raise an event of this call; returns how many took it."""
         bus = self.engine.bus
-        if bus.hears(name):
-            try:
-                bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
-            except StepError:  # a nest of events too deep (flow.limit): the call goes on without it
-                self.engine.count("event.too_deep")
+        if not bus.hears(name):
+            return 0
+        try:
+            return bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+        except StepError:  # a nest of events too deep (flow.limit): the call goes on without it
+            self.engine.count("event.too_deep")
+            return 0
 
     def note(self, text: str) -> None:
         """One SIP fact for the trace of the run."""

@@ -26,18 +26,23 @@ SILENCE = "silence_stream://-1"
 Begin = Callable[[Execution], None]
 """Starts an execution as soon as the leg is free for it."""
 Done = Callable[["str | StepError"], None]
+Note = Callable[[str], None]
+"""Puts a line into the trace of the run."""
 
 
 class Collector:
     """One `collect`. `done` is told the keys, or the error, once FreeSWITCH plays nothing for it any more."""
 
-    def __init__(self, engine: Engine, channel: Channel, effect: effects.Collect, begin: Begin, done: Done) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, effect: effects.Collect, begin: Begin, done: Done, note: Note
+    ) -> None:
         self.channel = channel
         self.keys = ""
         self._engine = engine
         self._effect = effect
         self._begin = begin
         self._done: Done | None = done
+        self._note = note
         self._playing: Execution | None = None
         self._timer: Timer | None = None
         self._over = False
@@ -51,7 +56,11 @@ class Collector:
     def hear(self, event: EslEvent) -> None:
         """A DTMF event of the leg."""
         key = event.get("DTMF-Digit").upper()
-        if self._over or key not in effects.KEYS:  # FreeSWITCH also reports flash and pauses as digits
+        if key not in effects.KEYS:  # FreeSWITCH also reports flash and pauses as digits
+            self._note(f"key {key!r} ignored: collect takes 0-9, *, # and A-D")
+            return
+        if self._over:
+            self._note(f"key {key} ignored: collect has all its keys")
             return
         if key in self._effect.end:
             self._finish()

@@ -96,14 +96,17 @@ class Detectors:
         else:
             self._listening.pop(channel, None)
 
-    def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event."""
+    def observe(self, server: str, event: EslEvent) -> bool:
+        """Every FreeSWITCH event. Returns whether it is a key that decides."""
+        decides = False
         channel = self.engine.channels.get(server, event.uuid) if self._listening else None
         for detector in list(self.of(channel)) if channel is not None else ():
             if event.name in _ENDS:
                 detector.end()
             else:
+                decides |= event.name == "DTMF" and detector.effect.what == "decision"
                 detector.hear(event)
+        return decides
 
     def forget(self, run: Run) -> None:
         """The run is over: nobody is left to be told."""

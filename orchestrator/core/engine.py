@@ -44,6 +44,7 @@ from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.program import Program
+from orchestrator.flow.run import Run
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
 from orchestrator.sip.client import ClientTransaction, ClientUser, client_key
@@ -197,9 +198,9 @@ class Engine:
             strangers, self.channels.strangers = self.channels.strangers, []
             self.servers.ask(server, strangers)
         self.servers.observe(server, event)
-        self.host.observe(server, event)
+        key_taken = self.host.observe(server, event)
         for translation in translations:
-            self._publish_translated(translation)
+            self._publish_translated(translation, key_taken)
         self.sockets.observe(server, event)
 
     def receive_snapshot(
@@ -456,23 +457,26 @@ class Engine:
     def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
         self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))
 
-    def _publish_translated(self, translation: Translation) -> None:
-        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored."""
+    def _publish_translated(self, translation: Translation, key_taken: bool) -> None:
+        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored.
+
+        `key_taken` says that it is a key that a step has taken already, so that it may be for nobody else.
+        """
         event = translation.event
+        run: Run | None = None
         if event.name in self._of_a_call:
-            handed = self.sockets.of(translation.server)
-            call = self._call_of(translation) if handed is None else handed.id
+            call = self.sockets.of(translation.server) or self._call_of(translation)
             if call is None:
                 self.count("esl.event.without_call")
                 return
-            event.call = call
-        if self.bus.hears(event.name):
-            self.bus.publish(event)
+            event.call, run = call.id, call.run
+        taken = self.bus.publish(event) if self.bus.hears(event.name) else 0
+        if event.name == "dtmf" and not taken and not key_taken and run is not None:
+            run.ignored_key(event.attributes["digit"], event.attributes["leg"])
 
-    def _call_of(self, translation: Translation) -> str | None:
+    def _call_of(self, translation: Translation) -> Call | None:
         for call_id in (translation.sip_call_id, translation.other_call_id):
             call = self.calls.by_call_id(call_id.encode()) if call_id else None
             if call is not None:
-                return call.id
-        call = self.calls.by_id(translation.x_call)
-        return call.id if call is not None else None
+                return call
+        return self.calls.by_id(translation.x_call)

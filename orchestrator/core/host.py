@@ -163,9 +163,10 @@ class FlowHost:
         self.applications.abandon(ticket)
         self.outward.abandon(ticket)
 
-    def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event, after the channel table has learned from it."""
-        self.applications.observe(server, event)
+    def observe(self, server: str, event: EslEvent) -> bool:
+        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
+        has taken."""
+        taken = self.applications.observe(server, event)
         if self._anchors and event.name.startswith("CHANNEL_"):
             channel = self.engine.channels.get(server, event.uuid)
             for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else ():
@@ -173,6 +174,7 @@ class FlowHost:
                 if call is not None and call.anchor is not None:
                     call.anchor.look()
                     break
+        return taken
 
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""

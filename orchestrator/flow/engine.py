@@ -341,7 +341,7 @@ class FlowEngine:
                 if wanted.task is None:  # answered before it was waited for: stands in the queue already
                     return
                 if task.signal is None:
-                    task.ticket = wanted
+                    task.ticket, task.since = wanted, self.timers.now
                     return
                 wanted.task = None
                 error, task.signal = task.signal, None
@@ -359,7 +359,7 @@ class FlowEngine:
         if run.ended is not None and isinstance(effect, _ON_CALL):
             refused = None if isinstance(effect, Hangup | Cancel) else StepError("call.state", "the call has ended")
             return None, refused
-        ticket = Ticket(task, hosted=True)
+        ticket = Ticket(task, hosted=True, effect=effect)
         try:
             value = self.host.perform(run, ticket, effect)
         except StepError as error:
@@ -375,7 +375,7 @@ class FlowEngine:
                 signal, task.signal = task.signal, None
                 self._release(task, ticket)
                 return None, signal
-            task.ticket = ticket
+            task.ticket, task.since = ticket, self.timers.now
         return value, None
 
     def _done(self, task: Task, result: Any, failure: BaseException | None) -> None:

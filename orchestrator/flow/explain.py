@@ -1,9 +1,10 @@
 """Why did nothing happen? What flows wait for, and the events that nearly fitted (FLOWLANG §9.4).
 
 `waiting` lists the live subscriptions with what each wants: the values its filter was armed with, the condition that is
-left, the time it has. An `Explainer` watches the bus for somebody who asks and says, for every event of the right
-name, why each of those subscriptions takes it or does not. That looks at every subscription of the event, so it is
-done for a target and for as long as somebody watches, never by default.
+left, the time it has; then the steps that wait for something else than an event (flow.waits). An `Explainer` watches
+the bus for somebody who asks and says, for every event of the right name, why each of those subscriptions takes it or
+does not. That looks at every subscription of the event, so it is done for a target and for as long as somebody watches,
+never by default.
 
 A target is a run (`ring_user#17`), a subscription by its `id:` (`late_phone`, or of one run `ring_user#17/late_phone`),
 or a flow by its name.
@@ -23,6 +24,7 @@ from orchestrator.flow.listen import Listener, Wait
 from orchestrator.flow.program import Evaluable, Where
 from orchestrator.flow.task import values_read
 from orchestrator.flow.triggers import Starter
+from orchestrator.flow.waits import waiting_steps
 
 if TYPE_CHECKING:
     from orchestrator.flow.engine import FlowEngine
@@ -80,12 +82,17 @@ def party_of(subscription: Subscription) -> Party | None:
 
 
 def waiting(engine: FlowEngine, target: str, now: float) -> list[dict[str, Any]]:
-    """The live subscriptions that a target names, in the order they were armed, one JSON object each."""
+    """What a target waits for, one JSON object each: live subscriptions in the order they were armed, then steps that
+    wait for no event, their `kind` is step."""
     found = []
+    events = frozenset(sub.owner.ticket for sub in engine.bus if isinstance(sub.owner, Wait))
     for subscription in sorted(engine.bus, key=lambda subscription: subscription.number):
         party = party_of(subscription)
         if party is not None and party.is_meant(target):
             found.append(_waiting(subscription, party, now))
+    for run in engine.runs.values():
+        steps = waiting_steps(run, now, events)
+        found += [step for step in steps if target in ("", run.name, run.flow.name, step["name"], step["id"] or None)]
     return found
 
 

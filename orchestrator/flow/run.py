@@ -146,6 +146,10 @@ class Run:
         else:
             self.dropped += 1
 
+    def ignored_key(self, digit: str, leg: str) -> None:
+        """A key was pressed that no step has taken: neither a `collect` nor a filter."""
+        self.trace(None, "key {} of the {} ignored: no step takes it now", digit, leg)
+
     def count_step(self) -> None:
         """One more step; raises StepError `flow.limit` beyond the bound."""
         self.steps += 1

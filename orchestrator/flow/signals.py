@@ -60,13 +60,16 @@ class Ticket:
     """A task's claim on one answer: given to the host with an effect, or kept by the step that waits for events.
 
     The first `FlowEngine.resume` or `throw` uses it up; `task` is None from then on and later answers are ignored.
+    `effect` is what the host was asked for, None where events, timers or children answer; `due` is when a timer does.
     """
 
-    __slots__ = ("hosted", "task")
+    __slots__ = ("due", "effect", "hosted", "task")
 
-    def __init__(self, task: Task | None, hosted: bool = False) -> None:
+    def __init__(self, task: Task | None, hosted: bool = False, effect: Any = None, due: float | None = None) -> None:
         self.task = task
         self.hosted = hosted
+        self.effect = effect
+        self.due = due
 
 
 class _Pending:

@@ -31,8 +31,9 @@ Done = Callable[["Task", Any, BaseException | None], None]
 class Task:
     """Main steps of a run, or a child of it: handler, meanwhile, parallel branch, on_end.
 
-    `env` are its names; `ticket` stands while it waits; `signal` is thrown in where it would wait next; `told` says
-    that it has been told to end and may not be disturbed in its `finally` steps by being told again.
+    `env` are its names; `ticket` stands while it waits, which it does since `since`; `signal` is thrown in where it
+    would wait next; `told` says that it has been told to end and may not be disturbed in its `finally` steps by being
+    told again.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Task:
         "on_done",
         "run",
         "signal",
+        "since",
         "started",
         "step",
         "ticket",
@@ -57,8 +59,9 @@ class Task:
         self.nesting = nesting
         self.generator: Steps | None = None
         self.step: Step | None = None
-        """The step that began last, for the report of a bug."""
+        """The step that began last: while the task waits, the one that waits."""
         self.ticket: Ticket | None = None
+        self.since = 0.0
         self.signal: FlowSignal | None = None
         self.started = False
         self.told = False
@@ -90,7 +93,7 @@ class Task:
     def sleep(self, seconds: float) -> Steps:
         """Wait that long; one passing of the reactor at least."""
         engine = self.run.engine
-        ticket = Ticket(self)
+        ticket = Ticket(self, due=engine.timers.now + seconds)
         timer = engine.arm(seconds, engine.wake, ticket)
         try:
             yield ticket

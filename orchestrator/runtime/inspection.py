@@ -1,8 +1,8 @@
 """Looking into a running server over HTTP: traces, live subscriptions, explanations. JSON, read only.
 
     GET /traces?failed=1&flow=NAME&limit=20      runs, the newest first, those that still go on included
-    GET /traces/RUN                              one of them with its lines
-    GET /subscriptions?of=TARGET                 what flows wait for now
+    GET /traces/RUN                              one of them with its lines, and what it waits for while it goes on
+    GET /subscriptions?of=TARGET                 what flows wait for now: events, and steps that wait for others
     GET /explain?of=TARGET&seconds=30            events that a target nearly took, as they happen: one JSON line each
 
 The last one is an answer that goes on for as long as was asked. It is the connection that keeps the bus watched: when
@@ -83,7 +83,8 @@ class _Run:
         for trace, running in _newest(self._engine):
             if trace.run == run:
                 told = summary(trace, running, self._wall_offset())
-                response.media = {**told, "dropped": trace.dropped, "records": list(facts(trace))}
+                waits = waiting(self._engine, run, monotonic()) if running else []
+                response.media = {**told, "dropped": trace.dropped, "records": list(facts(trace)), "waiting": waits}
                 return
         raise falcon.HTTPNotFound(title="unknown run", description=f"no trace of {run} is kept")
 

@@ -205,6 +205,7 @@ def repeat(task: Task, step: Step) -> Steps:
     for number in range(task.value(step, "times")):
         task.run.count_step()
         if number and every is not None and begun + number * every > timers.now:
+            task.step = step
             yield from task.sleep(begun + number * every - timers.now)
         try:
             yield from task.walk(step.args["do"])
