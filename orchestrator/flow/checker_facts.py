@@ -121,10 +121,10 @@ def asked_again(*blocks: Block) -> frozenset[str]:
     """
     counted: Counter[str] = Counter()
     changing: set[str] = set()
-    for step in _steps(blocks):
+    for step in steps_in(blocks):
         counted.update(normal(source)[0] for source in _conditions(step))
         if step.action is not None and step.action.name == "subscribe":
-            for inner in _steps(_blocks(step.args.values())):
+            for inner in steps_in(_blocks(step.args.values())):
                 changing |= names_set(inner)
     return frozenset(
         condition
@@ -151,11 +151,12 @@ def _conditions(step: Step) -> Iterator[str]:
     yield from (f"{value} == '{case}'" for case in step.args.get("cases", ()))
 
 
-def _steps(blocks: Iterable[Block]) -> Iterator[Step]:
+def steps_in(blocks: Iterable[Block]) -> Iterator[Step]:
+    """Every step of these lists, and of the lists inside them."""
     for block in blocks:
         for step in block:
             yield step
-            yield from _steps(_blocks((step.on_error or (), *step.args.values())))
+            yield from steps_in(_blocks((step.on_error or (), *step.args.values())))
 
 
 def _blocks(values: Iterable[Any]) -> Iterator[Block]:

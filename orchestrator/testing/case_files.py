@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.errors import InputError
 from orchestrator.events.event import EventSpec
+from orchestrator.flow.checker_facts import steps_in
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.program import Place, Program
 from orchestrator.flow.report import Report
@@ -23,7 +24,7 @@ from orchestrator.flow.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.testing.case_shapes import Shapes
 from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
 from orchestrator.testing.facts import EslRule, HttpRule
-from orchestrator.testing.parties import StoryError
+from orchestrator.testing.parties import StoryCall, StoryError, reserved
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
 from orchestrator.testing.switch.channel import TONES
@@ -121,7 +122,10 @@ class _Reader(Shapes):
     def __init__(self, report: Report, folder: Path) -> None:
         super().__init__(report)
         self.folder = folder
+        self.program: Program | None = None
         self.events: Mapping[str, EventSpec] = {}
+        self.calls: list[str] = []
+        """Names of the calls of the test so far."""
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
@@ -155,7 +159,9 @@ class _Reader(Shapes):
         if not own:
             self.report.error("E115", "a test needs flows:", entries, "name a flow file here or at the top of the file")
         case = Case(self.text(entries.get("name"), "name", "unnamed"), self.report.place(node), own)
-        self.events = _events_of(own)
+        self.program = _program_of(own)
+        self.events = self.program.events if self.program is not None else {}
+        self.calls = []
         self.given(case, entries.get("given"))
         for act in self.items(entries.get("when"), "when"):
             self.act(case, act)
@@ -171,17 +177,36 @@ class _Reader(Shapes):
         if given is None:
             return
         for key, contacts in self.entries(given.get("registered"), (), "registered") or ():
-            case.registered[key.text] = [self.text(item, "a contact") for item in self.items(contacts, "the contacts")]
+            case.registered[key.text] = [self.contact(item) for item in self.items(contacts, "the contacts")]
         case.secrets = self.texts(given.get("secrets"), "secrets")
+        self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
         for key, length in self.entries(given.get("sounds"), (), "sounds") or ():
             case.sounds[key.text] = self.duration(length) or 0.0
         for key, status in self.entries(given.get("answers"), (), "answers") or ():
-            case.answers[key.text] = self.number(status, "a status", 200)
+            case.answers[self.contact(key)] = self.number(status, "a status", 200)
         if "domains" in given:
             case.domains = tuple(self.text(item, "a domain") for item in self.items(given.get("domains"), "domains"))
         case.wall = self.wall(given.get("time"))
+
+    def contact(self, node: Node | None) -> str:
+        """The contact of a phone, at an address that phones may have."""
+        text = self.text(node, "a contact")
+        host = text.removeprefix("sip:").partition(";")[0].rpartition("@")[2].partition(":")[0]
+        owner = reserved(host)
+        if owner and node is not None:
+            help = f"give the phone another address, for example {text.replace(host, '10.0.0.5')}"
+            self.report.error("E106", f"{host} is the address of {owner} in a test", node, help)
+        return text
+
+    def secrets(self, node: Node | None) -> None:
+        """Every secret that is given has to be one that the flows declare."""
+        if isinstance(node, Entries) and self.program is not None:
+            known = self.program.resources.secrets
+            for key, _ in node:
+                if key.text not in known:
+                    self.report.error("E118", f"the flows have no secret {key.text!r}", key, meant(key.text, known))
 
     def wall(self, node: Node | None) -> float | None:
         if node is None:
@@ -219,7 +244,7 @@ class _Reader(Shapes):
     # --- when ---------------------------------------------------------------------------------------------------------
 
     def act(self, case: Case, node: Node) -> None:
-        entries = self.entries(node, ("at", "legs", *_ACTS), "a step of when")
+        entries = self.entries(node, ("at", "legs", "call", *_ACTS), "a step of when")
         if entries is None:
             return
         kinds = [key.text for key, _ in entries if key.text in _ACTS]
@@ -231,18 +256,34 @@ class _Reader(Shapes):
             case.acts.append((self.duration(entries.get("at")) or 0.0, self.report.place(node), act))
 
     def act_invite(self, node: Node, _: Entries) -> Act | None:
-        entries = self.entries(node, ("from", "to", "headers"), "invite")
+        entries = self.entries(node, ("name", "from", "to", "headers"), "invite")
         if entries is None:
             return None
+        name = self.text(entries.get("name"), "the name of a call")
+        if name in self.calls:
+            self.report.error("E104", f"there is a call {name!r} already", entries.get("name") or node)
+        self.calls += [name] if name else []
         caller, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
         headers = self.texts(entries.get("headers"), "headers")
-        return lambda story: story.invite(caller, to, headers)
+        return lambda story: story.invite(caller, to, headers, name)
+
+    def call_of(self, entries: Entries) -> Callable[[Scenario], StoryCall | None]:
+        """The call an act is for by its `call:`, None for the last one."""
+        name = self.call_name(entries.get("call"))
+        return lambda story: story.call(name)
+
+    def call_name(self, node: Node | None) -> str:
+        name = self.text(node, "the name of a call")
+        if node is not None and name not in self.calls:
+            help = meant(name, self.calls) if self.calls else "name the call:  invite: {name: a, from: …, to: …}"
+            self.report.error("E118", f"no call is named {name!r}", node, help)
+        return name
 
     def act_register(self, node: Node, _: Entries) -> Act | None:
         entries = self.entries(node, ("aor", "contact", "expires"), "register")
         if entries is None:
             return None
-        aor, contact = self.text(entries.get("aor"), "aor"), self.text(entries.get("contact"), "contact")
+        aor, contact = self.text(entries.get("aor"), "aor"), self.contact(entries.get("contact"))
         expires = self.number(entries.get("expires"), "expires", 3600)
         return lambda story: story.register(aor, contact, expires)
 
@@ -250,49 +291,54 @@ class _Reader(Shapes):
         entries = self.entries(node, ("aor", "contact"), "unregister")
         if entries is None:
             return None
-        aor, contact = self.text(entries.get("aor"), "aor"), self.text(entries.get("contact"), "contact")
+        aor, contact = self.text(entries.get("aor"), "aor"), self.contact(entries.get("contact"))
         return lambda story: story.register(aor, contact, 0)
 
-    def act_branch(self, node: Node, _: Entries) -> Act | None:
+    def act_branch(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("uri", "reply"), "branch")
         if entries is None:
             return None
         uri, code = self.text(entries.get("uri"), "uri", "*"), self.number(entries.get("reply"), "reply", 200)
-        return lambda story: story.respond(uri, code)
+        of = self.call_of(act)
+        return lambda story: story.respond(uri, code, of(story))
 
-    def act_hangup(self, node: Node, _: Entries) -> Act | None:
+    def act_hangup(self, node: Node, act: Entries) -> Act | None:
         side = self.text(node, "hangup")
         if side not in _SIDES:
             self.report.error("E106", f"{side!r} cannot hang up", node, "caller or callee")
             return None
-        return lambda story: story.hangup(side)
+        of = self.call_of(act)
+        return lambda story: story.hangup(side, of(story))
 
-    def act_dtmf(self, node: Node, _: Entries) -> Act | None:
+    def act_dtmf(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("leg", "digit"), "dtmf")
         if entries is None:
             return None
         leg, digit = self.leg(entries), self.text(entries.get("digit"), "digit")
-        return lambda story: story.press(leg, digit)
+        of = self.call_of(act)
+        return lambda story: story.press(leg, digit, of(story))
 
-    def act_speaks(self, node: Node, _: Entries) -> Act | None:
+    def act_speaks(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("leg", "for"), "speaks")
         if entries is None:
             return None
         leg, length = self.leg(entries), self.duration(entries.get("for"))
-        return lambda story: story.speak(leg, 1.0 if length is None else length)
+        of = self.call_of(act)
+        return lambda story: story.speak(leg, 1.0 if length is None else length, of(story))
 
-    def act_tone(self, node: Node, _: Entries) -> Act | None:
+    def act_tone(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("leg", "tone"), "tone")
         if entries is None:
             return None
         leg, tone = self.leg(entries), self.choice(entries, "tone", TONES)
-        return None if tone is None else lambda story: story.sound(leg, tone)
+        of = self.call_of(act)
+        return None if tone is None else lambda story: story.sound(leg, tone, of(story))
 
     def leg(self, entries: Entries) -> str:
         """Whose key or sound it is; the callee's unless told."""
         return self.choice(entries, "leg", _SIDES, "callee") or "callee"
 
-    def act_raise(self, node: Node, _: Entries) -> Act | None:
+    def act_raise(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("event", "data"), "raise")
         if entries is None:
             return None
@@ -305,7 +351,8 @@ class _Reader(Shapes):
         attributes = {
             attribute: _as(spec.attributes[attribute].type, data.get(attribute), self) for attribute in spec.attributes
         }
-        return lambda story: story.raise_event(name, attributes)
+        of = self.call_of(act)
+        return lambda story: story.raise_event(name, attributes, of(story))
 
     def act_esl(self, node: Node, entries: Entries) -> Act | None:
         path = Path(normpath(self.folder / self.text(node, "esl")))
@@ -317,7 +364,20 @@ class _Reader(Shapes):
         except (OSError, ValueError) as error:
             self.report.error("E118", f"no recording {path}: {error}", node)
             return None
-        return lambda story: story.replay(recording, legs)
+        self.legs(recording, entries.get("legs"), node)
+        of = self.call_of(entries)
+        return lambda story: story.replay(recording, legs, of(story))
+
+    def legs(self, recording: Recording, node: Node | None, file: Node) -> None:
+        """What is to be played, and whose channels it is about, has to be in the recording."""
+        if not recording.events:
+            self.report.error("E118", "there is no event in this recording", file, "record it again")
+            return
+        uuids = dict.fromkeys(event.uuid for event in recording.events if event.uuid)
+        for _, uuid in node if isinstance(node, Entries) else ():
+            if isinstance(uuid, Scalar) and uuid.text not in uuids:
+                message = f"this recording has no channel {uuid.text!r}"
+                self.report.error("E118", message, uuid, f"there is: {', '.join(uuids) or 'none'}")
 
     # --- expect -------------------------------------------------------------------------------------------------------
 
@@ -340,12 +400,12 @@ class _Reader(Shapes):
         if kind == "vars":
             return {key.text: self.value(item) for key, item in self.entries(node, (), "vars") or ()}
         known = {
-            "reply": ("code", "reason", "at"),
+            "reply": ("code", "reason", "at", "call"),
             "register": ("code", "reason", "at"),
             "http": ("url", "method", "json", "at"),
             "esl": ("command", "kind", "at"),
             "handler": ("id", "runs", "skipped"),
-            "ends": ("by", "reason"),
+            "ends": ("by", "reason", "call"),
             "log": ("text", "level", "at"),
         }[kind]
         names = {
@@ -360,25 +420,40 @@ class _Reader(Shapes):
         for key, item in self.entries(node, known, kind) or ():
             name = key.text if kind in ("ends", "handler", "log") else names.get(key.text, key.text)
             wanted[name] = self.duration(item) if key.text == "at" else self.value(item)
+            if key.text == "call":
+                wanted[name] = self.call_name(item)
+            elif (kind, key.text) == ("handler", "id"):
+                self.handler(item)
         return wanted
+
+    def handler(self, node: Node) -> None:
+        """An `id:` that some subscribe step of the flows has."""
+        if self.program is not None and isinstance(node, Scalar):
+            flows = self.program.flows
+            blocks = [block for flow in flows for block in (flow.do, flow.on_error or (), flow.on_end or ())]
+            known = [step.id for step in steps_in(blocks) if step.id]
+            if node.text not in known and not node.text.startswith("L"):  # L12: one without an id, by its line
+                self.report.error("E118", f"no subscription has the id {node.text!r}", node, meant(node.text, known))
 
     def sent(self, node: Node) -> dict[str, Any]:
         """`{INVITE: glob, at: 4s}`."""
         wanted: dict[str, Any] = {}
-        for key, item in self.entries(node, (*_METHODS, "at"), "sent") or ():
+        for key, item in self.entries(node, (*_METHODS, "at", "call"), "sent") or ():
             if key.text == "at":
                 wanted["at"] = self.duration(item)
+            elif key.text == "call":
+                wanted["call"] = self.call_name(item)
             else:
                 wanted["what"], wanted["about"] = key.text, self.text(item, "a URI")
         return wanted
 
 
-def _events_of(flows: Sequence[Path]) -> Mapping[str, EventSpec]:
-    """The events of the flows; a mistake in them is reported when the case runs."""
+def _program_of(flows: Sequence[Path]) -> Program | None:
+    """What the flows say; a mistake in them is reported when the case runs."""
     try:
-        return load_program(flows)[0].events if flows else {}
+        return load_program(flows)[0] if flows else None
     except InputError:
-        return {}
+        return None
 
 
 def _as(type: str, node: Node | None, reader: _Reader) -> Any:

@@ -51,7 +51,7 @@ def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[
     reached = dict.fromkeys(("sip", "http", "esl"), 0)
     for expectation in expectations:
         if expectation.kind in STREAMS:
-            message = _of_stream(story.facts, expectation, reached)
+            message = _of_stream(_facts_of(story, expectation), expectation, reached)
         else:
             message = _KINDS[expectation.kind](story, expectation.wanted)
             if expectation.never:
@@ -59,6 +59,15 @@ def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[
         if message:
             failures.append(Failure(expectation.place, message))
     return failures + _left_behind(story, expectations, allow)
+
+
+def _facts_of(story: Scenario, expectation: Expectation) -> Sequence[Fact]:
+    """The facts that an expectation may be about: all, or those of one call; the others become nobody's."""
+    call = story.named.get(str(expectation.wanted.get("call", "")))
+    if call is None:
+        return story.facts if "call" not in expectation.wanted else ()
+    nobody = Fact(-1.0, "sip", "", "", "")
+    return [fact if fact.stream != "sip" or story.is_of(fact.call, call) else nobody for fact in story.facts]
 
 
 def _of_stream(facts: Sequence[Fact], expectation: Expectation, reached: dict[str, int]) -> str | None:
@@ -73,7 +82,7 @@ def _of_stream(facts: Sequence[Fact], expectation: Expectation, reached: dict[st
             return None
     before = any(_fits(fact, expectation) for fact in those[: reached[stream]])
     hint = " (it came earlier than what is expected before it)" if before else ""
-    seen = "\n".join(f"      {fact}" for fact in those[-_SHOWN:]) or "      nothing"
+    seen = "\n".join(f"      {fact}" for fact in [fact for fact in those if fact.kind][-_SHOWN:]) or "      nothing"
     return f"expected {expectation.kind} {_shown(expectation.wanted)}{hint}; seen:\n{seen}"
 
 
@@ -137,7 +146,10 @@ def _vars(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
 
 
 def _ends(story: Scenario, wanted: Mapping[str, Any]) -> str | None:
-    for _, by, reason in story.ended:
+    call = story.named.get(str(wanted.get("call", "")))
+    for call_id, by, reason in story.ended:
+        if "call" in wanted and (call is None or not story.is_of(call_id, call)):
+            continue
         if _like(by, wanted.get("by")) and _like(reason, wanted.get("reason")):
             return None
     seen = ", ".join(f"by {by or 'nobody'}: {reason}" for _, by, reason in story.ended) or "no call that a flow took"
@@ -169,6 +181,9 @@ def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Se
         if run.error and not _allowed(run.error, allow):
             error = next((record.text for record in reversed(run.records) if run.error in record.text), run.error)
             found.append(Failure(place, f"flow {run.flow.name!r} {error}; write allow: [{run.error}] if it may"))
+    if story.http and story.unanswered:
+        help = "add a rule under given: http, or one with  error: connect  if that is meant"
+        found += [Failure(place, f"no http: rule fits {asked}; {help}") for asked in story.unanswered]
     if not _allowed("leak", allow):
         found += [Failure(place, f"after the last call has ended: {what}") for what in story.leftovers()]
     return found

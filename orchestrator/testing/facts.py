@@ -23,6 +23,8 @@ class Fact:
     about: str
     """The request URI, the reason phrase, the URL, the command."""
     data: Any = None
+    call: str = ""
+    """Call-ID of a SIP message."""
 
     def __str__(self) -> str:
         return f"{self.time:.1f}s {self.kind} {self.what} {self.about}".rstrip()
@@ -31,17 +33,22 @@ class Fact:
 def fact_of(time: float, data: bytes) -> Fact | None:
     """What a SIP message of ours is for a story; None for what is of no interest (ACK, answers to BYE)."""
     first, _, rest = data.split(b"\r\n", 1)[0].decode("utf-8", "replace").partition(" ")
+    call = _header(data, b"call-id")
     if first != "SIP/2.0":
-        return Fact(time, "sip", "sent", first, rest.rpartition(" ")[0]) if first != "ACK" else None
+        return Fact(time, "sip", "sent", first, rest.rpartition(" ")[0], call=call) if first != "ACK" else None
     status, _, reason = rest.partition(" ")
-    cseq = _cseq(data)
-    kind = "reply" if b"INVITE" in cseq else "register" if b"REGISTER" in cseq else ""
-    return Fact(time, "sip", kind, status, reason) if kind else None
+    cseq = _header(data, b"cseq")
+    kind = "reply" if "INVITE" in cseq else "register" if "REGISTER" in cseq else ""
+    return Fact(time, "sip", kind, status, reason, call=call) if kind else None
 
 
-def _cseq(data: bytes) -> bytes:
-    head = data.split(b"\r\n\r\n", 1)[0]
-    return next((line for line in head.split(b"\r\n") if line.lower().startswith(b"cseq")), b"")
+def _header(data: bytes, name: bytes) -> str:
+    """The value of a header field in the long form, in which ours and those of the phones are."""
+    for line in data.split(b"\r\n\r\n", 1)[0].split(b"\r\n"):
+        field, _, value = line.partition(b":")
+        if field.strip().lower() == name:
+            return value.strip().decode("utf-8", "replace")
+    return ""
 
 
 @dataclass(slots=True)

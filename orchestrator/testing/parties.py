@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.testing.phone import Phone, PhoneCall
 from orchestrator.testing.switch.channel import SwitchChannel
 from orchestrator.testing.switch.server import VirtualFreeSwitch
-from orchestrator.testing.world import World
+from orchestrator.testing.world import PROXY, World
 
 if TYPE_CHECKING:
     from orchestrator.testing.scenario import Scenario
@@ -44,6 +44,15 @@ class StoryCall:
     @property
     def end_reason(self) -> str:
         return self._end[1]
+
+
+def reserved(host: str) -> str:
+    """Who lives at an address that no phone of a story may have; '' when it is free."""
+    if host == PROXY[0]:
+        return "the engine"
+    if host.startswith("10.254.0."):
+        return "FreeSWITCH"
+    return "callers without a registration" if host.startswith("10.255.0.") else ""
 
 
 class Parties:

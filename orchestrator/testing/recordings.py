@@ -200,8 +200,10 @@ def _timed(data: bytes) -> Iterator[Recorded]:
         frames = decoder.feed(data)
     except EslProtocolError as error:
         raise ValueError(f"not an Event Socket stream: {error}") from None
-    if decoder.error is not None or (not frames and data.strip()):
-        raise ValueError(f"not an Event Socket stream: {decoder.error or 'no frame in it'}")
+    if decoder.error is not None:
+        raise ValueError(f"not an Event Socket stream: {decoder.error}")
+    if not frames:
+        raise ValueError("not an Event Socket stream: no frame in it" if data.strip() else "the recording is empty")
     first = now = 0.0
     for frame in frames:
         event = frame.event()

@@ -22,7 +22,7 @@ from orchestrator.flow.program import Program, Step
 from orchestrator.flow.run import Run
 from orchestrator.flow.trace import Record, Trace
 from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
-from orchestrator.testing.parties import Parties, StoryCall, StoryError
+from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.switch.apps import Told
@@ -88,6 +88,12 @@ class Scenario:
         """(time, level, text) of every `log:` step."""
         self.ran: set[tuple[str, int]] = set()
         """(file, line) of every step that was run."""
+        self.named: dict[str, StoryCall] = {}
+        """Calls that have a name, to tell several apart."""
+        self.unanswered: list[str] = []
+        """Requests to web services that no rule fits."""
+        self._call_ids: dict[str, str] = {}
+        """Call-ID of any dialog of a call → that of its caller's."""
         self.ended: list[tuple[str, str, str]] = []
         """(SIP Call-ID, by whom, why) of the calls of flows when the story was told; ('', '') for what was still up."""
         self.finished = False
@@ -117,8 +123,14 @@ class Scenario:
         self.world.call_at(time, act)
 
     def phone_at(self, aor: str, contact: str) -> Phone:
-        """The phone with this contact (`bob@10.0.0.5:5060;pn-provider=apns`), made when it is new."""
+        """The phone with this contact (`bob@10.0.0.5:5060;pn-provider=apns`), made when it is new.
+
+        Raises StoryError for an address that is not a phone's.
+        """
         address, parameters = _split_contact(contact)
+        owner = reserved(address[0])
+        if owner:
+            raise StoryError(f"{address[0]} is the address of {owner} in a test: give {contact!r} another one")
         known = self.world.phones.get(address)
         if known is not None:
             return known
@@ -127,8 +139,9 @@ class Scenario:
     def register(self, aor: str, contact: str, expires: int = 3600) -> None:
         self.phone_at(aor, contact).register(expires)
 
-    def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None) -> StoryCall:
-        """`caller` calls `to`; the phone of a caller who is not registered is made for the call."""
+    def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "") -> StoryCall:
+        """`caller` calls `to`; the phone of a caller who is not registered is made for the call. `name` is what
+        `call` finds it by."""
         known = [phone for phone in self.world.phones.values() if f"{phone.user}@{phone.domain}" == caller]
         if not known:
             self._callers += 1
@@ -136,12 +149,25 @@ class Scenario:
         lines = [f"{name}: {value}".encode() for name, value in (headers or {}).items()]
         call = StoryCall(self, phone.invite(to, lines))
         self.calls.append(call)
+        if name:
+            self.named[name] = call
         return call
 
-    def ringing(self, contact: str) -> PhoneCall:
+    def call(self, name: str) -> StoryCall | None:
+        """The call with that name; None for '', which stands for the last one. Raises StoryError."""
+        if name and name not in self.named:
+            raise StoryError(f"the call {name!r} has not begun at {self.world.now:g}s")
+        return self.named[name] if name else None
+
+    def is_of(self, call_id: str, call: StoryCall) -> bool:
+        """Whether a Call-ID is that of one of the dialogs of a call."""
+        return self._call_ids.get(call_id, call_id) == call.phone_call.call_id.decode()
+
+    def ringing(self, contact: str, of: StoryCall | None = None) -> PhoneCall:
         """The call that rings at the phone whose contact fits a glob. Raises StoryError."""
+        self._collect()
         for call in self.incoming(contact):
-            if call.state == "ringing":
+            if call.state == "ringing" and (of is None or self.is_of(call.call_id.decode(), of)):
                 return call
         raise StoryError(f"no phone {contact!r} rings at {self.world.now:g}s")
 
@@ -155,9 +181,9 @@ class Scenario:
                 found += [call for call in reversed(phone.calls) if call.incoming]
         return found
 
-    def respond(self, contact: str, code: int) -> None:
-        """The phone that rings answers with this status."""
-        call = self.ringing(contact)
+    def respond(self, contact: str, code: int, of: StoryCall | None = None) -> None:
+        """The phone that rings (for this call) answers with this status. Raises StoryError."""
+        call = self.ringing(contact, of)
         if code < 200:
             call.ring(code)
         elif code < 300:
@@ -168,12 +194,15 @@ class Scenario:
     def hangup(self, side: str = "caller", call: StoryCall | None = None) -> None:
         """A side hangs up; the caller's is CANCEL while it rings. Raises StoryError."""
         found = call or self._last_call()
-        (found.phone_call if side == "caller" else self.parties.side(found, side)).hangup()
+        dialog = found.phone_call if side == "caller" else self.parties.side(found, side)
+        self._going_on(dialog, side)
+        dialog.hangup()
 
     def press(self, side: str, digit: str, call: StoryCall | None = None) -> None:
         """A side presses a key: FreeSWITCH hears it where the media go through one, else it is a SIP INFO. Raises
         StoryError."""
         found = call or self._last_call()
+        self._going_on(self.parties.side(found, side), side)
         channel = self.parties.channel(found, side)
         if channel is not None:
             channel.press(digit)
@@ -188,14 +217,17 @@ class Scenario:
         """A beep, or the tone of a fax (cng, ced), comes from a side. Raises StoryError."""
         self.parties.heard(call or self._last_call(), side).sound(tone)
 
-    def raise_event(self, name: str, attributes: Mapping[str, Any]) -> int:
-        """Raise an event from outside, one of a call for the last call; returns how many took it."""
+    def raise_event(self, name: str, attributes: Mapping[str, Any], call: StoryCall | None = None) -> int:
+        """Raise an event from outside, one of a call for this or the last call; returns how many took it. Raises
+        StoryError when it is about a call and there is none."""
         world = self.world
         spec = world.engine.flows.program.events.get(name)
         of_call = ""
-        if spec is not None and spec.scope == "call" and self.calls:
-            call = world.engine.calls.by_call_id(self.calls[-1].phone_call.call_id)
-            of_call = call.id if call is not None else ""
+        if spec is not None and spec.scope == "call":
+            known = world.engine.calls.by_call_id((call or self._last_call()).phone_call.call_id)
+            if known is None:
+                raise StoryError(f"{name} is an event of a call, and the call is over at {world.now:g}s")
+            of_call = known.id
         taken = world.engine.bus.publish(Event(name, dict(attributes), of_call, world.now))
         world.engine.flows.drain()
         return taken
@@ -232,6 +264,11 @@ class Scenario:
             return self.parties.channel(call, side)
         except StoryError:
             return None
+
+    def _going_on(self, dialog: PhoneCall, side: str) -> None:
+        """Raises StoryError when the call of a side is over."""
+        if dialog.state == "ended":
+            raise StoryError(f"the call of the {side} is over at {self.world.now:g}s")
 
     def _last_call(self) -> StoryCall:
         """Raises StoryError."""
@@ -278,8 +315,15 @@ class Scenario:
                 self._repeated.add(data)
                 fact = fact_of(time, data)
                 if fact is not None:
+                    self._note_call(fact.call)
                     self.facts.append(fact)
         self._seen = len(self.world.sent)
+
+    def _note_call(self, call_id: str) -> None:
+        """Remember whose dialog it is as long as the engine knows."""
+        known = self.world.engine.calls.by_call_id(call_id.encode())
+        if known is not None and call_id not in self._call_ids:
+            self._call_ids[call_id] = known.call_ids[0].decode()
 
     def _job(self, job: Job) -> Any:
         effect, now = job.effect, self.world.now
@@ -311,6 +355,7 @@ class Scenario:
         rules = (rule for rule in self.http if fnmatchcase(effect.url, rule.url))
         rule = next((rule for rule in rules if fnmatchcase(effect.method, rule.method)), None)
         if rule is None:
+            self.unanswered.append(f"{effect.method} {effect.url}")
             return StepError("http.connect", f"no http: rule of the test fits {effect.method} {effect.url}")
         answer, delay = rule.answer(effect), rule.delay
         if rule.error == "timeout" or delay > effect.timeout:  # the client gives up by its own clock
