@@ -173,7 +173,7 @@ class Server:
         except StoreError as error:
             raise OrchestratorError(f"location store: {error.reason}") from None
         if isinstance(store, SqliteStore) and store.set_aside is not None:
-            logger.bind(file=str(store.set_aside)).error("the location store was damaged and has been set aside")
+            logger.bind(file=str(store.set_aside)).error("location_set_aside")
         return location
 
     def _open_cdr(self) -> CdrFile | None:
@@ -233,11 +233,11 @@ class Server:
         """Take over secrets, users and SIP addresses of servers, and say what is odd or missing."""
         resolved = site.resolved
         for warning in site.warnings:
-            logger.bind(place=str(warning), help=warning.help).warning("warning in a file")
+            logger.bind(place=str(warning), help=warning.help).warning("file_warning")
         for problem in resolved.problems:
-            logger.bind(problem=problem).warning("configuration incomplete")
+            logger.bind(problem=problem).warning("configuration_incomplete")
         for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):
-            logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow left out")
+            logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow_left_out")
         self._secrets.clear()
         self._secrets.update(resolved.secrets)
         self._users.clear()
@@ -336,7 +336,7 @@ class Server:
 
     def _log_failure(self, run: Run, what: str, error: StepError, code: int) -> None:
         """A run, or a handler of it, ended in an error."""
-        place = f"{run.flow.place.file}:{error.line}" if error.line else str(run.flow.place)
+        place = f"{error.file}:{error.line}" if error.line else str(run.flow.place)
         call = run.call["sip_call_id"] if run.call is not None else ""
         facts = {"flow": run.flow.name, "run": run.name, "place": place, "error": error.type, "message": error.message}
         part = "" if what == "flow" else what
@@ -394,9 +394,9 @@ class Server:
         taken.wait()
         self._mistakes = ()
         for section in needs_restart(self._settings, site.settings):
-            logger.bind(section=section).warning("changed in the configuration, takes effect after a restart")
+            logger.bind(section=section).warning("restart_needed")
         self._update_links(site.resolved.freeswitch)
-        logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows reloaded")
+        logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows_reloaded")
 
     def _take(self, site: Site, taken: Event, now: float) -> None:
         self.engine.run_timers(now)
@@ -437,7 +437,7 @@ def _report(error: OrchestratorError) -> tuple[str, ...]:
     diagnostics = error.diagnostics if isinstance(error, InputError) else ()
     told = [(str(mistake), mistake.help) for mistake in diagnostics] or [(str(error), "")]
     for mistake, help in told:
-        logger.bind(mistake=mistake, help=help).error("flows not reloaded, the old ones stay")
+        logger.bind(mistake=mistake, help=help).error("reload_refused")
     return tuple(mistake for mistake, _ in told)
 
 
@@ -445,7 +445,7 @@ def _subscribe_anew(link: EslLink) -> None:
     try:
         link.resubscribe()
     except EslError as error:
-        logger.bind(server=link.server.name, reason=str(error)).warning("cannot subscribe; the next connection will")
+        logger.bind(server=link.server.name, reason=str(error)).warning("event_subscription_failed")
 
 
 def log_of_flow(run: Run, effect: Log) -> None:
@@ -457,7 +457,7 @@ def log_of_flow(run: Run, effect: Log) -> None:
 def log_of_fault(run: Run, bug: Exception) -> None:
     """A bug of an action or of the host, once with its traceback; the call it was for has failed by itself."""
     facts = {"flow": run.flow.name, "run": run.name, "call": run.call_id, "notes": getattr(bug, "__notes__", [])}
-    logger.bind(place=log.place_of(bug), **facts).opt(exception=bug).error("a step could not be run")
+    logger.bind(place=log.place_of(bug), **facts).opt(exception=bug).error("step_fault")
 
 
 def log_of_turn(fault: Fault) -> None:
@@ -465,7 +465,7 @@ def log_of_turn(fault: Fault) -> None:
     facts = {"input": fault.where, "from": fault.source, "sip_call_id": fault.call_id}
     bound = {name: value for name, value in facts.items() if value}
     place = log.place_of(fault.error)
-    logger.bind(place=place, **bound).opt(exception=fault.error).error("an input could not be handled")
+    logger.bind(place=place, **bound).opt(exception=fault.error).error("input_fault")
 
 
 def _shown(address: tuple[str, int]) -> str:

@@ -133,4 +133,5 @@ class StepError(OrchestratorError):
         self.message = message
         self.data = data or {}
         self.step = ""
+        self.file = ""
         self.line = 0

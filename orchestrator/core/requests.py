@@ -482,15 +482,21 @@ class Requests:
 
     def _relay_to_contacts(self, request: Request, destination: Destination) -> None:
         targets = self.engine.targets_of(self.network.aor(request.parsed_uri))
+        call, source, tell = text(request.call_id), destination[1], self.engine.tell
+        invites = request.method == b"INVITE"
+        if invites:
+            tell("call_begun", call=call, **_ends(request), source=source)
         if not targets:
             self.refuse(request, destination, 480)
+            if invites:
+                tell("call_ended", call=call, source=source, code=480)
             return
         server = self._open(request, destination)
-        if request.method == b"INVITE":
+        context = ResponseContext(self.network, server, request)
+        if invites:
             self._trying(request, server)
-            begun = {"from": text(request.from_.uri or b""), "to": text(request.uri), "source": destination[1]}
-            self.engine.tell("call_begun", call=text(request.call_id), **begun)
-        ResponseContext(self.network, server, request).add_all(targets)
+            context.on_refused = lambda code: tell("call_ended", call=call, source=source, code=code)
+        context.add_all(targets)
 
     def _trying(self, request: Request, server: ServerTransaction) -> None:
         """100 at once (§16.2 and §17.2.1): the caller stops repeating while we and the callee think."""
@@ -516,3 +522,8 @@ class Requests:
             registration.save()
         else:
             engine.host.start_registration(flow, registration)
+
+
+def _ends(request: Request) -> dict[str, str]:
+    """Who calls whom, for the log."""
+    return {"from": text(request.from_.uri or b""), "to": text(request.uri)}

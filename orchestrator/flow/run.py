@@ -206,7 +206,8 @@ class Run:
             for name, value in flow.vars.items():
                 self.vars[name] = value.evaluate(env)
         except StepError as error:
-            error.line = error.line or flow.place.line
+            if not error.line:
+                error.file, error.line = flow.place.file, flow.place.line
             self.spawn((), env, "main", self._main_done).generator = _failing(error)
         else:
             self.spawn(flow.do, env, "main", self._main_done)

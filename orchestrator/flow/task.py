@@ -152,7 +152,7 @@ class Task:
                     self.env = self.env.bind(step.result, result)
             except StepError as error:
                 if not error.line:
-                    error.line = step.place.line
+                    error.file, error.line = step.place.file, step.place.line
                     error.step = step.source
                 if step.on_error is None:
                     if not self._behind(step, error):

@@ -109,7 +109,7 @@ class Admin:
         self.app.add_route("/metrics", _Exposition(metrics))
         name = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not _is_loopback(host):
-            logger.bind(listen=name).warning("the admin interface has no login and is open to the network")
+            logger.bind(listen=name, help="it has no login; listen on 127.0.0.1").warning("admin_open_to_network")
         listener = _listen(name, host, port)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         errors = logging.getLogger("orchestrator.admin")

@@ -86,7 +86,7 @@ class CdrFile:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self._failing:
-                logger.bind(file=str(self.path), reason=error.strerror).error("call records cannot be written")
+                logger.bind(file=str(self.path), reason=error.strerror).error("cdr_unwritable")
             self._failing = True
             return False
         self._failing = False

@@ -390,7 +390,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
             handler(item)
         except Exception:
             self.counters.handler_errors += 1
-            logger.bind(handler=repr(handler)).exception("a handler of an Event Socket event failed")
+            logger.bind(handler=repr(handler)).exception("event_handler_fault")
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

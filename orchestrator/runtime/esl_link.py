@@ -210,11 +210,11 @@ class EslLink(Commands):
                 self._session()
             except EslRefused as error:
                 delay = self._backoff.refused()
-                self._complain(str(error), "FreeSWITCH refuses us; trying again slowly")
+                self._complain(str(error), "event_socket_refused")
                 self._close(error)
             except EslError as error:
                 delay = self._backoff.failed(self._clock())
-                self._complain(str(error), "Event Socket is down")
+                self._complain(str(error), "event_socket_down")
                 self._close(error)
             self._halt.wait(delay)
 
@@ -233,7 +233,7 @@ class EslLink(Commands):
         self.resubscribe()  # what a reload has asked for since the table was read
         self._backoff.up(self._clock())
         self._said.clear()
-        self._log.info("Event Socket is up")
+        self._log.info("event_socket_up")
         while not self._lost.wait(self._quiet_for(events)):
             pass
         raise events.error or commands.error or EslDown("lost")
@@ -262,7 +262,9 @@ class EslLink(Commands):
         self._subscribe_to(connection)
         connection.register_handle("log", self._hear_log)
         if not connection.send(LOG_COMMAND).ok:  # a directory user without the right to read the log
-            self._log.info("FreeSWITCH does not let us see its log: events it throws away go unnoticed")
+            self._log.bind(reason="the log cannot be read: events that FreeSWITCH drops are not detected").info(
+                "event_log_denied"
+            )
         core = connection.send("api global_getvar core_uuid").text.strip()
         self.core_uuid = "" if core.startswith("-") else core
         self._list_channels(connection, since)
@@ -275,7 +277,7 @@ class EslLink(Commands):
         """Ask for the channels; whoever listens gets them behind the events received before."""
         rows = parse_channels(connection.send("api show channels as json").text)
         if rows is None:
-            self._complain("show channels", "no list of channels; calls lost while we were away go unnoticed")
+            self._complain("no answer to show channels as json: lost calls are not detected", "channel_list_missing")
         else:
             snapshot = Snapshot(self.core_uuid, rows, since)
             connection.defer(lambda: self._on_snapshot(self.server.name, snapshot))
@@ -285,7 +287,7 @@ class EslLink(Commands):
         if lost:
             self.counters.lost_events += lost
             self._lost_events_at = self._clock()
-            self._complain(f"{lost} events", "FreeSWITCH has thrown events away, which we did not take in time")
+            self._complain(f"FreeSWITCH dropped {lost} events that we did not read in time", "events_lost")
             if self._catching_up is None:
                 self._catching_up = gevent.spawn(self._catch_up, self._connections[0])
 
@@ -354,12 +356,12 @@ class EslLink(Commands):
             self.state = state
             self._on_state(self.server.name, state)
 
-    def _complain(self, reason: str, message: str) -> None:
-        """One warning per trouble and minute."""
+    def _complain(self, reason: str, event: str) -> None:
+        """At most one warning of each event per minute."""
         now = self._clock()
-        if now - self._said.get(message, -LOG_EVERY) >= LOG_EVERY:
-            self._said[message] = now
-            self._log.bind(reason=reason).warning(message)
+        if now - self._said.get(event, -LOG_EVERY) >= LOG_EVERY:
+            self._said[event] = now
+            self._log.bind(reason=reason).warning(event)
 
     def __repr__(self) -> str:
         return f"<EslLink {self.server.name} {self.state}>"

@@ -171,7 +171,7 @@ class EslListener:
             data = session.take()
         except EslError as error:
             self.counters["garbage"] += 1
-            logger.bind(peer=session.host, reason=str(error)).info("a socket connection without a channel")
+            logger.bind(peer=session.host, reason=str(error)).info("socket_without_channel")
             return
         self._last += 1
         name = f"{PREFIX}{self._last}"
@@ -203,8 +203,8 @@ class EslListener:
         if session.error is not None:
             return  # it has ended, which is not a complaint
         self.counters["unusable"] += 1
-        logger.bind(peer=session.host, reason=str(error)).warning(
-            "FreeSWITCH refuses commands on its socket: the dialplan has to say  async full"
+        logger.bind(peer=session.host, reason=str(error), help="write async full in the dialplan").warning(
+            "socket_commands_refused"
         )
 
 

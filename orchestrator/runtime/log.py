@@ -1,10 +1,11 @@
 """Logging: loguru with a renderer of our own, because what is logged was often written by strangers.
 
-The rule for all code here: the message is a constant, what varies is bound (`logger.bind(call=…).info("call
-answered")`). loguru formats a message only when it is given arguments, and then `{0.password}` in a display name would
-be looked up; so none is ever given any. In the text form control characters are escaped, a line feed included: one
-record is one line and no terminal obeys a User-Agent. In the JSON form one record is one object on one line.
-Tracebacks show code, never the values of variables (`diagnose`), which may be secrets.
+The rule for all code here: the message is the stable name of the event, listed in docs/log.md, and what varies is
+bound (`logger.bind(flows=3).info("flows_reloaded")`). loguru formats a message only when it is given arguments, and
+then `{0.password}` in a display name would be looked up; so none is ever given any. In the text form control characters
+are escaped, a line feed included: one record is one line and no terminal obeys a User-Agent. In the JSON form one
+record is one object on one line. Tracebacks show code, never the values of variables (`diagnose`), which may be
+secrets.
 
 A record bound to a `source` is limited to `PER_SECOND` lines per second, message and source; how many were left out is
 said on the next one. Whoever logs what the network sends binds its address. A traceback is bound to its `place` in the
@@ -61,9 +62,9 @@ def adopt(hub: Any) -> None:
     def report(context: object, kind: type[BaseException], value: Any, trace: Any) -> None:
         bound = logger.bind(source=kind.__name__, reason=str(value))
         if issubclass(kind, OSError):
-            bound.warning("the system refused something")
+            bound.warning("system_refused")
         else:
-            bound.opt(exception=(kind, value, trace)).error("a greenlet died")
+            bound.opt(exception=(kind, value, trace)).error("greenlet_fault")
 
     hub.print_exception = report
 
@@ -153,4 +154,5 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in ("WARNING", "ERROR", "CRITICAL") else "WARNING"
         text = record.getMessage()
-        logger.bind(library=record.name, source=record.name).opt(exception=record.exc_info).log(level, text)
+        bound = logger.bind(library=record.name, text=text, source=record.name)
+        bound.opt(exception=record.exc_info).log(level, "library")

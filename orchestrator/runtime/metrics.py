@@ -53,7 +53,7 @@ class Metrics:
                 for values, number in _samples(read()):
                     family.add_metric(values, number)
             except Exception:
-                logger.bind(source="metrics", metric=name).exception("a metric cannot be read")
+                logger.bind(source="metrics", metric=name).exception("metric_fault")
                 continue
             yield family
 

@@ -92,7 +92,7 @@ class Pool:
             return error
         except (Exception, gevent.Timeout) as error:
             self.crashed += 1
-            logger.bind(source=self.name, effect=type(effect).__name__).exception("a job failed in a way it should not")
+            logger.bind(source=self.name, effect=type(effect).__name__).exception("job_fault")
             return StepError(self._error, f"{self.name} failed: {type(error).__name__}")
 
     def __repr__(self) -> str:

@@ -255,7 +255,7 @@ class Reactor:
     def _turn_failed(self, source: str) -> None:
         """A turn raised: a bug of ours. That input is lost, everything else goes on."""
         self.failed_turns += 1
-        logger.bind(source=source).exception("an input could not be handled")
+        logger.bind(source=source).exception("input_fault")
 
     def _run_inbox(self) -> None:
         try:
@@ -365,7 +365,7 @@ class Reactor:
 
     def _stalled(self, what: str) -> None:
         self.stalls += 1
-        logger.bind(source=what).error("a source of inputs had stopped; it has been woken")
+        logger.bind(source=what).error("input_stalled")
 
     def note_turn(self, began: float) -> float:
         """Returns the time; a turn that began at `began` and took too long is counted."""

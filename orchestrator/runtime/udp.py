@@ -139,9 +139,9 @@ class UdpTransport:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles it for its bookkeeping
         if granted < receive_buffer:
-            logger.bind(listen=self.name, octets=granted, wanted=receive_buffer).warning(
-                "small receive buffer: bursts may be lost; raise net.core.rmem_max"
-            )
+            logger.bind(
+                listen=self.name, octets=granted, wanted=receive_buffer, help="raise net.core.rmem_max"
+            ).warning("receive_buffer_small")
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class UdpTransport:
             if not self._read_errors():
                 self._count(error)
         except Exception:  # what a callback raises makes the loop let go of the socket, for ever
-            logger.bind(source=self.name).exception("a socket could not be read")
+            logger.bind(source=self.name).exception("socket_fault")
             self.errors["EIO"] += 1
         self.received += count
         reactor.settle()

@@ -340,7 +340,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "_count", "_closed", "_challenges", "_inside",
+        "breadth", "on_refused", "_count", "_closed", "_challenges", "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -360,6 +360,8 @@ class ResponseContext:
         """While true, running out of branches settles nothing: more may come."""
         self.breadth = breadth_of(request)
         """What is left of the request's Max-Breadth for further branches."""
+        self.on_refused: Callable[[int], object] | None = None
+        """Called with the status of the failure that is the final answer."""
         self._count = 0
         self._closed = False
         self._challenges: tuple[bytes, ...] = ()
@@ -533,6 +535,8 @@ class ResponseContext:
         if status >= 200:
             self.request = None
             self._closed = True
+            if status >= 300 and self.on_refused is not None:
+                self.on_refused(status)
 
     # --- what branches report -----------------------------------------------------------------------------------------
 

@@ -47,9 +47,9 @@ class Reloaded:
         self.server = self._serve(flows=[str(self.path)], **self._config)
 
     def reload(self) -> None:
-        before = len(self.said("flows reloaded"))
+        before = len(self.said("flows_reloaded"))
         self.server.process.send_signal(signal.SIGHUP)
-        assert wait_until(lambda: len(self.said("flows reloaded")) > before)
+        assert wait_until(lambda: len(self.said("flows_reloaded")) > before)
 
     def said(self, text: str) -> list[str]:
         return [line for line in self.server.log if text in line]

@@ -161,7 +161,7 @@ def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, mor
         process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + PATIENCE
-        while "Event Socket is up" not in log.read_text():
+        while "event_socket_up" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield port

@@ -62,7 +62,7 @@ def phones(lab: Lab) -> tuple[Softphone, Softphone]:
 def flow(lab: Lab) -> None:
     (lab.folder / FLOW_FILE).write_text(FLOW)
     lab.reload()
-    lab.orchestrator.output.wait(shown(r"\.\.\. (flows reloaded)$"))
+    lab.orchestrator.output.wait(shown(r"\.\.\. (flows_reloaded)$"))
 
 
 class TestPhones:

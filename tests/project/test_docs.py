@@ -67,3 +67,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_log_page_lists_every_event() -> None:
+    """A log line is `event key=value`: the name is a word, and docs/log.md has it."""
+    call = re.compile(
+        r'\.(?:info|warning|error|exception|log|debug)\(\s*(?:[\w.()]+(?: if .* else "\w+")?, )?"([^"]+)"\s*\)'
+        r'|_complain\([^\n]*, "([^"]+)"\)|\btell\(\s*"([^"]+)"'
+    )
+    page = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
+    files = [ROOT / "orchestrator" / "app.py", *(ROOT / "orchestrator").glob("runtime/*.py")]
+    files += (ROOT / "orchestrator").glob("core/*.py")
+    events = {next(filter(None, found)) for file in files for found in call.findall(file.read_text(encoding="utf-8"))}
+    assert len(events) > 30
+    assert [event for event in sorted(events) if not re.fullmatch("[a-z_]+", event) or f"`{event}`" not in page] == []

@@ -412,7 +412,7 @@ def test_damaged_location_store_is_set_aside_and_named(tmp_path: Path) -> None:
     sink = logger.add(lambda message: lines.append(message.record), level="ERROR")
     open_and_close(tmp_path, CONFIG.replace("LOCATION", f"sqlite:///{tmp_path}/x.db"))
     logger.remove(sink)
-    assert [line["message"] for line in lines] == ["the location store was damaged and has been set aside"]
+    assert [line["message"] for line in lines] == ["location_set_aside"]
     assert Path(lines[0]["extra"]["file"]).read_bytes().startswith(b"this is no database")
 
 
@@ -435,7 +435,7 @@ def test_reload_takes_new_flows_and_refuses_broken_ones(server: Running, caller:
     assert caller.invite("hello") == "SIP/2.0 486 first"
     server.flows.write_text(loaded.replace("reason: first", "reason: second"))
     server.send(signal.SIGHUP)
-    wait_until(lambda: server.line("flows reloaded"))
+    wait_until(lambda: server.line("flows_reloaded"))
     assert caller.invite("hello") == "SIP/2.0 486 second"
     server.flows.write_text(loaded.replace("reply: {code: 486, reason: first}", "reply: {kode: 486}"))
     server.send(signal.SIGHUP)
@@ -448,7 +448,7 @@ def test_reload_takes_new_flows_and_refuses_broken_ones(server: Running, caller:
     assert caller.invite("hello") == "SIP/2.0 486 second"
     server.flows.write_text(loaded)
     server.send(signal.SIGHUP)
-    wait_until(lambda: server.output.count("flows reloaded") == 2)
+    wait_until(lambda: server.output.count("flows_reloaded") == 2)
     assert caller.invite("hello") == "SIP/2.0 486 first"
     assert "Traceback" not in server.output and "greenlet" not in server.output
 

@@ -127,7 +127,7 @@ def test_libraries_are_heard_from_warnings_up() -> None:
     library.debug("GET /secret?key=s3cret")  # urllib3 really says such things
     library.warning("odd\nanswer %s", "{0}")
     assert "s3cret" not in stream.getvalue()
-    assert "WARNING odd\\nanswer {0} library=urllib3.connectionpool" in stream.getvalue()
+    assert 'WARNING library library=urllib3.connectionpool text="odd\\nanswer {0}"' in stream.getvalue()
 
 
 def test_greenlets_that_die_are_logged_like_everything_else() -> None:
@@ -140,9 +140,9 @@ def test_greenlets_that_die_are_logged_like_everything_else() -> None:
     finally:
         del hub.print_exception
     text = stream.getvalue()
-    assert 'ERROR   a greenlet died source=ValueError reason="line one\\nline two' in text
+    assert 'ERROR   greenlet_fault source=ValueError reason="line one\\nline two' in text
     assert text.splitlines()[-1].endswith("'/no/such\\\\nfile'\"")
-    assert "WARNING the system refused something source=FileNotFoundError" in text
+    assert "WARNING system_refused source=FileNotFoundError" in text
     assert "s3cret!" not in text
 
 

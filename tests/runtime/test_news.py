@@ -83,6 +83,56 @@ def test_a_run_that_fails_says_what_the_caller_got() -> None:
     assert failures == [("fails", "flow", "esl.down", 7, 500)]
 
 
+OTHER = """flowlang: 1
+flows:
+  helper:
+    do:
+      - log: first
+      - fs.api: status
+"""
+CALLER = """flowlang: 1
+flows:
+  asks:
+    on: invite
+    do:
+      - call: helper
+"""
+
+
+def test_a_failure_is_placed_in_the_file_it_happened_in() -> None:
+    world = World(load_sources([Source("a.flow.yaml", CALLER), Source("b.flow.yaml", OTHER)])[0])
+    places: list[str] = []
+    world.engine.flows.on_failure = lambda run, what, error, code: places.append(f"{error.file}:{error.line}")
+    world.phone("alice@example.com", "10.0.0.2").invite("bob@example.com")
+    world.run(1)
+    assert places == ["b.flow.yaml:6"]
+
+
+@pytest.mark.parametrize(("ending", "code"), [("busy", 486), ("cancelled", 487), ("nobody", 480), ("gone", 480)])
+def test_a_call_that_no_flow_takes_ends_in_the_log_without_a_bye(ending: str, code: int) -> None:
+    world = World()
+    news = told(world)
+    alice, bob = world.phone("alice@example.com", "10.0.0.2"), world.phone("bob@example.com", "10.0.0.3")
+    if ending != "nobody":
+        bob.register()
+        world.run()
+    if ending == "gone":
+        bob.on_invite = lambda call: None
+    call = alice.invite("bob@example.com")
+    world.run(0.1)
+    if ending == "busy":
+        bob.calls[0].reject(486)
+    elif ending == "cancelled":
+        call.hangup()
+    elif ending == "gone":
+        copy = next(data for _, _, to, data in world.sent if data.startswith(b"INVITE") and to[0] == "10.0.0.3")
+        world.engine.transport_failed((0, "10.0.0.3", 5060), copy, world.now)
+    world.run(40)
+    ended = [facts for event, facts in news if event == "call_ended"]
+    assert [facts["code"] for facts in ended] == [code]
+    assert [event for event, _ in news].count("call_begun") == 1
+
+
 def test_strangers_cannot_fill_the_log(lines: Any) -> None:
     now = [0.0]
     news = News(clock=lambda: now[0])

@@ -107,7 +107,7 @@ def test_work_that_crashes_is_answered_and_the_worker_lives(failure: BaseExcepti
     assert type(failure).__name__ in work.answers[0][1].message
     assert work.answers[1] == (2, "did next")
     assert pool.crashed == 1
-    assert lines == ["a job failed in a way it should not"]
+    assert lines == ["job_fault"]
     pool.close()
 
 

@@ -96,7 +96,7 @@ def test_turn_that_raises_costs_its_input_only(core: EchoCore, reactor: Reactor,
     reactor.receive(b"good", "192.0.2.1", 5060, 0, 1.0)
     assert [data for data, _ in wire.sent] == [b"half done", b"good"]
     assert reactor.failed_turns == 1
-    assert [line["message"] for line in log_lines] == ["an input could not be handled"]
+    assert [line["message"] for line in log_lines] == ["input_fault"]
 
 
 def test_posted_inputs_run_in_order_with_the_time(core: EchoCore, reactor: Reactor) -> None:
@@ -387,7 +387,7 @@ def test_the_watchdog_wakes_an_inbox_whose_callback_was_lost(still: Reactor, man
     assert still.stalls == 1
     manual.turn()
     assert seen and still.stalled == ""
-    assert [line["message"] for line in log_lines] == ["a source of inputs had stopped; it has been woken"]
+    assert [line["message"] for line in log_lines] == ["input_stalled"]
     still.post(seen.append)
     manual.turn()
     assert len(seen) == 2, "and it goes on by itself"
