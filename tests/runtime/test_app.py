@@ -439,7 +439,7 @@ def test_reload_takes_new_flows_and_refuses_broken_ones(server: Running, caller:
     assert caller.invite("hello") == "SIP/2.0 486 second"
     server.flows.write_text(loaded.replace("reply: {code: 486, reason: first}", "reply: {kode: 486}"))
     server.send(signal.SIGHUP)
-    line = wait_until(lambda: server.line("flows not reloaded"))
+    line = wait_until(lambda: server.line("reload_refused"))
     assert f'mistake="{server.flows}:41:' in line and "reply" in line
     assert caller.invite("hello") == "SIP/2.0 486 second"
     server.flows.write_bytes(b"\xff")
