@@ -167,7 +167,7 @@ def test_a_link_that_drops_meanwhile_asks_for_the_channels_anyway(fs: FakeFreeSw
 def test_a_user_without_the_right_to_the_log_is_served(fs: FakeFreeSwitch, connect: Connect, logged: list[str]) -> None:
     fs.on("log *").reply("-ERR permission denied")
     connect()
-    assert any("go unnoticed" in line for line in logged)
+    assert any("event_log_denied" in line for line in logged)
 
 
 def test_names_that_are_new_after_a_reload(fs: FakeFreeSwitch, connect: Connect) -> None:
