@@ -18,6 +18,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,8 @@ def _rows(teller: _Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[s
     yield "tests:"
     yield f"  - name: {quoted(trace['about'] or trace['run'])}"
     yield from _given(teller, program)
+    if trace.get("started") is not None:  # schedules are to see the same time of day
+        yield f"      time: '{datetime.fromtimestamp(trace['started'], UTC).isoformat()}'"
     yield "    when:"
     yield from (f"      - {{at: {_time(at)}, {text}}}" for at, text in sorted(teller.acts, key=lambda act: act[0]))
     if teller.started_on:

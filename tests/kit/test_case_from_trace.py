@@ -205,3 +205,16 @@ def test_paths_are_relative_to_the_test(tmp_path: Path) -> None:
 def test_every_text_comes_back_as_it_was(value: str) -> None:
     read = yaml.load(f"a: {quoted(value)}", Loader=yaml.BaseLoader)
     assert read == {"a": value}
+
+
+def test_schedules_see_the_time_of_day_of_the_call(tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text("flowlang: 1\nflows: {a: {on: invite, do: [reply: 404]}}\n")
+    path = tmp_path / "a.test.yaml"
+    started = 1_800_000_000.25  # 2027-01-15 08:00:00.25 UTC
+    path.write_text(
+        case_from_trace(
+            told([START, (0.0, "SIP >> 404 Not Found")], started=started, file=str(tmp_path / "a.flow.yaml")), tmp_path
+        )
+    )
+    assert "time: '2027-01-15T08:00:00.250000+00:00'" in path.read_text()
+    assert load_cases(path)[0].wall == started
