@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
@@ -67,3 +69,27 @@ def test_completion(tmp_path: Path, shell: str) -> None:
     assert "orchestrator" in source.stdout and "Traceback" not in source.stderr
     words = {"COMP_WORDS": "orchestrator sip", "COMP_CWORD": "1" if shell != "fish" else "sip"}
     assert "siptrace" in run(tmp_path, _ORCHESTRATOR_COMPLETE=f"{shell}_complete", **words).stdout
+
+
+def test_run_serves_in_a_new_folder_and_siptrace_asks_it(tmp_path: Path) -> None:
+    assert run(tmp_path, "init").returncode == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        admin = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = tmp_path / "config" / "orchestrator.yml"
+    config.write_text(config.read_text() + f"admin: {{listen: '{admin}'}}\n")
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "SIP_LISTEN": "udp:127.0.0.1:0"}
+    command = [sys.executable, "-m", "orchestrator", "run"]
+    said = tmp_path / "said"
+    with said.open("w") as stream:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=stream)
+    try:
+        deadline = monotonic() + 30
+        while "ready udp:" not in said.read_text():
+            assert server.poll() is None and monotonic() < deadline, said.read_text()
+            sleep(0.05)
+        traced = run(tmp_path, "siptrace", "alice", "--for", "1s")
+        assert (traced.returncode, "0 messages" in traced.stderr) == (0, True), traced.stderr
+    finally:
+        server.kill()
+        server.wait(5)
