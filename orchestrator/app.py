@@ -129,6 +129,7 @@ class Server:
         self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
         self.engine.flows.on_failure = self._log_failure
         self.engine.faults.told = log_of_turn
+        self.engine.flows.on_bound = log_of_bound
         self.cdr = self._open_cdr()
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
@@ -168,7 +169,8 @@ class Server:
         try:
             store = open_store(self._settings.location)
             self._stack.callback(store.close)
-            location = Location(store, self._settings.limits.contacts_per_aor)
+            limits = self._settings.limits
+            location = Location(store, limits.contacts_per_aor, limits.bindings, limits.bindings_per_source)
             location.load(time())
         except StoreError as error:
             raise OrchestratorError(f"location store: {error.reason}") from None
@@ -200,9 +202,14 @@ class Server:
             events=sip.events,
             times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
             limits=CoreLimits(
-                limits.transactions,
+                transactions=limits.transactions,
+                lingering=limits.lingering,
+                octets=limits.transaction_memory,
                 message=limits.message,
                 subscriptions=limits.subscriptions,
+                runs=limits.runs,
+                runs_per_flow=limits.runs_per_flow,
+                chain=limits.chain,
                 call_duration=limits.call_duration,
                 dialog_ping=sip.dialog_ping or 0.0,
             ),
@@ -452,6 +459,11 @@ def log_of_flow(run: Run, effect: Log) -> None:
     """A `log:` step. The text is the flow's; what a caller put into it is escaped by the renderer."""
     facts = {**effect.data, "flow": run.flow.name, "run": run.name, "call": run.call_id}
     logger.bind(**facts).log(effect.level.upper(), effect.text)
+
+
+def log_of_bound(flow: str, what: str) -> None:
+    """Runs of a flow have met a bound of the configuration: once in a while is enough, it may go on for hours."""
+    logger.bind(source=flow, flow=flow, reason=what).error("a bound of the configuration stops flows")
 
 
 def log_of_fault(run: Run, bug: Exception) -> None:

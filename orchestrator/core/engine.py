@@ -131,7 +131,10 @@ class Engine:
         self.sockets = Sockets(self)
         self.host = FlowHost(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
-        self.flows.capacity = settings.limits.subscriptions
+        limits = settings.limits
+        self.flows.capacity = limits.subscriptions
+        self.flows.most_runs, self.flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
+        self.flows.chain = limits.chain
         self.flows.on_collapse = self.faults.end
         self.requests = Requests(self)
         self.overload = Overload(self, settings.age, settings.entropy)
@@ -317,7 +320,19 @@ class Engine:
 
     def must_refuse_new(self, method: bytes) -> bool:
         """Whether a new request outside of dialogs has to go elsewhere: we are stopping, or full."""
-        return self.draining or self.layer.unanswered >= self.settings.limits.transactions
+        limits = self.settings.limits
+        return (
+            self.draining
+            or self.layer.unanswered >= limits.transactions
+            or self.layer.lingering >= limits.lingering
+            or self.layer.octets >= limits.octets
+        )
+
+    def must_refuse_all(self) -> bool:
+        """Whether even requests inside dialogs would take more memory than they may: somebody floods us with them."""
+        limits = self.settings.limits
+        most = limits.transactions + limits.lingering
+        return len(self.layer) >= most + most // 4 or self.layer.octets >= limits.octets + limits.octets // 4
 
     def user_of(self, request: Request, source: tuple[str, int]) -> str | None:
         """Who a trusted source says the sender is (RFC 3325 §5); None from all others."""

@@ -393,6 +393,9 @@ class Requests:
         if passage is None and not self.network.trusts(source[0]):
             self.refuse(request, destination, 481 if route.drop else 403)
             return
+        if self.engine.must_refuse_all():
+            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+            return
         self.engine.host.gate.consume(request)
         self._charge(IN_DIALOG)
         server = self.layer.open_server(request, destination)
@@ -471,6 +474,9 @@ class Requests:
         flow = engine.flows.choose("invite", {"call": view})
         if flow is None:
             return False
+        if not engine.flows.has_room(flow):
+            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+            return True
         server = self._open(request, destination)
         self._trying(request, server)
         self._shared.share(request)
@@ -520,6 +526,8 @@ class Requests:
             flow = engine.flows.choose("register", {"request": registration.view})
         if flow is None:
             registration.save()
+        elif not engine.flows.has_room(flow):
+            registration.reply(503, headers=(RETRY_AFTER,))
         else:
             engine.host.start_registration(flow, registration)
 

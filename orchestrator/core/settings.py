@@ -42,10 +42,21 @@ class CoreLimits:
     progress passes)."""
 
     transactions: int = 20_000
+    """Server transactions without a final response."""
+    lingering: int = 300_000
+    """All other transactions: answered ones that wait for repetitions, and ours. New requests are refused beyond;
+    beyond a quarter more, those inside dialogs too."""
+    octets: int = 600_000_000
+    """Size of the messages behind all these transactions: few large ones take as much memory as many small ones."""
     message: int = MAX_MESSAGE
     """Octets of one message; a longer one is answered 513."""
     subscriptions: int = 200_000
     """Subscriptions of all flows together; a step that arms one more fails with `flow.limit`."""
+    runs: int = 50_000
+    """Runs of all flows together; a request that would begin one more is answered 503, an event is not taken."""
+    runs_per_flow: int = 20_000
+    chain: int = 16
+    """How often runs may start each other in a row; once more is a circle."""
     call_duration: float = 12 * 3600.0
     """Seconds after which an answered call whose BYE was never seen is ended by us."""
     dialog_ping: float = 300.0

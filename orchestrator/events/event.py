@@ -42,9 +42,10 @@ class Event:
 
     Attributes are plain values keyed by the names of the spec, every declared name present (null where optional).
     `depth` is how many events lie between it and what happened outside; the bus writes it when the event is published.
+    `chain` names the flows whose runs have led to it, empty for what happened outside.
     """
 
-    __slots__ = ("name", "call", "attributes", "time", "depth")
+    __slots__ = ("name", "call", "attributes", "time", "depth", "chain")
 
     def __init__(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> None:
         self.name = name
@@ -52,6 +53,7 @@ class Event:
         self.call = call
         self.time = time
         self.depth = 0
+        self.chain: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         where = f" call={self.call}" if self.call else ""

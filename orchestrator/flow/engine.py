@@ -11,7 +11,7 @@ The engine is pure: effects go to the `Host`, time comes from the shared `Timers
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -55,6 +55,10 @@ from orchestrator.timers import TICK, Timer, Timers
 __all__ = ["PENDING", "FlowEngine", "Host", "Limits", "Run", "Stats", "Task", "Ticket"]
 
 
+RUNS, RUNS_PER_FLOW = 50_000, 20_000
+"""Runs at 7 KB each, their traces included."""
+CHAIN = 16
+"""What flows that mean it need (a call forwarded and forwarded again), and few enough for flows that start two each."""
 CAPACITY = 200_000
 """Subscriptions at half a kilobyte each: what a machine of a gigabyte has room for."""
 
@@ -95,6 +99,10 @@ class Stats:
     """Events not taken because a queue, a mode or `max:` had no room."""
     stale: int = 0
     """Answers to tickets that were not waited for any more."""
+    refused: int = 0
+    """Runs not begun because as many as may be are there."""
+    circles: int = 0
+    """Events not raised because the runs that led to them have started each other in a circle."""
     faults: int = 0
     """Exceptions that are bugs of an action or the host; each ended one task."""
 
@@ -116,6 +124,13 @@ class FlowEngine:
         self.stopping = False
         self.capacity = CAPACITY
         """Most subscriptions of all runs together, those of the triggers included."""
+        self.most_runs, self.most_runs_per_flow = RUNS, RUNS_PER_FLOW
+        """Most runs of all flows together, and of one flow."""
+        self.chain = CHAIN
+        """How often runs may start each other in a row, whatever time lies between."""
+        self._of_flow: Counter[str] = Counter()
+        self.on_bound: Callable[[str, str], object] | None = None
+        """Told a flow whose runs have met a bound, and which, for the log."""
         self.on_step: Callable[[Step], object] | None = None
         """Told every step that is run, after its condition held: which lines of a flow the tests have reached."""
         self.on_fault: Callable[[Run, Exception], object] | None = None
@@ -201,10 +216,41 @@ class FlowEngine:
         `program` is the loaded one, or an older one that still has runs.
         """
         self.stats.runs += 1
+        self._of_flow[flow.name] += 1
         version = next(version for version in reversed(self._versions) if version.program is program)
         run = Run(self, self.stats.runs, flow, version, names)
         self.runs[run.id] = run
         return run
+
+    def has_room(self, flow: Flow) -> bool:
+        """Whether one more run of this flow may begin; a refusal is counted and told. Asked before `create`."""
+        if len(self.runs) >= self.most_runs:
+            what = f"{self.most_runs} runs of all flows are there already (limits: runs)"
+        elif self._of_flow[flow.name] >= self.most_runs_per_flow:
+            what = f"{self.most_runs_per_flow} runs of this flow are there already (limits: runs_per_flow)"
+        else:
+            return True
+        self.stats.refused += 1
+        self._tell_bound(flow.name, what)
+        return False
+
+    def check_chain(self, chain: tuple[str, ...]) -> None:
+        """`chain` names the flows whose runs have led to what is to be done now, the first one first.
+
+        Raises StepError `flow.limit` when it is longer than it may be: they start each other in a circle, which no
+        bound of a single run would ever end.
+        """
+        if len(chain) <= self.chain:
+            return
+        self.stats.circles += 1
+        path = " -> ".join(chain[-4:])
+        what = f"flows start each other in a circle: {path}, more than {self.chain} times (limits: chain)"
+        self._tell_bound(chain[-1], what)
+        raise StepError("flow.limit", what)
+
+    def _tell_bound(self, flow: str, what: str) -> None:
+        if self.on_bound is not None:
+            self.on_bound(flow, what)
 
     def call_ended(self, run: Run, by: str, reason: str) -> None:
         """The call of this run is over (`by` caller, callee or engine); idempotent, legal inside `Host.perform`."""
@@ -222,7 +268,11 @@ class FlowEngine:
 
     def forget(self, run: Run) -> None:
         """A run is done: only its trace stays."""
-        self.runs.pop(run.id, None)
+        if self.runs.pop(run.id, None) is not None:
+            name = run.flow.name
+            self._of_flow[name] -= 1
+            if not self._of_flow[name]:
+                del self._of_flow[name]
         self.traces.keep(Trace.of(run))
         if run.on_done is not None:
             run.on_done(run)

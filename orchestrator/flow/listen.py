@@ -94,7 +94,7 @@ class Wait:
     `position` tells the branches of a first_of apart.
     """
 
-    __slots__ = ("condition", "env", "position", "run", "step", "subscription", "ticket")
+    __slots__ = ("chain", "condition", "env", "position", "run", "step", "subscription", "ticket")
 
     def __init__(self, task: Task, step: Step, ticket: Ticket, position: int = 0) -> None:
         self.run = task.run
@@ -102,6 +102,8 @@ class Wait:
         self.env = task.env
         self.ticket = ticket
         self.position = position
+        self.chain: tuple[str, ...] = ()
+        """Which flows the event came from that it took."""
         where: Where | None = step.args.get("where")
         self.condition = where.rest if where is not None else None
         self.subscription = subscribe(task, step, self._accept, _arrived, self, limit=1, on_expire=_expired)
@@ -114,6 +116,7 @@ class Wait:
 
 def _arrived(event: Event, subscription: Subscription) -> None:
     wait: Wait = subscription.owner
+    wait.chain = event.chain
     wait.run.engine.resume(wait.ticket, (wait.position, event.attributes))
 
 
@@ -214,6 +217,8 @@ class Listener:
         run.trace(self.step, "handler of {} runs ({})", self.step.args["event"], count, read=read)
         env = self._env.bind("event", event.attributes)
         task = run.spawn(self.step.args["do"], env, "handler", self._handled, self._nesting)
+        if event.chain:
+            task.caused_by(event.chain)
         if self._busy is None:
             self._busy = []
         self._busy.append(task)

@@ -68,6 +68,7 @@ class Run:
         "_recovered",
         "call",
         "call_id",
+        "chain",
         "dropped",
         "ended",
         "engine",
@@ -94,6 +95,8 @@ class Run:
         self.flow = flow
         self.version = version
         self.call: Any = names.get("call")
+        self.chain: tuple[str, ...] = (flow.name,)
+        """The flows whose runs have led to this one, itself the last: what starts what, also over waits."""
         self.call_id: str = self.call["id"] if self.call is not None else ""
         self.vars: dict[str, Any] = {}
         self.env = Environment(version.names, {**names, "vars": self.vars})
@@ -183,6 +186,7 @@ class Run:
         if len(self.tasks) >= self.engine.limits.tasks:
             raise StepError("flow.limit", f"more than {self.engine.limits.tasks} tasks in one run")
         task = Task(self, env, label, on_done, nesting)
+        task.chain = self.chain
         task.generator = task.walk(block)
         self.tasks.append(task)
         self.engine.ready(task)

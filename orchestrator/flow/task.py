@@ -37,6 +37,7 @@ class Task:
     """
 
     __slots__ = (
+        "chain",
         "env",
         "generator",
         "label",
@@ -57,6 +58,8 @@ class Task:
         self.label = label
         self.on_done = on_done
         self.nesting = nesting
+        self.chain: tuple[str, ...] = ()
+        """The flows that have led to what it does: those of its run, or of an event it has taken."""
         self.generator: Steps | None = None
         self.step: Step | None = None
         """The step that began last: while the task waits, the one that waits."""
@@ -88,7 +91,14 @@ class Task:
         Raises:
             StepError: `flow.limit`, too many tasks in this run.
         """
-        return self.run.spawn(block, self.env, label, on_done, self.nesting)
+        child = self.run.spawn(block, self.env, label, on_done, self.nesting)
+        child.chain = self.chain
+        return child
+
+    def caused_by(self, chain: tuple[str, ...]) -> None:
+        """It acts on an event that came from these flows."""
+        if len(chain) >= len(self.chain):
+            self.chain = (*chain, self.run.flow.name)
 
     def sleep(self, seconds: float) -> Steps:
         """Wait that long; one passing of the reactor at least."""

@@ -104,6 +104,8 @@ class Starter:
                 taken = not most or running < most
             case _:
                 taken = True
+        if taken and not (running and self._flow.mode in ("queued", "restart")):
+            taken = self._engine.has_room(self._flow)
         if not taken:
             self._engine.stats.dropped += 1
         return taken
@@ -123,6 +125,8 @@ class Starter:
                 run.end("engine", "restarted by a newer event")
         names = {"event": event.attributes} if event is not None else {}
         run = self._engine.create(self._flow, self._version.program, names)
+        if event is not None:
+            run.chain = (*event.chain, self._flow.name)
         run.on_done = lambda run: self._done(run, key)
         self._running.setdefault(key, []).append(run)
         run.begin()

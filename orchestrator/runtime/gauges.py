@@ -118,6 +118,17 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     """SIP, registrations and flows."""
     stats = engine.flows.stats
     metrics.gauge("transactions", "Transactions, those that linger included.", lambda: len(engine.layer))
+    layer, location = engine.layer, engine.location
+    metrics.gauge("transactions_unanswered", "Requests without a final answer.", lambda: layer.unanswered)
+    metrics.gauge("transactions_lingering", "Transactions kept for repetitions.", lambda: layer.lingering)
+    metrics.gauge("transactions_octets", "Octets of the messages they began with.", lambda: layer.octets)
+    metrics.counter(
+        "bindings_refused",
+        "Registrations refused: limits: bindings, bindings_per_source.",
+        lambda: dict(location.refused),
+        ("limit",),
+    )
+    metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
     metrics.gauge("overload", "Share of new calls refused because inputs wait too long.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls of flows.", lambda: len(engine.calls))
     metrics.gauge("bindings", "Registered contacts.", lambda: len(engine.location))
@@ -149,6 +160,8 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         ("kind",),
     )
     metrics.counter("flow_runs_started", "Flows started.", lambda: stats.runs)
+    metrics.counter("flow_runs_refused", "Flows not started: limits: runs, runs_per_flow.", lambda: stats.refused)
+    metrics.counter("flow_circles", "Flows ended that start each other: limits: chain.", lambda: stats.circles)
     metrics.counter("flow_runs_failed", "Flows that ended in an error.", lambda: stats.failed)
     metrics.counter("flow_handler_errors", "Handlers that ended in an error.", lambda: stats.handler_errors)
     metrics.counter(

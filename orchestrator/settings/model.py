@@ -203,8 +203,16 @@ class RegistrarSettings(_Section):
 
 class LimitSettings(_Section):
     transactions: Count = 20_000
-    subscriptions: Count = 200_000
+    lingering: Count = 300_000
+    transaction_memory: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
+    """Octets."""
+    bindings: Count = 200_000
+    bindings_per_source: Count = 10_000
     contacts_per_aor: Count = 10
+    runs: Count = 50_000
+    runs_per_flow: Count = 20_000
+    chain: Count = 16
+    subscriptions: Count = 200_000
     message: Annotated[int, Field(ge=1_300, le=65_535)] = 65_535
     """Octets. Less than a single datagram of an ordinary network would leave phones without an answer."""
     call_duration: Duration = 12 * 3600.0

@@ -36,8 +36,15 @@ class TransactionLayer:
         repetitions."""
         self.unattended = 0
         """INVITEs that were found with nobody to answer them, and were answered 500."""
+        self.octets = 0
+        """Size of the messages that all transactions began with: an upper bound of what they keep."""
         self.ignored: Counter[str] = Counter()
         """Inputs from the network that no table listed, by `kind state input`."""
+
+    @property
+    def lingering(self) -> int:
+        """Transactions that need no decision any more, which others can make us keep: answered ones, and clients."""
+        return len(self.servers) + len(self.clients) - self.unanswered
 
     # --- server side --------------------------------------------------------------------------------------------------
 
@@ -62,6 +69,8 @@ class TransactionLayer:
             server = InviteServer(self, key, request, destination)
         else:
             server = NonInviteServer(self, key, request, destination)
+        server.weight = sum(map(len, request.lines)) + len(request.body)
+        self.octets += server.weight
         self.servers[key] = server
         self.unanswered += 1
         server.start()
@@ -79,6 +88,8 @@ class TransactionLayer:
         else:
             client = NonInviteClient(self, branch, method, data, destination)
         client.user = user
+        client.weight = len(data)
+        self.octets += client.weight
         self.clients[client.key] = client
         client.start()
         return client
@@ -110,6 +121,7 @@ class TransactionLayer:
         table: dict[object, Transaction] = self.servers if isinstance(transaction, ServerTransaction) else self.clients  # type: ignore[assignment]
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
+            self.octets -= transaction.weight
 
     def count_ignored(self, transaction: Transaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1

@@ -16,6 +16,7 @@ and to add monotonic time to it, so that a clock set back or forth neither expir
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -28,6 +29,10 @@ from orchestrator.sip.uri import Uri, parse_uri, uris_equal
 
 MAX_CONTACTS = 10
 """Bindings per address of record unless told otherwise: more is a leak or an attack (one REGISTER may list 600)."""
+MAX_BINDINGS = 200_000
+"""Bindings in all, unless told otherwise."""
+MAX_FROM_SOURCE = 10_000
+"""Bindings that one source has registered, unless told otherwise: more than a large office behind one NAT."""
 
 _NOBODY = ""
 """Address of the row that is no binding but our own key: no URI has an empty one, so nobody registers it."""
@@ -58,6 +63,8 @@ class Binding:
     registered_at: float = 0.0
     extra: Mapping[str, str] | None = None
     """What the flow that saved it keeps with it (`register: {extra: …}`), None when that is nothing."""
+    source: str = ""
+    """Whom it counts for (`sip.admission.source_name`): whence the REGISTER came."""
 
     @property
     def uri(self) -> str:
@@ -278,9 +285,21 @@ class Location:
     Costs with 100,000 bindings, CPython 3.11: 0.15 µs for a lookup, 0.75 KB for a binding, 0.75 s to load from SQLite.
     """
 
-    def __init__(self, store: LocationStore, max_contacts: int = MAX_CONTACTS) -> None:
+    def __init__(
+        self,
+        store: LocationStore,
+        max_contacts: int = MAX_CONTACTS,
+        max_bindings: int = MAX_BINDINGS,
+        max_from_source: int = MAX_FROM_SOURCE,
+    ) -> None:
         self.store = store
         self.max_contacts = max_contacts
+        self.max_bindings = max_bindings
+        self.max_from_source = max_from_source
+        self.refused: Counter[str] = Counter()
+        """Registrations refused because the table (`bindings`) or the part of one source (`source`) was full."""
+        self._from: dict[str, int] = {}
+        """Source → its bindings."""
         self.unwritten = 0
         """Expired bindings whose rows the store would not delete. It forgets them by itself at the next `load`."""
         self._table: dict[str, tuple[Binding, ...]] = {}
@@ -341,7 +360,9 @@ class Location:
         `max_contacts` overrides the table's own bound for this request.
         """
         limit = self.max_contacts if max_contacts is None else max_contacts
-        return self._apply(aor, decide(self.bindings(aor, now), asked, now, limit, replace))
+        changes = decide(self.bindings(aor, now), asked, now, limit, replace)
+        self._check_room(changes)
+        return self._apply(aor, changes)
 
     def remove_all(self, aor: str, call_id: bytes, cseq: int, now: float) -> list[Change]:
         """Carry out `Contact: *`; see `decide_removal`. Raises SipError; StoreError when nothing was changed."""
@@ -385,6 +406,22 @@ class Location:
     def __repr__(self) -> str:
         return f"<Location {self._count} bindings of {len(self._table)} aors>"
 
+    def _check_room(self, changes: Sequence[Change]) -> None:
+        """Room for the new bindings, in the table and in the part of their source. Raises SipError.
+
+        Who is registered stays so: a refresh is taken from wherever it comes.
+        """
+        new = [change.binding.source for change in changes if change.kind == "added"]
+        if not new:
+            return
+        gone = sum(change.kind == "removed" for change in changes)
+        if self._count + len(new) - gone > self.max_bindings:
+            self.refused["bindings"] += 1
+            raise SipError(503, "Too Many Registrations")
+        if new[0] and self._from.get(new[0], 0) + len(new) - gone > self.max_from_source:  # of one REGISTER, one source
+            self.refused["source"] += 1
+            raise SipError(403, "Too Many Contacts From This Address")
+
     def _apply(self, aor: str, changes: list[Change]) -> list[Change]:
         put = [change.binding for change in changes if change.stands]
         gone = {change.binding.contact for change in changes if not change.stands}
@@ -403,6 +440,14 @@ class Location:
     def _put(self, aor: str, bindings: Sequence[Binding]) -> None:
         before = self._table.get(aor, ())
         self._count += len(bindings) - len(before)
+        for binding in before:
+            left = self._from[binding.source] - 1
+            if left:
+                self._from[binding.source] = left
+            else:
+                del self._from[binding.source]
+        for binding in bindings:
+            self._from[binding.source] = self._from.get(binding.source, 0) + 1
         if bindings:
             self._table[aor] = tuple(sorted(bindings, key=lambda b: (-b.q, -b.registered_at)))
         else:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.admission import source_name
 from orchestrator.sip.grammar import NUL
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
@@ -20,6 +21,10 @@ from orchestrator.sip.uri import NameAddr, Uri
 
 _DATED = b"Contact: <%b>;expires=%d"
 _addresses = Addresses()
+_MAX_BINDING = 4_096
+"""Octets of all that a phone has us keep with one contact. Push tokens take a few hundred, a Path a hundred for each
+proxy; a contact of 64 KB is an attack on memory."""
+_MAX_USER_AGENT = 256
 _SUPPORTED = (b"path",)
 """Option tags that may stand in the Require of a REGISTER."""
 
@@ -101,21 +106,26 @@ class Registrar:
         params = contact.params
         instance = params.get(b"+sip.instance")
         reg_id = params.get(b"reg-id")
+        aor, path, address = self._aor(request.to.parsed), _path(request), contact.uri or b""
+        kept = (aor, address, request.call_id, instance or b"", *path)
+        if sum(map(len, kept)) > _MAX_BINDING:
+            raise MalformedMessage("Contact Too Long")
         return Binding(
-            aor=self._aor(request.to.parsed),
-            contact=contact.uri or b"",
+            aor=aor,
+            contact=address,
             expires_at=wall + lifetime,
             q=contact.q,
             call_id=request.call_id,
             cseq=request.cseq,
-            path=_path(request),
+            path=path,
             received=source if is_elsewhere(request, uri, source, _addresses) else None,
             transport=request.via.transport.decode("ascii", "replace").lower(),
-            user_agent=(request.get(b"user-agent") or b"").decode("utf-8", "replace"),
+            user_agent=(request.get(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
             reg_id=int(reg_id) if reg_id and reg_id.isdigit() and len(reg_id) < 10 else None,
             registered_at=wall,
             extra=policy.extra,
+            source=source_name(source[0]),
         )
 
     def _lines(self, request: Request, wall: float, policy: RegisterPolicy, path: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -58,7 +58,7 @@ class Transaction:
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
     __slots__ = (
-        "layer", "key", "method", "state", "destination", "user",
+        "layer", "key", "method", "state", "destination", "user", "weight",
         "_resend_timer", "_resend_input", "_end_timer", "_end_input", "_interval",
     )  # fmt: skip
 
@@ -72,6 +72,8 @@ class Transaction:
         self.destination = destination
         self.state = state
         self.user: Any = None
+        self.weight = 0
+        """Octets that it is counted with: those of the message it began with."""
         self._resend_timer: Timer | None = None
         self._resend_input = self._end_input = ""
         self._end_timer: Timer | None = None

@@ -25,7 +25,7 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
@@ -48,14 +48,18 @@ CREATE TABLE binding (
     reg_id INTEGER,
     registered_at REAL NOT NULL,
     extra TEXT,                      -- JSON object of what a flow keeps with the contact, or NULL
+    source TEXT NOT NULL DEFAULT '', -- address, or IPv6 /64, the REGISTER came from
     PRIMARY KEY (aor, contact)
 ) WITHOUT ROWID
 """
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ?"
 
-MIGRATIONS = {1: "ALTER TABLE binding ADD COLUMN extra TEXT"}
+MIGRATIONS = {
+    1: "ALTER TABLE binding ADD COLUMN extra TEXT",
+    2: "ALTER TABLE binding ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+}
 """From each older version to the next one."""
 
 
@@ -183,17 +187,19 @@ def _row(binding: Binding) -> tuple[Any, ...]:
         binding.reg_id,
         binding.registered_at,
         json.dumps(dict(binding.extra)) if binding.extra else None,
+        binding.source,
     )
 
 
 def _binding(row: tuple[Any, ...]) -> Binding:
-    aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept = (
-        row
-    )
+    (
+        aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept,
+        source,
+    ) = row  # fmt: skip
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()
     model = intern(user_agent)  # thousands of phones share a few
     return Binding(
         aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at,
-        json.loads(kept) if kept else None,
+        json.loads(kept) if kept else None, intern(source),
     )  # fmt: skip

@@ -57,6 +57,7 @@ def test_a_file_of_the_first_version_is_migrated(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE binding DROP COLUMN extra")
+        connection.execute("ALTER TABLE binding DROP COLUMN source")
         connection.execute("PRAGMA user_version=1")
     connection.close()
     store = SqliteStore(path)

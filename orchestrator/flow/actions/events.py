@@ -111,6 +111,8 @@ def wait(task: Task, step: Step) -> Steps:
         if "meanwhile" in step.args:
             meanwhile = task.spawn(step.args["meanwhile"], "meanwhile", _hand_on(ticket))
         _, event = yield ticket
+        if event is not EXPIRED:
+            task.caused_by(armed.chain)
     finally:
         armed.subscription.cancel()
         if meanwhile is not None:
@@ -171,6 +173,8 @@ def first_of(task: Task, step: Step) -> Steps:
         for timer in timers:
             engine.disarm(timer)
     won = branches[position]
+    for armed in waits:
+        task.caused_by(armed.chain)
     if won.wait is None:
         task.trace(step, "first_of -> after")
         yield from task.walk(won.do)
@@ -204,6 +208,8 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
         event = build_event(spec, task.values(step, "data"), call, run.engine.timers.now)
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
+    run.engine.check_chain(task.chain)
+    event.chain = task.chain
     run.engine.count_raise()
     delivered = run.engine.bus.publish(event)
     task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)

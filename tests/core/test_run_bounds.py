@@ -1,0 +1,73 @@
+"""Runs are bounded in all and for each flow, and flows that start each other in a circle are ended, waits or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core.settings import CoreLimits
+from orchestrator.events.event import Event
+from orchestrator.flow.loader import Source, load_sources
+from orchestrator.testing.world import World
+
+HEAD = "flowlang: 1\nevents:\n  ping: {n: number}\n  pong: {n: number}\nflows:\n"
+CALLS = HEAD + "  calls:\n    on: invite\n    do: [{sleep: 60s}]\n"
+ITSELF = (
+    HEAD + "  again:\n    on: {event: ping}\n    do:\n"
+    "      - sleep: 10ms\n      - raise: ping\n        data: {n: 1}\n      - raise: ping\n        data: {n: 1}\n"
+)
+BOTH = HEAD + (
+    "  one:\n    on: {event: ping}\n    do: [{sleep: 1s}, {raise: pong, data: {n: 1}}]\n"
+    "  two:\n    on: {event: pong}\n    do: [{sleep: 1s}, {raise: ping, data: {n: 1}}]\n"
+)
+
+
+def world_of(flows: str, **limits: int) -> tuple[World, list[tuple[str, str]]]:
+    program, _ = load_sources([Source("b.flow.yaml", flows)])
+    world = World(program, limits=CoreLimits(**limits))
+    told: list[tuple[str, str]] = []
+    world.engine.flows.on_bound = lambda flow, what: told.append((flow, what))
+    return world, told
+
+
+@pytest.mark.parametrize("limit", ["runs", "runs_per_flow"])
+def test_a_call_beyond_the_bound_is_refused_and_those_before_go_on(limit: str) -> None:
+    world, told = world_of(CALLS, **{limit: 3})
+    alice = world.peer("alice", "192.0.2.1")
+    asks = [alice.ask("INVITE", "sip:bob@example.com", call_id=f"c{n}") for n in range(5)]
+    world.run()
+    assert [ask.statuses[-1] for ask in asks] == [100, 100, 100, 503, 503]
+    assert asks[-1].final.get(b"retry-after") == b"5"
+    assert len(world.engine.flows.runs) == 3 and world.engine.flows.stats.refused == 2
+    assert told[0][0] == "calls" and f"(limits: {limit})" in told[0][1]
+    asks[0].cancel()
+    world.run(40.0)
+    later = alice.ask("INVITE", "sip:bob@example.com", call_id="later")
+    world.run()
+    assert later.statuses == [100], "room again"
+
+
+def test_flows_that_start_two_each_over_a_sleep_come_to_an_end() -> None:
+    world, told = world_of(ITSELF, chain=6)
+    world.engine.bus.publish(Event("ping", {"n": 1}))
+    world.run(10.0)
+    flows = world.engine.flows
+    assert flows.stats.runs == 2**7 - 1
+    assert not flows.runs
+    assert "again -> again" in told[0][1] and "circle" in told[0][1]
+
+
+def test_a_circle_of_two_flows_over_waits_is_ended_and_named() -> None:
+    world, told = world_of(BOTH)
+    world.engine.bus.publish(Event("ping", {"n": 1}))
+    world.run(120.0)
+    flows = world.engine.flows
+    assert flows.stats.runs == 17 and flows.stats.circles == 1 and not flows.runs
+    assert "two -> one -> two -> one" in told[0][1]
+
+
+def test_what_happens_outside_begins_a_chain_of_its_own() -> None:
+    world, told = world_of(HEAD + "  one:\n    on: {event: ping}\n    do: [{raise: pong, data: {n: 1}}]\n", chain=2)
+    for _ in range(50):
+        world.engine.bus.publish(Event("ping", {"n": 1}))
+        world.run(1.0)
+    assert world.engine.flows.stats.runs == 50 and not told
