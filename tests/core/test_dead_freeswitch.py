@@ -173,10 +173,10 @@ def test_a_call_that_collects_keys_ends_too(tmp_path: Path) -> None:
 
 
 def test_a_branch_that_nobody_answered_is_no_status_that_somebody_sent(tmp_path: Path) -> None:
-    s = stage(tmp_path, "relay: {to: 'sip:nobody@10.9.9.9;transport=tcp', ring: 5s}\n on: {else: [reply: 480]}")
+    s = stage(tmp_path, "relay: {to: 'sip:nobody@[2001:db8::1]', ring: 5s}\n on: {else: [reply: 480]}")
     said = traced(s)
     s.call("bob@example.com")
-    assert "SIP -- sip:nobody@10.9.9.9;transport=tcp cannot be reached" in said
+    assert "SIP -- sip:nobody@[2001:db8::1] cannot be reached" in said
     assert not any("503" in line for line in said)
     s.over()
 
