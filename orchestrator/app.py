@@ -213,7 +213,7 @@ class Server:
                 call_duration=limits.call_duration,
                 dialog_ping=sip.dialog_ping or 0.0,
             ),
-            age=lambda: self.reactor.age,
+            age=lambda: self.reactor.delay,
             users=self._users,
             freeswitch=self._sip_uris,
             server_times=self._server_times,

@@ -1,44 +1,91 @@
 """Overload: which new work is turned away while what is in progress goes on (RFC 7339's principles, our own measure).
 
-What is measured is time, not queue length: how long the oldest input had waited when it was taken up. Below 50 ms
-nothing happens. From there to 200 ms a growing share of new INVITEs, SUBSCRIBEs and MESSAGEs is refused at random, so
-that callers do not all come back at once and the load settles where it can be served; beyond 200 ms all of them are,
-and phones that register for the first time. A phone that refreshes its registration is served up to 500 ms: without
-it nobody can be called afterwards. Requests inside dialogs, ACK, CANCEL and responses are never refused here: they
-end work.
+What is measured is time, not queue length: how long the oldest input had waited when it was taken up, where that delay
+lasts (`core.delay`). Below 50 ms nothing happens. From there to 200 ms a growing share of new INVITEs, SUBSCRIBEs and
+MESSAGEs is refused, so that callers do not all come back at once and the load settles where it can be served; beyond
+200 ms all of them are, and phones that register for the first time. A phone that refreshes its registration is served
+up to 500 ms: without it nobody can be called afterwards. Requests inside dialogs, ACK, CANCEL and responses are never
+refused here: they end work.
 
-A refusal is a stateless 503 whose Retry-After is random, too.
+A refusal is a stateless 503. It must hold for the repetitions of the request that are under way already: a caller who
+was told 503 does not listen any more, so a repetition that were served would ring a phone for nobody. Which requests
+belong to the share is therefore no coin but a keyed hash over the transaction, the same for each repetition; and as
+the share falls, who was refused is remembered for as long as a request is repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.delay import NORMAL
 from orchestrator.sip.message import Request
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
 
-NORMAL = 0.050
-"""Seconds of age up to which everything is served; 64 datagrams of one wake-up take less."""
 FULL = 0.200
 """Seconds of age from which no new call is begun: T1 is 500 ms, more and every INVITE comes twice."""
 REGISTERS = 0.500
-"""Seconds of age up to which registrations are refreshed; beyond, the phone's repetition is on its way anyway."""
+"""Seconds of age up to which registrations are refreshed."""
 LONGEST_RETRY = 8
 """Seconds of Retry-After, 1 to this."""
+MOST_REFUSED: Final = 100_000
+"""Refused requests of a generation; two are remembered, some 13 MB."""
 
 _NEW_WORK = frozenset((b"INVITE", b"SUBSCRIBE", b"MESSAGE"))
+_RANGE: Final = 1 << 64
+
+
+class Refusals:
+    """Remembers refused requests for `lasts` seconds and up to twice as long; the oldest go first when there are too
+    many. Attackers cannot make two requests look alike: the places are hashes with a key of our own."""
+
+    def __init__(self, lasts: float, key: bytes) -> None:
+        self._lasts = lasts
+        self._key = key
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+        self._until = 0.0
+
+    def place(self, request: Request) -> int:
+        """The same number below 2**64 for each repetition of a request, and none that its sender can foresee."""
+        what = b"%b\n%b\n%d %b" % (request.call_id, request.from_tag or b"", request.cseq, request.method)
+        return int.from_bytes(blake2b(what, digest_size=8, key=self._key).digest(), "big")
+
+    def add(self, request: Request, now: float) -> None:
+        self._turn_over(now)
+        if len(self._new) >= MOST_REFUSED:
+            self._new, self._old = set(), self._new
+        self._new.add(self.place(request))
+
+    def knows(self, request: Request, now: float) -> bool:
+        """Whether this request, or one it repeats, was refused."""
+        if not self._new and not self._old:
+            return False
+        self._turn_over(now)
+        place = self.place(request)
+        return place in self._new or place in self._old
+
+    def _turn_over(self, now: float) -> None:
+        if now < self._until:
+            return
+        self._old = self._new if now < self._until + self._lasts else set()
+        self._new = set()
+        self._until = now + self._lasts
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
 
 
 class Overload:
-    """Decides for one engine; `age()` gives seconds, `entropy(n)` random octets."""
+    """Decides for one engine; `age()` gives seconds of lasting delay, `entropy(n)` random octets."""
 
     def __init__(self, engine: Engine, age: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
         self._engine = engine
         self._age = age
-        self._entropy = entropy
+        self.refusals = Refusals(engine.settings.times.timeout, entropy(16))
 
     @property
     def share(self) -> float:
@@ -59,16 +106,12 @@ class Overload:
         method = request.method
         if method == b"REGISTER":
             return age > REGISTERS or (age > FULL and not self._is_refresh(request))
-        return method in _NEW_WORK and self._random() < (age - NORMAL) / (FULL - NORMAL)
+        return method in _NEW_WORK and self.refusals.place(request) / _RANGE < (age - NORMAL) / (FULL - NORMAL)
 
     def _is_refresh(self, request: Request) -> bool:
         engine = self._engine
         return bool(engine.location.bindings(engine.network.aor(request.to.parsed), engine.wall))
 
-    def _random(self) -> float:
-        """0 up to, but not, 1."""
-        return int.from_bytes(self._entropy(2), "big") / 65_536
-
-    def retry_after(self) -> bytes:
-        """A Retry-After header line."""
-        return b"Retry-After: %d" % (1 + int(self._random() * LONGEST_RETRY))
+    def retry_after(self, request: Request) -> bytes:
+        """A Retry-After header line, with another time for each request and the same for its repetitions."""
+        return b"Retry-After: %d" % (1 + self.refusals.place(request) % LONGEST_RETRY)

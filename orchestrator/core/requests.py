@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
 
 ALLOW = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, INFO, UPDATE, PRACK, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
-RETRY_AFTER = b"Retry-After: 5"
 
 _SCHEMES = (b"sip", b"sips", b"tel")
 _CALL_HEADER_NAME = CALL_HEADER.lower()
@@ -206,11 +205,8 @@ class Requests:
 
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         begins = not request.to_tag and not self._belongs_to_a_call(request, source)
-        if not request.to_tag and self._has_too_much(request):
-            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
-            return
-        if begins and self.engine.overload.refuses(request):
-            self.refuse(request, destination, 503, headers=(self.engine.overload.retry_after(),))
+        if not request.to_tag and self._has_no_room(request, begins):
+            self._turn_away(request, destination)
             return
         problem = self._problem(request)
         if problem is not None:
@@ -223,7 +219,7 @@ class Requests:
         if request.to_tag:
             self._in_dialog(request, route, source, destination)
         elif begins and self.engine.must_refuse_new(request.method):
-            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+            self._turn_away(request, destination)
         elif route.toward is not None:
             self._send_on(request, route, source, destination)
         elif not self.network.is_local(request.parsed_uri):
@@ -274,6 +270,20 @@ class Requests:
     def _is_to_oneself(self, request: Request) -> bool:
         sender = request.from_.parsed
         return sender.is_sip and self.network.aor(sender) == self.network.aor(request.parsed_uri)
+
+    def _has_no_room(self, request: Request, begins: bool) -> bool:
+        """Whether there is no room for a request outside of dialogs, or was none when it came first."""
+        engine = self.engine
+        if engine.overload.refusals.knows(request, engine.timers.now):
+            self._charge(REPETITION)
+            return True
+        return self._has_too_much(request) or (begins and engine.overload.refuses(request))
+
+    def _turn_away(self, request: Request, destination: Destination) -> None:
+        """503 to a request that could be served another time, and to all its repetitions."""
+        overload = self.engine.overload
+        overload.refusals.add(request, self.engine.timers.now)
+        self.refuse(request, destination, 503, headers=(overload.retry_after(request),))
 
     def _has_too_much(self, request: Request) -> bool:
         """Whether the sender has as many requests under way as its share allows; a new one costs it points."""

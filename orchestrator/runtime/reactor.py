@@ -20,7 +20,8 @@ up again, and said in /readyz.
 
 Each source gives the loop back after `SLICE` seconds, so that none starves the others: datagrams that pour in cannot
 hold up timers, nor a burst of Event Socket events the datagrams. How long the oldest input had been waiting when it
-was taken up, its *age*, is the measure of overload (RFC 7339 asks for one; queue lengths say nothing about time).
+was taken up, its *age*, is the measure of overload (RFC 7339 asks for one; queue lengths say nothing about time), where
+datagrams stay old: their *delay*.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ class Reactor:
         """Told every message that is received (True) or sent, with the peer's address, while somebody looks."""
         self.capacity = inbox
         self.age = 0.0
+        self.delay = 0.0
+        """The age of the oldest datagram where datagrams have been waiting for too long for some time
+        (`core.delay`)."""
         self.late_50ms = self.late_200ms = 0
         self.slow_turns = self.failed_turns = self.refused = 0
         self.stalls = 0
@@ -335,6 +339,7 @@ class Reactor:
         It never raises: the loop would let go of it. When it comes late itself, everything else stood still as well
         (the process was stopped), and nothing is to be concluded from that.
         """
+        self.delay = 0.0  # should no datagram come any more; each batch says it anew
         now = self.clock()
         late, self._looked = now - self._looked > 2 * PATROL, now
         try:

@@ -29,6 +29,7 @@ from typing import Any
 from gevent import monkey
 from loguru import logger
 
+from orchestrator.core.delay import LastingDelay
 from orchestrator.errors import ListenError
 from orchestrator.runtime.reactor import BATCH, READ, SLICE, SLOW_TURN, Reactor
 from orchestrator.sip.routing import unicast
@@ -79,6 +80,7 @@ class UdpTransport:
         self._recvfrom = self._recvfrom6 if self._ipv6 else self._socket.recvfrom
         self._sendto = self._socket.sendto
         self._behind = False
+        self._lasting = LastingDelay()
         self._known: dict[Destination, Address] = {}
         self._reactor: Reactor
         self._watcher: Any = None
@@ -155,6 +157,7 @@ class UdpTransport:
         stop = now + SLICE
         try:
             data, source = self._receive_oldest() if self._behind else recvfrom(MAX_DATAGRAM)
+            reactor.delay = self._lasting.note(reactor.age, now)
             self._behind = False
             while True:
                 count += 1

@@ -114,6 +114,81 @@ def test_it_ends_when_the_load_does() -> None:
         assert engine.overload.share == pytest.approx(share)
 
 
+# --- a request refused is refused for its repetitions, too ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_a_share_that_falls_serves_no_repetition_of_what_was_refused(method: str) -> None:
+    stage = Stage()
+    stage.age = 0.125
+    asks = [stage.do(stage.alice.ask(method, BOB)) for _ in range(100)]
+    refused = [ask for ask in asks if ask.statuses == [503]]
+    assert 30 <= len(refused) <= 70
+    rang = len(stage.bob.heard)
+    for age, pause in ((0.1, 0.5), (0.06, 1.0), (0.0, 2.0), (0.0, 28.0)):  # timer A, up to 64*T1
+        stage.age = age
+        stage.world.run(pause)
+        for ask in refused:
+            ask.again()
+        stage.world.run()
+    assert [set(ask.statuses) for ask in refused] == [{503}] * len(refused)
+    assert rang == 100 - len(refused) and len({m.call_id for m in stage.bob.requests(method)}) == rang
+    told = [{answer.get(b"retry-after") for answer in ask.responses} for ask in refused]
+    assert all(len(one) == 1 for one in told), "the same answer each time (RFC 3261 section 8.2.7)"
+    assert stage.try_out(method, 0.0) == 0
+
+
+def test_the_same_request_is_in_the_share_or_out_of_it() -> None:
+    """No coin: as long as the share does not rise, a repetition gets what the request got."""
+    stage = Stage()
+    stage.age = 0.125
+    asks = [stage.do(stage.alice.ask("MESSAGE", "sip:nobody@example.com")) for _ in range(60)]
+    first = [ask.statuses[-1] for ask in asks]
+    assert {503} < set(first)
+    for ask in asks:
+        ask.again()
+    stage.world.run()
+    assert [set(ask.statuses) for ask in asks] == [{status} for status in first]
+
+
+def test_what_a_full_table_refuses_stays_refused() -> None:
+    stage = Stage(transactions=1)
+    held = stage.do(stage.alice.ask("INVITE", BOB))
+    refused = stage.do(stage.alice.ask("INVITE", BOB))
+    stage.do(held.cancel())
+    stage.bob.answer(stage.bob.requests("INVITE")[0], 487)
+    stage.world.run()
+    refused.again()
+    stage.world.run()
+    assert refused.statuses == [503, 503]
+    assert stage.bob.heard.count("INVITE") == 1
+    assert 503 not in stage.do(stage.alice.ask("INVITE", BOB)).statuses
+
+
+def test_what_a_server_that_stops_refuses_stays_refused() -> None:
+    stage = Stage()
+    stage.world.engine.draining = True
+    refused = stage.do(stage.alice.ask("INVITE", BOB))
+    stage.world.engine.draining = False
+    refused.again()
+    stage.world.run()
+    assert refused.statuses == [503, 503]
+
+
+def test_the_memory_of_refusals_ends_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.core.overload.MOST_REFUSED", 50)
+    stage = Stage()
+    assert stage.try_out("INVITE", 1.0, tries=200) == 200
+    refusals = stage.world.engine.overload.refusals
+    assert len(refusals) <= 100
+    last = stage.do(stage.alice.ask("INVITE", BOB, call_id="last"))
+    stage.age = 0.0
+    stage.world.run(65)
+    last.again()
+    stage.world.run()
+    assert last.statuses == [503, 100]
+
+
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
