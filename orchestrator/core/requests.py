@@ -280,9 +280,11 @@ class Requests:
         return self._has_too_much(request) or (begins and engine.overload.refuses(request))
 
     def _turn_away(self, request: Request, destination: Destination) -> None:
-        """503 to a request that could be served another time, and to all its repetitions."""
+        """503 to a request that could be served another time, and to all its repetitions, but those of a BYE and the
+        like: to serve them late does no harm."""
         overload = self.engine.overload
-        overload.refusals.add(request, self.engine.timers.now)
+        if not request.to_tag or request.method == b"INVITE":
+            overload.refusals.add(request, self.engine.timers.now)
         self.refuse(request, destination, 503, headers=(overload.retry_after(request),))
 
     def _has_too_much(self, request: Request) -> bool:
@@ -403,8 +405,8 @@ class Requests:
         if passage is None and not self.network.trusts(source[0]):
             self.refuse(request, destination, 481 if route.drop else 403)
             return
-        if self.engine.must_refuse_all():
-            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+        if self.engine.must_refuse_all() or self.engine.overload.refusals.knows(request, self.engine.timers.now):
+            self._turn_away(request, destination)
             return
         self.engine.host.gate.consume(request)
         self._charge(IN_DIALOG)
@@ -485,7 +487,7 @@ class Requests:
         if flow is None:
             return False
         if not engine.flows.has_room(flow):
-            self.refuse(request, destination, 503, headers=(RETRY_AFTER,))
+            self._turn_away(request, destination)
             return True
         server = self._open(request, destination)
         self._trying(request, server)
@@ -537,7 +539,7 @@ class Requests:
         if flow is None:
             registration.save()
         elif not engine.flows.has_room(flow):
-            registration.reply(503, headers=(RETRY_AFTER,))
+            registration.reply(503, headers=(engine.overload.retry_after(request),))
         else:
             engine.host.start_registration(flow, registration)
 
