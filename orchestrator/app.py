@@ -220,6 +220,7 @@ class Server:
             entropy=os.urandom,
             secrets=self._secrets,
             sources=SourceLimits(**self._settings.sources.model_dump()),
+            contacts=self._settings.contacts.allow,
             wall_offset=time() - monotonic(),
         )
 

@@ -28,7 +28,7 @@ from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.host import FlowHost
 from orchestrator.core.jobs import Job, JobEffect, Resolve
-from orchestrator.core.network import SipNetwork
+from orchestrator.core.network import CLAIMS, SipNetwork
 from orchestrator.core.overload import Overload
 from orchestrator.core.registration import announce
 from orchestrator.core.requests import Requests
@@ -48,6 +48,7 @@ from orchestrator.flow.run import Run
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
 from orchestrator.sip.client import ClientTransaction, ClientUser, client_key
+from orchestrator.sip.contact_guard import ContactGuard
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.handshake import Handshakes
@@ -60,6 +61,7 @@ from orchestrator.sip.routing import request_uri, response_destination
 from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import Uri
 from orchestrator.timers import Timer, Timers
 
 _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
@@ -119,7 +121,7 @@ class Engine:
         self.network: SipNetwork = SipNetwork(
             settings, self.layer, Tokens(settings.entropy), self._look_up, lambda: location.route_key(settings.entropy)
         )
-        self.registrar = Registrar(location, self.network.aor)
+        self.registrar = Registrar(location, self.network.aor, self._contact_at_source())
         self.bus = Bus(self.timers)
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         self.calls = Calls()
@@ -166,6 +168,9 @@ class Engine:
             except MalformedMessage as error:
                 self._refuse_malformed(data, error, host, port, transport)
                 return
+            if not CLAIMS.isdisjoint(message.names) and not self.network.trusts(host):
+                for name in CLAIMS.intersection(message.names):
+                    message.drop_header(name)
             if isinstance(message, Request):
                 self.requests.receive(message, host, port, transport)
             elif not self.layer.receive_response(message):
@@ -299,10 +304,28 @@ class Engine:
             return answer
         return fit(answer, room_for(self.octets))
 
+    def _peers(self) -> tuple[str, ...]:
+        """URIs of the gateways and FreeSWITCH servers."""
+        gateways = (str(gateway["uri"]) for gateway in self.flows.program.resources.gateways.values())
+        return (*gateways, *self.settings.freeswitch.values())
+
     def _is_peer(self, host: str) -> bool:
         """Whether this is the address of a gateway or of a FreeSWITCH server."""
-        gateways = (str(gateway["uri"]) for gateway in self.flows.program.resources.gateways.values())
-        return self.network.is_at(host, (*gateways, *self.settings.freeswitch.values()))
+        return self.network.is_at(host, self._peers())
+
+    def _contact_at_source(self) -> Callable[[Uri, str], bool] | None:
+        """The guard of what untrusted phones register, None where there is none."""
+        network, allow = self.network, self.settings.contacts
+        if allow is None:
+            return None
+        guard = ContactGuard(
+            allow,
+            network.is_own,
+            network.is_ours,
+            self._is_peer,
+            lambda name: network.is_domain(name) or network.names_one(name, self._peers()),
+        )
+        return lambda uri, host: not network.trusts(host) and guard.at_source(uri, host)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Something for the log; `source` is the network address that caused it."""

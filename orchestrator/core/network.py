@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.layer import TransactionLayer
-from orchestrator.sip.message import Request
+from orchestrator.sip.message import Message, Request
 from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
@@ -26,7 +26,17 @@ which call is meant."""
 MEDIA_HEADER = b"X-Orchestrator-Media"
 """Tells FreeSWITCH to hold the call for us instead of sending it back: `answer` or `early`."""
 
+CLAIMS = frozenset(
+    (
+        b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id", b"diversion", b"p-charge-info",
+        b"p-asserted-service", b"p-served-user", CALL_HEADER.lower(), MEDIA_HEADER.lower(),
+    )
+)  # fmt: skip
+"""What only those we trust may say about a caller, and to us: from all others it is removed (RFC 3325 §5)."""
+
 NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
+
+_KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
 
 _RESOLVED_FOR = 60.0
 """Seconds a looked-up name is remembered; the system's resolver tells us no TTL."""
@@ -49,7 +59,6 @@ class SipNetwork:
         """`key()` is the key of our Record-Routes, a random one unless given."""
         self.layer = layer
         self.tokens = tokens
-        self.not_forwarded = NOT_FORWARDED
         self._is_v6 = [_is_v6(point) for point in settings.points]
         self._look_up = look_up
         self._addresses = Addresses()
@@ -76,6 +85,15 @@ class SipNetwork:
 
     def via(self, transport: int, branch: bytes) -> bytes:
         return self._via[transport] + branch
+
+    def withheld(self, message: Message, host: str) -> frozenset[bytes]:
+        """Names of headers that a receiver is not told; see `sip.proxy.Network`."""
+        names = message.names
+        if b"p-asserted-identity" in names and b"privacy" in names and not self.trusts(host):
+            asked = {word.strip().lower() for line in message.get_all(b"privacy") for word in line.split(b";")}
+            if b"id" in asked:
+                return _KEPT_PRIVATE
+        return NOT_FORWARDED
 
     def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
         caller = seen_elsewhere(request, source, self._addresses)
@@ -201,13 +219,22 @@ class SipNetwork:
             return f"{user}@{self._home}"
         return aor
 
+    def is_ours(self, address: str) -> bool:
+        """Whether an IP address is one of this machine, as far as we listen there."""
+        return (f"[{address}]" if ":" in address else address).encode() in self._own_hosts
+
+    def is_domain(self, name: bytes) -> bool:
+        """Whether a host name, in lower case, is a domain we serve or a name of ours."""
+        return name in self._domains or name in self._own_hosts
+
+    def names_one(self, name: bytes, uris: Iterable[str]) -> bool:
+        """Whether one of these URIs has this host, in lower case."""
+        return any(_host_of(text) == name for text in uris)
+
     def is_at(self, host: str, uris: Iterable[str]) -> bool:
         """Whether one of these URIs leads to this IP address, as far as that is known without looking."""
         for text in uris:
-            try:
-                name = parse_uri(text.encode()).host
-            except MalformedMessage:
-                continue
+            name = _host_of(text)
             known = self._resolved.get(name.decode("ascii", "replace").lower())
             if host in (self._addresses.numeric(name), known[0] if known is not None else None):
                 return True
@@ -223,6 +250,14 @@ class SipNetwork:
             self._trusted.clear()
         trusted = self._trusted[host] = _within(host, self._trust)
         return trusted
+
+
+def _host_of(text: str) -> bytes:
+    """Host of a SIP URI in lower case, b'' of what is none."""
+    try:
+        return parse_uri(text.encode()).host.lower()
+    except MalformedMessage:
+        return b""
 
 
 def _names(point: ListenPoint) -> set[str]:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from orchestrator.core.users import UserTable
 from orchestrator.sip.admission import SourceLimits
+from orchestrator.sip.contact_guard import Allow
 from orchestrator.sip.digest import ALGORITHMS
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.registrar import RegisterPolicy
@@ -105,6 +106,8 @@ class CoreSettings:
     """User tables of `auth:` by name; one that could not be read is not in it."""
     sources: SourceLimits | None = None
     """The share of each source that is not trusted; None: no bounds."""
+    contacts: Allow | None = None
+    """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
     wall_offset: float = 0.0
     """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
     them."""

@@ -218,6 +218,12 @@ class LimitSettings(_Section):
     call_duration: Duration = 12 * 3600.0
 
 
+class ContactSettings(_Section):
+    """How far the contact of an untrusted phone is believed; see `sip.contact_guard`."""
+
+    allow: Literal["source", "private", "any"] = "source"
+
+
 class SourceSettings(_Section):
     """The share of each source that is not trusted, in points; see `sip.admission`."""
 
@@ -250,6 +256,7 @@ class Settings(_Section):
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
+    contacts: ContactSettings = ContactSettings()
     sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(())

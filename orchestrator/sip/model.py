@@ -121,6 +121,15 @@ class Message:
         """Option tags of Proxy-Require (§20.29). Raises MalformedMessage."""
         return self._option_tags(b"proxy-require")
 
+    def drop_line(self, index: int) -> None:
+        """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
+        del self.names[index], self.lines[index]
+
+    def drop_header(self, name: bytes) -> None:
+        """Take out all lines of a header."""
+        for index in reversed([index for index, known in enumerate(self.names) if known == name]):
+            self.drop_line(index)
+
     @property
     def expires(self) -> int | None:
         """Seconds of the Expires header, capped at 2**32-1; None when absent or unreadable (§10.2.1.1)."""
@@ -185,15 +194,6 @@ class Request(Message):
         else:
             self.drop_line(index)
         self.uri, self._parsed_uri = bytes(parsed), parsed
-
-    def drop_line(self, index: int) -> None:
-        """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
-        del self.names[index], self.lines[index]
-
-    def drop_header(self, name: bytes) -> None:
-        """Take out all lines of a header."""
-        for index in reversed([index for index, known in enumerate(self.names) if known == name]):
-            self.drop_line(index)
 
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.uri!r} {self.call_id!r} {self.cseq}>"

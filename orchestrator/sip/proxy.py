@@ -22,7 +22,7 @@ from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
-from orchestrator.sip.message import Request, Response, build_response, forward_request, forward_response
+from orchestrator.sip.message import Message, Request, Response, build_response, forward_request, forward_response
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.selection import is_challenge, rank
@@ -95,8 +95,10 @@ class Network(Protocol):
 
     layer: TransactionLayer
     tokens: Tokens
-    not_forwarded: frozenset[bytes]
-    """Names (canonical) of headers that end here: those we write ourselves, and those only we may be told."""
+
+    def withheld(self, message: Message, host: str) -> frozenset[bytes]:
+        """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
+        be kept from those we do not trust (RFC 3325 §7)."""
 
     def via(self, transport: int, branch: bytes) -> bytes:
         """Our Via header line for a transport."""
@@ -203,7 +205,7 @@ class Branch:
         layer = context.network.layer
         branch = context.network.tokens.branch()
         try:
-            data = context.copy_for(self, hop[0], branch)
+            data = context.copy_for(self, hop, branch)
         except (ValueError, MalformedMessage):  # what cannot be put into a message, of a binding or a flow
             self._fail(500, None)
             return
@@ -262,6 +264,9 @@ class Branch:
 
     def upward(self, response: Response) -> bytes:
         """The target's response as it goes on to the caller, who knows his own From."""
+        network = self.context.network
+        for name in network.withheld(response, self.context.server.destination[1]).intersection(response.names):
+            response.drop_header(name)
         return forward_response(response, self.from_line)
 
     def on_timeout(self, client: ClientTransaction) -> None:
@@ -447,13 +452,14 @@ class ResponseContext:
                 return branch
         return None
 
-    def copy_for(self, branch: Branch, transport: int, token: bytes) -> bytes:
+    def copy_for(self, branch: Branch, hop: Destination, token: bytes) -> bytes:
         """The request as this branch carries it (§16.6 steps 1-8); `token` is its Via branch."""
+        transport = hop[0]
         request, target = self.request, branch.target
         assert request is not None
         forwards = request.max_forwards
         dialog_forming = self.method in _DIALOG_FORMING and not request.to_tag
-        headers, stopped = target.headers, self.network.not_forwarded
+        headers, stopped = target.headers, self.network.withheld(request, hop[1])
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
         if branch.authorization is not None:

@@ -61,8 +61,16 @@ class RegisterAnswer:
 class Registrar:
     """Serves REGISTER for one location table; `aor` names the address of record of a To URI."""
 
-    def __init__(self, location: Location, aor: Callable[[Uri], str] | None = None) -> None:
+    def __init__(
+        self,
+        location: Location,
+        aor: Callable[[Uri], str] | None = None,
+        at_source: Callable[[Uri, str], bool] | None = None,
+    ) -> None:
+        """`at_source(uri, host)`: whether a contact that came from this address is reached there; see
+        `sip.contact_guard`."""
         self.location = location
+        self._at_source = at_source or (lambda uri, host: False)
         self._aor = aor or (lambda uri: uri.aor)
 
     def register(
@@ -104,9 +112,15 @@ class Registrar:
         lifetime = _lifetime(request, contact, policy)
         uri = contact.parsed
         params = contact.params
+        path = _path(request)
+        away = False
+        if lifetime > 0:  # whoever removes a contact calls nobody there
+            away = self._at_source(uri, source[0])
+            if path and self._at_source(parse_name_addr(path[0]).parsed, source[0]):
+                raise SipError(403, "Path Is Not Where You Are")
         instance = params.get(b"+sip.instance")
         reg_id = params.get(b"reg-id")
-        aor, path, address = self._aor(request.to.parsed), _path(request), contact.uri or b""
+        aor, address = self._aor(request.to.parsed), contact.uri or b""
         kept = (aor, address, request.call_id, instance or b"", *path)
         if sum(map(len, kept)) > _MAX_BINDING:
             raise MalformedMessage("Contact Too Long")
@@ -118,7 +132,7 @@ class Registrar:
             call_id=request.call_id,
             cseq=request.cseq,
             path=path,
-            received=source if is_elsewhere(request, uri, source, _addresses) else None,
+            received=source if away or is_elsewhere(request, uri, source, _addresses) else None,
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
