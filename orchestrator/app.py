@@ -464,7 +464,7 @@ def log_of_flow(run: Run, effect: Log) -> None:
 
 def log_of_bound(flow: str, what: str) -> None:
     """Runs of a flow have met a bound of the configuration: once in a while is enough, it may go on for hours."""
-    logger.bind(source=flow, flow=flow, reason=what).error("a bound of the configuration stops flows")
+    logger.bind(source=flow, flow=flow, reason=what).error("flow_bound_reached")
 
 
 def log_of_fault(run: Run, bug: Exception) -> None:

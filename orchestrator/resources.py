@@ -51,9 +51,10 @@ def at_site(program: Program, resolved: Resolved) -> Program:
 
 
 def user_files(settings: Settings, resources: Resources) -> list[Path]:
-    """The files of all user tables that stand in files, each once."""
-    tables = (_table(settings, name, written) for name, written in resources.users.items())
-    return list(dict.fromkeys(Path(table["file"]) for table in tables if "http" not in table))
+    """The files of all user tables that are files, each once. One that only a flow file names may be missing."""
+    tables = {name: _table(settings, name, written) for name, written in resources.users.items()}
+    files = {name: Path(table["file"]) for name, table in tables.items() if "http" not in table}
+    return list(dict.fromkeys(file for name, file in files.items() if name in settings.users or file.exists()))
 
 
 def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> Resolved:
@@ -77,7 +78,8 @@ def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]
         except Misfit as misfit:
             problems.append(f"secret {name} has no value: {misfit}")
     gateways = _gateways(settings, resources, environ, problems)
-    return Resolved(servers, secrets, gateways, _users(settings, resources, environ), tuple(problems))
+    users = _users(settings, resources, environ, problems)
+    return Resolved(servers, secrets, gateways, users, tuple(problems))
 
 
 def _gateways(
@@ -105,11 +107,19 @@ def _table(settings: Settings, name: str, written: Mapping[str, Any]) -> Mapping
     return site.model_dump(exclude_none=True) if site is not None else written
 
 
-def _users(settings: Settings, resources: Resources, environ: Mapping[str, str]) -> dict[str, UserTable]:
+def _users(
+    settings: Settings, resources: Resources, environ: Mapping[str, str], problems: list[str]
+) -> dict[str, UserTable]:
+    """User tables. One that only a flow file names and that is not here is left out: `auth:` lets nobody in by it."""
     found: dict[str, UserTable] = {}
     for name, written in resources.users.items():
         table = _table(settings, name, written)
-        found[name] = HttpUsers(table["http"]) if "http" in table else load_users(Path(table["file"]), environ)
+        if "http" in table:
+            found[name] = HttpUsers(table["http"])
+        elif name in settings.users or Path(table["file"]).exists():
+            found[name] = load_users(Path(table["file"]), environ)
+        else:
+            problems.append(f"user table {name} is left out: there is no file {table['file']}")
     return found
 
 
