@@ -374,6 +374,11 @@ def test_a_call_without_our_header_is_refused(freeswitch: FreeSwitch, call: str)
     assert actions_for(freeswitch, "bob", call=call) == {}
 
 
+def test_beeps_of_all_usual_tones_are_heard(freeswitch: FreeSwitch) -> None:
+    """With 4 detectors a real FreeSWITCH does not hear 440, 480, 490, 520, 800 and 1600 Hz; with 12 it does."""
+    assert freeswitch.configuration("avmd.conf")["detectors_n"] == "12"
+
+
 def test_every_line_of_freeswitch_has_its_reason() -> None:
     """Each setting follows a comment, alone or as one of a group."""
     explained = {"param", "load", "action", "anti-action", "list", "extension", "configuration", "profile", "context"}
