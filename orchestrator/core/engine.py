@@ -460,6 +460,7 @@ class Engine:
 
     def _note_usage(self, program: Program) -> None:
         self.usage = usage_of(program)
+        self.network.knows_names(self._peers())
         self.gateways.load(program.resources.gateways)
         self.translator.fs = self.usage.fs
         self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
@@ -493,7 +494,8 @@ class Engine:
             self.send(answer, response_destination(request.via, transport, host, port))
 
     def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
-        self.job(Resolve(host), lambda result: found(None if isinstance(result, StepError) else result))
+        job = Resolve(host, host in self.network.names.configured)
+        self.job(job, lambda result: found(None if isinstance(result, StepError) else result))
 
     def _publish_translated(self, translation: Translation, key_taken: bool) -> None:
         """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored.

@@ -12,6 +12,8 @@ class Resolve:
     """Look a host name up. Result: an IP address as text, or None when there is none."""
 
     host: str
+    configured: bool = False
+    """Whether the configuration names it: it does not wait behind names of callers."""
 
 
 JobEffect = Http | EslCommand | EslExecute | Resolve

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from orchestrator.core.lookups import LookUp, LookUps
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.layer import TransactionLayer
@@ -17,7 +18,6 @@ from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri, parse_uri
 
 Found = Callable[[Destination | None], None]
-LookUp = Callable[[str, Callable[[str | None], None]], None]
 
 CALL_HEADER = b"X-Orchestrator-Call"
 """Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
@@ -38,9 +38,6 @@ NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.low
 
 _KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
 
-_RESOLVED_FOR = 60.0
-"""Seconds a looked-up name is remembered; the system's resolver tells us no TTL."""
-
 _MAX_SOURCES = 10_000
 
 
@@ -60,8 +57,8 @@ class SipNetwork:
         self.layer = layer
         self.tokens = tokens
         self._is_v6 = [_is_v6(point) for point in settings.points]
-        self._look_up = look_up
         self._addresses = Addresses()
+        self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
         self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
         self._own_uris = [b"sip:" + p.sent_by for p in settings.points]
@@ -79,7 +76,6 @@ class SipNetwork:
         self._home = settings.domains[0].lower() if settings.domains else ""
         self._trust = settings.trust
         self._trusted: dict[str, bool] = {}
-        self._resolved: dict[str, tuple[str | None, float]] = {}
 
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
@@ -141,8 +137,9 @@ class SipNetwork:
             return uri.port in self._own_ports
         return preloaded and uri.port is None and host in self._own_hosts
 
-    def resolve(self, uri: Uri, transport: int, found: Found) -> None:
-        """Next hop of a SIP URI. Only UDP is spoken: another `transport` parameter or a sips URI finds nothing."""
+    def resolve(self, uri: Uri, transport: int, found: Found, source: str = "") -> None:
+        """Next hop of a SIP URI, wanted by a request of `source`. Only UDP is spoken: another `transport` parameter or
+        a sips URI finds nothing."""
         if not uri.is_sip or uri.scheme == b"sips" or uri.transport not in (None, b"udp"):
             found(None)
             return
@@ -153,24 +150,8 @@ class SipNetwork:
         elif is_literal(uri.host):
             found(None)
         else:
-            self._resolve_name(uri.host.decode("ascii", "replace").lower(), port, transport, found)
-
-    def _resolve_name(self, host: str, port: int, transport: int, found: Found) -> None:
-        now = self.layer.timers.now
-        known = self._resolved.get(host)
-        if known is not None and known[1] > now:
-            found(self.destination(known[0], port, transport))
-            return
-
-        def remember(address: str | None) -> None:
-            if len(self._resolved) >= _MAX_SOURCES:
-                self._resolved.clear()
-            if address is not None:
-                address = self._addresses.numeric(address.encode())
-                self._resolved[host] = (address, self.layer.timers.now + _RESOLVED_FOR)
-            found(self.destination(address, port, transport))
-
-        self._look_up(host, remember)
+            host = uri.host.decode("ascii", "replace").lower()
+            self.names.find(host, source, lambda found_at: found(self.destination(found_at, port, transport)))
 
     def destination(self, address: str | None, port: int, transport: int) -> Destination | None:
         """Prefer the transport the request came in by; an address of the other family leaves by a point of that
@@ -235,10 +216,14 @@ class SipNetwork:
         """Whether one of these URIs leads to this IP address, as far as that is known without looking."""
         for text in uris:
             name = _host_of(text)
-            known = self._resolved.get(name.decode("ascii", "replace").lower())
-            if host in (self._addresses.numeric(name), known[0] if known is not None else None):
+            if host in (self._addresses.numeric(name), self.names.known(name.decode("ascii", "replace").lower())):
                 return True
         return False
+
+    def knows_names(self, uris: Iterable[str]) -> None:
+        """Take the host names of these URIs, which the configuration gives, for those that are always looked up."""
+        hosts = {host for host in map(_host_of, uris) if host and not is_literal(host)}
+        self.names.configure(frozenset(host.decode("ascii", "replace").lower() for host in hosts))
 
     def trusts(self, host: str) -> bool:
         """Whether a source address may send calls to foreign domains."""

@@ -187,7 +187,7 @@ class Requests:
         if seen is not None:
             send(seen)
         else:
-            self.network.resolve(toward, transport, send)
+            self.network.resolve(toward, transport, send, self.engine.sender.name)
 
     def _receive_cancel(self, request: Request, destination: Destination) -> None:
         """§9.2: the CANCEL has its own answer; what it cancels is told apart by everything but the method."""

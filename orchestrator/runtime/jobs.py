@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+import gevent
 from gevent import socket
+from gevent.threadpool import ThreadPool
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
@@ -27,7 +29,12 @@ NO_SESSIONS: Mapping[str, Any] = {}
 
 HTTP_WORKERS, HTTP_BACKLOG = 64, 1_000
 DNS_WORKERS, DNS_BACKLOG = 10, 500
-"""As many look-ups at a time as gevent's resolver has threads."""
+"""Look-ups of callers' names at a time."""
+CONFIGURED_WORKERS = 4
+"""The same for names of the configuration, of which there are few; in threads of their own."""
+THREADS = 64
+"""Of gevent's resolver, for callers' names and web services. A look-up that we have given up keeps its thread until the
+system gives up, too, which takes it several times as long."""
 ESL_WORKERS, ESL_BACKLOG = 16, 1_000
 """Per server. FreeSWITCH runs the `api` commands of a connection one after the other anyway."""
 LONG_WORKERS = 1_000
@@ -57,8 +64,17 @@ class Jobs:
         self._links = links
         self._sessions = sessions
         self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG, error="http.connect")
+        shared, own = gevent.get_hub().threadpool, ThreadPool(CONFIGURED_WORKERS)
+        shared.maxsize = max(shared.maxsize, THREADS)
         self._dns = Pool(
             "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
+        )
+        self._dns_configured = Pool(
+            "dns configured",
+            lambda effect: resolve(effect.host, families, own),
+            answer,
+            size=CONFIGURED_WORKERS,
+            backlog=DNS_BACKLOG,
         )
         self._esl: dict[str, Pool] = {}
 
@@ -68,7 +84,7 @@ class Jobs:
         if isinstance(effect, Http):
             self._http.submit(job.id, effect)
         elif isinstance(effect, Resolve):
-            self._dns.submit(job.id, effect)
+            (self._dns_configured if effect.configured else self._dns).submit(job.id, effect)
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
             self._esl_pool("sockets", LONG_WORKERS).submit(job.id, effect)
         elif effect.server not in self._links:
@@ -80,7 +96,7 @@ class Jobs:
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        return (self._http, self._dns, *self._esl.values())
+        return (self._http, self._dns, self._dns_configured, *self._esl.values())
 
     @property
     def idle(self) -> bool:

@@ -107,9 +107,9 @@ class Network(Protocol):
         """Our Record-Route header line for the dialogs of an INVITE that came from `source`; `callee` is where it goes
         when that is not where its Request-URI leads."""
 
-    def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None]) -> None:
+    def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None], source: str = "") -> None:
         """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
-        failure."""
+        failure. `source` is on whose behalf, for its share of look-ups; '' for nobody's."""
 
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
@@ -336,6 +336,11 @@ def breadth_of(request: Request) -> int:
     return MAX_BREADTH if asked is None else min(asked, MAX_BREADTH)
 
 
+def _name_of(server: ServerTransaction) -> str:
+    """The source of a request, where it has a share; '' for those that have none."""
+    return server.source.name if server.source is not None else ""
+
+
 def _not_resolved(branch: Branch) -> None:
     branch.send(None)
 
@@ -401,7 +406,7 @@ class ResponseContext:
         except MalformedMessage:
             branch.send(None)
         else:
-            self.network.resolve(toward, self.server.destination[0], branch.send)
+            self.network.resolve(toward, self.server.destination[0], branch.send, _name_of(self.server))
             branch.await_hop()
         return branch
 

@@ -181,11 +181,14 @@ def test_a_name_is_asked_for_once_and_remembered_for_a_minute() -> None:
     assert len(place.asked) == 2
 
 
-def test_a_name_that_was_not_found_is_asked_for_again() -> None:
+def test_a_name_that_was_not_found_is_asked_for_again_after_ten_seconds() -> None:
     place = Place()
     place.resolve("sip:gone.example.net")
     place.asked[0][1](None)
     assert place.found == [None]
+    assert place.resolve("sip:gone.example.net") == [None, None]
+    assert len(place.asked) == 1, "a failure is kept, for less time than an address is"
+    place.timers.run_due(10.5)
     place.resolve("sip:gone.example.net")
     assert len(place.asked) == 2
 

@@ -36,7 +36,7 @@ def test_a_call_beyond_the_bound_is_refused_and_those_before_go_on(limit: str) -
     asks = [alice.ask("INVITE", "sip:bob@example.com", call_id=f"c{n}") for n in range(5)]
     world.run()
     assert [ask.statuses[-1] for ask in asks] == [100, 100, 100, 503, 503]
-    assert asks[-1].final.get(b"retry-after") == b"5"
+    assert 1 <= int(asks[-1].final.get(b"retry-after") or b"0") <= 8
     assert len(world.engine.flows.runs) == 3 and world.engine.flows.stats.refused == 2
     assert told[0][0] == "calls" and f"(limits: {limit})" in told[0][1]
     asks[0].cancel()
