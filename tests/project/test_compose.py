@@ -374,6 +374,34 @@ def test_a_call_without_our_header_is_refused(freeswitch: FreeSwitch, call: str)
     assert actions_for(freeswitch, "bob", call=call) == {}
 
 
+def test_ranges_sessions_and_ports_are_the_operators_on_both_sides() -> None:
+    """More calls: three names in .env. Other ports: two, and both programs read them."""
+    wanted = {
+        "FREESWITCH_RTP_START": "20000",
+        "FREESWITCH_RTP_END": "20998",
+        "FREESWITCH_MAX_SESSIONS": "500",
+        "FREESWITCH_SIP_PORT": "5090",
+        "FREESWITCH_ESL_PORT": "8031",
+    }
+    services = read_compose(OUTSIDE | wanted)["services"]
+    freeswitch = FreeSwitch(services["freeswitch"]["environment"])
+    settings = load_settings(REPOSITORY / "config" / "orchestrator.yml", services["orchestrator"]["environment"])
+    assert services["freeswitch"]["ports"] == ["20000-20998:20000-20998/udp"]
+    switch = freeswitch.configuration("switch.conf")
+    assert [switch[name] for name in ("rtp-start-port", "rtp-end-port", "max-sessions")] == ["20000", "20998", "500"]
+    profile = freeswitch.params(".//profile[@name='orchestrator']")
+    assert settings.freeswitch["fs1"].sip_uri == f"sip:{profile['sip-ip']}:5090" and profile["sip-port"] == "5090"
+    assert settings.freeswitch["fs1"].port == 8031
+    assert freeswitch.configuration("event_socket.conf")["listen-port"] == "8031"
+    assert "-P 8031 " in services["freeswitch"]["healthcheck"]["test"][1]
+
+
+def test_a_held_party_hears_something(freeswitch: FreeSwitch) -> None:
+    """Without the variable FreeSWITCH looks for local_stream://moh, which a small installation does not have."""
+    music = actions_for(freeswitch, "bob")["hold_music"]
+    assert music == "hold_music=tone_stream://v=-20;%(400,4600,425);loops=-1"
+
+
 def test_beeps_of_all_usual_tones_are_heard(freeswitch: FreeSwitch) -> None:
     """With 4 detectors a real FreeSWITCH does not hear 440, 480, 490, 520, 800 and 1600 Hz; with 12 it does."""
     assert freeswitch.configuration("avmd.conf")["detectors_n"] == "12"
