@@ -3,7 +3,7 @@
 A garbage collection, a busy neighbour or a stopped process makes inputs late once; the queue empties by itself, and
 whoever refuses work for that refuses it for nothing. Load that cannot be served keeps even the luckiest input of an
 interval waiting. So the delay counts when the *least* age of five windows in a row was too much, and until there has
-been a second of windows whose least age was not.
+been half a second of windows whose least age was not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WINDOW: Final = 0.100
 LATE: Final = 5
 """Windows in a row above `NORMAL` that make a delay lasting. What a stall of 150 ms leaves behind is served in less
 time up to four fifths of the load that can be borne."""
-CALM: Final = 10
+CALM: Final = 5
 """Windows in a row not above it that end the delay: a queue that is held short by refusals is empty now and then."""
 
 

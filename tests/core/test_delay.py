@@ -74,6 +74,14 @@ def test_twice_the_load_that_can_be_served() -> None:
     assert max(server.refused_at) < 32.0, "nothing is refused two seconds after it"
 
 
+def test_stalls_after_an_overload_do_not_make_it_last() -> None:
+    """Who stalls once a second is not kept in the overload that has been."""
+    server = Server(seconds_a_call=1 / 600)
+    server.run(10.0, rate=1500)
+    server.run(60.0, rate=400, stalls=True)
+    assert max(server.refused_at) < 14.0
+
+
 def test_a_delay_lasts_after_as_many_windows_as_said_and_not_before() -> None:
     delay = LastingDelay()
     steps = [delay.note(0.3, number * WINDOW / 4) for number in range(4 * (LATE + 3))]
