@@ -81,6 +81,8 @@ class Channel:
     """What spandsp was told to listen for on it, `cng` or `ced`; '' when we did not see it started."""
     seen: float = 0.0
     """When the last event of it was observed."""
+    sequence: int = 0
+    """The highest Event-Sequence of its events."""
     told: EslEvent | None = field(default=None, repr=False)
     """The last event that had its variables."""
 
@@ -106,11 +108,10 @@ class Resync(NamedTuple):
 class _Server:
     """What is known of one FreeSWITCH."""
 
-    __slots__ = ("channels", "core_uuid", "highest", "recent", "older")
+    __slots__ = ("channels", "core_uuid", "recent", "older")
 
     def __init__(self) -> None:
         self.core_uuid = ""
-        self.highest = 0
         self.channels: dict[str, Channel] = {}
         # Event-Sequence to "named its channel", in two generations so that forgetting costs nothing.
         self.recent: dict[str, bool] = {}
@@ -127,8 +128,9 @@ class ChannelTable:
         """Channels that were first heard of in the middle of their lives, by an event that does not say whose they are;
         the caller takes them out and asks (`uuid_dump`)."""
         self.reordered = 0
-        """Events that came behind later ones: FreeSWITCH dispatches with several threads when more than 10,000 wait
-        (switch_event.c)."""
+        """Events that came behind later ones of the same channel: FreeSWITCH dispatches with several threads when more
+        than 10,000 wait (switch_event.c). Between channels the order means nothing: each has its thread, which takes
+        the number first and queues the event afterwards. COMMAND has the thread of whoever commands."""
         self._ttl = ttl
         self._servers: dict[str, _Server] = {}
         self._index: dict[str, list[Channel]] = {}  # by Call-ID and by uuid
@@ -152,10 +154,12 @@ class ChannelTable:
         if len(node.recent) >= WINDOW:
             node.older, node.recent = node.recent, {}
         node.recent[sequence] = named
-        number = integer(sequence)
-        if 0 < number < node.highest and before is None:
-            self.reordered += 1
-        node.highest = max(node.highest, number)
+        channel = node.channels.get(event.uuid) if named else None
+        if channel is not None and before is None and event.name != "COMMAND":
+            number = integer(sequence)
+            if 0 < number < channel.sequence:
+                self.reordered += 1
+            channel.sequence = max(channel.sequence, number)
         return False
 
     def observe(self, server: str, event: EslEvent, now: float) -> Channel | None:
@@ -176,7 +180,8 @@ class ChannelTable:
             direction = event.get("Call-Direction")
             if not direction:
                 return None
-            channel = self._add(node, Channel(server, uuid, direction))
+            sequence = integer(event.get("Event-Sequence"))
+            channel = self._add(node, Channel(server, uuid, direction, sequence=sequence))
             self._identify(channel, event)
             if name not in _IDENTIFYING and not channel.sip_call_id and not channel.x_call:
                 self.strangers.append(channel)
@@ -305,7 +310,6 @@ class ChannelTable:
                 self.lost.append(channel)
             self._unindex(channel)
         node.channels.clear()
-        node.highest = 0
         node.recent, node.older = {}, {}
 
     def _learn(self, node: _Server, channel: Channel, name: str, event: EslEvent, now: float) -> None:
