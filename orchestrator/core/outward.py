@@ -25,7 +25,7 @@ from orchestrator.flow import effects
 from orchestrator.flow.signals import PENDING, Ticket
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.target import Target
-from orchestrator.sip.uri import parse_uri
+from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
@@ -86,16 +86,24 @@ class Outward:
             user = _safe(safe_argument, (target.uri.split(b":", 1)[1].partition(b"@")[0]).decode(), "transfer")
             where = f"{user} XML {_safe(safe_argument, effect.context, 'transfer')}"
         else:
-            where = f"{self._way_through_us(call.id)} inline"
+            who = call.invite.from_ if effect.leg == "caller" else call.invite.to
+            where = f"{self._way_through_us(call.id, who.parsed, target)} inline"
         call.drop_back()
         if effect.context or effect.leg != "caller":
             return self._hand_over(ticket, command(channel.server, f"uuid_transfer {uuid} {where}"))
         return self._onward(call, ticket, effect, target, command(channel.server, f"uuid_transfer {uuid} {where}"))
 
-    def _way_through_us(self, id: str) -> str:
+    def _way_through_us(self, id: str, who: Uri, target: Target) -> str:
         """An inline dialplan: call us, with the call's id; hang up behind a call that was answered, park behind one
-        that was not. The delimiter is a caret because dial strings are full of commas."""
-        variables = originate_variables({f"sip_h_{CALL_HEADER.decode()}": id})
+        that was not. The delimiter is a caret because dial strings are full of commas.
+
+        `who` is transferred, to `target`: without being told FreeSWITCH writes its own address into From and ours into
+        To.
+        """
+        own = _ADDRESS.fullmatch(who.aor)
+        domain = {"sip_invite_domain": own[2]} if own is not None else {}
+        variables = originate_variables({f"sip_h_{CALL_HEADER.decode()}": id, **domain})
+        variables = _with_to(variables, parse_uri(target.uri).aor)
         steps = (
             "set:continue_on_fail=true",
             "set:hangup_after_bridge=true",
@@ -194,10 +202,7 @@ class Outward:
             **_from(effect.from_),
             **{name: str(value) for name, value in effect.vars.items()},
         }
-        quoted = originate_variables(variables)
-        called = _ADDRESS.fullmatch(placed.called)
-        if called is not None:  # the To of the INVITE; only what cannot be read as anything but user and host
-            quoted = f"{quoted[:-1]},sip_invite_to_uri=<sip:{placed.called}>}}"
+        quoted = _with_to(originate_variables(variables), placed.called)
         return f"{quoted}sofia/{PROFILE}/{self._here()}"
 
     def forget(self, placed: Placed) -> None:
@@ -246,7 +251,9 @@ class Placed:
     def called(self) -> str:
         """user@host of the first destination, for the To of FreeSWITCH's INVITE."""
         to = self._effect.to.removeprefix("sip:").partition(";")[0]
-        return to if "@" in to else f"{to}@{parse_uri(self._groups[0][0].uri).host.decode('ascii', 'replace')}"
+        if "@" in to:
+            return re.sub(r":\d+$", "", to)  # an address of record has no port
+        return f"{to}@{parse_uri(self._groups[0][0].uri).host.decode('ascii', 'replace')}"
 
     @property
     def _ring(self) -> float:
@@ -339,8 +346,12 @@ class Placed:
 
 def _from(address: str) -> dict[str, str]:
     """Variables for the From of an originated call; a missing address is fine. Raises EslInjection, StepError."""
-    if not address:
-        return {"origination_caller_id_name": "Anonymous", "origination_caller_id_number": "anonymous"}
+    if not address:  # RFC 3323 §4.1.1.3
+        return {
+            "origination_caller_id_name": "Anonymous",
+            "origination_caller_id_number": "anonymous",
+            "sip_invite_domain": "anonymous.invalid",
+        }
     party = calling_party(address)
     found = _ADDRESS.fullmatch(party.parsed.aor)
     if found is None:
@@ -348,6 +359,12 @@ def _from(address: str) -> dict[str, str]:
     user, host = found.groups()
     name = party.display.decode("utf-8", "replace") or user
     return {"origination_caller_id_name": name, "origination_caller_id_number": user, "sip_invite_domain": host}
+
+
+def _with_to(variables: str, called: str) -> str:
+    """The variables of a dial string with the To of the INVITE: only what cannot be read as anything but user and
+    host."""
+    return variables if _ADDRESS.fullmatch(called) is None else f"{variables[:-1]},sip_invite_to_uri=<sip:{called}>}}"
 
 
 def _safe(check: Any, value: str, action: str) -> str:

@@ -21,6 +21,7 @@ def test_a_held_call_is_put_through(tmp_path: Path) -> None:
     (command,) = s.switch.commands
     uuid = call.call_id.decode()
     way = f"uuid_transfer {uuid} m:^:set:continue_on_fail=true^set:hangup_after_bridge=true^bridge:{{sip_h_X-Orc"
+    assert "sip_invite_domain=example.com,sip_invite_to_uri=<sip:bob@example.com>}" in command, "his domain, not ours"
     assert command.startswith(way) and command.endswith("}sofia/orchestrator/call@10.0.0.1:5060^park: inline")
     s.bob.calls[0].answer()
     s.world.run()
@@ -172,6 +173,15 @@ def test_the_placed_call_is_the_call_of_the_flow(tmp_path: Path) -> None:
     s.over()
 
 
+def test_the_to_of_a_placed_call_is_an_address_without_its_port(tmp_path: Path) -> None:
+    s = remind(tmp_path, originate="{to: 'sip:bob@10.0.0.3:5060', from: clinic@example.com, ring: 20s}")
+    s.bob.on_invite = PhoneCall.answer
+    start(s)
+    assert "sip_invite_to_uri=<sip:bob@10.0.0.3>" in s.switch.commands[0]
+    assert s.bob.calls[0].invite is not None
+    assert s.bob.calls[0].invite.uri == b"sip:bob@10.0.0.3:5060", "what is called has it"
+
+
 def test_digits_beeps_and_hanging_up_reach_the_flow(tmp_path: Path) -> None:
     s = remind(
         tmp_path,
@@ -218,6 +228,7 @@ def test_a_number_goes_out_through_a_gateway(tmp_path: Path) -> None:
     assert s.carol.calls[0].invite.uri == b"sip:004930123@10.0.0.4"
     assert s.said[0] == "answered 200 sip:004930123@10.0.0.4"
     assert "Anonymous" in s.switch.commands[0]
+    assert "sip_invite_domain=anonymous.invalid" in s.switch.commands[0], "RFC 3323 §4.1.1.3"
     s.over()
 
 

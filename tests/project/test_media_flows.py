@@ -186,6 +186,7 @@ def test_who_takes_a_call_of_ours(phone: Callable[[str], Sounding], party: str) 
     bob.register()
     bob.request("INVITE", "sip:ask@example.com", "<sip:ask@example.com>", 1, [], bob.sdp())
     invite = bob.expect("INVITE ")
+    assert "<sip:anonymous@anonymous.invalid>" in value(invite, "From")
     bob.answer(invite, "200 OK", bob.sdp())
     bob.expect("ACK ")
     time.sleep(0.5)
@@ -201,6 +202,9 @@ def test_a_held_caller_is_put_through(phone: Callable[[str], Sounding]) -> None:
     alice, bob = phone("alice"), phone("bob")
     bob.register()
     alice.call("office")
-    bob.answer(bob.expect("INVITE "), "200 OK", bob.sdp())
+    invite = bob.expect("INVITE ")
+    assert "<sip:alice@example.com>" in value(invite, "From"), "her domain, not FreeSWITCH's address"
+    assert value(invite, "To") == "<sip:bob@example.com>"
+    bob.answer(invite, "200 OK", bob.sdp())
     assert alice.farewell() == "put through"
     bob.answer(bob.expect("BYE "), "200 OK")
