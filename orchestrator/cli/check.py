@@ -27,7 +27,8 @@ from orchestrator.site import check_site
     show_default=True,
     help="text for people, json and sarif for tools, github for annotations in a workflow.",
 )
-def command(paths: tuple[Path, ...], config: Path | None, form: str) -> int:
+@click.option("--unsafe", is_flag=True, help="List where unsafe(…) stands, after the check.")
+def command(paths: tuple[Path, ...], config: Path | None, form: str, unsafe: bool) -> int:
     """Check the configuration, the user tables and the flows; FILEs and FOLDERs instead of the configuration's flows.
 
     All flow files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone
@@ -39,6 +40,8 @@ def command(paths: tuple[Path, ...], config: Path | None, form: str) -> int:
         for missing in executable(program) if program is not None else ():
             click.echo(f"note: {missing.file}:{missing.line}: {missing.message}", err=True)
         click.echo(summary(found), err=True)
+    for place, text in program.unsafe if unsafe and program is not None else ():
+        click.echo(f"{place}: unsafe: {text}", err=form != "text")
     return int(any(diagnostic.severity == "error" for diagnostic in found))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from orchestrator.events.checked import CHECKED, WrongValue
 from orchestrator.events.event import Attribute, Event, EventSpec, Scope
 
 ATTRIBUTE_TYPES = (
@@ -29,6 +30,9 @@ ATTRIBUTE_TYPES = (
     "map",
     "contact",
     "contacts",
+    "aor",
+    "uri",
+    "tel",
     "any",
 )
 """The words a custom event may use, each also as `optional T`."""
@@ -193,6 +197,7 @@ def build_event(spec: EventSpec, attributes: Mapping[str, Any], call: str = "", 
 
     Raises:
         ValueError: an attribute is unknown, or one that is not optional is missing.
+        WrongValue: an aor, uri or tel is none.
     """
     unknown = attributes.keys() - spec.attributes.keys()
     if unknown:
@@ -201,7 +206,16 @@ def build_event(spec: EventSpec, attributes: Mapping[str, Any], call: str = "", 
     for key, attribute in spec.attributes.items():
         if values[key] is None and not attribute.optional:
             raise ValueError(f"event {spec.name!r} needs attribute {key!r}")
+        if attribute.type in CHECKED and values[key] is not None:
+            values[key] = _checked(spec, attribute, values[key])
     return Event(spec.name, values, call, time)
+
+
+def _checked(spec: EventSpec, attribute: Attribute, value: Any) -> str:
+    try:
+        return CHECKED[attribute.type](str(value))
+    except WrongValue as wrong:
+        raise WrongValue(f"attribute {attribute.name!r} of event {spec.name!r}: {wrong}") from None
 
 
 class EventRegistry:

@@ -38,6 +38,7 @@ CATALOGUE: dict[str, str] = {
     "E209": "${ } in a key that takes an expression",
     "E210": "${ is not closed",
     "E211": "a secret outside http",
+    "E212": "text from outside where nothing can make it safe",
     "E301": "the step can never run",
     "E302": "the request was already answered",
     "E303": "the action is not possible here",

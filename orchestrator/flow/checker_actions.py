@@ -17,6 +17,7 @@ from orchestrator.flow import checker_filters as filters
 from orchestrator.flow.checker_kinds import check_credentials
 from orchestrator.flow.checker_paths import Path
 from orchestrator.flow.checker_shapes import Given, Shape
+from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.context import RESULTS
 from orchestrator.flow.declarations import FlowHead
 from orchestrator.flow.evaluables import constant_of
@@ -215,7 +216,10 @@ def _call(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Com
     data = filters.parameters(checker.values, given.value if given else None, callee, path.scope)
     missing = filters.missing(callee.params, given.value if given else None)
     checker.called(callee, shape.key, scalar, missing, path, around)
-    return {"flow": callee.name, "with": data or {}}, callee.returns
+    returns = callee.returns
+    if returns is not None:
+        returns = checker.names.assumed(("returns", callee.name, ""), returns)
+    return {"flow": callee.name, "with": data or {}}, returns
 
 
 def _not_callable(checker: StepChecker, scalar: Scalar, callee: FlowHead | None) -> None:
@@ -241,6 +245,7 @@ def _return(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
         checker.report.error("E117", message, shape.key, "add  returns: text  (or another type) to the flow")
         return {}, None
     value = checker.values.typed_value(given.value, returns, path.scope, "the flow returns")
+    checker.names.learn(("returns", checker.head.name, ""), type_of(value), returns)
     return ({"value": value} if value is not None else {}), None
 
 

@@ -16,6 +16,8 @@ from orchestrator.flow.checker_shapes import Shape
 from orchestrator.flow.checker_values import type_of
 from orchestrator.flow.context import ERROR
 from orchestrator.flow.expr import ANY, Type, closest, optional
+from orchestrator.flow.expr.origin import OURS_HERE
+from orchestrator.flow.expr.scope import Facts
 from orchestrator.flow.literals import number
 from orchestrator.flow.program import Block, Catch
 from orchestrator.flow.registry import Field, Kind
@@ -46,7 +48,7 @@ def _switch(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
         checker.report.error("E103", "cases: takes a map of values", given, "write  cases: {'1': [...]}")
         return args, None
     for key, node in given:
-        way = path.fork()
+        way = path.fork(_equals_a_case(value, key))
         block = checker.block(node, way, around)
         ways.append(way)
         for text in _case_values(checker, key, type):
@@ -60,6 +62,12 @@ def _switch(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
         args["default"] = checker.block(shape.fields["default"].value, otherwise, around)
     path.join(otherwise, *ways)
     return {**args, "cases": cases}, None
+
+
+def _equals_a_case(value: Any, key: Scalar) -> Facts:
+    """In a case the value is one that the flow has written."""
+    path = getattr(value, "path", None)
+    return frozenset({(*path, OURS_HERE)}) if path and key.text != "null" else frozenset()
 
 
 def _case_values(checker: StepChecker, key: Scalar, type: Type) -> Iterator[str]:

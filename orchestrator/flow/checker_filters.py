@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.events.event import EventSpec
-from orchestrator.flow.checker_values import Values
+from orchestrator.flow.checker_values import Values, type_of
 from orchestrator.flow.context import attribute_type, event_type
 from orchestrator.flow.declarations import FlowHead
 from orchestrator.flow.evaluables import ContactTest
@@ -126,7 +126,11 @@ def event_data(values: Values, node: Node | None, spec: EventSpec, at: Scalar, s
 def parameters(values: Values, node: Node | None, flow: FlowHead, scope: Scope) -> dict[str, Any] | None:
     """`with:` of a call; what is missing is judged when it is known which flows call each other."""
     unknown = f"unknown parameter of flow {flow.name!r}"
-    return _assigned(values, node, flow.params, scope, ("E114", unknown), lambda name: f"parameter {name!r} is", "with")
+    what = ("E114", unknown)
+    found = _assigned(values, node, flow.params, scope, what, lambda name: f"parameter {name!r} is", "with")
+    for name, value in (found or {}).items():
+        values.names.learn(("params", flow.name, name), type_of(value), flow.params[name])
+    return found
 
 
 def assignments(values: Values, node: Node, scope: Scope, flow: FlowHead) -> dict[str, Any] | None:
@@ -146,7 +150,9 @@ def assignments(values: Values, node: Node, scope: Scope, flow: FlowHead) -> dic
             )
             found[key.text] = None
         else:
-            found[key.text] = values.typed_value(item, type, scope, f"variable {key.text!r} holds")
+            value = values.typed_value(item, type, scope, f"variable {key.text!r} holds")
+            values.names.learn(("vars", flow.name, key.text), type_of(value), type)
+            found[key.text] = value
     return None if None in found.values() else found
 
 

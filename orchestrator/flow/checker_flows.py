@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.events.checked import CHECKED
 from orchestrator.events.event import EventSpec
 from orchestrator.flow import checker_filters as filters
 from orchestrator.flow.checker_paths import Path
@@ -23,6 +24,7 @@ from orchestrator.flow.expr import (
     parse_type,
     record,
 )
+from orchestrator.flow.expr.types import with_origin
 from orchestrator.flow.program import Block, Flow, Trigger
 from orchestrator.flow.registry import Actions, Field, Kind
 from orchestrator.flow.report import Report
@@ -166,7 +168,7 @@ class FlowChecker:
         variables = self._variables(scope)
         for name, _ in as_entries(head.report, node.entries["params"][1], "params:") or () if "params" in node else ():
             self.values.declared(name, "a parameter", (*WORDS, *ROOTS))
-        scope = scope.extend({"vars": record("vars", {name: _kept(type_of(v)) for name, v in variables.items()})})
+        scope = scope.extend({"vars": record("vars", self._kinds(variables))})
         if when is not None:
             scope = scope.narrow(when.when_true)
         has_call = head.kind in ("invite", "socket", "")
@@ -191,6 +193,11 @@ class FlowChecker:
             description=constant_of(self._value("description", scope)) or "",
         )
 
+    def _kinds(self, variables: dict[str, Any]) -> dict[str, Type]:
+        """Types of variables, with the origin of whatever any step of the flow puts into them."""
+        names, flow = self.names, self.head.name
+        return {name: names.assumed(("vars", flow, name), _kept(type_of(v))) for name, v in variables.items()}
+
     def _demand_what_is_read(self) -> None:
         """A flow that is called and reads `call` needs one, unless it originates it."""
         for root in {"call", "request"} & self.values.reads:
@@ -208,7 +215,8 @@ class FlowChecker:
             case "event" if head.event is not None:
                 names["event"] = event_type(head.event)
             case "call":
-                names |= {"call": CALL, "request": REQUEST, "params": record("params", head.params)}
+                given = {n: self.names.assumed(("params", head.name, n), t) for n, t in head.params.items()}
+                names |= {"call": CALL, "request": REQUEST, "params": record("params", given)}
             case "":
                 names |= dict.fromkeys(("call", "request", "event"), ANY)
         return Scope(names, hints=self._hint, flow=head.name)
@@ -318,4 +326,4 @@ def _kept_names(node: Node) -> set[str]:
 
 def _kept(type: Type) -> Type:
     """The type of a variable: one value of an enum does not bind it to the enum."""
-    return TEXT if type.kind == "enum" else type
+    return with_origin(TEXT, type.origin) if type.kind in ("enum", *CHECKED) else type

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
-from orchestrator.flow.checker_values import Values
+from orchestrator.flow.checker_places import CHECKS, RULES
+from orchestrator.flow.checker_values import Values, type_of
 from orchestrator.flow.declarations import Declarations
 from orchestrator.flow.evaluables import AsList, Constant, ListValue
 from orchestrator.flow.expr import Expression
@@ -25,8 +27,12 @@ from orchestrator.flow.expr.types import (
     TEXT,
     Type,
     list_of,
+    mixed,
+    origin_of,
 )
 from orchestrator.flow.literals import number
+from orchestrator.flow.places import Place, Rule
+from orchestrator.flow.places_freeswitch import variable
 from orchestrator.flow.program import Evaluable
 from orchestrator.flow.registry import Field, Kind
 from orchestrator.flow.report import Report
@@ -73,6 +79,8 @@ class Kinds(Values):
 
     def __init__(self, report: Report, names: Declarations) -> None:
         super().__init__(report, names)
+        self.rule: Rule | None = None
+        """What the place of the key that is being compiled does with text from outside."""
         self._by_kind: Mapping[Kind, Callable[[Field, Node, Scope], Compiled]] = {
             Kind.TEXT: self._text,
             Kind.CONDITION: self._condition,
@@ -94,11 +102,18 @@ class Kinds(Values):
             Kind.ENDPOINT: self._endpoint,
         }
 
-    def compile(self, field: Field, node: Node, scope: Scope) -> Compiled:
-        """The value of a key, None after an error. The scope of a field that takes secrets is opened for them."""
+    def compile(self, field: Field, node: Node, scope: Scope, rule: Rule | None = None) -> Compiled:
+        """The value of a key, None after an error. The scope of a field that takes secrets is opened for them.
+
+        `rule` is what its place does with text from outside, where other keys of the step have a say in that.
+        """
         if field.secret and not scope.secrets:
             scope = with_secrets(scope)
-        value = self._by_kind[field.kind](field, node, scope)
+        self.rule, self.check = rule or RULES.get(field.place), CHECKS.get(field.place)
+        try:
+            value = self._by_kind[field.kind](field, node, scope)
+        finally:
+            self.rule = self.check = None
         if value is None or field.check is None or not isinstance(node, Scalar):
             return value
         return value if self.usable(node, field.check) else None
@@ -121,7 +136,7 @@ class Kinds(Values):
         if "${" not in scalar.text:
             self.plain_text(scalar)
             return Constant(scalar.text, TEXT, scalar.text)
-        return self.template(scalar, scope, TEXT)
+        return self.template(scalar, scope, TEXT, self.rule)
 
     def items(self, node: Node, scope: Scope) -> Evaluable | None:
         """What a loop runs over: an expression, or a list that is written out; its items are text, `007` and all."""
@@ -130,7 +145,8 @@ class Kinds(Values):
             found: Evaluable | None = self._expression(field, node, scope)
             return found
         texts = [self._text(field, item, scope) for item in node]
-        return None if None in texts else ListValue(texts, list_of(DIGITS))
+        held = reduce(lambda held, text: mixed(held, origin_of(type_of(text))), texts, DIGITS)
+        return None if None in texts else ListValue(texts, list_of(held))
 
     def _condition(self, field: Field, node: Node, scope: Scope) -> Compiled:
         scalar = self.scalar(node, "a condition")
@@ -226,7 +242,7 @@ class Kinds(Values):
     def _destination_expression(self, scalar: Scalar, scope: Scope) -> Expression | None:
         if scalar.text.lower().startswith(("sip:", "sips:")) and not self.usable(scalar, server_uri_flaw):
             return None
-        value = self.template(scalar, scope)
+        value = self.template(scalar, scope, rule=self.rule)
         if value is None:
             return None
         found = value.type.items if value.type.kind == "list" else value.type
@@ -265,6 +281,8 @@ class Kinds(Values):
                 values[key.text] = None
             elif header:
                 values[key.text] = self._text(field, item, scope)
+            elif field.place is Place.VARIABLE and isinstance(item, Scalar) and "${" in item.text:
+                values[key.text] = self.template(item, scope, rule=variable(key.text))
             else:
                 values[key.text] = self._value(field, item, scope)
         return None if None in values.values() else values
@@ -291,7 +309,7 @@ class Kinds(Values):
             return None
         if "${" not in scalar.text:
             return Constant([scalar.text], list_of(TEXT), scalar.text)
-        value = self.template(scalar, scope)
+        value = self.template(scalar, scope, rule=self.rule)
         return AsList(value) if value is not None else None
 
     # --- names ------------------------------------------------------------------------------------------------------

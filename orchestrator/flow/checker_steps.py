@@ -15,6 +15,7 @@ from orchestrator.events.event import EventSpec
 from orchestrator.flow import checker_actions, checker_control, checker_events
 from orchestrator.flow.checker_kinds import Kinds
 from orchestrator.flow.checker_paths import Path
+from orchestrator.flow.checker_places import rule_of
 from orchestrator.flow.checker_shapes import COMMON, Shape, Shapes
 from orchestrator.flow.context import CALL, ERROR, RESERVED, event_type
 from orchestrator.flow.declarations import Declarations, FlowHead
@@ -22,7 +23,7 @@ from orchestrator.flow.evaluables import Constant
 from orchestrator.flow.expr import ANY, BOOL, Scope, Type, freeswitch_hint
 from orchestrator.flow.expr.facts import NO_FACTS
 from orchestrator.flow.program import Block, Evaluable, Place, Step
-from orchestrator.flow.registry import Action, Actions
+from orchestrator.flow.registry import Action, Actions, Kind
 from orchestrator.flow.yaml import Items, Node, Scalar
 
 COMPILERS = {**checker_actions.COMPILERS, **checker_events.COMPILERS, **checker_control.COMPILERS}
@@ -51,6 +52,14 @@ SIP_STEPS = frozenset({"relay", "inject", "cancel", "media", "transfer", "origin
 
 TO_FREESWITCH = frozenset({"fs.api", "fs.bgapi", "fs.execute", "originate", "play", "record", "collect"})
 """Actions whose texts FreeSWITCH expands, too: an unknown `${name}` there may be meant for it."""
+
+
+_WITH_STEPS = frozenset({Kind.STEPS, Kind.OUTCOMES, Kind.BRANCHES, Kind.CASES, Kind.CATCHES})
+
+
+def _changes_values(action: Action) -> bool:
+    """Whether variables, and what is known of the call, may be others after it."""
+    return action.waits or action.name == "set" or any(f.kind in _WITH_STEPS for f in (*action.fields, *action.beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,13 @@ class StepChecker:
 
     # --- blocks -----------------------------------------------------------------------------------------------------
 
-    def block(self, node: Node, path: Path, around: Around) -> Block:
-        """A list of steps (or one step); `path` is moved to its end."""
+    def block(self, node: Node, path: Path, around: Around, guarded: bool = False) -> Block:
+        """A list of steps (or one step); `path` is moved to its end.
+
+        Other steps may run before these, and change what a test has shown of a variable, unless the block is `guarded`
+        by that test.
+        """
+        path.scope = path.scope if guarded else path.scope.steady()
         items: Sequence[Node] = node.items if isinstance(node, Items) else (node,)
         if isinstance(node, Scalar):
             self.report.error("E103", "a list of steps is expected here", node, self.shapes.as_list(node.text))
@@ -149,6 +163,8 @@ class StepChecker:
             self._permit(shape.action, shape.key, inner, around)
             args, type = self._compile(shape, inner, around)
             result = self._result(shape, type, inner, around)
+            if _changes_values(shape.action):
+                inner.scope = inner.scope.steady()
         on_error = self._on_error(shape, before, inner, around)
         path.join(*((inner, skipped) if skipped else (inner,)))
         place, source = self.report.place(shape.key), self._source(shape)
@@ -170,9 +186,9 @@ class StepChecker:
         """`then` and `else` of the block form."""
         args: dict[str, Any] = {"then": ()}
         if "then" in shape.fields:
-            args["then"] = self.block(shape.fields["then"].value, inner, around)
+            args["then"] = self.block(shape.fields["then"].value, inner, around, guarded=True)
         if "else" in shape.fields:
-            args["else"] = self.block(shape.fields["else"].value, skipped, around)
+            args["else"] = self.block(shape.fields["else"].value, skipped, around, guarded=True)
         return args
 
     def _compile(self, shape: Shape, path: Path, around: Around) -> tuple[dict[str, Any], Type | None]:
@@ -248,7 +264,8 @@ class StepChecker:
             given = shape.fields.get(known.name)
             if given is None or known.name in skip or not self.values.takes(known.kind):
                 continue
-            value = self.values.compile(known, given.value, path.scope)
+            rule = rule_of(known, shape, self.names.resources["endpoints"])
+            value = self.values.compile(known, given.value, path.scope, rule)
             if value is not None:
                 args[known.name] = value
         return args
@@ -263,7 +280,9 @@ class StepChecker:
             return None
         name = self.new_name(given.value, path, around, type)
         if name is not None:
-            path.scope = path.scope.extend({name: type})
+            key = ("as", self.head.name, name)
+            self.names.learn(key, type, type)
+            path.scope = path.scope.extend({name: self.names.assumed(key, type)})
         return name
 
     def new_name(self, node: Node, path: Path, around: Around, type: Type | None = None) -> str | None:

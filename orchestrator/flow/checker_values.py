@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from functools import reduce
 from typing import Any
 
+from orchestrator.events.checked import CHECKED, WrongValue
 from orchestrator.flow.declarations import Declarations
-from orchestrator.flow.evaluables import Constant, ListValue, MapValue
+from orchestrator.flow.encoders import Encoder
+from orchestrator.flow.evaluables import Checked, Constant, ListValue, MapValue
 from orchestrator.flow.expr import ExprError, Expression, compile_expression, compile_template
 from orchestrator.flow.expr.scope import Scope
 from orchestrator.flow.expr.types import (
@@ -21,10 +24,13 @@ from orchestrator.flow.expr.types import (
     assignable,
     list_of,
     map_of,
+    mixed,
+    origin_of,
     unify,
 )
 from orchestrator.flow.foreign import foreign_notation
 from orchestrator.flow.literals import typed
+from orchestrator.flow.places import Rule, placer
 from orchestrator.flow.program import Evaluable, Place
 from orchestrator.flow.report import COMMENT_HELP, Report
 from orchestrator.flow.suggest import meant
@@ -45,6 +51,8 @@ class Values:
         self.names = names
         self.reads: set[str] = set()
         """Root names that expressions of this file's flow have read."""
+        self.check: Encoder | None = None
+        """What looks at the whole text that is being compiled, see `checker_places.CHECKS`."""
 
     def expression(self, node: Scalar, scope: Scope, expected: Type | None = None) -> Expression | None:
         """A bare expression."""
@@ -53,18 +61,27 @@ class Values:
         except ExprError as error:
             self.report.expression(error, node)
             return None
-        self.reads |= found.roots
-        return found
+        return self._noted(found, node)
 
-    def template(self, node: Scalar, scope: Scope, expected: Type | None = None) -> Expression | None:
-        """Text with `${…}`."""
+    def template(
+        self, node: Scalar, scope: Scope, expected: Type | None = None, rule: Rule | None = None
+    ) -> Expression | None:
+        """Text with `${…}`; `rule` is that of the place it is put into, for what comes from outside."""
         self.plain_text(node)
+        place = None if rule is None else placer(rule, node.text, self.check)
         try:
-            found = compile_template(node.text, scope, expected)
+            found = compile_template(node.text, scope, expected, place)
         except ExprError as error:
             self.report.expression(error, node)
             return None
+        return self._noted(found, node)
+
+    def _noted(self, found: Expression, node: Scalar) -> Expression:
+        """Keep what the whole set is judged by: the names read, and where `unsafe(…)` stands."""
         self.reads |= found.roots
+        for offset in found.unsafe:
+            line, column = self.report.document.position(node, offset)
+            self.names.unsafe.append((Place(self.report.document.name, line, column), node.text))
         return found
 
     def plain_text(self, node: Scalar) -> None:
@@ -106,7 +123,21 @@ class Values:
         if not assignable(found, expected):
             self.report.error("E203", f"{what} {expected}, but this is {found}", node, _literal_help(found, expected))
             return None
-        return value
+        return self._checked(value, expected, node) if expected.kind in CHECKED else value
+
+    def _checked(self, value: Evaluable, expected: Type, node: Node) -> Evaluable | None:
+        """A value of a type that is checked where it enters; one that is written out is checked now."""
+        read = CHECKED[expected.kind]
+        if isinstance(value, Constant) and isinstance(value.value, str):
+            try:
+                return Constant(read(value.value), expected, value.source)
+            except WrongValue as wrong:
+                self.report.error("E106", str(wrong), node)
+                return None
+        known = type_of(value)
+        if known.kind == expected.kind and not known.origin.outside:
+            return value
+        return Checked(value, read, expected, getattr(value, "source", ""))
 
     def _literal_of(self, node: Scalar, expected: Type) -> Constant:
         """A written value, read as text where text is declared: there `0`, `no` and `007` are what they look like."""
@@ -184,7 +215,7 @@ def _common(values: list[Any]) -> Type:
     for type in types[1:]:
         unified = unify(common, type)
         if unified is None:
-            return ANY
+            return reduce(lambda whole, each: mixed(whole, origin_of(each)), types, ANY)
         common = unified
     return common
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orchestrator.events.checked import CHECKED
 from orchestrator.events.event import Attribute, EventSpec
+from orchestrator.flow.expr.origin import ADDRESSED, THEIRS
 from orchestrator.flow.expr.types import (
     ANY,
     BOOL,
@@ -27,6 +29,8 @@ from orchestrator.flow.expr.types import (
     optional,
     parse_type,
     record,
+    theirs,
+    with_origin,
 )
 
 ADDRESS = record(
@@ -43,6 +47,19 @@ ADDRESS = record(
 )
 """An address of From, To or the request URI."""
 
+FROM_OUTSIDE = theirs(ADDRESS)
+TARGET = record(
+    "address",
+    {
+        name: theirs(type, ADDRESSED if name in ("uri", "host", "aor") else THEIRS)
+        for name, type in ADDRESS.fields.items()
+    },
+)
+"""The request URI: a stranger has written it, and still it says where the call is to go."""
+
+_DOMAIN = with_origin(TEXT, ADDRESSED)
+_OUTSIDE = theirs(TEXT)
+
 BRANCH = record(
     "branch", {"name": TEXT, "contact": TEXT, "state": enum("calling", "ringing", "failed"), "code": NUMBER}
 )
@@ -51,9 +68,9 @@ FREESWITCH_VIEW = record(
     "FreeSWITCH side",
     {
         "server": optional(TEXT),  # the one that has channels of this call
-        "caller": optional(TEXT),  # channel uuids of the legs
-        "callee": optional(TEXT),
-        "vars": map_of(TEXT),  # channel variables as of the last event
+        "caller": theirs(optional(TEXT)),  # channel uuids of the legs, which may be Call-IDs of theirs
+        "callee": theirs(optional(TEXT)),
+        "vars": theirs(map_of(TEXT)),  # channel variables as of the last event
     },
 )
 
@@ -61,23 +78,23 @@ CALL = record(
     "call",
     {
         "id": TEXT,  # the engine's name for the call: in traces, logs and events
-        "sip_call_id": TEXT,  # Call-ID of the caller's dialog
+        "sip_call_id": _OUTSIDE,  # Call-ID of the caller's dialog
         "state": enum("new", "ringing", "answered", "ended"),
-        "from": ADDRESS,
-        "to": ADDRESS,
-        "target": ADDRESS,  # the request URI
-        "domain": TEXT,  # host of the request URI
-        "user": optional(TEXT),  # whom auth: has found the caller to be, or a trusted source says he is
-        "headers": map_of(TEXT),  # of the INVITE, by name in any case
-        "user_agent": optional(TEXT),
-        "source_ip": TEXT,
+        "from": FROM_OUTSIDE,
+        "to": FROM_OUTSIDE,
+        "target": TARGET,  # the request URI
+        "domain": _DOMAIN,  # host of the request URI
+        "user": optional(_OUTSIDE),  # whom auth: has found the caller to be, or a trusted source says he is
+        "headers": theirs(map_of(TEXT)),  # of the INVITE, by name in any case
+        "user_agent": optional(_OUTSIDE),
+        "source_ip": _OUTSIDE,
         "source_port": NUMBER,
         "transport": TEXT,
         "answered": BOOL,
         "duration": DURATION,  # since the answer; 0 before it
         "started_at": TIME,
         "ended_by": optional(enum("caller", "callee", "engine")),
-        "end_reason": optional(TEXT),
+        "end_reason": optional(_OUTSIDE),
         "branches": list_of(BRANCH),
         "fs": FREESWITCH_VIEW,
     },
@@ -87,25 +104,28 @@ CALL = record(
 REQUEST = record(
     "request",
     {
-        "id": TEXT,  # Call-ID
+        "id": _OUTSIDE,  # Call-ID
         "method": TEXT,
-        "aor": TEXT,  # of the To header: whose contacts these are
-        "from": ADDRESS,
-        "to": ADDRESS,
-        "domain": TEXT,
-        "user": optional(TEXT),
-        "headers": map_of(TEXT),
-        "user_agent": optional(TEXT),
+        "aor": with_origin(TEXT, ADDRESSED),  # of the To header: whose contacts these are
+        "from": FROM_OUTSIDE,
+        "to": FROM_OUTSIDE,
+        "domain": _DOMAIN,
+        "user": optional(_OUTSIDE),
+        "headers": theirs(map_of(TEXT)),
+        "user_agent": optional(_OUTSIDE),
         "expires": optional(NUMBER),  # Expires header, null when there is none
-        "contacts": list_of(TEXT),
-        "source_ip": TEXT,
+        "contacts": list_of(_OUTSIDE),
+        "source_ip": _OUTSIDE,
         "source_port": NUMBER,
         "transport": TEXT,
     },
 )
 """The REGISTER of an `on: register` flow."""
 
-ERROR = record("error", {"type": TEXT, "message": TEXT, "step": TEXT, "line": NUMBER, "data": map_of(ANY)})
+ERROR = record(
+    "error",
+    {"type": _OUTSIDE, "message": _OUTSIDE, "step": TEXT, "line": NUMBER, "data": theirs(map_of(ANY))},
+)
 """What `catch` and `on_error` see."""
 
 RELAY_RESULT = record(
@@ -113,7 +133,7 @@ RELAY_RESULT = record(
     {
         "outcome": enum("answered", "busy", "no_answer", "rejected", "unavailable", "failed", "cancelled"),
         "code": NUMBER,
-        "reason": TEXT,
+        "reason": _OUTSIDE,
         "contact": optional(TEXT),  # who answered
         "gateway": optional(TEXT),
         "tried": list_of(TEXT),
@@ -124,15 +144,17 @@ RESULTS: Mapping[str, Type] = {
     "relay result": RELAY_RESULT,
     "inject result": record("inject result", {"added": NUMBER, "reason": TEXT}),
     "recording": record("recording", {"file": TEXT, "duration": DURATION}),
-    "digits": DIGITS,
-    "esl result": record("esl result", {"ok": BOOL, "text": TEXT}),
-    "execute result": record("execute result", {"response": TEXT}),
+    "digits": theirs(DIGITS),
+    "esl result": record("esl result", {"ok": BOOL, "text": _OUTSIDE}),
+    "execute result": record("execute result", {"response": _OUTSIDE}),
     "raise result": record("raise result", {"delivered": NUMBER}),
-    "http result": record("http result", {"status": NUMBER, "text": TEXT, "json": ANY, "headers": map_of(TEXT)}),
-    "charge result": record(
-        "charge result", {"outcome": enum("granted", "denied", "error"), "max_usage": DURATION, "reason": TEXT}
+    "http result": record(
+        "http result", {"status": NUMBER, "text": _OUTSIDE, "json": theirs(ANY), "headers": theirs(map_of(TEXT))}
     ),
-    "auth result": record("auth result", {"user": TEXT, "realm": TEXT, "trusted": BOOL}),
+    "charge result": record(
+        "charge result", {"outcome": enum("granted", "denied", "error"), "max_usage": DURATION, "reason": _OUTSIDE}
+    ),
+    "auth result": record("auth result", {"user": _OUTSIDE, "realm": TEXT, "trusted": BOOL}),
     "contacts": list_of(CONTACT),
 }
 """Types of `as:` by `Action.result`. The event of a wait and the value of a sub-flow depend on the step."""
@@ -145,9 +167,29 @@ RESERVED = frozenset((*ROOTS, "relay", "charge", "contact", "true", "false", "nu
 """Names that `as:` and `item:` may not take: root names of the engine and words of the expression language."""
 
 
+OURS_IN_EVENTS: Mapping[str, tuple[str, ...]] = {
+    "registered": ("aor", "contact", "uri"),
+    "unregistered": ("aor", "contact"),
+    "ringing": ("branch", "contact"),
+    "answered": ("contact",),
+    "branch_failed": ("branch", "contact"),
+}
+"""Attributes of built-in events that the engine vouches for: what is registered, or was rung."""
+
+
 def event_type(spec: EventSpec) -> Type:
     """The record `event` is inside a handler of this event."""
-    return record("event", {name: attribute_type(attribute) for name, attribute in spec.attributes.items()})
+    return record("event", {name: _from(spec, attribute) for name, attribute in spec.attributes.items()})
+
+
+def _from(spec: EventSpec, attribute: Attribute) -> Type:
+    """The type of an attribute with its origin: a stranger may have written whatever text an event brings."""
+    type = attribute_type(attribute)
+    if type.kind in CHECKED or type.kind == "contact" or (type.kind == "list" and type.items.kind == "contact"):
+        return type
+    if spec.source != "custom" and attribute.name in OURS_IN_EVENTS.get(spec.name, ()):
+        return type if attribute.name != "aor" else with_origin(type, ADDRESSED)
+    return theirs(type)
 
 
 def attribute_type(attribute: Attribute) -> Type:

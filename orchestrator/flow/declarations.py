@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.events.checked import CHECKED
 from orchestrator.events.event import EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry
 from orchestrator.flow.context import SCHEDULE
-from orchestrator.flow.expr.types import DIGITS, TEXT, TIME, Type, list_of, record
+from orchestrator.flow.expr.origin import OURS, Origin, join
+from orchestrator.flow.expr.types import DIGITS, TEXT, TIME, Type, list_of, mixed, origin_of, record, text_origin
 from orchestrator.flow.program import Place, Resources
 from orchestrator.flow.report import Report
 from orchestrator.flow.yaml import Entries, Items, Node, Scalar
@@ -61,6 +63,12 @@ class Declarations:
     flows: dict[str, FlowHead] = field(default_factory=dict)
     places: dict[tuple[str, str], Place] = field(default_factory=dict)
     """(section, name) → where it is declared."""
+    unsafe: list[tuple[Place, str]] = field(default_factory=list)
+    """Where `unsafe(…)` stands, and the text it stands in."""
+    relearn: bool = False
+    """Something has become known about the origin of a name that expressions were checked without."""
+    _origins: dict[tuple[str, str, str], Origin] = field(default_factory=dict)
+    """(vars, params, returns or as; flow; name) → the origin of what is put into it anywhere."""
     _said: dict[tuple[str, str], Any] = field(default_factory=dict)
     """(section, name) → what was said of it, to tell a repetition from a contradiction."""
 
@@ -77,6 +85,23 @@ class Declarations:
             "secrets": dict(known.secrets),
             "const": dict(known.const),
         }
+
+    def learn(self, key: tuple[str, str, str], found: Type, kept: Type) -> None:
+        """A value of type `found` is put into a name that keeps values of type `kept`."""
+        if kept.kind in CHECKED:
+            return
+        origin = text_origin(found) if found.required == kept.required else origin_of(found)
+        if found.kind == "uri":
+            origin = origin._replace(addressed=False)  # kept as a text, it is no whole address any more
+        before = self._origins.get(key, OURS)
+        after = join(before, origin)
+        if after != before:
+            self._origins[key] = after
+            self.relearn = True
+
+    def assumed(self, key: tuple[str, str, str], type: Type) -> Type:
+        """The type of a name with the origin of what is put into it."""
+        return mixed(type, self._origins.get(key, OURS))
 
     def claim(self, report: Report, section: str, name: Scalar, node: Node | None = None) -> bool:
         """Take a name; False when another file has it already. E104 is reported unless that file says the same of it

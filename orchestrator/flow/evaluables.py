@@ -5,10 +5,12 @@ All of them answer `evaluate(env)` like an expression does (`orchestrator.flow.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.errors import StepError
+from orchestrator.events.checked import WrongValue
 from orchestrator.flow.expr.types import ANY, Type
 from orchestrator.flow.program import Env, Evaluable
 
@@ -52,6 +54,23 @@ class AsList:
     def evaluate(self, env: Env) -> list[Any]:
         value = self.value.evaluate(env)
         return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A value that has to be an aor, a uri or a tel where it enters: `read` gives it or raises WrongValue."""
+
+    value: Evaluable
+    read: Callable[[str], str]
+    type: Type
+    source: str = ""
+
+    def evaluate(self, env: Env) -> Any:
+        value = self.value.evaluate(env)
+        try:
+            return None if value is None else self.read(value)
+        except WrongValue as wrong:
+            raise StepError("expr.value", str(wrong)) from None
 
 
 @dataclass(frozen=True, slots=True)

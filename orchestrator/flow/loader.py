@@ -172,6 +172,7 @@ class _Loader:
         self.documents = documents
         self.actions = actions
         self.names = Declarations(known, tuple(events))
+        self._said: list[int] = []
 
     def load(self) -> Program | None:
         """The program, None when some file is no flow file at all and the rest would only be confused by that."""
@@ -187,7 +188,10 @@ class _Loader:
                 elif node is not None:
                     ResourceReader(report, self.names).read(section, node)
         flows = self._flows()
-        return Program(tuple(flows.values()), self.names.events.specs, self.names.finished(), digest(self.documents))
+        names = self.names
+        return Program(
+            tuple(flows.values()), names.events.specs, names.finished(), digest(self.documents), tuple(names.unsafe)
+        )
 
     def _root(self, document: Document) -> Entries | None:
         """The map of a file that starts with the version; None with E002 reported."""
@@ -218,8 +222,9 @@ class _Loader:
 
     def _flows(self) -> dict[str, Flow]:
         """Each flow by itself, then all of them together."""
-        checkers = {name: FlowChecker(head, self.names, self.actions) for name, head in self.names.flows.items()}
-        flows = {name: checker.check() for name, checker in checkers.items()}
+        checkers, flows = self._checked()
+        while self.names.relearn:
+            checkers, flows = self._checked(again=True)
         check_calls(checkers)
         check_subscriptions(checkers)
         misplaced = {place for checker in checkers.values() for place in checker.steps.misplaced}
@@ -230,6 +235,18 @@ class _Loader:
             head.report.error("E202", "these flows are nested too deep, in themselves and in each other", head.key)
         check_reach(self.names.flows.values(), self.names.resources["groups"])
         return flows
+
+    def _checked(self, again: bool = False) -> tuple[dict[str, FlowChecker], dict[str, Flow]]:
+        """Each flow by itself. It is done again when a flow has put text from outside into a name that others, or it
+        itself further up, were checked to hold ours."""
+        if again:
+            for document, said in zip(self.documents, self._said, strict=True):
+                del document.diagnostics[said:]
+        self._said = [len(document.diagnostics) for document in self.documents]
+        self.names.relearn = False
+        self.names.unsafe.clear()
+        checkers = {name: FlowChecker(head, self.names, self.actions) for name, head in self.names.flows.items()}
+        return checkers, {name: checker.check() for name, checker in checkers.items()}
 
 
 def digest(documents: Iterable[Document]) -> str:

@@ -146,6 +146,8 @@ class Program:
     resources: Resources = field(default_factory=Resources)
     hash: str = ""
     """Digest of the files; stands in each trace so that a run names the version it ran."""
+    unsafe: tuple[tuple[Place, str], ...] = ()
+    """Where the writer of a flow vouches for text from outside, and the text that has it."""
 
     def flow(self, name: str) -> Flow:
         return next(flow for flow in self.flows if flow.name == name)

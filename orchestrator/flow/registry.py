@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.flow.places import Place
 from orchestrator.flow.written import Flaw
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Field:
     """The language has it, this version does not: written in a flow it is an error (E119), never ignored."""
     check: Callable[[str], Flaw | None] | None = None
     """Whether a value as written can be used at all (E106)."""
+    place: Place = Place.PLAIN
+    """What its text is put into: how text from outside is encoded there, or refused (E212)."""
 
 
 class Effect(Enum):

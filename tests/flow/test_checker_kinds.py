@@ -36,8 +36,8 @@ GOOD: dict[Kind, tuple[str, ...]] = {
     Kind.STATUS: ("100", "404", "699", "${size(call.id)}"),
     Kind.DESTINATION: (
         "'sip:a@b.c'",
-        "${call.to.uri}",
-        "['sip:a@b.c', '${call.to.aor}']",
+        "${call.target.uri}",
+        "['sip:a@b.c', '${call.target.aor}']",
     ),
     Kind.FAILOVER: ("408", "5xx", "[408, 5xx]"),
     Kind.STEPS: ("[stop]", "[{log: x}, stop]", "{log: x}", "[]"),

@@ -9,7 +9,12 @@ from flowcheck import diagnose, first_step, main_flow, said, steps, value
 
 from orchestrator.flow.program import Branch, Catch, Step, Where
 
-CALL = {"id": "c1", "to": {"aor": "bob@example.com", "user": "bob"}, "target": {"user": "101"}, "answered": False}
+CALL = {
+    "id": "c1",
+    "to": {"aor": "bob@example.com", "user": "bob"},
+    "target": {"user": "101", "aor": "bob@example.com"},
+    "answered": False,
+}
 
 
 def test_bare_value_and_map_are_the_same() -> None:
@@ -85,8 +90,8 @@ def test_place_and_source_for_traces() -> None:
     [
         ("registered", "registered"),
         ("'sip:bob@example.com;transport=udp'", "sip:bob@example.com;transport=udp"),
-        ("['sip:a@b.c', '${call.to.aor}']", ["sip:a@b.c", "bob@example.com"]),
-        ("${call.to.aor}", "bob@example.com"),
+        ("['sip:a@b.c', '${call.target.aor}']", ["sip:a@b.c", "bob@example.com"]),
+        ("${call.target.aor}", "bob@example.com"),
     ],
 )
 def test_destinations(written: str, kept: Any) -> None:

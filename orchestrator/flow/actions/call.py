@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.errors import UNREACHABLE, StepError
 from orchestrator.flow import effects
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
@@ -27,8 +28,8 @@ REPLY = ACTIONS.add(
         short="code",
         fields=(
             Field("code", Kind.STATUS, "Status code, 100-699.", required=True),
-            Field("reason", Kind.TEXT, "Reason phrase; the RFC's own when it is not given."),
-            Field("headers", Kind.MAP, "Header fields to add."),
+            Field("reason", Kind.TEXT, "Reason phrase; the RFC's own when it is not given.", place=Place.REASON),
+            Field("headers", Kind.MAP, "Header fields to add.", place=Place.HEADER),
         ),
         needs="request",
         effect=Effect.REPLIES,
@@ -52,10 +53,18 @@ RELAY = ACTIONS.add(
         "Send the call on. Waits until it is answered or has failed everywhere.",
         short="to",
         fields=(
-            Field("to", Kind.DESTINATION, "registered, original, a SIP URI, a list of them, or ${...}."),
+            Field(
+                "to", Kind.DESTINATION, "registered, original, a SIP URI, a list of them, or ${...}.", place=Place.URI
+            ),
             Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
             Field("gateways", Kind.GATEWAYS, "Gateways to try, by name."),
-            Field("number", Kind.TEXT, "Number to call at the gateways instead of the dialled one.", check=number_flaw),
+            Field(
+                "number",
+                Kind.TEXT,
+                "Number to call at the gateways instead of the dialled one.",
+                check=number_flaw,
+                place=Place.GATEWAY_USER,
+            ),
             Field("mode", Kind.ENUM, "How several destinations are rung.", values=("parallel", "serial", "by_q")),
             Field("ring", Kind.DURATION, "How long all of it may ring."),
             Field("each", Kind.DURATION, "How long each destination may ring (serial)."),
@@ -67,12 +76,13 @@ RELAY = ACTIONS.add(
                 values=("timeout",),
             ),
             Field("via", Kind.SERVER, "Anchor the media on this FreeSWITCH server."),
-            Field("headers", Kind.MAP, "Header fields to add to every branch."),
+            Field("headers", Kind.MAP, "Header fields to add to every branch.", place=Place.HEADER),
             Field(
                 "from",
                 Kind.TEXT,
                 "Calling party to show: user@host, a SIP URI, or 'Name <sip:user@host>'.",
                 check=party_flaw,
+                place=Place.PARTY,
             ),
         ),
         beside=(Field("on", Kind.OUTCOMES, "Steps for each outcome.", values=RELAY_OUTCOMES),),
@@ -161,7 +171,7 @@ INJECT = ACTIONS.add(
         "Add a destination to this call while it is still ringing.",
         short="to",
         fields=(
-            Field("to", Kind.DESTINATION, "A SIP URI, a list of them, or ${...}."),
+            Field("to", Kind.DESTINATION, "A SIP URI, a list of them, or ${...}.", place=Place.URI),
             Field("aor", Kind.TEXT, "Ring the contacts registered for this address: user@domain.", check=aor_flaw),
             Field(
                 "cancel_others",
@@ -172,7 +182,7 @@ INJECT = ACTIONS.add(
             ),
             Field("last", Kind.BOOLEAN, "No further branch is awaited: ends keep_open."),
             Field("ring", Kind.DURATION, "How long the new branch may ring."),
-            Field("headers", Kind.MAP, "Header fields to add to the new branch."),
+            Field("headers", Kind.MAP, "Header fields to add to the new branch.", place=Place.HEADER),
         ),
         result="inject result",
         needs="call",
@@ -219,7 +229,7 @@ HANGUP = ACTIONS.add(
         "End the call (CANCEL, BYE or a final reply, whatever fits).",
         short="reason",
         fields=(
-            Field("reason", Kind.TEXT, "Why, for the Reason header field and the trace."),
+            Field("reason", Kind.TEXT, "Why, for the Reason header field and the trace.", place=Place.REASON),
             Field("code", Kind.STATUS, "Status code when the call is not answered yet."),
             Field("leg", Kind.ENUM, "The leg to end.", values=LEGS),
         ),
@@ -243,17 +253,18 @@ ORIGINATE = ACTIONS.add(
         "Place an outbound call and run under it.",
         short="to",
         fields=(
-            Field("to", Kind.TEXT, "A SIP URI, or a number when gateway: is given.", required=True),
+            Field("to", Kind.TEXT, "A SIP URI, or a number when gateway: is given.", required=True, place=Place.URI),
             Field("gateway", Kind.GATEWAYS, "Gateway to place the call through."),
             Field(
                 "from",
                 Kind.TEXT,
                 "Calling party to show: user@host, a SIP URI, or 'Name <sip:user@host>'.",
                 check=party_flaw,
+                place=Place.PARTY,
             ),
             Field("ring", Kind.DURATION, "How long it may ring."),
             Field("via", Kind.SERVER, "FreeSWITCH server that places the call; default that with least to do."),
-            Field("vars", Kind.MAP, "FreeSWITCH channel variables to set."),
+            Field("vars", Kind.MAP, "FreeSWITCH channel variables to set.", place=Place.VARIABLE),
         ),
         result="relay result",
         provides="call",
@@ -288,9 +299,14 @@ TRANSFER = ACTIONS.add(
         "Send the (answered) call to another destination; hangs up the old peer.",
         short="to",
         fields=(
-            Field("to", Kind.DESTINATION, "A SIP URI, or ${...}.", required=True),
+            Field("to", Kind.DESTINATION, "A SIP URI, or ${...}.", required=True, place=Place.URI),
             Field("leg", Kind.ENUM, "The leg that is sent on.", values=LEGS),
-            Field("context", Kind.TEXT, "FreeSWITCH dialplan context that takes the leg, instead of us."),
+            Field(
+                "context",
+                Kind.TEXT,
+                "FreeSWITCH dialplan context that takes the leg, instead of us.",
+                place=Place.CONTEXT,
+            ),
         ),
         needs="call",
         waits=True,

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.flow import effects
 from orchestrator.flow.children import Children
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Block, Catch, Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.scope import Environment
@@ -364,7 +365,7 @@ LOG = ACTIONS.add(
         "Write to the log and the trace.",
         short="text",
         fields=(
-            Field("text", Kind.TEXT, "The line.", required=True),
+            Field("text", Kind.TEXT, "The line.", required=True, place=Place.LOG),
             Field("level", Kind.ENUM, "Its level.", values=("debug", "info", "warning", "error")),
             Field("data", Kind.MAP, "Values to put beside it."),
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.errors import StepError
+from orchestrator.events.checked import WrongValue
 from orchestrator.events.registry import build_event
 from orchestrator.flow.listen import EXPIRED, Listener, Wait, event_read, event_spec
 from orchestrator.flow.program import Branch, Step
@@ -206,6 +207,8 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
     call = run.call_id if spec.scope == "call" else ""
     try:
         event = build_event(spec, task.values(step, "data"), call, run.engine.timers.now)
+    except WrongValue as wrong:
+        raise StepError("expr.value", str(wrong)) from None
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
     run.engine.check_chain(task.chain)

@@ -13,14 +13,22 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.task import Steps, Task
 
 COMMAND_FIELDS = (
-    Field("command", Kind.TEXT, "The command with its arguments, as fs_cli takes it.", required=True),
+    Field(
+        "command", Kind.TEXT, "The command with its arguments, as fs_cli takes it.", required=True, place=Place.COMMAND
+    ),
     Field("server", Kind.SERVER, "FreeSWITCH server, by name; default the one that has this call, or least to do."),
-    Field("expect", Kind.TEXT, "Pattern the reply must match, * and ? are wildcards; else esl.command is raised."),
+    Field(
+        "expect",
+        Kind.TEXT,
+        "Pattern the reply must match, * and ? are wildcards; else esl.command is raised.",
+        place=Place.PATTERN,
+    ),
 )
 
 FS_API = ACTIONS.add(
@@ -85,8 +93,14 @@ FS_EXECUTE = ACTIONS.add(
         "Run a FreeSWITCH dialplan application on a leg.",
         short="app",
         fields=(
-            Field("app", Kind.TEXT, "Name of the application: playback, rxfax, set ...", required=True),
-            Field("args", Kind.TEXT, "Its arguments."),
+            Field(
+                "app",
+                Kind.TEXT,
+                "Name of the application: playback, rxfax, set ...",
+                required=True,
+                place=Place.APPLICATION,
+            ),
+            Field("args", Kind.TEXT, "Its arguments.", place=Place.ARGUMENTS),
             Field("leg", Kind.ENUM, "Which leg.", values=LEGS),
             Field("wait", Kind.BOOLEAN, "Wait until the application has finished."),
         ),

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
@@ -26,7 +27,7 @@ ANSWER = ACTIONS.add(
     Action(
         "answer",
         "Answer the caller now (needs FreeSWITCH media).",
-        fields=(Field("headers", Kind.MAP, "Header fields to add to the 200."),),
+        fields=(Field("headers", Kind.MAP, "Header fields to add to the 200.", place=Place.HEADER),),
         needs="call",
         effect=Effect.ANSWERS,
         waits=True,
@@ -72,7 +73,9 @@ PLAY = ACTIONS.add(
         "Play a file or tone to a leg (FreeSWITCH).",
         short="file",
         fields=(
-            Field("file", Kind.TEXT, "File or stream, as FreeSWITCH's playback takes it.", required=True),
+            Field(
+                "file", Kind.TEXT, "File or stream, as FreeSWITCH's playback takes it.", required=True, place=Place.FILE
+            ),
             LEG,
             Field("repeat", Kind.NUMBER, "How many times it is played."),
             Field("background", Kind.BOOLEAN, "Go on at once instead of waiting for the end."),
@@ -101,7 +104,7 @@ RECORD = ACTIONS.add(
         "Record a leg or the whole call (FreeSWITCH).",
         short="file",
         fields=(
-            Field("file", Kind.TEXT, "File to write.", required=True),
+            Field("file", Kind.TEXT, "File to write.", required=True, place=Place.FILE),
             Field("max", Kind.DURATION, "Longest recording."),
             Field("silence", Kind.DURATION, "End after that much silence."),
             LEG,
@@ -147,7 +150,7 @@ COLLECT = ACTIONS.add(
             Field("max", Kind.NUMBER, "Most digits.", required=True),
             Field("timeout", Kind.DURATION, "Longest wait for each key."),
             Field("end", Kind.TEXT, "Key that ends the input early."),
-            Field("prompt", Kind.TEXT, "File or tone to play first; a key stops it."),
+            Field("prompt", Kind.TEXT, "File or tone to play first; a key stops it.", place=Place.FILE),
             LEG,
         ),
         result="digits",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.flow import effects
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Step, Where
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.signals import Refused
@@ -18,9 +19,9 @@ AUTH = ACTIONS.add(
         "Check digest credentials; challenges and ends the flow when they are missing or wrong.",
         short="realm",
         fields=(
-            Field("realm", Kind.TEXT, "Digest realm.", required=True),
+            Field("realm", Kind.TEXT, "Digest realm.", required=True, place=Place.REASON),
             Field("users", Kind.USERS, "User table, by name; default the only one."),
-            Field("trust", Kind.LIST, "Addresses and networks that need no credentials."),
+            Field("trust", Kind.LIST, "Addresses and networks that need no credentials.", place=Place.TRUST),
         ),
         beside=(Field("on_fail", Kind.STEPS, "Steps after wrong credentials; the reply is out already."),),
         result="auth result",

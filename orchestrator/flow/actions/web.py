@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.flow import effects
+from orchestrator.flow.places import Place
 from orchestrator.flow.program import Env, Step
 from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.task import Steps, Task
@@ -19,7 +20,13 @@ HTTP = ACTIONS.add(
         "Call a web service.",
         short="url",
         fields=(
-            Field("url", Kind.TEXT, "The address; with endpoint: what follows the endpoint's url.", secret=True),
+            Field(
+                "url",
+                Kind.TEXT,
+                "The address; with endpoint: what follows the endpoint's url.",
+                secret=True,
+                place=Place.URL,
+            ),
             Field(
                 "method",
                 Kind.ENUM,
@@ -31,7 +38,7 @@ HTTP = ACTIONS.add(
             Field("form", Kind.MAP, "Body as a form.", secret=True),
             Field("body", Kind.TEXT, "Body as it is.", secret=True),
             Field("query", Kind.MAP, "Query parameters.", secret=True),
-            Field("headers", Kind.MAP, "Header fields.", secret=True),
+            Field("headers", Kind.MAP, "Header fields.", secret=True, place=Place.HEADER),
             Field("auth", Kind.MAP, "Basic authentication: {user: …, password: …}.", secret=True),
             Field("timeout", Kind.DURATION, "Longest wait for each try, default 5s."),
             Field("retries", Kind.NUMBER, "Further tries after a connect error, 429 or 5xx, default 0."),

@@ -8,12 +8,13 @@ import re2
 
 from orchestrator.flow.expr import complaints, operators
 from orchestrator.flow.expr.errors import ExprError
-from orchestrator.flow.expr.functions import FUNCTIONS, Function, group_of
+from orchestrator.flow.expr.functions import FUNCTIONS, UNSAFE, Function, group_of
 from orchestrator.flow.expr.glob import Pattern, pieces
-from orchestrator.flow.expr.nodes import Call, Literal, Node
+from orchestrator.flow.expr.nodes import Call, Node, constant_text
+from orchestrator.flow.expr.origin import OURS, Origin
 from orchestrator.flow.expr.parser import MACROS
 from orchestrator.flow.expr.suggest import did_you_mean
-from orchestrator.flow.expr.types import ANY, TEXT, list_of, optional
+from orchestrator.flow.expr.types import ANY, TEXT, Type, list_of, mixed, optional, origin_of, with_origin
 
 if TYPE_CHECKING:
     from orchestrator.flow.expr.check import Checker
@@ -57,12 +58,29 @@ def check_call(checker: Checker, node: Call) -> Node:
         checker.expect(argument, wanted, beside=value.type)
         for argument, wanted in zip(node.arguments[1:], function.parameters, strict=False)
     ]
-    node.type = function.result_for(value.type.required)
+    node.type = _with_origins(node, function.result_for(value.type.required))
     if value.type.optional or (node.safe and value.type.kind == "any"):
         node.type, node.chained = optional(node.type), True
     if function.pattern:
         node.constant = _compiled(function, node.arguments[1])
     return node
+
+
+def _with_origins(node: Call, type: Type) -> Type:
+    """A result has the origin of what it is made of; `unsafe(x)` says that it is ours."""
+    if node.name == UNSAFE:
+        return with_origin(type, OURS)
+    for argument in node.arguments:
+        type = mixed(type, _changed(node.name, origin_of(argument.type)))
+    return type
+
+
+def _changed(function: str, origin: Origin) -> Origin:
+    """A function gives characters its text did not have: upper and lower do."""
+    if origin.alphabet is None or function not in ("upper", "lower"):
+        return origin
+    text = "".join(origin.alphabet)
+    return origin._replace(alphabet=frozenset(text + text.upper() + text.lower()))
 
 
 def macro_target(checker: Checker, name: str, node: Node) -> Node:
@@ -104,7 +122,7 @@ def _convert(node: Call, function: Function) -> Node:
 
 
 def _compiled(function: Function, argument: Node) -> object:
-    text = _constant_text(argument)
+    text = constant_text(argument)
     if text is None:
         message = f"the pattern of {function.name} has to be a constant"
         raise complaints.at(argument, "E207", message, "write it as text in quotes; to look for a value use contains")
@@ -116,15 +134,6 @@ def _compiled(function: Function, argument: Node) -> object:
         message = f"this is no regular expression: {_reason(wrong)}"
         help = "patterns are RE2's: no look-ahead, no back references" if "(?" in text or "\\" in text else ""
         raise complaints.at(argument, "E207", message, help) from None
-
-
-def _constant_text(node: Node) -> str | None:
-    """Text literals, also several put together with +."""
-    if isinstance(node, Literal) and isinstance(node.value, str):
-        return node.value
-    parts = [_constant_text(child) for child in node.children()] if getattr(node, "op", "") == "+" else []
-    texts = [part for part in parts if part is not None]
-    return "".join(texts) if parts and len(texts) == len(parts) else None
 
 
 def _reason(wrong: Exception) -> str:

@@ -29,10 +29,26 @@ from orchestrator.flow.expr.nodes import (
     Number,
     Unary,
     path_of,
+    value_key,
 )
+from orchestrator.flow.expr.origin import narrowed
 from orchestrator.flow.expr.scope import Facts, Scope
 from orchestrator.flow.expr.suggest import did_you_mean
-from orchestrator.flow.expr.types import ANY, BOOL, NOTHING, NUMBER, TEXT, Type, assignable, list_of, optional, unify
+from orchestrator.flow.expr.types import (
+    ANY,
+    BOOL,
+    NOTHING,
+    NUMBER,
+    TEXT,
+    Type,
+    assignable,
+    list_of,
+    mixed,
+    optional,
+    origin_of,
+    unify,
+    with_origin,
+)
 from orchestrator.flow.foreign import foreign_name
 
 VARIABLES = "vars"
@@ -130,13 +146,13 @@ class Checker:
 
     def _field(self, node: Attribute, target: Type) -> Type:
         if target.kind == "any":
-            return ANY
+            return mixed(ANY, target.origin)
         if target.kind == "map":
             return optional(target.items)
         found = target.fields.get(node.name)
         if found is None:
             raise self._unknown_attribute(node, target)
-        return found
+        return mixed(found, target.origin)
 
     def _index(self, node: Index, known: Facts) -> Node:
         target = self._target(node, known)
@@ -165,7 +181,7 @@ class Checker:
             node.key = self.expect(node.key, TEXT)
             return optional(target.items)
         if target.kind == "any":
-            return ANY
+            return mixed(ANY, target.origin)
         if target.fields:
             raise complaints.at(node.key, "E206", "attributes are named by a text in quotes", "write ['name'] or .name")
         message = f"only lists and maps have [ ], but {complaints.quoted(self.source, node.target)} is {target}"
@@ -173,9 +189,12 @@ class Checker:
 
     @staticmethod
     def _narrowed(node: Node, known: Facts) -> Node:
-        if node.type.optional and known and path_of(node) in known:
+        if not known or not (node.type.optional or node.type.origin.outside):
+            return node
+        path = path_of(node)
+        if path is not None and path in known:
             node.type = node.type.required
-        return node
+        return _narrowed_origin(node, known)
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +229,10 @@ class Checker:
         if node.op == "in":
             return operators.contain(self.source, node)
         if node.op in ("+", "-", "*", "/", "%"):
-            return operators.calculate(self.source, node)
+            operators.calculate(self.source, node)
+            for side in (node.left, node.right):
+                node.type = mixed(node.type, origin_of(side.type))
+            return node
         return operators.compare(self.source, node)
 
     def _default(self, node: Binary) -> Node:
@@ -249,7 +271,7 @@ class Checker:
     def _call(self, node: Call, known: Facts) -> Node:
         calls.check_form(node)
         node.arguments = [self.check(argument, known) for argument in node.arguments]
-        return calls.check_call(self, node)
+        return _narrowed_origin(calls.check_call(self, node), known)
 
     def _macro(self, node: Macro, known: Facts) -> Node:
         if node.variable in self._locals or node.variable in self.scope.names:
@@ -304,6 +326,15 @@ class Checker:
             help = f"write {owner}['{longer[0]}']" if longer else help or complaints.known_names(list(target.fields))
             message = f"{owner} has no attribute '{node.name}'"
         return ExprError("E206", message, help, node.at, len(node.name))
+
+
+def _narrowed_origin(node: Node, known: Facts) -> Node:
+    """What tests have shown about text from outside."""
+    if known and node.type.origin.outside:
+        key = value_key(node)
+        if key is not None:
+            node.type = with_origin(node.type, narrowed(node.type.origin, key, known))
+    return node
 
 
 def check(source: str, node: Node, scope: Scope, expected: Type | None = None, *, interpolated: bool = False) -> Node:

@@ -15,11 +15,12 @@ from orchestrator.flow.expr.check import check
 from orchestrator.flow.expr.complaints import at
 from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.facts import NO_FACTS, facts
+from orchestrator.flow.expr.functions import UNSAFE
 from orchestrator.flow.expr.generate import Evaluator, generate
 from orchestrator.flow.expr.lexer import reject_interpolation
-from orchestrator.flow.expr.nodes import Node, paths_read
+from orchestrator.flow.expr.nodes import Node, calls_of, paths_read, value_key
 from orchestrator.flow.expr.parser import parse
-from orchestrator.flow.expr.scope import Facts, Scope
+from orchestrator.flow.expr.scope import Facts, Path, Scope
 from orchestrator.flow.expr.types import Type
 
 _Made = TypeVar("_Made")
@@ -45,6 +46,10 @@ class Expression:
     is_constant: bool = False
     """It reads nothing; `constant` is its value."""
     constant: Any = None
+    unsafe: tuple[int, ...] = ()
+    """Offsets of `unsafe(…)` in the source."""
+    path: Path | None = None
+    """What a test of this value speaks about, see `nodes.value_key`."""
 
     @property
     def roots(self) -> frozenset[str]:
@@ -76,7 +81,9 @@ def finish(source: str, node: Node) -> Expression:
             constant = evaluate({})
         except StepError as error:
             raise at(node, "E203", f"this can never be worked out: {error.message}") from None
-    return Expression(source, node.type, evaluate, reads, when_true, when_false, not reads, constant)
+    unsafe = tuple(call.start for call in calls_of(node, UNSAFE)) if UNSAFE in source else ()
+    path = value_key(node)
+    return Expression(source, node.type, evaluate, reads, when_true, when_false, not reads, constant, unsafe, path)
 
 
 def guarded(make: Callable[[], _Made]) -> _Made:

@@ -9,8 +9,22 @@ from __future__ import annotations
 
 from functools import reduce
 
-from orchestrator.flow.expr.nodes import Binary, Conditional, Convert, Literal, Logic, Node, Unary, path_of
+from orchestrator.flow.expr.nodes import (
+    Binary,
+    Call,
+    Conditional,
+    Convert,
+    Literal,
+    Logic,
+    Node,
+    Unary,
+    constant_text,
+    path_of,
+    value_key,
+)
+from orchestrator.flow.expr.origin import OURS_HERE, alphabet_of, of_characters
 from orchestrator.flow.expr.scope import Facts
+from orchestrator.flow.expr.types import origin_of
 
 NO_FACTS: Facts = frozenset()
 
@@ -28,6 +42,8 @@ def facts(node: Node) -> tuple[Facts, Facts]:
         return _conditional(node)
     if isinstance(node, Binary):
         return _binary(node)
+    if isinstance(node, Call) and node.name == "matches":
+        return _matching(node), NO_FACTS
     return NO_FACTS, NO_FACTS
 
 
@@ -48,7 +64,14 @@ def _binary(node: Binary) -> tuple[Facts, Facts]:
     if node.op in ("==", "!="):
         tested = _tested_for_null(node)
         found = _not_null(tested) if tested else NO_FACTS
+        if not tested:
+            same = _equal_to_ours(node)
+            return (same, NO_FACTS) if node.op == "==" else (NO_FACTS, same)
         return (NO_FACTS, found) if node.op == "==" else (found, NO_FACTS)
+    if node.op == "in" and not origin_of(node.right.type).outside:
+        found = _ours(node.left)
+        if node.right.type.kind != "map" or not isinstance(node.left, Literal):
+            return found, NO_FACTS
     if node.op == "in" and node.right.type.kind == "map" and isinstance(node.left, Literal):
         path = path_of(node.right)
         return (frozenset({(*path, str(node.left.value))}) if path else NO_FACTS), NO_FACTS
@@ -63,6 +86,27 @@ def _tested_for_null(node: Binary) -> Node | None:
         if isinstance(other, Literal) and other.value is None:
             return side
     return None
+
+
+def _equal_to_ours(node: Binary) -> Facts:
+    """A value that equals one of ours is ours."""
+    found = NO_FACTS
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        if side.type.origin.outside and not origin_of(other.type).outside:
+            found |= _ours(side)
+    return found
+
+
+def _ours(node: Node) -> Facts:
+    path = value_key(node)
+    return frozenset({(*path, OURS_HERE)}) if path else NO_FACTS
+
+
+def _matching(node: Call) -> Facts:
+    """A pattern for the whole text names the characters it can have."""
+    path, pattern = value_key(node.arguments[0]), constant_text(node.arguments[1])
+    alphabet = alphabet_of(pattern) if path and pattern is not None else None
+    return frozenset({(*path, of_characters(alphabet))}) if path and alphabet is not None else NO_FACTS
 
 
 def _not_null(node: Node) -> Facts:

@@ -10,7 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.flow.expr.types import BOOL, NUMBER, TEXT, Type, list_of
+from orchestrator.flow.expr.origin import OURS
+from orchestrator.flow.expr.types import BOOL, DIGITS, NUMBER, TEXT, Type, list_of, with_origin
+
+UNSAFE = "unsafe"
+"""The function by which the writer of a flow vouches for text from outside."""
 
 Group = Literal["text", "list", "map", "number", "bool", "time"]
 
@@ -40,7 +44,7 @@ class Function:
         """The type of the result when the value has this type."""
         if isinstance(self.result, Type):
             return self.result
-        kept = value if value.kind in ("text", "digits") else TEXT
+        kept = with_origin(value, OURS) if value.kind in ("text", "digits") else DIGITS if value.kind == "tel" else TEXT
         return kept if self.result == "same" else list_of(kept)
 
 
@@ -68,6 +72,15 @@ _ALL: tuple[Function, ...] = (
     Function("join", "The items as one text.", ("list",), (TEXT,), TEXT, "join({0}, {1})", optional=1),
     Function("size", "Characters, items or keys.", ("text", "list", "map"), (), NUMBER, "len({0})", prefix=True),
     Function("string", "The value as text.", ("text", "number", "bool", "time"), (), TEXT, "", prefix=True),
+    Function(
+        "unsafe",
+        "The text as it is, in a place that the engine would encode it for, or where it would be refused (E212).",
+        ("text",),
+        (),
+        "same",
+        "{0}",
+        prefix=True,
+    ),
     Function("int", "The value as a whole number.", ("text", "number", "time"), (), NUMBER, "to_int({0})", prefix=True),
 )
 

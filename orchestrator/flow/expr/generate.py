@@ -29,6 +29,7 @@ from orchestrator.flow.expr.nodes import (
     Call,
     Conditional,
     Convert,
+    Encode,
     Glob,
     Index,
     Join,
@@ -75,7 +76,7 @@ _TEXT_OF = {
     "any": "any_text",
 }
 _CONVERSIONS = {
-    **dict.fromkeys(("text", "digits", "uri", "enum"), "as_text"),
+    **dict.fromkeys(("text", "digits", "uri", "aor", "tel", "enum"), "as_text"),
     **dict.fromkeys(("number", "duration", "time"), "as_number"),
     **dict.fromkeys(("map", "record", "contact"), "as_map"),
     "bool": "as_bool",
@@ -143,6 +144,7 @@ class _Writer:
             Conditional: self._conditional,
             Convert: self._convert,
             Join: self._join,
+            Encode: self._encode,
             Glob: self._glob,
             Wildcard: self._wildcard,
         }
@@ -272,6 +274,13 @@ class _Writer:
     def _join(self, node: Join) -> str:
         parts = [text_code(self.write(part), part.type) for part in node.parts]
         return parts[0] if len(parts) == 1 else f"join_text({', '.join(parts)})"
+
+    def _encode(self, node: Encode) -> str:
+        name, code = self._constant(node.encoder), self.write(node.operand)
+        if not node.operand.type.optional:
+            return f"{name}({code})"
+        value = self._temporary()
+        return f"(None if ({value} := {code}) is None else {name}({value}))"
 
     def _glob(self, node: Glob) -> str:
         return f"glob({', '.join(map(self.write, node.children()))})"

@@ -7,7 +7,7 @@ down, so a chain of a thousand additions is as deep as a thousand parentheses (E
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.flow.expr.scope import Path
@@ -184,6 +184,17 @@ class Join(Node):
 
 
 @dataclass(slots=True)
+class Encode(Node):
+    """Text from outside, encoded for the place it is put into: `encoder` takes text and gives text."""
+
+    operand: Node
+    encoder: Callable[[str], str]
+
+    def children(self) -> Iterator[Node]:
+        yield self.operand
+
+
+@dataclass(slots=True)
 class Glob(Node):
     """Whether `target` fits a pattern made of `*`, `?` (Wildcard nodes) and text that stands for itself."""
 
@@ -217,6 +228,37 @@ def path_of(node: Node) -> Path | None:
             return None
     names.append(node.name)
     return tuple(reversed(names))
+
+
+def constant_text(node: Node) -> str | None:
+    """Text literals, also several put together with +."""
+    if isinstance(node, Literal) and isinstance(node.value, str):
+        return node.value
+    parts = [constant_text(child) for child in node.children()] if getattr(node, "op", "") == "+" else []
+    texts = [part for part in parts if part is not None]
+    return "".join(texts) if parts and len(texts) == len(parts) else None
+
+
+def calls_of(node: Node, name: str) -> Iterator[Node]:
+    """Every call of a function in a tree."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Call) and node.name == name:
+            yield node
+        stack.extend(node.children())
+
+
+def value_key(node: Node) -> Path | None:
+    """The path of a value of which a test may speak: a plain path, or a function of one (`x.drop(2)`)."""
+    if not isinstance(node, Call):
+        return path_of(node)
+    given = [argument.value for argument in node.arguments[1:] if isinstance(argument, Literal)]
+    numbers = [argument.source for argument in node.arguments[1:] if isinstance(argument, Number)]
+    path = value_key(node.arguments[0])
+    if path is None or len(given) + len(numbers) != len(node.arguments) - 1:
+        return None
+    return (*path, f"{node.name}({given},{numbers})")
 
 
 def paths_read(node: Node) -> Iterator[Path]:

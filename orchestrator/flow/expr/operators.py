@@ -23,6 +23,7 @@ from orchestrator.flow.expr.types import (
     Type,
     comparable,
     list_of,
+    mixed,
     unify,
 )
 
@@ -60,7 +61,7 @@ _VERBS = {
 
 def as_written(node: Node, beside: Type | None) -> Node:
     """A number literal beside digits as the text it is written with; every other node as it is."""
-    if isinstance(node, Number) and beside is not None and beside.kind == "digits":
+    if isinstance(node, Number) and beside is not None and beside.kind in ("digits", "tel"):
         return Literal(node.source, start=node.start, end=node.end, type=DIGITS)
     return node
 
@@ -131,7 +132,8 @@ def negate(source: str, operand: Node) -> Node:
 
 def convert(node: Node, type: Type) -> Node:
     """The node, its value checked at run time to be of the type."""
-    return Convert(node, start=node.start, end=node.end, type=type, depth=node.depth)
+    found = mixed(type, node.type.origin)
+    return Convert(node, start=node.start, end=node.end, type=found, depth=node.depth)
 
 
 def _joining(left: Type, right: Type) -> _Sum | None:

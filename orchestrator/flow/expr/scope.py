@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.flow.expr.origin import Alphabet
 from orchestrator.flow.expr.types import Type
 
 Path = tuple[str, ...]
@@ -45,6 +46,11 @@ class Scope:
         """The same scope where these paths are known not to be null."""
         return replace(self, known=self.known | frozenset(facts))
 
+    def steady(self) -> Scope:
+        """The same scope without what tests have shown about the origin of values that may change from here on."""
+        kept = (fact for fact in self.known if not (isinstance(fact[-1], Alphabet) and _changes(fact, self.volatile)))
+        return replace(self, known=frozenset(kept))
+
     def extend(self, names: Mapping[str, Type]) -> Scope:
         """The same scope with more names; facts about names given anew are dropped."""
         kept = frozenset(path for path in self.known if path[0] not in names)
@@ -55,6 +61,10 @@ class Scope:
         ('vars',)).
         """
         return replace(self, known=frozenset(known for known in self.known if known[: len(path)] != path))
+
+
+def _changes(fact: Path, volatile: Facts) -> bool:
+    return any(fact[: len(path)] == path for path in volatile)
 
 
 def freeswitch_hint(name: str) -> str:

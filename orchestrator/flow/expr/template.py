@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from orchestrator.flow.expr import complaints
@@ -16,7 +17,7 @@ from orchestrator.flow.expr.expression import Expression, finish, guarded
 from orchestrator.flow.expr.nodes import Join, Literal, Node
 from orchestrator.flow.expr.parser import parse
 from orchestrator.flow.expr.scope import Scope
-from orchestrator.flow.expr.types import TEXT, Type
+from orchestrator.flow.expr.types import TEXT, Type, mixed
 
 _OPEN = re.compile(r"\$?\$\{")
 _CLOSE = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[}'"]""", re.DOTALL)
@@ -65,13 +66,22 @@ def parts_of(text: str) -> list[Part]:
     return [*parts, Part(plain, False, start, len(text))] if plain or not parts else parts
 
 
-def compile_template(text: str, scope: Scope, expected: Type | None = None) -> Template:
+def compile_template(
+    text: str, scope: Scope, expected: Type | None = None, place: Callable[[Node], Node] | None = None
+) -> Template:
     """Compile text with `${…}`. Where text is expected, numbers, durations, times and true/false are written as text.
 
+    `place` puts an `Encode` around what comes from outside, or refuses it, for the place the text is meant for.
+
     Raises:
-        ExprError: E201-E211, offset and length within `text`.
+        ExprError: E201-E212, offset and length within `text`.
     """
-    return guarded(lambda: finish_template(text, template_node(text, scope, expected), parts_of(text)))
+
+    def make() -> Template:
+        node = template_node(text, scope, expected)
+        return finish_template(text, place(node) if place is not None else node, parts_of(text))
+
+    return guarded(make)
 
 
 def finish_template(text: str, node: Node, parts: list[Part]) -> Template:
@@ -90,6 +100,8 @@ def template_node(text: str, scope: Scope, expected: Type | None = None) -> Node
         plain = Literal(parts[0].text, start=0, end=len(text), type=TEXT)
         return check(text, plain, scope, expected)
     joined = Join([part_node(part, scope) for part in parts], start=0, end=len(text), type=TEXT)
+    for part in joined.parts:
+        joined.type = mixed(joined.type, part.type.origin)
     if expected is not None and not (expected.kind == "any" or expected.textual):
         message = f"expected {expected} here, but text around ${{ }} makes it text"
         raise complaints.at(joined, "E203", message, "write ${ } alone to keep the type of what is inside")
@@ -101,7 +113,9 @@ def part_node(part: Part, scope: Scope) -> Node:
     if not part.code:
         return Literal(part.text, start=part.start, end=part.end, type=TEXT)
     node = _checked(part, scope, None, printed=True)
-    return node if node.type.textual else Join([node], start=part.start, end=part.end, type=TEXT)
+    if node.type.textual:
+        return node
+    return Join([node], start=part.start, end=part.end, type=mixed(TEXT, node.type.origin))
 
 
 def _alone(part: Part, scope: Scope, expected: Type | None) -> Node:

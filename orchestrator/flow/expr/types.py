@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from orchestrator.flow.expr.origin import ADDRESSED, OURS, THEIRS, Origin, join
+
 Kind = Literal[
     "text",
     "digits",
@@ -27,6 +29,8 @@ Kind = Literal[
     "map",
     "contact",
     "uri",
+    "aor",
+    "tel",
     "record",
     "enum",
     "null",
@@ -34,7 +38,9 @@ Kind = Literal[
     "nothing",
 ]
 
-_TEXTUAL = frozenset({"text", "digits", "uri", "enum"})
+_TEXTUAL = frozenset({"text", "digits", "uri", "aor", "tel", "enum"})
+_OURS = frozenset({"number", "bool", "duration", "time", "enum", "null", "nothing"})
+"""Types whose values nobody can write anything into."""
 _PRINTED = {"bool": "true/false", "null": "nothing", "any": "anything"}
 
 
@@ -48,6 +54,8 @@ class Type:
     fields: Mapping[str, Type] = field(default_factory=dict, hash=False)
     values: tuple[str, ...] = ()
     name: str = ""
+    origin: Origin = field(default=OURS, compare=False)
+    """Who has written the value. It is no part of what the type is: types of both origins are equal."""
 
     @property
     def required(self) -> Type:
@@ -56,13 +64,13 @@ class Type:
 
     @property
     def textual(self) -> bool:
-        """Whether values are `str` at run time: text, digits, uri, enum."""
+        """Whether values are `str` at run time: text, digits, uri, aor, tel, enum."""
         return self.kind in _TEXTUAL
 
     @property
     def items(self) -> Type:
         """Type of the items of a list or of the values of a map; anything when it was not said."""
-        return self.item or ANY
+        return mixed(self.item or ANY, self.origin)
 
     def __str__(self) -> str:
         printed = self._printed()
@@ -84,6 +92,8 @@ BOOL = Type("bool")
 DURATION = Type("duration")
 TIME = Type("time")
 URI = Type("uri")
+AOR = Type("aor")
+TEL = Type("tel")
 ANY = Type("any")
 NULL = Type("null")
 NOTHING = Type("nothing")
@@ -112,19 +122,72 @@ def record(name: str, fields: Mapping[str, Type]) -> Type:
     return Type("record", fields=dict(fields), name=name)
 
 
+# --- origins ----------------------------------------------------------------------------------------------------------
+
+
+def mixed(type: Type, origin: Origin) -> Type:
+    """The type of a value that something of this origin has gone into."""
+    if not origin.outside or type.kind in _OURS:
+        return type
+    return replace(type, origin=join(type.origin, origin))
+
+
+def with_origin(type: Type, origin: Origin) -> Type:
+    """The type with this origin and no other, of a text or of anything."""
+    return type if type.kind in _OURS or type.origin == origin else replace(type, origin=origin)
+
+
+def theirs(type: Type, origin: Origin = THEIRS) -> Type:
+    """The type of a value that a stranger has written, with all that is in it."""
+    item = theirs(type.item, origin) if type.item is not None else None
+    fields = {name: theirs(field, origin) for name, field in type.fields.items()}
+    return replace(mixed(type, origin), item=item, fields=fields)
+
+
+def origin_of(type: Type) -> Origin:
+    """The origin of a value and of all that is in it."""
+    if type.kind in _OURS:
+        return OURS
+    found = type.origin
+    if type.item is not None:
+        found = join(found, origin_of(type.item))
+    for each in type.fields.values():
+        found = join(found, origin_of(each))
+    return found
+
+
+def text_origin(type: Type) -> Origin:
+    """The origin of a text or of the items of a list; a contact is itself ours, whatever its phone says of itself."""
+    if type.kind == "list" and type.item is not None:
+        return join(type.origin, text_origin(type.item))
+    return OURS if type.kind in _OURS else type.origin
+
+
+def _either(type: Type, left: Type, right: Type) -> Type:
+    """`type`, which holds both, with the origins of both."""
+    found = mixed(mixed(type, left.origin), right.origin)
+    if found.item is not None:
+        sides = [side.item for side in (left, right) if side.item is not None]
+        found = replace(found, item=_either(found.item, sides[0], sides[-1])) if sides else found
+    if found.fields and left.fields is not right.fields and left.fields.keys() == right.fields.keys():
+        pairs = {name: _either(each, left.fields[name], right.fields[name]) for name, each in found.fields.items()}
+        found = replace(found, fields=pairs)
+    return found
+
+
 CONTACT = Type(
     "contact",
     fields={
-        "aor": TEXT,
-        "contact": TEXT,
+        "aor": with_origin(TEXT, ADDRESSED),
+        "contact": TEXT,  # like uri, what is registered is ours
         "uri": TEXT,
         "expires": NUMBER,
         "q": NUMBER,
-        "user_agent": TEXT,
-        "path": optional(TEXT),
+        "user_agent": theirs(TEXT),
+        "path": theirs(optional(TEXT)),
         "mobile": BOOL,
-        "instance": optional(TEXT),
-        "extra": map_of(TEXT),
+        "instance": theirs(optional(TEXT)),
+        "extra": theirs(map_of(TEXT)),
     },
 )
 """A registered contact: the attributes of `registered` that stay true while the binding lives."""
@@ -142,7 +205,9 @@ _WORDS = {
     "map": map_of(ANY),
     "contact": CONTACT,
     "contacts": list_of(CONTACT),
+    "aor": AOR,
     "uri": URI,
+    "tel": TEL,
     "any": ANY,
 }
 
@@ -206,6 +271,11 @@ def comparable(left: Type, right: Type) -> bool:
 
 def unify(left: Type, right: Type) -> Type | None:
     """The type that holds both, or None: for list items and the two results of `a ? b : c` and `a ?? b`."""
+    both = _unified(left, right)
+    return both if both is None or left is right else _either(both, left, right)
+
+
+def _unified(left: Type, right: Type) -> Type | None:
     if left == right or right.kind == "nothing":
         return left
     if left.kind == "nothing":

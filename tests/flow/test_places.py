@@ -1,0 +1,247 @@
+"""Text from outside in each place (FLOWLANG §3.1): refused at load, or encoded so that it stays one value there."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from orchestrator.errors import StepError
+from orchestrator.events.checked import WrongValue, read_aor, read_tel, read_uri
+from orchestrator.flow.expr.origin import alphabet_of
+from orchestrator.sip.uri import parse_name_addr
+from tests.flow.flowcheck import diagnose, first_step, load, steps
+
+HOSTILE = (
+    "x%40h%3a5060%3f",
+    "a;b=c",
+    '"><sip:x@y>',
+    "../../etc/passwd",
+    "a%2f..%2fb",
+    "&system(id)",
+    "{a=b}user/1",
+    "${system(id)}",
+    "a\r\nB: c",
+    "a\0b",
+    "a\u202eb",
+    "x@h:5060?",
+    "..",
+    "x" * 65536,
+)
+RESOURCES = "endpoints: {e: {url: 'https://h.example'}}\nfreeswitch: {fs1: {host: h, password: p}}"
+
+
+def written(step: str, key: str, text: str, *, inside: str = "") -> str | None:
+    """What a step writes for a text of the caller; None when it fails with the error its place has for that."""
+    value = first_step(step, more=RESOURCES).args[key]
+    value = value[inside] if inside else value
+    call = {"from": {"user": text, "display": text}, "target": {"user": text, "host": "example.com"}, "id": "1"}
+    try:
+        made: str = value.evaluate({"call": call})
+    except StepError as error:
+        assert error.type in ("esl.argument", "expr.value", "flow.limit"), error.type
+        return None
+    return made
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_sip_user(text: str) -> None:
+    """Taken apart as RFC 3261 §25.1 says: nothing in the user part ends it, and it decodes to what came in."""
+    made = written("- relay: 'sip:${call.from.user}@gw.example'", "to", text)
+    if made is None:
+        assert len(text) > 60000
+        return
+    assert made.count("@") == 1 and not set(made) & set(';?"<> \r\n\0') and made.isascii()
+    user, host = made.removeprefix("sip:").split("@")
+    assert (unquote(user), host) == (text, "gw.example")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_sip_uri_parameter(text: str) -> None:
+    made = written("- relay: 'sip:a@gw.example;x=${call.from.user};lr'", "to", text)
+    if made is not None:
+        first, parameter, last = made.split(";")
+        assert (first, last, unquote(parameter)) == ("sip:a@gw.example", "lr", f"x={text}")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_url(text: str) -> None:
+    made = written("- http: 'http://h.example/who/${call.from.user}?q=${call.from.user}&z=1'", "url", text)
+    if made is not None:
+        url = urlsplit(made)
+        assert (url.scheme, url.netloc, url.fragment) == ("http", "h.example", "")
+        assert [unquote(part) for part in url.path.split("/")] == ["", "who", text]
+        assert parse_qs(url.query, keep_blank_values=True) == {"q": [text], "z": ["1"]}
+        assert not {".", ".."} & set(url.path.split("/"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_header_display_name_and_reason(text: str) -> None:
+    headers = "headers: {X-A: '${call.from.display} <sip:a@b.example>', X-B: 'q \"${call.from.user}\";z'}"
+    shown = written(f"- reply: {{code: 404, {headers}}}", "headers", text, inside="X-A")
+    quoted = written(f"- reply: {{code: 404, {headers}}}", "headers", text, inside="X-B")
+    reason = written("- reply: {code: 404, reason: '${call.from.user}'}", "reason", text)
+    for made in (shown, quoted, reason):
+        assert made is None or not any(ord(c) < 32 or ord(c) == 127 for c in made)
+    if shown is not None and len(text) < 1000:
+        assert parse_name_addr(shown.encode()).uri == b"sip:a@b.example"
+    if quoted is not None:
+        assert quoted.replace("\\\\", "").replace('\\"', "").count('"') == 2
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_one_argument_of_a_freeswitch_command(text: str) -> None:
+    made = written("- fs.api: 'uuid_setvar 1 name ${call.from.user}'", "command", text)
+    if made is not None:
+        assert shlex.split(made.replace("\\'", "")) and len(shlex.split(made)) == 4
+        assert "${" not in made and not set("\r\n\0") & set(made)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_that_expands_reaches_an_application(text: str) -> None:
+    for step, key in (
+        ("- fs.execute: {app: set, args: 'a=${call.from.user}'}", "args"),
+        ("- fs.execute: {app: say, args: 'en number ${call.from.user}'}", "args"),
+        ("- fs.api: 'originate sofia/gateway/gw/${call.from.user} &park()'", "command"),
+    ):
+        made = written(step, key, text)
+        assert made is None or ("$" not in made and made.isprintable())
+        if made is not None and key == "command":
+            assert not set(made.removesuffix(" &park()")) & set("{}[],|&()^")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_file_name(text: str) -> None:
+    made = written("- play: '/prompts/${call.from.user}.wav'", "file", text)
+    assert made is None or made == "/prompts/" + "x" * 65536 + ".wav"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_log(text: str) -> None:
+    made = written("- log: '${call.from.user}'", "text", text)
+    assert made is not None and made.isprintable()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "- relay: '${call.from.uri}'",
+        "- relay: '${call.to.uri}'",
+        "- relay: 'sip:x@${call.from.host}'",
+        "- relay: 'sip:x@a.${call.target.host}'",
+        "- relay: '${call.from.user}:x@example.com'",
+        "- relay: 'sip:x@h;${call.from.user}=1'",
+        "- relay: 'sip:x@h;maddr=${call.from.user}'",
+        "- http: '${call.from.user}'",
+        "- http: 'http://${call.from.user}/'",
+        "- http: 'http://h:${call.from.user}/'",
+        "- http: {endpoint: e, url: '${call.from.user}'}",
+        "- fs.api: '${call.from.user} x'",
+        "- fs.api: 'originate ${call.from.user} &park()'",
+        "- fs.api: 'system ls ${call.from.user}'",
+        "- fs.api: 'originate user/1 &system(${call.from.user})'",
+        "- fs.execute: {app: '${call.from.user}'}",
+        "- fs.execute: {app: system, args: 'ls ${call.from.user}'}",
+        "- fs.execute: {app: bridge, args: 'user/${call.from.user}'}",
+        "- fs.execute: {app: set, args: '${call.from.user}=1'}",
+        "- fs.execute: {app: set, args: 'api_hangup_hook=${call.from.user}'}",
+        "- originate: {to: 'sip:a@b', vars: {execute_on_answer: '${call.from.user}'}}",
+        "- play: '${call.from.user}'",
+        "- play: 'http://${call.from.user}/a.wav'",
+        "- transfer: {to: 'sip:a@b', context: '${call.from.user}'}",
+    ],
+)
+def test_what_nothing_can_make_safe_does_not_load(step: str) -> None:
+    """With the place and the cure; `unsafe()` says that it is meant."""
+    (wrong,) = diagnose(steps(step, more=RESOURCES))
+    assert wrong.code == "E212" and "unsafe(" in wrong.help and wrong.line == 6
+    meant = step.replace("${call", "${unsafe(call").replace("}", ")}", 1).replace("{unsafe", "{unsafe", 1)
+    if "{" not in step.split("${")[0]:
+        assert not [d for d in diagnose(steps(meant, more=RESOURCES)) if d.code == "E212"]
+
+
+@pytest.mark.parametrize(
+    ("body", "good"),
+    [
+        ("- if: call.from.host in ['a.example']\n  then: [relay: 'sip:x@${call.from.host}']", True),
+        ("- relay: 'sip:x@${call.from.host}'\n  if: call.from.host == 'a.example'", True),
+        ("- if: call.from.host == 'a.example'\n  then: [log: a]\n- relay: 'sip:x@${call.from.host}'", False),
+        ("- if: call.from.host != 'a.example'\n  then: [stop]\n- relay: 'sip:x@${call.from.host}'", True),
+        ("- switch: call.from.host\n  cases: {a.example: [relay: 'sip:x@${call.from.host}']}", True),
+        ("- play: '${call.from.user}'\n  if: call.from.user.matches('^[a-z0-9]{1,8}$')", True),
+        ("- play: '${call.from.user}'\n  if: call.from.user.matches('[a-z0-9]{1,8}')", False),
+        ("- play: '${call.from.user}'\n  if: call.from.user.matches('^[^a]+$')", False),
+        ("- play: '${call.from.user}'\n  if: call.from.user.matches('^[a-z/:]+$')", False),
+        ("- play: '${call.from.user}'\n  if: call.to.user.matches('^[a-z]+$')", False),
+    ],
+)
+def test_a_test_narrows_only_what_it_guards(body: str, good: bool) -> None:
+    assert ([d.code for d in diagnose(steps(body))] == []) is good
+
+
+def flows(text: str) -> list[str]:
+    return [d.code for d in diagnose("flowlang: 1\n" + text)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "- set: {h: '${call.from.host}'}\n      - relay: 'sip:x@${vars.h}'",
+        "- relay: 'sip:x@${vars.h}'\n      - set: {h: '${call.from.host.lower()}'}",
+        "- set: {h: \"${['a', call.from.host].join('')}\"}\n      - relay: 'sip:x@${vars.h}'",
+        "- http: 'http://h.example/'\n        as: r\n      - relay: 'sip:x@${r.json.host}'",
+        "- foreach: [a, '${call.from.host}']\n        do: [relay: 'sip:x@${item}']",
+        "- call: sub\n        with: {h: '${call.from.host}'}",
+        '- set: {h: \'${call.headers["X"] ?? "a"}\'}\n      - relay: "${\'sip:x@\' + vars.h}"',
+    ],
+)
+def test_origin_is_carried(source: str) -> None:
+    sub = (
+        "  sub:\n    params: {h: text}\n    do:\n      - relay: 'sip:x@${params.h}'\n" if "call: sub" in source else ""
+    )
+    text = f"flows:\n  main:\n    on: invite\n    vars: {{h: 'b.example'}}\n    do:\n      {source}\n{sub}"
+    assert "E212" in flows(text)
+    assert "E212" not in flows(text.replace("call.from.host", "'c.example'")) or "headers" in text or "json" in text
+
+
+def test_where_unsafe_stands_is_kept() -> None:
+    program = load(steps("- relay: 'sip:x@${unsafe(call.from.host)}'"))
+    assert [(place.line, text) for place, text in program.unsafe] == [(6, "sip:x@${unsafe(call.from.host)}")]
+
+
+def test_checked_types() -> None:
+    assert read_aor("Bob@Example.COM") == "Bob@example.com"
+    assert read_tel("+4930*1#") == "+4930*1#"
+    assert read_uri("sip:a%40b@h.example:5070;lr") == "sip:a%40b@h.example:5070;lr"
+    for read in (read_aor, read_tel, read_uri):
+        for text in HOSTILE:
+            with pytest.raises(WrongValue):
+                read(text)
+
+
+def test_an_event_brings_a_checked_address() -> None:
+    text = "events: {due: {to: %s}}\nflows:\n  main:\n    on: {event: due}\n    do: [originate: 'sip:${event.to}']\n"
+    assert flows(text % "aor") == [] and flows(text % "text") == ["E212"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "alphabet"),
+    [
+        ("^[0-9+]{1,3}$", "0123456789+"),
+        ("^(a|b)c?$", "abc"),
+        (r"^\d$", "0123456789"),
+        ("^a|b$", None),
+        ("^.$", None),
+        ("^[^a]$", None),
+        ("(?m)^a$", None),
+        ("(?i)^a$", None),
+        ("^[[:alpha:]]$", None),
+        ("^a{,2}$", None),
+        ("a", None),
+    ],
+)
+def test_the_alphabet_of_a_pattern(pattern: str, alphabet: Any) -> None:
+    found = alphabet_of(pattern)
+    assert found == (None if alphabet is None else frozenset(alphabet))
