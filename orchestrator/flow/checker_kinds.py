@@ -109,7 +109,8 @@ class Kinds(Values):
         """
         if field.secret and not scope.secrets:
             scope = with_secrets(scope)
-        self.rule, self.check = rule or RULES.get(field.place), CHECKS.get(field.place)
+        self.rule = rule or RULES.get(field.place)
+        self.check = CHECKS.get(self.rule)
         try:
             value = self._by_kind[field.kind](field, node, scope)
         finally:

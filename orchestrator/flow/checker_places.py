@@ -29,8 +29,8 @@ RULES: Mapping[Place, Rule] = {
     Place.LOG: places.log,
 }
 
-CHECKS = {Place.URI: encoders.BUILT_URI}
-"""Places whose whole text is looked at once more when something from outside has gone into it."""
+CHECKS: Mapping[Rule | None, encoders.Encoder] = {places.sip_uri: encoders.BUILT_URI}
+"""Rules of places whose whole text is looked at once more when something from outside has gone into it."""
 
 
 def rule_of(field: Field, shape: Shape, endpoints: Mapping[str, Mapping[str, Any]]) -> Rule | None:

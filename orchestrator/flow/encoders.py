@@ -28,6 +28,9 @@ def _escaping(safe: str) -> Encoder:
     return Encoder(lambda text: quote(text, safe=safe, errors="replace"), ALNUM | frozenset(safe) | frozenset("-_.~"))
 
 
+AS_IS = Encoder(lambda text: text)
+"""What the engine encodes itself, where it uses the text."""
+
 # --- SIP (RFC 3261 §25.1) ---------------------------------------------------------------------------------------------
 
 _MARKS = "-_.!~*'()"

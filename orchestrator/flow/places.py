@@ -206,8 +206,8 @@ def _uri_parameter(text: str) -> Encoder:
 
 
 def gateway_user(before: str, after: str, type: Type) -> Encoder:
-    """A number at a gateway whose host we know; a whole URI stands for its user part."""
-    return sip_uri(before, after, type) if _SCHEME.match(before) or "@" in after else encoders.USER
+    """A number at a gateway: the engine takes the user part and writes it into the gateway's own URI, once."""
+    return encoders.AS_IS
 
 
 def header(before: str, after: str, type: Type) -> Encoder:

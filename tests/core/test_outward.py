@@ -118,7 +118,7 @@ def test_a_strange_destination_is_no_dial_string(tmp_path: Path) -> None:
 
 # --- originate --------------------------------------------------------------------------------------------------------
 
-REMIND = """events: {due: {to: text}}
+REMIND = """events: {due: {to: aor}}
 gateways: {telco: {uri: 'sip:10.0.0.4'}}
 flows:
   start:

@@ -156,7 +156,7 @@ def test_odd_numbers_and_hosts_make_addresses_all_the_same() -> None:
     odd["variable_sip_from_host"] = "\u00e4"
     data = channel_data(**{name.replace("-", "__"): value for name, value in odd.items()})
     handed = Handed(program("- log: '${call.from.user}|${call.from.host}|${call.from.uri}'"), data)
-    assert handed.logs == ["a b\n<c>@|example.com|sip:a%20b%0A%3Cc%3E%40@example.com"]
+    assert handed.logs == ["a b\\n<c>@|example.com|sip:a%20b%0A%3Cc%3E%40@example.com"]
 
 
 MENU = """

@@ -19,7 +19,7 @@ pytestmark = needs_freeswitch
 
 FLOW = """
 flowlang: 1
-events: {call_back: {to: text}}
+events: {call_back: {to: aor}}
 flows:
   ivr:
     on: invite

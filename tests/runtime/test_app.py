@@ -57,7 +57,7 @@ flows:
     when: call.target.user == 'web'
     do:
       - http:
-          url: 'WEB/ask?from=${call.from.user}'
+          url: 'http://web.invalid/ask?from=${call.from.user}'
           headers: {Authorization: 'key=${secrets.KEY}'}
           json: {call: '${call.id}', n: '${1 + 1}'}
           method: POST
@@ -220,7 +220,7 @@ def site() -> Iterator[Web]:
 @pytest.fixture(scope="module")
 def server(site: Web, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for the tests that leave it as it was."""
-    with Running(tmp_path_factory.mktemp("shared"), flows=FLOWS.replace("WEB", site.url)) as running:
+    with Running(tmp_path_factory.mktemp("shared"), flows=FLOWS.replace("http://web.invalid", site.url)) as running:
         yield running.ready()
 
 
@@ -280,7 +280,7 @@ def test_tls_works_and_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     site.start()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     port = site.server_port
-    flows = FLOWS.replace("WEB", f"https://localhost:{port}").replace(
+    flows = FLOWS.replace("http://web.invalid", f"https://localhost:{port}").replace(
         "http://127.0.0.1:1/", f"https://127.0.0.1:{port}/"
     )
     with Running(tmp_path, flows=flows) as server:
@@ -551,7 +551,7 @@ def test_second_stop_does_not_wait(tmp_path: Path) -> None:
 
 def test_sip_goes_on_when_descriptors_run_out(tmp_path: Path) -> None:
     """With 40 file descriptors and more connections to the admin port than that, calls are still answered (F23)."""
-    with Running(tmp_path, flows=FLOWS.replace("WEB", "http://127.0.0.1:1")) as server:
+    with Running(tmp_path, flows=FLOWS.replace("http://web.invalid", "http://127.0.0.1:1")) as server:
         server.start(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
         caller = Caller(server.wait_ready())
         greedy = [socket.create_connection(server.admin) for _ in range(60)]
