@@ -138,4 +138,5 @@ def test_lengths_are_computed_never_trusted(tmp_path: Path) -> None:
 
 def test_an_empty_recording(tmp_path: Path) -> None:
     (tmp_path / "a.esl").write_bytes(b"")
-    assert (len(Recording.load(tmp_path / "a.esl")), Recording.load(tmp_path / "a.esl").core_uuid) == (0, "")
+    with pytest.raises(ValueError, match="the recording is empty"):
+        Recording.load(tmp_path / "a.esl")
