@@ -173,7 +173,7 @@ class Server:
             location = Location(store, limits.contacts_per_aor, limits.bindings, limits.bindings_per_source)
             location.load(time())
         except StoreError as error:
-            raise OrchestratorError(f"location store: {error.reason}") from None
+            raise OrchestratorError(f"location store: {error.detail}") from None
         if isinstance(store, SqliteStore) and store.set_aside is not None:
             logger.bind(file=str(store.set_aside)).error("location_set_aside")
         return location

@@ -42,10 +42,17 @@ class MalformedMessage(SipError):
 
 
 class StoreError(SipError):
-    """The location store did not take a write: answered 503 so that the phone tries again."""
+    """The location store did not take a write: answered 503 so that the phone tries again.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(503, reason)
+    `detail` says why, with the file's path: for the operator, never for the phone.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(503, "Service Unavailable")
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 # --- Event Socket -----------------------------------------------------------------------------------------------------

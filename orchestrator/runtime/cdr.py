@@ -42,7 +42,7 @@ class CdrFile:
         self._work = Event()
         self._failing = False
         try:
-            with path.open("ab"):
+            with open(path, "ab", opener=_private):
                 pass
         except OSError as error:
             raise OrchestratorError(f"cdr: cannot write {path}: {error.strerror}") from None
@@ -76,7 +76,7 @@ class CdrFile:
     def _write(self) -> bool:
         """Append the oldest that wait. False when it could not be done; nothing is lost or written twice then."""
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with open(self.path, "ab", buffering=0, opener=_private) as file:
                 batch = list(islice(self._waiting, BATCH))
                 lines = "".join(json.dumps(record.facts(), ensure_ascii=False) + "\n" for record in batch).encode()
                 before = file.tell()
@@ -94,3 +94,8 @@ class CdrFile:
         for _ in batch:
             self._waiting.popleft()
         return True
+
+
+def _private(path: str, flags: int) -> int:
+    """Who called whom is for this user alone."""
+    return os.open(path, flags, 0o600)

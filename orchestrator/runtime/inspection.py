@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -105,6 +106,8 @@ class _Explanations:
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         target = request.get_param("of", required=True)
         seconds = request.get_param_as_float("seconds", min_value=0.0, max_value=LONGEST, default=SECONDS)
+        if not isfinite(seconds):
+            raise falcon.HTTPInvalidParam("The value must be a number of seconds.", "seconds")
         try:
             response.stream = _Watch(self._explainer, target, seconds)
         except TooManyError:

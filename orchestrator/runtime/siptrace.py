@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from math import isfinite
 from time import monotonic, time
 from typing import Any
 
@@ -40,7 +41,7 @@ _CHALLENGE = re.compile(
 _PARAMETER = re.compile(
     r'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
 )
-_TOKEN = re.compile(r"\b(pn-prid|pn-purr)=[^;>,\s\"]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\b(pn-prid|pn-param|pn-purr)=[^;>,\s\"]+", re.IGNORECASE)
 _KEYS = re.compile(r"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)\S+", _LINES)
 
 Sink = Callable[[dict[str, Any]], None]
@@ -154,6 +155,8 @@ class SipTraceRoute:
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
         target = request.get_param("of", required=True)
         seconds = request.get_param_as_float("seconds", min_value=0.0, max_value=LONGEST, default=SECONDS)
+        if not isfinite(seconds):
+            raise falcon.HTTPInvalidParam("The value must be a number of seconds.", "seconds")
         try:
             response.stream = _Stream(self._trace, target, seconds)
         except TooManyError:

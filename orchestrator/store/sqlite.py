@@ -15,8 +15,10 @@ and an empty one takes its place. A file of a newer version is refused, an older
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from sys import intern
@@ -112,6 +114,8 @@ class SqliteStore:
             pass
 
     def _open(self) -> sqlite3.Connection:
+        with suppress(OSError):  # SQLite gives -wal and -shm the mode of the file, and says what is wrong with the path
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(self.path, timeout=0.0, isolation_level=None)
         try:
             connection.text_factory = _text

@@ -25,11 +25,16 @@ from orchestrator.testing.recordings import url_encode
 HIDDEN = "***"
 
 _NAMED = r"(?<![\w-])[\w-]*(?:passw(?:or)?d|secret|token|api[_-]?key|a1[_-]?hash|credential)[\w-]*"
-_SECRET_HEADER = re.compile(rf"(?i)(?:{_NAMED}|.*(?:authorization|sip_auth_(?:response|nonce|cnonce)|[_-]pin))")
+_SECRET_HEADER = re.compile(
+    rf"(?i)(?:{_NAMED}|.*(?:authorization|sip_auth_(?:response|nonce|cnonce)|[_-]pin|pn[_-](?:prid|param|purr)))"
+)
 _SECRET_VALUE = re.compile(
     rf"(?i)({_NAMED}\s*[=:]\s*[\"']?)([^\s,;}}\]\"'&]+)|(\binline:|\bice-pwd:|\b(?:Digest|Basic|Bearer)\s+)(\S[^\r\n]*)"
 )
 """`sip_auth_password=x` in a dial string or a body, keys in SDP (RFC 4568, RFC 8839), credentials of HTTP and SIP."""
+
+_PUSH = re.compile(r"(?i)(\bpn-(?:prid|param|purr)=)[^;>,\s\"'&?]+")
+"""Whoever knows them can wake the phone (RFC 8599)."""
 
 _AUTH = re.compile(r"(?i)(auth\s+|userauth\s+[^:\s]*:)(.*)")
 
@@ -114,6 +119,7 @@ class Redaction:
     def text(self, text: str) -> str:
         """Any text: secrets behind their names, numbers in URIs, addresses."""
         text = _SECRET_VALUE.sub(lambda found: f"{found[1] or found[3]}{HIDDEN}", text)
+        text = _PUSH.sub(rf"\1{HIDDEN}", text)
         if self.digits:
             text = _IN_DTMF.sub(lambda found: found[1] + "0" * len(found[2]), text)
         if self.numbers:

@@ -58,6 +58,7 @@ def test_values_of_secret_headers_go(name: str, value: str) -> None:
         ("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:c2VjcmV0", f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{HIDDEN}"),
         ("a=ice-pwd:asd88fgpdd777uzjYhagZg", f"a=ice-pwd:{HIDDEN}"),
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {HIDDEN}"),
+        ("<sip:b@h;pn-prid=abc:x;pn-param=T.id>", f"<sip:b@h;pn-prid={HIDDEN};pn-param={HIDDEN}>"),
         ("a=rtpmap:101 telephone-event/8000", "a=rtpmap:101 telephone-event/8000"),
     ],
 )

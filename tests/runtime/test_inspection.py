@@ -222,6 +222,8 @@ def test_no_more_than_some_at_a_time(inspected: Inspected) -> None:
         sock.close()
 
 
-@pytest.mark.parametrize("query", ["", "of=x&seconds=601", "of=x&seconds=-1", "of=x&seconds=long"])
+@pytest.mark.parametrize(
+    "query", ["", "of=x&seconds=601", "of=x&seconds=-1", "of=x&seconds=long", "of=x&seconds=nan", "of=x&seconds=inf"]
+)
 def test_explanations_of_nothing_or_for_ever_are_refused(inspected: Inspected, query: str) -> None:
     assert inspected.ask(f"/explain?{query}")[0] == 400

@@ -211,3 +211,14 @@ def test_a_closed_store_refuses(tmp_path: Path) -> None:
         store.write([binding()], [])
     with pytest.raises(StoreError):
         store.load(NOW)
+
+
+def test_its_files_are_for_this_user_alone_and_the_reason_names_no_path(tmp_path: Path) -> None:
+    path = tmp_path / "location.db"
+    with closing(SqliteStore(path)) as store:
+        store.write([binding()], [])
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("location.db", "location.db-wal", "location.db-shm"), 0o600)
+    with pytest.raises(StoreError) as refused:
+        store.write([binding()], [])
+    assert str(path) in str(refused.value) and refused.value.reason == "Service Unavailable"
