@@ -53,7 +53,8 @@ def command(
     config: Path | None,
 ) -> int:
     """Play RECORDING (.esl: the raw stream, .eslrec: JSON lines) through the real engine and print what each call's
-    flow did. Time is that of the recording; no socket is opened. Exits with 1 when a flow ended in an error."""
+    flow did. Time is that of the recording; no socket is opened. Exits with 1 when a flow ended in an error or none
+    has run."""
     from orchestrator.flow.loader import load_sources, read_sources
     from orchestrator.resources import known_resources
     from orchestrator.testing.faults import Faults
@@ -81,9 +82,20 @@ def command(
         legs=_legs(legs),
         faults=Faults(cut, silence, restart, duplicate),
     )
+    known = {event.uuid for event in stream.events}
+    for leg, uuid in _legs(legs).items():
+        if uuid not in known:
+            raise click.BadParameter(f"{leg}: the recording has no channel {uuid}", param_hint="--leg")
+    if stream.cut_off:
+        what = f"{recording} ends in the middle of a frame: its last {stream.cut_off} octets are left out"
+        click.echo(what, err=True)
     replay.run()
     for line in replay.report():
         click.echo(line)
+    if not replay.traces():
+        why = f"flow {flow!r} took none of them" if replay.calls else "the recording has no CHANNEL_CREATE"
+        click.echo(f"no flow has run: {len(replay.calls)} calls, and {why}", err=True)
+        return 1
     return int(any(trace.error for trace in replay.traces()))
 
 

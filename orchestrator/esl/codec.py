@@ -326,6 +326,11 @@ class FrameDecoder:
         self._pending = bytearray()
         self._need = 0  # length the incomplete frame will have; 0 while its head is not complete
 
+    @property
+    def pending(self) -> int:
+        """Octets of a frame that is not complete."""
+        return len(self._pending)
+
     def feed(self, data: bytes) -> list[Frame]:
         """Take `data` (any length) and return the frames it completes, in order.
 

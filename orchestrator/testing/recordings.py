@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 from urllib.parse import unquote_to_bytes
 
 from orchestrator.errors import EslProtocolError
@@ -124,6 +124,8 @@ class Recording(Sequence[Recorded]):
         self._items = tuple(items)
         self.name = name
         self.meta = meta or {}
+        self.cut_off = 0
+        """Octets at the end of the file that are no whole frame, and left out."""
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
@@ -131,12 +133,18 @@ class Recording(Sequence[Recorded]):
         path = Path(path)
         data = path.read_bytes()
         if path.suffix == ".eslrec":
-            first, *lines = data.splitlines()
-            meta = json.loads(first)
+            first, *lines = data.splitlines() or [b""]
+            meta = _line(first, 1) if first else {}
             if not str(meta.get("format", "")).startswith("eslrec/"):
                 raise ValueError(f"{path} is no eslrec recording: its first line names no format")
-            return cls(list(_from_lines(lines)), path.stem, meta)
-        return cls(list(_timed(data)), path.stem)
+            cut_off = 0 if data.endswith(b"\n") or not lines or _is_json(lines[-1]) else len(lines.pop())
+            recording = cls(list(_from_lines(lines)), path.stem, meta)
+            recording.cut_off = cut_off
+            return recording
+        decoder = FrameDecoder()
+        recording = cls(list(_timed(data, decoder)), path.stem)
+        recording.cut_off = decoder.pending
+        return recording
 
     @property
     def raw(self) -> bytes:
@@ -193,9 +201,27 @@ class Recording(Sequence[Recorded]):
         return f"<Recording {self.name} {len(self._items)} frames>"
 
 
-def _timed(data: bytes) -> Iterator[Recorded]:
+def _line(line: bytes, number: int) -> dict[str, Any]:
+    """A line of an eslrec. Raises ValueError."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise ValueError(f"line {number} is no JSON object")
+    return entry
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _timed(data: bytes, decoder: FrameDecoder) -> Iterator[Recorded]:
     """Frames of a raw stream; the clock is that of the events and never runs backwards."""
-    decoder = FrameDecoder()
     try:
         frames = decoder.feed(data)
     except EslProtocolError as error:
@@ -215,8 +241,8 @@ def _timed(data: bytes) -> Iterator[Recorded]:
 
 def _from_lines(lines: Sequence[bytes]) -> Iterator[Recorded]:
     """Frames of the server from the JSON lines of an eslrec; what the client sent is left out."""
-    for line in lines:
-        entry = json.loads(line)
+    for number, line in enumerate(lines, 2):
+        entry = _line(line, number)
         if entry["dir"] != "s2c":
             continue
         body = entry.get("body", "").encode("utf-8", "surrogateescape")

@@ -101,6 +101,21 @@ class TestReplay:
         assert "back, with 2 channels" in cut.stdout
         assert "call ended by engine: callee pressed 5" in cut.stdout
 
+    def test_a_recording_that_breaks_off_is_said_to(self, tmp_path: Path) -> None:
+        whole = (ROOT / RECORDINGS / "dtmf.esl").read_bytes()
+        (tmp_path / "cut.esl").write_bytes(whole[:-10])
+        done = orchestrator("replay", str(tmp_path / "cut.esl"), "--flows", "flows", *self.SCREENED)
+        assert "cut.esl ends in the middle of a frame: its last" in done.stderr
+        assert "59 events, 2 calls, 2 runs" in done.stdout and done.returncode == 0
+
+    def test_a_recording_no_flow_runs_for_is_said_to(self) -> None:
+        done = replay("heartbeat.esl", *self.SCREENED)
+        assert done.returncode == 1
+        assert "no flow has run: 0 calls, and the recording has no CHANNEL_CREATE" in done.stderr
+        stranger = replay("dtmf.esl", *self.SCREENED, "--leg", "callee=1-2-3")
+        assert stranger.returncode == 2
+        assert "callee: the recording has no channel 1-2-3" in stranger.stderr
+
     def test_mistakes_are_named(self) -> None:
         unknown = replay("dtmf.esl", "--flow", "screning")
         assert unknown.returncode == 2

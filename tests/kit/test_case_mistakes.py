@@ -39,6 +39,28 @@ def failures(path: Path) -> list[str]:
     return [failure.message for case in load_cases(path) for failure in case.run().failures]
 
 
+def test_a_web_service_that_times_out_takes_the_time_of_the_step(tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text("""flowlang: 1
+flows:
+  ask:
+    on: invite
+    do:
+      - http: {url: 'http://service.test/x', timeout: 2s}
+        on_error: [log: '${error.type}']
+      - reply: 480
+""")
+    path = tmp_path / "a.test.yaml"
+    path.write_text("""flowlang_test: 1
+flows: a.flow.yaml
+tests:
+  - name: x
+    given: {http: [{url: '*', error: timeout}]}
+    when: [{at: 1s, invite: {from: x@example.com, to: bob@example.com}}]
+    expect: [log: {text: http.timeout, at: 3s}, reply: {code: 480, at: 3s}]
+""")
+    assert failures(path) == []
+
+
 CALL = "{at: 0s, invite: {name: a, from: x@example.com, to: bob@example.com}}"
 OTHER = "{at: 1s, invite: {name: b, from: y@example.com, to: carol@example.com}}"
 
