@@ -16,7 +16,7 @@ from orchestrator.flow.loader import executable
 from orchestrator.site import check_site
 
 
-@click.command(short_help="Check configuration, users and flows; say what is wrong, where, and how to mend it.")
+@click.command(short_help="Check configuration, users and flows; report each mistake with place and fix.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE|FOLDER]...")
 @config_option
 @click.option(

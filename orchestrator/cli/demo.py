@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command(short_help="Show the three scenarios on this machine, with nothing else installed.")
+@click.command(short_help="Run the three scenarios on this machine; needs nothing else.")
 @click.option(
     "--flows",
     "folder",

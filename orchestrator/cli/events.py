@@ -13,7 +13,7 @@ from orchestrator.flow.packages import known_events
 from orchestrator.flow.suggest import meant
 
 
-@click.command(short_help="What flows can subscribe to, with attributes.")
+@click.command(short_help="List the events for flows, with their attributes.")
 @click.argument("names", nargs=-1, metavar="[EVENT]...")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(names: tuple[str, ...], form: str) -> None:

@@ -15,7 +15,7 @@ from orchestrator.flow.expr import seconds as seconds_of
 from orchestrator.flow.waits import waiting_lines
 
 
-@click.command(short_help="What a run or subscription waits for, and the events that nearly fitted.")
+@click.command(short_help="Show what a run or subscription waits for, and the events that nearly matched.")
 @click.argument("target", metavar="RUN|SUBSCRIPTION|FLOW")
 @click.option(
     "--for", "length", default="30s", show_default=True, metavar="TIME", help="How long to watch; 10m at most."

@@ -50,7 +50,7 @@ tests:
 }
 
 
-@click.command(short_help="Make a folder with a configuration, a flow and its test.")
+@click.command(short_help="Create a folder with a configuration, a flow and its test.")
 @click.argument("folder", default=".", type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path) -> None:
     """Write a configuration, an empty user table, a flow and its test into FOLDER (default: this one).

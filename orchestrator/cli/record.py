@@ -32,10 +32,8 @@ MASKS = ("numbers", "addresses", "digits")
 @click.option(
     "--listen", default="127.0.0.1:8022", show_default=True, metavar="HOST:PORT", help="Where clients connect."
 )
-@click.option(
-    "--mask", type=click.Choice([*MASKS, "all"]), multiple=True, help="What else is replaced; may be repeated."
-)
-@click.option("--for", "length", default="", metavar="TIME", help="End after that long; Ctrl-C ends it at any time.")
+@click.option("--mask", type=click.Choice([*MASKS, "all"]), multiple=True, help="What else to mask; may be repeated.")
+@click.option("--for", "length", default="", metavar="TIME", help="Stop after this time; Ctrl-C stops it at any time.")
 @config_option
 def command(
     out: Path,

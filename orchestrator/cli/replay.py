@@ -9,7 +9,7 @@ import click
 from orchestrator.cli._output import config_option, settings_of
 
 
-@click.command(short_help="Play a recording of a FreeSWITCH through a flow and print the trace.")
+@click.command(short_help="Replay a recording of a FreeSWITCH through a flow and print the trace.")
 @click.argument("recording", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--flow", required=True, help="The flow its calls start, whatever its `when:` says.")
 @click.option(
@@ -24,7 +24,7 @@ from orchestrator.cli._output import config_option, settings_of
     "--to", "called", default="", metavar="USER@DOMAIN", help="The number dialled; as recorded when not given."
 )
 @click.option(
-    "--registered", multiple=True, metavar="USER@DOMAIN", help="Who has a phone; the one dialled when not given."
+    "--registered", multiple=True, metavar="USER@DOMAIN", help="Registered users; by default the dialled one."
 )
 @click.option(
     "--leg",
@@ -34,9 +34,11 @@ from orchestrator.cli._output import config_option, settings_of
     help="Whose channel a recorded one is, when the recorded call did not go through us.",
 )
 @click.option("--cut", type=click.IntRange(0), default=0, metavar="N", help="Cut the Event Socket after each N events.")
-@click.option("--silence", type=click.IntRange(0), default=0, metavar="N", help="Nothing more is said after N events.")
+@click.option(
+    "--silence", type=click.IntRange(0), default=0, metavar="N", help="FreeSWITCH stops responding after N events."
+)
 @click.option("--restart", type=click.IntRange(0), default=0, metavar="N", help="Restart FreeSWITCH after N events.")
-@click.option("--duplicate", is_flag=True, help="Every event comes twice.")
+@click.option("--duplicate", is_flag=True, help="Deliver every event twice.")
 @config_option
 def command(
     recording: Path,

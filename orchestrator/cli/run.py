@@ -10,10 +10,10 @@ from orchestrator.cli._output import config_option, settings_of
 from orchestrator.settings import DEFAULT_FILE
 
 
-@click.command(short_help="Serve: SIP, registrations, FreeSWITCH links, flows.")
+@click.command(short_help="Run the server: SIP, registrations, FreeSWITCH links, flows.")
 @config_option
 def command(config: Path | None) -> int:
-    """Serve: SIP, registrations, FreeSWITCH links and flows.
+    """Run the server: SIP, registrations, FreeSWITCH links and flows.
 
     Prints `ready` with its addresses on stderr when it serves. SIGHUP reads configuration, users and flows again,
     SIGTERM drains and ends.

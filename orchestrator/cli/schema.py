@@ -11,7 +11,7 @@ from orchestrator.flow.packages import known_events
 from orchestrator.flow.schema import flow_schema
 
 
-@click.command(short_help="A JSON Schema of flow files, for your editor.")
+@click.command(short_help="Print a JSON Schema of flow files, for your editor.")
 @click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Default: stdout.")
 def command(output: TextIO) -> None:
     """Print the JSON Schema (draft-07) of flow files.

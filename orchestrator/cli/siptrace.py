@@ -13,7 +13,7 @@ from orchestrator.cli._output import config_option, settings_of
 from orchestrator.flow.expr import seconds as seconds_of
 
 
-@click.command(short_help="Whole SIP messages of a phone, number or address, secrets masked.")
+@click.command(short_help="Print whole SIP messages of a phone, number or address, secrets masked.")
 @click.argument("target", metavar="AOR|NUMBER|ADDRESS")
 @click.option("--for", "length", default="1m", show_default=True, metavar="TIME", help="How long; 1h at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")

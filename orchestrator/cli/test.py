@@ -10,11 +10,11 @@ from orchestrator.cli._output import show
 from orchestrator.errors import InputError
 
 
-@click.command(short_help="Run *.test.yaml: flows on virtual wires and a virtual clock.")
+@click.command(short_help="Run *.test.yaml: flows on a virtual network and a virtual clock.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="[FILE|FOLDER]...")
-@click.option("-k", "only", default="", metavar="TEXT", help="Only tests whose name holds this text.")
+@click.option("-k", "only", default="", metavar="TEXT", help="Only tests whose name contains this text.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the trace of every test, not only of those that fail.")
-@click.option("--cover", is_flag=True, help="Say which lines of the flows no test has run.")
+@click.option("--cover", is_flag=True, help="List the lines of the flows that no test has run.")
 def command(paths: tuple[Path, ...], only: str, verbose: bool, cover: bool) -> int:
     """Run test files and folders of them; without any, the folder tests. No socket is opened and no time is spent.
 

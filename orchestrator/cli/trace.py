@@ -15,7 +15,7 @@ from orchestrator.flow.trace import render_lines
 from orchestrator.testing.case_from_trace import case_from_trace
 
 
-@click.command(short_help="Runs of a server, and what each step of one did.")
+@click.command(short_help="List the runs of a server, or show each step of one run.")
 @click.argument("run", default="")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: a list of runs, or one line per line of the trace."
