@@ -174,8 +174,12 @@ class Server:
             location.load(time())
         except StoreError as error:
             raise OrchestratorError(f"location store: {error.detail}") from None
-        if isinstance(store, SqliteStore) and store.set_aside is not None:
-            logger.bind(file=str(store.set_aside)).error("location_set_aside")
+        if isinstance(store, SqliteStore):
+            if store.set_aside is not None:
+                logger.bind(file=str(store.set_aside)).error("location_set_aside")
+            store.on_trouble = log_of_location
+            self.health.add_degradation("location", lambda: store.trouble and "registrations cannot be stored")
+            gauges.export_location(self.metrics, store)
         return location
 
     def _open_cdr(self) -> CdrFile | None:
@@ -460,6 +464,14 @@ def log_of_flow(run: Run, effect: Log) -> None:
     """A `log:` step. The text is the flow's; what a caller put into it is escaped by the renderer."""
     facts = {**effect.data, "flow": run.flow.name, "run": run.name, "call": run.call_id}
     logger.bind(**facts).log(effect.level.upper(), effect.text)
+
+
+def log_of_location(trouble: str) -> None:
+    """Writes to the location store begin to fail, or succeed again: once for an outage."""
+    if trouble:
+        logger.bind(reason=trouble).error("location_unwritable")
+    else:
+        logger.info("location_writable")
 
 
 def log_of_bound(flow: str, what: str) -> None:

@@ -32,6 +32,11 @@ RETRY = 5.0
 """Seconds until the next try after a failure."""
 
 
+def _private(path: str, flags: int) -> int:
+    """A new file is for us alone: call records say who talked to whom."""
+    return os.open(path, flags, 0o600)
+
+
 class CdrFile:
     """Appends to `path`. Raises OrchestratorError when that cannot be done at the start."""
 
@@ -94,8 +99,3 @@ class CdrFile:
         for _ in batch:
             self._waiting.popleft()
         return True
-
-
-def _private(path: str, flags: int) -> int:
-    """Who called whom is for this user alone."""
-    return os.open(path, flags, 0o600)

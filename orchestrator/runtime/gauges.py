@@ -15,6 +15,7 @@ from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.udp import UdpTransport
+from orchestrator.store.sqlite import SqliteStore
 
 
 def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
@@ -121,6 +122,12 @@ def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:
     counter("timeouts", "Commands whose reply timed out.", lambda link: link.counters.timeouts)
     counter("lost_events", "Events that FreeSWITCH reported as dropped.", lambda link: link.counters.lost_events)
     counter("malformed", "Malformed frames.", lambda link: link.counters.malformed)
+
+
+def export_location(metrics: Metrics, store: SqliteStore) -> None:
+    """The location store on disk."""
+    metrics.gauge("location_up", "1 while registrations can be stored.", lambda: float(not store.trouble))
+    metrics.counter("location_write_failures", "Writes that the location store refused.", lambda: store.failures)
 
 
 def export_engine(metrics: Metrics, engine: Engine) -> None:

@@ -4,9 +4,12 @@ The file is in WAL mode with `synchronous=NORMAL`: a commit is one write into th
 and survives the death of the process at any instruction (the tests kill one with signal 9 while it writes). What it can
 lose, when the machine loses its power, is the last moments of the log: phones register anew, calls do not wait.
 
-One process owns the file and holds one connection. There is no busy timeout: somebody else's lock is an error to be
+There is one connection, and no busy timeout: somebody else's lock is an error to be
 answered with a 503, not a reason to stop all calls for seconds. Every failure of a write is a StoreError, the
 transaction is rolled back, and the next write tries anew.
+
+One process owns the file: it holds a lock (`<file>.lock`), so a second instance is refused at its start. Only the owner
+of the process may read the file. A file that is removed or replaced while we run takes no writes any more.
 
 A file that is damaged is not repaired and not deleted: it is set aside under another name, which `set_aside` tells,
 and an empty one takes its place. A file of a newer version is refused, an older one is migrated.
@@ -14,11 +17,11 @@ and an empty one takes its place. A file of a newer version is refused, an older
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from sys import intern
@@ -72,14 +75,30 @@ class SqliteStore:
         self.path = path
         self.set_aside: Path | None = None
         """Where the damaged file went that stood here, or None."""
+        self.trouble = ""
+        """Why the last write failed; '' while writes succeed."""
+        self.failures = 0
+        """Writes that failed."""
+        self.on_trouble: Callable[[str], object] | None = None
+        """Told `trouble` when writes begin to fail, and '' when they succeed again."""
+        self._lock = _lock(path)
         try:
-            self._connection = self._open()
+            self._connection = self._open_or_replace()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._identity = _identity(path)
+
+    def _open_or_replace(self) -> sqlite3.Connection:
+        path = self.path
+        try:
+            return self._open()
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise StoreError(f"cannot open {path}: {error}") from error
             self.set_aside = _set_aside(path)
             try:
-                self._connection = self._open()
+                return self._open()
             except sqlite3.Error as again:
                 raise StoreError(f"cannot open {path}: {again}") from again
 
@@ -93,6 +112,8 @@ class SqliteStore:
     def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
         connection = self._connection
         try:
+            if _identity(self.path) != self._identity:
+                raise sqlite3.OperationalError("the file was removed or replaced while in use; restart to use it again")
             connection.execute("BEGIN IMMEDIATE")
             if delete:
                 connection.executemany(DELETE, delete)
@@ -101,10 +122,24 @@ class SqliteStore:
             connection.execute("COMMIT")
         except (sqlite3.Error, ValueError, OverflowError) as error:  # the latter two: a value SQLite cannot hold
             self._roll_back()
-            raise StoreError(f"cannot write {self.path}: {error}") from error
+            self.failures += 1
+            self._note(f"cannot write {self.path}: {error}")
+            raise StoreError(self.trouble) from error
+        if self.trouble:
+            self._note("")
+
+    def _note(self, trouble: str) -> None:
+        changed = bool(trouble) != bool(self.trouble)
+        self.trouble = trouble
+        if changed and self.on_trouble is not None:
+            self.on_trouble(trouble)
 
     def close(self) -> None:
+        """Let go of the file. Idempotent."""
         self._connection.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _roll_back(self) -> None:
         try:
@@ -114,8 +149,7 @@ class SqliteStore:
             pass
 
     def _open(self) -> sqlite3.Connection:
-        with suppress(OSError):  # SQLite gives -wal and -shm the mode of the file, and says what is wrong with the path
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        _keep_private(self.path)
         connection = sqlite3.connect(self.path, timeout=0.0, isolation_level=None)
         try:
             connection.text_factory = _text
@@ -145,6 +179,43 @@ class SqliteStore:
             self._adopt(connection)
         elif version != SCHEMA_VERSION:
             raise StoreError(f"{self.path} has schema {version}, this version reads {SCHEMA_VERSION}")
+
+
+def _lock(path: Path) -> int:
+    """Take the lock of the file; returns its descriptor. Raises StoreError. The system frees it when we die."""
+    name = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: unable to open its lock file: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreError(f"{path} is in use by another instance; give each its own location:") from None
+    return descriptor
+
+
+def _keep_private(path: Path) -> None:
+    """Only we may read who is registered where. SQLite gives its log the rights of the file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # SQLite says what is wrong
+    try:
+        if os.fstat(descriptor).st_uid == os.getuid():
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file the path leads to; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Damaged(sqlite3.DatabaseError):

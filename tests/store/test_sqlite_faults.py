@@ -200,7 +200,7 @@ def test_a_folder_without_the_right_to_write_is_named_at_start(folder_without_ri
 
 
 def test_a_folder_that_is_not_there_is_named_at_start(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"cannot open .*/missing/location\.db: unable to open database file"):
+    with pytest.raises(StoreError, match=r"cannot open .*/missing/location\.db: unable to open its lock file"):
         SqliteStore(tmp_path / "missing" / "location.db")
 
 
@@ -213,12 +213,71 @@ def test_a_closed_store_refuses(tmp_path: Path) -> None:
         store.load(NOW)
 
 
-def test_its_files_are_for_this_user_alone_and_the_reason_names_no_path(tmp_path: Path) -> None:
+def test_a_second_instance_is_refused_and_told_why(tmp_path: Path) -> None:
     path = tmp_path / "location.db"
-    with closing(SqliteStore(path)) as store:
-        store.write([binding()], [])
-        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
-    assert modes == dict.fromkeys(("location.db", "location.db-wal", "location.db-shm"), 0o600)
+    first = SqliteStore(path)
+    with pytest.raises(StoreError, match="is in use by another instance; give each its own location:"):
+        SqliteStore(path)
+    first.close()
+    SqliteStore(path).close()
+
+
+def test_only_we_may_read_the_file_and_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "location.db"
+    path.touch(0o644)
+    store = SqliteStore(path)
+    store.write([some_binding()], [])
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert set(modes) >= {"location.db", "location.db-wal"}
+    assert set(modes.values()) == {0o600}
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_file_that_goes_away_while_we_run_is_noticed(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "location.db"
+    store = SqliteStore(path)
+    told: list[str] = []
+    store.on_trouble = told.append
+    store.write([some_binding()], [])
+    path.unlink()
+    if how == "replaced":
+        path.touch()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="removed or replaced"):
+            store.write([some_binding()], [])
+    assert len(told) == 1 and "removed or replaced" in told[0]
+    assert (store.failures, bool(store.trouble)) == (3, True)
+    store.close()
+
+
+def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
+    path = tmp_path / "location.db"
+    store = SqliteStore(path)
+    told: list[str] = []
+    store.on_trouble = told.append
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            store.write([some_binding()], [])
+    other.execute("ROLLBACK")
+    other.close()
+    store.write([some_binding()], [])
+    assert [bool(text) for text in told] == [True, False]
+    store.close()
+
+
+def test_the_phone_is_not_told_where_the_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "location.db"
+    store = SqliteStore(path)
+    path.unlink()
     with pytest.raises(StoreError) as refused:
-        store.write([binding()], [])
-    assert str(path) in str(refused.value) and refused.value.reason == "Service Unavailable"
+        store.write([some_binding()], [])
+    assert (refused.value.sip_status, refused.value.reason) == (503, "Service Unavailable")
+    assert str(tmp_path) in refused.value.detail
+    store.close()
+
+
+def some_binding() -> Binding:
+    return Binding("bob@example.com", b"sip:bob@10.0.0.3", 9e9, call_id=b"c", cseq=1, registered_at=1.0)
