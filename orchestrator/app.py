@@ -114,7 +114,8 @@ class Server:
         self.transports = [self._bind(listen.address.host, listen.address.port) for listen in settings.sip.listen]
         self.metrics = Metrics()
         self.health = Health()
-        self.admin = Admin(settings.admin.listen.host, settings.admin.listen.port, self.health, self.metrics)
+        admin = settings.admin
+        self.admin = Admin(admin.listen.host, admin.listen.port, self.health, self.metrics, admin.names)
         stack.callback(self.admin.close)
         self._secrets: dict[str, str] = {}
         self._sip_uris: dict[str, str] = {}

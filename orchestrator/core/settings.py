@@ -70,10 +70,6 @@ class ServerTimes:
 
     lost_after: float = 30.0
     """Calls it carries are over when it has been down for so long."""
-    probe: float = 5.0
-    """Between two OPTIONS to its SIP side; 0 for none."""
-    probe_timeout: float = 2.0
-    """It has to answer one."""
 
 
 SERVER_TIMES = ServerTimes()

@@ -9,12 +9,12 @@ unless told otherwise. Others add routes to `app`, checks to `health` and number
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
 import falcon
-from gevent import socket
+from gevent import Timeout, socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from loguru import logger
@@ -25,6 +25,9 @@ from orchestrator.runtime.udp import bind_reason
 
 CLIENTS = 32
 """Connections served at a time; more wait in the listen queue."""
+
+HEAD = 5.0
+"""Seconds a client has for the head of a request, however it spreads its octets, and for which an idle one is kept."""
 
 PATIENCE = 30.0
 """Seconds a connection may stay silent: a client that never ends its request must not keep one of CLIENTS."""
@@ -87,11 +90,58 @@ class _Exposition:
 
 
 class _Handler(WSGIHandler):
-    """Gives up on connections that stay silent."""
+    """Gives up on connections that stay silent, and on those that take too long over the head of a request."""
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         sock.settimeout(PATIENCE)
+        self._head = Timeout(HEAD)
         super().__init__(sock, address, server)
+
+    def handle_one_request(self) -> Any:
+        """None closes the connection."""
+        head = self._head = Timeout.start_new(HEAD)
+        try:
+            return super().handle_one_request()
+        except Timeout as over:
+            if over is not head:
+                raise
+            return None
+        finally:
+            head.close()
+
+    def handle_one_response(self) -> None:
+        self._head.close()  # the head has been read; an answer may be a stream of minutes
+        super().handle_one_response()
+
+
+class HostCheck:
+    """Requests name this server by an address, by `localhost` or by one of `names`; others get 421 (RFC 9110 §15.5.20).
+    A web page of a stranger can make a browser ask us, but only by a name of its own (DNS rebinding)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = frozenset(("localhost", *(name.lower() for name in names)))
+
+    def process_request(self, request: falcon.Request, _: falcon.Response) -> None:
+        host = request.get_header("Host")
+        if host is not None and not self.knows(host):
+            raise falcon.HTTPError(
+                falcon.HTTP_421,
+                title="unknown host",
+                description="add the name to admin: {names: [...]} of the configuration",
+            )
+
+    def knows(self, host: str) -> bool:
+        """`host` is a Host header: a name or an address, perhaps with a port."""
+        name, bracket, _ = host.strip().lower().removeprefix("[").partition("]")
+        if not bracket:
+            name = name.rpartition(":")[0] if name.count(":") == 1 else name
+        if name.rstrip(".") in self._names:
+            return True
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 class Admin:
@@ -102,8 +152,9 @@ class Admin:
         ListenError: the address is in use or not ours.
     """
 
-    def __init__(self, host: str, port: int, health: Health, metrics: Metrics) -> None:
-        self.app = falcon.App()
+    def __init__(self, host: str, port: int, health: Health, metrics: Metrics, names: Sequence[str] = ()) -> None:
+        """`names`: host names that requests may use besides addresses and localhost."""
+        self.app = falcon.App(middleware=[HostCheck(names)])
         self.app.add_route("/healthz", _Alive())
         self.app.add_route("/readyz", _Ready(health))
         self.app.add_route("/metrics", _Exposition(metrics))

@@ -202,9 +202,14 @@ _SHAPES = {
 """Pydantic's type of error → our code and words."""
 
 
+_SECRETS = frozenset({"password", "key", "secret", "token"})
+"""Keys whose values are in no message, whatever is wrong with them."""
+
+
 def _words(details: ErrorDetails) -> tuple[str, str, str]:
     """Code, message and help for one error."""
-    kind, shown, context = details["type"], repr(details["input"]), details.get("ctx", {})
+    kind, context = details["type"], details.get("ctx", {})
+    shown = "this secret" if _SECRETS.intersection(map(str, details["loc"])) else repr(details["input"])
     if kind in _SHAPES:
         return (*_SHAPES[kind], f"add {details['loc'][-1]}:" if kind == "missing" else "")
     if isinstance(misfit := context.get("error"), Misfit):

@@ -141,3 +141,90 @@ def test_silent_client_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch
         with gevent.Timeout(3):
             while sock.recv(1000):
                 pass  # an error page or nothing: in the end it closes
+
+
+# --- strangers --------------------------------------------------------------------------------------------------------
+
+
+def send(admin: Admin, octets: bytes) -> bytes:
+    """What comes back for these octets, until the server closes the connection."""
+    with socket.create_connection(admin.address, timeout=3) as sock:
+        sock.sendall(octets)
+        answer = b""
+        while chunk := sock.recv(65_536):
+            answer += chunk
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("localhost.", 200),
+        ("127.0.0.1", 200),
+        ("192.0.2.7:8080", 200),
+        ("[::1]:8080", 200),
+        ("[::1]", 200),
+        ("named.example.com:80", 200),
+        ("rebound.example.net", 421),
+        ("rebound.example.net:8080", 421),
+        ("localhost.example.net", 421),
+        ("127.0.0.1.example.net", 421),
+        ("[rebound.example.net]", 421),
+        ("", 421),
+        ("a" * 4000, 421),
+    ],
+)
+def test_only_known_names_are_served(health: Health, metrics: Metrics, host: str, status: int) -> None:
+    admin = Admin("127.0.0.1", 0, health, metrics, ("named.example.com",))
+    admin.start()
+    try:
+        answer = send(admin, f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert int(answer.split()[1]) == status
+    finally:
+        admin.close()
+
+
+def test_a_client_that_drips_its_request_is_cut(monkeypatch: pytest.MonkeyPatch, admin: Admin) -> None:
+    """One octet at a time is no silence; the whole head has a time of its own."""
+    monkeypatch.setattr(admin_module, "HEAD", 0.2)
+    with socket.create_connection(admin.address, timeout=3) as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with gevent.Timeout(3):
+            try:
+                while True:
+                    sock.sendall(b"x")
+                    gevent.sleep(0.02)
+            except OSError:
+                pass
+    assert ask(admin, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\nConnection: close\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500) + b"\r\n\r\n",
+        b"GET /%00%ff?%zz=\xff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"BREW /healthz HTTP/9.9\r\n\r\n",
+    ],
+    ids=["many headers", "long header", "long target", "negative length", "TLS", "odd escapes", "odd method"],
+)
+def test_a_bad_request_costs_its_connection_and_no_traceback(admin: Admin, octets: bytes) -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, level="ERROR")
+    try:
+        try:
+            answer = send(admin, octets)
+        except OSError:  # closed before all of it was read
+            answer = b""
+        assert not answer or (answer.split()[1].startswith((b"2", b"4", b"5")) and b"Traceback" not in answer)
+        assert not answer or not answer.split()[1].startswith(b"500")
+        assert not [line for line in told if "Traceback" in line]
+        assert ask(admin, "/healthz")[0] == 200
+    finally:
+        logger.remove(sink)

@@ -150,7 +150,7 @@ class Running:
 
     def get(self, target: str) -> tuple[int, str]:
         with cooperative.create_connection(self.admin, timeout=3) as sock:
-            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            sock.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             octets = b""
             while chunk := sock.recv(65_536):
                 octets += chunk

@@ -339,3 +339,18 @@ def test_a_dialplan_finds_nobody_unless_told_where() -> None:
 @pytest.mark.parametrize("value", ["'127.0.0.1'", "'a b:1'", "8084", "'127.0.0.1:99999'"])
 def test_a_socket_address_needs_host_and_port(value: str) -> None:
     assert the_mistake(f"socket: {{listen: {value}}}").line == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "freeswitch: {fs1: {host: 10.0.0.9, password: [hush-hush]}}",
+        "freeswitch: {fs1: {host: 10.0.0.9, password: {is: hush-hush}}}",
+        "gateways: {a: {uri: 'sip:a', password: [hush-hush]}}",
+        "gateways: {a: {uri: 'sip:a', password: {is: hush-hush}}}",
+    ],
+)
+def test_a_secret_in_the_wrong_shape_is_not_repeated(text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        read_settings("o.yml", text, {})
+    assert "hush" not in "".join(f"{diagnostic}{diagnostic.help}" for diagnostic in refused.value.diagnostics)
