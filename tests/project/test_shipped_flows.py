@@ -36,7 +36,7 @@ flows:
     when: call.target.user == 'fax-now'
     do:
       - raise: fax_due
-        data: {to: fax@example.com, from: '${call.from.aor}', file: 'FOLDER/page.tif'}
+        data: {to: fax@example.com, from: '${call.from.aor}', file: 'FAX'}
       - reply: 480
 """
 BEEP, CED, CNG = 1000, 2100, 1100
@@ -123,7 +123,7 @@ class Site:
 @pytest.fixture
 def site(server: MediaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("ESL_PASSWORD", PASSWORD)
-    with orchestrator(server, tmp_path, ASK.replace("FOLDER", str(tmp_path)), FLOWS) as port:  # ASK is read first
+    with orchestrator(server, tmp_path, ASK.replace("FAX", fax_of(tmp_path)), FLOWS) as port:  # ASK is read first
         site = Site(port, tmp_path)
         yield site
         for phone in site.phones:
@@ -322,10 +322,15 @@ def test_a_person_is_put_through(site: Site) -> None:
 
 
 @pytest.mark.timeout(120)
+def fax_of(folder: Path) -> str:
+    """Name of the fax to send, in /tmp: the flow takes a single segment."""
+    return f"page-of-{folder.name}.tif"
+
+
 def test_a_fax_from_server_to_server(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
     """fax_send here calls a phone that is the number `99bob` of another orchestrator, whose fax_detect has another
     FreeSWITCH receive it."""
-    page(site.folder / "page.tif")
+    page(Path("/tmp") / fax_of(site.folder))
     far = tmp_path_factory.mktemp("far")
     with (
         media_server(far) as receiver,
@@ -338,5 +343,6 @@ def test_a_fax_from_server_to_server(site: Site, tmp_path_factory: pytest.TempPa
         deadline = time.monotonic() + 45
         while not ("fax to " in site.log and "fax from " in received.log) and time.monotonic() < deadline:
             time.sleep(0.2)
+    (Path("/tmp") / fax_of(site.folder)).unlink()
     assert "fax to fax@example.com: OK" in site.log
     assert "fax from alice in /tmp/fax-" in received.log and ".tif: OK" in received.log
