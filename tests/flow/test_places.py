@@ -148,6 +148,52 @@ def test_log(text: str) -> None:
         "- fs.execute: {app: set, args: '${call.from.user}=1'}",
         "- fs.execute: {app: set, args: 'api_hangup_hook=${call.from.user}'}",
         "- originate: {to: 'sip:a@b', vars: {execute_on_answer: '${call.from.user}'}}",
+        "- originate: {to: 'sip:a@b', vars: {Execute_On_Ring: '${call.from.user}'}}",
+        "- originate: {to: 'sip:a@b', vars: {sip_invite_req_uri: '${call.from.user}'}}",
+        "- fs.api: 'SYSTEM ls ${call.from.user}'",
+        "- fs.api: 'bg_spawn ls ${call.from.user}'",
+        '- fs.api: \'json {"command":"fsapi ${call.from.user}"}\'',
+        "- fs.api: 'uuid_setvar 1 ${call.from.user} x'",
+        "- fs.api: 'uuid_setvar 1 api_hangup_hook ${call.from.user}'",
+        "- fs.bgapi: 'uuid_setvar ${call.id} record_post_process_exec_api ${call.from.user}'",
+        "- fs.api: 'uuid_transfer 1 ${call.from.user} inline'",
+        "- fs.api: 'uuid_transfer 1 system:${call.from.user} inline'",
+        "- fs.api: 'uuid_transfer 1 -both 100 ${call.from.user}'",
+        "- fs.api: 'uuid_transfer 1 100 XML ${call.from.user}'",
+        "- fs.api: 'uuid_broadcast 1 ${call.from.user} both'",
+        "- fs.api: 'uuid_deflect 1 sip:${call.from.user}@a'",
+        "- fs.api: 'uuid_record 1 start ${call.from.user}'",
+        "- fs.api: 'conference room dial ${call.from.user}'",
+        "- fs.api: 'conference room bgdial sofia/internal/1@${call.from.user}'",
+        "- fs.api: 'conference room ${call.from.user}'",
+        "- fs.api: 'conference room play ${call.from.user}'",
+        "- fs.api: 'originate sofia/internal/${call.from.user} &park()'",
+        "- fs.api: 'originate sofia/internal/1@${call.from.user} &park()'",
+        "- fs.api: 'originate sofia/gateway/${call.from.user}/1 &park()'",
+        "- fs.api: 'originate {api_on_answer=${call.from.user}}user/1 &park()'",
+        "- fs.api: 'originate user/1,${call.from.user} &park()'",
+        "- fs.api: 'originate user/1 ${call.from.user} XML default'",
+        "- fs.api: 'callcenter_config agent set contact a ${call.from.user}'",
+        "- fs.execute: {app: System, args: 'ls ${call.from.user}'}",
+        "- fs.execute: {app: bgsystem, args: 'ls ${call.from.user}'}",
+        "- fs.execute: {app: SET, args: 'API_Hangup_Hook=${call.from.user}'}",
+        "- fs.execute: {app: export, args: 'nolocal:execute_on_answer=${call.from.user}'}",
+        "- fs.execute: {app: push, args: 'execute_on_answer=${call.from.user}'}",
+        "- fs.execute: {app: set, args: 'system_on_fax_success=${call.from.user}'}",
+        "- fs.execute: {app: set, args: '${call.id}on_answer=${call.from.user}'}",
+        "- fs.execute: {app: tone_detect, args: 'a 1100 r 0 ${call.from.user}'}",
+        "- fs.execute: {app: spandsp_start_fax_detect, args: '${call.from.user} x'}",
+        "- fs.execute: {app: bind_meta_app, args: '1 a s ${call.from.user}'}",
+        "- fs.execute: {app: limit_execute, args: 'hash a b 1 ${call.from.user}'}",
+        "- fs.execute: {app: conference, args: 'bridge:a:${call.from.user}'}",
+        "- fs.execute: {app: eavesdrop, args: '${call.from.user}'}",
+        "- fs.execute: {app: set_user, args: '${call.from.user}'}",
+        "- fs.execute: {app: playback, args: '${call.from.user}'}",
+        "- fs.execute: {app: endless_playback, args: 'http://${call.from.user}/'}",
+        "- fs.execute: {app: '${call.id}', args: '${call.from.user}'}",
+        "- record: '${call.from.user}'",
+        "- collect: {max: 1, prompt: '${call.from.user}'}",
+        "- collect: {max: 1, prompt: 'tone_stream://${call.from.user}'}",
         "- play: '${call.from.user}'",
         "- play: 'http://${call.from.user}/a.wav'",
         "- transfer: {to: 'sip:a@b', context: '${call.from.user}'}",
@@ -160,6 +206,50 @@ def test_what_nothing_can_make_safe_does_not_load(step: str) -> None:
     meant = step.replace("${call", "${unsafe(call").replace("}", ")}", 1).replace("{unsafe", "{unsafe", 1)
     if "{" not in step.split("${")[0]:
         assert not [d for d in diagnose(steps(meant, more=RESOURCES)) if d.code == "E212"]
+
+
+@pytest.mark.parametrize(
+    ("step", "made"),
+    [
+        ("- fs.api: 'uuid_setvar 1 name ${call.from.user}'", "uuid_setvar 1 name 4930"),
+        ("- fs.api: 'uuid_transfer 1 -bleg ${call.from.user} XML default'", "uuid_transfer 1 -bleg 4930 XML default"),
+        ("- fs.api: 'uuid_transfer 1 playback:${call.from.user} inline'", "uuid_transfer 1 playback:4930 inline"),
+        ("- fs.api: 'uuid_record ${call.from.user} start /r/${call.from.user}'", "uuid_record 4930 start /r/4930"),
+        ("- fs.api: 'conference ${call.from.user} kick all'", "conference 4930 kick all"),
+        ("- fs.api: 'conference a dial user/${call.from.user}'", "conference a dial user/4930"),
+        ("- fs.api: 'originate user/${call.from.user}@a &park()'", "originate user/4930@a &park()"),
+        ("- fs.api: 'originate {a=${call.from.user}}sofia/in/${call.from.user}@h &park()'",
+         "originate {a=4930}sofia/in/4930@h &park()"),
+        ("- fs.api: 'callcenter_config agent set status ${call.from.user} Available'",
+         "callcenter_config agent set status 4930 Available"),
+        ("- fs.api: 'db insert/a/${call.from.user}/1'", "db insert/a/4930/1"),
+    ],
+)  # fmt: skip
+def test_a_number_goes_where_a_number_belongs(step: str, made: str) -> None:
+    assert written(step, "command", "4930") == made
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "- fs.api: 'uuid_transfer 1 ${call.from.user} XML default'",
+        "- fs.api: 'uuid_record 1 start /r/${call.from.user}.wav'",
+        "- fs.api: 'conference ${call.from.user} kick all'",
+        "- fs.api: 'conference room dial user/${call.from.user}'",
+        "- fs.api: 'conference room play /p/${call.from.user}.wav'",
+        "- fs.api: 'originate {a=${call.from.user}}sofia/in/${call.from.user}@h &park()'",
+        "- fs.api: 'originate user/1 &playback(/p/${call.from.user})'",
+        "- fs.api: 'uuid_display 1 ${call.from.user}'",
+    ],
+)
+def test_what_a_stranger_writes_stays_one_argument(step: str, text: str) -> None:
+    made, harmless = written(step, "command", text), written(step, "command", "abc")
+    assert harmless is not None
+    if made is not None:
+        assert made.replace(text, "abc") == harmless or shlex.split(made.replace("\\'", ""))[:2] == harmless.split()[:2]
+        assert "$" not in made and made.isprintable()
+        assert ("/p/" not in step and "/r/" not in step) or ".." not in made.split("/")
 
 
 @pytest.mark.parametrize(
