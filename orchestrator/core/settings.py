@@ -83,7 +83,7 @@ class CoreSettings:
     trust: tuple[IPv4Network | IPv6Network, ...] = (ip_network("127.0.0.0/8"),)
     times: TimerValues = field(default_factory=TimerValues)
     digest: tuple[str, ...] = ALGORITHMS
-    """Digest algorithms offered, in this order."""
+    """Digest algorithms offered, in this order; the configuration's default is `sip.digest.DEFAULT_ALGORITHMS`."""
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0

@@ -49,7 +49,7 @@ from orchestrator.settings.values import (
     parse_socket_address,
     parse_web_address,
 )
-from orchestrator.sip.digest import ALGORITHMS
+from orchestrator.sip.digest import DEFAULT_ALGORITHMS
 
 FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
 """The Event Socket password of a FreeSWITCH nobody has configured. It gives a shell to whoever reaches the port."""
@@ -82,7 +82,7 @@ class SipSettings(_Section):
     )
     digest: Annotated[
         tuple[Annotated[str, PlainValidator(parse_digest)], ...], BeforeValidator(one_by_one), Field(min_length=1)
-    ] = ALGORITHMS
+    ] = DEFAULT_ALGORITHMS
     events: Mapping[str, str] = Field(default_factory=dict)
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0

@@ -30,8 +30,11 @@ _HASHES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "SHA-256": lambda text: sha256(text).hexdigest().encode(),
 }
 ALGORITHMS: Final = tuple(_HASHES)
-"""In the order they are offered unless configured otherwise. RFC 8760 §2.4 has the strongest first; phones that read
-only the first challenge and know only MD5 could not register then."""
+"""Those we can check. RFC 8760 §2.4 offers the strongest first; phones that read only the first challenge and know only
+MD5 could not register then."""
+DEFAULT_ALGORITHMS: Final = ("MD5",)
+"""What the configuration offers by default. A phone of RFC 3261 alone may know only MD5, and some of these give up when
+any other algorithm is offered beside it, in whatever order: baresip 1.0 with libre 1.1 (Debian 12)."""
 LIFETIME: Final = 300.0
 """Seconds a nonce may be used; after that the phone gets a new one without asking its user."""
 MAX_NONCES: Final = 20_000

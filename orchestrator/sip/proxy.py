@@ -57,6 +57,10 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "a source that has not proved its address gets provisional responses only when it repeats its INVITE, failures "
         "repeated less often than it repeats the INVITE, and no more octets than half as many again as it sent",
     ),
+    (
+        "RFC 8760 §2.4",
+        "MD5 alone is offered by default: phones that know nothing else may give up when SHA-256 stands beside it",
+    ),
     ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
 """Known differences from the RFCs, each with its place; a test shows each of them."""

@@ -294,6 +294,16 @@ def test_a_hash_of_one_user_decides_for_nobody_else(algorithm: str) -> None:
     ).statuses == [200]
 
 
+def test_a_user_whose_only_hash_is_not_offered_is_asked_for_it() -> None:
+    secret = Secret(ha1={"SHA-256": sha256(b"bob:example.com:builder").hexdigest()})
+    stage = Stage(LocalUsers.of({"alice": ALICE, "bob": secret}), digest=("MD5",))
+    bob = stage.world.peer("bob", "10.0.0.3")
+    first = stage.register(bob, user="bob").final
+    assert len(first.get_all(b"www-authenticate")) == 1
+    again = stage.register(bob, sign(first, "bob", "builder", algorithm="MD5"), user="bob", cseq=2).final
+    assert stage.register(bob, sign(again, "bob", "builder"), user="bob", cseq=3).statuses == [200]
+
+
 @pytest.mark.parametrize("change", [{"algorithm": "SHA-512-256"}, {"qop": "auth-int"}], ids=str)
 def test_what_a_new_nonce_would_not_mend_is_not_stale(change: dict[str, str]) -> None:
     stage = Stage()

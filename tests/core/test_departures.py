@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
+from orchestrator.core.users import LocalUsers
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.settings.model import Settings
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.message import Request
 from orchestrator.sip.proxy import DEPARTURES
@@ -31,12 +34,13 @@ def shows(place: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 class Stage:
     """alice, whom we trust, and bob's phone."""
 
-    def __init__(self, flows: str = "flowlang: 1") -> None:
+    def __init__(self, flows: str = "flowlang: 1", register: bool = True, **settings: Any) -> None:
         program, _ = load_sources([Source("departures.flow.yaml", flows)])
-        self.world = World(program, trust=(ip_network("10.0.0.0/24"),))
+        self.world = World(program, trust=(ip_network("10.0.0.0/24"),), **settings)
         self.alice = self.world.peer("alice", "10.0.0.2")
         self.bob = self.world.peer("bob", "10.0.0.3")
-        self.do(self.bob.register("bob@example.com"))
+        if register:
+            self.do(self.bob.register("bob@example.com"))
         self.bob.received.clear()
 
     def do(self, ask: Ask) -> Ask:
@@ -128,6 +132,18 @@ def a_maddr_leads_nobody_astray() -> None:
     ask.again()
     assert stage.do(ask).statuses == [200]
     assert stranger.received == []
+
+
+@shows("RFC 8760 §2.4")
+def one_algorithm_is_offered_unless_configured() -> None:
+    flows = "flowlang: 1\nusers: {u: {file: u.yaml}}\nflows: {r: {on: register, do: [auth: example.com, register]}}"
+    for configured, offered in (
+        (Settings(), ["MD5"]),
+        (Settings(sip={"digest": ["SHA-256", "MD5"]}), ["SHA-256", "MD5"]),
+    ):
+        stage = Stage(flows, users={"u": LocalUsers.of({})}, digest=configured.sip.digest, register=False)
+        asked = stage.do(stage.alice.register("alice@example.com")).final.get_all(b"www-authenticate")
+        assert [value.partition(b"algorithm=")[2].partition(b",")[0].decode() for value in asked] == offered
 
 
 RELAYED = """\
