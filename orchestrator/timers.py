@@ -50,7 +50,7 @@ class Timer:
 class Timers:
     """All timers of one engine. `now` is moved only by `run_due`; callbacks may arm and cancel freely."""
 
-    __slots__ = ("now", "held", "on_fault", "_holes", "_buckets", "_ticks")
+    __slots__ = ("now", "held", "on_fault", "_holes", "_buckets", "_ticks", "_tick")
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -61,13 +61,21 @@ class Timers:
         self._holes = 0
         self._buckets: dict[int, list[Timer]] = {}
         self._ticks: list[int] = []
+        self._tick = -1
+        """The tick that ran last, or runs now."""
 
     def after(self, delay: float, callback: Callable[[Any], None], argument: Any = None) -> Timer:
-        """Arm a timer `delay` seconds from `now`; `callback(argument)` runs in the `run_due` that reaches it."""
+        """Arm a timer `delay` seconds from `now`; `callback(argument)` runs in the `run_due` that reaches it.
+
+        No delay but 0 ends in the tick that runs: a callback that arms itself for what is left of a time, be it 1e-13
+        seconds, would never come to an end.
+        """
         when = self.now + delay
         timer = Timer(self, when, callback, argument)
         self.held += 1
         tick = ceil((when - _NOISE) * _TICKS)  # never early
+        if tick <= self._tick and delay > 0.0:
+            tick = self._tick + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
             self._buckets[tick] = [timer]
@@ -100,7 +108,7 @@ class Timers:
         ran = 0
         ticks, buckets = self._ticks, self._buckets
         while ticks and ticks[0] * TICK <= now:
-            tick = heappop(ticks)
+            self._tick = tick = heappop(ticks)
             self.now = max(self.now, tick * TICK)
             bucket = iter(buckets.pop(tick))
             try:

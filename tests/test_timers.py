@@ -50,6 +50,25 @@ def test_a_callback_sees_the_time_of_its_own_tick_however_late_it_is_run() -> No
     assert timers.now == 60.0
 
 
+@pytest.mark.parametrize("rest", [5e-324, 1e-13, 9e-9])
+def test_a_callback_that_waits_for_the_rest_of_a_time_does_not_run_for_ever(rest: float) -> None:
+    """What floats leave of 43,200 s is no whole tick, and still another one."""
+    timers = Timers()
+    times: list[float] = []
+
+    def wait_on(_: object) -> None:
+        times.append(timers.now)
+        if len(times) < 1000:
+            timers.after(rest, wait_on)
+
+    timers.after(1.0, wait_on)
+    timers.run_due(1.0)
+    assert times == [1.0]
+    assert timers.next_due() == 1.0 + TICK
+    timers.run_due(1.02)
+    assert times == pytest.approx([1.0, 1.01, 1.02])
+
+
 def test_a_chain_of_timers_does_not_drift_when_it_is_run_late() -> None:
     """Timer A doubles from when it was due, not from when somebody came to look."""
     timers = Timers()

@@ -22,6 +22,14 @@ from orchestrator.testing.world import PROXY, World
 PROXY_HOP = (0, *PROXY)
 
 
+def _contact(message: Request | Response) -> bytes | None:
+    """The URI of the first contact; None where there is none that can be read."""
+    try:
+        return next((contact.uri for contact in message.contacts()), None)
+    except MalformedMessage:
+        return None
+
+
 class Dialog:
     """An answered call as one side sees it. `state`: waiting (2xx sent, no ACK yet), up, over."""
 
@@ -205,7 +213,7 @@ class Caller(Agent):
         dialog = self.dialogs.get(key)
         if dialog is None:
             routes = [b"<%b>" % (route.uri or b"") for route in reversed(response.record_routes())]
-            target = response.contacts()[0].uri or b""
+            target = _contact(response) or b""
             sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
             dialog = Dialog(self, *key, Leg(self.call_id, sender, receiver, target, routes, 1), "up")
             unwanted = self.gave_up or bool(self.dialogs)
@@ -273,9 +281,7 @@ class Callee(Agent):
         server, request, status, tag = what
         if server.answered:
             return
-        try:
-            request.contacts()
-        except MalformedMessage:  # a proxy passes it on; whoever is called cannot call back
+        if _contact(request) is None:  # a proxy passes it on; whoever is called cannot call back
             server.respond(400, build_response(request, 400, "Bad Request", tag))
             return
         headers = [b"Contact: " + self.contact] if status > 100 else []
@@ -286,7 +292,7 @@ class Callee(Agent):
 
     def _answered(self, request: Request, octets: bytes, tag: bytes) -> None:
         routes = [b"<%b>" % (route.uri or b"") for route in request.record_routes()]
-        target = request.contacts()[0].uri or b""
+        target = _contact(request) or b""
         sender = (request.get(b"to") or b"") + b";tag=" + tag
         leg = Leg(request.call_id, sender, request.get(b"from") or b"", target, routes, 0)
         dialog = Dialog(self, request.call_id, tag, request.from_.tag or b"", leg, "waiting")
