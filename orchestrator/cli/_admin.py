@@ -17,7 +17,7 @@ admin_option: Callable[[Any], Any] = click.option(
     "url",
     default="",
     metavar="HOST:PORT|URL",
-    help="The server's admin interface; that of the configuration if not given.",
+    help="The server's admin interface. Default: the one in the configuration.",
 )
 
 TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)

@@ -17,7 +17,7 @@ config_option: Callable[[Any], Any] = click.option(
     "-c",
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"The configuration; {DEFAULT_FILE} where that is there, else the defaults.",
+    help=f"The configuration file. Default: {DEFAULT_FILE} if it exists, else built-in defaults.",
 )
 
 

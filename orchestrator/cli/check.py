@@ -27,12 +27,12 @@ from orchestrator.site import check_site
     show_default=True,
     help="text for people, json and sarif for tools, github for annotations in a workflow.",
 )
-@click.option("--unsafe", is_flag=True, help="List where unsafe(…) stands, after the check.")
+@click.option("--unsafe", is_flag=True, help="List every use of unsafe(…) after the check.")
 def command(paths: tuple[Path, ...], config: Path | None, form: str, unsafe: bool) -> int:
-    """Check the configuration, the user tables and the flows; FILEs and FOLDERs instead of the configuration's flows.
+    """Check the configuration, the user tables and the flows; FILEs and FOLDERs replace the configuration's flows.
 
-    All flow files are checked together, as they would be served. Exits with 1 when there is an error; warnings alone
-    exit 0. A flow may be right and still use an action that only a later version can run: that is for `run` to refuse.
+    Checks all flow files together, as `run` loads them. Exits with 1 if there is an error, with 0 if there are only
+    warnings. A valid flow may use an action that this version cannot run; a note says so, and `run` rejects it.
     """
     found, program = check_site(settings_of(config), os.environ, paths)
     click.echo(_rendered(found, form), nl=False)

@@ -12,12 +12,12 @@ import click
     "--flows",
     "folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where push_wakeup, dtmf_screening and call_pickup are; the shipped flows if not given.",
+    help="Folder with push_wakeup, dtmf_screening and call_pickup. Default: the shipped flows.",
 )
 def command(folder: Path | None) -> int:
     """Start the server, a fake FreeSWITCH that replays a recording of a real one, and three phones, and show
-    what happens call by call: every message of the phones, every step of the flows. Exits with 1 when one of the
-    scenarios does not end as it should."""
+    each call: every message of the phones, every step of the flows. Exits with 1 if a scenario does not end as
+    expected."""
     from orchestrator.runtime.patch import patch
 
     patch()

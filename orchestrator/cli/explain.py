@@ -18,16 +18,16 @@ from orchestrator.flow.waits import waiting_lines
 @click.command(short_help="Show what a run or subscription waits for, and the events that nearly matched.")
 @click.argument("target", metavar="RUN|SUBSCRIPTION|FLOW")
 @click.option(
-    "--for", "length", default="30s", show_default=True, metavar="TIME", help="How long to watch; 10m at most."
+    "--for", "length", default="30s", show_default=True, metavar="TIME", help="How long to watch; at most 10m."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @admin_option
 @config_option
 def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> int:
     """Show what a RUN (ring_user#17), a SUBSCRIPTION (its id:, or ring_user#17/late_phone) or a FLOW waits for; then
-    watch for a while and say for each event of those names whether it fits, and if not, why.
+    watch the events of those names and show whether each one matches, and if not, why.
 
-    What did not fit also stands in the trace of the run afterwards. Exits with 1 when nothing waits.
+    The trace of the run also lists events that did not match. Exits with 1 if nothing waits.
     """
     seconds = seconds_of(length)
     if seconds is None or not 0 <= seconds <= 600:

@@ -22,7 +22,7 @@ from orchestrator.resources import known_resources
     "paths",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Flow files or folders; those of the configuration when not given.",
+    help="Flow files or folders. Default: those of the configuration.",
 )
 @click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), default="mermaid", show_default=True)
 @click.option("-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Default: stdout.")
@@ -30,7 +30,7 @@ from orchestrator.resources import known_resources
 def command(flow: str, paths: tuple[Path, ...], form: str, output: TextIO, config: Path | None) -> None:
     """Draw FLOW, by its name, as a Mermaid flowchart (for Markdown) or as SVG.
 
-    Solid lines are what happens next, dashed ones what runs beside: handlers and what follows an error.
+    Solid lines show the order of steps. Dashed lines show handlers and error paths.
     """
     settings = settings_of(config)
     program, _ = load_sources(read_sources(paths or settings.flows), known_resources(settings))

@@ -55,7 +55,7 @@ tests:
 def command(folder: Path) -> None:
     """Write a configuration, an empty user table, a flow and its test into FOLDER (default: this one).
 
-    Nothing that is there is overwritten: then nothing is written at all.
+    Writes nothing if one of the files exists already.
     """
     there = [name for name in FILES if (folder / name).exists()]
     if there:

@@ -27,13 +27,13 @@ MASKS = ("numbers", "addresses", "digits")
     type=click.Path(path_type=Path, dir_okay=False),
     help=".esl: the raw stream; .eslrec: JSON lines with times and both directions.",
 )
-@click.option("--server", default="", help="The FreeSWITCH server of the configuration; its only one if not given.")
-@click.option("--to", "upstream", default="", metavar="HOST:PORT", help="A server that is in no configuration.")
+@click.option("--server", default="", help="The FreeSWITCH server in the configuration. Default: the only one.")
+@click.option("--to", "upstream", default="", metavar="HOST:PORT", help="A server that is not in the configuration.")
 @click.option(
-    "--listen", default="127.0.0.1:8022", show_default=True, metavar="HOST:PORT", help="Where clients connect."
+    "--listen", default="127.0.0.1:8022", show_default=True, metavar="HOST:PORT", help="Listen address for clients."
 )
-@click.option("--mask", type=click.Choice([*MASKS, "all"]), multiple=True, help="What else to mask; may be repeated.")
-@click.option("--for", "length", default="", metavar="TIME", help="Stop after this time; Ctrl-C stops it at any time.")
+@click.option("--mask", type=click.Choice([*MASKS, "all"]), multiple=True, help="Mask this, too; may be repeated.")
+@click.option("--for", "length", default="", metavar="TIME", help="Stop after this time. Ctrl-C stops earlier.")
 @config_option
 def command(
     out: Path,
@@ -44,11 +44,11 @@ def command(
     length: str,
     config: Path | None,
 ) -> None:
-    """Stand between FreeSWITCH's Event Socket and its clients, and write down what passes.
+    """Act as a proxy between FreeSWITCH's Event Socket and its clients, and record what passes.
 
-    Let the client connect here instead, for example with `port: 8022` in the configuration of `orchestrator run`. It
-    logs in with its own password, which is never written; nor are other passwords and keys. A second connection is
-    written to a file of its own (NAME-2.esl). `orchestrator replay` plays the file to a flow.
+    Point the client at this proxy, for example with `port: 8022` in the configuration of `orchestrator run`. The client
+    logs in with its own password. Passwords and keys are never recorded. Each further connection gets a file of its own
+    (NAME-2.esl). `orchestrator replay` plays a recording to a flow.
     """
     form = out.suffix.removeprefix(".")
     if form not in ("esl", "eslrec"):

@@ -11,17 +11,17 @@ from orchestrator.cli._output import config_option, settings_of
 
 @click.command(short_help="Replay a recording of a FreeSWITCH through a flow and print the trace.")
 @click.argument("recording", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--flow", required=True, help="The flow its calls start, whatever its `when:` says.")
+@click.option("--flow", required=True, help="The flow that its calls start; its `when:` is ignored.")
 @click.option(
     "--flows",
     "paths",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Flow files or folders; those of the configuration when not given.",
+    help="Flow files or folders. Default: those of the configuration.",
 )
-@click.option("--from", "caller", default="", metavar="USER@DOMAIN", help="The caller; as recorded when not given.")
+@click.option("--from", "caller", default="", metavar="USER@DOMAIN", help="The caller. Default: the recorded one.")
 @click.option(
-    "--to", "called", default="", metavar="USER@DOMAIN", help="The number dialled; as recorded when not given."
+    "--to", "called", default="", metavar="USER@DOMAIN", help="The dialled number. Default: the recorded one."
 )
 @click.option(
     "--registered", multiple=True, metavar="USER@DOMAIN", help="Registered users; by default the dialled one."
@@ -31,7 +31,7 @@ from orchestrator.cli._output import config_option, settings_of
     "legs",
     multiple=True,
     metavar="caller=UUID|callee=UUID",
-    help="Whose channel a recorded one is, when the recorded call did not go through us.",
+    help="Map a recorded channel to a leg if the recorded call did not pass through us.",
 )
 @click.option("--cut", type=click.IntRange(0), default=0, metavar="N", help="Cut the Event Socket after each N events.")
 @click.option(
@@ -55,8 +55,8 @@ def command(
     config: Path | None,
 ) -> int:
     """Play RECORDING (.esl: the raw stream, .eslrec: JSON lines) through the real engine and print what each call's
-    flow did. Time is that of the recording; no socket is opened. Exits with 1 when a flow ended in an error or none
-    has run."""
+    flow did. Uses the time of the recording and opens no socket. Exits with 1 if a flow ended in an error or no flow
+    ran."""
     from orchestrator.flow.loader import load_sources, read_sources
     from orchestrator.resources import known_resources
     from orchestrator.testing.faults import Faults

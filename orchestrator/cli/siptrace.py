@@ -15,15 +15,15 @@ from orchestrator.flow.expr import seconds as seconds_of
 
 @click.command(short_help="Print whole SIP messages of a phone, number or address, secrets masked.")
 @click.argument("target", metavar="AOR|NUMBER|ADDRESS")
-@click.option("--for", "length", default="1m", show_default=True, metavar="TIME", help="How long; 1h at most.")
+@click.option("--for", "length", default="1m", show_default=True, metavar="TIME", help="Duration; at most 1h.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
 @admin_option
 @config_option
 def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> None:
     """Show each SIP message of an AOR (alice@example.com), a NUMBER (bob, 101) or an ADDRESS (192.0.2.7,
-    192.0.2.7:5060), and the whole of each call that has one.
+    192.0.2.7:5060), and all messages of each call that matches.
 
-    Passwords, nonces, push tokens and keys of media are masked. The trace ends after the time, and with Ctrl-C.
+    Passwords, nonces, push tokens and media keys are masked. Ctrl-C ends the trace early.
     """
     seconds = seconds_of(length)
     if seconds is None or not 0 < seconds <= 3600:

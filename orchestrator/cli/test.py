@@ -12,13 +12,13 @@ from orchestrator.errors import InputError
 
 @click.command(short_help="Run *.test.yaml: flows on a virtual network and a virtual clock.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True), metavar="[FILE|FOLDER]...")
-@click.option("-k", "only", default="", metavar="TEXT", help="Only tests whose name contains this text.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the trace of every test, not only of those that fail.")
+@click.option("-k", "only", default="", metavar="TEXT", help="Run only tests whose name contains this text.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the trace of every test, not only of failed ones.")
 @click.option("--cover", is_flag=True, help="List the lines of the flows that no test has run.")
 def command(paths: tuple[Path, ...], only: str, verbose: bool, cover: bool) -> int:
     """Run test files and folders of them; without any, the folder tests. No socket is opened and no time is spent.
 
-    Exits with 0 when all pass, with 1 when one fails or a file has a mistake, with 5 when there was none to run.
+    Exits with 0 if all tests pass, with 1 if one fails or a file has an error, with 5 if there are no tests.
     """
     from orchestrator.flow.trace import render
     from orchestrator.testing.case_files import Case, Outcome, find_cases, load_cases

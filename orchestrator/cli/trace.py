@@ -20,15 +20,15 @@ from orchestrator.testing.case_from_trace import case_from_trace
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: a list of runs, or one line per line of the trace."
 )
-@click.option("--failed", is_flag=True, help="Only runs that ended in an error.")
-@click.option("--flow", default="", help="Only runs of this flow.")
+@click.option("--failed", is_flag=True, help="List only runs that ended in an error.")
+@click.option("--flow", default="", help="List only runs of this flow.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs to list.")
-@click.option("--as-test", is_flag=True, help="Write RUN as a *.test.yaml, to be run by `orchestrator test`.")
+@click.option("--as-test", is_flag=True, help="Write RUN as a *.test.yaml for `orchestrator test`.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where --as-test writes; stdout if not given.",
+    help="Output file of --as-test. Default: stdout.",
 )
 @admin_option
 @config_option
@@ -45,8 +45,7 @@ def command(
 ) -> None:
     """List the last runs of flows, or print what each step of RUN did and why.
 
-    The server keeps the traces of the last runs, and longer those of runs that ended in an error; `last` is the newest
-    one. A flow need not have been prepared for it.
+    The server keeps the traces of the last runs; it keeps those of failed runs longer. `last` is the newest run.
     """
     client = AdminClient(settings_of(config), url)
     if run == "last":
