@@ -15,8 +15,8 @@ from orchestrator.settings import DEFAULT_FILE
 def command(config: Path | None) -> int:
     """Run the server: SIP, registrations, FreeSWITCH links and flows.
 
-    Prints `ready` with its addresses on stderr when it serves. SIGHUP reads configuration, users and flows again,
-    SIGTERM drains and ends.
+    Prints `ready` with its addresses on stderr when it serves. SIGHUP reloads configuration, users and flows;
+    SIGTERM drains, then stops.
     """
     from orchestrator.runtime.patch import patch
 

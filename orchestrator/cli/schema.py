@@ -21,6 +21,6 @@ def command(output: TextIO) -> None:
     \b
         # yaml-language-server: $schema=flowlang-1.schema.json
 
-    The schema completes and explains; what is right is for `orchestrator check` to say.
+    The schema gives completion and explanations; `orchestrator check` finds the errors.
     """
     click.echo(json.dumps(flow_schema(events=known_events()), indent=2), file=output)
