@@ -97,8 +97,12 @@ class FlowHost:
 
     # --- starting runs ------------------------------------------------------------------------------------------------
 
-    def start_call(self, flow: Flow, call: Call, view: CallView) -> None:
+    def start_call(self, flow: Flow, call: Call, view: CallView, chain: tuple[str, ...]) -> None:
+        """`chain` names the flows that have led to this call, `flow` the last."""
         run = self._create(flow, {"call": view})
+        run.chain = chain
+        if call.invite.max_forwards is not None:
+            run.max_forwards = call.invite.max_forwards
         call.run = run
         self._calls[run.id] = call
         self._tell_begin(run, view)

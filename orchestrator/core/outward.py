@@ -172,6 +172,8 @@ class Outward:
         current = engine.host.call_of(run)
         if current is not None and not current.over:
             raise StepError("call.state", "originate: this flow has a call already")
+        if run.max_forwards <= 1:
+            raise StepError("flow.limit", "originate: the call that led to this one has gone round too often")
         server = engine.server_for(effect.via, None)
         groups = [[target] for target in self._destinations(run, effect)]
         placed = Placed(self, run, ticket, effect, groups, server)
@@ -196,6 +198,7 @@ class Outward:
             "origination_uuid": placed.uuid,
             f"sip_h_{CALL_HEADER.decode()}": placed.id,
             "originate_timeout": str(round(ring) + GRACE),
+            "max_forwards": str(placed.run.max_forwards - 1),
             "ignore_early_media": "true",
             "hangup_after_bridge": "true",
             "playback_terminators": "none",

@@ -11,6 +11,7 @@ dialog is what brings back the token of our Record-Route (`sip.route_token`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.call import Call
@@ -18,7 +19,7 @@ from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
 from orchestrator.core.registration import Registration
 from orchestrator.core.views import text
-from orchestrator.errors import MalformedMessage
+from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import FULL, IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account
 from orchestrator.sip.fitting import room_for
@@ -331,20 +332,34 @@ class Requests:
 
         All its Vias are looked at: the topmost one is ours when we have sent it to ourselves.
         """
+        for context in self._sent_by_us(request):
+            if context.request is not None and self._goal(context.request) == self._goal(request):
+                return True
+        return False
+
+    def _sent_by_us(self, request: Request) -> Iterator[ResponseContext]:
+        """The requests that we are serving and whose copy this one is, the latest first."""
         names = request.names
         if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
-            return False
+            return
         try:
             vias = request.vias()
         except MalformedMessage:  # one below the top: no business of ours, and Max-Forwards ends a loop, too
-            return False
+            return
         for via in vias:
             client = self.layer.clients.get(via.branch or b"")
             context = getattr(getattr(client, "user", None), "context", None)
-            served = context.request if context is not None else None
-            if served is not None and self._goal(served) == self._goal(request):
-                return True
-        return False
+            if isinstance(context, ResponseContext):
+                yield context
+
+    def _led_here_by(self, request: Request) -> tuple[str, ...]:
+        """The flows whose runs have led to this INVITE: it is a spiral, a flow has sent it to an address of ours."""
+        for context in self._sent_by_us(request):
+            run = getattr(context.listener, "run", None)
+            if run is not None:
+                chain: tuple[str, ...] = run.chain
+                return chain
+        return ()
 
     def _goal(self, request: Request) -> object:
         """What a request URI stands for here: an address of ours however it is written, or the URI itself."""
@@ -486,6 +501,12 @@ class Requests:
         flow = engine.flows.choose("invite", {"call": view})
         if flow is None:
             return False
+        chain = (*self._led_here_by(request), flow.name)
+        try:
+            engine.flows.check_chain(chain)
+        except StepError:  # as a loop, whatever the flows have made of the address on the way (RFC 5393 §4.2)
+            self.refuse(request, destination, 482)
+            return True
         if not engine.flows.has_room(flow):
             self._turn_away(request, destination)
             return True
@@ -495,7 +516,7 @@ class Requests:
         call = Call(engine, self.network.tokens.token().decode(), request, server, source)
         view.bind(call)
         engine.calls.add(call)
-        engine.host.start_call(flow, call, view)
+        engine.host.start_call(flow, call, view, chain)
         return True
 
     def _relay_to_contacts(self, request: Request, destination: Destination) -> None:

@@ -55,12 +55,14 @@ class Sockets:
         self._calls: dict[str, SocketCall] = {}
 
     def open(self, server: str, event: EslEvent, refuse: Callable[[], None]) -> None:
-        """A new channel; `refuse()` when no flow takes it, or we are stopping: the dialplan goes on by itself then."""
+        """A new channel; `refuse()` when no flow takes it or has room, or we stop: the dialplan goes on by itself."""
         engine = self._engine
         view = SocketView(engine, event)
         flow = None
         if "socket" in engine.host.triggers and not engine.draining:
             flow = engine.flows.choose("socket", {"call": view}, view.dialled)
+            if flow is not None and not engine.flows.has_room(flow):
+                flow = None
         channel = engine.channels.observe(server, event, engine.timers.now) if flow is not None else None
         if flow is None or channel is None or not _is_safe(channel.uuid):
             engine.count("socket.refused")

@@ -42,10 +42,11 @@ class Event:
 
     Attributes are plain values keyed by the names of the spec, every declared name present (null where optional).
     `depth` is how many events lie between it and what happened outside; the bus writes it when the event is published.
-    `chain` names the flows whose runs have led to it, empty for what happened outside.
+    `chain` names the flows whose runs have led to it, empty for what happened outside; `max_forwards` is how many hops
+    calls that it leads to have left.
     """
 
-    __slots__ = ("name", "call", "attributes", "time", "depth", "chain")
+    __slots__ = ("name", "call", "attributes", "time", "depth", "chain", "max_forwards")
 
     def __init__(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> None:
         self.name = name
@@ -54,6 +55,7 @@ class Event:
         self.time = time
         self.depth = 0
         self.chain: tuple[str, ...] = ()
+        self.max_forwards = 70
 
     def __repr__(self) -> str:
         where = f" call={self.call}" if self.call else ""

@@ -79,6 +79,7 @@ class Run:
         "handlers",
         "id",
         "listeners",
+        "max_forwards",
         "on_done",
         "phase",
         "records",
@@ -97,6 +98,8 @@ class Run:
         self.call: Any = names.get("call")
         self.chain: tuple[str, ...] = (flow.name,)
         """The flows whose runs have led to this one, itself the last: what starts what, also over waits."""
+        self.max_forwards = 70
+        """Hops that calls it places have left: what begins elsewhere and comes back ends by them (RFC 7332)."""
         self.call_id: str = self.call["id"] if self.call is not None else ""
         self.vars: dict[str, Any] = {}
         self.env = Environment(version.names, {**names, "vars": self.vars})

@@ -126,7 +126,7 @@ class Starter:
         names = {"event": event.attributes} if event is not None else {}
         run = self._engine.create(self._flow, self._version.program, names)
         if event is not None:
-            run.chain = (*event.chain, self._flow.name)
+            run.chain, run.max_forwards = (*event.chain, self._flow.name), event.max_forwards
         run.on_done = lambda run: self._done(run, key)
         self._running.setdefault(key, []).append(run)
         run.begin()

@@ -173,6 +173,31 @@ def test_the_placed_call_is_the_call_of_the_flow(tmp_path: Path) -> None:
     s.over()
 
 
+def test_placed_calls_that_come_back_to_the_flow_that_placed_them_come_to_an_end(tmp_path: Path) -> None:
+    """Each call raises the event that places the next one, to an address of ours: 16 in a row, not for ever."""
+    s = remind(tmp_path, originate="{to: 'sip:1${event.to.drop(12)}@10.0.0.1:5060', from: clinic@example.com}")
+    told: list[str] = []
+    s.world.engine.flows.on_bound = lambda flow, what: told.append(what)
+    start(s, "x")
+    s.world.run(30)
+    assert 5 <= len(s.switch.commands) <= 16 and s.world.engine.flows.stats.circles == 1
+    assert "start -> remind -> start" in told[0]
+    s.over()
+
+
+@pytest.mark.parametrize("left", [70, 5, 2, 1])
+def test_a_placed_call_has_no_more_hops_than_the_call_that_led_to_it(tmp_path: Path, left: int) -> None:
+    """RFC 7332: a circle through somebody else's B2BUA ends only if everybody counts down."""
+    s = remind(tmp_path)
+    s.world.peer("gw", "10.0.0.9").ask("INVITE", "sip:bob@example.com", max_forwards=left)
+    s.world.run(0.1)
+    if left > 1:
+        assert f"max_forwards={left - 1}," in s.switch.commands[0]
+    else:
+        assert s.switch.commands == []
+        assert any(trace.error == "flow.limit" for trace in s.world.engine.flows.traces)
+
+
 def test_the_to_of_a_placed_call_is_an_address_without_its_port(tmp_path: Path) -> None:
     s = remind(tmp_path, originate="{to: 'sip:bob@10.0.0.3:5060', from: clinic@example.com, ring: 20s}")
     s.bob.on_invite = PhoneCall.answer

@@ -71,3 +71,46 @@ def test_what_happens_outside_begins_a_chain_of_its_own() -> None:
         world.engine.bus.publish(Event("ping", {"n": 1}))
         world.run(1.0)
     assert world.engine.flows.stats.runs == 50 and not told
+
+
+# --- circles over SIP -------------------------------------------------------------------------------------------------
+
+SPIRAL = "flowlang: 1\nflows:\n  on_and_on:\n    on: invite\n    do: [{relay: {to: %s}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("to", "runs"),
+    [
+        ("'sip:${call.target.user}@10.0.0.1:5060'", 1),  # the same address again: a loop at the first return
+        ("'sip:1${call.target.user}@10.0.0.1:5060'", 16),  # always another one
+        ("'sip:1${call.target.user}@example.com'", 16),
+        ("['sip:1${call.target.user}@10.0.0.1', 'sip:2${call.target.user}@10.0.0.1']", 16),
+    ],
+)
+def test_a_flow_that_relays_to_ourselves_comes_to_an_end_with_482(to: str, runs: int) -> None:
+    world, told = world_of(SPIRAL % to)
+    world.on_job = lambda job: "10.0.0.1"
+    asked = world.peer("alice", "192.0.2.1").ask("INVITE", "sip:bob@example.com")
+    world.run(5.0)
+    flows = world.engine.flows
+    assert asked.final.status == 482
+    assert flows.stats.runs >= runs and flows.stats.runs < 200
+    assert bool(told) is (runs > 1)
+    world.run(60.0)
+    assert not flows.runs and world.leftovers()["transactions"] == 0
+
+
+def test_a_spiral_that_ends_is_served() -> None:
+    """An extension that is forwarded to another one, which is forwarded to a phone."""
+    flows = (
+        "flowlang: 1\nflows:\n  forwarded:\n    on: invite\n    when: call.target.user != 'carol'\n"
+        "    do:\n      - if: call.target.user == 'alex'\n        then: [{relay: {to: 'sip:bob@example.com'}}]\n"
+        "        else: [{relay: {to: 'sip:carol@example.com'}}]\n"
+    )
+    world, told = world_of(flows)
+    world.on_job = lambda job: "10.0.0.1"
+    carol = world.registered_phone("carol@example.com", "10.0.0.4")
+    asked = world.peer("alice", "192.0.2.1").ask("INVITE", "sip:alex@example.com")
+    world.run()
+    assert 180 in asked.statuses and len(carol.calls) == 1 and not told
+    assert world.engine.flows.stats.runs == 2

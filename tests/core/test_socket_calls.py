@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.jobs import Job
+from orchestrator.core.settings import CoreLimits
 from orchestrator.errors import InputError, StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Log
@@ -144,6 +145,24 @@ def test_a_server_that_drains_refuses() -> None:
     told: list[int] = []
     world.engine.socket_opened(NAME, channel_data(), lambda: told.append(1), 0.0)
     assert told == [1]
+
+
+@pytest.mark.parametrize("limit", ["runs", "runs_per_flow"])
+def test_a_channel_beyond_the_bound_of_runs_is_refused(limit: str) -> None:
+    """The dialplan goes on by itself, as it does when no flow takes the channel."""
+    world = World(program("- sleep: 60s"), limits=CoreLimits(**{limit: 2}))
+    refused: list[int] = []
+    for number in range(4):
+        data = channel_data(Unique__ID=f"0000000{number}-0000-4000-8000-000000000000")
+        world.engine.socket_opened(f"socket:{number}", data, lambda number=number: refused.append(number), world.now)
+        world.run()
+    assert refused == [2, 3] and len(world.engine.flows.runs) == 2
+    assert world.engine.flows.stats.refused == 2
+    world.engine.socket_closed("socket:0", "gone", world.now)
+    world.run(6.0)
+    data = channel_data(Unique__ID="00000009-0000-4000-8000-000000000000")
+    world.engine.socket_opened("socket:9", data, lambda: refused.append(9), world.now)
+    assert refused == [2, 3], "room again"
 
 
 @pytest.mark.parametrize("uuid", ["a b", "x;y'z", "${domain}", ""])

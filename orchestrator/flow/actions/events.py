@@ -212,7 +212,7 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
     run.engine.check_chain(task.chain)
-    event.chain = task.chain
+    event.chain, event.max_forwards = task.chain, run.max_forwards
     run.engine.count_raise()
     delivered = run.engine.bus.publish(event)
     task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)
