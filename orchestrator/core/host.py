@@ -6,6 +6,7 @@ its ticket is resumed when the job is complete. Errors are StepErrors with the d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from orchestrator.flow.run import Run
     from orchestrator.flow.trace import Record
     from orchestrator.sip.message import Request
+
+
+_SCHEME = re.compile(r"(?:sips?|tel):", re.IGNORECASE)
 
 
 class RelayStep:
@@ -424,7 +428,7 @@ class FlowHost:
         if isinstance(named, Contact):
             return self.engine.target_of(self.engine.location.standing(named.binding, self.engine.wall))
         uri = str(named).strip()
-        if ":" not in uri.split("@")[0] and not uri.startswith("sip"):
+        if _SCHEME.match(uri) is None:
             uri = "sip:" + uri
         try:
             parsed = parse_uri(uri.encode())

@@ -9,13 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 from orchestrator.flow import encoders
+from orchestrator.flow.context import TARGET
 from orchestrator.flow.encoders import Encoder
 from orchestrator.flow.expr import complaints
 from orchestrator.flow.expr.errors import ExprError
-from orchestrator.flow.expr.nodes import Binary, Conditional, Encode, Join, ListOf, Literal, Macro, Node
-from orchestrator.flow.expr.types import Type, text_origin
+from orchestrator.flow.expr.nodes import (
+    Attribute,
+    Binary,
+    Conditional,
+    Encode,
+    Join,
+    ListOf,
+    Literal,
+    Macro,
+    Name,
+    Node,
+)
+from orchestrator.flow.expr.types import NUMBER, TEXT, Type, text_origin
 
 
 class Place(Enum):
@@ -72,7 +85,7 @@ def placer(rule: Rule, source: str, check: Encoder | None = None) -> Placer:
     """
 
     def place(node: Node) -> Node:
-        if not text_origin(node.type).outside:
+        if not text_origin(node.type).outside and rule is not sip_uri:
             return node
         if isinstance(node, ListOf):
             node.items = [place(item) for item in node.items]
@@ -103,23 +116,28 @@ def _placed(node: Node, rule: Rule, source: str) -> Node:
     texts = [_written(piece) for piece in pieces]
     made: list[Node] = []
     for at, piece in enumerate(pieces):
-        origin = text_origin(piece.type)
-        if texts[at] != OUTSIDE:
-            made.append(piece)
-            continue
-        try:
-            encoder = rule("".join(texts[:at]), "".join(texts[at + 1 :]), piece.type)
-        except Narrow as refused:
-            if refused.encoder is None or origin.alphabet is None or not origin.alphabet <= refused.encoder.safe:
-                raise _complaint(source, piece, refused) from None
-            encoder = refused.encoder
-        except Refused as refused:
-            raise _complaint(source, piece, refused) from None
-        safe = origin.alphabet is not None and origin.alphabet <= encoder.safe
-        made.append(piece if safe else _encoded(piece, encoder.write))
+        before, after = "".join(texts[:at]), "".join(texts[at + 1 :])
+        made.append(piece if texts[at] != OUTSIDE else _encoded_for(rule, before, after, piece, source))
+        port = _port_of(piece) if rule is sip_uri and _is_host(before, after) else None
+        if port is not None:
+            made.append(port)
     if made == pieces:
         return node
     return made[0] if len(made) == 1 else Join(made, start=node.start, end=node.end, type=node.type, depth=node.depth)
+
+
+def _encoded_for(rule: Rule, before: str, after: str, piece: Node, source: str) -> Node:
+    """A piece from outside as the rule has it encoded between these texts. Raises ExprError E212."""
+    alphabet = text_origin(piece.type).alphabet
+    try:
+        encoder = rule(before, after, piece.type)
+    except Narrow as refused:
+        if refused.encoder is None or alphabet is None or not alphabet <= refused.encoder.safe:
+            raise _complaint(source, piece, refused) from None
+        encoder = refused.encoder
+    except Refused as refused:
+        raise _complaint(source, piece, refused) from None
+    return piece if alphabet is not None and alphabet <= encoder.safe else _encoded(piece, encoder.write)
 
 
 def _encoded(node: Node, write: Callable[[str], str]) -> Node:
@@ -203,6 +221,32 @@ def _uri_parameter(text: str) -> Encoder:
     if name.strip().lower() == "maddr":
         raise Refused("the host a SIP URI is sent to (maddr)", _HOST_CURE)
     return encoders.PARAMETER
+
+
+def _is_host(before: str, after: str) -> bool:
+    """Whether what stands between these texts ends with the host of a SIP URI, and no port follows it."""
+    scheme = _SCHEME.match(before)
+    inside = before[scheme.end() :] if scheme else before
+    plain = scheme is None or scheme.group().lower() == "sip:"
+    return plain and inside[-1:] in ("", "@") and after[:1] in ("", ";", "?") and "@" not in after
+
+
+def _port_of(piece: Node) -> Node | None:
+    """The port of the Request-URI, to be written behind its host: without it the call would go to another server
+    (RFC 3261 §19.1.2: none is 5060). None where the piece is not that host. A number, so it is ours."""
+    match piece:
+        case Attribute(target=Attribute(target=Name(name="call"), name="target") as target, name="host" | "aor"):
+            pass
+        case Attribute(target=Name(name="call") as call, name="domain"):
+            target = Attribute(call, "target", False, piece.at, start=piece.start, end=piece.end, type=TARGET)
+        case _:
+            return None
+    port = Attribute(target, "port", False, piece.at, start=piece.start, end=piece.end, type=NUMBER)
+    return Encode(port, _port, start=piece.start, end=piece.end, type=TEXT)
+
+
+def _port(number: Any) -> str:
+    return "" if number is None else f":{number}"
 
 
 def gateway_user(before: str, after: str, type: Type) -> Encoder:

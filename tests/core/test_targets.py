@@ -6,6 +6,7 @@ does makes her ring for him, and two phones with one private Contact are still t
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,28 @@ def target(
 def test_a_phone_is_told_by_its_place_and_then_by_uri_or_instance(one: Target, other: Target, same: bool) -> None:
     assert one.same_as(other) is same
     assert other.same_as(one) is same
+
+
+# --- where a call is addressed to -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "      - relay: {to: 'sip:x@${call.target.host}'}\n",
+        "      - relay: 'x@${call.domain}'\n",
+        "      - if: call.target.host == '198.51.100.7'\n"
+        "        then: [relay: {to: 'sip:x@${call.target.host}'}]\n"
+        "      - relay: {to: 'sip:x@${call.target.host}'}\n",
+    ],
+)
+@pytest.mark.parametrize("port", [5070, None])
+def test_a_foreign_host_keeps_its_port(tmp_path: Path, steps: str, port: int | None) -> None:
+    """Without it a call to 198.51.100.7:5070 would go to port 5060 (RFC 3261 §19.1.2), which is another server."""
+    world = World(program(tmp_path, steps), trust=(ip_network("10.0.0.0/8"),))
+    far = {at: world.peer("far", "198.51.100.7", at) for at in (5060, 5070)}
+    world.peer("alice", "10.0.0.2").ask("INVITE", "sip:bob@198.51.100.7" + (f":{port}" if port else ""))
+    world.run(0.1)
+    rung = {at: [bytes(request.uri) for request in peer.requests("INVITE")] for at, peer in far.items()}
+    assert rung[port or 5060] == [b"sip:x@198.51.100.7" + (b":5070" if port else b"")]
+    assert rung[5060 if port else 5070] == []

@@ -335,3 +335,43 @@ def test_an_event_brings_a_checked_address() -> None:
 def test_the_alphabet_of_a_pattern(pattern: str, alphabet: Any) -> None:
     found = alphabet_of(pattern)
     assert found == (None if alphabet is None else frozenset(alphabet))
+
+
+# --- the port of the request's own target -----------------------------------------------------------------------------
+
+
+def called(step: str, port: int | None, key: str = "to") -> str:
+    target = {"user": "u", "host": "far.example", "aor": "u@far.example", "uri": "sip:u@far.example"}
+    target |= {"port": port} if port else {}
+    made: str = (
+        first_step(step)
+        .args[key]
+        .evaluate({"call": {"target": target, "domain": "far.example", "from": {"user": "f"}}})
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("written", "reached"),
+    [
+        ("sip:x@${call.target.host}", "sip:x@far.example:5070"),
+        ("sip:${call.from.user}@${call.target.host};user=phone", "sip:f@far.example:5070;user=phone"),
+        ("sip:x@${call.domain}", "sip:x@far.example:5070"),
+        ("sip:${call.target.aor}", "sip:u@far.example:5070"),
+        ("${call.target.aor}", "u@far.example:5070"),
+        ("sip:${call.target.host}", "sip:far.example:5070"),
+        ("${'sip:x@' + call.target.host}", "sip:x@far.example:5070"),
+        ("sip:x@${call.target.host}:5062", "sip:x@far.example:5062"),  # the flow has written one
+        ("sip:x@${call.target.host}:${call.target.port ?? 5060}", "sip:x@far.example:5070"),
+        ("sip:${call.target.host}@gw.example", "sip:far.example@gw.example"),  # no host there
+        ("sip:x@gw.example;from=${call.target.host}", "sip:x@gw.example;from=far.example"),
+    ],
+)
+def test_the_host_a_call_is_addressed_to_keeps_its_port(written: str, reached: str) -> None:
+    step = f'- relay: {{to: "{written}"}}'
+    assert called(step, 5070) == reached
+    assert called(step, None) == reached.replace(":5070", "" if "?? 5060" not in written else ":5060")
+
+
+def test_an_address_of_record_has_no_port() -> None:
+    assert called("- relay: {aor: 'x@${call.target.host}'}", 5070, "aor") == "x@far.example"
