@@ -15,7 +15,7 @@ from orchestrator.core.executions import channel_of, command
 from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
-from orchestrator.sip.proxy import Branch
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
 

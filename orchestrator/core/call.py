@@ -20,12 +20,13 @@ from orchestrator.core.liveness import Ping
 from orchestrator.core.views import VariableView, text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.events.event import Event
+from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.digest import Account
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.message import Request, Response
-from orchestrator.sip.proxy import Branch, ResponseContext
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.timers import Timer
 
@@ -189,7 +190,7 @@ class Call:
             self.engine.calls.drop_call_id(self._back_call_id, self)
         self.back, self._back_call_id, self._back_tag, self.far = None, b"", None, None
 
-    # --- what the branches report (sip.proxy.Listener) ----------------------------------------------------------------
+    # --- what the branches report (sip.branch.Listener) --------------------------------------------------------------
 
     def on_sent(self, branch: Branch) -> None:
         self.note(f"SIP >> INVITE to={branch.target.contact}")
@@ -294,7 +295,7 @@ class Call:
         if branch.round is not None:
             branch.round.branch_failed(branch)
 
-    def on_settled(self, context: ResponseContext) -> None:
+    def on_settled(self, context: Context) -> None:
         """The relay counts its own branches: one that was cancelled long ago may still be pending here."""
 
     def _anchor_of(self, branch: Branch) -> Anchor | None:

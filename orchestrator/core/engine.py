@@ -47,6 +47,7 @@ from orchestrator.flow.program import Program
 from orchestrator.flow.run import Run
 from orchestrator.flow.usage import usage_of
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
+from orchestrator.sip.branch import CHALLENGES
 from orchestrator.sip.client import ClientTransaction, ClientUser, client_key
 from orchestrator.sip.contact_guard import ContactGuard
 from orchestrator.sip.dialog import Leg
@@ -55,7 +56,6 @@ from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.message import Request, Response, build_response, parse_message, salvage_request
-from orchestrator.sip.proxy import CHALLENGES
 from orchestrator.sip.registrar import Registrar
 from orchestrator.sip.routing import request_uri, response_destination
 from orchestrator.sip.target import Target

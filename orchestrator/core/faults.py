@@ -26,9 +26,10 @@ from orchestrator.flow.listen import Listener, Wait
 from orchestrator.flow.run import Run
 from orchestrator.flow.signals import Ticket
 from orchestrator.flow.task import Task
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.handshake import Handshake
-from orchestrator.sip.proxy import Branch, ResponseContext
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 
 _DEPTH = 8

@@ -42,7 +42,7 @@ _MAX_SOURCES = 10_000
 
 
 class SipNetwork:
-    """Implements `sip.proxy.Network` over the listening points; `look_up(host, found)` is the engine's job for
+    """Implements `sip.branch.Network` over the listening points; `look_up(host, found)` is the engine's job for
     names."""
 
     def __init__(
@@ -83,7 +83,7 @@ class SipNetwork:
         return self._via[transport] + branch
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
-        """Names of headers that a receiver is not told; see `sip.proxy.Network`."""
+        """Names of headers that a receiver is not told; see `sip.branch.Network`."""
         names = message.names
         if b"p-asserted-identity" in names and b"privacy" in names and not self.trusts(host):
             asked = {word.strip().lower() for line in message.get_all(b"privacy") for word in line.split(b";")}

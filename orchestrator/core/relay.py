@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.gateways import SILENCE
-from orchestrator.sip.proxy import Branch, ResponseContext
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.selection import rank
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer

@@ -25,8 +25,8 @@ from orchestrator.sip.digest import Account
 from orchestrator.sip.fitting import room_for
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.message import Request, build_response, forward_request
-from orchestrator.sip.proxy import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
 from orchestrator.sip.route_token import Passage
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction

@@ -7,13 +7,10 @@ The last two end the transaction.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
-
-if TYPE_CHECKING:
-    from orchestrator.sip.layer import TransactionLayer
-    from orchestrator.sip.message import Response
+from orchestrator.sip.message import Response
+from orchestrator.sip.transaction import TERMINATED, Destination, Layer, Table, Transaction
 
 
 class ClientUser(Protocol):
@@ -31,18 +28,24 @@ class InviteUser(ClientUser, Protocol):
         """Timer C (§16.6 step 11, §16.8) has run out; it is armed for 64*T1 more unless this arms it anew."""
 
 
+class ClientLayer(Layer, Protocol):
+    """What a client transaction needs of its layer besides."""
+
+    def build_ack(self, invite: bytes, response: Response) -> bytes:
+        """The ACK to a failure (§17.1.1.3)."""
+
+
 class ClientTransaction(Transaction):
     """A request under way: `sent` holds its octets for retransmission until an answer makes them useless."""
 
     __slots__ = ("sent", "branch")
 
+    layer: ClientLayer
     first_state: str
     resend_timer: str
     end_timer: str
 
-    def __init__(
-        self, layer: TransactionLayer, branch: bytes, method: bytes, sent: bytes, destination: Destination
-    ) -> None:
+    def __init__(self, layer: ClientLayer, branch: bytes, method: bytes, sent: bytes, destination: Destination) -> None:
         Transaction.__init__(self, layer, client_key(branch, method), method, destination, self.first_state)
         self.branch = branch
         self.sent = sent

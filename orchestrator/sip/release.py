@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.branch import Branch, Network
 from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.message import Response
 from orchestrator.sip.transaction import Destination
-
-if TYPE_CHECKING:
-    from orchestrator.sip.proxy import Branch, Network
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""

@@ -10,18 +10,14 @@ end it, it is answered 500.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
 from orchestrator.sip.fitting import fit
+from orchestrator.sip.message import Request
 from orchestrator.sip.reasons import reason_phrase
-from orchestrator.sip.transaction import TERMINATED, Destination, Table, Transaction
-
-if TYPE_CHECKING:
-    from orchestrator.sip.layer import TransactionLayer
-    from orchestrator.sip.message import Request
-
+from orchestrator.sip.transaction import TERMINATED, Destination, Layer, Table, Transaction
 
 _TRYING = b"SIP/2.0 100 "
 
@@ -37,15 +33,24 @@ class ServerUser(Protocol):
         """Nothing will, or a bug has struck: answer 500 unless a final answer is out, and let go of everything."""
 
 
+class ServerLayer(Layer, Protocol):
+    """What a server transaction needs of its layer besides."""
+
+    unanswered: int
+    unattended: int
+    refused: dict[object, ServerTransaction]
+
+
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
     __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated", "refused")
 
+    layer: ServerLayer
     first_state: str
     unanswered_timer: str
 
-    def __init__(self, layer: TransactionLayer, key: object, request: Request, destination: Destination) -> None:
+    def __init__(self, layer: ServerLayer, key: object, request: Request, destination: Destination) -> None:
         Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
         self.request: Request | None = request
         self.last = b""

@@ -15,13 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.sip.layer import TransactionLayer
+from orchestrator.timers import Timer, Timers
 
 Destination = tuple[int, str, int]
 """Where octets go: transport id (index of the listening socket), IP address, port."""
@@ -54,6 +51,20 @@ class TimerValues:
         return 64 * self.t1
 
 
+class Layer(Protocol):
+    """The layer that transactions live in (`sip.layer.TransactionLayer`)."""
+
+    timers: Timers
+    times: TimerValues
+    send: Callable[[bytes, Destination], None]
+
+    def forget(self, transaction: Transaction) -> None:
+        """It is over."""
+
+    def count_ignored(self, transaction: Transaction, what: str) -> None:
+        """An input from the network that its table does not list."""
+
+
 class Transaction:
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
@@ -65,7 +76,7 @@ class Transaction:
     table: Table
     kind: str
 
-    def __init__(self, layer: TransactionLayer, key: Any, method: bytes, destination: Destination, state: str) -> None:
+    def __init__(self, layer: Layer, key: Any, method: bytes, destination: Destination, state: str) -> None:
         self.layer = layer
         self.key = key
         self.method = method

@@ -13,8 +13,8 @@ from orchestrator.core.users import LocalUsers
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.settings.model import Settings
 from orchestrator.sip.admission import SourceLimits
+from orchestrator.sip.departures import DEPARTURES
 from orchestrator.sip.message import Request
-from orchestrator.sip.proxy import DEPARTURES
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
 

@@ -23,10 +23,11 @@ from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run import Run
 from orchestrator.flow.task import Task
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.location import Binding, Location
-from orchestrator.sip.proxy import Branch, ResponseContext
 from orchestrator.sip.registrar import Registrar
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.testing.invariants import without_end
 from orchestrator.testing.peer import Ask
 from orchestrator.testing.world import World

@@ -14,7 +14,7 @@ import pytest
 from reliable import Callee, Caller, Plan
 
 from orchestrator.sip.location import Binding
-from orchestrator.sip.proxy import ResponseContext
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import InviteServer
 from orchestrator.sip.target import Target
 from orchestrator.testing.phone import Address

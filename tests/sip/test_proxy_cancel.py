@@ -10,7 +10,7 @@ import pytest
 from scene import BOB, Scene
 
 from orchestrator.sip.message import Request, parse_message
-from orchestrator.sip.proxy import ResponseContext
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 from orchestrator.testing.peer import Ask, Peer
 
