@@ -30,7 +30,7 @@ import pytest
 import yaml
 from test_compose import REPOSITORY, substituted
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds anything may take on a slow machine."""
 
 LAN = 24
@@ -141,7 +141,7 @@ class Namespace:
             self._inside(command),
             input=text,
             env=self._environ | dict(environ),
-            timeout=10,
+            timeout=PATIENCE,
             capture_output=True,
             text=True,
             check=False,

@@ -84,8 +84,8 @@ class TestPhones:
         talk(alice, bob, "77bob", lab.address)
         assert [heard_from(phone) for phone in phones] == [lab.address] * 2
         bob.type("5")
-        bob.wait("session closed", 3)
-        alice.wait("session closed", 3)
+        bob.wait("session closed")
+        alice.wait("session closed")
         lab.orchestrator.output.wait(shown(r"log says `(77bob pressed 5)`"))
 
     @pytest.mark.usefixtures("flow")

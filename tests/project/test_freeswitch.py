@@ -31,7 +31,7 @@ class Orchestrator:
         self.freeswitch = (host, server.sip_port)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((host, 0))
-        self.socket.settimeout(5)
+        self.socket.settimeout(30)
         self.port = self.socket.getsockname()[1]
 
     def request(self, method: str, user: str, call_id: str, to_tag: str = "", extra: str = "", body: str = "") -> None:
