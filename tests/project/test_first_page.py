@@ -20,7 +20,7 @@ from orchestrator.testing.sockets import SocketPhone
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(500),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone of the repository"),
     pytest.mark.skipif(shutil.which("make") is None or shutil.which("git") is None, reason="needs git and make"),
 ]
@@ -49,7 +49,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**pip, "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
     )
     if done.returncode:
         pytest.skip(f"pip could not install without a network: {done.stderr.strip().splitlines()[-1:]}")
@@ -88,7 +88,7 @@ def free(port: int, kind: socket.SocketKind) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> object:
+def wait_for(condition: Callable[[], object], seconds: float = 90.0) -> object:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen in time"
