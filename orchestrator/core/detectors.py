@@ -56,7 +56,7 @@ SLACK = 0.3
 """Seconds that FreeSWITCH's word may be late: 20 ms of its listener, a frame, our turn."""
 
 SILENCE_LEVEL = 200
-"""Mean sample below which a frame is silent; what the dialplans FreeSWITCH ships use."""
+"""Mean sample below which a frame is silent, unless told; what the dialplans FreeSWITCH ships use."""
 NEVER_KEPT = 86_400
 """Seconds; a recording that is shorter than RECORD_MIN_SEC is removed when it ends."""
 MARK = "orchestrator_detector"
@@ -202,7 +202,7 @@ class Detector(ABC):
             "RECORD_READ_ONLY": "true",
             "RECORD_INITIAL_TIMEOUT_MS": str(round(first * 1000)),
             "RECORD_FINAL_TIMEOUT_MS": str(round(pause * 1000)),
-            "RECORD_SILENCE_THRESHOLD": str(SILENCE_LEVEL),
+            "RECORD_SILENCE_THRESHOLD": str(SILENCE_LEVEL if self.effect.level is None else self.effect.level),
             "RECORD_MIN_SEC": str(NEVER_KEPT),
             "RECORD_PRE_BUFFER_FRAMES": "1",
         }

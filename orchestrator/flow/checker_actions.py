@@ -262,7 +262,7 @@ def _break(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Co
     return {}, None
 
 
-_TUNES = {"silence": ("silence", "decision"), "greeting": ("decision",)}
+_TUNES = {"silence": ("silence", "decision"), "greeting": ("decision",), "level": ("silence", "decision")}
 """Keys of `detect` that only some detectors have."""
 
 

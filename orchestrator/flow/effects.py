@@ -238,7 +238,8 @@ class Detect:
     """Start a detector: `fax`, `beep`, `silence` or `decision`. Answers later with None, when it listens.
 
     `seconds`: nothing is raised after them. `silence`: how many seconds without speech count, `greeting`: within how
-    many a person has finished his first words; None for the usual ones.
+    many a person has finished his first words, `level`: the mean sample (16 bits) from which it is speech; None for
+    the usual ones.
     """
 
     what: str
@@ -246,6 +247,7 @@ class Detect:
     seconds: float | None = None
     silence: float | None = None
     greeting: float | None = None
+    level: int | None = None
 
 
 @dataclass(slots=True)

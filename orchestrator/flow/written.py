@@ -104,6 +104,13 @@ def port_flaw(text: str) -> Flaw | None:
     return Flaw(f"{text!r} is not a port", "a port is a number from 1 to 65535")
 
 
+def level_flaw(text: str) -> Flaw | None:
+    """Why this is no loudness for FreeSWITCH: the mean of the samples of a frame, which have 16 bits."""
+    if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 32767:
+        return None
+    return Flaw(f"{text!r} is not a level", "a level is a number from 1 to 32767; 200 unless you say")
+
+
 def address_flaw(text: str) -> Flaw | None:
     """`host` or `host:port`, an IPv6 host in brackets."""
     host, port = split_port(text)

@@ -27,7 +27,7 @@ from orchestrator.testing.facts import EslRule, HttpRule
 from orchestrator.testing.parties import StoryCall, StoryError, reserved
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
-from orchestrator.testing.switch.channel import TONES
+from orchestrator.testing.switch.channel import LOUD, TONES
 
 SUFFIX = ".test.yaml"
 
@@ -319,12 +319,12 @@ class _Reader(Shapes):
         return lambda story: story.press(leg, digit, of(story))
 
     def act_speaks(self, node: Node, act: Entries) -> Act | None:
-        entries = self.entries(node, ("leg", "for"), "speaks")
+        entries = self.entries(node, ("leg", "for", "level"), "speaks")
         if entries is None:
             return None
         leg, length = self.leg(entries), self.duration(entries.get("for"))
-        of = self.call_of(act)
-        return lambda story: story.speak(leg, 1.0 if length is None else length, of(story))
+        level, of = self.number(entries.get("level"), "level", LOUD), self.call_of(act)
+        return lambda story: story.speak(leg, 1.0 if length is None else length, of(story), level)
 
     def act_tone(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("leg", "tone"), "tone")

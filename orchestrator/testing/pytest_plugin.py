@@ -32,7 +32,7 @@ from orchestrator.testing.facts import HttpRule
 from orchestrator.testing.parties import StoryCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
-from orchestrator.testing.switch.channel import TONES
+from orchestrator.testing.switch.channel import LOUD, TONES
 
 
 def _time(at: str | float) -> float:
@@ -95,10 +95,10 @@ class At:
         """A key: FreeSWITCH hears it where the media go through one, else it is a SIP INFO."""
         self._run.schedule(self._time, lambda story: story.press(side, digit, call.story_call))
 
-    def speaks(self, call: CallHandle, side: str, length: str | float = 1.0) -> None:
-        """A side talks for so long; FreeSWITCH hears it."""
+    def speaks(self, call: CallHandle, side: str, length: str | float = 1.0, level: int = LOUD) -> None:
+        """A side talks for so long, as loud as `level` (mean sample); FreeSWITCH hears it."""
         seconds = _time(length)
-        self._run.schedule(self._time, lambda story: story.speak(side, seconds, call.story_call))
+        self._run.schedule(self._time, lambda story: story.speak(side, seconds, call.story_call, level))
 
     def tone(self, call: CallHandle, side: str, tone: str) -> None:
         """`beep`, `cng` or `ced`, heard by a detector that listens for it."""

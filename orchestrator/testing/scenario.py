@@ -26,7 +26,7 @@ from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserve
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.switch.apps import Told
-from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.channel import LOUD, SwitchChannel
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
 from orchestrator.testing.world import PROXY, World
 
@@ -209,9 +209,9 @@ class Scenario:
         else:
             self.parties.side(found, side).press(digit)
 
-    def speak(self, side: str, seconds: float, call: StoryCall | None = None) -> None:
-        """A side talks for so long. Raises StoryError."""
-        self.parties.heard(call or self._last_call(), side).talk(seconds)
+    def speak(self, side: str, seconds: float, call: StoryCall | None = None, level: int = LOUD) -> None:
+        """A side talks for so long, as loud as `level`. Raises StoryError."""
+        self.parties.heard(call or self._last_call(), side).talk(seconds, level)
 
     def sound(self, side: str, tone: str, call: StoryCall | None = None) -> None:
         """A beep, or the tone of a fax (cng, ced), comes from a side. Raises StoryError."""

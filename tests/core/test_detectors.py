@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from mediakit import Stage, media, recorded, stage
+from mediakit import CAUGHT, Stage, media, recorded, stage
 
 from orchestrator.esl.translate import needed
 from orchestrator.flow.loader import load_program
@@ -98,6 +98,21 @@ def test_a_recording_listens_of_which_nothing_is_kept(silence: Answered) -> None
         "RECORD_FINAL_TIMEOUT_MS=2000,RECORD_SILENCE_THRESHOLD=200,RECORD_MIN_SEC=86400,RECORD_PRE_BUFFER_FRAMES=1}"
     )
     silence.over()
+
+
+@pytest.mark.parametrize("what", ["silence", "decision"])
+@pytest.mark.parametrize(("level", "told"), [("", 200), (", level: 450", 450), (", level: '${400 + 50}'", 450)])
+def test_the_level_of_speech_can_be_set(tmp_path: Path, what: str, level: str, told: int) -> None:
+    call = Answered(tmp_path, f"{{what: {what}, leg: callee{level}}}", what, "x")
+    assert f"RECORD_SILENCE_THRESHOLD={told}," in call.recording
+    call.over()
+
+
+@pytest.mark.parametrize("level", ["'${0 - 1}'", "'${40000}'"])
+def test_a_level_that_is_none_is_an_error_of_the_step(tmp_path: Path, level: str) -> None:
+    s = media(tmp_path, f"detect: {{what: silence, level: {level}}}\n {CAUGHT}")
+    s.call()
+    assert [text.split()[0] for text in s.said] == ["expr.value"]
 
 
 @pytest.mark.parametrize("cause", ["no-input-timeout", "success-silence"])

@@ -74,7 +74,16 @@ def test_who_goes_on_talking_talks_longer() -> None:
     speech.add(0.0, 2.0)
     speech.add(1.0, 1.5)
     speech.add(2.0, 3.0)
-    assert speech.spans == [(0.0, 3.0)]
+    assert [span[:2] for span in speech.spans] == [(0.0, 3.0)]
+
+
+def test_noise_below_the_level_is_silence() -> None:
+    speech = Speech()
+    speech.add(0.5, 1.5, 300)
+    speech.add(1.0, 2.0, 800)
+    assert speech.silence(0.0, 3.0, 0.8, 200) == (2.8, "success-silence")
+    assert speech.silence(0.0, 3.0, 0.8, 400) == (2.8, "success-silence")
+    assert speech.silence(0.0, 3.0, 0.8, 801) == (3.0, "no-input-timeout")
 
 
 def test_arguments_are_taken_apart_as_freeswitch_does() -> None:

@@ -17,6 +17,7 @@ from orchestrator.flow.places import Place
 from orchestrator.flow.program import Step
 from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.written import level_flaw
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
 DETECTORS = ("fax", "beep", "silence", "decision")
@@ -187,6 +188,12 @@ DETECT = ACTIONS.add(
             Field("for", Kind.DURATION, "How long to listen; a decision is timeout then."),
             Field("silence", Kind.DURATION, "silence and decision: how long nobody speaks, 3s and 800ms."),
             Field("greeting", Kind.DURATION, "decision: who still talks after this is a machine, 3s."),
+            Field(
+                "level",
+                Kind.NUMBER,
+                "silence and decision: mean sample (1 to 32767) from which sound counts as speech, 200.",
+                check=level_flaw,
+            ),
         ),
         needs="call",
         waits=True,
@@ -204,7 +211,10 @@ def detect(task: Task, step: Step) -> Steps:
         task.value(step, "for"),
         task.value(step, "silence"),
         task.value(step, "greeting"),
+        task.value(step, "level"),
     )
+    if effect.level is not None and level_flaw(str(effect.level)) is not None:
+        raise StepError("expr.value", f"detect: {effect.level} is not a level")
     seconds = effect.seconds
     task.trace(step, "detect {} on {}{}", what, effect.leg, "" if seconds is None else f" for {seconds:g}s")
     yield effect

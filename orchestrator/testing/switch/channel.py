@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TONES = ("beep", "cng", "ced")
 """What a party can sound: the beep of an answering machine, the tone of a calling and of a called fax (ITU-T T.30)."""
 
+LOUD = 2000
+"""Mean sample of ordinary speech on a telephone; some hundreds are a noisy room."""
+
 _VARIABLE = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -25,25 +28,26 @@ class Speech:
     """When the party of a channel talks; silence otherwise."""
 
     def __init__(self) -> None:
-        self.spans: list[tuple[float, float]] = []
+        self.spans: list[tuple[float, float, int]] = []
 
-    def add(self, begin: float, end: float) -> None:
-        """It begins to talk, or goes on doing so."""
-        if self.spans and begin <= self.spans[-1][1]:
-            before, until = self.spans.pop()
+    def add(self, begin: float, end: float, level: int = LOUD) -> None:
+        """It begins to talk, or goes on doing so; `level` is the mean sample of what is heard."""
+        if self.spans and begin <= self.spans[-1][1] and self.spans[-1][2] == level:
+            before, until, _ = self.spans.pop()
             begin, end = before, max(until, end)
-        self.spans.append((begin, end))
+        self.spans.append((begin, end, level))
 
-    def silence(self, began: float, first: float, pause: float) -> tuple[float, str]:
+    def silence(self, began: float, first: float, pause: float, level: int = 0) -> tuple[float, str]:
         """When a recording that has begun then ends for silence, and why, if nobody says more than is known by now.
+        What is below `level` is silence.
 
         `first` seconds of silence end it while nobody has been heard, `pause` after that. FreeSWITCH takes speech for
         speech when a silence was before it (record_callback, switch_ivr_async.c), so a word right at the beginning is
         not heard; the time of silence begins behind it.
         """
         quiet, patience, cause = began, first, "no-input-timeout"
-        for begin, end in self.spans:
-            if end <= quiet:
+        for begin, end, loudness in self.spans:
+            if end <= quiet or loudness < level:
                 continue
             if begin > quiet:
                 if begin - quiet >= patience:
@@ -101,10 +105,10 @@ class SwitchChannel:
             self.running[-1].key(digit)
         self.switch.look()
 
-    def talk(self, seconds: float) -> None:
-        """It talks for so long from now on."""
+    def talk(self, seconds: float, level: int = LOUD) -> None:
+        """It talks for so long from now on, as loud as `level`."""
         now = self.switch.now()
-        self.speech.add(now, now + seconds)
+        self.speech.add(now, now + seconds, level)
         listening: list[Running | SessionRecording] = [*self.recordings, *self.running]
         for each in listening:
             each.heard()

@@ -44,7 +44,8 @@ class SessionRecording:
     def _end(self) -> tuple[float, str]:
         """When it ends, and why."""
         first, pause = self._seconds("RECORD_INITIAL_TIMEOUT_MS"), self._seconds("RECORD_FINAL_TIMEOUT_MS")
-        silence = self._channel.speech.silence(self._began, first, pause)
+        level = int(self.settings.get("RECORD_SILENCE_THRESHOLD", "0"))
+        silence = self._channel.speech.silence(self._began, first, pause, level)
         return min((self._began + self._limit, "success-maxtime"), silence)
 
     def _seconds(self, name: str) -> float:
