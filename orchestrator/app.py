@@ -137,7 +137,16 @@ class Server:
         families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
         self.listener = self._listen_for_dialplans()
         sessions = self.listener.sessions if self.listener is not None else NO_SESSIONS
-        self.jobs = Jobs(self._answer, HttpClient(Guard(settings.http.allow)), self.links, families, sessions)
+        limits = settings.limits
+        self.jobs = Jobs(
+            self._answer,
+            HttpClient(Guard(settings.http.allow)),
+            self.links,
+            families,
+            sessions,
+            http_queue=limits.http_queue,
+            esl_queue=limits.esl_queue,
+        )
         stack.callback(self.jobs.close)
         stack.callback(self._stop_links)
         for name, server in site.resolved.freeswitch.items():
@@ -215,6 +224,7 @@ class Server:
                 runs=limits.runs,
                 runs_per_flow=limits.runs_per_flow,
                 chain=limits.chain,
+                trace_memory=limits.trace_memory,
                 call_duration=limits.call_duration,
                 dialog_ping=sip.dialog_ping or 0.0,
             ),

@@ -95,7 +95,7 @@ def _state(run: dict[str, Any]) -> str:
 
 def _show(trace: dict[str, Any]) -> None:
     lines = ((record["time"], record["line"], record["text"]) for record in trace["records"])
-    for line in render_lines(trace["run"], lines, trace["dropped"]):
+    for line in render_lines(trace["run"], lines, trace["dropped"], trace["left_out"]):
         click.echo(line)
     if trace["running"]:
         click.echo(f"{'':8}  {trace['run']:<12}          … goes on", err=True)

@@ -136,7 +136,7 @@ class Engine:
         limits = settings.limits
         self.flows.capacity = limits.subscriptions
         self.flows.most_runs, self.flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
-        self.flows.chain = limits.chain
+        self.flows.chain, self.flows.trace_memory.most = limits.chain, limits.trace_memory
         self.flows.on_collapse = self.faults.end
         self.requests = Requests(self)
         self.overload = Overload(self, settings.age, settings.entropy)

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from orchestrator.core.users import UserTable
+from orchestrator.flow.trace import MEMORY
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.contact_guard import Allow
 from orchestrator.sip.digest import ALGORITHMS
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
+
+HTTP_QUEUE, ESL_QUEUE = 1_000, 1_000
+"""Web requests, and commands to each FreeSWITCH server, that may wait for those before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class CoreLimits:
     runs: int = 50_000
     """Runs of all flows together; a request that would begin one more is answered 503, an event is not taken."""
     runs_per_flow: int = 20_000
+    trace_memory: int = MEMORY
+    """Octets of the traces of all runs, finished ones included."""
     chain: int = 16
     """How often runs may start each other in a row; once more is a circle."""
     call_duration: float = 12 * 3600.0

@@ -48,7 +48,7 @@ from orchestrator.flow.run import Run, Version
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import PENDING, Cancelled, FlowSignal, Ticket
 from orchestrator.flow.task import Task
-from orchestrator.flow.trace import Record, Trace, Traces
+from orchestrator.flow.trace import Record, Trace, TraceMemory, Traces
 from orchestrator.flow.triggers import Starter
 from orchestrator.timers import TICK, Timer, Timers
 
@@ -118,6 +118,7 @@ class FlowEngine:
         self.stats = Stats()
         self.runs: dict[int, Run] = {}
         self.traces = Traces(self._limits.traces, self._limits.failures)
+        self.trace_memory = TraceMemory(self.traces, self.runs)
         self._ready: deque[tuple[Task, Any, BaseException | None, int]] = deque()
         self._draining = False
         self._alarms = 0
@@ -273,7 +274,9 @@ class FlowEngine:
             self._of_flow[name] -= 1
             if not self._of_flow[name]:
                 del self._of_flow[name]
-        self.traces.keep(Trace.of(run))
+        trace = Trace.of(run)
+        self.trace_memory.live -= trace.octets
+        self.traces.keep(trace)
         if run.on_done is not None:
             run.on_done(run)
 

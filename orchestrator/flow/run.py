@@ -26,7 +26,7 @@ from orchestrator.flow.program import Block, Flow, Program, Step
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import CallEnded, Cancelled, Ticket
 from orchestrator.flow.task import Done, Steps, Task, error_record
-from orchestrator.flow.trace import Read, Record
+from orchestrator.flow.trace import KEPT_LINES, Read, Record
 
 if TYPE_CHECKING:
     from orchestrator.flow.engine import FlowEngine
@@ -78,6 +78,7 @@ class Run:
         "flow",
         "handlers",
         "id",
+        "left_out",
         "listeners",
         "max_forwards",
         "on_done",
@@ -119,6 +120,8 @@ class Run:
         """Type of the error that ended the main steps, or of the last one that ended a handler."""
         self.records: list[Record] = []
         self.dropped = 0
+        self.left_out = 0
+        """Lines behind the first one that have made room for others."""
         self.on_done: Any = None
         """Called with the run when it is done, by whoever started it."""
         self._grace: Timer | None = None
@@ -145,12 +148,23 @@ class Run:
         `{}` in the template stand for the values, which must not change later; `read` is what a condition looked at.
         """
         engine = self.engine
-        if len(self.records) < engine.limits.records:
+        if len(self.records) + self.left_out < engine.limits.records:
             record = Record(engine.timers.now, step, template, values, read)
-            self.records.append(record)
+            if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
+                if engine.trace_memory.take(record.octets):
+                    self.records.append(record)
+                else:
+                    self.dropped += 1
             engine.host.trace(self, record)
         else:
             self.dropped += 1
+
+    def shorten(self) -> int:
+        """Let go of older lines, but for the first; returns the octets that are free now."""
+        gone = self.records[1:-KEPT_LINES]
+        del self.records[1 : 1 + len(gone)]
+        self.left_out += len(gone)
+        return sum(record.octets for record in gone)
 
     def ignored_key(self, digit: str, leg: str) -> None:
         """A key was pressed that no step has taken: neither a `collect` nor a filter."""

@@ -149,6 +149,13 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
     metrics.gauge("bindings", "Registered contacts.", lambda: len(engine.location))
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
+    memory = engine.flows.trace_memory
+    metrics.gauge("trace_octets", "Octets of the traces of all runs.", lambda: memory.octets)
+    names = engine.network.names
+    metrics.gauge("lookups", "Host names being looked up.", lambda: len(names))
+    metrics.counter(
+        "lookups_refused", "Host names not looked up because too many look-ups were running.", lambda: names.refused
+    )
     metrics.gauge("subscriptions", "Active subscriptions of flows.", lambda: len(engine.bus))
     prober = engine.gateways.prober
     metrics.gauge(

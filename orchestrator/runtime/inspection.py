@@ -85,7 +85,8 @@ class _Run:
             if trace.run == run:
                 told = summary(trace, running, self._wall_offset())
                 waits = waiting(self._engine, run, monotonic()) if running else []
-                response.media = {**told, "dropped": trace.dropped, "records": list(facts(trace)), "waiting": waits}
+                left = {"dropped": trace.dropped, "left_out": trace.left_out}
+                response.media = {**told, **left, "records": list(facts(trace)), "waiting": waits}
                 return
         raise falcon.HTTPNotFound(title="unknown run", description=f"no trace of {run} is kept")
 

@@ -16,6 +16,7 @@ from gevent import socket
 from gevent.threadpool import ThreadPool
 
 from orchestrator.core.jobs import Job, Resolve
+from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime.esl_commands import Commands
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 NO_SESSIONS: Mapping[str, Any] = {}
 
-HTTP_WORKERS, HTTP_BACKLOG = 64, 1_000
+HTTP_WORKERS = 64
 DNS_WORKERS, DNS_BACKLOG = 10, 500
 """Look-ups of callers' names at a time."""
 CONFIGURED_WORKERS = 4
@@ -35,7 +36,7 @@ CONFIGURED_WORKERS = 4
 THREADS = 64
 """Of gevent's resolver, for callers' names and web services. A look-up that we have given up keeps its thread until the
 system gives up, too, which takes it several times as long."""
-ESL_WORKERS, ESL_BACKLOG = 16, 1_000
+ESL_WORKERS = 16
 """Per server. FreeSWITCH runs the `api` commands of a connection one after the other anyway."""
 LONG_WORKERS = 1_000
 """Per server: jobs and applications that are waited for. FreeSWITCH itself takes 1,000 sessions as it is shipped."""
@@ -58,12 +59,16 @@ class Jobs:
         links: Mapping[str, Commands],
         families: Collection[socket.AddressFamily],
         sessions: Mapping[str, Commands] = NO_SESSIONS,
+        *,
+        http_queue: int = HTTP_QUEUE,
+        esl_queue: int = ESL_QUEUE,
     ) -> None:
+        """`http_queue`: web requests that may wait; `esl_queue`: commands of each server, short and long ones each."""
         self.http = http
         self._answer = answer
         self._links = links
         self._sessions = sessions
-        self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=HTTP_BACKLOG, error="http.connect")
+        self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=http_queue, error="http.connect")
         shared, own = gevent.get_hub().threadpool, ThreadPool(CONFIGURED_WORKERS)
         shared.maxsize = max(shared.maxsize, THREADS)
         self._dns = Pool(
@@ -77,6 +82,7 @@ class Jobs:
             backlog=DNS_BACKLOG,
         )
         self._esl: dict[str, Pool] = {}
+        self._esl_queue = esl_queue
 
     def start(self, job: Job) -> None:
         """Hand a job to its pool; never waits."""
@@ -110,7 +116,7 @@ class Jobs:
     def _esl_pool(self, name: str, size: int) -> Pool:
         pool = self._esl.get(name)
         if pool is None:
-            pool = Pool(f"esl {name}", self._esl_command, self._answer, size=size, backlog=ESL_BACKLOG)
+            pool = Pool(f"esl {name}", self._esl_command, self._answer, size=size, backlog=self._esl_queue)
             self._esl[name] = pool
         return pool
 

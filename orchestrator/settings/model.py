@@ -22,7 +22,9 @@ from pydantic import (
 )
 
 from orchestrator.core.probes import EVERY
+from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
 from orchestrator.errors import Diagnostic
+from orchestrator.flow.trace import MEMORY
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -215,6 +217,10 @@ class LimitSettings(_Section):
     runs_per_flow: Count = 20_000
     chain: Count = 16
     subscriptions: Count = 200_000
+    trace_memory: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = MEMORY
+    """Octets."""
+    http_queue: Count = HTTP_QUEUE
+    esl_queue: Count = ESL_QUEUE
     message: Annotated[int, Field(ge=1_300, le=65_535)] = 65_535
     """Octets. Less than a single datagram of an ordinary network would leave phones without an answer."""
     call_duration: Duration = 12 * 3600.0

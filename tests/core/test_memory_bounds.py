@@ -61,6 +61,35 @@ def test_a_call_that_rings_gets_its_answer_and_its_bye_when_the_limit_is_reached
     assert bye.statuses[-1] == 200
 
 
+def test_requests_inside_dialogs_are_refused_a_quarter_beyond_the_limits_and_served_again_later() -> None:
+    """8 + 40 transactions, and a quarter more: who has a call must not fill the memory with it either."""
+    world = stage(transactions=8, lingering=40)
+    alice, bob = world.peer("alice", "10.0.0.2"), world.peer("bob", "10.0.0.3")
+    do(world, bob.register("bob@example.com"))
+    call = do(world, alice.ask("INVITE", BOB, call_id="c"))
+    bob.answer(bob.requests("INVITE")[0], 200)
+    world.run()
+    answer = call.responses[-1]
+    route = "Route: " + (answer.get(b"record-route") or b"").decode()
+    to = (answer.get(b"to") or b"").decode()
+
+    def inside(method: str, number: int) -> Ask:
+        return do(world, alice.ask(method, "sip:bob@10.0.0.3:5060", route, to=to, call_id="c", cseq=number))
+
+    asks = [inside("INFO", number) for number in range(2, 60)]
+    refused = [ask for ask in asks if ask.statuses]
+    assert {ask.final.status for ask in refused} == {503} and len(bob.requests("INFO")) == 58 - len(refused)
+    assert all(ask.final.get(b"retry-after") for ask in refused)
+    assert 60 <= len(world.engine.layer) <= 61, "each one that passes takes two"
+    assert inside("BYE", 70).statuses == [503], "it may be repeated: nobody is told two things"
+    world.run(70.0)
+    assert len(world.engine.layer) == 0
+    bye = inside("BYE", 71)
+    bob.answer(bob.requests("BYE")[0], 200)
+    world.run()
+    assert bye.statuses[-1] == 200
+
+
 def test_few_large_messages_count_as_much_as_many_small_ones() -> None:
     world = stage(octets=1_000_000)
     peer = world.peer("p", "192.0.2.1")

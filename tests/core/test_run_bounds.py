@@ -6,7 +6,9 @@ import pytest
 
 from orchestrator.core.settings import CoreLimits
 from orchestrator.events.event import Event
+from orchestrator.flow.effects import Log
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.trace import Trace, render
 from orchestrator.testing.world import World
 
 HEAD = "flowlang: 1\nevents:\n  ping: {n: number}\n  pong: {n: number}\nflows:\n"
@@ -114,3 +116,69 @@ def test_a_spiral_that_ends_is_served() -> None:
     world.run()
     assert 180 in asked.statuses and len(carol.calls) == 1 and not told
     assert world.engine.flows.stats.runs == 2
+
+
+# --- traces -----------------------------------------------------------------------------------------------------------
+
+TALKS = HEAD + (
+    "  talks:\n    on: invite\n    do:\n      - repeat: 199\n"
+    '        do: [{log: \'it says ${call.headers["X-Long"] ?? ""}\'}]\n      - sleep: 60s\n'
+)
+LONG = HEAD + (
+    '  long:\n    on: invite\n    do:\n      - log: {text: \'${call.headers["X-Long"] ?? ""}\', '
+    'data: {n: \'${call.headers["X-Long"] ?? ""}\'}}\n'
+)
+
+
+def long_calls(world: World, count: int, length: int) -> None:
+    for number in range(count):
+        long = f"X-Long: {'x' * length}"
+        world.peer(f"p{number}", f"192.0.2.{number + 1}").ask(
+            "INVITE", "sip:bob@example.com", long, call_id=f"c{number}"
+        )
+    world.run()
+
+
+def test_the_lines_of_live_runs_are_bounded_in_all_and_the_oldest_make_room() -> None:
+    world, _ = world_of(TALKS, trace_memory=1_000_000)
+    long_calls(world, 5, 1_500)
+    memory, runs = world.engine.flows.trace_memory, list(world.engine.flows.runs.values())
+    assert 500_000 < memory.octets <= 1_000_000
+    assert memory.octets == sum(record.octets for run in runs for record in run.records)
+    assert runs[0].left_out and not runs[-1].left_out
+    lines = list(render(Trace.of(runs[0])))
+    assert "flow talks starts" in lines[0] and lines[1].strip().endswith(f"… {runs[0].left_out} lines left out")
+    assert "sleep 60s" in lines[-1]
+    world.run(120.0)
+    assert memory.live == 0 and memory.octets == world.engine.flows.traces.octets
+
+
+def test_finished_traces_make_room_first() -> None:
+    world, _ = world_of(TALKS, trace_memory=1_000_000)
+    long_calls(world, 2, 1_500)
+    world.run(120.0)
+    assert len(world.engine.flows.traces) == 2
+    long_calls(world, 2, 1_400)
+    flows = world.engine.flows
+    assert len(flows.traces) == 0 and flows.trace_memory.octets <= 1_000_000
+    assert [run.left_out for run in flows.runs.values()] == [0, 0]
+
+
+def test_when_nothing_more_can_be_freed_lines_are_not_kept_and_counted() -> None:
+    world, _ = world_of(TALKS, trace_memory=20_000)
+    long_calls(world, 5, 1_500)
+    flows = world.engine.flows
+    assert flows.trace_memory.octets <= 20_000
+    assert all(run.dropped for run in list(flows.runs.values())[1:])
+    world.run(120.0)
+    assert not flows.runs and flows.trace_memory.live == 0
+
+
+def test_the_text_of_a_log_step_is_cut_and_says_so() -> None:
+    world, _ = world_of(LONG)
+    told: list[Log] = []
+    world.engine.host.on_log = lambda run, effect: told.append(effect)
+    long_calls(world, 1, 5_000)
+    for text in (told[0].text, told[0].data["n"]):
+        assert text == "x" * 2_000 + "… (3000 characters left out)"
+    assert all(len(record.text) < 2_100 for trace in world.engine.flows.traces for record in trace.records)

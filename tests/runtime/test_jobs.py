@@ -15,7 +15,7 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime import jobs as jobs_module
 from orchestrator.runtime.http import HttpClient
-from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, JOB_LIMIT, LONG_WORKERS, Jobs
+from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, HTTP_WORKERS, JOB_LIMIT, LONG_WORKERS, Jobs
 
 
 class Link:
@@ -173,3 +173,24 @@ def test_http_has_a_pool_of_its_own(desk: Desk) -> None:
     answer = desk.do(Http("GET", "ftp://nowhere"))
     assert answer.type == "http.connect"
     assert desk.jobs.pools[0].name == "http" and desk.jobs.pools[0].done == 1
+
+
+def test_queues_are_as_long_as_configured_and_what_is_refused_is_counted() -> None:
+    answers: dict[int, Any] = {}
+    hold = gevent.event.Event()
+    client: Any = type("Client", (), {"perform": lambda self, effect: hold.wait(5), "close": lambda self: None})()
+    links: Any = {"fs1": Link(lambda command: str(hold.wait(5)))}
+    jobs = Jobs(answers.__setitem__, client, links, [jobs_module.socket.AF_INET], http_queue=3, esl_queue=2)
+    try:
+        for number in range(HTTP_WORKERS + 5):
+            jobs.start(Job(number, Http("GET", "http://a.example/")))
+            gevent.sleep(0)
+        for number in range(1_000, 1_000 + ESL_WORKERS + 4):
+            jobs.start(Job(number, EslCommand("api", "status", "fs1")))
+            gevent.sleep(0)
+        refused = [number for number, answer in answers.items() if isinstance(answer, StepError)]
+        assert len(refused) == 4 and {answers[number].type for number in refused} == {"flow.limit"}
+        assert {pool.name: pool.refused for pool in jobs.pools if pool.refused} == {"http": 2, "esl fs1": 2}
+    finally:
+        hold.set()
+        jobs.close()

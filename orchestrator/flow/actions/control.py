@@ -15,6 +15,7 @@ from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
 from orchestrator.flow.scope import Environment
 from orchestrator.flow.signals import Break, Cancelled, FlowSignal, Return, Stop
 from orchestrator.flow.task import Steps, Task, error_record
+from orchestrator.flow.trace import cut
 
 SET = ACTIONS.add(
     Action(
@@ -365,7 +366,7 @@ LOG = ACTIONS.add(
         "Write to the log and the trace.",
         short="text",
         fields=(
-            Field("text", Kind.TEXT, "The line.", required=True, place=Place.LOG),
+            Field("text", Kind.TEXT, "The line, cut at 2000 characters.", required=True, place=Place.LOG),
             Field("level", Kind.ENUM, "Its level.", values=("debug", "info", "warning", "error")),
             Field("data", Kind.MAP, "Values to put beside it."),
         ),
@@ -376,6 +377,7 @@ LOG = ACTIONS.add(
 
 @LOG.performs
 def log(task: Task, step: Step) -> Steps:
-    text = task.value(step, "text")
+    text = cut(task.value(step, "text"))
     task.trace(step, "log: {}", text)
-    yield effects.Log(text, step.args.get("level", "info"), task.values(step, "data"))
+    data = {name: cut(value) if isinstance(value, str) else value for name, value in task.values(step, "data").items()}
+    yield effects.Log(text, step.args.get("level", "info"), data)
