@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from orchestrator.events.checked import CHECKED
 from orchestrator.events.event import Attribute, EventSpec
-from orchestrator.flow.expr.origin import ADDRESSED, THEIRS
+from orchestrator.flow.expr.origin import ADDRESSED, REGISTERED, THEIRS
 from orchestrator.flow.expr.types import (
     ANY,
     BOOL,
@@ -60,8 +60,10 @@ TARGET = record(
 _DOMAIN = with_origin(TEXT, ADDRESSED)
 _OUTSIDE = theirs(TEXT)
 
+_CONTACT = with_origin(TEXT, REGISTERED)
+
 BRANCH = record(
-    "branch", {"name": TEXT, "contact": TEXT, "state": enum("calling", "ringing", "failed"), "code": NUMBER}
+    "branch", {"name": TEXT, "contact": _CONTACT, "state": enum("calling", "ringing", "failed"), "code": NUMBER}
 )
 
 FREESWITCH_VIEW = record(
@@ -134,9 +136,9 @@ RELAY_RESULT = record(
         "outcome": enum("answered", "busy", "no_answer", "rejected", "unavailable", "failed", "cancelled"),
         "code": NUMBER,
         "reason": _OUTSIDE,
-        "contact": optional(TEXT),  # who answered
+        "contact": optional(_CONTACT),  # who answered
         "gateway": optional(TEXT),
-        "tried": list_of(TEXT),
+        "tried": list_of(_CONTACT),
     },
 )
 
@@ -188,7 +190,8 @@ def _from(spec: EventSpec, attribute: Attribute) -> Type:
     if type.kind in CHECKED or type.kind == "contact" or (type.kind == "list" and type.items.kind == "contact"):
         return type
     if spec.source != "custom" and attribute.name in OURS_IN_EVENTS.get(spec.name, ()):
-        return type if attribute.name != "aor" else with_origin(type, ADDRESSED)
+        how = {"aor": ADDRESSED, "contact": REGISTERED, "uri": REGISTERED}.get(attribute.name)
+        return type if how is None else with_origin(type, how)
     return theirs(type)
 
 

@@ -137,7 +137,8 @@ def _encoded_for(rule: Rule, before: str, after: str, piece: Node, source: str) 
         encoder = refused.encoder
     except Refused as refused:
         raise _complaint(source, piece, refused) from None
-    return piece if alphabet is not None and alphabet <= encoder.safe else _encoded(piece, encoder.write)
+    safe = encoder is encoders.AS_IS or (alphabet is not None and alphabet <= encoder.safe)
+    return piece if safe else _encoded(piece, encoder.write)
 
 
 def _encoded(node: Node, write: Callable[[str], str]) -> Node:
@@ -177,6 +178,8 @@ _HOST_CURE = "name a gateway or write a domain of yours; test it with  in  or  =
 
 def sip_uri(before: str, after: str, type: Type) -> Encoder:
     """A URI that is called: the stranger may choose the user, never where it goes."""
+    if not before and type.origin.registered:
+        return encoders.URI if after else encoders.AS_IS
     if not before and not after:
         if type.origin.addressed:
             return encoders.URI if type.kind == "uri" else encoders.ADDRESS

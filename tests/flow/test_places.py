@@ -375,3 +375,57 @@ def test_the_host_a_call_is_addressed_to_keeps_its_port(written: str, reached: s
 
 def test_an_address_of_record_has_no_port() -> None:
     assert called("- relay: {aor: 'x@${call.target.host}'}", 5070, "aor") == "x@far.example"
+
+
+@pytest.mark.parametrize(
+    ("step", "good"),
+    [
+        ("- relay: '${event.uri}'", True),
+        ("- relay: ['${event.contact}', '${event.uri}']", True),
+        ("- set: {c: '${event.uri}'}\n        - relay: '${vars.c}'", True),
+        ("- relay: '${event.uri};x=1'", True),
+        ("- relay: 'sip:a@${event.contact}'", False),
+        ("- relay: '${event.uri.lower()}'", False),
+        ("- set: {c: 'sip:a@gw;x=${event.contact}'}\n        - relay: '${vars.c}'", False),
+        ("- set: {c: \"${'sip:a@gw;x=' + event.contact}\"}\n        - relay: '${vars.c}'", False),
+        ('- relay: \'sip:a@${event.contact.split("@")[1] ?? ""}\'', False),
+        ('- relay: \'sip:a@${call.target.aor.split("@")[1] ?? ""}\'', False),
+        ("- relay: 'sip:a@${call.target.host.drop(1)}'", False),
+        ("- relay: 'sip:a@${call.target.host.lower()}'", True),
+        ("- http: 'http://${event.contact}/'", False),
+        ("- fs.api: 'originate ${event.contact} &park()'", False),
+    ],
+)
+def test_a_contact_is_a_destination_as_a_whole_and_text_elsewhere(step: str, good: bool) -> None:
+    head = "flows:\n  main:\n    on: invite\n    vars: {c: ''}\n    do:\n    - subscribe: registered\n      do:\n"
+    assert ("E212" not in flows(f"{head}        {step}\n")) is good
+
+
+def test_the_uri_of_a_contact_is_encoded_in_other_places() -> None:
+    """A phone writes what it likes into the user part and the parameters of its Contact."""
+    program = load(
+        "flowlang: 1\nflows:\n  main:\n    on: {event: registered}\n    do:\n"
+        "    - http: 'http://h.example/${event.contact}?q=${event.uri}'\n    - fs.api: 'log info ${event.uri}'\n"
+    )
+    url, command = program.flows[0].do[0].args["url"], program.flows[0].do[1].args["command"]
+    event = {"contact": "sip:a/../b&c@h", "uri": "sip:a@h;x=${system(id)}&y"}
+    assert url.evaluate({"event": event}) == (
+        "http://h.example/sip%3Aa%2F..%2Fb%26c%40h?q=sip%3Aa%40h%3Bx%3D%24%7Bsystem%28id%29%7D%26y"
+    )
+    with pytest.raises(StepError):
+        command.evaluate({"event": event})
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("call.from.user.replace('1', 'a')", True),
+        ("call.from.user.replace('1', '/')", False),
+        ("call.from.user.replace('1', '../')", False),
+        ("call.from.user.split('1').join('/')", False),
+        ("call.from.user.split('1').join('x')", True),
+    ],
+)
+def test_what_a_function_puts_in_is_no_longer_narrowed(value: str, good: bool) -> None:
+    body = f"- play: \"${{{value}}}\"\n  if: call.from.user.matches('^[0-9]+$')"
+    assert ([d.code for d in diagnose(steps(body))] == []) is good

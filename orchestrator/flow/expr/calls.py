@@ -11,7 +11,7 @@ from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.functions import FUNCTIONS, UNSAFE, Function, group_of
 from orchestrator.flow.expr.glob import Pattern, pieces
 from orchestrator.flow.expr.nodes import Call, Node, constant_text
-from orchestrator.flow.expr.origin import OURS, Origin
+from orchestrator.flow.expr.origin import OURS, Origin, mingled
 from orchestrator.flow.expr.parser import MACROS
 from orchestrator.flow.expr.suggest import did_you_mean
 from orchestrator.flow.expr.types import ANY, TEXT, Type, list_of, mixed, optional, origin_of, with_origin
@@ -72,11 +72,25 @@ def _with_origins(node: Call, type: Type) -> Type:
         return with_origin(type, OURS)
     for argument in node.arguments:
         type = mixed(type, _changed(node.name, origin_of(argument.type)))
+    if node.name in _PUTS_IN and type.origin.alphabet is not None:
+        put = [constant_text(argument) for argument in node.arguments[_PUTS_IN[node.name] :]]
+        known = None if None in put else type.origin.alphabet.union(*(text or "" for text in put))
+        type = with_origin(type, type.origin._replace(alphabet=known))
     return type
 
 
+_PUTS_IN = {"replace": 2, "join": 1}
+"""Functions that put another text into theirs, and which argument that is: its characters come in besides."""
+_KEEPS = ("lower", "upper", "trim", "string")
+"""Functions that leave an address one; a part of it is none."""
+
+
 def _changed(function: str, origin: Origin) -> Origin:
-    """A function gives characters its text did not have: upper and lower do."""
+    """A function gives characters its text did not have: upper and lower do. A contact that is changed is only text."""
+    if function not in _KEEPS:
+        origin = mingled(origin)
+    elif function != "string":
+        origin = origin._replace(registered=False)
     if origin.alphabet is None or function not in ("upper", "lower"):
         return origin
     text = "".join(origin.alphabet)

@@ -31,7 +31,7 @@ from orchestrator.flow.expr.nodes import (
     path_of,
     value_key,
 )
-from orchestrator.flow.expr.origin import narrowed
+from orchestrator.flow.expr.origin import mingled, narrowed
 from orchestrator.flow.expr.scope import Facts, Scope
 from orchestrator.flow.expr.suggest import did_you_mean
 from orchestrator.flow.expr.types import (
@@ -231,7 +231,7 @@ class Checker:
         if node.op in ("+", "-", "*", "/", "%"):
             operators.calculate(self.source, node)
             for side in (node.left, node.right):
-                node.type = mixed(node.type, origin_of(side.type))
+                node.type = mixed(node.type, mingled(origin_of(side.type)))
             return node
         return operators.compare(self.source, node)
 

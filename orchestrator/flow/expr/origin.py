@@ -15,16 +15,19 @@ Path = tuple[str, ...]
 
 class Origin(NamedTuple):
     """`outside`: a stranger may have written it. `addressed`: it is where the request is addressed to. `alphabet`: the
-    only characters it is made of, None when nothing is known."""
+    only characters it is made of, None when nothing is known. `registered`: it is the URI of a contact, which leads to
+    the phone that registered it, and nowhere else than as a whole."""
 
     outside: bool = False
     addressed: bool = False
     alphabet: frozenset[str] | None = None
+    registered: bool = False
 
 
 OURS = Origin()
 THEIRS = Origin(outside=True)
 ADDRESSED = Origin(outside=True, addressed=True)
+REGISTERED = Origin(outside=True, registered=True)
 
 
 def join(one: Origin, other: Origin) -> Origin:
@@ -34,7 +37,12 @@ def join(one: Origin, other: Origin) -> Origin:
     if not one.outside:
         return other
     both = one.alphabet | other.alphabet if one.alphabet is not None and other.alphabet is not None else None
-    return Origin(True, one.addressed and other.addressed, both)
+    return Origin(True, one.addressed and other.addressed, both, one.registered and other.registered)
+
+
+def mingled(origin: Origin) -> Origin:
+    """The origin of a text that holds more, or less, than what has this origin: it is no address as a whole."""
+    return origin._replace(addressed=False, registered=False)
 
 
 # --- narrowing --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from orchestrator.flow.expr.check import check
 from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.expression import Expression, finish, guarded
 from orchestrator.flow.expr.nodes import Join, Literal, Node
+from orchestrator.flow.expr.origin import mingled
 from orchestrator.flow.expr.parser import parse
 from orchestrator.flow.expr.scope import Scope
 from orchestrator.flow.expr.types import TEXT, Type, mixed
@@ -101,7 +102,7 @@ def template_node(text: str, scope: Scope, expected: Type | None = None) -> Node
         return check(text, plain, scope, expected)
     joined = Join([part_node(part, scope) for part in parts], start=0, end=len(text), type=TEXT)
     for part in joined.parts:
-        joined.type = mixed(joined.type, part.type.origin)
+        joined.type = mixed(joined.type, mingled(part.type.origin) if len(parts) > 1 else part.type.origin)
     if expected is not None and not (expected.kind == "any" or expected.textual):
         message = f"expected {expected} here, but text around ${{ }} makes it text"
         raise complaints.at(joined, "E203", message, "write ${ } alone to keep the type of what is inside")

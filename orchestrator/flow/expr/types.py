@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from orchestrator.flow.expr.origin import ADDRESSED, OURS, THEIRS, Origin, join
+from orchestrator.flow.expr.origin import ADDRESSED, OURS, REGISTERED, THEIRS, Origin, join
 
 Kind = Literal[
     "text",
@@ -179,8 +179,8 @@ CONTACT = Type(
     "contact",
     fields={
         "aor": with_origin(TEXT, ADDRESSED),
-        "contact": TEXT,  # like uri, what is registered is ours
-        "uri": TEXT,
+        "contact": with_origin(TEXT, REGISTERED),  # as a destination it is ours, elsewhere its phone has written it
+        "uri": with_origin(TEXT, REGISTERED),
         "expires": NUMBER,
         "q": NUMBER,
         "user_agent": theirs(TEXT),
