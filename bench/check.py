@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench.figures import Figure
 from orchestrator.errors import InputError
+from orchestrator.flow.language.yaml import parse
 from orchestrator.flow.loader import Source, load_sources, read_sources
-from orchestrator.flow.yaml import parse
 
 RUNS = 10
 MOST_GROWTH = 1.5

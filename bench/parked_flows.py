@@ -19,11 +19,11 @@ from bench.figures import Figure
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.events.registry import EventRegistry
-from orchestrator.flow.effects import Inject, Relay
-from orchestrator.flow.engine import PENDING, FlowEngine, Run, Ticket
-from orchestrator.flow.program import Flow, Place, Program, Step, Trigger, Where
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.trace import Record
+from orchestrator.flow.language.program import Flow, Place, Program, Step, Trigger, Where
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.run.effects import Inject, Relay
+from orchestrator.flow.run.engine import PENDING, FlowEngine, Run, Ticket
+from orchestrator.flow.run.trace import Record
 from orchestrator.timers import Timers
 
 PLACE = Place("bench.flow.yaml", 1, 1)

@@ -32,8 +32,8 @@ from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, Se
 from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
-from orchestrator.flow.effects import Log
-from orchestrator.flow.run import Run
+from orchestrator.flow.run.effects import Log
+from orchestrator.flow.run.run import Run
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.cdr import CdrFile

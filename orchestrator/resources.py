@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from orchestrator.core.probes import EVERY
 from orchestrator.core.users import HttpUsers, UserTable
-from orchestrator.flow.program import Program, Resources
+from orchestrator.flow.language.program import Program, Resources
 from orchestrator.settings import FreeSwitchSettings, Misfit, Settings, guarded, read_secret
 from orchestrator.settings.users import load_users
 

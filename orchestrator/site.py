@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.diagnostics import in_order
+from orchestrator.flow.language.diagnostics import in_order
+from orchestrator.flow.language.program import Program, Resources
+from orchestrator.flow.language.unset import LeftOut, leave_out
 from orchestrator.flow.loader import executable, load_sources, read_sources
-from orchestrator.flow.program import Program, Resources
-from orchestrator.flow.unset import LeftOut, leave_out
 from orchestrator.resources import Resolved, at_site, known_resources, resolve, user_files
 from orchestrator.settings import Settings
 from orchestrator.settings.users import load_users

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator.errors import Diagnostic
-from orchestrator.flow.diagnostics import render_text
+from orchestrator.flow.language.diagnostics import render_text
 from orchestrator.settings import DEFAULT_FILE, Settings, load_settings
 
 config_option: Callable[[Any], Any] = click.option(

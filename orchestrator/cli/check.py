@@ -11,7 +11,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli._output import config_option, settings_of, sources_of
 from orchestrator.errors import Diagnostic
-from orchestrator.flow.diagnostics import render_github, render_json, render_sarif, render_text, summary
+from orchestrator.flow.language.diagnostics import render_github, render_json, render_sarif, render_text, summary
 from orchestrator.flow.loader import executable
 from orchestrator.site import check_site
 

@@ -9,8 +9,8 @@ import click
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.origins import origin_of
 from orchestrator.flow.expr.types import parse_type
-from orchestrator.flow.packages import known_events
-from orchestrator.flow.suggest import meant
+from orchestrator.flow.language.packages import known_events
+from orchestrator.flow.language.suggest import meant
 
 
 @click.command(short_help="List the events for flows, with their attributes.")

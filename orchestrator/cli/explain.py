@@ -12,7 +12,7 @@ import click
 from orchestrator.cli._admin import AdminClient, admin_option
 from orchestrator.cli._output import config_option, settings_of
 from orchestrator.flow.expr import seconds as seconds_of
-from orchestrator.flow.waits import waiting_lines
+from orchestrator.flow.run.waits import waiting_lines
 
 
 @click.command(short_help="Show what a run or subscription waits for, and the events that nearly matched.")

@@ -8,10 +8,10 @@ from typing import TextIO
 import click
 
 from orchestrator.cli._output import config_option, settings_of
-from orchestrator.flow.graph import graph_of, mermaid
+from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.loader import load_sources, read_sources
-from orchestrator.flow.suggest import meant
-from orchestrator.flow.svg import svg
+from orchestrator.flow.tools.graph import graph_of, mermaid
+from orchestrator.flow.tools.svg import svg
 from orchestrator.resources import known_resources
 
 

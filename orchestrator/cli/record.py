@@ -14,7 +14,7 @@ from orchestrator import __version__
 from orchestrator.cli._output import config_option, settings_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.flow.expr import seconds as seconds_of
-from orchestrator.flow.suggest import meant
+from orchestrator.flow.language.suggest import meant
 from orchestrator.settings import Address, Settings
 
 MASKS = ("numbers", "addresses", "digits")

@@ -7,8 +7,8 @@ from typing import TextIO
 
 import click
 
-from orchestrator.flow.packages import known_events
-from orchestrator.flow.schema import flow_schema
+from orchestrator.flow.language.packages import known_events
+from orchestrator.flow.tools.schema import flow_schema
 
 
 @click.command(short_help="Print a JSON Schema of flow files, for your editor.")

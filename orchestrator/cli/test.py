@@ -20,7 +20,7 @@ def command(paths: tuple[Path, ...], only: str, verbose: bool, cover: bool) -> i
 
     Exits with 0 if all tests pass, with 1 if one fails or a file has an error, with 5 if there are no tests.
     """
-    from orchestrator.flow.trace import render
+    from orchestrator.flow.run.trace import render
     from orchestrator.testing.case_files import Case, Outcome, find_cases, load_cases
     from orchestrator.testing.coverage import FlowCoverage
 

@@ -11,7 +11,7 @@ import click
 
 from orchestrator.cli._admin import AdminClient, admin_option, part
 from orchestrator.cli._output import config_option, settings_of
-from orchestrator.flow.trace import render_lines
+from orchestrator.flow.run.trace import render_lines
 from orchestrator.testing.case_from_trace import case_from_trace
 
 

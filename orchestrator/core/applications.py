@@ -30,13 +30,13 @@ from orchestrator.core.executions import (
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.flow import effects
-from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
 
 CHANNEL_WITHIN = 1.0
 """Seconds the report of a channel may be behind the SIP that made it; up to 20 ms are usual."""

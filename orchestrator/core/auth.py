@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip import digest
 from orchestrator.sip.headers import parse_name_addrs
 from orchestrator.sip.message import Request
@@ -27,7 +27,7 @@ from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.flow.effects import Authenticate
+    from orchestrator.flow.run.effects import Authenticate
 
 _MAX_REALMS = 100
 """Realms remembered as ours; a flow may compute them from what a stranger has sent."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.relay import Relay
     from orchestrator.esl.channels import Channel
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
     from orchestrator.sip.target import Target
 
 CHANNEL_LOST = "channel lost"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
     from orchestrator.core.socket import SocketCall
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from orchestrator.core.executions import NOT_PLAYED, Application, Execution
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow import effects
+from orchestrator.flow.run import effects
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:

@@ -36,14 +36,14 @@ from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.events.event import Event
-from orchestrator.flow import effects
+from orchestrator.flow.run import effects
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
     from orchestrator.core.engine import Engine
     from orchestrator.core.socket import SocketCall
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
 
 SILENCE = 3.0
 """Seconds without a word that `detect: silence` raises its event after, unless told."""

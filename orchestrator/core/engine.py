@@ -42,10 +42,10 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translation, Translator
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
-from orchestrator.flow.engine import FlowEngine
-from orchestrator.flow.program import Program
-from orchestrator.flow.run import Run
-from orchestrator.flow.usage import usage_of
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.language.usage import usage_of
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
 from orchestrator.sip.admission import MALFORMED, NOBODY, STRAY, Admission
 from orchestrator.sip.branch import CHALLENGES
 from orchestrator.sip.client import ClientTransaction, ClientUser, client_key

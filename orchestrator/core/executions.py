@@ -10,7 +10,7 @@ from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import quote_argument
-from orchestrator.flow import effects
+from orchestrator.flow.run import effects
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call

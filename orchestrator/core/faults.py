@@ -22,10 +22,10 @@ from orchestrator.core.registration import Registration
 from orchestrator.core.relay import Relay
 from orchestrator.core.socket import SocketCall
 from orchestrator.events.bus import Subscription
-from orchestrator.flow.listen import Listener, Wait
-from orchestrator.flow.run import Run
-from orchestrator.flow.signals import Ticket
-from orchestrator.flow.task import Task
+from orchestrator.flow.run.listen import Listener, Wait
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import Ticket
+from orchestrator.flow.run.task import Task
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.handshake import Handshake

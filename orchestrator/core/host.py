@@ -23,8 +23,8 @@ from orchestrator.core.outward import Outward
 from orchestrator.core.registration import Registration, registered_attributes
 from orchestrator.core.relay import Relay
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.flow import effects
-from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.message import header_line
 from orchestrator.sip.target import Target
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from orchestrator.core.socket import SocketCall
     from orchestrator.core.views import CallView
     from orchestrator.esl.codec import EslEvent
-    from orchestrator.flow.program import Flow, Program
-    from orchestrator.flow.run import Run
-    from orchestrator.flow.trace import Record
+    from orchestrator.flow.language.program import Flow, Program
+    from orchestrator.flow.run.run import Run
+    from orchestrator.flow.run.trace import Record
     from orchestrator.sip.message import Request
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.flow.program import Program
-from orchestrator.flow.schedules import ScheduleViews
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.language.schedules import ScheduleViews
 
 
 class ProgramNames(Mapping[str, Any]):

@@ -21,15 +21,15 @@ from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.relay import Onward, Relay
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
-from orchestrator.flow import effects
-from orchestrator.flow.signals import PENDING, Ticket
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
     from orchestrator.sip.message import Request
     from orchestrator.sip.server import ServerTransaction
 

@@ -17,7 +17,7 @@ from orchestrator.sip.server import ServerTransaction
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
     from orchestrator.core.views import RequestView
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
 
 
 class Registration:

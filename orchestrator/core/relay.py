@@ -25,7 +25,7 @@ from orchestrator.timers import Timer
 
 if TYPE_CHECKING:
     from orchestrator.core.call import Call
-    from orchestrator.flow.effects import Relay as RelayEffect
+    from orchestrator.flow.run.effects import Relay as RelayEffect
 
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""

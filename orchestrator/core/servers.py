@@ -28,7 +28,7 @@ from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.events.event import Event
-from orchestrator.flow.effects import EslCommand
+from orchestrator.flow.run.effects import EslCommand
 from orchestrator.timers import Timer
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from orchestrator.core.users import UserTable
-from orchestrator.flow.trace import MEMORY
+from orchestrator.flow.run.trace import MEMORY
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.contact_guard import Allow
 from orchestrator.sip.digest import ALGORITHMS

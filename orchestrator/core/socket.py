@@ -27,7 +27,7 @@ from orchestrator.sip.uri import parse_uri
 
 if TYPE_CHECKING:
     from orchestrator.core.engine import Engine
-    from orchestrator.flow.run import Run
+    from orchestrator.flow.run.run import Run
     from orchestrator.timers import Timer
 
 CAUSES: Mapping[int, str] = {
@@ -193,7 +193,7 @@ class SocketCall:
 class SocketView:
     """`call` of an `on: {socket: …}` flow: CHANNEL_DATA, and the state of the call as it is now.
 
-    The fields are those of `flow.context.CALL`. Addresses are made of the numbers FreeSWITCH names; what no URI may
+    The fields are those of `language.context.CALL`. Addresses are made of the numbers FreeSWITCH names; what no URI may
     hold is escaped, so nothing a caller sends can fail here.
     """
 

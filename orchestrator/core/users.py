@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Http
+from orchestrator.flow.run.effects import Http
 from orchestrator.sip.digest import Secret
 
 _DIGITS = {32: "MD5", 64: "SHA-256"}

@@ -1,4 +1,4 @@
-"""What flows see of calls and requests: mappings with the fields of `flow.context`, each made when it is asked for.
+"""What flows see of calls and requests: mappings with the fields of `language.context`, each made when it is asked for.
 
 Nothing that can be read again from the request is kept: a call that waits for its phone waits for long, and a flow
 asks for a field once or twice. Octets become text here, as UTF-8 with replacement characters, so that nothing a

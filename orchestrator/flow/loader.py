@@ -15,20 +15,20 @@ from pathlib import Path
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.events.event import EventSpec
 from orchestrator.flow import actions as _actions  # noqa: F401  # fills the registry
-from orchestrator.flow.checker_calls import check_calls, check_reach, check_subscriptions
-from orchestrator.flow.checker_flows import FlowChecker, read_head
-from orchestrator.flow.checker_state import StateChecker
-from orchestrator.flow.declarations import Declarations, as_entries
-from orchestrator.flow.diagnostics import in_order
-from orchestrator.flow.packages import known_events
-from orchestrator.flow.program import Flow, Program, Resources, Step
-from orchestrator.flow.registry import ACTIONS, Actions
-from orchestrator.flow.report import Report
-from orchestrator.flow.resources import ResourceReader
-from orchestrator.flow.sections import SECTIONS
-from orchestrator.flow.suggest import meant
-from orchestrator.flow.usage import steps_of
-from orchestrator.flow.yaml import MAX_OCTETS, Document, Entries, Scalar, parse
+from orchestrator.flow.check.across_flows import check_calls, check_reach, check_subscriptions
+from orchestrator.flow.check.call_state import StateChecker
+from orchestrator.flow.check.flows import FlowChecker, read_head
+from orchestrator.flow.check.resources import ResourceReader
+from orchestrator.flow.language.declarations import Declarations, as_entries
+from orchestrator.flow.language.diagnostics import in_order
+from orchestrator.flow.language.packages import known_events
+from orchestrator.flow.language.program import Flow, Program, Resources, Step
+from orchestrator.flow.language.registry import ACTIONS, Actions
+from orchestrator.flow.language.report import Report
+from orchestrator.flow.language.sections import SECTIONS
+from orchestrator.flow.language.suggest import meant
+from orchestrator.flow.language.usage import steps_of
+from orchestrator.flow.language.yaml import MAX_OCTETS, Document, Entries, Scalar, parse
 
 SUFFIX = ".flow.yaml"
 

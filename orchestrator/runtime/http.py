@@ -30,7 +30,7 @@ from urllib3.util import Url, parse_url
 
 from orchestrator import __version__
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Http
+from orchestrator.flow.run.effects import Http
 from orchestrator.runtime.http_host import MAX_ANSWER, Answer, ExchangeFailed, Guard, HttpHost, HttpRequest
 
 MAX_PAUSE = 30.0

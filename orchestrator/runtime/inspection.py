@@ -23,9 +23,9 @@ from typing import Any
 import falcon
 from gevent.queue import Empty, Full, Queue
 
-from orchestrator.flow.engine import FlowEngine
-from orchestrator.flow.explain import Explainer, TooManyError, waiting
-from orchestrator.flow.trace import Trace, facts, summary
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.trace import Trace, facts, summary
+from orchestrator.flow.tools.explain import Explainer, TooManyError, waiting
 
 LISTED = 20
 """Runs in a list unless asked for more."""

@@ -18,7 +18,7 @@ from gevent.threadpool import ThreadPool
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
-from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool

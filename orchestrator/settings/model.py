@@ -24,7 +24,7 @@ from pydantic import (
 from orchestrator.core.probes import EVERY
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
 from orchestrator.errors import Diagnostic
-from orchestrator.flow.trace import MEMORY
+from orchestrator.flow.run.trace import MEMORY
 from orchestrator.settings.values import (
     Address,
     Count,

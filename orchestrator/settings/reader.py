@@ -18,12 +18,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
-from orchestrator.flow.diagnostics import in_order
 from orchestrator.flow.expr import closest
-from orchestrator.flow.suggest import meant
-from orchestrator.flow.written import environment_reference, trust_flaw
-from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
+from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
+from orchestrator.flow.language.diagnostics import in_order
+from orchestrator.flow.language.suggest import meant
+from orchestrator.flow.language.written import environment_reference, trust_flaw
+from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
 from orchestrator.settings.values import Misfit
 

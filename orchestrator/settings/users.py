@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.core.users import LocalUsers, hashes_of
 from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.yaml import Document, Entries, Items, Node, Scalar, parse
+from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.sip.digest import Secret
 
 

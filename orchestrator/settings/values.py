@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator
 
 from orchestrator.flow.expr import TEXT, ExprError, Expression, Scope, compile_expression
 from orchestrator.flow.expr.lexer import meant_duration, seconds
-from orchestrator.flow.written import (
+from orchestrator.flow.language.written import (
     TRANSPORTS,
     Flaw,
     address_flaw,

@@ -15,12 +15,12 @@ from typing import Any
 
 from orchestrator.errors import InputError
 from orchestrator.events.event import EventSpec
-from orchestrator.flow.checker_facts import steps_in
+from orchestrator.flow.check.conditions import steps_in
+from orchestrator.flow.language.program import Place, Program
+from orchestrator.flow.language.report import Report
+from orchestrator.flow.language.suggest import meant
+from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.program import Place, Program
-from orchestrator.flow.report import Report
-from orchestrator.flow.suggest import meant
-from orchestrator.flow.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.testing.case_shapes import Shapes
 from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
 from orchestrator.testing.facts import EslRule, HttpRule

@@ -25,8 +25,8 @@ from typing import Any
 from orchestrator.core.detectors import PAUSE
 from orchestrator.errors import InputError
 from orchestrator.events.registry import BUILTIN_EVENTS
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.program import Program
 
 Act = tuple[float, str]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.flow.expr import seconds
-from orchestrator.flow.literals import typed
-from orchestrator.flow.report import Report
-from orchestrator.flow.suggest import meant
-from orchestrator.flow.yaml import Entries, Items, Node, Scalar
+from orchestrator.flow.language.literals import typed
+from orchestrator.flow.language.report import Report
+from orchestrator.flow.language.suggest import meant
+from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
 
 
 class Shapes:

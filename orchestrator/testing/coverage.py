@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from orchestrator.flow.program import Branch, Program, Step
-from orchestrator.flow.usage import steps_of
+from orchestrator.flow.language.program import Branch, Program, Step
+from orchestrator.flow.language.usage import steps_of
 
 
 def _branches(step: Step) -> Iterator[Branch]:

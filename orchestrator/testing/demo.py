@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.app import Server
-from orchestrator.flow.run import Run
-from orchestrator.flow.trace import Record
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.trace import Record
 from orchestrator.settings import Settings
 from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall

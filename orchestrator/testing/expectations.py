@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from orchestrator.flow.program import Place
+from orchestrator.flow.language.program import Place
 from orchestrator.testing.facts import Fact
 from orchestrator.testing.scenario import Scenario
 

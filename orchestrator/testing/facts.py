@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Http
+from orchestrator.flow.run.effects import Http
 
 
 @dataclass(frozen=True, slots=True)

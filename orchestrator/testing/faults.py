@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from orchestrator.core.jobs import Job
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand, EslExecute
+from orchestrator.flow.run.effects import EslCommand, EslExecute
 from orchestrator.testing.recordings import block_of, rewrite
 from orchestrator.testing.world import World
 

@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.flow.diagnostics import render_text
 from orchestrator.flow.expr import seconds
+from orchestrator.flow.language.diagnostics import render_text
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.run import Run
-from orchestrator.flow.trace import render
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.trace import render
 from orchestrator.testing.case_files import SUFFIX, Case, Outcome, load_cases
 from orchestrator.testing.expectations import judge
 from orchestrator.testing.facts import HttpRule

@@ -15,9 +15,9 @@ from dataclasses import replace
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import InputError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand, EslExecute
-from orchestrator.flow.program import Program
-from orchestrator.flow.trace import Trace, render
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.run.effects import EslCommand, EslExecute
+from orchestrator.flow.run.trace import Trace, render
 from orchestrator.testing.faults import Faults, Line
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording

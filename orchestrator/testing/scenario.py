@@ -17,10 +17,10 @@ from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
-from orchestrator.flow.effects import EslCommand, EslExecute, Http, Log
-from orchestrator.flow.program import Program, Step
-from orchestrator.flow.run import Run
-from orchestrator.flow.trace import Record, Trace
+from orchestrator.flow.language.program import Program, Step
+from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.trace import Record, Trace
 from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall

@@ -16,8 +16,8 @@ from typing import Any
 from orchestrator.core.engine import Engine
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.core.settings import CoreSettings, ListenPoint
-from orchestrator.flow.program import Program
-from orchestrator.flow.triggers import Starter
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.run.triggers import Starter
 from orchestrator.sip.location import Binding, Location, LocationStore
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer

@@ -10,8 +10,8 @@ from typing import Any
 from orchestrator.core.jobs import Job
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand, EslExecute
 from orchestrator.flow.loader import load_program
+from orchestrator.flow.run.effects import EslCommand, EslExecute
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording, block_of, rewrite
 from orchestrator.testing.switch.apps import Told

@@ -12,9 +12,9 @@ import pytest
 from orchestrator.core.settings import CoreLimits
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Http
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.trace import render
+from orchestrator.flow.run.effects import Http
+from orchestrator.flow.run.trace import render
 from orchestrator.sip.digest import LIFETIME, Secret
 from orchestrator.sip.message import Response
 from orchestrator.testing.peer import Ask, Peer

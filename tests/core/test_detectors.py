@@ -12,8 +12,8 @@ import pytest
 from mediakit import CAUGHT, Stage, media, recorded, stage
 
 from orchestrator.esl.translate import needed
+from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.usage import usage_of
 from orchestrator.testing.phone import PhoneCall
 
 TOLD = "log: '${heard.verdict} ${heard.ms} ${heard.leg}'"

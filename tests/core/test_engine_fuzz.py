@@ -15,8 +15,8 @@ import pytest
 from reliable import Callee, Caller, Plan
 
 from orchestrator.core.settings import CoreLimits
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.program import Program
 from orchestrator.sip.location import Binding
 from orchestrator.testing.invariants import without_end
 from orchestrator.testing.phone import Address

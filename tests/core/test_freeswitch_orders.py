@@ -17,8 +17,8 @@ import pytest
 from reliable import Agent, Callee, Caller, Plan
 
 from orchestrator.core.cdr import CallRecord
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Program
 from orchestrator.sip.location import Binding
 from orchestrator.testing.phone import Address
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import InputError
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Program
 from orchestrator.sip.message import Request
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World

@@ -9,8 +9,8 @@ import pytest
 from mediakit import CAUGHT, HEADER, failed, media, recorded, stage
 
 from orchestrator.esl.translate import needed
+from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.usage import usage_of
 from orchestrator.testing.phone import PhoneCall
 
 # --- media and answer -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from test_call_races import program
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.settings import ListenPoint
-from orchestrator.flow.program import Program
+from orchestrator.flow.language.program import Program
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.uri import parse_uri

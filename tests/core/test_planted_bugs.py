@@ -18,11 +18,11 @@ from orchestrator.core.relay import Relay
 from orchestrator.core.requests import Requests
 from orchestrator.core.views import CallView, RequestView, Views
 from orchestrator.events.bus import Bus
-from orchestrator.flow.effects import Http
-from orchestrator.flow.engine import FlowEngine
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.run import Run
-from orchestrator.flow.task import Task
+from orchestrator.flow.run.effects import Http
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.task import Task
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.location import Binding, Location

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.probes import HOLD, INPUTS, WATCH, Peer, Prober
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Program
 from orchestrator.sip.message import Request
 from orchestrator.testing.world import World
 

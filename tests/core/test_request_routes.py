@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.settings import CoreSettings, ListenPoint
-from orchestrator.flow.program import Program
+from orchestrator.flow.language.program import Program
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.store.memory import MemoryStore

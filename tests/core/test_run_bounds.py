@@ -6,9 +6,9 @@ import pytest
 
 from orchestrator.core.settings import CoreLimits
 from orchestrator.events.event import Event
-from orchestrator.flow.effects import Log
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.trace import Trace, render
+from orchestrator.flow.run.effects import Log
+from orchestrator.flow.run.trace import Trace, render
 from orchestrator.testing.world import World
 
 HEAD = "flowlang: 1\nevents:\n  ping: {n: number}\n  pong: {n: number}\nflows:\n"

@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.core.jobs import Resolve
 from orchestrator.events.event import Event
-from orchestrator.flow.effects import Http
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.trace import render
+from orchestrator.flow.run.effects import Http
+from orchestrator.flow.run.trace import render
 from orchestrator.testing.phone import Phone, PhoneCall
 from orchestrator.testing.switch.channel import TONES
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch

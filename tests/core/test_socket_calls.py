@@ -12,9 +12,9 @@ from orchestrator.core.jobs import Job
 from orchestrator.core.settings import CoreLimits
 from orchestrator.errors import InputError, StepError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand, EslExecute, Log
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Program
+from orchestrator.flow.run.effects import EslCommand, EslExecute, Log
 from orchestrator.testing.recordings import Recording, block_of, rewrite
 from orchestrator.testing.world import World
 

@@ -17,9 +17,9 @@ import pytest
 from language_server import LanguageServer
 
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.schema import SCHEMA_ID, flow_schema
-from orchestrator.flow.sections import COMMON_FIELDS
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.language.sections import COMMON_FIELDS
+from orchestrator.flow.tools.schema import SCHEMA_ID, flow_schema
 
 pytestmark = pytest.mark.editor
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.events.event import EventSpec
 from orchestrator.events.origins import ORIGINS, origin_of
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.program import Program
+from orchestrator.flow.language.program import Program
 
 
 @pytest.mark.parametrize("spec", BUILTIN_EVENTS, ids=lambda spec: spec.name)

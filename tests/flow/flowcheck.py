@@ -7,8 +7,8 @@ from textwrap import dedent, indent
 from typing import Any
 
 from orchestrator.errors import Diagnostic, InputError
+from orchestrator.flow.language.program import Flow, Program, Resources, Step
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Flow, Program, Resources, Step
 
 NAME = "test.flow.yaml"
 

@@ -15,11 +15,11 @@ from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS, custom_event
-from orchestrator.flow import effects
-from orchestrator.flow.engine import PENDING, FlowEngine, Limits, Run, Ticket
-from orchestrator.flow.program import Branch, Catch, Flow, Place, Program, Resources, Step, Trigger, Where
-from orchestrator.flow.registry import ACTIONS, Kind
-from orchestrator.flow.trace import Record, Trace, render
+from orchestrator.flow.language.program import Branch, Catch, Flow, Place, Program, Resources, Step, Trigger, Where
+from orchestrator.flow.language.registry import ACTIONS, Kind
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import PENDING, FlowEngine, Limits, Run, Ticket
+from orchestrator.flow.run.trace import Record, Trace, render
 from orchestrator.timers import Timers
 
 Env = Mapping[str, Any]

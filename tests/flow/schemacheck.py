@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from orchestrator.flow.yaml import Entries, Items, Node, parse
+from orchestrator.flow.language.yaml import Entries, Items, Node, parse
 
 
 def as_editor_reads(text: str) -> Any:

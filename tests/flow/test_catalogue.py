@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from orchestrator.flow import catalogue
+from orchestrator.flow.language import catalogue
 
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"\b([EW][0-9]{3})\b")

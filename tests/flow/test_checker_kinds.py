@@ -10,9 +10,9 @@ from flowcheck import codes, diagnose, first_step, steps, value
 from schemacheck import as_editor_reads
 
 from orchestrator.flow import actions as _actions  # noqa: F401
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
-from orchestrator.flow.schema import flow_schema
-from orchestrator.flow.written import filled_flaw, number_flaw
+from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.language.written import filled_flaw, number_flaw
+from orchestrator.flow.tools.schema import flow_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 VALIDATOR = jsonschema.Draft7Validator(flow_schema())

@@ -9,7 +9,7 @@ from flowcheck import codes, diagnose, said, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.flow.registry import ACTIONS
+from orchestrator.flow.language.registry import ACTIONS
 
 HEAD = "flowlang: 1\nflows:\n"
 

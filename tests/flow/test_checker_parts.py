@@ -8,10 +8,8 @@ import pytest
 
 from orchestrator.core import views
 from orchestrator.events.registry import BUILTIN_EVENTS, custom_event
-from orchestrator.flow.checker_paths import Path
-from orchestrator.flow.checker_state import StateChecker
-from orchestrator.flow.context import CALL, REQUEST, RESERVED, RESULTS, ROOTS, event_type
-from orchestrator.flow.evaluables import AsList, Constant, ContactTest, ListValue, MapValue, constant_of
+from orchestrator.flow.check.call_state import StateChecker
+from orchestrator.flow.check.paths import Path
 from orchestrator.flow.expr import (
     ANY,
     BOOL,
@@ -28,11 +26,13 @@ from orchestrator.flow.expr import (
     optional,
     record,
 )
-from orchestrator.flow.literals import number, typed
-from orchestrator.flow.program import Place
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.report import Report
-from orchestrator.flow.yaml import Entries, Scalar, parse
+from orchestrator.flow.language.context import CALL, REQUEST, RESERVED, RESULTS, ROOTS, event_type
+from orchestrator.flow.language.evaluables import AsList, Constant, ContactTest, ListValue, MapValue, constant_of
+from orchestrator.flow.language.literals import number, typed
+from orchestrator.flow.language.program import Place
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.language.report import Report
+from orchestrator.flow.language.yaml import Entries, Scalar, parse
 
 # --- ways -----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flowcheck import diagnose, first_step, main_flow, said, steps, value
 
-from orchestrator.flow.program import Branch, Catch, Step, Where
+from orchestrator.flow.language.program import Branch, Catch, Step, Where
 
 CALL = {
     "id": "c1",

@@ -8,9 +8,9 @@ import pytest
 from flowkit import World, catch, flow, if_, missing, step, steps
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.engine import Limits
-from orchestrator.flow.run import Phase
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import Limits
+from orchestrator.flow.run.run import Phase
 
 
 def log(text: Any, **keys: Any) -> Any:

@@ -8,8 +8,8 @@ import pytest
 from flowkit import World, flow, missing, step, steps, where
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.program import Step
+from orchestrator.flow.language.program import Step
+from orchestrator.flow.run import effects
 
 
 def asked(action: Step, **resources: Any) -> Any:

@@ -8,8 +8,8 @@ import pytest
 from flowkit import Value, World, after, flow, if_, missing, on_wait, step, steps, where
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.engine import Limits
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import Limits
 
 
 def log(text: Any, **keys: Any) -> Any:

@@ -15,10 +15,10 @@ import pytest
 from flowkit import World, after, catch, flow, if_, missing, on_wait, step, steps, where
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.engine import Limits, Run
-from orchestrator.flow.program import Branch, Flow, Step
-from orchestrator.flow.run import Phase
+from orchestrator.flow.language.program import Branch, Flow, Step
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import Limits, Run
+from orchestrator.flow.run.run import Phase
 
 ROUNDS = 10
 SEEDS = 100  # per round

@@ -8,10 +8,10 @@ import pytest
 from flowkit import Value, World, after, catch, flow, if_, missing, on_wait, step, steps
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.engine import Limits
-from orchestrator.flow.program import Flow
-from orchestrator.flow.run import Phase
+from orchestrator.flow.language.program import Flow
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import Limits
+from orchestrator.flow.run.run import Phase
 
 
 def log(text: Any, **keys: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flowkit import EVENTS, World, flow, missing, step, steps, where
 
-from orchestrator.flow.engine import Limits
-from orchestrator.flow.program import Flow, Program
+from orchestrator.flow.language.program import Flow, Program
+from orchestrator.flow.run.engine import Limits
 
 
 def log(text: Any, **keys: Any) -> Any:

@@ -10,9 +10,9 @@ import pytest
 from flowkit import World
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_program, load_sources
-from orchestrator.flow.program import Program
+from orchestrator.flow.run import effects
 
 CASES = Path(__file__).parent / "specification" / "flows"
 FLOWS = Path(__file__).parents[2] / "flows"

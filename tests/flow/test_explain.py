@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flowkit import World
 
-from orchestrator.flow.explain import WATCHERS, Explainer, TooManyError, waiting
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.tools.explain import WATCHERS, Explainer, TooManyError, waiting
 
 FLOWS = """\
 flowlang: 1

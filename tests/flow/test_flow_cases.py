@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.catalogue import CATALOGUE
-from orchestrator.flow.diagnostics import render_text
+from orchestrator.flow.language.catalogue import CATALOGUE
+from orchestrator.flow.language.diagnostics import render_text
 from orchestrator.flow.loader import Source, load_program, load_sources
-from orchestrator.flow.schema import flow_schema
+from orchestrator.flow.tools.schema import flow_schema
 
 OWN = sorted(Path(__file__).with_name("cases").glob("*.flow.yaml"))
 

@@ -8,8 +8,8 @@ import pytest
 from flowcheck import NAME, diagnose, steps
 
 from orchestrator.errors import Diagnostic
-from orchestrator.flow.catalogue import CATALOGUE
-from orchestrator.flow.diagnostics import (
+from orchestrator.flow.language.catalogue import CATALOGUE
+from orchestrator.flow.language.diagnostics import (
     LINE_LIMIT,
     in_order,
     render_github,

@@ -13,10 +13,10 @@ from flowcheck import diagnose, load, main_flow, said, steps
 from orchestrator.errors import InputError
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
+from orchestrator.flow.language.program import Place, Resources
+from orchestrator.flow.language.registry import ACTIONS, Action, Actions, Field, Kind
+from orchestrator.flow.language.yaml import MAX_OCTETS
 from orchestrator.flow.loader import Source, executable, load_program, load_sources, read_sources
-from orchestrator.flow.program import Place, Resources
-from orchestrator.flow.registry import ACTIONS, Action, Actions, Field, Kind
-from orchestrator.flow.yaml import MAX_OCTETS
 
 ONE = "flowlang: 1\nflows: {one: {on: invite, when: call.target.user == '1', do: [reply: 404]}}\n"
 TWO = "flowlang: 1\ngateways: {telco: {uri: 'sip:t.example.net'}}\nflows: {two: {on: invite, do: [reply: 404]}}\n"
@@ -278,7 +278,7 @@ def test_what_has_handlers_is_executable() -> None:
 
 
 def test_importing_the_loader_loads_no_gevent() -> None:
-    script = "import sys, orchestrator.flow.loader, orchestrator.flow.schema; sys.exit('gevent' in sys.modules)"
+    script = "import sys, orchestrator.flow.loader, orchestrator.flow.tools.schema; sys.exit('gevent' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
 
 

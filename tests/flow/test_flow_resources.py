@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flowcheck import codes, load, said
 
-from orchestrator.flow.schedules import Schedule
+from orchestrator.flow.language.schedules import Schedule
 
 
 def loaded(section: str) -> Any:

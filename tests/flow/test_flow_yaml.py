@@ -9,7 +9,7 @@ from flowcheck import codes, diagnose, first_step, said, steps, value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.flow.yaml import MAX_DEPTH, Document, Entries, Items, Scalar, parse
+from orchestrator.flow.language.yaml import MAX_DEPTH, Document, Entries, Items, Scalar, parse
 
 
 def root(text: str) -> Entries:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.flow.graph import DECISION, ROWS, WIDTH, Graph, graph_of, mermaid
 from orchestrator.flow.loader import Source, load_program, load_sources
+from orchestrator.flow.tools.graph import DECISION, ROWS, WIDTH, Graph, graph_of, mermaid
 
 FLOWS = Path(__file__).parents[2] / "flows"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.flow import effects
-from orchestrator.flow.registry import ACTIONS, Action, Field
+from orchestrator.flow.language.registry import ACTIONS, Action, Field
+from orchestrator.flow.run import effects
 
 ROOT = Path(orchestrator.__file__).parent
 
@@ -30,7 +30,7 @@ def texts(*folders: str) -> Iterator[str]:
 
 READ = frozenset(texts("flow/actions")) | frozenset(
     node.value
-    for node in ast.walk(ast.parse((ROOT / "flow" / "listen.py").read_text(encoding="utf-8")))
+    for node in ast.walk(ast.parse((ROOT / "flow" / "run" / "listen.py").read_text(encoding="utf-8")))
     if isinstance(node, ast.Constant) and isinstance(node.value, str)
 )
 KEYS = [

@@ -8,7 +8,7 @@ import pytest
 from flowcheck import load
 from flowkit import World
 
-from orchestrator.flow import effects
+from orchestrator.flow.run import effects
 
 CALL: dict[str, Any] = {
     "to": {"aor": "bob@example.com", "user": "bob", "host": "example.com"},

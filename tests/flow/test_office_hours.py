@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.core.users import LocalUsers
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.trace import render
+from orchestrator.flow.run.trace import render
 from orchestrator.sip.digest import Secret
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World

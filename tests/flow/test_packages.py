@@ -17,13 +17,14 @@ from orchestrator.cli import cli
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.events.event import Attribute, Event, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow import effects, packages
+from orchestrator.flow.language import packages
+from orchestrator.flow.language.packages import ACTION_GROUP, EVENT_GROUP, known_events, load_packages
+from orchestrator.flow.language.program import Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Actions, Field, Kind
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.packages import ACTION_GROUP, EVENT_GROUP, known_events, load_packages
-from orchestrator.flow.program import Step
-from orchestrator.flow.registry import ACTIONS, Action, Actions, Field, Kind
-from orchestrator.flow.schema import flow_schema
-from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.task import Steps, Task
+from orchestrator.flow.tools.schema import flow_schema
 from orchestrator.testing.world import World
 
 FLOW = """\

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.flow.schedules import (
+from orchestrator.flow.language.schedules import (
     Schedule,
     ScheduleViews,
     parse_dates,

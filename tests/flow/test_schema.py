@@ -11,9 +11,9 @@ from flowcheck import steps
 from schemacheck import as_editor_reads
 
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.schema import flow_schema
-from orchestrator.flow.sections import SECTIONS
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.language.sections import SECTIONS
+from orchestrator.flow.tools.schema import flow_schema
 
 jsonschema = pytest.importorskip("jsonschema")
 

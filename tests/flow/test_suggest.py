@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.flow import actions as _actions  # noqa: F401
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.suggest import FOREIGN_ACTIONS, meant, meant_action
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.language.suggest import FOREIGN_ACTIONS, meant, meant_action
 
 NAMES = tuple(action.name for action in ACTIONS)
 

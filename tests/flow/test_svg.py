@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.flow.graph import Edge, Graph, Node, graph_of
-from orchestrator.flow.layout import Layout, lay_out
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.svg import svg
+from orchestrator.flow.tools.graph import Edge, Graph, Node, graph_of
+from orchestrator.flow.tools.layout import Layout, lay_out
+from orchestrator.flow.tools.svg import svg
 
 FLOWS = sorted((Path(__file__).parents[2] / "flows").glob("*.flow.yaml"))
 NAMESPACE = "{http://www.w3.org/2000/svg}"

@@ -6,8 +6,8 @@ import json
 
 from flowkit import Value, World, flow, step, steps, where
 
-from orchestrator.flow.engine import Limits
-from orchestrator.flow.trace import Trace, Traces, facts, render
+from orchestrator.flow.run.engine import Limits
+from orchestrator.flow.run.trace import Trace, Traces, facts, render
 
 PUSH_WAKEUP = """
    0.000  ring_user#1   L16   flow ring_user starts for alice@example.com -> bob@example.com

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.language.unset import leave_out
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Program
-from orchestrator.flow.unset import leave_out
 from orchestrator.testing.world import World
 
 HEAD = """flowlang: 1

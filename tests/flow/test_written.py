@@ -8,7 +8,7 @@ import pytest
 from flowcheck import diagnose, steps
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.flow.written import (
+from orchestrator.flow.language.written import (
     Flaw,
     aor_flaw,
     gateway_uri_flaw,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flowcheck import diagnose, steps
 
-from orchestrator.flow.yaml import parse
+from orchestrator.flow.language.yaml import parse
 
 
 def the_help(text: str) -> str:

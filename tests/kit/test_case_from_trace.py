@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.program import Program
-from orchestrator.flow.trace import Trace, facts, summary
+from orchestrator.flow.run.trace import Trace, facts, summary
 from orchestrator.testing.case_files import Case, find_cases, load_cases
 from orchestrator.testing.case_from_trace import case_from_trace, quoted
 

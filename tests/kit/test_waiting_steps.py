@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.explain import _described
-from orchestrator.flow.explain import waiting
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.tools.explain import waiting
 from orchestrator.testing.facts import EslRule, HttpRule
 from orchestrator.testing.scenario import Scenario
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow import actions as _actions  # noqa: F401  # fills the registry
-from orchestrator.flow.context import CALL, ERROR, REQUEST, attribute_type
 from orchestrator.flow.expr.functions import FUNCTIONS
 from orchestrator.flow.expr.types import Type
-from orchestrator.flow.limits import Limits
-from orchestrator.flow.registry import ACTIONS, Field, Kind
-from orchestrator.flow.sections import COMMON_FIELDS, FLOW_FIELDS, SECTIONS
+from orchestrator.flow.language.context import CALL, ERROR, REQUEST, attribute_type
+from orchestrator.flow.language.limits import Limits
+from orchestrator.flow.language.registry import ACTIONS, Field, Kind
+from orchestrator.flow.language.sections import COMMON_FIELDS, FLOW_FIELDS, SECTIONS
 
 GIVES = {"same": "text, or digits of digits", "list of same": "list of text, or of digits"}
 """What functions give that keep the alphabet of their text."""

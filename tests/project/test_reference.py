@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from reference_tables import PAGE, TABLES, filled
 
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.language.suggest import FOREIGN_ACTIONS
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.registry import ACTIONS
-from orchestrator.flow.suggest import FOREIGN_ACTIONS
 
 ROOT = Path(__file__).parents[2]
 SHOWN_WHOLE = ("push_wakeup", "dtmf_screening", "call_pickup")

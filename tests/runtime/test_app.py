@@ -28,8 +28,8 @@ from web import Web, answer, web
 
 from orchestrator.app import Server
 from orchestrator.errors import InputError, ListenError, OrchestratorError, StepError
-from orchestrator.flow.effects import Http
-from orchestrator.flow.registry import ACTIONS
+from orchestrator.flow.language.registry import ACTIONS
+from orchestrator.flow.run.effects import Http
 from orchestrator.settings import read_settings
 from orchestrator.site import read_site
 from orchestrator.testing.freeswitch import FakeFreeSwitch

@@ -9,8 +9,8 @@ import pytest
 from loguru import logger
 
 from orchestrator.app import log_of_fault
-from orchestrator.flow import effects
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.run import effects
 from orchestrator.testing.world import World
 
 FLOW = """\

@@ -15,7 +15,7 @@ from echo_core import wait_until
 from web import Exchange, answer, drip, drop, hang, in_turn, web
 
 from orchestrator.errors import StepError
-from orchestrator.flow.effects import Http
+from orchestrator.flow.run.effects import Http
 from orchestrator.runtime import http_host
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import MAX_ANSWER, REST, TRIP_AFTER, Circuit, Guard

@@ -11,8 +11,8 @@ import gevent
 import pytest
 from gevent import socket
 
-from orchestrator.flow.explain import WATCHERS
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.tools.explain import WATCHERS
 from orchestrator.runtime import inspection
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.inspection import add_routes

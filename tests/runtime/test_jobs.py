@@ -12,7 +12,7 @@ from echo_core import wait_until
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout, StepError
 from orchestrator.esl.codec import EslEvent
-from orchestrator.flow.effects import EslCommand, EslExecute, Http
+from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.runtime import jobs as jobs_module
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, HTTP_WORKERS, JOB_LIMIT, LONG_WORKERS, Jobs

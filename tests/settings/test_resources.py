@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
+from orchestrator.flow.language.program import Resources
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Resources
 from orchestrator.resources import known_resources, resolve
 from orchestrator.settings import Settings, read_settings
 

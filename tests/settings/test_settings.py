@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestrator.errors import Diagnostic, InputError
-from orchestrator.flow.yaml import Entries, Node, parse
+from orchestrator.flow.language.yaml import Entries, Node, parse
 from orchestrator.settings import (
     DEFAULT_FILE,
     FACTORY_PASSWORD,

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.core.users import HttpUsers, LocalUsers
 from orchestrator.errors import InputError
+from orchestrator.flow.language.program import Resources
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.program import Resources
 from orchestrator.resources import at_site, known_resources, resolve
 from orchestrator.settings import Settings, read_settings
 from orchestrator.settings.users import load_users, read_users

@@ -1,6 +1,6 @@
 """All actions of the language, one module per family.
 
-Importing this package fills `orchestrator.flow.registry.ACTIONS`.
+Importing this package fills `orchestrator.flow.language.registry.ACTIONS`.
 The order of import is the order of documentation and completion.
 """
 

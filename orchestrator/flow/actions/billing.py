@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
 
 CHARGE = ACTIONS.add(
     Action(

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import UNREACHABLE, StepError
-from orchestrator.flow import effects
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Step
-from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
-from orchestrator.flow.task import Steps, Task
-from orchestrator.flow.written import aor_flaw, number_flaw, party_flaw
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.written import aor_flaw, number_flaw, party_flaw
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.task import Steps, Task
 
 LEGS = ("caller", "callee", "both")
 

@@ -7,15 +7,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
-from orchestrator.flow.children import Children
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Block, Catch, Step
-from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
-from orchestrator.flow.scope import Environment
-from orchestrator.flow.signals import Break, Cancelled, FlowSignal, Return, Stop
-from orchestrator.flow.task import Steps, Task, error_record
-from orchestrator.flow.trace import cut
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Block, Catch, Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.children import Children
+from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.signals import Break, Cancelled, FlowSignal, Return, Stop
+from orchestrator.flow.run.task import Steps, Task, error_record
+from orchestrator.flow.run.trace import cut
 
 SET = ACTIONS.add(
     Action(

@@ -10,11 +10,11 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.events.checked import WrongValue
 from orchestrator.events.registry import build_event
-from orchestrator.flow.listen import EXPIRED, Listener, Wait, event_read, event_spec
-from orchestrator.flow.program import Branch, Step
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
-from orchestrator.flow.signals import Cancelled, Ticket
-from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.language.program import Branch, Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.run.listen import EXPIRED, Listener, Wait, event_read, event_spec
+from orchestrator.flow.run.signals import Cancelled, Ticket
+from orchestrator.flow.run.task import Steps, Task
 
 NAME = Field("name", Kind.NAME, "For the event fs: its Event-Name, or the subclass of a CUSTOM event.")
 WHERE = Field("where", Kind.WHERE, "Which events: attributes to match (map), or a condition over event.")

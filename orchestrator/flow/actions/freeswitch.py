@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Step
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
-from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.task import Steps, Task
 
 COMMAND_FIELDS = (
     Field(

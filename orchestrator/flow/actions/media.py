@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow import effects
 from orchestrator.flow.actions.call import LEGS
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Step
-from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
-from orchestrator.flow.task import Steps, Task
-from orchestrator.flow.written import level_flaw
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.written import level_flaw
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.task import Steps, Task
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
 DETECTORS = ("fax", "beep", "silence", "decision")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.flow import effects
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Step, Where
-from orchestrator.flow.registry import ACTIONS, Action, Effect, Field, Kind
-from orchestrator.flow.signals import Refused
-from orchestrator.flow.task import Steps, Task
-from orchestrator.flow.written import aor_flaw
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Step, Where
+from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.written import aor_flaw
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.signals import Refused
+from orchestrator.flow.run.task import Steps, Task
 
 AUTH = ACTIONS.add(
     Action(

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.flow import effects
-from orchestrator.flow.places import Place
-from orchestrator.flow.program import Env, Step
-from orchestrator.flow.registry import ACTIONS, Action, Field, Kind
-from orchestrator.flow.task import Steps, Task
+from orchestrator.flow.language.places import Place
+from orchestrator.flow.language.program import Env, Step
+from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.task import Steps, Task
 
 HTTP = ACTIONS.add(
     Action(

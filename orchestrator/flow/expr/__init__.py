@@ -23,7 +23,7 @@ from orchestrator.flow.expr.generate import Evaluator
 from orchestrator.flow.expr.lexer import seconds
 from orchestrator.flow.expr.match import Match, match_attribute
 from orchestrator.flow.expr.scope import VOLATILE, Facts, Path, Scope, freeswitch_hint
-from orchestrator.flow.expr.suggest import closest, did_you_mean, edit_distance
+from orchestrator.flow.expr.spelling import closest, did_you_mean, edit_distance
 from orchestrator.flow.expr.template import Part, Template, compile_template, parts_of
 from orchestrator.flow.expr.types import (
     ANY,

@@ -13,7 +13,7 @@ from orchestrator.flow.expr.glob import Pattern, pieces
 from orchestrator.flow.expr.nodes import Call, Node, constant_text
 from orchestrator.flow.expr.origin import OURS, Origin, mingled
 from orchestrator.flow.expr.parser import MACROS
-from orchestrator.flow.expr.suggest import did_you_mean
+from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.expr.types import ANY, TEXT, Type, list_of, mixed, optional, origin_of, with_origin
 
 if TYPE_CHECKING:

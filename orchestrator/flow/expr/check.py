@@ -31,9 +31,10 @@ from orchestrator.flow.expr.nodes import (
     path_of,
     value_key,
 )
+from orchestrator.flow.expr.notation import foreign_name
 from orchestrator.flow.expr.origin import mingled, narrowed
 from orchestrator.flow.expr.scope import Facts, Scope
-from orchestrator.flow.expr.suggest import did_you_mean
+from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.expr.types import (
     ANY,
     BOOL,
@@ -49,7 +50,6 @@ from orchestrator.flow.expr.types import (
     unify,
     with_origin,
 )
-from orchestrator.flow.foreign import foreign_name
 
 VARIABLES = "vars"
 """The root whose attributes are called variables in messages."""

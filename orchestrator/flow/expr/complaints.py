@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.nodes import Literal, Node, Number
-from orchestrator.flow.expr.suggest import did_you_mean
+from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.expr.types import Type
 
 _LONGEST_QUOTE = 60

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.flow.foreign import VARIABLES
+from orchestrator.flow.expr.notation import VARIABLES
 
 _LEFT = r"(?P<left>[A-Za-z_$][\w.$]*(?:\[[^\]]*\])?)\s*$"
 _RIGHT = r"""\s*(?P<right>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|/(?:[^/\\]|\\.)+/i?|[\w.$]+)"""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from orchestrator.flow.blanks import ORDINARY_SPACE, odd_blank
+from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.expr.errors import ExprError
 from orchestrator.flow.expr.foreign import foreign_expression
 

@@ -1,0 +1,81 @@
+"""What unwinds a flow besides errors, and what a waiting flow holds on to.
+
+A flow task is a stack of generators. A step ends early by an exception that rises through them: `StepError` for what
+`catch` and `on_error` may see, a `FlowSignal` for what they may not. Signals are no subclass of Exception, so that no
+handler swallows one by accident; `finally` of the language sees both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from orchestrator.flow.run.task import Task
+
+
+class FlowSignal(BaseException):
+    """Root of what is thrown through steps and cannot be caught by them."""
+
+
+class Stop(FlowSignal):
+    """`stop`: the flow, or the sub-flow, ends here."""
+
+
+class Refused(FlowSignal):
+    """`auth`: the request was challenged or refused. The whole flow ends, not only the sub-flow that asked: nobody may
+    go on as if the sender were known."""
+
+
+class Return(FlowSignal):
+    """`return`: the flow ends here and its caller gets `value`."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Break(FlowSignal):
+    """`break`: the innermost loop ends."""
+
+
+class Cancelled(FlowSignal):
+    """The task is not needed any more: its parallel sibling won, its wait is over, its handler was restarted."""
+
+
+class CallEnded(Cancelled):
+    """The call is over (FLOWLANG §5, Cancellation). `by` is caller, callee or engine."""
+
+    def __init__(self, by: str, reason: str) -> None:
+        super().__init__(by, reason)
+        self.by = by
+        self.reason = reason
+
+
+class Deadline(FlowSignal):
+    """`timeout:` of a step is over; becomes `step.timeout` where that step stands, so that no step inside catches
+    it."""
+
+
+class Ticket:
+    """A task's claim on one answer: given to the host with an effect, or kept by the step that waits for events.
+
+    The first `FlowEngine.resume` or `throw` uses it up; `task` is None from then on and later answers are ignored.
+    `effect` is what the host was asked for, None where events, timers or children answer; `due` is when a timer does.
+    """
+
+    __slots__ = ("due", "effect", "hosted", "task")
+
+    def __init__(self, task: Task | None, hosted: bool = False, effect: Any = None, due: float | None = None) -> None:
+        self.task = task
+        self.hosted = hosted
+        self.effect = effect
+        self.due = due
+
+
+class _Pending:
+    def __repr__(self) -> str:
+        return "PENDING"
+
+
+PENDING: Final = _Pending()
+"""Answer of `Host.perform` that says: later, through `FlowEngine.resume(ticket, …)` or `throw`."""
