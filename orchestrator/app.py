@@ -197,7 +197,7 @@ class Server:
             return None
         cdr = CdrFile(self._settings.cdr)
         self._stack.callback(cdr.close)
-        self.engine.on_record = cdr.add
+        self.engine.records.told = cdr.add
         return cdr
 
     def _core_settings(self) -> CoreSettings:

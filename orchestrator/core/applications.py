@@ -11,7 +11,7 @@ Nobody waits for a cut-off step, but FreeSWITCH would go on with it: `abandon` b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.core.collector import Collector
 from orchestrator.core.detectors import SILENCE_LEVEL, Detectors
@@ -27,16 +27,17 @@ from orchestrator.core.executions import (
     terminators,
     whole,
 )
+from orchestrator.core.node import Node
+from orchestrator.core.performers import Performs
+from orchestrator.core.subjects import Subjects
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
-    from orchestrator.flow.run.run import Run
 
 CHANNEL_WITHIN = 1.0
 """Seconds the report of a channel may be behind the SIP that made it; up to 20 ms are usual."""
@@ -48,14 +49,16 @@ _PLAYED = {"FILE PLAYED", "", "_none_"}
 
 
 class Applications:
-    """Performs the media effects of one engine's flows; `performs` is the part of the host's table.
+    """Performs the media effects of one engine's flows; `performs` is its part of the table of performers.
 
     SIP is some milliseconds faster than the Event Socket: right after a `relay via:` is answered the channel of the
     callee may not have been reported yet. Such a step waits for it, `CHANNEL_WITHIN` seconds at most.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, node: Node, flows: FlowEngine, subjects: Subjects, detectors: Detectors) -> None:
+        self.node = node
+        self._flows = flows
+        self._subjects = subjects
         self._handlers: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Play: self._play,
             effects.Record: self._record,
@@ -63,9 +66,9 @@ class Applications:
             effects.Detect: self._detect,
             effects.EslExecute: self._execute,
         }
-        self.performs = dict.fromkeys(self._handlers, self._perform)
-        self.detectors = Detectors(engine)
-        self._early: dict[Ticket, Early] = {}
+        self.performs: Performs = dict.fromkeys(self._handlers, self._perform)
+        self._detectors = detectors
+        self._early: dict[Ticket, AwaitedChannel] = {}
         self._tickets: dict[Ticket, list[Execution]] = {}
         self._recordings: dict[Ticket, Recording] = {}
         self._collectors: dict[Ticket, Collector] = {}
@@ -88,7 +91,7 @@ class Applications:
                 if (collector.channel.server, collector.channel.uuid) == (server, event.uuid):
                     collector.hear(event)
                     taken = True
-        taken |= self.detectors.observe(
+        taken |= self._detectors.observe(
             server, event
         )  # last: a key that decides is not the first one of a `collect` behind it
         if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
@@ -116,14 +119,14 @@ class Applications:
         try:
             return self._handlers[type(effect)](run, ticket, effect)
         except NoChannel as error:
-            if not self.engine.host.media_call(run).carried:
+            if not self._subjects.media_call(run).carried:
                 raise
-            self._early[ticket] = Early(self, run, ticket, effect, error)
+            self._early[ticket] = AwaitedChannel(self, run, ticket, effect, error)
             return PENDING
 
-    def retry(self, early: Early) -> None:
+    def retry(self, early: AwaitedChannel) -> None:
         """Try once more what wanted a channel too early."""
-        flows, ticket = self.engine.flows, early.ticket
+        flows, ticket = self._flows, early.ticket
         try:
             value = self._handlers[type(early.effect)](early.run, ticket, early.effect)
         except NoChannel:
@@ -136,13 +139,13 @@ class Applications:
         if value is not PENDING:
             flows.resume(ticket, value)
 
-    def _no_longer_early(self, early: Early) -> None:
+    def _no_longer_early(self, early: AwaitedChannel) -> None:
         early.timer.cancel()
         self._early.pop(early.ticket, None)
 
-    def too_late(self, early: Early) -> None:
+    def too_late(self, early: AwaitedChannel) -> None:
         self._no_longer_early(early)
-        self.engine.flows.throw(early.ticket, early.error)
+        self._flows.throw(early.ticket, early.error)
 
     def _play(self, run: Run, ticket: Ticket, effect: effects.Play) -> Any:
         file = plain(effect.file, "play")
@@ -175,7 +178,7 @@ class Applications:
             for waiting in self._queued.pop(key, ()):
                 waiting.start()
 
-        execution = Execution(self.engine, Application("playback", file).on(channel), done, effect.repeat)
+        execution = Execution(self.node, Application("playback", file).on(channel), done, effect.repeat)
         self._begin(execution)
         self._background[key] = execution
 
@@ -194,7 +197,7 @@ class Applications:
         def result(results: Sequence[Any]) -> dict[str, Any]:
             (told,) = results
             if effect.stop:
-                self.engine.job(terminators(channel, NO_KEYS), ignore)
+                self.node.job(terminators(channel, NO_KEYS), ignore)
             return {"file": effect.file, "duration": integer(told["variables"].get("record_ms", "")) / 1000}
 
         wanted = [(channel, application, 1)]
@@ -207,18 +210,18 @@ class Applications:
             if ticket.task is None:
                 return
             if isinstance(result, StepError):
-                self.engine.flows.throw(ticket, result)
+                self._flows.throw(ticket, result)
             else:
                 start()
 
-        self.engine.job(terminators(channel, keys or NO_KEYS), set_up)
+        self.node.job(terminators(channel, keys or NO_KEYS), set_up)
         return PENDING
 
     def _record_both(self, ticket: Ticket, channel: Channel, path: str, effect: effects.Record) -> Any:
         if " " in path:
             raise StepError("esl.command", "record: FreeSWITCH takes no spaces in the name of a file for both legs")
         args = path if effect.max is None else f"{path} +{whole(effect.max)}"
-        flows = self.engine.flows
+        flows = self._flows
 
         def ended(result: Any) -> None:
             self._recordings.pop(ticket, None)
@@ -227,7 +230,7 @@ class Applications:
             else:
                 flows.resume(ticket, {"file": effect.file, "duration": result})
 
-        recording = self._recordings[ticket] = Recording(self.engine, channel, path, ended)
+        recording = self._recordings[ticket] = Recording(self.node, channel, path, ended)
         recording.start(Application("record_session", args).on(channel))
         return PENDING
 
@@ -236,7 +239,7 @@ class Applications:
             raise StepError("call.state", f"collect: max is {effect.max}, not 1 to {MOST_KEYS}")
         (channel, *_) = self._channels(run, effect.leg)
         plain(effect.prompt, "collect")
-        flows = self.engine.flows
+        flows = self._flows
 
         def ended(result: str | StepError) -> None:
             self._collectors.pop(ticket, None)
@@ -248,24 +251,24 @@ class Applications:
         def note(text: str) -> None:
             run.trace(None, "{}", text)
 
-        collector = self._collectors[ticket] = Collector(self.engine, channel, effect, self._begin, ended, note)
+        collector = self._collectors[ticket] = Collector(self.node, channel, effect, self._begin, ended, note)
         collector.start()
         return PENDING
 
     def _detect(self, run: Run, ticket: Ticket, effect: effects.Detect) -> Any:
-        call = self.engine.host.media_call(run)
-        detectors = [self.detectors.make(call, channel, effect) for channel in self._channels(run, effect.leg)]
+        call = self._subjects.media_call(run)
+        detectors = [self._detectors.make(call, channel, effect) for channel in self._channels(run, effect.leg)]
         wanted = [(d.channel, application, 1) for d in detectors for application in d.applications]
 
         def listening(results: Sequence[Any]) -> None:
             for detector in detectors:
-                self.detectors.add(detector)
+                self._detectors.add(detector)
 
         return self._run(ticket, wanted, listening, queue=False)
 
     def answer(self, run: Run, ticket: Ticket, channel: Channel) -> Any:
         """Answer a channel that the dialplan has handed over."""
-        self.engine.host.media_call(run)
+        self._subjects.media_call(run)
         return self._run(ticket, [(channel, Application("answer", ""), 1)], lambda results: None)
 
     def _execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
@@ -281,21 +284,21 @@ class Applications:
             nonlocal left
             left -= 1
             if isinstance(result, StepError):
-                self.engine.flows.throw(ticket, result)
+                self._flows.throw(ticket, result)
             elif not left:
-                self.engine.flows.resume(ticket, {"response": result["response"]})
+                self._flows.resume(ticket, {"response": result["response"]})
 
         for job in jobs:
-            self.engine.job(job, queued)
+            self.node.job(job, queued)
         return PENDING
 
     # --- channels -----------------------------------------------------------------------------------------------------
 
     def _channels(self, run: Run, leg: str) -> list[Channel]:
         """The live channels of a leg, or of both. Raises StepError `call.state` where FreeSWITCH does not have them."""
-        call = self.engine.host.media_call(run)
+        call = self._subjects.media_call(run)
         wanted = ("caller", "callee") if leg == "both" else (leg,)
-        found = [channel for side in wanted if (channel := channel_of(self.engine, call, side)) is not None]
+        found = [channel for side in wanted if (channel := channel_of(call, side)) is not None]
         if not found or (leg != "both" and len(found) < len(wanted)):
             which = "this call" if leg == "both" else f"the {leg} of this call"
             raise NoChannel("call.state", f"FreeSWITCH does not have {which}: use media:, or relay: with via:, before")
@@ -315,7 +318,7 @@ class Applications:
         `queue`: they wait for what plays in the background; a detector works beside it.
         """
         results: list[Any] = []
-        flows = self.engine.flows
+        flows = self._flows
 
         def done(told: Any) -> None:
             if ticket not in self._tickets:
@@ -336,7 +339,7 @@ class Applications:
             else:
                 flows.resume(ticket, value)
 
-        executions = [Execution(self.engine, app.on(channel), done, times) for channel, app, times in wanted]
+        executions = [Execution(self.node, app.on(channel), done, times) for channel, app, times in wanted]
         self._tickets[ticket] = executions
         for execution in executions:
             if queue:
@@ -362,7 +365,7 @@ class NoChannel(StepError):
     """FreeSWITCH does not have the leg, as far as its events have told us."""
 
 
-class Early:
+class AwaitedChannel:
     """A step whose channel has not been reported yet."""
 
     __slots__ = ("_applications", "run", "ticket", "effect", "error", "timer")
@@ -373,7 +376,7 @@ class Early:
         self.ticket = ticket
         self.effect = effect
         self.error = error
-        self.timer: Timer = applications.engine.timers.after(CHANNEL_WITHIN, applications.too_late, self)
+        self.timer: Timer = applications.node.timers.after(CHANNEL_WITHIN, applications.too_late, self)
 
     def retry(self) -> None:
         self._applications.retry(self)

@@ -14,20 +14,23 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from orchestrator.core.node import Node
+from orchestrator.core.performers import Performs
+from orchestrator.core.subjects import Subjects
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import MalformedMessage, StepError
+from orchestrator.flow.run.effects import Authenticate
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip import digest
-from orchestrator.sip.headers import parse_name_addrs
+from orchestrator.sip.admission import Admission
+from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.message import Request
 from orchestrator.sip.model import line_value
 from orchestrator.sip.uri import Uri, parse_uri
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
-    from orchestrator.flow.run.effects import Authenticate
 
 _MAX_REALMS = 100
 """Realms remembered as ours; a flow may compute them from what a stranger has sent."""
@@ -37,7 +40,7 @@ _MAX_STALE = 10_000
 """Clients remembered that were told `stale` and have not passed since."""
 
 
-class Asker(Protocol):
+class Asked(Protocol):
     """A call or a registration: whose sender is asked about."""
 
     source: tuple[str, int]
@@ -48,11 +51,15 @@ class Asker(Protocol):
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None: ...
 
 
-class Gate:
-    """Performs `auth` for one engine."""
+class Authenticator:
+    """Performs `auth` for one engine. A source that has passed has proved its address to `admission`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, node: Node, flows: FlowEngine, admission: Admission, subjects: Subjects) -> None:
+        self._node = node
+        self._flows = flows
+        self._admission = admission
+        self._subjects = subjects
+        self.performs: Performs = {Authenticate: self._authenticate}
         self._nonces: digest.Nonces | None = None
         self._realms: set[str] = set()
         self._passed: dict[int, dict[tuple[str, str], Mapping[str, Any]]] = {}
@@ -60,7 +67,11 @@ class Gate:
         self._stale: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         """Who was told `stale` last. A client that does not learn from it would go on for ever if told so again."""
 
-    def check(self, run: int, asker: Asker, ticket: Ticket, effect: Authenticate) -> Any:
+    def _authenticate(self, run: Run, ticket: Ticket, effect: Authenticate) -> Any:
+        registration = self._subjects.registrations.get(run.id)
+        return self.check(run.id, registration or self._subjects.live_call(run), ticket, effect)
+
+    def check(self, run: int, asked: Asked, ticket: Ticket, effect: Authenticate) -> Any:
         """The result of the effect, or PENDING.
 
         Raises:
@@ -70,26 +81,26 @@ class Gate:
         known = self._passed.get(run, {}).get(key)
         if known is not None:
             return known
-        if _within(asker.source[0], effect.trust):
-            user = asserted_user(asker.request) or asker.request.from_.parsed.username
-            return self._pass(run, asker, effect, user, trusted=True)
+        if _within(asked.source[0], effect.trust):
+            user = asserted_user(asked.request) or asked.request.from_.parsed.username
+            return self._pass(run, asked, effect, user, trusted=True)
         if len(self._realms) < _MAX_REALMS:
             self._realms.add(effect.realm)
         try:
-            found = digest.find_credentials(asker.request.get_all(_asked_in(asker.request)), effect.realm)
+            found = digest.find_credentials(asked.request.get_all(_asked_in(asked.request)), effect.realm)
         except MalformedMessage as error:
-            self.engine.count("auth.malformed")
-            asker.reply(400, error.reason)
+            self._node.count("auth.malformed")
+            asked.reply(400, error.reason)
             return _verdict("malformed", effect)
         table = self._table(effect.users)
         if found is None or not digest.is_readable(found[1]):
-            return self._challenge(asker, effect, "challenged")
+            return self._challenge(asked, effect, "challenged")
         credentials = found[1]
-        if not digest.acceptable(credentials, self.nonces, self._now, asker.source[0]):
-            return self._challenge(asker, effect, "challenged", stale=self._may_say_stale(asker, credentials))
+        if not digest.acceptable(credentials, self.nonces, self._now, asked.source[0]):
+            return self._challenge(asked, effect, "challenged", stale=self._may_say_stale(asked, credentials))
         if isinstance(table, LocalUsers):
-            return self._judge(run, asker, effect, credentials, table.users.get(credentials.user))
-        return self._ask(run, asker, ticket, effect, credentials, table)
+            return self._judge(run, asked, effect, credentials, table.users.get(credentials.user))
+        return self._ask(run, asked, ticket, effect, credentials, table)
 
     def forget(self, run: int) -> None:
         """The run is done."""
@@ -112,15 +123,15 @@ class Gate:
     def nonces(self) -> digest.Nonces:
         """Made when the first challenge is, with a key that lives as long as the process."""
         if self._nonces is None:
-            self._nonces = digest.Nonces(self.engine.settings.entropy(32), self.engine.network.tokens.token)
+            self._nonces = digest.Nonces(self._node.settings.entropy(32), self._node.tokens.token)
         return self._nonces
 
     @property
     def _now(self) -> float:
-        return self.engine.timers.now
+        return self._node.timers.now
 
     def _table(self, name: str) -> UserTable:
-        table = self.engine.settings.users.get(name)
+        table = self._node.settings.users.get(name)
         if table is None:
             raise StepError("auth.down", f"user table {name!r} could not be read")
         return table
@@ -128,14 +139,14 @@ class Gate:
     def _ask(
         self,
         run: int,
-        asker: Asker,
+        asked: Asked,
         ticket: Ticket,
         effect: Authenticate,
         credentials: digest.Credentials,
         table: HttpUsers,
     ) -> Any:
         """Look the user up elsewhere and go on when the answer is there, unless nobody waits for it any more."""
-        flows = self.engine.flows
+        flows = self._flows
 
         def done(result: Any) -> None:
             if ticket.task is None:
@@ -144,48 +155,48 @@ class Gate:
                 if isinstance(result, StepError):
                     raise StepError("auth.down", f"user table {effect.users!r}: {result.message}")
                 secret = table.answer(result)
-                verdict = self._judge(run, asker, effect, credentials, secret)
+                verdict = self._judge(run, asked, effect, credentials, secret)
             except StepError as error:
                 flows.throw(ticket, error)
             else:
                 flows.resume(ticket, verdict)
 
-        self.engine.job(table.question(credentials.user, effect.realm), done)
+        self._node.job(table.question(credentials.user, effect.realm), done)
         return PENDING
 
     def _judge(
         self,
         run: int,
-        asker: Asker,
+        asked: Asked,
         effect: Authenticate,
         credentials: digest.Credentials,
         secret: digest.Secret | None,
     ) -> Mapping[str, Any]:
-        request = asker.request
+        request = asked.request
         if secret is not None and secret.algorithms and credentials.algorithm not in secret.algorithms:
-            again = self._may_say_stale(asker, credentials)  # he may know the password: once more, in the other way
-            return self._challenge(asker, effect, "challenged", stale=again, only=secret.algorithms)
+            again = self._may_say_stale(asked, credentials)  # he may know the password: once more, in the other way
+            return self._challenge(asked, effect, "challenged", stale=again, only=secret.algorithms)
         if not digest.proves(credentials, secret, request.method, self._meant(request, credentials)):
-            return self._challenge(asker, effect, "failed")
+            return self._challenge(asked, effect, "failed")
         if not self.nonces.use(credentials.nonce, digest.count_of(credentials)):
-            self.engine.count("auth.replayed")
-            return self._challenge(asker, effect, "challenged", stale=self._may_say_stale(asker, credentials))
-        self._stale.pop((asker.source[0], credentials.user, credentials.realm), None)
-        admission, now = self.engine.admission, self._now
-        admission.prove(admission.source_of(asker.source[0], now), now)
-        return self._pass(run, asker, effect, credentials.user, trusted=False)
+            self._node.count("auth.replayed")
+            return self._challenge(asked, effect, "challenged", stale=self._may_say_stale(asked, credentials))
+        self._stale.pop((asked.source[0], credentials.user, credentials.realm), None)
+        admission, now = self._admission, self._now
+        admission.prove(admission.source_of(asked.source[0], now), now)
+        return self._pass(run, asked, effect, credentials.user, trusted=False)
 
-    def _pass(self, run: int, asker: Asker, effect: Authenticate, user: str, trusted: bool) -> Mapping[str, Any]:
-        self.engine.count("auth.passed")
-        asker.user = user
-        self.consume(asker.request)
+    def _pass(self, run: int, asked: Asked, effect: Authenticate, user: str, trusted: bool) -> Mapping[str, Any]:
+        self._node.count("auth.passed")
+        asked.user = user
+        self.consume(asked.request)
         result = _verdict("passed", effect, user, trusted)
         self._passed.setdefault(run, {})[effect.realm, effect.users] = result
         return result
 
     def _meant(self, request: Request, credentials: digest.Credentials) -> Uri:
         """The URI the digest has to be about: the request's. A REGISTER may name our address instead of our domain."""
-        target, network = request.parsed_uri, self.engine.network
+        target, network = request.parsed_uri, self._node.network
         try:
             written = parse_uri(credentials.uri)
         except MalformedMessage:
@@ -193,9 +204,9 @@ class Gate:
         ours = request.method == b"REGISTER" and written.is_sip and target.is_sip and not written.user
         return written if ours and network.is_local(written) and network.is_local(target) else target
 
-    def _may_say_stale(self, asker: Asker, credentials: digest.Credentials) -> bool:
+    def _may_say_stale(self, asked: Asked, credentials: digest.Credentials) -> bool:
         """Once, until the client has passed."""
-        key = (asker.source[0], credentials.user, credentials.realm)
+        key = (asked.source[0], credentials.user, credentials.realm)
         if key in self._stale:
             return False
         self._stale[key] = None
@@ -205,31 +216,20 @@ class Gate:
 
     def _challenge(
         self,
-        asker: Asker,
+        asked: Asked,
         effect: Authenticate,
         verdict: str,
         stale: bool = False,
         only: tuple[str, ...] = digest.ALGORITHMS,
     ) -> Mapping[str, Any]:
         """Ask for credentials, anew where there were some. `stale`: they may be right, the nonce is not."""
-        self.engine.count(f"auth.{verdict}")
-        register = asker.request.method == b"REGISTER"
+        self._node.count(f"auth.{verdict}")
+        register = asked.request.method == b"REGISTER"
         name = b"WWW-Authenticate: " if register else b"Proxy-Authenticate: "
-        offered = [name for name in self.engine.settings.digest if name in only] or only
-        values = digest.challenges(self.nonces, effect.realm, self._now, asker.source[0], stale, offered)
-        asker.reply(401 if register else 407, "", tuple(name + value for value in values))
+        offered = [name for name in self._node.settings.digest if name in only] or only
+        values = digest.challenges(self.nonces, effect.realm, self._now, asked.source[0], stale, offered)
+        asked.reply(401 if register else 407, "", tuple(name + value for value in values))
         return _verdict(verdict, effect)
-
-
-def asserted_user(request: Request) -> str | None:
-    """User part of the P-Asserted-Identity; None when there is none that can be read."""
-    if b"p-asserted-identity" not in request.names:
-        return None
-    try:
-        addresses = parse_name_addrs(request.get_all(b"p-asserted-identity"))
-        return next((address.parsed.username for address in addresses if address.parsed.is_sip), None) or None
-    except MalformedMessage:
-        return None
 
 
 def _asked_in(request: Request) -> bytes:

@@ -6,20 +6,27 @@ A call has a *front*: the caller's INVITE. With `relay … via: fs1` the front l
 FreeSWITCH sends back is its *back*: a second SIP dialog of the same call, known by the header `X-Orchestrator-Call`.
 Destinations ring from the back then.
 
-FreeSWITCH may also hold the call (`media`, an `Anchor`), and it may be the one that calls (`originate`): its INVITE is
+FreeSWITCH may also hold the call (`media`, a `Hold`), and it may be the one that calls (`originate`): its INVITE is
 the front then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from orchestrator.core.cdr import record_of
+from orchestrator.core.cdr import CallRecords
+from orchestrator.core.executions import kill_channels
 from orchestrator.core.liveness import Ping
+from orchestrator.core.node import Node
+from orchestrator.core.servers import Servers
 from orchestrator.core.views import VariableView, text
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.events.event import Event
+from orchestrator.esl.channels import Channel, ChannelTable
+from orchestrator.flow.run.effects import Relay as RelayEffect
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.digest import Account
@@ -28,19 +35,65 @@ from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.anchor import Anchor
-    from orchestrator.core.engine import Engine
-    from orchestrator.core.relay import Relay
-    from orchestrator.esl.channels import Channel
-    from orchestrator.flow.run.run import Run
-    from orchestrator.sip.target import Target
 
 CHANNEL_LOST = "channel lost"
 """Reason of the end of a call whose channels are gone."""
 NO_ANSWERS: Mapping[bytes, bytes | None] = {}
+
+
+OUTLIVE = 1.0
+"""Seconds that a channel may outlive its call: what FreeSWITCH does by itself takes some milliseconds."""
+
+
+class CallTable(Protocol):
+    """Where calls are found (`core.calls.Calls`)."""
+
+    def add_call_id(self, call_id: bytes, call: Call) -> None: ...
+    def drop_call_id(self, call_id: bytes, call: Call) -> None: ...
+    def discard(self, call: Call) -> None: ...
+
+
+class CallRelay(Protocol):
+    """A relay at work (`core.relay.Relay`), as its call sees it."""
+
+    effect: RelayEffect
+    headers: tuple[bytes, ...]
+    via: Target | None
+
+    @property
+    def attended(self) -> bool: ...
+    @property
+    def awaits_back(self) -> bool: ...
+    def back_arrived(self, context: ResponseContext) -> None: ...
+    def inject(self, targets: Sequence[Target], cancel_others: bool | str, last: bool) -> int: ...
+    def answered_by(self, branch: Branch) -> None: ...
+    def answering_contact(self, branch: Branch) -> str: ...
+    def finish_answered(self, branch: Branch, status: int) -> None: ...
+    def stop(self, wanted: Sequence[str]) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class CallHold(Protocol):
+    """The branch to FreeSWITCH that holds the caller (`core.hold.Hold`), as its call sees it."""
+
+    def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...
+    def progressed(self, status: int) -> None: ...
+    def look(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What the calls of one engine share besides the node: where they are found, what FreeSWITCH has of them, and who
+    hears of their end."""
+
+    calls: CallTable
+    channels: ChannelTable
+    servers: Servers
+    records: CallRecords
+    flows: FlowEngine
 
 
 class Call:
@@ -51,27 +104,34 @@ class Call:
     """
 
     __slots__ = (
-        "engine", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "anchor", "carried",
+        "node", "exchange", "id", "sip_call_id", "invite", "source", "front", "back", "run", "relay", "hold", "carried",
         "server", "placed", "lost", "waiting", "state",
         "started_at", "answered_at", "ended_at", "ended_by", "end_reason", "contact", "user", "caller", "callee", "far",
-        "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_watch_timer", "transport",
+        "_caller_tag", "_back_tag", "_back_call_id", "_answers", "_watch_timer",
         "_handshake", "_farewell",
     )  # fmt: skip
 
     def __init__(
-        self, engine: Engine, id: str, request: Request, server: ServerTransaction, source: tuple[str, int]
+        self,
+        node: Node,
+        exchange: Exchange,
+        id: str,
+        request: Request,
+        server: ServerTransaction,
+        source: tuple[str, int],
     ) -> None:
-        self.engine = engine
+        self.node = node
+        self.exchange = exchange
         self.id: str = id
         self.sip_call_id = request.call_id
         self.invite = request
         self.source = source
-        self.front = ResponseContext(engine.network, server, request, self)
+        self.front = ResponseContext(node.network, server, request, self)
         self.back: ResponseContext | None = None
         server.user = self
         self.run: Run | None = None
-        self.relay: Relay | None = None
-        self.anchor: Anchor | None = None
+        self.relay: CallRelay | None = None
+        self.hold: CallHold | None = None
         """The branch to FreeSWITCH that holds the caller, while it lasts."""
         self.carried = False
         """The media go through FreeSWITCH, which hears the digits."""
@@ -84,14 +144,14 @@ class Call:
         self.waiting: tuple[Target, ...] = ()
         """Destinations injected before the relay has started."""
         self.state: str = "new"
-        self.started_at = engine.timers.now
+        self.started_at = node.timers.now
         self.answered_at: float | None = None
         self.ended_at: float | None = None
         self.ended_by: str = ""
         self.end_reason: str = ""
         self.contact: str | None = None
         """Contact URI of whoever has answered."""
-        self.user: str | None = engine.user_of(request, source)
+        self.user: str | None = node.network.user_of(request, source[0])
         """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
         self.caller: Leg | None = None
         self.callee: Leg | None = None
@@ -103,7 +163,6 @@ class Call:
         self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
         self._watch_timer: Timer | None = None
-        self.transport = server.destination[0]
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
         self._farewell: tuple[tuple[bytes, ...], str] | None = None
@@ -119,6 +178,11 @@ class Call:
         return self.invite
 
     @property
+    def transport(self) -> int:
+        """The listening point the INVITE came in by."""
+        return self.front.server.destination[0]
+
+    @property
     def call_ids(self) -> tuple[bytes, ...]:
         """SIP Call-IDs of the front and, where there is one, of the back."""
         return (self.sip_call_id, self._back_call_id) if self._back_call_id else (self.sip_call_id,)
@@ -128,7 +192,7 @@ class Call:
         """Seconds from the answer to the end or now; 0 for a call that was not answered."""
         if self.answered_at is None:
             return 0.0
-        return (self.engine.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
+        return (self.node.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
 
     @property
     def held(self) -> bool:
@@ -150,9 +214,14 @@ class Call:
             for b in context.pending
         ]
 
+    def channels(self) -> Iterator[Channel]:
+        """FreeSWITCH channels of the call, found by the Call-IDs of its dialogs."""
+        for call_id in self.call_ids:
+            yield from self.exchange.channels.by_call_id(text(call_id))
+
     def freeswitch_side(self) -> dict[str, Any]:
         """Server, channel uuids and channel variables of this call, where FreeSWITCH carries it."""
-        channels = list(self.engine.channels_of(self)) or list(self.lost)
+        channels = list(self.channels()) or list(self.lost)
         found: dict[str, Any] = {
             "server": self.server or None,
             "caller": None,
@@ -172,22 +241,22 @@ class Call:
         relay = self.relay
         if relay is None or not relay.awaits_back or self.over:
             return False
-        self.back = ResponseContext(self.engine.network, server, request, self)
+        self.back = ResponseContext(self.node.network, server, request, self)
         self._back_call_id, self._back_tag = request.call_id, request.from_tag
         self.carried = True
-        self.engine.calls.add_call_id(request.call_id, self)
+        self.exchange.calls.add_call_id(request.call_id, self)
         relay.back_arrived(self.back)
         return True
 
-    def lose_anchor(self) -> None:
+    def lose_hold(self) -> None:
         """FreeSWITCH holds the caller no longer: somebody else has answered, or it gave up."""
-        if self.anchor is not None:
-            self.anchor, self.carried = None, self.back is not None
+        if self.hold is not None:
+            self.hold, self.carried = None, self.back is not None
 
     def drop_back(self) -> None:
         """FreeSWITCH's second leg is about to go elsewhere: its end is not the end of the call."""
         if self._back_call_id:
-            self.engine.calls.drop_call_id(self._back_call_id, self)
+            self.exchange.calls.drop_call_id(self._back_call_id, self)
         self.back, self._back_call_id, self._back_tag, self.far = None, b"", None, None
 
     # --- what the branches report (sip.branch.Listener) --------------------------------------------------------------
@@ -203,9 +272,9 @@ class Call:
     def on_ringing(self, branch: Branch, response: Response) -> None:
         if self.over:
             return
-        anchor = self._anchor_of(branch)
-        if anchor is not None:
-            anchor.progressed(response.status)
+        hold = self._hold_of(branch)
+        if hold is not None:
+            hold.progressed(response.status)
             return
         if branch.context is self._inner_front:
             return
@@ -231,34 +300,34 @@ class Call:
     def _caller_for(self, response: Response) -> Leg | None:
         """Who has called, for the dialog of this answer; None where the INVITE does not say how to reach him."""
         try:
-            seen = self.engine.network.seen_elsewhere(self.invite, self.front.server.destination)
+            seen = self.node.network.seen_elsewhere(self.invite, self.front.server.destination)
             return caller_leg(self.invite, response, seen)
         except MalformedMessage:
-            self.engine.count("call.answer.malformed")
+            self.node.count("call.answer.malformed")
             return None
 
     def _callee_of(self, branch: Branch, response: Response) -> Leg | None:
         """Who has answered; None where the answer does not say how to reach him."""
         try:
-            leg = callee_leg(response, self.engine.network.is_own, branch.target.hop)
+            leg = callee_leg(response, self.node.network.is_own, branch.target.hop)
             if leg is not None:
                 leg.account = branch.target.account
             return leg
         except MalformedMessage:
-            self.engine.count("call.answer.malformed")
+            self.node.count("call.answer.malformed")
             return None
 
     def _on_front_answered(self, branch: Branch, response: Response) -> None:
         self.state = "answered"
-        self.answered_at = self.engine.timers.now
+        self.answered_at = self.node.timers.now
         self.caller, self.callee = self._caller_for(response), self._callee_of(branch, response)
-        self._handshake = self.engine.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)
+        self._handshake = self.node.handshakes.begin((self.sip_call_id, self._caller_tag, response.to_tag), self)
         self._watch()
-        anchor, relay = self._anchor_of(branch), self.relay
-        if anchor is not None:
-            anchor.progressed(response.status)
+        hold, relay = self._hold_of(branch), self.relay
+        if hold is not None:
+            hold.progressed(response.status)
             return
-        self.lose_anchor()
+        self.lose_hold()
         self.contact = relay.answering_contact(branch) if relay is not None else branch.target.contact
         self.publish("answered", contact=self.contact, leg="callee")
         if relay is not None:
@@ -266,14 +335,14 @@ class Call:
 
     def _watch(self) -> None:
         """Look at the answered call from time to time: whether it lasts too long, whether its phones are there."""
-        limits = self.engine.settings.limits
+        limits = self.node.settings.limits
         left = limits.call_duration - self.duration
         if left <= 0:
             self.hangup("maximum call duration", None, "both")
             return
         if self._watch_timer is not None:
             Ping(self).ask(self._phones())
-        self._watch_timer = self.engine.timers.after(min(left, limits.dialog_ping or left), Call._watch, self)
+        self._watch_timer = self.node.timers.after(min(left, limits.dialog_ping or left), Call._watch, self)
 
     def _phones(self) -> list[Leg]:
         """The dialogs with somebody else than FreeSWITCH."""
@@ -284,7 +353,7 @@ class Call:
         if self.over:
             return
         self.note(_failure(branch))
-        if branch.context is not self._inner_front and self._anchor_of(branch) is None:
+        if branch.context is not self._inner_front and self._hold_of(branch) is None:
             self.publish(
                 "branch_failed",
                 branch=str(branch.number),
@@ -298,9 +367,9 @@ class Call:
     def on_settled(self, context: Context) -> None:
         """The relay counts its own branches: one that was cancelled long ago may still be pending here."""
 
-    def _anchor_of(self, branch: Branch) -> Anchor | None:
-        """The anchor, when this is its branch: FreeSWITCH is no destination, flows hear nothing of it."""
-        return self.anchor if branch.round is self.anchor else None
+    def _hold_of(self, branch: Branch) -> CallHold | None:
+        """The hold, when this is its branch: FreeSWITCH is no destination, flows hear nothing of it."""
+        return self.hold if branch.round is self.hold else None
 
     @property
     def _inner_front(self) -> ResponseContext | None:
@@ -388,7 +457,7 @@ class Call:
             self._give_up_relay()
         elif code >= 200:
             self.state = "answered"
-            self.answered_at = self.engine.timers.now
+            self.answered_at = self.node.timers.now
 
     def reply_best(self) -> bool:
         """Answer with the best failure of the branches (RFC 3261 §16.7). False when no branch gave one."""
@@ -447,13 +516,13 @@ class Call:
         leg, name = (self.far, "callee") if side == "caller" else (self.caller, "caller")
         if leg is not None and self.back is not None:
             self.note(f"SIP >> BYE to {name}, FreeSWITCH is away")
-            self.engine.send_in_dialog(leg, b"BYE", self.transport, headers)
+            self.node.send_in_dialog(leg, b"BYE", self.transport, headers)
             self.far = None  # once
 
     @property
     def freeswitch_is_gone(self) -> bool:
         """The call goes through a server that is away, as far as we can see."""
-        return self.carried and self.engine.servers.is_gone(self.server)
+        return self.carried and self.exchange.servers.is_gone(self.server)
 
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
         """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
@@ -465,7 +534,7 @@ class Call:
         for side, leg in (("caller", self.caller), ("callee", self.callee)):
             if leg is not None and which in (side, "both"):
                 self.note(f"SIP >> BYE to {side}")
-                self.engine.send_in_dialog(leg, b"BYE", self.transport, headers)
+                self.node.send_in_dialog(leg, b"BYE", self.transport, headers)
 
     def on_confirmed(self) -> None:
         """The ACK has passed, or none will come: what was held back goes out now."""
@@ -486,10 +555,15 @@ class Call:
         """The dialog is not ours to end any more: it has been ended."""
         self.caller = self.callee = self.far = self._farewell = None
         if self.carried:
-            self.engine.servers.end_channels(self)
+            self.node.timers.after(OUTLIVE, Call._end_channels, self)
         if self._handshake is not None:
             self._handshake.drop()
             self._handshake = None
+
+    def _end_channels(self) -> None:
+        """The call is over; see to it that its channels are, too. BYE does it, and carries the reason; so that came
+        first."""
+        kill_channels(self.node, self)
 
     def end_by(self, side: str, cause: str, code: int | None = None) -> None:
         """A party has hung up."""
@@ -522,17 +596,17 @@ class Call:
 
     def _close(self, by: str, reason: str) -> None:
         self.state = "ended"
-        self.ended_at = self.engine.timers.now
+        self.ended_at = self.node.timers.now
         self.ended_by, self.end_reason = by, reason
         self.waiting = ()
         if self._watch_timer is not None:
             self._watch_timer.cancel()
-        self.engine.calls.discard(self)
+        self.exchange.calls.discard(self)
         if self.answered_at is None:  # the phone behind FreeSWITCH has answered, and FreeSWITCH has not passed it on
             self._end_behind("caller", (reason_header(reason, None),))
         if self._farewell is None:
             self._let_go()
-        self.engine.tell(
+        self.node.tell(
             "call_ended",
             call=text(self.invite.call_id),
             by=by,
@@ -540,24 +614,21 @@ class Call:
             code=self.front.server.status,
             seconds=0.0 if self.answered_at is None else round(self.ended_at - self.answered_at, 1),
         )
-        if self.run is not None and self.engine.on_record is not None:
-            self.engine.on_record(record_of(self, self.run, self.front.server.status, self.contact))
+        if self.run is not None:
+            self.exchange.records.add(self, self.run, self.front.server.status, self.contact)
 
     def _tell_flow(self) -> None:
         if self.run is not None:
-            self.engine.flows.call_ended(self.run, self.ended_by, self.end_reason)
+            self.exchange.flows.call_ended(self.run, self.ended_by, self.end_reason)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def publish(self, name: str, **attributes: Any) -> int:
         """Raise an event of this call; returns how many took it."""
-        bus = self.engine.bus
-        if not bus.hears(name):
-            return 0
         try:
-            return bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+            return self.node.publish(name, attributes, self.id)
         except StepError:  # a nest of events too deep (flow.limit): the call goes on without it
-            self.engine.count("event.too_deep")
+            self.node.count("event.too_deep")
             return 0
 
     def note(self, text: str) -> None:

@@ -6,14 +6,12 @@ call and give one record. A flow may go on after that (`on_end`); what it does t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.core.socket import SocketCall
-    from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +76,35 @@ class CallRecord:
         }
 
 
-def record_of(call: Call | SocketCall, run: Run, code: int | None, contact: str | None) -> CallRecord:
-    """The record of a call that has just ended, as its flow sees it."""
-    offset = call.engine.settings.wall_offset
+class EndedCall(Protocol):
+    """A call that is over. Times are those of the monotonic clock."""
+
+    id: str
+    started_at: float
+    answered_at: float | None
+    ended_at: float | None
+    ended_by: str
+    end_reason: str
+
+
+class CallRecords:
+    """Where the records of one engine go. `wall_offset` is the wall clock minus the monotonic clock, in seconds."""
+
+    __slots__ = ("told", "_offset")
+
+    def __init__(self, wall_offset: float) -> None:
+        self.told: Callable[[CallRecord], None] | None = None
+        """Told the record of each call of a flow at its end."""
+        self._offset = wall_offset
+
+    def add(self, call: EndedCall, run: Run, code: int | None, contact: str | None) -> None:
+        """Tell of a call that has just ended, as its flow sees it."""
+        if self.told is not None:
+            self.told(record_of(call, run, code, contact, self._offset))
+
+
+def record_of(call: EndedCall, run: Run, code: int | None, contact: str | None, offset: float) -> CallRecord:
+    """The record of a call that has just ended; `offset` makes wall clock times of its times."""
     view = run.call
     side = view["fs"]
     return CallRecord(

@@ -9,17 +9,15 @@ playback, silence is played behind it so that a bridge waits as long as keys are
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.core.executions import NOT_PLAYED, Application, Execution
+from orchestrator.core.node import Node
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run import effects
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
 
 SILENCE = "silence_stream://-1"
 
@@ -34,11 +32,11 @@ class Collector:
     """One `collect`. `done` is told the keys, or the error, once FreeSWITCH plays nothing for it any more."""
 
     def __init__(
-        self, engine: Engine, channel: Channel, effect: effects.Collect, begin: Begin, done: Done, note: Note
+        self, node: Node, channel: Channel, effect: effects.Collect, begin: Begin, done: Done, note: Note
     ) -> None:
         self.channel = channel
         self.keys = ""
-        self._engine = engine
+        self._node = node
         self._effect = effect
         self._begin = begin
         self._done: Done | None = done
@@ -85,7 +83,7 @@ class Collector:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _play(self, file: str, ended: Callable[[Any], None]) -> None:
-        self._playing = Execution(self._engine, Application("playback", file).on(self.channel), ended)
+        self._playing = Execution(self._node, Application("playback", file).on(self.channel), ended)
         self._begin(self._playing)
 
     def _prompted(self, result: Any) -> None:
@@ -114,7 +112,7 @@ class Collector:
 
     def _set_clock(self) -> None:
         self._stop_clock()
-        self._timer = self._engine.timers.after(self._effect.timeout, lambda _: self._finish())
+        self._timer = self._node.timers.after(self._effect.timeout, lambda _: self._finish())
 
     def _stop_clock(self) -> None:
         if self._timer is not None:

@@ -29,21 +29,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from orchestrator.core.executions import Application, ignore, tone_of, whole
+from orchestrator.core.node import Node
 from orchestrator.errors import StepError
-from orchestrator.esl.channels import Channel
+from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.events.event import Event
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.run import Run
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.core.engine import Engine
-    from orchestrator.core.socket import SocketCall
-    from orchestrator.flow.run.run import Run
 
 SILENCE = 3.0
 """Seconds without a word that `detect: silence` raises its event after, unless told."""
@@ -67,15 +62,26 @@ START_WITHIN = 5.0
 _ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_DESTROY"))
 
 
+class WatchedCall(Protocol):
+    """A call that is listened to."""
+
+    id: str
+    run: Run | None
+
+    @property
+    def over(self) -> bool: ...
+
+
 class Detectors:
     """What listens on the channels of one engine. `make` gives a detector whose `applications` are to be run; once they
     are, `add` sets its clock."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, node: Node, channels: ChannelTable) -> None:
+        self.node = node
+        self.channels = channels
         self._listening: dict[Channel, list[Detector]] = {}
 
-    def make(self, call: Call | SocketCall, channel: Channel, effect: effects.Detect) -> Detector:
+    def make(self, call: WatchedCall, channel: Channel, effect: effects.Detect) -> Detector:
         """A detector for one leg, not yet listening."""
         return _KINDS[effect.what](self, call, channel, effect)
 
@@ -99,7 +105,7 @@ class Detectors:
     def observe(self, server: str, event: EslEvent) -> bool:
         """Every FreeSWITCH event. Returns whether it is a key that decides."""
         decides = False
-        channel = self.engine.channels.get(server, event.uuid) if self._listening else None
+        channel = self.channels.get(server, event.uuid) if self._listening else None
         for detector in list(self.of(channel)) if channel is not None else ():
             if event.name in _ENDS:
                 detector.end()
@@ -123,13 +129,13 @@ class Detectors:
 class Detector(ABC):
     """One detector on one leg."""
 
-    def __init__(self, detectors: Detectors, call: Call | SocketCall, channel: Channel, effect: effects.Detect) -> None:
+    def __init__(self, detectors: Detectors, call: WatchedCall, channel: Channel, effect: effects.Detect) -> None:
         self.call = call
         self.channel = channel
         self.effect = effect
         self._detectors = detectors
-        self._engine = detectors.engine
-        self._token = self._engine.network.tokens.token().decode()
+        self._node = detectors.node
+        self._token = self._node.tokens.token().decode()
         self._began = 0.0
         self._timers: list[Timer] = []
 
@@ -140,7 +146,7 @@ class Detector(ABC):
 
     def begin(self) -> None:
         """The applications run."""
-        self._began = self._engine.timers.now
+        self._began = self._node.timers.now
         if self.effect.seconds is not None:
             self.after(self.effect.seconds, self.expire)
 
@@ -162,23 +168,22 @@ class Detector(ABC):
     # --- for the kinds ------------------------------------------------------------------------------------------------
 
     def after(self, seconds: float, act: Callable[[Any], None]) -> None:
-        self._timers.append(self._engine.timers.after(seconds, act))
+        self._timers.append(self._node.timers.after(seconds, act))
 
     @property
     def elapsed(self) -> float:
-        return self._engine.timers.now - self._began
+        return self._node.timers.now - self._began
 
     def raise_event(self, name: str, **attributes: Any) -> None:
         """Tell the flow, while there is a call."""
-        bus = self._engine.bus
-        if not self.call.over and bus.hears(name):
+        if not self.call.over:
             attributes["leg"] = self.channel.leg
-            bus.publish(Event(name, attributes, self.call.id, self._engine.timers.now))
+            self._node.publish(name, attributes, self.call.id)
 
     def run(self, application: Application) -> None:
         """Run an application whose outcome changes nothing."""
         if not self.channel.destroyed:
-            self._engine.job(application.on(self.channel), ignore)
+            self._node.job(application.on(self.channel), ignore)
 
     @property
     def hears_beeps(self) -> bool:
@@ -192,7 +197,7 @@ class Detector(ABC):
 
     def expect_fax_tone(self) -> None:
         """spandsp's detector runs: its event will not say which tone it heard."""
-        self._engine.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
+        self._detectors.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
 
     def listen_to_speech(self, first: float, pause: float, most: float | None) -> Application:
         """A recording that ends when nobody has spoken for the `first` seconds, or not for `pause` after speech, and

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
+from orchestrator.core.node import Node
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.esl.commands import quote_argument
+from orchestrator.esl.commands import quote_argument, safe_uuid
 from orchestrator.flow.run import effects
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.core.engine import Engine
-    from orchestrator.core.socket import SocketCall
 
 BREAKS = 4
 """How often an application is told to end; what has not heard by then cannot be broken (rxfax)."""
@@ -49,10 +45,10 @@ class Application:
 class Execution:
     """One application on one channel, `times` in a row; `done` is told the last result, or the first error."""
 
-    __slots__ = ("_engine", "effect", "_left", "_done", "running")
+    __slots__ = ("_node", "effect", "_left", "_done", "running")
 
-    def __init__(self, engine: Engine, effect: effects.EslExecute, done: Done, times: int = 1) -> None:
-        self._engine = engine
+    def __init__(self, node: Node, effect: effects.EslExecute, done: Done, times: int = 1) -> None:
+        self._node = node
         self.effect = effect
         self._left = times
         self._done: Done | None = done
@@ -66,7 +62,7 @@ class Execution:
             return
         self._left -= 1
         self.running = True
-        self._engine.job(self.effect, self._finished)
+        self._node.job(self.effect, self._finished)
 
     def _finished(self, result: Any) -> None:
         self.running = False
@@ -84,8 +80,8 @@ class Execution:
         """FreeSWITCH forgets a break that comes before the application has begun (switch_core_session_exec clears
         CF_BREAK), so it is told again."""
         if self.running and tries:
-            self._engine.job(command(self.effect.server, f"uuid_break {self.effect.uuid}"), ignore)
-            self._engine.timers.after(BREAK_AGAIN, self._break, tries - 1)
+            self._node.job(command(self.effect.server, f"uuid_break {self.effect.uuid}"), ignore)
+            self._node.timers.after(BREAK_AGAIN, self._break, tries - 1)
 
     def forget(self) -> None:
         """Break it off, and nobody wants to know."""
@@ -96,16 +92,16 @@ class Execution:
 class Recording:
     """A `record_session`: it runs beside everything else, so its end is an event of its own, RECORD_STOP."""
 
-    __slots__ = ("_engine", "_channel", "_path", "_done")
+    __slots__ = ("_node", "_channel", "_path", "_done")
 
-    def __init__(self, engine: Engine, channel: Channel, path: str, done: Done) -> None:
-        self._engine = engine
+    def __init__(self, node: Node, channel: Channel, path: str, done: Done) -> None:
+        self._node = node
         self._channel = channel
         self._path = path
         self._done: Done | None = done
 
     def start(self, effect: effects.EslExecute) -> None:
-        self._engine.job(effect, self._started)
+        self._node.job(effect, self._started)
 
     def _started(self, result: Any) -> None:
         if isinstance(result, StepError):
@@ -122,7 +118,7 @@ class Recording:
     def stop(self) -> None:
         self._done = None
         stop = f"uuid_record {self._channel.uuid} stop {self._path}"
-        self._engine.job(command(self._channel.server, stop), ignore)
+        self._node.job(command(self._channel.server, stop), ignore)
 
     def _end(self, result: Any) -> None:
         done, self._done = self._done, None
@@ -130,10 +126,29 @@ class Recording:
             done(result)
 
 
-def channel_of(engine: Engine, call: Call | SocketCall, leg: str) -> Channel | None:
+class HasChannels(Protocol):
+    """A call whose legs FreeSWITCH may have, whichever way it came."""
+
+    def channels(self) -> Iterable[Channel]:
+        """Its channels, those of both legs."""
+
+
+def channel_of(call: HasChannels, leg: str) -> Channel | None:
     """The live FreeSWITCH channel of one side of a call; the newest where a transfer has left an older one."""
-    live = [c for c in engine.channels_of(call) if c.leg == leg and not c.destroyed]
+    live = [c for c in call.channels() if c.leg == leg and not c.destroyed]
     return live[-1] if live else None
+
+
+def kill_channels(node: Node, call: HasChannels) -> None:
+    """End the channels of a call that is over, where they have outlived it."""
+    for channel in list(call.channels()):
+        try:
+            text = f"uuid_kill {safe_uuid(channel.uuid)}"
+        except EslInjection:
+            continue  # a stranger's Call-ID: FreeSWITCH does what it can
+        if not channel.destroyed:
+            node.count("esl.channel.outlived")
+            node.job(command(channel.server, text), ignore)
 
 
 def command(server: str, text: str) -> effects.EslCommand:

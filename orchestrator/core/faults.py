@@ -16,11 +16,11 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from orchestrator.core.anchor import Anchor
 from orchestrator.core.call import Call
-from orchestrator.core.registration import Registration
+from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.hold import Hold
+from orchestrator.core.registrations import Registration
 from orchestrator.core.relay import Relay
-from orchestrator.core.socket import SocketCall
 from orchestrator.events.bus import Subscription
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run
@@ -90,7 +90,7 @@ class Faults:
         self._attempt(subject.front.server.fail)
         if subject.back is not None:
             self._attempt(subject.back.server.fail)
-        self._attempt(partial(subject.engine.calls.discard, subject))
+        self._attempt(partial(subject.exchange.calls.discard, subject))
 
     def _attempt(self, act: Callable[[], object]) -> bool:
         try:
@@ -111,7 +111,7 @@ def _found(where: Iterable[Any]) -> list[Subject]:
 
 
 _LEADS_TO: dict[type, str] = {
-    ClientTransaction: "user", Branch: "context", Relay: "call", Anchor: "call", Handshake: "party", Ticket: "task",
+    ClientTransaction: "user", Branch: "context", Relay: "call", Hold: "call", Handshake: "party", Ticket: "task",
     Task: "run", Listener: "run", Wait: "run", Subscription: "owner",
 }  # fmt: skip
 """Type → the attribute that says whose it is."""

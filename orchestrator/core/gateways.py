@@ -28,7 +28,7 @@ class Gateways:
     """The gateways of one engine. `publish` tells flows, `sender(transport)` is the URI probes come from."""
 
     def __init__(
-        self, network: Network, sender: Callable[[int], bytes], publish: Callable[[str, dict[str, Any]], None]
+        self, network: Network, sender: Callable[[int], bytes], publish: Callable[[str, dict[str, Any]], object]
     ) -> None:
         self._publish = publish
         self.prober = Prober(network, sender, self._changed)

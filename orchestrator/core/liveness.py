@@ -11,17 +11,27 @@ whether it is there, `core.servers` knows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from orchestrator.core.node import Node
 from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Response
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.sip.dialog import Leg
 
 GONE = "the phones are gone"
 """Reason of the end of a call that nobody is in any more."""
+
+
+class AnsweredCall(Protocol):
+    """The call that is asked about."""
+
+    node: Node
+
+    @property
+    def transport(self) -> int:
+        """The listening point its requests leave from."""
+
+    def hangup(self, reason: str, code: int | None, leg: str) -> None: ...
 
 
 class Ping:
@@ -29,7 +39,7 @@ class Ping:
 
     __slots__ = ("call", "silent", "waiting")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: AnsweredCall) -> None:
         self.call = call
         self.waiting = 0
         self.silent = True
@@ -37,13 +47,13 @@ class Ping:
     def ask(self, legs: list[Leg]) -> None:
         self.waiting = len(legs)
         for leg in legs:
-            self.call.engine.send_in_dialog(leg, b"OPTIONS", self.call.transport, user=self, counted=False)
+            self.call.node.send_in_dialog(leg, b"OPTIONS", self.call.transport, user=self, counted=False)
 
     def _heard(self, alive: bool, certain: bool = False) -> None:
         self.waiting -= 1
         self.silent = self.silent and not alive
         if certain or (self.silent and not self.waiting):
-            self.call.engine.count("call.phones_gone")
+            self.call.node.count("call.phones_gone")
             self.call.hangup(GONE, None, "both")
 
     # --- transaction user ---------------------------------------------------------------------------------------------

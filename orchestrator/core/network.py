@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from orchestrator.core.lookups import LookUp, LookUps
 from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Message, Request
 from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
@@ -224,6 +225,10 @@ class SipNetwork:
         """Take the host names of these URIs, which the configuration gives, for those that are always looked up."""
         hosts = {host for host in map(_host_of, uris) if host and not is_literal(host)}
         self.names.configure(frozenset(host.decode("ascii", "replace").lower() for host in hosts))
+
+    def user_of(self, request: Request, host: str) -> str | None:
+        """Who a trusted source says the sender is (RFC 3325 §5); None from all others."""
+        return asserted_user(request) if self.trusts(host) else None
 
     def trusts(self, host: str) -> bool:
         """Whether a source address may send calls to foreign domains."""

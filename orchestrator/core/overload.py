@@ -15,15 +15,13 @@ the share falls, who was refused is remembered for as long as a request is repea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from orchestrator.core.delay import NORMAL
+from orchestrator.core.node import Node
+from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
 
 FULL = 0.200
 """Seconds of age from which no new call is begun: T1 is 500 ms, more and every INVITE comes twice."""
@@ -80,12 +78,13 @@ class Refusals:
 
 
 class Overload:
-    """Decides for one engine; `age()` gives seconds of lasting delay, `entropy(n)` random octets."""
+    """Decides for one engine; `location` knows which phones refresh a registration."""
 
-    def __init__(self, engine: Engine, age: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
-        self._engine = engine
-        self._age = age
-        self.refusals = Refusals(engine.settings.times.timeout, entropy(16))
+    def __init__(self, node: Node, location: Location) -> None:
+        self._node = node
+        self._location = location
+        self._age = node.settings.age
+        self.refusals = Refusals(node.settings.times.timeout, node.settings.entropy(16))
 
     @property
     def share(self) -> float:
@@ -99,7 +98,7 @@ class Overload:
             return False
         refused = self._is_refused(request, age)
         if refused:
-            self._engine.count(f"overload.{request.method.decode()}")
+            self._node.count(f"overload.{request.method.decode()}")
         return refused
 
     def _is_refused(self, request: Request, age: float) -> bool:
@@ -109,8 +108,24 @@ class Overload:
         return method in _NEW_WORK and self.refusals.place(request) / _RANGE < (age - NORMAL) / (FULL - NORMAL)
 
     def _is_refresh(self, request: Request) -> bool:
-        engine = self._engine
-        return bool(engine.location.bindings(engine.network.aor(request.to.parsed), engine.wall))
+        node = self._node
+        return bool(self._location.bindings(node.network.aor(request.to.parsed), node.wall))
+
+    def must_refuse_new(self) -> bool:
+        """Whether a new request outside of dialogs has to go elsewhere: we are stopping, or full."""
+        limits, layer = self._node.settings.limits, self._node.layer
+        return (
+            self._node.draining
+            or layer.unanswered >= limits.transactions
+            or layer.lingering >= limits.lingering
+            or layer.octets >= limits.octets
+        )
+
+    def must_refuse_all(self) -> bool:
+        """Whether even requests inside dialogs would take more memory than they may: somebody floods us with them."""
+        limits, layer = self._node.settings.limits, self._node.layer
+        most = limits.transactions + limits.lingering
+        return len(layer) >= most + most // 4 or layer.octets >= limits.octets + limits.octets // 4
 
     def retry_after(self, request: Request) -> bytes:
         """A Retry-After header line, with another time for each request and the same for its repetitions."""

@@ -6,15 +6,18 @@ out of branches ends nothing before its time. Late branches (`inject`) join the 
 headers and timers.
 
 With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back. A
-`transfer` is the same without that branch: FreeSWITCH has the call and is told to send it on through us (`Onward`).
+`transfer` is the same without that branch: FreeSWITCH has the call and is told to send it on through us
+(`TransferRelay`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.core.gateways import SILENCE
+from orchestrator.core.call import Call
+from orchestrator.core.gateways import SILENCE, Gateways
+from orchestrator.flow.run.effects import Relay as RelayEffect
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
@@ -22,10 +25,6 @@ from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.selection import rank
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.flow.run.effects import Relay as RelayEffect
 
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
@@ -49,7 +48,7 @@ class Relay:
     __slots__ = (
         "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding",
         "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaces_at_once",
-        "_late_timers", "_timed_out",
+        "_late_timers", "_timed_out", "_gateways",
     )  # fmt: skip
 
     def __init__(
@@ -58,10 +57,12 @@ class Relay:
         effect: RelayEffect,
         groups: Sequence[Sequence[Target]],
         done: Callable[[dict[str, Any]], None],
+        gateways: Gateways,
         front: Target | None = None,
         headers: tuple[bytes, ...] = (),
     ) -> None:
         self.call = call
+        self._gateways = gateways
         self.headers = headers
         """Header lines every branch of this relay carries, late ones too."""
         self.effect = effect
@@ -110,7 +111,7 @@ class Relay:
             new = (target for target in waiting if not any(target.same_as(known) for known in first))
             self._groups.insert(0, [*first, *new])
         self.call.front.forget_failures()
-        timers, effect = self.call.engine.timers, self.effect
+        timers, effect = self.call.node.timers, self.effect
         if effect.ring is not None:
             self._ring_timer = timers.after(effect.ring, Relay._rang_out, self)
         if effect.keep_open is not None:
@@ -128,7 +129,7 @@ class Relay:
     # --- FreeSWITCH in the middle -------------------------------------------------------------------------------------
 
     def _await_back(self) -> None:
-        self._back_timer = self.call.engine.timers.after(BACK_WITHIN, Relay._back_missing, self)
+        self._back_timer = self.call.node.timers.after(BACK_WITHIN, Relay._back_missing, self)
 
     def back_arrived(self, context: ResponseContext) -> None:
         if self._back_timer is not None:
@@ -194,7 +195,7 @@ class Relay:
                 self._ringing.append(branch)
                 added += 1
                 if target.ring is not None:
-                    timers = self.call.engine.timers
+                    timers = self.call.node.timers
                     self._late_timers += (timers.after(target.ring, self._rang_long_enough, branch),)
         self._adding = False
         return added
@@ -205,7 +206,7 @@ class Relay:
         while self._groups and self._context is not None and not self._context.closed:
             if self._add(self._groups.pop(0)):
                 if self.effect.each is not None:
-                    self._each_timer = self.call.engine.timers.after(self.effect.each, Relay._each_over, self)
+                    self._each_timer = self.call.node.timers.after(self.effect.each, Relay._each_over, self)
                 return
         if self._context is not None and self._context.closed:
             self._groups.clear()
@@ -233,7 +234,7 @@ class Relay:
         if waited is not None and waited >= SILENCE:
             for branch in self._ringing:
                 if branch.target.label and branch.state == "trying":
-                    self.call.engine.gateways.silent(branch.target.label, f"no response to a call in {waited:g} s")
+                    self._gateways.silent(branch.target.label, f"no response to a call in {waited:g} s")
 
     def _forget_cancelled(self) -> None:
         """Branches we stopped are not waited for: what they still say is the response context's business."""
@@ -255,7 +256,7 @@ class Relay:
             return
         self._note_tried(branch)
         if branch.target.label:
-            self.call.engine.gateways.failed(branch.target.label, branch.status, branch.response)
+            self._gateways.failed(branch.target.label, branch.status, branch.response)
         if self._best is None or rank(branch.status) < rank(self._best.status):
             self._best = branch
         if branch not in self._ringing:
@@ -312,7 +313,7 @@ class Relay:
         winner = self._answered_by or branch
         self._note_tried(winner)
         if winner.target.label:
-            self.call.engine.gateways.answered(winner.target.label)
+            self._gateways.answered(winner.target.label)
         self._finish("answered", status, winner)
 
     def _rang_out(self) -> None:
@@ -384,7 +385,7 @@ class Relay:
         return f"<Relay {state} ringing={len(self._ringing)} next={len(self._groups)}>"
 
 
-class Onward(Relay):
+class TransferRelay(Relay):
     """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
     it."""
 
@@ -396,8 +397,9 @@ class Onward(Relay):
         effect: RelayEffect,
         groups: Sequence[Sequence[Target]],
         done: Callable[[dict[str, Any]], None],
+        gateways: Gateways,
     ) -> None:
-        super().__init__(call, effect, groups, done)
+        super().__init__(call, effect, groups, done, gateways)
         self._context = None
 
     @property

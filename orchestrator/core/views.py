@@ -8,54 +8,53 @@ stranger sends can fail in a flow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from orchestrator.core.network import SipNetwork
+from orchestrator.core.node import Node
+from orchestrator.esl.channels import Channel
 from orchestrator.sip.message import Request
 from orchestrator.sip.uri import Uri
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
-    from orchestrator.core.engine import Engine
-    from orchestrator.core.network import SipNetwork
-    from orchestrator.esl.channels import Channel
 
 
 def text(octets: bytes) -> str:
     return octets.decode("utf-8", "replace")
 
 
-class Views:
-    """Makes the views of one engine."""
+class Shown(Protocol):
+    """A call as its view shows it (`core.call.Call`)."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    id: str
+    state: str
+    answered_at: float | None
+    user: str | None
+    ended_by: str
+    end_reason: str
 
-    def offer(self, request: Request, source: tuple[str, int]) -> CallView:
-        """The view of a call that no flow has taken yet; `bind` ties it to its Call."""
-        return CallView(self._engine, request, source)
-
-    def request(self, request: Request, source: tuple[str, int]) -> RequestView:
-        return RequestView(self._engine, request, source)
+    @property
+    def duration(self) -> float: ...
+    def branches(self) -> list[dict[str, Any]]: ...
+    def freeswitch_side(self) -> dict[str, Any]: ...
 
 
 class RequestView:
     """`request` of an `on: register` flow."""
 
-    __slots__ = ("_engine", "_request", "_source", "_began", "user")
+    __slots__ = ("_network", "_request", "_source", "_began", "user")
 
-    def __init__(self, engine: Engine, request: Request, source: tuple[str, int]) -> None:
-        self._engine = engine
+    def __init__(self, node: Node, request: Request, source: tuple[str, int]) -> None:
+        self._network = node.network
         self._request = request
         self._source = source
-        self._began = engine.wall
-        self.user: str | None = engine.user_of(request, source)
+        self._began = node.wall
+        self.user: str | None = node.network.user_of(request, source[0])
         """Whom `auth` has found the sender to be, or a trusted source says he is."""
 
     def __getitem__(self, name: str) -> Any:
         return _FIELDS[name](self)
 
     def address(self, uri: Uri, display: bytes = b"") -> AddressView:
-        return AddressView(self._engine.network, uri, display)
+        return AddressView(self._network, uri, display)
 
     def name_addr(self, header: bytes) -> AddressView:
         """From or To, which were found well-formed when the request came."""
@@ -67,19 +66,20 @@ class RequestView:
 
 
 class CallView(RequestView):
-    """`call` of an `on: invite` flow: the INVITE, and the state of the call as it is now."""
+    """`call` of an `on: invite` flow: the INVITE, and the state of the call as it is now. While a flow is being chosen
+    there is no call yet; `bind` ties the view to it."""
 
     __slots__ = ("_call",)
 
-    def __init__(self, engine: Engine, request: Request, source: tuple[str, int]) -> None:
-        super().__init__(engine, request, source)
-        self._call: Call | None = None
+    def __init__(self, node: Node, request: Request, source: tuple[str, int]) -> None:
+        super().__init__(node, request, source)
+        self._call: Shown | None = None
 
-    def bind(self, call: Call) -> None:
+    def bind(self, call: Shown) -> None:
         self._call = call
 
     @property
-    def call(self) -> Call:
+    def call(self) -> Shown:
         assert self._call is not None
         return self._call
 
@@ -190,7 +190,7 @@ _FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "id": lambda view: text(view._request.call_id),
     "sip_call_id": lambda view: text(view._request.call_id),
     "method": lambda view: text(view._request.method),
-    "aor": lambda view: view._engine.network.aor(view._request.to.parsed),
+    "aor": lambda view: view._network.aor(view._request.to.parsed),
     "from": lambda view: view.name_addr(b"from"),
     "to": lambda view: view.name_addr(b"to"),
     "target": lambda view: view.address(view._request.parsed_uri),
@@ -206,7 +206,7 @@ _FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "user": lambda view: view.user,
 }
 
-_LIVE: Mapping[str, Callable[[Call], Any]] = {
+_LIVE: Mapping[str, Callable[[Shown], Any]] = {
     "id": lambda call: call.id,
     "state": lambda call: call.state,
     "answered": lambda call: call.answered_at is not None,

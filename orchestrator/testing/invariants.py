@@ -70,7 +70,7 @@ def _problem(engine: Engine, run: Run) -> str | None:
             return "it ends without a bound"
         return None if run.tasks else "ended and still listed"
     if run.phase is Phase.OPEN:
-        call = engine.host.served_by(run)
+        call = engine.subjects.served_by(run)
         if run.call is not None and (call is None or (isinstance(call, Call) and call.over)):
             return "its call is over and it has not heard of it"
         if run.call is None and not run.tasks and not run.listeners:
@@ -79,12 +79,16 @@ def _problem(engine: Engine, run: Run) -> str | None:
 
 
 def _tables(engine: Engine) -> Iterator[str]:
-    host, runs = engine.host, engine.flows.runs
-    for name, table in (("calls", host._calls), ("handed", host._handed), ("registrations", host._registrations)):
+    subjects, runs = engine.subjects, engine.flows.runs
+    for name, table in (
+        ("calls", subjects.calls),
+        ("handed", subjects.handed),
+        ("registrations", subjects.registrations),
+    ):
         for run in table:
             if run not in runs:
-                yield f"{name} of the host keep a run that is over, {run}"
-    for ticket, relay in host._relays.items():
+                yield f"{name} keep a run that is over, {run}"
+    for ticket, relay in engine.relaying.running.items():
         if ticket.task is None:
             yield f"{relay!r}: nobody waits for it"
         elif relay.running and not relay.attended and not relay.awaits_back:

@@ -90,7 +90,7 @@ class World:
         contact = phone.contact.strip(b"<>")
         binding = Binding(aor, contact, wall + 3600, call_id=b"before", cseq=1, registered_at=wall)
         self.location.save(aor, [binding], wall)
-        self.engine.watch_expiry()
+        self.engine.registrations.watch_expiry()
         return phone
 
     def peer(self, name: str, host: str, port: int = 5060) -> Peer:

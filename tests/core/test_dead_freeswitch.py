@@ -18,7 +18,7 @@ ENDED = """    on_end: [log: 'ended: ${call.end_reason ?? "?"}']"""
 
 def records(s: Stage) -> list[CallRecord]:
     found: list[CallRecord] = []
-    s.world.engine.on_record = found.append
+    s.world.engine.records.told = found.append
     return found
 
 

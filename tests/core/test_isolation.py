@@ -18,9 +18,6 @@ from tools.layers import GLUE, LAYERS, arrows_of, circles_of, graph_of, imports_
 ROOT = Path(orchestrator.__file__).parent
 
 CIRCLES = {
-    "core.anchor", "core.applications", "core.auth", "core.call", "core.calls", "core.cdr", "core.collector",
-    "core.detectors", "core.engine", "core.executions", "core.faults", "core.host", "core.liveness", "core.outward",
-    "core.overload", "core.registration", "core.relay", "core.requests", "core.servers", "core.socket", "core.views",
     "flow.check.actions", "flow.check.control", "flow.check.events", "flow.check.steps", "flow.expr.calls",
     "flow.expr.check", "flow.language.program", "flow.language.registry", "flow.run.engine", "flow.run.listen",
     "flow.run.run", "flow.run.signals", "flow.run.task", "flow.run.trace", "flow.run.triggers", "testing.esl_rules",

@@ -6,6 +6,7 @@ import pytest
 from test_request_routes import BOB, Stage
 
 from orchestrator.core.settings import ListenPoint
+from orchestrator.core.views import RequestView
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.sip.uri import parse_uri
 from orchestrator.testing.world import World
@@ -137,5 +138,5 @@ def test_flows_see_several_lines_as_one_list() -> None:
     request = stage.alice.ask("INVITE", BOB, "History-Info: <sip:a@x>;index=1", "History-Info: <sip:b@x>;index=2")
     parsed = parse_message(request.octets)
     assert isinstance(parsed, Request)
-    view = stage.world.engine.views.request(parsed, ("10.0.0.2", 5060))
+    view = RequestView(stage.world.engine, parsed, ("10.0.0.2", 5060))
     assert view["headers"]["history-info"] == "<sip:a@x>;index=1, <sip:b@x>;index=2"

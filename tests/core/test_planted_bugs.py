@@ -11,12 +11,18 @@ import pytest
 
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
+from orchestrator.core.destinations import Destinations
 from orchestrator.core.faults import Fault
-from orchestrator.core.host import FlowHost
-from orchestrator.core.registration import Registration
+from orchestrator.core.performers import Performers
+from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.relay import Relay
+from orchestrator.core.relaying import Relaying
+from orchestrator.core.replies import Replies
+from orchestrator.core.request_routes import Routes
 from orchestrator.core.requests import Requests
-from orchestrator.core.views import CallView, RequestView, Views
+from orchestrator.core.starts import Starts
+from orchestrator.core.subjects import Subjects
+from orchestrator.core.views import CallView, RequestView
 from orchestrator.events.bus import Bus
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.effects import Http
@@ -138,8 +144,9 @@ class Stage:
 
 
 CLASSES = (
-    Requests, Call, Calls, Relay, ResponseContext, Branch, Registration, Registrar, Location, Views, CallView,
-    RequestView, FlowHost, FlowEngine, Run, Task, Bus, Handshakes,
+    Requests, Call, Calls, Relay, ResponseContext, Branch, Registration, Registrations, Registrar, Location, CallView,
+    RequestView, Performers, Subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
+    Run, Task, Bus, Handshakes,
 )  # fmt: skip
 SELF_DEFENCE = {
     "struck", "fail", "abort", "forget", "_finish", "_disarm", "discard", "collapse", "served_by", "sweep", "begin",

@@ -76,7 +76,7 @@ def bye(*routes: bytes) -> Request:
 def test_our_entries_come_off_the_top(
     engine: Engine, routes: tuple[bytes, ...], drop: int, toward: bytes | None, token: bytes
 ) -> None:
-    route = engine.requests._route(bye(*routes))
+    route = engine.requests.routes.route(bye(*routes))
     assert (route.drop, route.token) == (drop, token)
     assert (bytes(route.toward) if route.toward else None) == (toward.strip(b"<>") if toward else None)
 
@@ -87,7 +87,7 @@ def test_what_we_record_is_what_we_know_again(engine: Engine, transport: int) ->
     value = line.removeprefix(b"Record-Route: ")
     assert value.partition(b"@")[2] in engine.network.own_route_ends
     request = bye(value)
-    route = engine.requests._route(request)
+    route = engine.requests.routes.route(request)
     assert route.drop == 1
     assert engine.network.passage(request, route.token) is not None
 

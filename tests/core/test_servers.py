@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.jobs import Job
-from orchestrator.core.servers import AT_A_TIME
+from orchestrator.core.resync import AT_A_TIME
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.loader import load_program
@@ -319,7 +319,7 @@ def beat(site: Site, server: str, sessions: int, most: int = 100) -> None:
 
 
 def chosen(site: Site) -> str:
-    return site.engine.server_for("", None)
+    return site.engine.servers.server_for("", None)
 
 
 def test_the_first_one_where_nothing_is_known(site: Site) -> None:
@@ -332,7 +332,7 @@ def test_the_one_with_least_to_do_for_its_size(site: Site) -> None:
     assert chosen(site) == "fs2"
     beat(site, "fs2", 200, most=1000)
     assert chosen(site) == "fs1"
-    assert site.engine.server_for("fs2", None) == "fs2", "unless it is named"
+    assert site.engine.servers.server_for("fs2", None) == "fs2", "unless it is named"
 
 
 def test_one_that_is_down_only_where_none_is_up(site: Site) -> None:

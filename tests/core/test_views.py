@@ -33,7 +33,7 @@ TO = b"To: <sip:bob@example.com>"
 
 
 def view(message: Request) -> RequestView:
-    return World().engine.views.request(message, ("192.0.2.7", 40000))
+    return RequestView(World().engine, message, ("192.0.2.7", 40000))
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

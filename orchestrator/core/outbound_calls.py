@@ -11,27 +11,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-from orchestrator.core.call import Call
+from orchestrator.core.call import Call, Exchange
 from orchestrator.core.calling_party import calling_party
+from orchestrator.core.calls import Calls
+from orchestrator.core.destinations import Destinations
 from orchestrator.core.executions import channel_of, command, ignore
+from orchestrator.core.gateways import Gateways
 from orchestrator.core.network import CALL_HEADER
-from orchestrator.core.relay import Onward, Relay
+from orchestrator.core.node import Node
+from orchestrator.core.performers import Performs
+from orchestrator.core.relay import Relay, TransferRelay
+from orchestrator.core.relaying import Relaying
+from orchestrator.core.subjects import Subjects
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
+from orchestrator.sip.message import Request
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
-    from orchestrator.flow.run.run import Run
-    from orchestrator.sip.message import Request
-    from orchestrator.sip.server import ServerTransaction
 
 PROFILE = "orchestrator"
 """Name of FreeSWITCH's SIP profile towards us, as in config/freeswitch."""
@@ -52,15 +56,32 @@ _CAUSES = {
 }
 
 
-class Outward:
+class OutboundCalls:
     """Performs `transfer` and `originate` for one engine's flows."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._placed: dict[str, Placed] = {}
-        self._tickets: dict[Ticket, Placed] = {}
+    def __init__(
+        self,
+        node: Node,
+        exchange: Exchange,
+        calls: Calls,
+        subjects: Subjects,
+        destinations: Destinations,
+        relaying: Relaying,
+        gateways: Gateways,
+    ) -> None:
+        self.node = node
+        self.exchange = exchange
+        self.flows = exchange.flows
+        self.calls = calls
+        self.subjects = subjects
+        self.gateways = gateways
+        self._destinations = destinations
+        self._relaying = relaying
+        self.performs: Performs = {effects.Transfer: self._transfer, effects.Originate: self._originate}
+        self._placed: dict[str, OutboundCall] = {}
+        self._tickets: dict[Ticket, OutboundCall] = {}
 
-    def take(self, id: str) -> Placed | None:
+    def take(self, id: str) -> OutboundCall | None:
         """The call FreeSWITCH places under this id, once its INVITE is here."""
         return self._placed.pop(id, None)
 
@@ -72,15 +93,14 @@ class Outward:
 
     # --- transfer -----------------------------------------------------------------------------------------------------
 
-    def transfer(self, run: Run, ticket: Ticket, effect: effects.Transfer) -> Any:
-        engine = self.engine
-        call = engine.host.live_call(run)
-        channel = channel_of(engine, call, effect.leg)
+    def _transfer(self, run: Run, ticket: Ticket, effect: effects.Transfer) -> Any:
+        call = self.subjects.live_call(run)
+        channel = channel_of(call, effect.leg)
         if channel is None:
             raise StepError("call.state", f"transfer: FreeSWITCH does not have the {effect.leg} (media: or via: first)")
         if call.relay is not None:
             raise StepError("call.state", "transfer: a relay of this call is still running")
-        target = engine.host.target_of(effect.to)
+        target = self._destinations.target_of(effect.to)
         uuid = _safe(safe_uuid, channel.uuid, "transfer")
         if effect.context:
             user = _safe(safe_argument, (target.uri.split(b":", 1)[1].partition(b"@")[0]).decode(), "transfer")
@@ -114,11 +134,11 @@ class Outward:
 
     def _here(self) -> str:
         """Our address, as a dial string of FreeSWITCH."""
-        return "call@" + self.engine.settings.points[0].sent_by.decode()
+        return "call@" + self.node.settings.points[0].sent_by.decode()
 
     def _hand_over(self, ticket: Ticket, job: effects.EslCommand) -> Any:
         """The leg is FreeSWITCH's from now on, or another call's: the flow hears only whether it was taken."""
-        flows = self.engine.flows
+        flows = self.flows
 
         def told(result: Any) -> None:
             error = _refusal(result, "transfer")
@@ -127,17 +147,17 @@ class Outward:
             else:
                 flows.resume(ticket, None)
 
-        self.engine.job(job, told)
+        self.node.job(job, told)
         return PENDING
 
     def _onward(
         self, call: Call, ticket: Ticket, effect: effects.Transfer, target: Target, job: effects.EslCommand
     ) -> Any:
-        flows, host = self.engine.flows, self.engine.host
+        flows, relaying = self.flows, self._relaying
         failure: list[StepError] = []
 
         def done(result: dict[str, Any]) -> None:
-            host.relay_over(ticket)
+            relaying.over(ticket)
             if result["outcome"] == "answered":
                 flows.resume(ticket, None)
                 return
@@ -150,33 +170,24 @@ class Outward:
                 failure.append(error)
                 onward.refused(503)
 
-        onward = Onward(call, effects.Relay(), [self._rung_by(target)], done)
+        onward = TransferRelay(call, effects.Relay(), [self._destinations.rung_by(target)], done, self.gateways)
         call.relay = onward
-        host.relay_began(ticket, onward)
+        relaying.running[ticket] = onward
         onward.start(())
-        self.engine.job(job, told)
+        self.node.job(job, told)
         return PENDING
-
-    def _rung_by(self, target: Target) -> Sequence[Target]:
-        """A URI of a domain of ours stands for the phones registered for it, as it does for whoever dials it."""
-        engine = self.engine
-        uri = parse_uri(target.uri)
-        if target.hop is None and not target.routes and engine.network.is_local(uri):
-            return engine.targets_of(engine.network.aor(uri)) or [target]
-        return [target]
 
     # --- originate ----------------------------------------------------------------------------------------------------
 
-    def originate(self, run: Run, ticket: Ticket, effect: effects.Originate) -> Any:
-        engine = self.engine
-        current = engine.host.call_of(run)
+    def _originate(self, run: Run, ticket: Ticket, effect: effects.Originate) -> Any:
+        current = self.subjects.calls.get(run.id)
         if current is not None and not current.over:
             raise StepError("call.state", "originate: this flow has a call already")
         if run.max_forwards <= 1:
             raise StepError("flow.limit", "originate: the call that led to this one has gone round too often")
-        server = engine.server_for(effect.via, None)
-        groups = [[target] for target in self._destinations(run, effect)]
-        placed = Placed(self, run, ticket, effect, groups, server)
+        server = self.exchange.servers.server_for(effect.via, None)
+        groups = [[target] for target in self._groups_of(run, effect)]
+        placed = OutboundCall(self, run, ticket, effect, groups, server)
         self._placed[placed.id] = self._tickets[ticket] = placed
         try:
             placed.start()
@@ -185,14 +196,14 @@ class Outward:
             raise StepError("esl.command", f"originate: {error}") from None
         return PENDING
 
-    def _destinations(self, run: Run, effect: effects.Originate) -> Sequence[Target]:
-        host = self.engine.host
+    def _groups_of(self, run: Run, effect: effects.Originate) -> Sequence[Target]:
+        destinations = self._destinations
         if not effect.gateways:
-            return self._rung_by(host.target_of(effect.to))
+            return destinations.rung_by(destinations.target_of(effect.to))
         number = effect.to.removeprefix("sip:").partition("@")[0]
-        return host.gateway_targets(effect.gateways, number, run)
+        return destinations.gateway_targets(effect.gateways, number, run)
 
-    def dial_string(self, placed: Placed, effect: effects.Originate, ring: float) -> str:
+    def dial_string(self, placed: OutboundCall, effect: effects.Originate, ring: float) -> str:
         """What `originate` calls. Raises EslInjection for values no dial string may hold."""
         variables = {
             "origination_uuid": placed.uuid,
@@ -208,12 +219,12 @@ class Outward:
         quoted = _with_to(originate_variables(variables), placed.called)
         return f"{quoted}sofia/{PROFILE}/{self._here()}"
 
-    def forget(self, placed: Placed) -> None:
+    def forget(self, placed: OutboundCall) -> None:
         self._placed.pop(placed.id, None)
         self._tickets.pop(placed.ticket, None)
 
 
-class Placed:
+class OutboundCall:
     """A call FreeSWITCH has been told to place, until it is answered or has failed.
 
     Two things are awaited: what SIP says (the relay of FreeSWITCH's INVITE) and what FreeSWITCH says (the result of
@@ -221,34 +232,34 @@ class Placed:
     """
 
     __slots__ = (
-        "id", "uuid", "run", "ticket", "call", "_outward", "_effect", "_groups", "_server", "_result", "_confirmed",
+        "id", "uuid", "run", "ticket", "call", "_outbound", "_effect", "_groups", "_server", "_result", "_confirmed",
         "_over", "_timer",
     )  # fmt: skip
 
     def __init__(
         self,
-        outward: Outward,
+        outbound: OutboundCalls,
         run: Run,
         ticket: Ticket,
         effect: effects.Originate,
         groups: Sequence[Sequence[Target]],
         server: str,
     ) -> None:
-        tokens = outward.engine.network.tokens
-        self.id = tokens.token().decode()
-        self.uuid = str(UUID(bytes=outward.engine.settings.entropy(16), version=4))
+        node = outbound.node
+        self.id = node.tokens.token().decode()
+        self.uuid = str(UUID(bytes=node.settings.entropy(16), version=4))
         """Of FreeSWITCH's channel, and so the Call-ID of its INVITE."""
         self.run = run
         self.ticket = ticket
         self.call: Call | None = None
-        self._outward = outward
+        self._outbound = outbound
         self._effect = effect
         self._groups = groups
         self._server = server
         self._result: dict[str, Any] | None = None
         self._confirmed = False
         self._over = False
-        self._timer = outward.engine.timers.after(INVITE_WITHIN, Placed._no_invite, self)
+        self._timer = node.timers.after(INVITE_WITHIN, OutboundCall._no_invite, self)
 
     @property
     def called(self) -> str:
@@ -264,23 +275,23 @@ class Placed:
 
     def start(self) -> None:
         """Tell FreeSWITCH. Raises EslInjection."""
-        engine = self._outward.engine
-        text = f"originate {self._outward.dial_string(self, self._effect, self._ring)} &park()"
+        text = f"originate {self._outbound.dial_string(self, self._effect, self._ring)} &park()"
         limit = self._ring + 2 * GRACE
-        engine.job(effects.EslCommand("bgapi", text, self._server, limit), self._told)
+        self._outbound.node.job(effects.EslCommand("bgapi", text, self._server, limit), self._told)
 
     def arrived(self, request: Request, server: ServerTransaction, source: tuple[str, int]) -> None:
         """FreeSWITCH's INVITE: now there is a call, and it is the run's."""
-        engine = self._outward.engine
+        outbound = self._outbound
         self._timer.cancel()
-        call = self.call = Call(engine, self.id, request, server, source)
+        call = self.call = Call(outbound.node, outbound.exchange, self.id, request, server, source)
         call.carried, call.placed, call.server = True, True, self._server
-        engine.calls.add(call)
+        outbound.calls.add(call)
         if self._over:
             call.hangup("nobody waits for this call", None, "both")
             return
-        engine.host.adopt(self.run, call, request, source)
-        relay = Relay(call, effects.Relay(ring=self._ring, gateways=self._effect.gateways), self._groups, self._rung)
+        outbound.subjects.adopt(outbound.node, self.run, call, request, source)
+        effect = effects.Relay(ring=self._ring, gateways=self._effect.gateways)
+        relay = Relay(call, effect, self._groups, self._rung, outbound.gateways)
         call.relay = relay
         relay.start(())
 
@@ -292,8 +303,8 @@ class Placed:
             self.call.hangup("cancelled", None, "both")
         else:
             kill = f"uuid_kill {self.uuid} ORIGINATOR_CANCEL"
-            self._outward.engine.job(command(self._server, kill), ignore)
-            self._outward.forget(self)
+            self._outbound.node.job(command(self._server, kill), ignore)
+            self._outbound.forget(self)
 
     # --- what comes back ----------------------------------------------------------------------------------------------
 
@@ -329,7 +340,7 @@ class Placed:
         if result is None or self._over or (result["outcome"] == "answered" and not self._confirmed):
             return
         self._end()
-        self._outward.engine.flows.resume(self.ticket, result)
+        self._outbound.flows.resume(self.ticket, result)
 
     def _no_invite(self) -> None:
         text = f"originate: FreeSWITCH {self._server} has sent no INVITE within {INVITE_WITHIN:g} s"
@@ -339,12 +350,12 @@ class Placed:
         if self.call is not None and not self.call.over:
             self.call.hangup(error.message, None, "both")
         self._end()
-        self._outward.engine.flows.throw(self.ticket, error)
+        self._outbound.flows.throw(self.ticket, error)
 
     def _end(self) -> None:
         self._over = True
         self._timer.cancel()
-        self._outward.forget(self)
+        self._outbound.forget(self)
 
 
 def _from(address: str) -> dict[str, str]:

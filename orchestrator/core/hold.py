@@ -9,8 +9,9 @@ Either may be first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.core.call import Call
 from orchestrator.core.executions import channel_of, command
 from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.errors import EslInjection, StepError
@@ -18,9 +19,6 @@ from orchestrator.esl.commands import originate_variables, safe_uuid
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
-
-if TYPE_CHECKING:
-    from orchestrator.core.call import Call
 
 READY_WITHIN = 10.0
 """Seconds FreeSWITCH may take to answer and to report the channel."""
@@ -30,10 +28,10 @@ PARKED = b"park"
 Done = Callable[[StepError | None], None]
 
 
-class Anchor:
+class Hold:
     """The branch to FreeSWITCH that holds the caller; `round` of that branch, so it hears what becomes of it.
 
-    `done` of `hold` and `answer` is called once, with None or with the error. While it waits for nothing it is silent.
+    `done` of `begin` and `answer` is called once, with None or with the error. While it waits for nothing it is silent.
     """
 
     __slots__ = ("call", "server", "target", "up", "_wanted", "_done", "_timer")
@@ -51,7 +49,7 @@ class Anchor:
 
     # --- what flows ask -----------------------------------------------------------------------------------------------
 
-    def hold(self, answer: bool, done: Done) -> None:
+    def begin(self, answer: bool, done: Done) -> None:
         """Send the call to FreeSWITCH."""
         kind = b"answer" if answer else b"early"
         self.target.headers = (CALL_HEADER + b": " + self.call.id.encode(), MEDIA_HEADER + b": " + kind)
@@ -62,7 +60,7 @@ class Anchor:
 
     def answer(self, headers: Sequence[tuple[str, str]], done: Done) -> None:
         """Have FreeSWITCH answer a call that it holds; `headers` go into the 200 (`sip_rh_` variables)."""
-        channel = channel_of(self.call.engine, self.call, "caller")
+        channel = channel_of(self.call, "caller")
         if channel is None:
             done(StepError("call.state", "answer: FreeSWITCH has lost the call"))
             return
@@ -82,7 +80,7 @@ class Anchor:
             elif len(commands) > 1:
                 self._command(commands[1:])
 
-        self.call.engine.job(command(self.server, commands[0]), told)
+        self.call.node.job(command(self.server, commands[0]), told)
 
     def abandon(self) -> None:
         """The step was cut off. A leg that is not up yet is not wanted any more."""
@@ -101,7 +99,7 @@ class Anchor:
 
     def branch_failed(self, branch: Branch) -> None:
         """FreeSWITCH refused the call, or ended it before it was answered."""
-        self.call.lose_anchor()
+        self.call.lose_hold()
         kind = "esl.down" if branch.response is None else "esl.command"
         self._end(StepError(kind, f"media: FreeSWITCH {self.server}: {branch.status} {branch.reason}"))
 
@@ -115,14 +113,14 @@ class Anchor:
         call = self.call
         if self._done is None or (self._wanted == "answered" and call.answered_at is None) or not self.up:
             return
-        if channel_of(call.engine, call, "caller") is not None:
+        if channel_of(call, "caller") is not None:
             self._end(None)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _wait(self, wanted: str, done: Done) -> None:
         self._wanted, self._done = wanted, done
-        self._timer = self.call.engine.timers.after(READY_WITHIN, Anchor._too_late, self)
+        self._timer = self.call.node.timers.after(READY_WITHIN, Hold._too_late, self)
 
     def _too_late(self) -> None:
         what = "its Event Socket has not reported the channel" if self.up else "it has not answered"
@@ -132,7 +130,7 @@ class Anchor:
 
     def _release(self) -> None:
         """Take the INVITE back."""
-        self.call.lose_anchor()
+        self.call.lose_hold()
         branch = self.call.front.find(self.target)
         if branch is not None:
             branch.cancel()

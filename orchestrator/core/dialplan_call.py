@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.core.cdr import record_of
+from orchestrator.core.cdr import CallRecords
 from orchestrator.core.executions import command, ignore
+from orchestrator.core.node import Node
 from orchestrator.core.views import AddressView, VariableView
-from orchestrator.errors import EslInjection, MalformedMessage
+from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.esl.commands import safe_uuid
-from orchestrator.events.event import Event
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
 from orchestrator.sip.uri import parse_uri
-
-if TYPE_CHECKING:
-    from orchestrator.core.engine import Engine
-    from orchestrator.flow.run.run import Run
-    from orchestrator.timers import Timer
+from orchestrator.timers import Timer
 
 CAUSES: Mapping[int, str] = {
     403: "CALL_REJECTED", 404: "UNALLOCATED_NUMBER", 408: "NO_USER_RESPONSE", 480: "NO_USER_RESPONSE",
@@ -37,96 +34,41 @@ CAUSES: Mapping[int, str] = {
 }  # fmt: skip
 """Status code of `hangup:` → the cause FreeSWITCH makes that code of again (RFC 3398 §8.1, sofia_glue.c)."""
 
-ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"))
-"""Any of them is the end; a connection may lose the later ones."""
-
 _UNESCAPED = re.compile(r"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
 """What RFC 3261 §25.1 has escaped in the user part of a URI."""
 _HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
-
-
-class Sockets:
-    """The channels of one engine that came over a socket, by the name of their connection."""
-
-    __slots__ = ("_engine", "_calls")
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._calls: dict[str, SocketCall] = {}
-
-    def open(self, server: str, event: EslEvent, refuse: Callable[[], None]) -> None:
-        """A new channel; `refuse()` when no flow takes it or has room, or we stop: the dialplan goes on by itself."""
-        engine = self._engine
-        view = SocketView(engine, event)
-        flow = None
-        if "socket" in engine.host.triggers and not engine.draining:
-            flow = engine.flows.choose("socket", {"call": view}, view.dialled)
-            if flow is not None and not engine.flows.has_room(flow):
-                flow = None
-        channel = engine.channels.observe(server, event, engine.timers.now) if flow is not None else None
-        if flow is None or channel is None or not _is_safe(channel.uuid):
-            engine.count("socket.refused")
-            engine.channels.forget(server)
-            refuse()
-            return
-        call = SocketCall(engine, server, channel, view)
-        self._calls[server] = call
-        engine.host.start_socket(flow, call)
-
-    def of(self, server: str) -> SocketCall | None:
-        """The call of a connection, until the connection has ended."""
-        return self._calls.get(server)
-
-    def observe(self, server: str, event: EslEvent) -> None:
-        """An event of a connection: the answer and the end are the call's to know."""
-        call = self._calls.get(server)
-        if call is None or event.uuid != call.channel.uuid:
-            return
-        if event.name == "CHANNEL_ANSWER":
-            call.answered()
-        elif event.name in ENDS:
-            call.end(call.channel.leg, event.get("Hangup-Cause") or "normal")
-
-    def closed(self, server: str, reason: str) -> None:
-        """The connection has ended, and with it all that we can do for the channel."""
-        call = self._calls.pop(server, None)
-        if call is not None and not call.over:
-            call.close("engine", reason)
-        self._engine.channels.forget(server)
-
-    def __iter__(self) -> Iterator[SocketCall]:
-        return iter(list(self._calls.values()))
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
 
 class SocketCall:
     """One channel under a flow. `state` goes new → answered → ended."""
 
     __slots__ = (
-        "engine", "id", "server", "channel", "view", "run", "state", "started_at", "answered_at", "ended_at",
-        "ended_by", "end_reason", "_limit_timer",
+        "_node", "_flows", "_records", "id", "server", "channel", "view", "run", "state", "started_at", "answered_at",
+        "ended_at", "ended_by", "end_reason", "_limit_timer",
     )  # fmt: skip
 
     carried = True
     """FreeSWITCH has the media; see Call.carried."""
 
-    def __init__(self, engine: Engine, server: str, channel: Channel, view: SocketView) -> None:
-        self.engine = engine
-        self.id = engine.network.tokens.token().decode()
+    def __init__(
+        self, node: Node, flows: FlowEngine, records: CallRecords, server: str, channel: Channel, view: SocketView
+    ) -> None:
+        self._node = node
+        self._flows = flows
+        self._records = records
+        self.id = node.tokens.token().decode()
         self.server = server
         self.channel = channel
         self.view = view
         self.run: Run | None = None
         self.state: str = "answered" if channel.answered else "new"
-        self.started_at = engine.timers.now
+        self.started_at = node.timers.now
         self.answered_at: float | None = self.started_at if channel.answered else None
         self.ended_at: float | None = None
         self.ended_by: str = ""
         self.end_reason: str = ""
-        limit = engine.settings.limits.call_duration
-        self._limit_timer: Timer = engine.timers.after(limit, _too_long, self)
+        limit = node.settings.limits.call_duration
+        self._limit_timer: Timer = node.timers.after(limit, _too_long, self)
         view.bind(self)
 
     @property
@@ -138,7 +80,7 @@ class SocketCall:
         """Seconds from the answer to the end or now; 0 before the answer."""
         if self.answered_at is None:
             return 0.0
-        return (self.engine.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
+        return (self._node.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
 
     def channels(self) -> Iterator[Channel]:
         """The one channel of this call."""
@@ -147,7 +89,7 @@ class SocketCall:
     def answered(self) -> None:
         """FreeSWITCH says that the call is answered."""
         if self.state == "new":
-            self.state, self.answered_at = "answered", self.engine.timers.now
+            self.state, self.answered_at = "answered", self._node.timers.now
             self._publish("answered", contact=self.view.name, leg=self.channel.leg)
 
     def end(self, side: str, cause: str) -> None:
@@ -161,7 +103,7 @@ class SocketCall:
         if self.over:
             return
         cause = CAUSES.get(code or 0, "NORMAL_CLEARING")
-        self.engine.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
+        self._node.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
         self.close("engine", reason or "hangup")
 
     def fail(self) -> None:
@@ -172,19 +114,16 @@ class SocketCall:
         """The call is over; its flow is told. A handler of the `hangup` event may have ended it already."""
         if self.over:
             return
-        self.state, self.ended_at = "ended", self.engine.timers.now
+        self.state, self.ended_at = "ended", self._node.timers.now
         self.ended_by, self.end_reason = by, reason
         self._limit_timer.cancel()
         if self.run is not None:
-            self.engine.tell("call_ended", call=self.run.call["sip_call_id"], by=by, reason=reason)
-            if self.engine.on_record is not None:
-                self.engine.on_record(record_of(self, self.run, None, None))
-            self.engine.flows.call_ended(self.run, by, reason)
+            self._node.tell("call_ended", call=self.run.call["sip_call_id"], by=by, reason=reason)
+            self._records.add(self, self.run, None, None)
+            self._flows.call_ended(self.run, by, reason)
 
     def _publish(self, name: str, **attributes: Any) -> None:
-        bus = self.engine.bus
-        if bus.hears(name):
-            bus.publish(Event(name, attributes, self.id, self.engine.timers.now))
+        self._node.publish(name, attributes, self.id)
 
     def __repr__(self) -> str:
         return f"<SocketCall {self.id} {self.state}>"
@@ -197,12 +136,12 @@ class SocketView:
     hold is escaped, so nothing a caller sends can fail here.
     """
 
-    __slots__ = ("_engine", "_event", "_began", "_call")
+    __slots__ = ("_node", "_event", "_began", "_call")
 
-    def __init__(self, engine: Engine, event: EslEvent) -> None:
-        self._engine = engine
+    def __init__(self, node: Node, event: EslEvent) -> None:
+        self._node = node
         self._event = event
-        self._began = int(engine.wall)
+        self._began = int(node.wall)
         self._call: SocketCall | None = None
 
     def bind(self, call: SocketCall) -> None:
@@ -226,7 +165,7 @@ class SocketView:
 
     def address(self, user: str, host: str, display: str = "") -> AddressView:
         """An address of these parts; without a usable host that of our first domain, else of our own address."""
-        network, settings = self._engine.network, self._engine.settings
+        network, settings = self._node.network, self._node.settings
         if not _HOST.fullmatch(host):
             host = settings.domains[0] if settings.domains else settings.points[0].host
         escaped = _UNESCAPED.sub(lambda found: "".join(f"%{octet:02X}" for octet in found[0].encode()), user)
@@ -307,14 +246,6 @@ _LIVE: Mapping[str, tuple[Any, Callable[[SocketCall], Any]]] = {
     "end_reason": (None, lambda call: call.end_reason or None),
 }
 """Fields that change: what they are while a flow is being chosen, and then."""
-
-
-def _is_safe(uuid: str) -> bool:
-    """Whether commands may name this channel: a uuid may be the Call-ID of a stranger."""
-    try:
-        return bool(safe_uuid(uuid))
-    except EslInjection:
-        return False
 
 
 def _too_long(call: SocketCall) -> None:

@@ -1,0 +1,113 @@
+"""`media` and `answer` at work: FreeSWITCH takes the caller's leg and answers it; see `core.hold`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.applications import Applications
+from orchestrator.core.call import Call, CallHold
+from orchestrator.core.calls import Calls
+from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.executions import channel_of
+from orchestrator.core.hold import Hold, answer_headers
+from orchestrator.core.performers import Performs
+from orchestrator.core.servers import Servers
+from orchestrator.core.subjects import Subjects
+from orchestrator.errors import StepError
+from orchestrator.esl.channels import ChannelTable
+from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import PENDING, Ticket
+
+
+class Holding:
+    """Performs `media` and `answer` for one engine's flows."""
+
+    def __init__(
+        self,
+        flows: FlowEngine,
+        subjects: Subjects,
+        servers: Servers,
+        channels: ChannelTable,
+        calls: Calls,
+        applications: Applications,
+    ) -> None:
+        self._flows = flows
+        self._subjects = subjects
+        self._servers = servers
+        self._channels = channels
+        self._calls = calls
+        self._applications = applications
+        self._holds: dict[Ticket, CallHold] = {}
+        """Steps that wait for FreeSWITCH."""
+        self.performs: Performs = {effects.Media: self._media, effects.Answer: self._answer}
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Nobody waits for this step any more."""
+        hold = self._holds.pop(ticket, None)
+        if hold is not None:
+            hold.abandon()
+
+    def observe(self, server: str, event: EslEvent) -> None:
+        """Every FreeSWITCH event, after the channel table has learned from it."""
+        if not self._holds or not event.name.startswith("CHANNEL_"):
+            return
+        channel = self._channels.get(server, event.uuid)
+        for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else ():
+            call = self._calls.by_call_id(call_id.encode())
+            if call is not None and call.hold is not None:
+                call.hold.look()
+                break
+
+    def _media(self, run: Run, ticket: Ticket, effect: effects.Media) -> Any:
+        """Have FreeSWITCH hold the call; where it does already, at most have it answer."""
+        call = self._subjects.live_call(run)
+        if channel_of(call, "caller") is not None:
+            return self._answer(run, ticket, effects.Answer()) if effect.answer else None
+        if call.front.server.answered:
+            raise StepError("call.state", "media: the call is answered already, and not by FreeSWITCH")
+        return self._hold(run, call, ticket, effect)
+
+    def _hold(self, run: Run, call: Call, ticket: Ticket, effect: effects.Media) -> Any:
+        if call.relay is not None or call.hold is not None:
+            raise StepError("call.state", "media: a relay or another media: of this call is still under way")
+        server = self._servers.server_for(effect.server, call)
+        if not self._servers.is_up(server):
+            raise StepError("esl.down", f"media: FreeSWITCH {server} is not connected")
+        hold = call.hold = self._holds[ticket] = Hold(call, server, self._servers.sip_uri_of(server))
+        call.carried, call.server = True, server
+        hold.begin(effect.answer, lambda error: self._held(run, ticket, error))
+        return PENDING
+
+    def _held(self, run: Run, ticket: Ticket, error: StepError | None) -> None:
+        self._holds.pop(ticket, None)
+        if error is not None:
+            self._flows.throw(ticket, error)
+        else:
+            self._flows.resume(ticket, None)
+
+    def _answer(self, run: Run, ticket: Ticket, effect: effects.Answer) -> Any:
+        """Answer from FreeSWITCH, which takes the call first where it does not have it."""
+        handed = self._subjects.handed.get(run.id)
+        if handed is not None:
+            return self._answer_handed(run, ticket, handed, effect)
+        call = self._subjects.live_call(run)
+        if call.front.server.answered:
+            return None
+        if call.hold is None:
+            if effect.headers:
+                raise StepError("call.state", "answer: headers need media: before it")
+            return self._hold(run, call, ticket, effects.Media(answer=True))
+        channel = channel_of(call, "caller")
+        headers = answer_headers(effect.headers, channel.uuid) if channel is not None else ()
+        self._holds[ticket] = call.hold
+        call.hold.answer(headers, lambda error: self._held(run, ticket, error))
+        return PENDING
+
+    def _answer_handed(self, run: Run, ticket: Ticket, call: SocketCall, effect: effects.Answer) -> Any:
+        """The application `answer`, which FreeSWITCH finishes at once on a channel that is answered."""
+        if effect.headers:
+            raise StepError("call.state", "answer: headers are SIP, and this call is FreeSWITCH's")
+        return self._applications.answer(run, ticket, call.channel)

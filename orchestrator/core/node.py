@@ -1,0 +1,106 @@
+"""One node: what every part of the core may ask for, and what knows no call.
+
+Time, timers, counters, news for the log, the wires (transaction layer, names and addresses, answered dialogs), events
+and work for outside. Parts get a `Node` and the collaborators they name; `core.engine.Engine` is a node, puts the parts
+together and takes the inputs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.core.jobs import Job, JobEffect, Resolve
+from orchestrator.core.network import SipNetwork
+from orchestrator.core.settings import CoreSettings
+from orchestrator.errors import StepError
+from orchestrator.events.bus import Bus
+from orchestrator.events.event import Event
+from orchestrator.sip.client import ClientUser
+from orchestrator.sip.dialog import Leg
+from orchestrator.sip.handshake import Handshakes
+from orchestrator.sip.in_dialog import send_in_dialog
+from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.transaction import Destination
+from orchestrator.timers import Timers
+
+
+class Node:
+    """Outputs are taken by whoever calls: `datagrams` and `jobs` are emptied after each turn."""
+
+    def __init__(self, settings: CoreSettings, route_key: Callable[[], bytes], now: float) -> None:
+        """`route_key()` is the key of our Record-Routes; `now` the monotonic clock in seconds."""
+        self.settings = settings
+        self.datagrams: list[tuple[bytes, Destination]] = []
+        self.jobs: list[Job] = []
+        self.counters: Counter[str] = Counter()
+        self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
+        """Told what the log shows: the name of an event and its facts."""
+        self.draining = False
+        """No new calls or registrations are taken any more."""
+        self.timers = Timers(now)
+        self.layer = TransactionLayer(self.timers, self.send, settings.times)
+        self.handshakes = Handshakes(self.timers, settings.times.timeout)
+        self.tokens = Tokens(settings.entropy)
+        self.network = SipNetwork(settings, self.layer, self.tokens, self._look_up, route_key)
+        self.bus = Bus(self.timers)
+        self._last_job = 0
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+
+    @property
+    def now(self) -> float:
+        """The monotonic clock, in seconds."""
+        return self.timers.now
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the epoch, moving with the monotonic clock."""
+        return self.timers.now + self.settings.wall_offset
+
+    def send(self, data: bytes, destination: Destination) -> None:
+        """Put a datagram on the wire when the turn is over."""
+        self.datagrams.append((data, destination))
+
+    def count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Something for the log; `source` is the network address that caused it."""
+        if self.on_news is not None:
+            self.on_news(event, facts)
+
+    def publish(self, name: str, attributes: dict[str, Any], call: str = "") -> int:
+        """Raise an event, of the call with this id or of none; returns how many took it."""
+        bus = self.bus
+        return bus.publish(Event(name, attributes, call, self.timers.now)) if bus.hears(name) else 0
+
+    def job(self, effect: JobEffect, done: Callable[[Any], None]) -> None:
+        """Hand work out; `done(value or StepError)` runs in a later turn."""
+        self._last_job += 1
+        self._waiting[self._last_job] = done
+        self.jobs.append(Job(self._last_job, effect))
+
+    def done_of(self, job: int) -> Callable[[Any], None] | None:
+        """Whom the result of a job is for, once; None when nobody waits for it."""
+        return self._waiting.pop(job, None)
+
+    def send_in_dialog(
+        self,
+        leg: Leg,
+        method: bytes,
+        transport: int,
+        headers: tuple[bytes, ...] = (),
+        user: ClientUser | None = None,
+        counted: bool = True,
+    ) -> None:
+        """A request of our own inside a dialog that passes through us; see `sip.in_dialog`."""
+        send_in_dialog(self.network, leg, method, transport, self._unreachable, headers, user, counted)
+
+    def _unreachable(self) -> None:
+        self.count("dialog.unreachable")
+
+    def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
+        job = Resolve(host, host in self.network.names.configured)
+        self.job(job, lambda result: found(None if isinstance(result, StepError) else result))

@@ -1,0 +1,49 @@
+"""`register` and `lookup` at work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core.node import Node
+from orchestrator.core.performers import Performs
+from orchestrator.core.registrations import Registrations, registered_attributes
+from orchestrator.core.subjects import Subjects
+from orchestrator.errors import StepError
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import Ticket
+
+
+class Registering:
+    """Stores and finds bindings for one engine's flows."""
+
+    def __init__(self, node: Node, registrations: Registrations, subjects: Subjects) -> None:
+        self._node = node
+        self._registrations = registrations
+        self._subjects = subjects
+        self.performs: Performs = {effects.SaveContact: self._save, effects.Lookup: self._lookup}
+
+    def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> None:
+        registration = self._subjects.registrations.get(run.id)
+        if registration is None:
+            raise StepError("call.state", "register: this run has no REGISTER")
+        default = self._node.settings.register
+        registration.save(
+            replace(
+                default,
+                min_expires=default.min_expires if effect.min_expires is None else int(effect.min_expires),
+                max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
+                max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
+                extra={name: str(value) for name, value in effect.extra.items()} or None,
+            )
+        )
+        run.replied = True
+
+    def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
+        wall = self._node.wall
+        bindings = self._registrations.bindings_of(effect.aor)
+        return [
+            {**registered_attributes(binding, False, "", wall), "q": binding.q, "extra": binding.extra or {}}
+            for binding in bindings
+        ]

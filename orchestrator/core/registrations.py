@@ -1,0 +1,183 @@
+"""What is registered, and each REGISTER being served: saved by the default or by a flow, answered once, then told as
+events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from orchestrator.core.node import Node
+from orchestrator.core.views import RequestView
+from orchestrator.errors import StepError
+from orchestrator.events.event import Event
+from orchestrator.flow.run.run import Run
+from orchestrator.sip.contact import Contact
+from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.message import Request, build_response
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.registrar import RegisterAnswer, RegisterPolicy, Registrar
+from orchestrator.sip.routing import request_uri
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
+from orchestrator.sip.uri import Uri
+from orchestrator.timers import Timer
+
+
+class Registrations:
+    """The bindings of one engine, as destinations and as events; `at_source` is the guard of what strangers register
+    (`sip.contact_guard`)."""
+
+    def __init__(self, node: Node, location: Location, at_source: Callable[[Uri, str], bool] | None) -> None:
+        self.location = location
+        self._node = node
+        self._registrar = Registrar(location, node.network.aor, at_source)
+        self._expiry_timer: Timer | None = None
+        self.watch_expiry()
+
+    # --- destinations -------------------------------------------------------------------------------------------------
+
+    def bindings_of(self, aor: str) -> Sequence[Binding]:
+        """The live bindings of an address a flow names, best first."""
+        node = self._node
+        return self.location.bindings(node.network.home_aor(aor), node.wall)
+
+    def targets_of(self, aor: str) -> list[Target]:
+        """The contacts registered for an address, as destinations, best first."""
+        return [self.target_of(binding) for binding in self.bindings_of(aor)]
+
+    def target_of(self, binding: Binding) -> Target:
+        """A binding is reached through its Path, else where it was seen when that is not where it says (NAT)."""
+        hop = None
+        if binding.received is not None and not binding.path:
+            hop = self._node.network.destination(*binding.received, transport=0)
+        return Target(request_uri(binding.contact), binding.path, hop, binding=binding)
+
+    def standing(self, binding: Binding) -> Target:
+        """The destination of a binding that a flow has kept: what has become of it since."""
+        return self.target_of(self.location.standing(binding, self._node.wall))
+
+    # --- changes ------------------------------------------------------------------------------------------------------
+
+    def save(self, request: Request, source: tuple[str, int], policy: RegisterPolicy | None) -> RegisterAnswer:
+        """Change the bindings as a REGISTER asks; `announce` what has changed when it is answered."""
+        node = self._node
+        return self._registrar.register(request, source, node.wall, policy or node.settings.register)
+
+    def announce(self, changes: Iterable[Change], source_ip: str = "") -> None:
+        """Publish what a REGISTER, or the passing of time, has changed."""
+        node = self._node
+        bus, now = node.bus, node.timers.now
+        self.watch_expiry()
+        for change in changes:
+            binding = change.binding
+            if change.kind == "added":
+                node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.uri)
+            elif not change.stands:
+                node.tell("unregistered", source=source_ip, aor=binding.aor, contact=binding.uri, reason=change.kind)
+            if change.stands:
+                if bus.hears("registered"):
+                    attributes = registered_attributes(binding, change.kind == "added", source_ip, node.wall)
+                    bus.publish(Event("registered", attributes, time=now))
+            elif bus.hears("unregistered"):
+                gone = {"aor": binding.aor, "contact": Contact(binding), "reason": change.kind}
+                bus.publish(Event("unregistered", gone, time=now))
+
+    def watch_expiry(self) -> None:
+        """Arm the timer for the next binding that runs out."""
+        due = self.location.next_expiry
+        if due is None:
+            return
+        delay = max(0.0, due - self._node.wall)
+        timers, timer = self._node.timers, self._expiry_timer
+        if timer is None or not timer.armed or timer.when > timers.now + delay:
+            if timer is not None:
+                timer.cancel()
+            self._expiry_timer = timers.after(delay, self._expire)
+
+    def _expire(self, _: object) -> None:
+        self._expiry_timer = None
+        self.announce(self.location.expire(self._node.wall))
+
+
+class Registration:
+    """One REGISTER transaction."""
+
+    __slots__ = ("request", "server", "source", "view", "run", "_node", "_registrations")
+
+    def __init__(
+        self,
+        node: Node,
+        registrations: Registrations,
+        request: Request,
+        server: ServerTransaction,
+        source: tuple[str, int],
+    ) -> None:
+        self._node = node
+        self._registrations = registrations
+        self.request = request
+        self.server = server
+        self.source = source
+        server.user = self
+        self.run: Run | None = None
+        """Of the flow that serves it, if any."""
+        self.view: RequestView = RequestView(node, request, source)
+
+    @property
+    def user(self) -> str | None:
+        """Who the sender is, as far as flows know."""
+        return self.view.user
+
+    @user.setter
+    def user(self, name: str | None) -> None:
+        self.view.user = name
+
+    @property
+    def answered(self) -> bool:
+        return self.server.answered
+
+    @property
+    def attended(self) -> bool:
+        """A server transaction that is no INVITE has a deadline of its own."""
+        return True
+
+    def fail(self) -> None:
+        """A bug has struck: 500."""
+        self.server.fail()
+
+    def save(self, policy: RegisterPolicy | None = None) -> None:
+        """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is
+        answered."""
+        if self.answered:
+            raise StepError("call.state", "the REGISTER is already answered")
+        answer = self._registrations.save(self.request, self.source, policy)
+        self.reply(answer.status, answer.reason, answer.headers)
+        if answer.changes:
+            self._registrations.announce(answer.changes, self.source[0])
+
+    def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
+        """Answer the REGISTER. Raises StepError `call.state` when it is answered."""
+        if self.answered:
+            raise StepError("call.state", "the REGISTER is already answered")
+        tag = self._node.tokens.token()
+        if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge
+            aor = self._node.network.aor(self.request.to.parsed)
+            self._node.tell("register_refused", source=self.source[0], aor=aor, code=code, reason=reason)
+        data = build_response(self.request, code, reason or reason_phrase(code), tag, headers)
+        self.server.respond(code, data)
+
+
+def registered_attributes(binding: Binding, is_new: bool, source_ip: str, wall: float) -> dict[str, Any]:
+    """The attributes of `registered` (FLOWLANG §4.4). `contact` is the URI without parameters, `uri` the whole of
+    it; both lead to this binding where a flow makes a destination of them."""
+    return {
+        "aor": binding.aor,
+        "contact": Contact(binding, short=True),
+        "uri": Contact(binding),
+        "expires": max(0, round(binding.expires_at - wall)),
+        "user_agent": binding.user_agent,
+        "source_ip": source_ip,
+        "path": ", ".join(value.decode("utf-8", "replace") for value in binding.path) or None,
+        "mobile": binding.mobile,
+        "is_new": is_new,
+        "instance": binding.instance,
+    }

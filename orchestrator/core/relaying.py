@@ -1,0 +1,130 @@
+"""`relay`, `inject` and `cancel` at work: from what a flow names to a running relay of its call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.call import Call
+from orchestrator.core.calling_party import from_value
+from orchestrator.core.destinations import Destinations
+from orchestrator.core.gateways import Gateways
+from orchestrator.core.header_lines import header_lines
+from orchestrator.core.network import CALL_HEADER
+from orchestrator.core.performers import Performs
+from orchestrator.core.relay import Relay
+from orchestrator.core.servers import Servers
+from orchestrator.core.subjects import Subjects
+from orchestrator.errors import StepError
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import PENDING, Ticket
+from orchestrator.sip.target import Target
+
+
+class RelayStep:
+    """What a relay tells its result: the step that waits for it. Smaller than a closure; thousands wait at once."""
+
+    __slots__ = ("relays", "ticket")
+
+    def __init__(self, relays: Relaying, ticket: Ticket) -> None:
+        self.relays = relays
+        self.ticket = ticket
+
+    def __call__(self, result: Mapping[str, Any]) -> None:
+        self.relays.over(self.ticket)
+        self.relays.flows.resume(self.ticket, result)
+
+
+class Relaying:
+    """Performs the relays of one engine's flows."""
+
+    def __init__(
+        self, flows: FlowEngine, subjects: Subjects, destinations: Destinations, gateways: Gateways, servers: Servers
+    ) -> None:
+        self.flows = flows
+        self._subjects = subjects
+        self._destinations = destinations
+        self._gateways = gateways
+        self._servers = servers
+        self.running: dict[Ticket, Relay] = {}
+        """Steps that wait for a relay: it is stopped with the step."""
+        self.performs: Performs = {
+            effects.Relay: self._relay,
+            effects.Inject: self._inject,
+            effects.Cancel: self._cancel,
+        }
+
+    def over(self, ticket: Ticket) -> None:
+        self.running.pop(ticket, None)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """A relay nobody waits for stops ringing."""
+        relay = self.running.pop(ticket, None)
+        if relay is not None:
+            relay.stop(("all",))
+
+    def sweep(self) -> None:
+        """After a bug: let go of relays nobody waits for."""
+        for ticket in [ticket for ticket in self.running if ticket.task is None]:
+            self.running.pop(ticket).abandon()
+
+    def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
+        call = self._subjects.live_call(run)
+        if call.front.server.answered:
+            raise StepError("call.state", "relay: the call already has a final reply")
+        if call.relay is not None:
+            raise StepError("call.state", "relay: another relay of this call is still running")
+        relay = Relay(
+            call,
+            effect,
+            self._destinations.groups(run, call, effect),
+            RelayStep(self, ticket),
+            self._gateways,
+            self._front(call, effect),
+            header_lines(effect.headers),
+        )
+        call.relay = self.running[ticket] = relay
+        waiting, call.waiting = call.waiting, ()
+        for target in waiting:  # injected before there was a relay to take this from
+            target.headers, target.sender = (*relay.headers, *target.headers), from_value(effect.from_)
+        relay.start(waiting)
+        return PENDING
+
+    def _front(self, call: Call, effect: effects.Relay) -> Target | None:
+        """The way to FreeSWITCH of `relay … via:`: the called user at the server, with our call's id for the way
+        back."""
+        if not effect.via:
+            return None
+        uri = self._servers.sip_uri_of(effect.via)
+        call.server = effect.via
+        host = uri.split(":", 1)[1].rpartition("@")[2]
+        user = call.invite.parsed_uri.user or b"call"
+        return Target(
+            b"sip:%b@%b" % (user, host.encode()),
+            headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
+            sender=from_value(effect.from_),
+        )
+
+    def _inject(self, run: Run, ticket: Ticket, effect: effects.Inject) -> dict[str, Any]:
+        call = self._subjects.call(run)
+        if call.over or call.front.server.answered:
+            return {"added": 0, "reason": "the call is over" if call.over else "the call is already answered"}
+        targets = self._destinations.named(effect.aor, effect.to)
+        headers = header_lines(effect.headers)
+        relay = call.relay
+        for target in targets:
+            target.headers = (*target.headers, *(relay.headers if relay is not None else ()), *headers)
+            target.sender = from_value(relay.effect.from_) if relay is not None else b""
+            target.ring = effect.ring
+        if relay is None:
+            call.waiting += tuple(targets)
+            return {"added": len(targets), "reason": "waits for the relay"}
+        added = relay.inject(targets, effect.cancel_others, effect.last)
+        return {"added": added, "reason": "" if added else "nothing new to ring"}
+
+    def _cancel(self, run: Run, ticket: Ticket, effect: effects.Cancel) -> None:
+        relay = self._subjects.live_call(run).relay
+        if relay is not None:
+            relay.stop(effect.branches)

@@ -1,0 +1,53 @@
+"""`reply` and `hangup` at work, and what becomes of a caller whose flow has failed."""
+
+from __future__ import annotations
+
+from orchestrator.core.header_lines import header_lines
+from orchestrator.core.performers import Performs
+from orchestrator.core.subjects import Subjects
+from orchestrator.errors import StepError
+from orchestrator.flow.run import effects
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import Ticket
+
+
+class Replies:
+    """Answers and ends what the runs of one engine serve."""
+
+    def __init__(self, subjects: Subjects) -> None:
+        self._subjects = subjects
+        self.performs: Performs = {
+            effects.Reply: self._reply,
+            effects.Hangup: self._hangup,
+            effects.Release: self._release,
+        }
+
+    def _reply(self, run: Run, ticket: Ticket, effect: effects.Reply) -> None:
+        headers = header_lines(effect.headers)
+        if any(mark in effect.reason for mark in "\r\n\0"):
+            raise StepError("call.state", "reply: the reason phrase holds a line break")
+        registration = self._subjects.registrations.get(run.id)
+        if registration is not None:
+            registration.reply(effect.code, effect.reason, headers)
+        else:
+            call = self._subjects.call(run)
+            if not (effect.implicit and call.reply_best()):
+                call.reply(effect.code, effect.reason, headers)
+        if effect.code >= 200:
+            run.replied = True
+
+    def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
+        handed = self._subjects.handed.get(run.id)
+        if handed is not None:
+            handed.hangup(effect.reason, effect.code)
+        else:
+            self._subjects.call(run).hangup(effect.reason, effect.code, effect.leg)
+
+    def _release(self, run: Run, ticket: Ticket, effect: effects.Release) -> None:
+        """A caller whom FreeSWITCH holds would hear silence until he gives up; one who talks to somebody goes on."""
+        handed = self._subjects.handed.get(run.id)
+        if handed is not None:
+            handed.hangup(f"flow failed: {effect.reason}", 503)
+        call = self._subjects.calls.get(run.id)
+        if call is not None and call.held:
+            call.hangup(f"flow failed: {effect.reason}", None, "both")

@@ -1,0 +1,122 @@
+"""Where a request is on its way: Route header, dialog, whether it has been here before (RFC 3261 §16.3, §16.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.core.network import SipNetwork
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.grammar import COMMA, unescape
+from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.message import Request
+from orchestrator.sip.response_context import ResponseContext
+from orchestrator.sip.route_token import Passage
+from orchestrator.sip.transaction import Destination
+from orchestrator.sip.uri import Uri
+
+
+class Route:
+    """Where the Route header leads: how many values meant us, the next one, if any; the token of the last of ours."""
+
+    __slots__ = ("drop", "toward", "token")
+
+    def __init__(self, drop: int, toward: Uri | None, token: bytes = b"") -> None:
+        self.drop = drop
+        self.toward = toward
+        self.token = token
+
+
+NO_ROUTE = Route(0, None)
+_SIP = b"<sip:"
+
+
+class Routes:
+    """Reads the way of requests, for one engine."""
+
+    def __init__(self, network: SipNetwork, layer: TransactionLayer) -> None:
+        self._network = network
+        self._layer = layer
+
+    def route(self, request: Request) -> Route:
+        """§16.4: take our own entries off the top of the Route header."""
+        names = request.names
+        if b"route" not in names:
+            return NO_ROUTE
+        strict = self._loosen(request) if request.to_tag else b""
+        if strict and b"route" not in names:
+            return Route(0, None, strict)
+        if names.count(b"route") == 1:
+            begin, _, end = (request.get(b"route") or b"").partition(b"@")
+            token = begin[len(_SIP) :]
+            if end in self._network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
+                return Route(1, None, token)
+        routes = request.routes()
+        drop, token = 0, strict
+        while drop < len(routes) and self._network.is_own_route(routes[drop].parsed, not drop and not request.to_tag):
+            token = unescape(routes[drop].parsed.user)
+            drop += 1
+        return Route(drop, routes[drop].parsed if drop < len(routes) else None, token)
+
+    def _loosen(self, request: Request) -> bytes:
+        """Undo what a strict router did (§16.4): our Record-Route is the Request-URI, and that the last Route value.
+        Returns the token of that Record-Route; b'' where the Request-URI is none that we have made for this dialog.
+        """
+        uri = request.parsed_uri
+        if not uri.user or not self._network.is_own(uri):
+            return b""
+        token = unescape(uri.user)
+        if self._network.passage(request, token) is None:
+            return b""
+        request.take_last_route()
+        return token
+
+    def passage(self, request: Request, route: Route) -> Passage | None:
+        """What the Route proves (`sip.route_token`): that the request is in a dialog of ours, which a To tag alone
+        does not. A spiral has several entries; the last one was put in on the side the request goes to."""
+        return self._network.passage(request, route.token) if route.token else None
+
+    def onward(self, request: Request, route: Route, passage: Passage | None) -> tuple[Uri, Destination | None]:
+        """The URI that names the next hop, and the hop itself where the receiver was seen elsewhere and no further
+        proxy stands before it."""
+        if route.toward is not None:
+            return route.toward, None
+        return request.parsed_uri, passage.seen if passage is not None else None
+
+    def loops(self, request: Request) -> bool:
+        """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.
+
+        All its Vias are looked at: the topmost one is ours when we have sent it to ourselves.
+        """
+        for context in self._sent_by_us(request):
+            if context.request is not None and self._goal(context.request) == self._goal(request):
+                return True
+        return False
+
+    def _sent_by_us(self, request: Request) -> Iterator[ResponseContext]:
+        """The requests that we are serving and whose copy this one is, the latest first."""
+        names = request.names
+        if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
+            return
+        try:
+            vias = request.vias()
+        except MalformedMessage:  # one below the top: no business of ours, and Max-Forwards ends a loop, too
+            return
+        for via in vias:
+            client = self._layer.clients.get(via.branch or b"")
+            context = getattr(getattr(client, "user", None), "context", None)
+            if isinstance(context, ResponseContext):
+                yield context
+
+    def led_here_by(self, request: Request) -> tuple[str, ...]:
+        """The flows whose runs have led to this INVITE: it is a spiral, a flow has sent it to an address of ours."""
+        for context in self._sent_by_us(request):
+            run = getattr(context.listener, "run", None)
+            if run is not None:
+                chain: tuple[str, ...] = run.chain
+                return chain
+        return ()
+
+    def _goal(self, request: Request) -> object:
+        """What a request URI stands for here: an address of ours however it is written, or the URI itself."""
+        uri = request.parsed_uri
+        return self._network.aor(uri) if self._network.is_local(uri) else request.uri

@@ -1,0 +1,70 @@
+"""Requests of our own inside dialogs that pass through us: the BYE of a call we end, the OPTIONS that asks whether a
+phone is still there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.branch import CHALLENGES, Network
+from orchestrator.sip.client import ClientTransaction, ClientUser
+from orchestrator.sip.dialog import Leg
+from orchestrator.sip.message import Response
+from orchestrator.sip.transaction import Destination
+
+
+class Challenged:
+    """Hears what becomes of a request of our own to a gateway, and answers one challenge with our account there."""
+
+    __slots__ = ("_network", "_leg", "_headers")
+
+    def __init__(self, network: Network, leg: Leg, headers: tuple[bytes, ...]) -> None:
+        self._network = network
+        self._leg = leg
+        self._headers = headers
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        account, known = self._leg.account, CHALLENGES.get(response.status)
+        if account is None or known is None:
+            return
+        network = self._network
+        word, branch = network.tokens.token(), network.tokens.branch()
+        found = account.answer(response.get_all(known[0]), client.method, self._leg.target, word)
+        if found is not None:
+            via = network.via(client.destination[0], branch)
+            data = self._leg.request(client.method, via, (*self._headers, known[1] + found[0]))
+            network.layer.open_client(branch, client.method, data, client.destination, None)
+
+    def on_timeout(self, client: ClientTransaction) -> None: ...
+    def on_unreachable(self, client: ClientTransaction) -> None: ...
+
+
+def send_in_dialog(
+    network: Network,
+    leg: Leg,
+    method: bytes,
+    transport: int,
+    unreachable: Callable[[], object],
+    headers: tuple[bytes, ...] = (),
+    user: ClientUser | None = None,
+    counted: bool = True,
+) -> None:
+    """Send a request to the party of `leg`; `user` hears of the answer, `unreachable()` is called where no way leads to
+    it. Not `counted`: the request has the number of the last one."""
+    branch = network.tokens.branch()
+
+    def send(hop: Destination | None) -> None:
+        if hop is None:
+            unreachable()
+            return
+        data = leg.request(method, network.via(hop[0], branch), headers, counted)
+        heard = Challenged(network, leg, headers) if user is None and leg.account is not None else user
+        network.layer.open_client(branch, method, data, hop, heard)
+
+    if leg.hop is not None:
+        send(leg.hop)
+        return
+    try:
+        network.resolve(leg.first_hop(), transport, send)
+    except MalformedMessage:
+        unreachable()
