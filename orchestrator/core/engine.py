@@ -77,7 +77,7 @@ class Engine(Node):
     def __init__(self, settings: CoreSettings, location: Location, program: Program, now: float = 0.0) -> None:
         super().__init__(settings, lambda: location.route_key(settings.entropy), now)
         self.location = location
-        self.peers = Peers(self.network, settings.freeswitch)
+        self.peers = Peers(self, settings.freeswitch)
         self.admission = Admission(settings.sources, self.peers.exempt)
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))

@@ -11,6 +11,7 @@ from orchestrator.core.settings import CoreSettings, ListenPoint
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request
 from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
@@ -77,6 +78,9 @@ class SipNetwork:
         self._home = settings.domains[0].lower() if settings.domains else ""
         self._trust = settings.trust
         self._trusted: dict[str, bool] = {}
+        self._peers: frozenset[str] = frozenset()
+        self.guard: Callable[[Binding, Destination], bool] | None = None
+        """Says whether a call may go to a place for a registered contact; None where any may."""
 
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
@@ -205,26 +209,32 @@ class SipNetwork:
         """Whether an IP address is one of this machine, as far as we listen there."""
         return (f"[{address}]" if ":" in address else address).encode() in self._own_hosts
 
+    def is_own_place(self, hop: Destination) -> bool:
+        """Whether this address and port are one of our listening points."""
+        return ((f"[{hop[1]}]" if ":" in hop[1] else hop[1]).encode(), hop[2]) in self._own
+
     def is_domain(self, name: bytes) -> bool:
         """Whether a host name, in lower case, is a domain we serve or a name of ours."""
         return name in self._domains or name in self._own_hosts
 
-    def names_one(self, name: bytes, uris: Iterable[str]) -> bool:
-        """Whether one of these URIs has this host, in lower case."""
-        return any(_host_of(text) == name for text in uris)
+    def names_peer(self, name: bytes) -> bool:
+        """Whether this host name, in lower case, is that of a gateway or a FreeSWITCH server."""
+        return name.decode("ascii", "replace") in self.names.configured
 
-    def is_at(self, host: str, uris: Iterable[str]) -> bool:
-        """Whether one of these URIs leads to this IP address, as far as that is known without looking."""
-        for text in uris:
-            name = _host_of(text)
-            if host in (self._addresses.numeric(name), self.names.known(name.decode("ascii", "replace").lower())):
-                return True
-        return False
+    def is_peer(self, host: str) -> bool:
+        """Whether this IP address is a gateway's or a FreeSWITCH server's, as far as that is known without looking."""
+        return host in self._peers or any(host == self.names.known(name) for name in self.names.configured)
 
-    def knows_names(self, uris: Iterable[str]) -> None:
-        """Take the host names of these URIs, which the configuration gives, for those that are always looked up."""
-        hosts = {host for host in map(_host_of, uris) if host and not is_literal(host)}
-        self.names.configure(frozenset(host.decode("ascii", "replace").lower() for host in hosts))
+    def know_peers(self, uris: Iterable[str]) -> None:
+        """Take the URIs of the gateways and FreeSWITCH servers, whose host names are always looked up."""
+        hosts = {host for host in map(_host_of, uris) if host}
+        self._peers = frozenset(address for host in hosts if (address := self._addresses.numeric(host)) is not None)
+        names = (host for host in hosts if not is_literal(host))
+        self.names.configure(frozenset(name.decode("ascii", "replace") for name in names))
+
+    def may_ring(self, binding: Binding, hop: Destination) -> bool:
+        """Whether a request for a registered contact may go there; the engine says (`guard`)."""
+        return self.guard is None or self.guard(binding, hop)
 
     def user_of(self, request: Request, host: str) -> str | None:
         """Who a trusted source says the sender is (RFC 3325 §5); None from all others."""

@@ -5,38 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.core.network import SipNetwork
+from orchestrator.core.node import Node
 from orchestrator.sip.contact_guard import Allow, ContactGuard
+from orchestrator.sip.location import Binding
+from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 
 
 class Peers:
     """Those of one engine. `servers`: name of a FreeSWITCH server → its SIP URI, which may change."""
 
-    def __init__(self, network: SipNetwork, servers: Mapping[str, str]) -> None:
-        self._network = network
+    def __init__(self, node: Node, servers: Mapping[str, str]) -> None:
+        self._node = node
+        self._network = node.network
         self._servers = servers
         self._gateways: tuple[str, ...] = ()
+        self._taken: tuple[str, ...] = ()
 
     def load(self, gateways: Mapping[str, Mapping[str, Any]]) -> None:
         """Take the gateways of a program."""
         self._gateways = tuple(str(gateway["uri"]) for gateway in gateways.values())
-        self._network.knows_names(self.uris)
+        self._take()
 
-    @property
-    def uris(self) -> tuple[str, ...]:
-        return (*self._gateways, *self._servers.values())
+    def _take(self) -> None:
+        """Have the network know all of them, if there are others than before."""
+        uris = (*self._gateways, *self._servers.values())
+        if uris != self._taken:
+            self._taken = uris
+            self._network.know_peers(uris)
 
     def are_at(self, host: str) -> bool:
         """Whether this is the address of one of them."""
-        return self._network.is_at(host, self.uris)
+        self._take()
+        return self._network.is_peer(host)
+
+    def have_name(self, name: bytes) -> bool:
+        """Whether this is the host name of one of them, in lower case."""
+        self._take()
+        return self._network.names_peer(name)
 
     def exempt(self, host: str) -> bool:
         """Whether this source has no share of us: it is trusted, or one of them."""
         return self._network.trusts(host) or self.are_at(host)
 
     def contact_guard(self, allow: Allow | None) -> Callable[[Uri, str], bool] | None:
-        """The guard of what untrusted phones register, None where there is none."""
+        """The guard of what untrusted phones register, None where there is none. Calls to their contacts go through it,
+        too (`SipNetwork.guard`)."""
         network = self._network
         if allow is None:
             return None
@@ -45,6 +59,17 @@ class Peers:
             network.is_own,
             network.is_ours,
             self.are_at,
-            lambda name: network.is_domain(name) or network.names_one(name, self.uris),
+            lambda name: network.is_domain(name) or self.have_name(name),
         )
+        network.guard = lambda binding, hop: self._may_ring(guard, binding, hop)
         return lambda uri, host: not network.trusts(host) and guard.at_source(uri, host)
+
+    def _may_ring(self, guard: ContactGuard, binding: Binding, hop: Destination) -> bool:
+        """What the guard says to a registered contact that is to be rung; a refusal is counted and logged."""
+        source, network = binding.source.removesuffix("/64"), self._network
+        if network.trusts(source) or (not network.is_own_place(hop) and guard.may_ring(hop[1], source)):
+            return True
+        self._node.count("contact.refused")
+        place = f"{hop[1]}:{hop[2]}"
+        self._node.tell("contact_refused", source=source, aor=binding.aor, contact=binding.uri, to=place)
+        return False

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.layer import TransactionLayer, derive_request
+from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request, Response, forward_response
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import ServerTransaction
@@ -51,6 +52,9 @@ class Network(Protocol):
 
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
+
+    def may_ring(self, binding: Binding, hop: Destination) -> bool:
+        """Whether a request for a registered contact may go to this place (`sip.contact_guard`)."""
 
 
 class Context(Protocol):
@@ -165,6 +169,10 @@ class Branch:
             return
         if self._cancel is not None:
             self._fail(487, None)
+            return
+        binding = self.target.binding
+        if binding is not None and not self.context.network.may_ring(binding, hop):
+            self._fail(480, None)
             return
         self._forward(hop)
 

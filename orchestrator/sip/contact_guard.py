@@ -7,6 +7,9 @@ network it is reached where it names; `any`, it is reached where it names. A Pat
 where the REGISTER came from is refused then.
 
 A phone behind NAT names a private address and is reached where it was seen, with each of them.
+
+What a REGISTER names is looked at once more whenever a call is sent there, for two things change meanwhile: a host name
+leads to another address, and the configuration gives an address to a gateway.
 """
 
 from __future__ import annotations
@@ -62,6 +65,19 @@ class ContactGuard:
         if self._allow == "private":
             return not (is_private(address) and is_private(host.partition("%")[0]))
         return True
+
+    def may_ring(self, address: str, source: str) -> bool:
+        """Whether a call may go to this IP address for a contact that the address `source` has registered, '' where it
+        is not known."""
+        address = address.partition("%")[0]
+        if self._is_peer(address):
+            return False
+        if not source:
+            return True
+        here = self._is_ours(source) or bool(ip_address(source).is_loopback)
+        if self._is_ours(address) or bool(ip_address(address).is_loopback):
+            return here
+        return here or not is_private(address) or is_private(source)
 
     def _is_inside(self, name: bytes, host: str) -> bool:
         """A private address that means nothing out here."""

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from test_call_races import program
 
+from orchestrator.sip.location import Binding
+from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.world import World
 
@@ -186,3 +188,84 @@ def test_an_answer_tells_no_private_identity_either(tmp_path: Path) -> None:
     bob.answer(bob.requests("INVITE")[0], 200, CLAIMS[0], "Privacy: id")
     stage.world.run()
     assert b"p-asserted-identity" not in ask.final.names
+
+
+# --- what has changed since the REGISTER ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "rung"),
+    [
+        ("203.0.113.77", True),
+        ("203.0.113.11", True),
+        ("198.51.100.9", False),  # a gateway
+        ("198.51.100.20", False),  # a gateway by its name
+        ("10.0.0.9", False),  # FreeSWITCH
+        ("10.0.0.1", False),  # us
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:198.51.100.9", False),
+        ("192.168.1.5", False),  # of a network inside
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("224.0.1.75", False),
+    ],
+)
+def test_a_host_name_is_guarded_by_the_address_it_leads_to(tmp_path: Path, address: str, rung: bool) -> None:
+    """Looked up again for each call: what it led to when it was registered says nothing."""
+    stage = Stage(tmp_path, contacts="any")
+    world = stage.world
+    news: list[tuple[str, Any]] = []
+    world.engine.on_news = lambda event, facts: news.append((event, facts))
+    leads = {"gw.example.net": "198.51.100.20", "x7f3.example.org": "203.0.113.77"}
+    world.on_job = lambda job: leads.get(getattr(job.effect, "host", ""))
+    assert stage.register("203.0.113.11", "sip:bob@x7f3.example.org").status == 200
+    first = world.peer("first", "203.0.113.77")
+    assert stage.rung(first)
+    first.answer(first.requests("INVITE")[-1], 486)
+    world.run(100.0)
+    world.engine.network.names.find("gw.example.net", "", lambda found: None)
+    world.run()
+    leads["x7f3.example.org"] = address
+    heard = len(first.requests("INVITE"))
+    sent = len(world.sent)
+    ask = stage.alice.ask("INVITE", BOB, call_id="second")
+    world.run(5.0)
+    named = [
+        to
+        for _, _, to, data in world.sent[sent:]
+        if data.startswith(b"INVITE sip:bob@x7f3") and to != ("10.0.0.1", 5060)
+    ]
+    assert bool(named) is rung
+    assert len(first.requests("INVITE")) == heard or address == "203.0.113.77"
+    if not rung:
+        assert ask.statuses[-1] == 480
+    numeric = address not in ("0.0.0.0", "224.0.1.75", "::1")  # no datagram goes there at all
+    assert world.engine.counters["contact.refused"] == (not rung and numeric)
+    assert ("contact_refused" in [event for event, _ in news]) is (not rung and numeric)
+
+
+@pytest.mark.parametrize(("uri", "rung"), [("sip:203.0.113.11:5080", False), ("sip:198.51.100.9", True)])
+def test_a_contact_that_stands_is_not_rung_where_a_gateway_is_now(tmp_path: Path, uri: str, rung: bool) -> None:
+    stage = Stage(tmp_path)
+    assert stage.register("203.0.113.11", "sip:bob@203.0.113.11:40011").status == 200
+    (tmp_path / "later").mkdir()
+    stage.world.engine.load(program(tmp_path / "later", RING, f"gateways:\n  a: {{uri: '{uri}'}}\n"))
+    here = stage.world.peers[("203.0.113.11", 40011)]
+    assert stage.rung(here) is rung
+
+
+def test_a_contact_of_the_store_is_guarded_after_a_restart(tmp_path: Path) -> None:
+    """Its address is FreeSWITCH's by then."""
+    store = MemoryStore()
+    before = Stage(tmp_path, store=store)
+    wall = before.world.engine.wall
+    for source in ("203.0.113.11", ""):
+        gone = Binding("bob@example.com", b"sip:bob@10.0.0.9:5080", wall + 3600, call_id=b"1", cseq=1, source=source)
+        store.write([gone], [])
+        after = Stage(tmp_path, store=store)
+        after.world.location.load(wall)
+        assert len(after.world.location) == 1
+        assert not after.rung(after.world.peer("freeswitch", "10.0.0.9", 5080))
+        assert after.world.engine.counters["contact.refused"] == 1
