@@ -41,7 +41,7 @@ _MAX_STALE = 10_000
 
 
 class Asked(Protocol):
-    """A call or a registration: whose sender is asked about."""
+    """A call or another request: whose sender is asked about."""
 
     source: tuple[str, int]
     user: str | None
@@ -68,8 +68,8 @@ class Authenticator:
         """Who was told `stale` last. A client that does not learn from it would go on for ever if told so again."""
 
     def _authenticate(self, run: Run, ticket: Ticket, effect: Authenticate) -> Any:
-        registration = self._subjects.registrations.get(run.id)
-        return self.check(run.id, registration or self._subjects.live_call(run), ticket, effect)
+        asked = self._subjects.request(run) or self._subjects.live_call(run)
+        return self.check(run.id, asked, ticket, effect)
 
     def check(self, run: int, asked: Asked, ticket: Ticket, effect: Authenticate) -> Any:
         """The result of the effect, or PENDING.

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.call import Call
 from orchestrator.core.calling_party import from_value
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.header_lines import header_lines
@@ -16,6 +15,7 @@ from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.contact import Contact
+from orchestrator.sip.message import Request
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
@@ -30,9 +30,9 @@ class Destinations:
         self._registrations = registrations
         self._gateways = gateways
 
-    def groups(self, run: Run, call: Call, effect: effects.Relay) -> list[list[Target]]:
-        """Destinations in the order they ring: each inner list at once."""
-        targets = self._targets(run, call, effect)
+    def groups(self, run: Run, request: Request, effect: effects.Relay) -> list[list[Target]]:
+        """Destinations of a request in the order they ring: each inner list at once."""
+        targets = self._targets(run, request, effect)
         if effect.mode == "serial":
             return [[target] for target in targets]
         if effect.mode == "by_q":
@@ -45,15 +45,15 @@ class Destinations:
             groups.setdefault(target.binding.q if target.binding is not None else 1.0, []).append(target)
         return [groups[q] for q in sorted(groups, reverse=True)]
 
-    def _targets(self, run: Run, call: Call, effect: effects.Relay) -> list[Target]:
+    def _targets(self, run: Run, request: Request, effect: effects.Relay) -> list[Target]:
         headers, sender = header_lines(effect.headers), from_value(effect.from_)
         if effect.gateways:
-            targets = self.gateway_targets(effect.gateways, effect.number or call.invite.parsed_uri, run)
+            targets = self.gateway_targets(effect.gateways, effect.number or request.parsed_uri, run)
         elif effect.registered or effect.aor:
-            aor = effect.aor or self._node.network.aor(call.invite.parsed_uri)
+            aor = effect.aor or self._node.network.aor(request.parsed_uri)
             targets = self._registrations.targets_of(aor)
         elif effect.original:
-            targets = [Target(call.invite.uri)]
+            targets = [Target(request.uri)]
         else:
             targets = [self.target_of(item) for item in effect.to]
         for target in targets:

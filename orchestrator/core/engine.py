@@ -102,12 +102,12 @@ class Engine(Node):
         self.detectors = Detectors(self, channels)
         self.applications = Applications(self, flows, subjects, self.detectors)
         self.destinations = Destinations(self, self.registrations, self.gateways)
-        self.relaying = Relaying(flows, subjects, self.destinations, self.gateways, servers)
+        self.authenticator = Authenticator(self, flows, self.admission, subjects)
+        self.relaying = Relaying(flows, subjects, self.destinations, self.gateways, servers, self.authenticator.consume)
         self.holding = Holding(flows, subjects, servers, channels, self.calls, self.applications)
         self.outbound_calls = OutboundCalls(
             self, exchange, self.calls, subjects, self.destinations, self.relaying, self.gateways
         )
-        self.authenticator = Authenticator(self, flows, self.admission, subjects)
         self.host.add(Replies(subjects).performs)
         self.host.add(Registering(self, self.registrations, subjects).performs)
         self.host.add(JobSteps(self, flows, subjects, servers).performs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.call import Call
@@ -11,7 +11,9 @@ from orchestrator.core.destinations import Destinations
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.header_lines import header_lines
 from orchestrator.core.network import CALL_HEADER
+from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.performers import Performs
+from orchestrator.core.phones import leads_to
 from orchestrator.core.relay import Relay
 from orchestrator.core.servers import Servers
 from orchestrator.core.subjects import Subjects
@@ -20,6 +22,7 @@ from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
+from orchestrator.sip.message import Request
 from orchestrator.sip.target import Target
 
 
@@ -41,14 +44,22 @@ class Relaying:
     """Performs the relays of one engine's flows."""
 
     def __init__(
-        self, flows: FlowEngine, subjects: Subjects, destinations: Destinations, gateways: Gateways, servers: Servers
+        self,
+        flows: FlowEngine,
+        subjects: Subjects,
+        destinations: Destinations,
+        gateways: Gateways,
+        servers: Servers,
+        consume: Callable[[Request], None],
     ) -> None:
+        """`consume` takes credentials for us out of a request that is going on."""
         self.flows = flows
         self._subjects = subjects
         self._destinations = destinations
         self._gateways = gateways
         self._servers = servers
-        self.running: dict[Ticket, Relay] = {}
+        self._consume = consume
+        self.running: dict[Ticket, Relay | OtherRequest] = {}
         """Steps that wait for a relay: it is stopped with the step."""
         self.performs: Performs = {
             effects.Relay: self._relay,
@@ -71,6 +82,9 @@ class Relaying:
             self.running.pop(ticket).abandon()
 
     def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
+        other = self._subjects.others.get(run.id)
+        if other is not None:
+            return self._relay_other(run, ticket, other, effect)
         call = self._subjects.live_call(run)
         if call.front.server.answered:
             raise StepError("call.state", "relay: the call already has a final reply")
@@ -79,7 +93,7 @@ class Relaying:
         relay = Relay(
             call,
             effect,
-            self._destinations.groups(run, call, effect),
+            self._destinations.groups(run, call.invite, effect),
             RelayStep(self, ticket),
             self._gateways,
             self._front(call, effect),
@@ -90,6 +104,16 @@ class Relaying:
         for target in waiting:  # injected before there was a relay to take this from
             target.headers, target.sender = (*relay.headers, *target.headers), from_value(effect.from_)
         relay.start(waiting)
+        return PENDING
+
+    def _relay_other(self, run: Run, ticket: Ticket, other: OtherRequest, effect: effects.Relay) -> Any:
+        """One that begins no call: sent on, but not back to the phone it comes from."""
+        groups = self._destinations.groups(run, other.request, effect)
+        if effect.registered or effect.aor:
+            groups = [[target for target in group if not leads_to(target, *other.source)] for group in groups]
+        self._consume(other.request)
+        self.running[ticket] = other
+        other.relay(groups, RelayStep(self, ticket))
         return PENDING
 
     def _front(self, call: Call, effect: effects.Relay) -> Target | None:

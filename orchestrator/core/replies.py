@@ -18,6 +18,7 @@ class Replies:
         self._subjects = subjects
         self.performs: Performs = {
             effects.Reply: self._reply,
+            effects.Serve: self._serve,
             effects.Hangup: self._hangup,
             effects.Release: self._release,
         }
@@ -26,15 +27,21 @@ class Replies:
         headers = header_lines(effect.headers)
         if any(mark in effect.reason for mark in "\r\n\0"):
             raise StepError("call.state", "reply: the reason phrase holds a line break")
-        registration = self._subjects.registrations.get(run.id)
-        if registration is not None:
-            registration.reply(effect.code, effect.reason, headers)
+        request, other = self._subjects.request(run), self._subjects.others.get(run.id)
+        if request is not None:
+            if not (effect.implicit and other is not None and other.reply_best()):
+                request.reply(effect.code, effect.reason, headers)
         else:
             call = self._subjects.call(run)
             if not (effect.implicit and call.reply_best()):
                 call.reply(effect.code, effect.reason, headers)
         if effect.code >= 200:
             run.replied = True
+
+    def _serve(self, run: Run, ticket: Ticket, effect: effects.Serve) -> None:
+        other = self._subjects.others.get(run.id)
+        if other is not None:
+            other.serve()
 
     def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
         handed = self._subjects.handed.get(run.id)

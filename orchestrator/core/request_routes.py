@@ -108,7 +108,7 @@ class Routes:
                 yield context
 
     def led_here_by(self, request: Request) -> tuple[str, ...]:
-        """The flows whose runs have led to this INVITE: it is a spiral, a flow has sent it to an address of ours."""
+        """The flows whose runs have led to this request: it is a spiral, a flow has sent it to an address of ours."""
         for context in self._sent_by_us(request):
             run = getattr(context.listener, "run", None)
             if run is not None:

@@ -11,6 +11,7 @@ dialog is what brings back the token of our Record-Route (`sip.route_token`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from orchestrator.core.auth import Authenticator
@@ -18,9 +19,9 @@ from orchestrator.core.call import Call, Exchange
 from orchestrator.core.calls import Calls
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
+from orchestrator.core.others import OtherRequests
 from orchestrator.core.outbound_calls import OutboundCalls
 from orchestrator.core.overload import Overload
-from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
 from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.request_routes import NO_ROUTE, Route, Routes
 from orchestrator.core.sender import Sender
@@ -38,8 +39,6 @@ from orchestrator.sip.sharing import SharedLines
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
-
-ALLOW = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, INFO, UPDATE, PRACK, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
 _SCHEMES = (b"sip", b"sips", b"tel")
 _CALL_HEADER_NAME = CALL_HEADER.lower()
@@ -81,6 +80,9 @@ class Requests:
         self._outbound = outbound
         self._consume = authenticator.consume
         self._shared = SharedLines()
+        self._others = OtherRequests(
+            node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by
+        )
 
     def receive(self, request: Request, host: str, port: int, transport: int) -> None:
         """One request from the network; every path ends in an answer, a forwarded request or, for an ACK, silence."""
@@ -201,7 +203,7 @@ class Requests:
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         begins = not request.to_tag and not self._belongs_to_a_call(request, source)
         if not request.to_tag and self._has_no_room(request, begins):
-            self._turn_away(request, destination)
+            self.turn_away(request, destination)
             return
         problem = self._problem(request)
         if problem is not None:
@@ -214,7 +216,7 @@ class Requests:
         if request.to_tag:
             self._in_dialog(request, route, source, destination)
         elif begins and self._overload.must_refuse_new():
-            self._turn_away(request, destination)
+            self.turn_away(request, destination)
         elif route.toward is not None:
             self._send_on(request, route, source, destination)
         elif not self._network.is_local(request.parsed_uri):
@@ -223,48 +225,8 @@ class Requests:
             self._register(request, source, destination)
         elif request.method == b"INVITE":
             self._invite(request, source, destination)
-        elif request.method == b"OPTIONS" and not request.parsed_uri.user:
-            self.refuse(request, destination, 200, headers=(ALLOW, b"Accept: application/sdp"))
-        elif self._network.trusts(source[0]) or self._is_from_phone(request, source):
-            self._between_phones(request, source, destination)
         else:
-            self.refuse(request, destination, 403)
-
-    def _is_from_phone(self, request: Request, source: tuple[str, int]) -> bool:
-        """Whether the sender is registered, where the request comes from."""
-        sender = request.from_.parsed
-        if not sender.is_sip or not self._network.is_local(sender):
-            return False
-        bindings = self._registrations.bindings_of(self._network.aor(sender))
-        return any(is_registered_at(binding, *source) for binding in bindings)
-
-    def _between_phones(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
-        """A request that begins no call, from a phone or a trusted source: to the phones of whom it names, but never
-        back to its sender. Subscriptions go to the server that is configured for their package."""
-        targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
-        targets = [target for target in targets if not leads_to(target, *source)]
-        if request.method in (b"SUBSCRIBE", b"PUBLISH"):
-            events, package = self._node.settings.events, package_of(request)
-            server = self._node.settings.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))
-            if server:
-                targets = [self._at_server(request, server)]
-            elif request.method == b"PUBLISH" or package not in PHONE_EVENTS or self._is_to_oneself(request):
-                self.refuse(request, destination, 489, headers=(allow_events(events),))
-                return
-        if not targets:
-            self.refuse(request, destination, 480)
-            return
-        self._consume(request)
-        ResponseContext(self._network, self._sender.open(request, destination), request).add_all(targets)
-
-    def _at_server(self, request: Request, server: str) -> Target:
-        user = request.parsed_uri.user
-        host = server.partition(":")[2].rpartition("@")[2].encode()
-        return Target(b"sip:%b@%b" % (user, host) if user else b"sip:" + host)
-
-    def _is_to_oneself(self, request: Request) -> bool:
-        sender = request.from_.parsed
-        return sender.is_sip and self._network.aor(sender) == self._network.aor(request.parsed_uri)
+            self._others.receive(request, source, destination)
 
     def _has_no_room(self, request: Request, begins: bool) -> bool:
         """Whether there is no room for a request outside of dialogs, or was none when it came first."""
@@ -273,7 +235,7 @@ class Requests:
             return True
         return self._sender.has_too_much(request) or (begins and self._overload.refuses(request))
 
-    def _turn_away(self, request: Request, destination: Destination) -> None:
+    def turn_away(self, request: Request, destination: Destination) -> None:
         """503 to a request that could be served another time, and to all its repetitions, but those of a BYE and the
         like: to serve them late does no harm."""
         overload = self._overload
@@ -318,7 +280,7 @@ class Requests:
             self.refuse(request, destination, 481 if route.drop else 403)
             return
         if self._overload.must_refuse_all() or self._overload.refusals.knows(request, self._node.timers.now):
-            self._turn_away(request, destination)
+            self.turn_away(request, destination)
             return
         self._consume(request)
         self._sender.charge(IN_DIALOG)
@@ -345,8 +307,15 @@ class Requests:
     def _foreign(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
         if not self._network.trusts(source[0]):
             self.refuse(request, destination, 403)
-        elif request.method != b"INVITE" or not self._start_call(request, source, destination):
+        elif request.method != b"INVITE":
+            self._others.offer(request, source, destination, partial(self._forward_other, request, route, destination))
+        elif not self._start_call(request, source, destination):
             self._forward(request, route, self._sender.open(request, destination))
+
+    def _forward_other(
+        self, request: Request, route: Route, destination: Destination, server: ServerTransaction | None
+    ) -> None:
+        self._forward(request, route, server or self._sender.open(request, destination))
 
     def _forward(
         self,
@@ -405,7 +374,7 @@ class Requests:
             self.refuse(request, destination, 482)
             return True
         if not flows.has_room(flow):
-            self._turn_away(request, destination)
+            self.turn_away(request, destination)
             return True
         server = self._sender.open(request, destination)
         self._trying(request, server)

@@ -1,4 +1,4 @@
-"""How runs begin that serve a request: a call, a channel of the dialplan, a REGISTER."""
+"""How runs begin that serve a request: a call, a channel of the dialplan, a REGISTER, another request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.core.call import Call
 from orchestrator.core.dialplan_call import SocketCall
 from orchestrator.core.node import Node
+from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.registrations import Registration
 from orchestrator.core.subjects import Subjects
 from orchestrator.core.views import CallView
@@ -52,6 +53,15 @@ class Starts:
     def registration(self, flow: Flow, registration: Registration) -> None:
         run = registration.run = self._create(flow, {"request": registration.view})
         self._subjects.registrations[run.id] = registration
+        self._begin(run)
+
+    def other(self, flow: Flow, request: OtherRequest, chain: tuple[str, ...]) -> None:
+        """`chain` as for a call."""
+        run = request.run = self._create(flow, {"request": request.view})
+        run.chain = chain
+        if request.request.max_forwards is not None:
+            run.max_forwards = request.request.max_forwards
+        self._subjects.others[run.id] = request
         self._begin(run)
 
     def _tell_begin(self, run: Run, view: Any) -> None:

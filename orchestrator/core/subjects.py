@@ -1,10 +1,11 @@
-"""What each run serves: its call, SIP's or the dialplan's, or its REGISTER."""
+"""What each run serves: its call, SIP's or the dialplan's, its REGISTER or another request."""
 
 from __future__ import annotations
 
 from orchestrator.core.call import Call
 from orchestrator.core.dialplan_call import SocketCall
 from orchestrator.core.node import Node
+from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.registrations import Registration
 from orchestrator.core.views import CallView
 from orchestrator.errors import StepError
@@ -20,12 +21,15 @@ class Subjects:
         self.handed: dict[int, SocketCall] = {}
         """Calls that FreeSWITCH's dialplan has handed over."""
         self.registrations: dict[int, Registration] = {}
+        self.others: dict[int, OtherRequest] = {}
+        """Requests that begin no call."""
 
     def forget(self, run: Run) -> None:
         """The run is done."""
         self.calls.pop(run.id, None)
         self.handed.pop(run.id, None)
         self.registrations.pop(run.id, None)
+        self.others.pop(run.id, None)
 
     def adopt(self, node: Node, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
         """Give a run the call it has placed: from now on it is a run with a call."""
@@ -35,9 +39,13 @@ class Subjects:
         run.call, run.call_id = view, call.id
         self.calls[run.id] = call
 
-    def served_by(self, run: Run) -> Call | SocketCall | Registration | None:
+    def served_by(self, run: Run) -> Call | SocketCall | Registration | OtherRequest | None:
         """Whatever a run owes an answer or an end."""
-        return self.calls.get(run.id) or self.handed.get(run.id) or self.registrations.get(run.id)
+        return self.calls.get(run.id) or self.handed.get(run.id) or self.request(run)
+
+    def request(self, run: Run) -> Registration | OtherRequest | None:
+        """The request of a run that is no call's, None for a run without one."""
+        return self.registrations.get(run.id) or self.others.get(run.id)
 
     def unaware(self) -> list[Call]:
         """Calls that are over though their runs were not told: a bug has struck in between."""

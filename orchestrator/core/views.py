@@ -38,7 +38,7 @@ class Shown(Protocol):
 
 
 class RequestView:
-    """`request` of an `on: register` flow."""
+    """`request` of a flow `on: register`, `on: message` and so on."""
 
     __slots__ = ("_network", "_request", "_source", "_began", "user")
 
@@ -171,8 +171,8 @@ def _unescaped_user(uri: Uri) -> bytes:
     return uri.opaque.split(b";")[0]  # tel:+4930…
 
 
-def _user_agent(view: RequestView) -> str | None:
-    value = view._request.get(b"user-agent")
+def _header(view: RequestView, name: bytes) -> str | None:
+    value = view._request.get(name)
     return None if value is None else text(value)
 
 
@@ -196,7 +196,9 @@ _FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "target": lambda view: view.address(view._request.parsed_uri),
     "domain": lambda view: text(view._request.parsed_uri.host).lower(),
     "headers": lambda view: HeaderView(view._request),
-    "user_agent": _user_agent,
+    "content_type": lambda view: _header(view, b"content-type"),
+    "body": lambda view: text(view._request.body),
+    "user_agent": lambda view: _header(view, b"user-agent"),
     "expires": lambda view: view._request.expires,
     "contacts": lambda view: [text(contact.uri or b"*") for contact in view._request.contacts()],
     "source_ip": lambda view: view._source[0],

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.errors import InputError
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.check.conditions import steps_in
-from orchestrator.flow.language.program import Place, Program
+from orchestrator.flow.language.program import REQUESTS, Place, Program
 from orchestrator.flow.language.report import Report
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar, parse
@@ -34,9 +34,9 @@ SUFFIX = ".test.yaml"
 Act = Callable[[Scenario], object]
 
 _GIVEN = ("registered", "answers", "http", "esl", "sounds", "secrets", "domains", "time")
-_ACTS = ("invite", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
+_ACTS = ("invite", "send", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
 _SIDES = ("caller", "callee")
-_METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", "OPTIONS", "MESSAGE", "NOTIFY", "REFER")
+_METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", *(kind.upper() for kind in REQUESTS))
 
 
 @dataclass(slots=True)
@@ -266,6 +266,15 @@ class _Reader(Shapes):
         caller, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
         headers = self.texts(entries.get("headers"), "headers")
         return lambda story: story.invite(caller, to, headers, name)
+
+    def act_send(self, node: Node, _: Entries) -> Act | None:
+        entries = self.entries(node, ("method", "from", "to", "headers", "body"), "send")
+        if entries is None:
+            return None
+        method = self.choice(entries, "method", REQUESTS)
+        sender, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
+        headers, body = self.texts(entries.get("headers"), "headers"), self.text(entries.get("body"), "body")
+        return None if method is None else lambda story: story.send(method, sender, to, headers, body)
 
     def call_of(self, entries: Entries) -> Callable[[Scenario], StoryCall | None]:
         """The call an act is for by its `call:`, None for the last one."""

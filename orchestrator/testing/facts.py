@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.errors import StepError
+from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.effects import Http
 
 
@@ -30,6 +31,10 @@ class Fact:
         return f"{self.time:.1f}s {self.kind} {self.what} {self.about}".rstrip()
 
 
+_ANSWERS = {"INVITE": "reply", "REGISTER": "register", **{kind.upper(): "reply" for kind in REQUESTS}}
+"""What an answer to a method is in a story."""
+
+
 def fact_of(time: float, data: bytes) -> Fact | None:
     """What a SIP message of ours is for a story; None for what is of no interest (ACK, answers to BYE)."""
     first, _, rest = data.split(b"\r\n", 1)[0].decode("utf-8", "replace").partition(" ")
@@ -38,7 +43,7 @@ def fact_of(time: float, data: bytes) -> Fact | None:
         return Fact(time, "sip", "sent", first, rest.rpartition(" ")[0], call=call) if first != "ACK" else None
     status, _, reason = rest.partition(" ")
     cseq = _header(data, b"cseq")
-    kind = "reply" if "INVITE" in cseq else "register" if "REGISTER" in cseq else ""
+    kind = _ANSWERS.get(cseq.rpartition(" ")[2], "")
     return Fact(time, "sip", kind, status, reason, call=call) if kind else None
 
 

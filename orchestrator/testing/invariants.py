@@ -84,6 +84,7 @@ def _tables(engine: Engine) -> Iterator[str]:
         ("calls", subjects.calls),
         ("handed", subjects.handed),
         ("registrations", subjects.registrations),
+        ("other requests", subjects.others),
     ):
         for run in table:
             if run not in runs:

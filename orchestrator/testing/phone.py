@@ -113,6 +113,8 @@ class Phone:
         """Statuses of the answers to our REGISTERs."""
         self.requests: list[Request] = []
         """Every request received, in order, repetitions included."""
+        self.status = 200
+        """The answer to requests that begin no call."""
         self.on_invite: Callable[[PhoneCall], None] = PhoneCall.ring
         self._words = 0
         self._register_cseq = 0
@@ -164,6 +166,17 @@ class Phone:
         extra = [b"Contact: " + self.contact, b"Content-Type: application/sdp", *headers]
         self.send_lines(b"INVITE", target, call.branch, call.local, call.remote, call, body, 1, extra)
         return call
+
+    def ask(self, method: str, to: str, headers: Sequence[bytes] = (), body: bytes = b"") -> bytes:
+        """Send `user@domain` (or a domain) a request that begins no call; returns its Call-ID."""
+        target, call_id = b"sip:" + to.encode(), self.word() + b"@" + self.here
+        call = PhoneCall(self, None, call_id, target)
+        local = b"<sip:%b@%b>;tag=%b" % (self.user.encode(), self.domain.encode(), call._tag)
+        lines = [b"Contact: " + self.contact, *headers]
+        self.send_lines(
+            method.upper().encode(), target, b"z9hG4bK" + self.word(), local, b"<%b>" % target, call, body, 1, lines
+        )
+        return call_id
 
     # --- wire ---------------------------------------------------------------------------------------------------------
 
@@ -234,7 +247,7 @@ class Phone:
         elif request.method == b"CANCEL":
             self._on_cancel(request, call)
         elif call is None:
-            self.reply(request, 481, self.word())
+            self.reply(request, 481 if request.to.tag else self.status, self.word())
         else:
             if request.method == b"BYE":
                 call.state, call.bye = "ended", request

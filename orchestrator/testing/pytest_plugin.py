@@ -206,6 +206,18 @@ class FlowRun:
         self.schedule(_time(at), act)
         return handle
 
+    def send(
+        self,
+        method: str,
+        sender: str,
+        to: str,
+        at: str | float = 0,
+        headers: Mapping[str, str] | None = None,
+        body: str = "",
+    ) -> None:
+        """A request that begins no call: message, options and so on."""
+        self.schedule(_time(at), lambda story: story.send(method, sender, to, headers, body))
+
     @property
     def placed(self) -> CallHandle:
         """The call a flow has FreeSWITCH place (`originate`): the last one of the story."""

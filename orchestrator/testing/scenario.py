@@ -105,7 +105,8 @@ class Scenario:
             for contact in contacts:
                 self.phone_at(aor, contact).register()
         for contact, status in (answers or {}).items():
-            self.phone_at(contact, contact).on_invite = partial(_answer_at_once, status)
+            phone = self.phone_at(contact, contact)
+            phone.on_invite, phone.status = partial(_answer_at_once, status), status
         self.world.run()
         self._forget_facts()
 
@@ -142,16 +143,22 @@ class Scenario:
     def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "") -> StoryCall:
         """`caller` calls `to`; the phone of a caller who is not registered is made for the call. `name` is what
         `call` finds it by."""
-        known = [phone for phone in self.world.phones.values() if f"{phone.user}@{phone.domain}" == caller]
-        if not known:
-            self._callers += 1
-        phone = known[0] if known else self.world.phone(caller, f"10.255.0.{self._callers}")
-        lines = [f"{name}: {value}".encode() for name, value in (headers or {}).items()]
-        call = StoryCall(self, phone.invite(to, lines))
+        call = StoryCall(self, self._phone_of(caller).invite(to, _lines(headers)))
         self.calls.append(call)
         if name:
             self.named[name] = call
         return call
+
+    def send(self, method: str, sender: str, to: str, headers: Mapping[str, str] | None = None, body: str = "") -> None:
+        """`sender` sends a request that begins no call: MESSAGE, OPTIONS … One who is not registered is a stranger."""
+        self._phone_of(sender).ask(method, to, _lines(headers), body.encode())
+
+    def _phone_of(self, aor: str) -> Phone:
+        """The phone of an address, made when nobody has it."""
+        known = [phone for phone in self.world.phones.values() if f"{phone.user}@{phone.domain}" == aor]
+        if not known:
+            self._callers += 1
+        return known[0] if known else self.world.phone(aor, f"10.255.0.{self._callers}")
 
     def call(self, name: str) -> StoryCall | None:
         """The call with that name; None for '', which stands for the last one. Raises StoryError."""
@@ -409,6 +416,10 @@ def _split_contact(contact: str) -> tuple[Address, str]:
     where, semicolon, parameters = contact.removeprefix("sip:").partition(";")
     host, _, port = where.rpartition("@")[2].partition(":")
     return (host, int(port) if port.isdigit() else 5060), semicolon + parameters
+
+
+def _lines(headers: Mapping[str, str] | None) -> list[bytes]:
+    return [f"{name}: {value}".encode() for name, value in (headers or {}).items()]
 
 
 def _answer_at_once(status: int, call: PhoneCall) -> None:

@@ -87,7 +87,7 @@ RELAY = ACTIONS.add(
         ),
         beside=(Field("on", Kind.OUTCOMES, "Steps for each outcome.", values=RELAY_OUTCOMES),),
         result="relay result",
-        needs="call",
+        needs="relay",
         effect=Effect.RELAYS,
         waits=True,
     )

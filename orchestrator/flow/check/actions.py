@@ -22,7 +22,7 @@ from orchestrator.flow.expr import ANY, Type, closest
 from orchestrator.flow.language.context import RESULTS
 from orchestrator.flow.language.declarations import FlowHead
 from orchestrator.flow.language.evaluables import constant_of
-from orchestrator.flow.language.program import Block
+from orchestrator.flow.language.program import REQUESTS, Block
 from orchestrator.flow.language.registry import Field, Kind
 from orchestrator.flow.language.written import number_flaw, path_flaw, server_uri_flaw, trust_flaw, web_flaw
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
@@ -55,6 +55,10 @@ def generic(checker: StepChecker, shape: Shape, path: Path, around: Around) -> C
     return args, result_of(shape)
 
 
+_OF_CALLS = ("via", "ring", "each", "keep_open", "failover_on")
+"""Keys of relay that say how long something rings, or who holds the media."""
+
+
 def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     args = checker.plain(shape, path)
     given = shape.fields.get("on")
@@ -66,6 +70,10 @@ def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Aroun
     if args.get("failover_on") and args.get("mode", "parallel") == "parallel":
         help = "write  mode: serial: destinations that all ring at once leave nobody to be tried next"
         checker.report.error("E115", "failover_on: needs mode: serial", shape.fields["failover_on"].key, help)
+    for name in _OF_CALLS if checker.head.kind in REQUESTS else ():
+        if name in shape.fields:
+            message = f"relay: {name}: needs a call, but this flow runs on {checker.head.runs_on}"
+            checker.report.error("E303", message, shape.fields[name].key, f"remove {name}:")
     if given is not None and known is not None:
         args["on"] = _outcomes(checker, shape, known, given, path, around)
     return args, result_of(shape)

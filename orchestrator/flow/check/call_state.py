@@ -34,7 +34,7 @@ from orchestrator.flow.check.conditions import (
 )
 from orchestrator.flow.language.declarations import FlowHead
 from orchestrator.flow.language.evaluables import constant_of
-from orchestrator.flow.language.program import Block, Catch, Flow, Place, Step
+from orchestrator.flow.language.program import REQUESTS, Block, Catch, Flow, Place, Step
 from orchestrator.flow.language.registry import Effect
 
 _OUTCOME = re.compile(r"(?:(not )?call\.answered|(?:\w+\.outcome|call\.state) *(==|!=) *'(\w+)')")
@@ -92,7 +92,7 @@ class StateChecker:
         kinds = {name: head.kind if "do" in head.node else "" for name, head in self.heads.items()}
         for name, flow in self.flows.items():
             if kinds[name] not in ("call", ""):
-                self._flow(flow, NEW if kinds[name] in ("invite", "register") else UNKNOWN)
+                self._flow(flow, NEW if kinds[name] in ("invite", "register", *REQUESTS) else UNKNOWN)
         for name, flow in self.flows.items():
             if kinds[name] == "call" and not any(walked == name for walked, _, _ in self._walked):
                 self._flow(flow, UNKNOWN)
@@ -188,10 +188,10 @@ class StateChecker:
         if known <= {"closed"} or known <= {"answered"}:
             self._tell("E302", "the request was already answered with a final reply", step, "", len(name))
             return False
-        if "answered" in known:
+        if "answered" in known and self._takes_calls:
             help = "put it under on: of the relay above (for example  on: {else: [...]}), or stop after an answer"
             self._tell("W301", f"the call may already be answered when this {name}: runs", step, help, len(name))
-        elif "closed" in known:
+        elif not known.isdisjoint(("closed", "answered")):
             message = f"the request may already be answered when this {name}: runs"
             self._tell("W301", message, step, "stop after the reply above", len(name))
         return True
@@ -210,7 +210,7 @@ class StateChecker:
 
     @property
     def _takes_calls(self) -> bool:
-        return self._head is not None and self._head.kind != "register"
+        return self._head is not None and self._head.kind not in ("register", *REQUESTS)
 
     def _answer(self, step: Step, states: States) -> States:
         """`answer`, and `media`, which answers when it says so. Both do nothing new on an answered call."""

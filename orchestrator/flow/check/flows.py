@@ -25,7 +25,7 @@ from orchestrator.flow.expr.types import with_origin
 from orchestrator.flow.language.context import CALL, ERROR, REQUEST, ROOTS, event_type
 from orchestrator.flow.language.declarations import TRIGGERS, Declarations, FlowHead, as_entries
 from orchestrator.flow.language.evaluables import Constant, constant_of
-from orchestrator.flow.language.program import Block, Flow, Trigger
+from orchestrator.flow.language.program import REQUESTS, Block, Flow, Trigger
 from orchestrator.flow.language.registry import Actions, Field, Kind
 from orchestrator.flow.language.report import Report
 from orchestrator.flow.language.sections import FLOW_FIELDS
@@ -132,8 +132,8 @@ def _misplaced(head: FlowHead) -> None:
     rules: tuple[tuple[str, tuple[str, ...], str], ...] = (
         (
             "when",
-            ("invite", "register", "socket"),
-            "flows on invite, register or socket; for an event write  on: {event: …, where: …}",
+            ("invite", "register", *REQUESTS, "socket"),
+            "flows on a request or socket; for an event write  on: {event: …, where: …}",
         ),
         ("mode", ("event", "every"), runs),
         ("max", ("event", "every"), runs),
@@ -172,7 +172,7 @@ class FlowChecker:
         if when is not None:
             scope = scope.narrow(when.when_true)
         has_call = head.kind in ("invite", "socket", "")
-        path = Path(scope, call=has_call, request=head.kind in ("invite", "register", ""))
+        path = Path(scope, call=has_call, request=head.kind in ("invite", "register", *REQUESTS, ""))
         do = self.steps.block(node.entries["do"][1], path, Around()) if "do" in node else ()
         if head.kind == "call":
             self._demand_what_is_read()
@@ -210,7 +210,7 @@ class FlowChecker:
         match head.kind:
             case "invite" | "socket":
                 names["call"] = CALL
-            case "register":
+            case kind if kind == "register" or kind in REQUESTS:
                 names["request"] = REQUEST
             case "event" if head.event is not None:
                 names["event"] = event_type(head.event)
@@ -226,7 +226,7 @@ class FlowChecker:
         if name == "call":
             return f"this flow runs on {self.head.runs_on}: there is no call before originate:"
         if name == "request":
-            return "request is known in flows on: register"
+            return "request is known in flows on: register, message and other requests but invite"
         if name == "event":
             return "event is known under do: of subscribe, in branches of first_of, and in flows started by an event"
         if name in _kept_names(self.head.node):

@@ -22,7 +22,7 @@ from orchestrator.flow.expr.facts import NO_FACTS
 from orchestrator.flow.language.context import CALL, ERROR, RESERVED, event_type
 from orchestrator.flow.language.declarations import Declarations, FlowHead
 from orchestrator.flow.language.evaluables import Constant
-from orchestrator.flow.language.program import Block, Evaluable, Place, Step
+from orchestrator.flow.language.program import REQUESTS, Block, Evaluable, Place, Step
 from orchestrator.flow.language.registry import Action, Actions, Kind
 from orchestrator.flow.language.yaml import Items, Node, Scalar
 
@@ -31,8 +31,11 @@ COMPILERS = {**actions.COMPILERS, **events.COMPILERS, **control.COMPILERS}
 
 IN_ON_END = "use http, log, raise, set or call"
 
+_A_CALL = ("a call", "start the flow with on: invite, or originate: a call first")
+
 NEEDS: dict[str, tuple[str, str]] = {
-    "call": ("a call", "start the flow with on: invite, or originate: a call first"),
+    "call": _A_CALL,
+    "relay": _A_CALL,
     "request": ("a request to answer", "start the flow with on: invite or on: register"),
     "register": ("a REGISTER", "start the flow with on: register"),
     "sip": ("a SIP call", "FreeSWITCH has this call: use answer, play, collect, hangup or fs.execute"),
@@ -41,9 +44,10 @@ NEEDS: dict[str, tuple[str, str]] = {
 
 SUITABLE: dict[str, tuple[str, ...]] = {
     "call": ("invite", "socket"),
-    "request": ("invite", "register"),
+    "relay": ("invite", "socket", *REQUESTS),
+    "request": ("invite", "register", *REQUESTS),
     "register": ("register",),
-    "sip": ("invite", "register", "start", "every", "event"),
+    "sip": ("invite", "register", *REQUESTS, "start", "every", "event"),
 }
 """`Action.needs` → triggers that give it."""
 
@@ -244,7 +248,8 @@ class StepChecker:
         `who` is how the message begins: `relay:`, `wait: dtmf`.
         """
         kind = self.head.kind
-        if (what == "call" and (path.call or (kind != "call" and "call" in path.scope.names))) or not kind:
+        called = path.call or (kind != "call" and "call" in path.scope.names)
+        if (what in ("call", "relay") and called) or not kind:
             return
         if kind == "call":
             self.demands.needs.setdefault(what, who.rstrip(":"))

@@ -111,9 +111,12 @@ REQUEST = record(
         "aor": with_origin(TEXT, ADDRESSED),  # of the To header: whose contacts these are
         "from": FROM_OUTSIDE,
         "to": FROM_OUTSIDE,
+        "target": TARGET,  # the request URI
         "domain": _DOMAIN,
         "user": optional(_OUTSIDE),
         "headers": theirs(map_of(TEXT)),
+        "content_type": optional(_OUTSIDE),  # of the body, null when there is none
+        "body": _OUTSIDE,
         "user_agent": optional(_OUTSIDE),
         "expires": optional(NUMBER),  # Expires header, null when there is none
         "contacts": list_of(_OUTSIDE),
@@ -122,7 +125,7 @@ REQUEST = record(
         "transport": TEXT,
     },
 )
-"""The REGISTER of an `on: register` flow."""
+"""The request of a flow `on: register`, `on: message` and so on."""
 
 ERROR = record(
     "error",

@@ -15,11 +15,11 @@ from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry
 from orchestrator.flow.expr.origin import OURS, Origin, join
 from orchestrator.flow.expr.types import DIGITS, TEXT, TIME, Type, list_of, mixed, origin_of, record, text_origin
 from orchestrator.flow.language.context import SCHEDULE
-from orchestrator.flow.language.program import Place, Resources
+from orchestrator.flow.language.program import REQUESTS, Place, Resources
 from orchestrator.flow.language.report import Report
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
 
-TRIGGERS = ("invite", "register", "start")
+TRIGGERS = ("invite", "register", *REQUESTS, "start")
 """Words that `on:` takes besides the names of events and `{every: …}`."""
 
 
@@ -32,7 +32,8 @@ class FlowHead:
     node: Entries
     report: Report
     kind: str = "call"
-    """invite, register, socket, start, every, event, call; '' when the trigger is wrong and nothing can be said."""
+    """invite, register, one of `REQUESTS`, socket, start, every, event, call; '' when the trigger is wrong and nothing
+    can be said."""
     event: EventSpec | None = None
     params: dict[str, Type] = field(default_factory=dict)
     param_words: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,10 @@ Env = Mapping[str, Any]
 """Root names of an expression (call, event, vars, as-names …) to their values."""
 
 
+REQUESTS = ("message", "subscribe", "publish", "options", "refer", "notify")
+"""Triggers that are requests outside of dialogs which begin no call: their methods, in lower case."""
+
+
 class Evaluable(Protocol):
     """A constant, an expression or a text with ${…}: every value of a key that is not made of steps."""
 

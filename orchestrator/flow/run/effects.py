@@ -28,6 +28,11 @@ class Reply:
 
 
 @dataclass(slots=True)
+class Serve:
+    """The flow has left its request, which begins no call, as it found it: do what is done without flows."""
+
+
+@dataclass(slots=True)
 class Relay:
     """Send the call on. Answers later with a `relay result` mapping: outcome, code, reason, contact, gateway, tried.
 

@@ -21,8 +21,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StepError
-from orchestrator.flow.language.program import Block, Flow, Program, Step
-from orchestrator.flow.run.effects import Release, Reply
+from orchestrator.flow.language.program import REQUESTS, Block, Flow, Program, Step
+from orchestrator.flow.run.effects import Release, Reply, Serve
 from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.signals import CallEnded, Cancelled, Ticket
 from orchestrator.flow.run.task import Done, Steps, Task, error_record
@@ -251,7 +251,12 @@ class Run:
             self.engine.stats.failed += 1
         self.phase = Phase.OPEN
         code = 0
-        if not self.replied and self.ended is None and self.flow.trigger.kind in ("invite", "register"):
+        kind, owes = self.flow.trigger.kind, not self.replied and self.ended is None
+        if owes and kind in REQUESTS and error is None and self.failure is None:
+            self.trace(None, "no reply: served as if there were no flow")
+            self.replied = True
+            self.engine.host.perform(self, Ticket(None, hosted=True), Serve())
+        elif owes and kind in ("invite", "register", *REQUESTS):
             code = self._reply(error)
         elif error is not None and self.call is not None and self.ended is None:
             self.engine.host.perform(self, Ticket(None, hosted=True), Release(error.type))

@@ -1,0 +1,185 @@
+"""A request outside of dialogs that begins no call, served by a flow: MESSAGE, SUBSCRIBE, OPTIONS and so on.
+
+The flow replies, relays it, or leaves it: what it leaves is served as if there were no flow (`default`). There is no
+call, so nothing rings: a relay forks to its destinations, or tries them one after the other, and is over with the first
+2xx, which has gone to the sender, or with the last failure, which has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.core.node import Node
+from orchestrator.core.relay import outcome_of
+from orchestrator.core.views import RequestView
+from orchestrator.errors import StepError
+from orchestrator.flow.run.run import Run
+from orchestrator.sip.branch import Branch, Context
+from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.response_context import ResponseContext
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
+
+Done = Callable[[dict[str, Any]], None]
+
+
+class OtherRequest:
+    """One such transaction. It decides about the branches of its response context (`sip.branch.Listener`)."""
+
+    __slots__ = (
+        "request",
+        "server",
+        "source",
+        "view",
+        "run",
+        "_node",
+        "_context",
+        "_default",
+        "_groups",
+        "_done",
+        "_tried",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        request: Request,
+        view: RequestView,
+        server: ServerTransaction,
+        source: tuple[str, int],
+        default: Callable[[ServerTransaction], None],
+    ) -> None:
+        self.request = request
+        self.server = server
+        self.source = source
+        self.view = view
+        self.run: Run | None = None
+        """Of the flow that serves it."""
+        self._node = node
+        self._context = ResponseContext(node.network, server, request, self)
+        self._default = default
+        self._groups: list[Sequence[Target]] = []
+        self._done: Done | None = None
+        self._tried: list[str] = []
+
+    @property
+    def user(self) -> str | None:
+        """Who the sender is, as far as flows know."""
+        return self.view.user
+
+    @user.setter
+    def user(self, name: str | None) -> None:
+        self.view.user = name
+
+    @property
+    def attended(self) -> bool:
+        """A server transaction that is no INVITE has a deadline of its own."""
+        return True
+
+    def fail(self) -> None:
+        """A bug has struck: 500."""
+        self.abandon()
+        self._context.fail()
+
+    @property
+    def running(self) -> bool:
+        """A relay is under way."""
+        return self._done is not None
+
+    @property
+    def awaits_back(self) -> bool:
+        """FreeSWITCH has no part in it."""
+        return False
+
+    # --- what the flow wants ------------------------------------------------------------------------------------------
+
+    def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
+        """Answer it. Raises StepError `call.state` when it is answered."""
+        if self.server.answered:
+            raise StepError("call.state", "the request is already answered")
+        if code < 200:  # RFC 4320 §4.1: nothing but 100, and that not at once
+            return
+        self.abandon()
+        tag = self._node.tokens.token()
+        self.server.respond(code, build_response(self.request, code, reason or reason_phrase(code), tag, headers))
+
+    def reply_best(self) -> bool:
+        """Answer with the best failure of the last relay. False when there is none to send."""
+        best = self._context.best
+        if best is not None and best.status == 408:
+            self.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+            return True
+        return self._context.send_best()
+
+    def serve(self) -> None:
+        """Do what is done without flows, unless it is answered."""
+        if not self.server.answered:
+            self._default(self.server)
+
+    def relay(self, groups: Sequence[Sequence[Target]], done: Done) -> None:
+        """Send it on, to one group after the other; `done(relay result)` is called once. Raises StepError `call.state`
+        when it is answered or under way."""
+        if self.server.answered or self._done is not None:
+            what = "already answered" if self.server.answered else "on its way already"
+            raise StepError("call.state", f"relay: the request is {what}")
+        self._context.forget_failures()
+        self._groups, self._done, self._tried = list(groups), done, []
+        self._next()
+
+    def stop(self, wanted: Sequence[str]) -> None:
+        """Nobody waits for the relay any more; what was sent cannot be called back."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        self._groups.clear()
+        self._done = None
+
+    def _next(self) -> None:
+        context = self._context
+        group = self._groups.pop(0) if self._groups else ()
+        context.held = True
+        for target in group:
+            context.add(target, breadth=max(1, context.breadth // len(group)))
+        context.let_settle()
+
+    # --- what the branches report -------------------------------------------------------------------------------------
+
+    def on_sent(self, branch: Branch) -> None: ...
+    def on_cancelled(self, branch: Branch) -> None: ...
+    def on_ringing(self, branch: Branch, response: Response) -> None: ...
+
+    def on_answered(self, branch: Branch, response: Response) -> None:
+        self._tried.append(_name(branch))
+        self._finish("answered", response.status, branch)
+
+    def on_branch_failed(self, branch: Branch) -> None:
+        self._tried.append(_name(branch))
+
+    def on_settled(self, context: Context) -> None:
+        """Every branch has failed. Where the flow does not wait any more, its end answers."""
+        if self._groups and not context.closed:
+            self._next()
+            return
+        best = self._context.best
+        self._finish(outcome_of(best.status) if best else "unavailable", best.status if best else 480, best)
+
+    def _finish(self, outcome: str, code: int, branch: Branch | None) -> None:
+        done = self._done
+        self.abandon()
+        if done is not None:
+            done(
+                {
+                    "outcome": outcome,
+                    "code": code,
+                    "reason": branch.reason if branch is not None else reason_phrase(code),
+                    "contact": branch.target.contact if branch is not None else None,
+                    "gateway": (branch.target.label or None) if branch is not None else None,
+                    "tried": self._tried,
+                }
+            )
+
+
+def _name(branch: Branch) -> str:
+    return branch.target.label or branch.target.contact
