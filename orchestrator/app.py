@@ -5,10 +5,12 @@ this order, so that a second instance is refused its port before it touches the 
 arrive meanwhile wait in the kernel. Then the reactor starts to read, the links to connect, and one line `ready` says
 so.
 
-SIGTERM and SIGINT drain: new calls are refused with 503, what is in progress ends by itself, at most `DRAIN` seconds.
-A second one does not wait. SIGHUP reads configuration, users and flows again (`orchestrator.site`); new calls run the
-new flows, running ones keep theirs. With a mistake in any of them the last good state stays in force as a whole, and
-/readyz says `degraded` until a reload succeeds.
+SIGTERM and SIGINT drain: new calls are refused with 503, what is in progress ends by itself, for as long as `stop:` of
+the configuration says; who has no answer then is told 503, too. A second one does not wait.
+
+SIGHUP reads configuration, users and flows again (`orchestrator.site`); new calls run the new flows, running ones keep
+theirs. With a mistake in any of them the last good state stays in force as a whole, and /readyz says `degraded` until a
+reload succeeds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from time import monotonic, time
 from typing import TextIO
 
@@ -29,6 +32,7 @@ from loguru import logger
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
 from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes
+from orchestrator.core.stopping import give_up
 from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
@@ -60,8 +64,8 @@ from orchestrator.site import Site, needs_restart, read_site
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 
-DRAIN = 35.0
-"""Seconds a stop may take: the longest transaction, 64*T1 = 32 s, and a little."""
+LINGER = 0.5
+"""Seconds after the last refusal of a stop: for a CANCEL that waits for a provisional response, and for lost ones."""
 
 POLL = 0.05
 """Seconds between two looks at whether everything has ended."""
@@ -347,15 +351,24 @@ class Server:
         self._stack.callback(keeper.kill)
 
     def wait(self) -> None:
-        """Until a signal asks to stop; then until what is in progress has ended, `DRAIN` seconds or the next signal."""
+        """Until a signal asks to stop; then until what is in progress has ended or its time is over."""
         self._stop.wait()
         self._serving = False
         logger.info("draining")
         self.reactor.run(self.engine.drain)
-        deadline = monotonic() + DRAIN
-        while not (self.engine.idle and self.jobs.idle) and monotonic() < deadline:
-            if self._hurry.wait(POLL):
-                break
+        stop, began = self._settings.stop, monotonic()
+        for seconds, ringing in ((stop.setup, False), (stop.ringing, True)):
+            if self._has_ended(began + seconds):
+                return
+            self.reactor.run(partial(give_up, self.engine, ringing or self._hurry.is_set()))
+            self._hurry.wait(LINGER)
+
+    def _has_ended(self, deadline: float) -> bool:
+        """Whether nothing is in progress any more before the deadline, and before somebody is in a hurry."""
+        while not (self.engine.idle and self.jobs.idle):
+            if monotonic() >= deadline or self._hurry.wait(POLL):
+                return False
+        return True
 
     def _log_failure(self, run: Run, what: str, error: StepError, code: int) -> None:
         """A run, or a handler of it, ended in an error."""

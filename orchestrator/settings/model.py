@@ -226,6 +226,13 @@ class LimitSettings(_Section):
     call_duration: Duration = 12 * 3600.0
 
 
+class StopSettings(_Section):
+    """How long a stop waits, in seconds; see `core.stopping`."""
+
+    setup: Duration = 1.0
+    ringing: Duration = 35.0
+
+
 class ContactSettings(_Section):
     """How far the contact of an untrusted phone is believed; see `sip.contact_guard`."""
 
@@ -264,6 +271,7 @@ class Settings(_Section):
     admin: AdminSettings = AdminSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
+    stop: StopSettings = StopSettings()
     contacts: ContactSettings = ContactSettings()
     sources: SourceSettings = SourceSettings()
     log: LogSettings = LogSettings()

@@ -485,8 +485,8 @@ def test_a_mistake_anywhere_leaves_the_last_good_state_as_a_whole(tmp_path: Path
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-def ringing(server: Running, caller: Caller, count: int) -> None:
-    """A phone, registered as bob, that takes `count` calls and lets them ring."""
+def ringing(server: Running, caller: Caller, count: int, response: str = "180 Ringing") -> None:
+    """A phone, registered as bob, that takes `count` calls and lets them ring; without a response it is gone."""
     phone = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     phone.bind(("127.0.0.1", 0))
     phone.setblocking(False)
@@ -499,7 +499,8 @@ def ringing(server: Running, caller: Caller, count: int) -> None:
     for _ in range(count):
         invite = wait_until(lambda: received(phone))
         assert invite.startswith(b"INVITE ")
-        phone.sendto(respond(invite, "180 Ringing"), server.sip)
+        if response:
+            phone.sendto(respond(invite, response), server.sip)
 
 
 def respond(request: bytes, status: str) -> bytes:
@@ -530,6 +531,19 @@ def test_stop_lets_ringing_calls_end_and_refuses_new_ones(tmp_path: Path) -> Non
         caller.send("CANCEL", "sip:bob@example.com", "ring0")
         wait_until(lambda: b"487" in received(caller.sock), 5)
         assert server.ended(5) == 0
+
+
+def test_a_call_that_nobody_has_responded_to_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """A phone that is gone: the caller hears 503 after `stop: setup`, one final answer, and the process ends."""
+    with Running(tmp_path) as server:
+        caller = Caller(server.ready())
+        ringing(server, caller, 1, response="")
+        began = monotonic()
+        server.send(signal.SIGTERM)
+        assert wait_until(lambda: b"SIP/2.0 503 " in received(caller.sock), 3)
+        assert server.ended(3) == 0
+        assert monotonic() - began < 3.0
+        assert not received(caller.sock), "one final answer"
 
 
 def test_second_stop_does_not_wait(tmp_path: Path) -> None:
