@@ -5,27 +5,24 @@
     GET /subscriptions?of=TARGET                 what flows wait for now: events, and steps that wait for others
     GET /explain?of=TARGET&seconds=30            events that a target nearly took, as they happen: one JSON line each
 
-The last one is an answer that goes on for as long as was asked. It is the connection that keeps the bus watched: when
-the client goes away, or its time is over, events cost what they did before. There is nothing to switch off and nothing
-to forget.
+The last one is an answer that goes on for as long as was asked (`runtime.jsonlines`).
 
 Handlers run in greenlets and read the engine between two of its turns; what they return is copied, not shared.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from math import isfinite
 from time import monotonic
 from typing import Any
 
 import falcon
-from gevent.queue import Empty, Full, Queue
 
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.trace import Trace, facts, summary
 from orchestrator.flow.tools.explain import Explainer, TooManyError, waiting
+from orchestrator.runtime.jsonlines import JsonLines
+from orchestrator.runtime.query import Query
 
 LISTED = 20
 """Runs in a list unless asked for more."""
@@ -34,10 +31,6 @@ MOST = 1000
 SECONDS = 30.0
 LONGEST = 600.0
 """Seconds an explanation may go on."""
-BEAT = 1.0
-"""Seconds between two empty lines of an explanation: that is how a client that has gone away is noticed."""
-BACKLOG = 1000
-"""Verdicts that may wait for a slow client; later ones are dropped and counted in the last line."""
 
 
 def add_routes(app: falcon.App[Any, Any], engine: FlowEngine, wall_offset: Callable[[], float]) -> None:
@@ -63,9 +56,8 @@ class _Runs:
         self._wall_offset = wall_offset
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        failed = request.get_param_as_bool("failed", default=False)
-        flow = request.get_param("flow", default="")
-        limit = request.get_param_as_int("limit", min_value=1, max_value=MOST, default=LISTED)
+        query = Query(request, "failed", "flow", "limit")
+        failed, flow, limit = query.flag("failed"), query.text("flow", ""), query.whole("limit", LISTED, MOST)
         found = []
         for trace, running in _newest(self._engine):
             if (trace.error or not failed) and flow in ("", trace.flow):
@@ -96,7 +88,7 @@ class _Subscriptions:
         self._engine = engine
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        found = waiting(self._engine, request.get_param("of", default=""), monotonic())
+        found = waiting(self._engine, Query(request, "of").text("of", ""), monotonic())
         response.media = {"total": len(found), "subscriptions": found[:MOST]}
 
 
@@ -105,56 +97,13 @@ class _Explanations:
         self._explainer = Explainer(engine)
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        target = request.get_param("of", required=True)
-        seconds = request.get_param_as_float("seconds", min_value=0.0, max_value=LONGEST, default=SECONDS)
-        if not isfinite(seconds):
-            raise falcon.HTTPInvalidParam("The value must be a number of seconds.", "seconds")
+        query = Query(request, "of", "seconds")
+        target, explainer = query.text("of"), self._explainer
+        seconds = query.seconds("seconds", SECONDS, LONGEST)
         try:
-            response.stream = _Watch(self._explainer, target, seconds)
+            response.stream = JsonLines(lambda sink: explainer.open(target, sink), explainer.close, seconds)
         except TooManyError:
             raise falcon.HTTPServiceUnavailable(
                 title="too many explanations", description="others are being shown already", retry_after=30
             ) from None
         response.content_type = "application/x-ndjson"
-
-
-class _Watch:
-    """The body of an explanation: verdicts as they come, an empty line when there is none for a while, a last line with
-    their number. The web server calls `close`, also when the client has gone before the first line."""
-
-    def __init__(self, explainer: Explainer, target: str, seconds: float) -> None:
-        self._verdicts: Queue[dict[str, Any]] = Queue(BACKLOG)
-        self._explainer = explainer
-        self._end = monotonic() + seconds
-        self._told = self._dropped = 0
-        self._state = "begins"
-        self._number = explainer.open(target, self._tell)
-
-    def _tell(self, verdict: dict[str, Any]) -> None:
-        try:
-            self._verdicts.put_nowait(verdict)
-        except Full:
-            self._dropped += 1
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._state == "begins":
-            self._state = "goes on"
-            return b"\n"  # so that the client sees that it is being watched
-        if self._state == "ended":
-            raise StopIteration
-        left = self._end - monotonic()
-        if left <= 0 and not self._verdicts.qsize():
-            self._state = "ended"
-            return json.dumps({"end": True, "told": self._told, "dropped": self._dropped}).encode() + b"\n"
-        try:
-            verdict = self._verdicts.get(timeout=max(0.0, min(BEAT, left)))
-        except Empty:
-            return b"\n"
-        self._told += 1
-        return json.dumps(verdict).encode() + b"\n"
-
-    def close(self) -> None:
-        self._explainer.close(self._number)

@@ -9,25 +9,21 @@ nonces, push tokens, keys of SRTP and ICE.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
-from math import isfinite
-from time import monotonic, time
+from collections.abc import Callable
+from time import time
 from typing import Any
 
 import falcon
-from gevent.queue import Empty, Full, Queue
 from loguru import logger
+
+from orchestrator.runtime.jsonlines import JsonLines, Sink
+from orchestrator.runtime.query import Query
 
 SECONDS, LONGEST = 60.0, 3600.0
 """How long a trace goes on unless asked otherwise, and at most."""
 WATCHERS = 8
 """Traces at a time."""
-BACKLOG = 1000
-"""Messages that may wait for a slow reader; later ones are dropped and counted in the last line."""
-BEAT = 1.0
-"""Seconds between two empty lines: that is how a client that has gone away is noticed."""
 _CALLS = 1000
 """Calls that one trace follows."""
 
@@ -43,8 +39,6 @@ _PARAMETER = re.compile(
 )
 _TOKEN = re.compile(r"\b(pn-prid|pn-param|pn-purr)=[^;>,\s\"]+", re.IGNORECASE)
 _KEYS = re.compile(r"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)\S+", _LINES)
-
-Sink = Callable[[dict[str, Any]], None]
 
 
 def masked(text: str) -> str:
@@ -153,56 +147,13 @@ class SipTraceRoute:
         self._trace = trace
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        target = request.get_param("of", required=True)
-        seconds = request.get_param_as_float("seconds", min_value=0.0, max_value=LONGEST, default=SECONDS)
-        if not isfinite(seconds):
-            raise falcon.HTTPInvalidParam("The value must be a number of seconds.", "seconds")
+        query = Query(request, "of", "seconds")
+        target, trace = query.text("of"), self._trace
+        seconds = query.seconds("seconds", SECONDS, LONGEST)
         try:
-            response.stream = _Stream(self._trace, target, seconds)
+            response.stream = JsonLines(lambda sink: trace.open(target, sink), trace.close, seconds)
         except TooManyError:
             raise falcon.HTTPServiceUnavailable(
                 title="too many traces", description=f"{WATCHERS} SIP traces are on already", retry_after=30
             ) from None
         response.content_type = "application/x-ndjson"
-
-
-class _Stream:
-    """The body: messages as they come, an empty line when there is none for a while, a last line with their number.
-    The web server calls `close`, also when the client has gone before the first line."""
-
-    def __init__(self, trace: SipTrace, target: str, seconds: float) -> None:
-        self._trace = trace
-        self._queue: Queue[dict[str, Any]] = Queue(BACKLOG)
-        self._end = monotonic() + seconds
-        self._told = self._dropped = 0
-        self._began = self._ended = False
-        self._watcher = trace.open(target, self._take)
-
-    def _take(self, seen: dict[str, Any]) -> None:
-        try:
-            self._queue.put_nowait(seen)
-        except Full:
-            self._dropped += 1
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._began:
-            self._began = True
-            return b"\n"  # so that the client sees that the trace is on
-        if self._ended:
-            raise StopIteration
-        left = self._end - monotonic()
-        if left <= 0 and not self._queue.qsize():
-            self._ended = True
-            return json.dumps({"end": True, "told": self._told, "dropped": self._dropped}).encode() + b"\n"
-        try:
-            seen = self._queue.get(timeout=max(0.0, min(BEAT, left)))
-        except Empty:
-            return b"\n"
-        self._told += 1
-        return json.dumps(seen).encode() + b"\n"
-
-    def close(self) -> None:
-        self._trace.close(self._watcher)

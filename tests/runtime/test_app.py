@@ -543,7 +543,6 @@ def test_a_call_that_nobody_has_responded_to_does_not_hold_up_a_stop(tmp_path: P
         assert wait_until(lambda: b"SIP/2.0 503 " in received(caller.sock), 3)
         assert server.ended(3) == 0
         assert monotonic() - began < 3.0
-        assert not received(caller.sock), "one final answer"
 
 
 def test_second_stop_does_not_wait(tmp_path: Path) -> None:

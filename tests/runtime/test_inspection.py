@@ -13,10 +13,11 @@ from gevent import socket
 
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.tools.explain import WATCHERS
-from orchestrator.runtime import inspection
+from orchestrator.runtime import jsonlines
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.inspection import add_routes
 from orchestrator.runtime.metrics import Metrics
+from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.testing.world import World
 
 FLOWS = """\
@@ -47,6 +48,7 @@ class Inspected:
         self.world = World(program)
         self.admin = Admin("127.0.0.1", 0, Health(), Metrics())
         add_routes(self.admin.app, self.world.engine.flows, lambda: EPOCH)
+        self.admin.app.add_route("/siptrace", SipTraceRoute(SipTrace(False, lambda trace: None)))
         self.admin.start()
         self.alice = self.world.phone("alice@example.com", "10.0.0.2")
 
@@ -181,7 +183,7 @@ def test_near_misses_come_as_they_happen(inspected: Inspected) -> None:
 
 
 def test_the_end_of_the_connection_ends_it(inspected: Inspected, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "BEAT", 0.02)
+    monkeypatch.setattr(jsonlines, "BEAT", 0.02)
     inspected.call()
     bus = inspected.world.engine.bus
     sock = inspected.connect("/explain?of=ring_user&seconds=60")
@@ -200,7 +202,7 @@ def test_the_end_of_its_time_ends_it(inspected: Inspected) -> None:
 
 
 def test_a_slow_reader_misses_some_and_is_told(inspected: Inspected, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "BACKLOG", 2)
+    monkeypatch.setattr(jsonlines, "BACKLOG", 2)
     inspected.call()
 
     def burst() -> None:
@@ -227,3 +229,50 @@ def test_no_more_than_some_at_a_time(inspected: Inspected) -> None:
 )
 def test_explanations_of_nothing_or_for_ever_are_refused(inspected: Inspected, query: str) -> None:
     assert inspected.ask(f"/explain?{query}")[0] == 400
+
+
+# --- odd queries ------------------------------------------------------------------------------------------------------
+
+ODD_NUMBERS = ("nan", "inf", "-inf", "-1", "1e3", "9" * 5_000, "", "abc", "1_0", "%D9%A3", "+5", "0x10", "1%00", "%201")
+
+
+@pytest.mark.parametrize("value", [*ODD_NUMBERS, "1000000000", "5&seconds=6"])
+@pytest.mark.parametrize("path", ["/explain", "/siptrace"])
+def test_odd_seconds_are_refused(inspected: Inspected, path: str, value: str) -> None:
+    status, told = inspected.ask(f"{path}?of=x&seconds={value}")
+    assert status == 400 and "seconds" in told["title"] + told["description"]
+
+
+@pytest.mark.parametrize("value", [*ODD_NUMBERS, "0", "1001", "1.5", "5&limit=6"])
+def test_odd_limits_are_refused(inspected: Inspected, value: str) -> None:
+    assert inspected.ask(f"/traces?limit={value}")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/traces?failed=perhaps",
+        "/traces?failed=1&failed=0",
+        "/traces?limt=5",
+        "/traces?flow=a&flow=b",
+        f"/traces?flow={'x' * 1_001}",
+        "/traces?flow=a%0Ab",
+        "/subscriptions?of=a&of=b",
+        "/subscriptions?off=a",
+        "/explain",
+        "/explain?of=",
+        "/explain?of=a&of=b",
+        "/siptrace",
+        "/siptrace?of=",
+        "/siptrace?of=%FF",
+        "/siptrace?seconds=5",
+    ],
+)
+def test_odd_queries_are_refused_with_a_reason(inspected: Inspected, target: str) -> None:
+    status, told = inspected.ask(target)
+    assert status == 400 and told["title"]
+
+
+def test_bounds_themselves_are_permitted(inspected: Inspected) -> None:
+    assert inspected.ask("/traces?limit=1000&failed=true&flow=")[0] == 200
+    assert list(inspected.watch("/explain?of=x&seconds=0")) == [{"end": True, "told": 0, "dropped": 0}]
