@@ -16,7 +16,7 @@ A turn that raises is a bug, and costs its own input only: see `core.faults`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.core.applications import Applications
@@ -26,11 +26,12 @@ from orchestrator.core.calls import Calls
 from orchestrator.core.cdr import CallRecords
 from orchestrator.core.destinations import Destinations
 from orchestrator.core.detectors import Detectors
-from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.esl_events import EslEvents
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.holding import Holding
 from orchestrator.core.job_steps import JobSteps
+from orchestrator.core.malformed import refuse_malformed
 from orchestrator.core.network import CLAIMS
 from orchestrator.core.node import Node
 from orchestrator.core.outbound_calls import OutboundCalls
@@ -53,22 +54,18 @@ from orchestrator.core.views import text
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent
-from orchestrator.esl.translate import Translation, Translator
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
-from orchestrator.sip.admission import MALFORMED, STRAY, Admission
+from orchestrator.sip.admission import STRAY, Admission
 from orchestrator.sip.client import client_key
 from orchestrator.sip.location import Location
-from orchestrator.sip.message import Request, Response, build_response, parse_message, salvage_request
-from orchestrator.sip.routing import response_destination
+from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.transaction import Destination
 
 _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
 """Method and branch of a request we have sent: our Via is its first header line."""
-_KEEPALIVE = 4
-"""Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
 
 
 class Engine(Node):
@@ -84,7 +81,6 @@ class Engine(Node):
         self.overload = Overload(self, location)
         self.gateways = Gateways(self.network, self.network.own_uri, self.publish)
         self.channels = ChannelTable()
-        self.translator = Translator(self.channels)
         self.servers = Servers(self)
         self.host = Performers(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
@@ -116,7 +112,8 @@ class Engine(Node):
             self.host.add(part.performs, part.abandon)
         self.starts = Starts(self, flows, subjects, self._run_done)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
-        self.resync = Resync(self, servers, channels, self.calls, self._observe, self._channel_struck)
+        self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.applications, self.holding)
+        self.resync = Resync(self, servers, channels, self.calls, self.esl_events.observe, self._channel_struck)
         self.requests = Requests(
             self,
             self.sender,
@@ -155,7 +152,7 @@ class Engine(Node):
             try:
                 message = parse_message(data, self.settings.limits.message)
             except MalformedMessage as error:
-                self._refuse_malformed(data, error, host, port, transport)
+                refuse_malformed(self, sender, data, error, host, port, transport)
                 return
             if not CLAIMS.isdisjoint(message.names) and not self.network.trusts(host):
                 for name in CLAIMS.intersection(message.names):
@@ -180,25 +177,11 @@ class Engine(Node):
         """One FreeSWITCH event, in the order of its connection."""
         self.timers.run_due(now)
         try:
-            self._receive_esl(server, event, now)
+            self.esl_events.receive(server, event, self.resync, now)
         except Exception as bug:
-            self.faults.struck(Fault(f"event {event.name}", bug, server), *self._carried_by(server, event.uuid))
-
-    def _receive_esl(self, server: str, event: EslEvent, now: float) -> None:
-        if self.translator.repeated(server, event):
-            return
-        translations = self.translator.events_of(server, event, now)
-        if self.channels.lost:  # the first event of a restarted server
-            lost, self.channels.lost = self.channels.lost, []
-            self.resync.end_calls(lost)
-        if self.channels.strangers:
-            strangers, self.channels.strangers = self.channels.strangers, []
-            self.resync.ask(server, strangers)
-        self.servers.observe(server, event)
-        key_taken = self._observe(server, event)
-        for translation in translations:
-            self._publish_translated(translation, key_taken)
-        self.sockets.observe(server, event)
+            self.faults.struck(
+                Fault(f"event {event.name}", bug, server), *self.esl_events.carried_by(server, event.uuid)
+            )
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float
@@ -277,12 +260,6 @@ class Engine(Node):
         self.timers.run_due(now)
         self.draining = True
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow, no
-        BYE that waits for an ACK."""
-        return not (self.layer.unanswered or self.handshakes.held)
-
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _note_usage(self, program: Program) -> None:
@@ -290,15 +267,7 @@ class Engine(Node):
         self.peers.load(program.resources.gateways)
         self.gateways.load(program.resources.gateways)
         self.starts.load(program)
-        self.translator.fs = self.usage.fs
-        self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
-
-    def _observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
-        has taken."""
-        taken = self.applications.observe(server, event)
-        self.holding.observe(server, event)
-        return taken
+        self.esl_events.load(program, self.usage.fs)
 
     def _run_done(self, run: Run) -> None:
         self.subjects.forget(run)
@@ -321,52 +290,3 @@ class Engine(Node):
             return ()
         client = self.layer.find_client(message)
         return () if client is None else (client,)
-
-    def _carried_by(self, server: str, uuid: str) -> Iterator[Call | SocketCall | None]:
-        """The calls that a channel belongs to."""
-        yield self.sockets.of(server)
-        channel = self.channels.get(server, uuid)
-        for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else (uuid,):
-            yield self.calls.by_call_id(call_id.encode())
-
-    def _refuse_malformed(self, data: bytes, error: MalformedMessage, host: str, port: int, transport: int) -> None:
-        """Answer what can be answered (RFC 3261 §8.2, RFC 4475); the rest gets silence and a counter."""
-        if len(data) <= _KEEPALIVE and not data.strip(b"\r\n\0"):
-            self.count("keepalive")
-            return
-        self.count("malformed")
-        self.sender.charge(MALFORMED)
-        first = data[:100].split(b"\r\n", 1)[0].decode("utf-8", "replace")
-        self.tell("malformed", source=host, port=port, reason=error.reason, first=first)
-        request = salvage_request(data) if error.sip_status else None
-        if request is None or request.method == b"ACK":
-            return
-        request.stamp_source(host.encode(), port)
-        answer = build_response(request, error.sip_status, error.reason, b"malformed")
-        answer = self.sender.fitting(answer)
-        if self.sender.is_proved or len(answer) <= self.sender.room:  # nobody is owed an answer to what he garbled
-            self.send(answer, response_destination(request.via, transport, host, port))
-
-    def _publish_translated(self, translation: Translation, key_taken: bool) -> None:
-        """Give a FreeSWITCH event its call. An event that belongs to no flow's call is ignored.
-
-        `key_taken` says that it is a key that a step has taken already, so that it may be for nobody else.
-        """
-        event = translation.event
-        run: Run | None = None
-        if event.name in self._of_a_call:
-            call = self.sockets.of(translation.server) or self._call_of(translation)
-            if call is None:
-                self.count("esl.event.without_call")
-                return
-            event.call, run = call.id, call.run
-        taken = self.bus.publish(event) if self.bus.hears(event.name) else 0
-        if event.name == "dtmf" and not taken and not key_taken and run is not None:
-            run.ignored_key(event.attributes["digit"], event.attributes["leg"])
-
-    def _call_of(self, translation: Translation) -> Call | None:
-        for call_id in (translation.sip_call_id, translation.other_call_id):
-            call = self.calls.by_call_id(call_id.encode()) if call_id else None
-            if call is not None:
-                return call
-        return self.calls.by_id(translation.x_call)

@@ -59,6 +59,12 @@ class Node:
         """Seconds since the epoch, moving with the monotonic clock."""
         return self.timers.now + self.settings.wall_offset
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow, no
+        BYE that waits for an ACK."""
+        return not (self.layer.unanswered or self.handshakes.held)
+
     def send(self, data: bytes, destination: Destination) -> None:
         """Put a datagram on the wire when the turn is over."""
         self.datagrams.append((data, destination))

@@ -9,10 +9,12 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request
-from orchestrator.sip.response_context import ResponseContext
+from orchestrator.sip.response_context import ResponseContext, breadth_of
 from orchestrator.sip.route_token import Passage
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
+
+_SCHEMES = (b"sip", b"sips", b"tel")
 
 
 class Route:
@@ -120,3 +122,26 @@ class Routes:
         """What a request URI stands for here: an address of ours however it is written, or the URI itself."""
         uri = request.parsed_uri
         return self._network.aor(uri) if self._network.is_local(uri) else request.uri
+
+    def problem_of(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
+        """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""
+        if request.parsed_uri.scheme not in _SCHEMES:
+            return 416, ()
+        if request.max_forwards == 0 and not self._is_for_us(request):
+            return 483, ()
+        names = request.names
+        if b"proxy-require" in names:
+            unknown = request.proxy_require()
+            if unknown:
+                return 420, (b"Unsupported: " + b", ".join(unknown),)
+        if self.loops(request):
+            return 482, ()
+        if b"max-breadth" in names and not breadth_of(request):
+            return 440, ()
+        return None
+
+    def _is_for_us(self, request: Request) -> bool:
+        """Whether it ends here and is not forwarded: Max-Forwards is about what we send on (§11, §16.3)."""
+        uri = request.parsed_uri
+        ends = request.method == b"REGISTER" or (request.method == b"OPTIONS" and not uri.user)
+        return ends and self._network.is_local(uri)

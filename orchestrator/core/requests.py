@@ -32,7 +32,7 @@ from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, build_response, forward_request
 from orchestrator.sip.reasons import reason_phrase
-from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext, breadth_of
+from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.sharing import SharedLines
@@ -40,7 +40,6 @@ from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 
-_SCHEMES = (b"sip", b"sips", b"tel")
 _CALL_HEADER_NAME = CALL_HEADER.lower()
 
 
@@ -205,7 +204,7 @@ class Requests:
         if not request.to_tag and self._has_no_room(request, begins):
             self.turn_away(request, destination)
             return
-        problem = self._problem(request)
+        problem = self.routes.problem_of(request)
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
@@ -246,29 +245,6 @@ class Requests:
     def _belongs_to_a_call(self, request: Request, source: tuple[str, int]) -> bool:
         """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""
         return _CALL_HEADER_NAME in request.names and self._network.trusts(source[0])
-
-    def _problem(self, request: Request) -> tuple[int, tuple[bytes, ...]] | None:
-        """RFC 3261 §16.3 steps 2-5: scheme, hops, loop, extensions; RFC 5393 §5.3.3: breadth."""
-        if request.parsed_uri.scheme not in _SCHEMES:
-            return 416, ()
-        if request.max_forwards == 0 and not self._is_for_us(request):
-            return 483, ()
-        names = request.names
-        if b"proxy-require" in names:
-            unknown = request.proxy_require()
-            if unknown:
-                return 420, (b"Unsupported: " + b", ".join(unknown),)
-        if self.routes.loops(request):
-            return 482, ()
-        if b"max-breadth" in names and not breadth_of(request):
-            return 440, ()
-        return None
-
-    def _is_for_us(self, request: Request) -> bool:
-        """Whether it ends here and is not forwarded: Max-Forwards is about what we send on (§11, §16.3)."""
-        uri = request.parsed_uri
-        ends = request.method == b"REGISTER" or (request.method == b"OPTIONS" and not uri.user)
-        return ends and self._network.is_local(uri)
 
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
         passage = self.routes.passage(request, route)

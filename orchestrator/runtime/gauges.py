@@ -177,7 +177,7 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         ("reason",),
     )
     metrics.counter("core", "Counters of the core, by event.", lambda: dict(engine.counters), ("event",))
-    translator, channels = engine.translator, engine.channels
+    translator, channels = engine.esl_events.translator, engine.channels
     metrics.counter(
         "esl_events_odd",
         "Duplicate, orphaned or out-of-order FreeSWITCH events.",

@@ -318,7 +318,7 @@ def test_a_fault_says_whose_input_it_was(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*arguments: Any) -> None:
         raise BugError
 
-    monkeypatch.setattr(Requests, "_problem", broken)
+    monkeypatch.setattr(Routes, "problem_of", broken)
     ask = stage.call("who")
     assert ask.statuses == [500]
     (fault,) = stage.faults
@@ -333,7 +333,7 @@ def test_without_anybody_to_be_told_a_fault_is_raised_when_all_is_done(monkeypat
     def broken(*arguments: Any) -> None:
         raise BugError
 
-    monkeypatch.setattr(Requests, "_problem", broken)
+    monkeypatch.setattr(Routes, "problem_of", broken)
     stage.alice.ask("INVITE", BOB)
     with pytest.raises(BugError):
         stage.world.run()
