@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from orchestrator.core.call import Call
 from orchestrator.core.engine import Engine
-from orchestrator.flow.run.run import Phase, Run
+from orchestrator.flow.run.account import Phase
+from orchestrator.flow.run.run import Run
 from orchestrator.sip.transaction import TERMINATED, Transaction
 
 _REPEATS = frozenset(("timer A", "timer E", "timer G"))

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.written import Flaw
 
-if TYPE_CHECKING:
-    from orchestrator.flow.language.program import Step
-    from orchestrator.flow.run.engine import Task
-
-    Handler = Callable[[Task, Step], Generator[Any, Any, Any]]
-    Function = Callable[[Task, Step], Any]
+Handler = Callable[[Any, Any], Generator[Any, Any, Any]]
+Function = Callable[[Any, Any], Any]
+"""They are given the task (`flow.run.task.Task`) and the step (`flow.language.program.Step`), which stand above."""
+H = TypeVar("H", bound=Handler)
+F = TypeVar("F", bound=Function)
 
 
 class Kind(Enum):
@@ -112,15 +111,15 @@ class Action:
     handler: Handler | None = field(default=None, repr=False)
     function: Function | None = field(default=None, repr=False)
 
-    def performs(self, handler: Handler) -> Handler:
+    def performs(self, handler: H) -> H:
         """Decorator: `handler(task, step)` is a generator that yields effects and returns the action's result."""
         self.handler = handler
         return handler
 
-    def computes(self, function: Function) -> Function:
+    def computes(self, function: F) -> F:
         """Decorator for an action that neither waits nor asks the host: `function(task, step)` returns the result."""
 
-        def handler(task: Task, step: Step) -> Generator[Any, Any, Any]:
+        def handler(task: Any, step: Any) -> Generator[Any, Any, Any]:
             yield from ()
             return function(task, step)
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Accept, Deliver, Expire, Subscription
 from orchestrator.events.event import Event, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Block, Evaluable, Program, Step, Where
+from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.signals import Cancelled, Ticket
-from orchestrator.flow.run.task import Task
+from orchestrator.flow.run.task import Task, spawn
 from orchestrator.flow.run.trace import Read
 from orchestrator.timers import TICK
-
-if TYPE_CHECKING:
-    from orchestrator.flow.run.run import Run
 
 _BUILTIN = {spec.name: spec for spec in BUILTIN_EVENTS}
 
@@ -78,7 +76,7 @@ def subscribe(
     )
 
 
-def fits(run: Run, step: Step, condition: Evaluable, env: Environment, event: Event) -> bool:
+def fits(run: Account, step: Step, condition: Evaluable, env: Environment, event: Event) -> bool:
     """Evaluate the rest of a filter; an error in it means no."""
     try:
         return condition.evaluate(env.bind("event", event.attributes)) is True
@@ -216,7 +214,7 @@ class Listener:
         read = event_read(event.attributes)
         run.trace(self.step, "handler of {} runs ({})", self.step.args["event"], count, read=read)
         env = self._env.bind("event", event.attributes)
-        task = run.spawn(self.step.args["do"], env, "handler", self._handled, self._nesting)
+        task = spawn(run, self.step.args["do"], env, "handler", self._handled, self._nesting)
         if event.chain:
             task.caused_by(event.chain)
         if self._busy is None:
@@ -242,7 +240,7 @@ class Listener:
         block: Block | None = self.step.args.get("on_expire")
         if block is not None:
             try:
-                self.run.spawn(block, self._env, "on_expire", self._lapsed, self._nesting)
+                spawn(self.run, block, self._env, "on_expire", self._lapsed, self._nesting)
             except StepError as error:  # too many tasks
                 self.run.failed(self.step, "on_expire", error)
         self._retire()

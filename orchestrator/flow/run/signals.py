@@ -7,10 +7,13 @@ handler swallows one by accident; `finally` of the language sees both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Generator
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from orchestrator.flow.run.task import Task
+from orchestrator.flow.language.program import Step
+
+Steps = Generator[Any, Any, Any]
+"""Yields effects and tickets, is sent their answers, returns the result."""
 
 
 class FlowSignal(BaseException):
@@ -65,11 +68,48 @@ class Ticket:
 
     __slots__ = ("due", "effect", "hosted", "task")
 
-    def __init__(self, task: Task | None, hosted: bool = False, effect: Any = None, due: float | None = None) -> None:
-        self.task = task
+    def __init__(self, task: Waiter | None, hosted: bool = False, effect: Any = None, due: float | None = None) -> None:
+        self.task: Waiter | None = task
         self.hosted = hosted
         self.effect = effect
         self.due = due
+
+
+class Owner(Protocol):
+    """The run of a task, as the scheduler sees it."""
+
+    ended: CallEnded | None
+    tasks: list[Waiter]
+
+    def settle(self) -> None:
+        """A task has ended: go on to the end of the run when nothing is left to run or to wait for."""
+
+    def abort(self) -> None:
+        """End where it stands, without another step: a bug has struck that its tasks did not catch. Idempotent."""
+
+
+class Waiter:
+    """What is scheduled of a task: steps that run until they wait.
+
+    `ticket` stands while it waits, which it does since `since`; `signal` is thrown in where it would wait next; `told`
+    says that it has been told to end and may not be disturbed in its `finally` steps by being told again.
+    """
+
+    __slots__ = ("generator", "label", "on_done", "run", "signal", "since", "started", "step", "ticket", "told")
+
+    run: Owner
+    on_done: Callable[[Any, Any, BaseException | None], None]
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.generator: Steps | None = None
+        self.step: Step | None = None
+        """The step that began last: while the task waits, the one that waits."""
+        self.ticket: Ticket | None = None
+        self.since = 0.0
+        self.signal: FlowSignal | None = None
+        self.started = False
+        self.told = False
 
 
 class _Pending:

@@ -10,64 +10,35 @@ throw a signal in where the task waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import Block, Step
+from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import ABSENT, Environment
-from orchestrator.flow.run.signals import Deadline, FlowSignal, Ticket
-
-if TYPE_CHECKING:
-    from orchestrator.flow.run.run import Run
-
-Steps = Generator[Any, Any, Any]
-"""Yields effects and tickets, is sent their answers, returns the result."""
+from orchestrator.flow.run.signals import Deadline, FlowSignal, Ticket, Waiter
+from orchestrator.flow.run.signals import Steps as Steps
 
 Done = Callable[["Task", Any, BaseException | None], None]
 """Told when a task has ended: (task, what its steps returned, the StepError or FlowSignal that ended it or None)."""
 
 
-class Task:
-    """Main steps of a run, or a child of it: handler, meanwhile, parallel branch, on_end.
+class Task(Waiter):
+    """Main steps of a run, or a child of it: handler, meanwhile, parallel branch, on_end. `env` are its names."""
 
-    `env` are its names; `ticket` stands while it waits, which it does since `since`; `signal` is thrown in where it
-    would wait next; `told` says that it has been told to end and may not be disturbed in its `finally` steps by being
-    told again.
-    """
+    __slots__ = ("chain", "env", "nesting")
 
-    __slots__ = (
-        "chain",
-        "env",
-        "generator",
-        "label",
-        "nesting",
-        "on_done",
-        "run",
-        "signal",
-        "since",
-        "started",
-        "step",
-        "ticket",
-        "told",
-    )
+    run: Account
 
-    def __init__(self, run: Run, env: Environment, label: str, on_done: Done, nesting: int = 0) -> None:
+    def __init__(self, run: Account, env: Environment, label: str, on_done: Done, nesting: int = 0) -> None:
+        super().__init__(label)
         self.run = run
         self.env = env
-        self.label = label
         self.on_done = on_done
         self.nesting = nesting
         self.chain: tuple[str, ...] = ()
         """The flows that have led to what it does: those of its run, or of an event it has taken."""
-        self.generator: Steps | None = None
-        self.step: Step | None = None
-        """The step that began last: while the task waits, the one that waits."""
-        self.ticket: Ticket | None = None
-        self.since = 0.0
-        self.signal: FlowSignal | None = None
-        self.started = False
-        self.told = False
 
     # --- what handlers use
 
@@ -91,7 +62,7 @@ class Task:
         Raises:
             StepError: `flow.limit`, too many tasks in this run.
         """
-        child = self.run.spawn(block, self.env, label, on_done, self.nesting)
+        child = spawn(self.run, block, self.env, label, on_done, self.nesting)
         child.chain = self.chain
         return child
 
@@ -229,6 +200,23 @@ class Task:
     def __repr__(self) -> str:
         state = "waits" if self.ticket else "ready" if self.generator else "done"
         return f"<Task {self.run.name} {self.label} {state}>"
+
+
+def spawn(run: Account, block: Block, env: Environment, label: str, on_done: Done, nesting: int = 0) -> Task:
+    """Start a task of this run; it runs when the engine comes to it, not inside this call.
+
+    Raises:
+        StepError: `flow.limit`, too many tasks in this run.
+    """
+    engine = run.engine
+    if len(run.tasks) >= engine.limits.tasks:
+        raise StepError("flow.limit", f"more than {engine.limits.tasks} tasks in one run")
+    task = Task(run, env, label, on_done, nesting)
+    task.chain = run.chain
+    task.generator = task.walk(block)
+    run.tasks.append(task)
+    engine.ready(task)
+    return task
 
 
 def values_read(expression: Any, env: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

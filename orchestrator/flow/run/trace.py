@@ -14,13 +14,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from orchestrator.flow.language.program import Flow, Step
-
-if TYPE_CHECKING:
-    from orchestrator.flow.run.run import Run
-
+from orchestrator.flow.language.program import Flow, Program, Step
 
 LONGEST = 2_000
 """Characters of one value, and of the text of a `log:` step; what is longer is cut, and says so."""
@@ -104,6 +100,24 @@ def _cut_value(value: Any) -> Any:
     return cut(str(value)) if _weight(value) > LONGEST else value
 
 
+class Traced(Protocol):
+    """What a run tells of itself in its trace."""
+
+    flow: Flow
+    call_id: str
+    error: str
+    records: list[Record]
+    dropped: int
+    left_out: int
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def program(self) -> Program: ...
+    def shorten(self) -> int:
+        """Let go of older lines, but for the first; returns the octets that are free now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What is kept of a run. `hash` names the version of the flows it ran, `error` is the type of the error that
@@ -120,7 +134,7 @@ class Trace:
     left_out: int = 0
 
     @classmethod
-    def of(cls, run: Run) -> Trace:
+    def of(cls, run: Traced) -> Trace:
         """The trace of a run so far."""
         records = tuple(run.records)
         hash = run.program.hash
@@ -238,7 +252,7 @@ class Traces:
 class TraceMemory:
     """The bound of all traces together: `traces` of finished runs, and the lines of the live `runs`."""
 
-    def __init__(self, traces: Traces, runs: Mapping[int, Run]) -> None:
+    def __init__(self, traces: Traces, runs: Mapping[int, Traced]) -> None:
         self.most = MEMORY
         self.live = 0
         """Octets of the lines of live runs."""

@@ -9,25 +9,41 @@ raised it.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from orchestrator.errors import StepError
-from orchestrator.events.bus import Subscription
+from orchestrator.events.bus import Bus, Subscription
 from orchestrator.events.event import Event
-from orchestrator.flow.language.program import Flow
+from orchestrator.flow.language.limits import Limits
+from orchestrator.flow.language.program import Flow, Program
+from orchestrator.flow.run.account import Version
 from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.listen import equal_values
-from orchestrator.flow.run.run import Run, Version
+from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.scheduler import Stats
+from orchestrator.timers import Timer, Timers
 
-if TYPE_CHECKING:
-    from orchestrator.flow.run.engine import FlowEngine
-    from orchestrator.timers import Timer
+
+class Launcher(Protocol):
+    """What a trigger needs of the engine: to count time, to listen, to begin a run."""
+
+    bus: Bus
+    timers: Timers
+    limits: Limits
+    stats: Stats
+    stopping: bool
+
+    def arm(self, delay: float, callback: Callable[[Any], None], argument: Any) -> Timer: ...
+    def disarm(self, timer: Timer) -> None: ...
+    def create(self, flow: Flow, program: Program, names: Mapping[str, Any]) -> Run: ...
+    def has_room(self, flow: Flow) -> bool: ...
 
 
 class Starter:
     """One flow with a trigger `event` or `every`, armed as long as its program is loaded."""
 
-    def __init__(self, engine: FlowEngine, version: Version, flow: Flow) -> None:
+    def __init__(self, engine: Launcher, version: Version, flow: Flow) -> None:
         self._engine = engine
         self._version = version
         self._flow = flow

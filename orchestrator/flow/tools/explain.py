@@ -14,20 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Subscription
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Evaluable, Where
+from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.task import values_read
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.flow.run.waits import waiting_steps
 from orchestrator.flow.tools.graph import filter_text
-
-if TYPE_CHECKING:
-    from orchestrator.flow.run.engine import FlowEngine
 
 Tell = Callable[[dict[str, Any]], object]
 

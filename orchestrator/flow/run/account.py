@@ -1,0 +1,186 @@
+"""The account of a run: what its steps, its host and its trace read and count.
+
+Everything here holds for the run as it is now; how it goes on is decided in `run`, which stands on this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from orchestrator.errors import StepError
+from orchestrator.flow.language.program import Flow, Program, Step
+from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.scheduler import Scheduler
+from orchestrator.flow.run.signals import CallEnded, Waiter
+from orchestrator.flow.run.trace import KEPT_LINES, Read, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A program as loaded: what its runs keep when another one is loaded."""
+
+    program: Program
+    names: Mapping[str, Any]
+    """Names of the program for expressions, from the host."""
+    flows: Mapping[str, Flow]
+
+
+class Phase(Enum):
+    MAIN = "main"
+    OPEN = "open"
+    ENDING = "ending"
+    DONE = "done"
+
+
+class Listening(Protocol):
+    """A subscription of a run."""
+
+    step: Step
+
+    def close(self) -> None:
+        """Hear of nothing more."""
+
+
+class Account(ABC):
+    """Facts of one run. Hosts read `flow`, `program`, `call_id`, `vars` and set `replied` when they send a final
+    reply on their own; everything else belongs to the engine."""
+
+    __slots__ = (
+        "call",
+        "call_id",
+        "chain",
+        "dropped",
+        "ended",
+        "engine",
+        "env",
+        "error",
+        "failure",
+        "flow",
+        "handlers",
+        "id",
+        "left_out",
+        "listeners",
+        "max_forwards",
+        "phase",
+        "records",
+        "replied",
+        "steps",
+        "tasks",
+        "vars",
+        "version",
+    )
+
+    def __init__(self, engine: Scheduler, id: int, flow: Flow, version: Version, names: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.id = id
+        self.flow = flow
+        self.version = version
+        self.call: Any = names.get("call")
+        self.chain: tuple[str, ...] = (flow.name,)
+        """The flows whose runs have led to this one, itself the last: what starts what, also over waits."""
+        self.max_forwards = 70
+        """Hops that calls it places have left: what begins elsewhere and comes back ends by them (RFC 7332)."""
+        self.call_id: str = self.call["id"] if self.call is not None else ""
+        self.vars: dict[str, Any] = {}
+        self.env = Environment(version.names, {**names, "vars": self.vars})
+        """The names of the main steps: at their start, then at their end (for on_end)."""
+        self.phase = Phase.MAIN
+        self.tasks: list[Waiter] = []
+        self.listeners: list[Listening] = []
+        self.handlers: dict[str, list[int]] | None = None
+        """Id of a subscribe step → [events handled, events skipped]; None as long as there was none."""
+        self.steps = 0
+        self.replied = False
+        """A final reply is out, by whomever."""
+        self.failure: Mapping[str, Any] | None = None
+        """`relay result` of the last relay that failed: what the caller is told if nobody says otherwise."""
+        self.ended: CallEnded | None = None
+        self.error = ""
+        """Type of the error that ended the main steps, or of the last one that ended a handler."""
+        self.records: list[Record] = []
+        self.dropped = 0
+        self.left_out = 0
+        """Lines behind the first one that have made room for others."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.flow.name}#{self.id}"
+
+    @property
+    def closing(self) -> bool:
+        """The call is over, or `on_end` has begun: nothing new is listened to."""
+        return self.ended is not None or self.phase in (Phase.ENDING, Phase.DONE)
+
+    @property
+    def program(self) -> Program:
+        return self.version.program
+
+    # --- trace and accounts
+
+    def trace(self, step: Step | Flow | None, template: str, *values: Any, read: Read = ()) -> None:
+        """Add a line.
+
+        `{}` in the template stand for the values, which must not change later; `read` is what a condition looked at.
+        """
+        engine = self.engine
+        if len(self.records) + self.left_out < engine.limits.records:
+            record = Record(engine.timers.now, step, template, values, read)
+            if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
+                if engine.trace_memory.take(record.octets):
+                    self.records.append(record)
+                else:
+                    self.dropped += 1
+            engine.host.trace(self, record)
+        else:
+            self.dropped += 1
+
+    def shorten(self) -> int:
+        """Let go of older lines, but for the first; returns the octets that are free now."""
+        gone = self.records[1:-KEPT_LINES]
+        del self.records[1 : 1 + len(gone)]
+        self.left_out += len(gone)
+        return sum(record.octets for record in gone)
+
+    def ignored_key(self, digit: str, leg: str) -> None:
+        """A key was pressed that no step has taken: neither a `collect` nor a filter."""
+        self.trace(None, "key {} of the {} ignored: no step takes it now", digit, leg)
+
+    def count_step(self) -> None:
+        """One more step; raises StepError `flow.limit` beyond the bound."""
+        self.steps += 1
+        if self.steps > self.engine.limits.steps:
+            raise StepError("flow.limit", f"more than {self.engine.limits.steps} steps in one run")
+
+    def count_handler(self, step: Step, skipped: bool) -> int:
+        """One more event of a subscribe step; returns how many it has handled, or skipped, now."""
+        if self.handlers is None:
+            self.handlers = {}
+        counts = self.handlers.setdefault(step.id or f"L{step.place.line}", [0, 0])
+        counts[skipped] += 1
+        return counts[skipped]
+
+    def failed(self, step: Step | None, what: str, error: StepError) -> None:
+        """Put an error nobody caught into trace and accounts."""
+        self.error = error.type
+        line = f" (line {error.line})" if error.line else ""
+        self.trace(step, "{} failed, {}: {}{}", what, error.type, error.message, line)
+        if what != "flow":  # that of the main steps is told with the answer it led to
+            self._tell_failure(what, error, 0)
+
+    def _tell_failure(self, what: str, error: StepError, code: int) -> None:
+        if self.engine.on_failure is not None:
+            self.engine.on_failure(self, what, error, code)
+
+    # --- what the run makes of it
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Go on to `on_end` when nothing is left to run or to wait for."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End where it stands, without another step: a bug has struck that its tasks did not catch. Idempotent."""
