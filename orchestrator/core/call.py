@@ -27,7 +27,7 @@ from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.flow.run.effects import Relay as RelayEffect
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
-from orchestrator.sip.branch import Branch, Context
+from orchestrator.sip.branch import NOBODY, Branch, Context
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.digest import Account
 from orchestrator.sip.dtmf import dtmf_of_info
@@ -616,6 +616,14 @@ class Call:
         )
         if self.run is not None:
             self.exchange.records.add(self, self.run, self.front.server.status, self.contact)
+
+    def part(self) -> None:
+        """The call is over and its run is done: they let go of each other, and the contexts of the call. What nothing
+        refers to any more is freed at once; rings of references stay until the collector walks all that is old."""
+        self.run = None
+        self.front.listener = NOBODY
+        if self.back is not None:
+            self.back.listener = NOBODY
 
     def _tell_flow(self) -> None:
         if self.run is not None:

@@ -270,9 +270,9 @@ class Engine(Node):
         self.esl_events.load(program, self.usage.fs)
 
     def _run_done(self, run: Run) -> None:
-        self.subjects.forget(run)
         self.authenticator.forget(run.id)
         self.detectors.forget(run)
+        self.subjects.forget(run)
 
     def _sweep(self) -> list[Call]:
         """After a bug: let go of relays nobody waits for; returns calls that are over and whose runs were not told."""

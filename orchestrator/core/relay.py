@@ -341,12 +341,12 @@ class Relay:
         done = self._done
         if done is None:
             return
+        branch = winner or self._best
         self.abandon()
         if self.call.relay is self:
             self.call.relay = None
         if winner is None:
             self._end_back(code)
-        branch = winner or self._best
         reason = branch.reason if branch is not None and branch.status == code else reason_phrase(code)
         done(
             {
@@ -371,6 +371,8 @@ class Relay:
         """Stop all timers and report nothing more: the call is over or the result is known."""
         self._done = None
         self._groups.clear()
+        self._ringing.clear()  # branches refer to us
+        self._best = self._answered_by = None
         for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer, *self._late_timers):
             self._stop(timer)
         self._open_timer = None

@@ -26,10 +26,16 @@ class Subjects:
 
     def forget(self, run: Run) -> None:
         """The run is done."""
-        self.calls.pop(run.id, None)
-        self.handed.pop(run.id, None)
-        self.registrations.pop(run.id, None)
+        call = self.calls.pop(run.id, None)
+        handed = self.handed.pop(run.id, None)
+        registration = self.registrations.pop(run.id, None)
         self.others.pop(run.id, None)
+        if call is not None and call.over:
+            call.part()
+        if handed is not None and handed.over:
+            handed.run = None
+        if registration is not None:
+            registration.run = None
 
     def adopt(self, node: Node, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
         """Give a run the call it has placed: from now on it is a run with a call."""

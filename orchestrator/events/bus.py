@@ -60,6 +60,10 @@ class Subscription:
 
     def cancel(self) -> None:
         """Hear of nothing any more; idempotent, and legal inside a delivery."""
+        self._disarm()
+        self.owner = self.accept = None  # they refer to us: what is over does not wait for a search for cycles
+
+    def _disarm(self) -> None:
         table = self._table
         if table is not None:
             self._table = None
@@ -70,10 +74,10 @@ class Subscription:
 
     def expire(self) -> None:
         """What the timer does: cancel, then tell `on_expire`."""
-        told = self.on_expire
+        self._disarm()
+        if self.on_expire is not None:
+            self.on_expire(self)
         self.cancel()
-        if told is not None:
-            told(self)
 
     @property
     def due(self) -> float | None:
@@ -321,8 +325,10 @@ def _hand_over(event: Event, subscription: Subscription) -> bool:
     if subscription.left is not None:
         subscription.left -= 1
         if subscription.left <= 0:
-            subscription.cancel()
+            subscription._disarm()
     subscription.deliver(event, subscription)
+    if not subscription.armed:
+        subscription.cancel()
     return True
 
 

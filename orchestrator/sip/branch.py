@@ -7,7 +7,7 @@ to know who stands above it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip.client import ClientTransaction
@@ -98,6 +98,22 @@ class Listener(Protocol):
     @property
     def attended(self) -> bool:
         """It is at work, and something will make it go on."""
+
+
+class Nobody:
+    """Listens to a context whose call is over."""
+
+    attended = False
+
+    def on_sent(self, branch: Branch) -> None: ...
+    def on_cancelled(self, branch: Branch) -> None: ...
+    def on_ringing(self, branch: Branch, response: Response) -> None: ...
+    def on_answered(self, branch: Branch, response: Response) -> None: ...
+    def on_branch_failed(self, branch: Branch) -> None: ...
+    def on_settled(self, context: Context) -> None: ...
+
+
+NOBODY: Final = Nobody()
 
 
 class Branch:

@@ -254,7 +254,7 @@ class ResponseContext:
     def _send_up(self, status: int, data: bytes) -> None:
         self.server.respond(status, data)
         if status >= 200:
-            self.request = None
+            self.request = self.best = None
             self._closed = True
             if status >= 300 and self.on_refused is not None:
                 self.on_refused(status)

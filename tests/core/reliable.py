@@ -30,6 +30,14 @@ def _contact(message: Request | Response) -> bytes | None:
         return None
 
 
+def _routes(message: Request | Response) -> list[bytes]:
+    """The values of Record-Route; none where they cannot be read."""
+    try:
+        return [b"<%b>" % (route.uri or b"") for route in message.record_routes()]
+    except MalformedMessage:
+        return []
+
+
 class Dialog:
     """An answered call as one side sees it. `state`: waiting (2xx sent, no ACK yet), up, over."""
 
@@ -212,7 +220,7 @@ class Caller(Agent):
         key = self.call_id, self.tag, response.to.tag or b""
         dialog = self.dialogs.get(key)
         if dialog is None:
-            routes = [b"<%b>" % (route.uri or b"") for route in reversed(response.record_routes())]
+            routes = _routes(response)[::-1]
             target = _contact(response) or b""
             sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
             dialog = Dialog(self, *key, Leg(self.call_id, sender, receiver, target, routes, 1), "up")
@@ -291,7 +299,7 @@ class Callee(Agent):
             self._answered(request, octets, tag)
 
     def _answered(self, request: Request, octets: bytes, tag: bytes) -> None:
-        routes = [b"<%b>" % (route.uri or b"") for route in request.record_routes()]
+        routes = _routes(request)
         target = _contact(request) or b""
         sender = (request.get(b"to") or b"") + b";tag=" + tag
         leg = Leg(request.call_id, sender, request.get(b"from") or b"", target, routes, 0)

@@ -150,7 +150,7 @@ CLASSES = (
 )  # fmt: skip
 SELF_DEFENCE = {
     "struck", "fail", "abort", "forget", "_finish", "_disarm", "discard", "collapse", "served_by", "sweep", "begin",
-    "__repr__", "__iter__", "__len__",
+    "part", "__repr__", "__iter__", "__len__",
 }  # fmt: skip
 """What a fault is answered with: a second bug there is covered by the timers, after 64*T1."""
 
