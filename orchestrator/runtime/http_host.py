@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -201,8 +201,29 @@ class _Phase(local):
     connected = False
 
 
+class _Response(HTTPResponse):
+    """An answer with one length that is one (RFC 9112 §6.3), and chunks that have sizes (§7.1): the library takes `-1`
+    for all that may come."""
+
+    def begin(self) -> None:
+        super().begin()
+        lengths = {length.strip() for line in self.msg.get_all("content-length", ()) for length in line.split(",")}
+        if len(lengths) > 1 or not all(
+            length.isascii() and length.isdigit() and len(length) < 19 for length in lengths
+        ):
+            raise HTTPException("the length is none")
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise IncompleteRead(b"")
+        return size
+
+
 class _Connection(HTTPConnection):
     """A connection that looks at the address before it connects, and knows whether it has been used."""
+
+    response_class = _Response
 
     def __init__(self, *args: Any, guard: Guard, phase: _Phase, **settings: Any) -> None:
         super().__init__(*args, **settings)

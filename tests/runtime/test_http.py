@@ -467,3 +467,93 @@ def test_hanging_server_costs_a_few_tries_and_nobody_waits_for_ever(client: Http
     assert sorted(job for job, _ in answers) == list(range(20))
     assert {error.type for _, error in answers} == {"flow.limit", "http.timeout", "http.connect"}
     pool.close()
+
+
+# --- answers that lie -------------------------------------------------------------------------------------------------
+
+
+def raw(*lines: str, body: bytes = b"") -> Any:
+    head = "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode()
+
+    def behave(exchange: Exchange, sock: Any) -> None:
+        sock.sendall(head + body)
+        sock.shutdown(socket.SHUT_RDWR)
+        raise OSError
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "charset",
+    [
+        "a\0b",
+        "no-such",
+        "base64",
+        "punycode",
+        "idna",
+        "undefined",
+        "zlib",
+        "unicode_escape",
+        "x" * 10_000,
+        "cp99999",
+        ";",
+    ],
+)
+def test_a_character_set_that_is_none_is_taken_for_utf_8(client: HttpClient, charset: str) -> None:
+    with web(raw(f"Content-Type: text/plain; charset={charset}", "Content-Length: 5", body="grüs".encode())) as server:
+        assert client.perform(Http("GET", server.url))["text"] == "grüs"
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"), [("ISO-8859-1", "ü"), ("windows-1252", "ü"), ("'utf-16'", "ü"), ("big5", "中")]
+)
+def test_usual_character_sets_are_read(client: HttpClient, charset: str, text: str) -> None:
+    body = text.encode(charset.strip("'"))
+    with web(raw(f"Content-Type: text/plain; charset={charset}", f"Content-Length: {len(body)}", body=body)) as server:
+        assert client.perform(Http("GET", server.url))["text"] == text
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (["Content-Length: 50"], b"too short"),
+        (["Content-Length: 5", "Content-Length: 6"], b"hello!"),
+        (["Content-Length: 5, 6"], b"hello!"),
+        ([CHUNKED], b"-5\r\nhello\r\n0\r\n\r\n"),
+        ([CHUNKED], b"-1\r\n" + b"x" * 1_000_000),
+        ([CHUNKED], b"zz\r\nhello\r\n0\r\n\r\n"),
+        ([CHUNKED], b"\r\nhello\r\n0\r\n\r\n"),
+        ([CHUNKED], b"FFFFFFFFFFFFFFFFFFFF\r\nhello"),
+        ([CHUNKED], b"1" * 70_000 + b"\r\nhello"),
+        ([CHUNKED], b"5\r\nhel"),
+    ],
+)
+def test_lengths_that_lie_are_errors_of_the_step(client: HttpClient, lines: list[str], body: bytes) -> None:
+    with web(raw(*lines, body=body)) as server:
+        error = failure(client, Http("GET", server.url))
+    assert error.type in ("http.connect", "http.status") and len(error.message) < 200
+
+
+@pytest.mark.parametrize("length", ["-1", "-5", "abc", "", "0x5", "9" * 5_000, "٥", "5.0", "+5"])
+def test_a_length_that_is_none_is_an_error_of_the_step(client: HttpClient, length: str) -> None:
+    with web(raw(f"Content-Length: {length}", body=b"hello")) as server:
+        assert failure(client, Http("GET", server.url)).type == "http.connect"
+
+
+ODD_HOSTS = (
+    "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0", "0.0.0.0", "[::]", "169.254.169.254",
+    "[::ffff:169.254.169.254]", "0xa9fea9fe", "2852039166",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS)
+def test_no_other_writing_of_an_address_gets_around_the_guard(client: HttpClient, host: str) -> None:
+    error = failure(client, Http("GET", f"http://{host}/", timeout=2.0))
+    assert error.type == "http.connect"
+    if "::ffff:127" not in host:
+        assert "is this machine" in error.message or "is not the address of a web service" in error.message, (
+            error.message
+        )
