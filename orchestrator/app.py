@@ -31,13 +31,13 @@ from loguru import logger
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
-from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes
+from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes, Site
 from orchestrator.core.stopping import give_up
-from orchestrator.core.users import UserTable
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
+from orchestrator.resources import Resolved
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.cdr import CdrFile
@@ -60,7 +60,7 @@ from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.location import Location
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
-from orchestrator.site import Site, needs_restart, read_site
+from orchestrator.site import LoadedSite, needs_restart, read_site
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 
@@ -104,7 +104,7 @@ def serve(
 class Server:
     """Everything that runs, put together. `stack` closes what was opened, in reverse order, also when opening fails."""
 
-    def __init__(self, site: Site, stack: ExitStack, reread: Callable[[], Site] | None = None) -> None:
+    def __init__(self, site: LoadedSite, stack: ExitStack, reread: Callable[[], LoadedSite] | None = None) -> None:
         """`reread()` reads the site anew at a reload, in a thread; it raises OrchestratorError."""
         settings = site.settings
         self._settings = settings
@@ -121,14 +121,12 @@ class Server:
         admin = settings.admin
         self.admin = Admin(admin.listen.host, admin.listen.port, self.health, self.metrics, admin.names)
         stack.callback(self.admin.close)
-        self._secrets: dict[str, str] = {}
-        self._sip_uris: dict[str, str] = {}
-        self._server_times: dict[str, ServerTimes] = {}
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
-        self._users: dict[str, UserTable] = {}
-        self._use(site)
-        self.engine = Engine(self._core_settings(), self._open_location(), site.program, monotonic())
+        _tell_oddities(site)
+        self.engine = Engine(
+            self._core_settings(), self._open_location(), site.program, monotonic(), _core_site(site.resolved)
+        )
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
         self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
@@ -233,11 +231,7 @@ class Server:
                 dialog_ping=sip.dialog_ping or 0.0,
             ),
             age=lambda: self.reactor.delay,
-            users=self._users,
-            freeswitch=self._sip_uris,
-            server_times=self._server_times,
             entropy=os.urandom,
-            secrets=self._secrets,
             sources=SourceLimits(**self._settings.sources.model_dump()),
             contacts=self._settings.contacts.allow,
             wall_offset=time() - monotonic(),
@@ -254,26 +248,6 @@ class Server:
             name, port_there = outward_address(host) if everywhere else host, port
         return ListenPoint(
             name, port_there, bound=host, aliases=own_addresses(host) if everywhere else (), bound_port=port
-        )
-
-    def _use(self, site: Site) -> None:
-        """Take over secrets, users and SIP addresses of servers, and say what is odd or missing."""
-        resolved = site.resolved
-        for warning in site.warnings:
-            logger.bind(place=str(warning), help=warning.help).warning("file_warning")
-        for problem in resolved.problems:
-            logger.bind(problem=problem).warning("configuration_incomplete")
-        for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):
-            logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow_left_out")
-        self._secrets.clear()
-        self._secrets.update(resolved.secrets)
-        self._users.clear()
-        self._users.update(resolved.users)
-        self._sip_uris.clear()
-        self._sip_uris.update({name: server.sip_uri for name, server in resolved.freeswitch.items()})
-        self._server_times.clear()
-        self._server_times.update(
-            {name: ServerTimes(server.lost_after) for name, server in resolved.freeswitch.items()}
         )
 
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
@@ -434,10 +408,10 @@ class Server:
         self._update_links(site.resolved.freeswitch)
         logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows_reloaded")
 
-    def _take(self, site: Site, taken: Event, now: float) -> None:
+    def _take(self, site: LoadedSite, taken: Event, now: float) -> None:
         self.engine.run_timers(now)
-        self._use(site)
-        self.engine.load(site.program)
+        _tell_oddities(site)
+        self.engine.load(site.program, _core_site(site.resolved))
         taken.set()
 
     def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
@@ -460,7 +434,27 @@ class Server:
             self._add_link(name, server).start()
 
 
-def _try_to_read(reread: Callable[[], Site]) -> Site | OrchestratorError:
+def _tell_oddities(site: LoadedSite) -> None:
+    """Log what is odd or missing in the files of the site."""
+    for warning in site.warnings:
+        logger.bind(place=str(warning), help=warning.help).warning("file_warning")
+    for problem in site.resolved.problems:
+        logger.bind(problem=problem).warning("configuration_incomplete")
+    for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):
+        logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow_left_out")
+
+
+def _core_site(resolved: Resolved) -> Site:
+    """What the core takes of the files of a site."""
+    return Site(
+        freeswitch={name: server.sip_uri for name, server in resolved.freeswitch.items()},
+        server_times={name: ServerTimes(server.lost_after) for name, server in resolved.freeswitch.items()},
+        secrets=resolved.secrets,
+        users=resolved.users,
+    )
+
+
+def _try_to_read(reread: Callable[[], LoadedSite]) -> LoadedSite | OrchestratorError:
     """For a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
     try:
         return reread()

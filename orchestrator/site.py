@@ -24,7 +24,7 @@ APPLIED_AGAIN = frozenset({"flows", "freeswitch", "gateways", "users"})
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class LoadedSite:
     """What a server needs to run. `program` has the gateways of this site and starts no flow of `left_out`."""
 
     settings: Settings
@@ -34,7 +34,7 @@ class Site:
     left_out: Sequence[LeftOut] = ()
 
 
-def read_site(settings: Settings, environ: Mapping[str, str]) -> Site:
+def read_site(settings: Settings, environ: Mapping[str, str]) -> LoadedSite:
     """Read flows, users and secrets. Raises InputError."""
     found, program = check_site(settings, environ)
     missing = executable(program) if program is not None else []
@@ -42,7 +42,7 @@ def read_site(settings: Settings, environ: Mapping[str, str]) -> Site:
         raise InputError([d for d in found if d.severity == "error"] + missing)
     resolved = resolve(settings, program.resources, environ)
     program, left_out = leave_out(at_site(program, resolved), resolved.secrets)
-    return Site(settings, program, resolved, found, left_out)
+    return LoadedSite(settings, program, resolved, found, left_out)
 
 
 def check_site(

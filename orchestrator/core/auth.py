@@ -131,7 +131,7 @@ class Authenticator:
         return self._node.timers.now
 
     def _table(self, name: str) -> UserTable:
-        table = self._node.settings.users.get(name)
+        table = self._node.site.users.get(name)
         if table is None:
             raise StepError("auth.down", f"user table {name!r} could not be read")
         return table

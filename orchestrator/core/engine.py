@@ -46,7 +46,7 @@ from orchestrator.core.requests import Requests
 from orchestrator.core.resync import Resync
 from orchestrator.core.sender import Sender
 from orchestrator.core.servers import Servers
-from orchestrator.core.settings import CoreSettings
+from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.core.sockets import Sockets
 from orchestrator.core.starts import Starts
 from orchestrator.core.subjects import Subjects
@@ -71,10 +71,13 @@ _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\
 class Engine(Node):
     """One node's core: composition and inputs."""
 
-    def __init__(self, settings: CoreSettings, location: Location, program: Program, now: float = 0.0) -> None:
+    def __init__(
+        self, settings: CoreSettings, location: Location, program: Program, now: float = 0.0, site: Site = NO_SITE
+    ) -> None:
         super().__init__(settings, lambda: location.route_key(settings.entropy), now)
+        self.site = site
         self.location = location
-        self.peers = Peers(self, settings.freeswitch)
+        self.peers = Peers(self)
         self.admission = Admission(settings.sources, self.peers.exempt)
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
@@ -249,8 +252,9 @@ class Engine(Node):
             except Exception as bug:
                 self.faults.struck(Fault("transport", bug, f"{destination[1]}:{destination[2]}"), client)
 
-    def load(self, program: Program) -> None:
-        """Take a program: new calls run it, running ones keep theirs."""
+    def load(self, program: Program, site: Site) -> None:
+        """Take a program and the site it belongs to, in one turn: new calls run it, running ones keep theirs."""
+        self.site = site
         self.flows.load(program)
         self.admission.forget()
         self._note_usage(program)

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.network import SipNetwork
-from orchestrator.core.settings import CoreSettings
+from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
@@ -33,6 +33,8 @@ class Node:
     def __init__(self, settings: CoreSettings, route_key: Callable[[], bytes], now: float) -> None:
         """`route_key()` is the key of our Record-Routes; `now` the monotonic clock in seconds."""
         self.settings = settings
+        self.site: Site = NO_SITE
+        """What the files of the site say now."""
         self.datagrams: list[tuple[bytes, Destination]] = []
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()

@@ -138,7 +138,7 @@ class OtherRequests:
         targets = [target for target in targets if not leads_to(target, *source)]
         if request.method in (b"SUBSCRIBE", b"PUBLISH"):
             events, package = self._node.settings.events, package_of(request)
-            switch = self._node.settings.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))
+            switch = self._node.site.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))
             if switch:
                 targets = [self._at_server(request, switch)]
             elif request.method == b"PUBLISH" or package not in PHONE_EVENTS or self._is_to_oneself(request):

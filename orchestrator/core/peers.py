@@ -13,35 +13,24 @@ from orchestrator.sip.uri import Uri
 
 
 class Peers:
-    """Those of one engine. `servers`: name of a FreeSWITCH server → its SIP URI, which may change."""
+    """Those of one engine."""
 
-    def __init__(self, node: Node, servers: Mapping[str, str]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
         self._network = node.network
-        self._servers = servers
-        self._gateways: tuple[str, ...] = ()
-        self._taken: tuple[str, ...] = ()
 
     def load(self, gateways: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take the gateways of a program."""
-        self._gateways = tuple(str(gateway["uri"]) for gateway in gateways.values())
-        self._take()
-
-    def _take(self) -> None:
-        """Have the network know all of them, if there are others than before."""
-        uris = (*self._gateways, *self._servers.values())
-        if uris != self._taken:
-            self._taken = uris
-            self._network.know_peers(uris)
+        """Take the gateways of a program and the servers of the site."""
+        self._network.know_peers(
+            (*(str(gateway["uri"]) for gateway in gateways.values()), *self._node.site.freeswitch.values())
+        )
 
     def are_at(self, host: str) -> bool:
         """Whether this is the address of one of them."""
-        self._take()
         return self._network.is_peer(host)
 
     def have_name(self, name: bytes) -> bool:
         """Whether this is the host name of one of them, in lower case."""
-        self._take()
         return self._network.names_peer(name)
 
     def exempt(self, host: str) -> bool:

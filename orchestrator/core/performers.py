@@ -55,7 +55,7 @@ class Performers:
 
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""
-        return ProgramNames(program, lambda: self._node.wall, self._node.settings.secrets)
+        return ProgramNames(program, lambda: self._node.wall, self._node.site.secrets)
 
     def trace(self, run: Run, record: Record) -> None:
         if self.on_trace is not None:

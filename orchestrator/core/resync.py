@@ -106,7 +106,7 @@ class Resync:
                 call.lose_freeswitch(reason=reason)
 
     def _times(self, server: str) -> ServerTimes:
-        return self._node.settings.server_times.get(server, SERVER_TIMES)
+        return self._node.site.server_times.get(server, SERVER_TIMES)
 
     def compare(self, server: str, rows: Iterable[Mapping[str, Any]], since: float, core_uuid: str) -> None:
         """Bring the channel table in line with a snapshot."""

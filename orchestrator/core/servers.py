@@ -64,14 +64,14 @@ class Servers:
             return name
         for channel in call.channels() if call is not None else ():
             return channel.server
-        chosen = self.choose(self._node.settings.freeswitch)
+        chosen = self.choose(self._node.site.freeswitch)
         if chosen is None:
             raise StepError("esl.down", "no FreeSWITCH server is configured")
         return chosen
 
     def sip_uri_of(self, server: str) -> str:
         """SIP URI of a server. Raises StepError `esl.down`."""
-        uri = self._node.settings.freeswitch.get(server)
+        uri = self._node.site.freeswitch.get(server)
         if not uri:
             raise StepError("esl.down", f"FreeSWITCH server {server!r} has no SIP address (key 'sip')")
         return uri

@@ -1,4 +1,7 @@
-"""What the core has to know of its surroundings; made by the application from the configuration, or by a test."""
+"""What the core has to know of its surroundings; made by the application from the configuration, or by a test.
+
+`CoreSettings` hold until the process ends, a `Site` until the next reload.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,26 @@ SERVER_TIMES = ServerTimes()
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """What the files of a site give besides the program. A reload replaces it as a whole (`Engine.load`)."""
+
+    freeswitch: Mapping[str, str] = field(default_factory=dict)
+    """Server name → its SIP URI ('' when not known)."""
+    server_times: Mapping[str, ServerTimes] = field(default_factory=dict)
+    """Server name → its times, where they are not the default."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values of the `secrets:` of the flows."""
+    users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)
+    """User tables of `auth:` by name; one that could not be read is not in it."""
+
+
+NO_SITE = Site()
+
+
+@dataclass(frozen=True, slots=True)
 class CoreSettings:
+    """What does not change while the process runs."""
+
     points: tuple[ListenPoint, ...]
     domains: tuple[str, ...] = ()
     """What we register and route for besides our own addresses; the first one is what our addresses stand for."""
@@ -94,18 +116,10 @@ class CoreSettings:
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0
     """How long the oldest input had waited when it was taken up, in seconds: the reactor's measure of overload."""
-    freeswitch: Mapping[str, str] = field(default_factory=dict)
-    """Server name → its SIP URI ('' when not known)."""
-    server_times: Mapping[str, ServerTimes] = field(default_factory=dict)
-    """Server name → its times, where they are not the default."""
     entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
     """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
     events: Mapping[str, str] = field(default_factory=dict)
     """Event package of SUBSCRIBE and PUBLISH → FreeSWITCH server that serves it."""
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Values of the `secrets:` of the flows."""
-    users: Mapping[str, UserTable] = field(default_factory=dict, repr=False)
-    """User tables of `auth:` by name; one that could not be read is not in it."""
     sources: SourceLimits | None = None
     """The share of each source that is not trusted; None: no bounds."""
     contacts: Allow | None = None

@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from heapq import heappop, heappush
 from typing import Any
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.jobs import Job, Resolve
-from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreSettings, ListenPoint, Site
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.sip.location import Binding, Location, LocationStore
@@ -29,6 +30,9 @@ Wire = tuple[bytes, Address, Address]
 
 WALL = 1_800_000_000.0
 """Seconds since 1970 at which a world begins, unless told otherwise: 2027-01-15 08:00 UTC, a Friday."""
+
+
+_OF_SITE = frozenset(field.name for field in fields(Site))
 
 
 class World:
@@ -51,6 +55,7 @@ class World:
         wall: float | None = None,
         **settings: Any,
     ) -> None:
+        self.site = Site(**{name: settings.pop(name) for name in _OF_SITE & settings.keys()})
         self.random = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self.settings = CoreSettings(
             points=tuple(points),
@@ -61,7 +66,7 @@ class World:
         )
         self.now = 0.0
         self.location = Location(store or MemoryStore())
-        self.engine = Engine(self.settings, self.location, program or Program())
+        self.engine = Engine(self.settings, self.location, program or Program(), site=self.site)
         self._points: dict[Address, int] = {(point.host, point.port): n for n, point in enumerate(points)}
         self._homes = tuple(self._points)
         self.phones: dict[Address, Phone] = {}
@@ -76,6 +81,11 @@ class World:
         self._wires: deque[Wire] = deque()
         self._landed: deque[Wire] = deque()
         self._ends: dict[Address, Callable[[bytes, Address], None]] = {}
+
+    def reload_site(self, **changed: Any) -> None:
+        """Reload with the same program and another site: `users`, `secrets`, `freeswitch` or `server_times`."""
+        self.site = replace(self.site, **changed)
+        self.engine.load(self.engine.flows.program, self.site)
 
     def phone(self, aor: str, host: str, port: int = 5060, parameters: str = "") -> Phone:
         """A new phone on the wires; it does nothing yet."""

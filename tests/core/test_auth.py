@@ -499,14 +499,14 @@ def test_a_caller_who_hangs_up_while_his_user_is_looked_up() -> None:
 
 def test_a_table_that_could_not_be_read_keeps_everybody_out() -> None:
     stage = Stage()
-    stage.world.settings.users.clear()  # type: ignore[attr-defined]
+    stage.world.reload_site(users={})
     assert stage.register(stage.alice).statuses == [503]
     assert stage.bindings == []
 
 
 def test_tables_read_anew_are_used_at_once() -> None:
     stage = Stage()
-    stage.world.settings.users["local"] = LocalUsers.of({"alice": Secret("changed")})  # type: ignore[index]
+    stage.world.reload_site(users={"local": LocalUsers.of({"alice": Secret("changed")})})
     assert stage.log_in(stage.alice).statuses == [401]
     assert stage.log_in(stage.world.peer("alice2", "10.0.0.4"), password="changed").statuses == [200]
 

@@ -251,7 +251,7 @@ def test_a_contact_that_stands_is_not_rung_where_a_gateway_is_now(tmp_path: Path
     stage = Stage(tmp_path)
     assert stage.register("203.0.113.11", "sip:bob@203.0.113.11:40011").status == 200
     (tmp_path / "later").mkdir()
-    stage.world.engine.load(program(tmp_path / "later", RING, f"gateways:\n  a: {{uri: '{uri}'}}\n"))
+    stage.world.engine.load(program(tmp_path / "later", RING, f"gateways:\n  a: {{uri: '{uri}'}}\n"), stage.world.site)
     here = stage.world.peers[("203.0.113.11", 40011)]
     assert stage.rung(here) is rung
 

@@ -312,7 +312,7 @@ def test_a_running_call_keeps_the_gateways_of_its_program() -> None:
     stage = Stage("{gateways: a}", extra="- sleep: 5s")
     stage.call()
     text = "flowlang: 1\ngateways: {a: {uri: 'sip:10.0.1.2'}}\nflows: {f: {on: invite, do: [relay: {gateways: a}]}}"
-    stage.world.engine.load(load_sources([Source("new.flow.yaml", text)])[0])
+    stage.world.engine.load(load_sources([Source("new.flow.yaml", text)])[0], stage.world.site)
     stage.world.run(6)
     assert stage.rung() == "a"
     stage.call()
@@ -401,7 +401,7 @@ def test_a_gateway_has_rules_for_the_number(keys: str, dialled: str, called: str
     program_text = f"flowlang: 1\ngateways: {{a: {{uri: 'sip:10.0.1.1:5070', {keys}}}}}\n"
     program_text += "flows: {f: {on: invite, do: [relay: {gateways: a}]}}"
     stage = Stage("{gateways: a}")
-    stage.world.engine.load(load_sources([Source("n.flow.yaml", program_text)])[0])
+    stage.world.engine.load(load_sources([Source("n.flow.yaml", program_text)])[0], stage.world.site)
     stage.call(uri=f"sip:{dialled}@example.com")
     assert stage.invites("a")[0].uri == f"sip:{called}@10.0.1.1:5070".encode()
 
@@ -417,7 +417,7 @@ def test_the_rules_of_the_gateway_apply_to_the_number_of_a_flow() -> None:
 gateways: {a: {uri: 'sip:10.0.1.1:5070', strip: 1, prefix: '00'}}
 flows: {f: {on: invite, do: [relay: {gateways: a, number: '+49${call.target.user.drop(4)}'}]}}"""
     stage = Stage("{gateways: a}")
-    stage.world.engine.load(load_sources([Source("n.flow.yaml", text)])[0])
+    stage.world.engine.load(load_sources([Source("n.flow.yaml", text)])[0], stage.world.site)
     stage.call(uri="sip:0049301@example.com")
     assert stage.invites("a")[0].uri == b"sip:0049301@10.0.1.1:5070"
 
@@ -433,7 +433,8 @@ def test_a_number_of_which_nothing_is_left_fails_the_step() -> None:
     text = "flowlang: 1\ngateways: {a: {uri: 'sip:10.0.1.1:5070', strip: 9}}\n"
     stage = Stage("{gateways: a}")
     stage.world.engine.load(
-        load_sources([Source("n.flow.yaml", text + "flows: {f: {on: invite, do: [relay: {gateways: a}]}}")])[0]
+        load_sources([Source("n.flow.yaml", text + "flows: {f: {on: invite, do: [relay: {gateways: a}]}}")])[0],
+        stage.world.site,
     )
     call = stage.call(uri="sip:12@example.com")
     assert call.final.status == 500 and stage.rung() == ""

@@ -295,7 +295,7 @@ flows:
       - reply: 486
 """
     stage = Stage(flows=False)
-    stage.world.engine.load(load_sources([Source("f.flow.yaml", flow)])[0])
+    stage.world.engine.load(load_sources([Source("f.flow.yaml", flow)])[0], stage.world.site)
     call = stage.call("c")
     (job,) = [job for job in stage.world.jobs if isinstance(job.effect, Http)]
 

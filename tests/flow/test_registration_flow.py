@@ -81,7 +81,7 @@ def test_a_phone_from_outside_needs_its_password(path: Path) -> None:
 def test_make_run_takes_the_phones_at_home_as_they_are(source: str) -> None:
     """With the files as they are shipped, no user in the table."""
     registrar = Registrar(FLOWS)
-    registrar.world.settings.users["local"] = load_users(ROOT / "config" / "users.yaml", {})  # type: ignore[index]
+    registrar.world.reload_site(users={"local": load_users(ROOT / "config" / "users.yaml", {})})
     phone = registrar.world.peer("anybody", source)
     assert registrar.register(phone, "anybody@example.com").statuses == [200]
     stranger = registrar.world.peer("stranger", OUTSIDE)
