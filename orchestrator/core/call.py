@@ -12,19 +12,20 @@ the front then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.core.attempts import CallHold, CallRelay
 from orchestrator.core.cdr import CallRecords
 from orchestrator.core.executions import kill_channels
 from orchestrator.core.liveness import Ping
 from orchestrator.core.node import Node
+from orchestrator.core.reason_texts import cause_of, failure_of, reason_header
 from orchestrator.core.servers import Servers
-from orchestrator.core.views import VariableView, text
+from orchestrator.core.views import text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
-from orchestrator.flow.run.effects import Relay as RelayEffect
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.branch import NOBODY, Branch, Context
@@ -53,35 +54,6 @@ class CallTable(Protocol):
     def add_call_id(self, call_id: bytes, call: Call) -> None: ...
     def drop_call_id(self, call_id: bytes, call: Call) -> None: ...
     def discard(self, call: Call) -> None: ...
-
-
-class CallRelay(Protocol):
-    """A relay at work (`core.relay.Relay`), as its call sees it."""
-
-    effect: RelayEffect
-    headers: tuple[bytes, ...]
-    via: Target | None
-
-    @property
-    def attended(self) -> bool: ...
-    @property
-    def awaits_back(self) -> bool: ...
-    def back_arrived(self, context: ResponseContext) -> None: ...
-    def inject(self, targets: Sequence[Target], cancel_others: bool | str, last: bool) -> int: ...
-    def answered_by(self, branch: Branch) -> None: ...
-    def answering_contact(self, branch: Branch) -> str: ...
-    def finish_answered(self, branch: Branch, status: int) -> None: ...
-    def stop(self, wanted: Sequence[str]) -> None: ...
-    def abandon(self) -> None: ...
-
-
-class CallHold(Protocol):
-    """The branch to FreeSWITCH that holds the caller (`core.hold.Hold`), as its call sees it."""
-
-    def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...
-    def progressed(self, status: int) -> None: ...
-    def look(self) -> None: ...
-    def abandon(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,39 +172,15 @@ class Call:
         there."""
         return self.carried and self.back is None
 
-    def branches(self) -> list[dict[str, Any]]:
-        """The destinations that ring now, as flows see them."""
-        context = self.back or self.front
-        states = {"resolving": "calling", "trying": "calling", "ringing": "ringing"}
-        return [
-            {
-                "name": str(b.number),
-                "contact": b.target.contact,
-                "state": states.get(b.state, "failed"),
-                "code": b.status,
-            }
-            for b in context.pending
-        ]
+    @property
+    def pending(self) -> Sequence[Branch]:
+        """The destinations that ring now."""
+        return (self.back or self.front).pending
 
     def channels(self) -> Iterator[Channel]:
         """FreeSWITCH channels of the call, found by the Call-IDs of its dialogs."""
         for call_id in self.call_ids:
             yield from self.exchange.channels.by_call_id(text(call_id))
-
-    def freeswitch_side(self) -> dict[str, Any]:
-        """Server, channel uuids and channel variables of this call, where FreeSWITCH carries it."""
-        channels = list(self.channels()) or list(self.lost)
-        found: dict[str, Any] = {
-            "server": self.server or None,
-            "caller": None,
-            "callee": None,
-            "vars": VariableView(channels),
-        }
-        for channel in channels:
-            found["server"] = channel.server
-            if channel.leg:
-                found[channel.leg] = channel.uuid
-        return found
 
     # --- the back: FreeSWITCH's second leg ----------------------------------------------------------------------------
 
@@ -352,7 +300,7 @@ class Call:
     def on_branch_failed(self, branch: Branch) -> None:
         if self.over:
             return
-        self.note(_failure(branch))
+        self.note(failure_of(branch))
         if branch.context is not self._inner_front and self._hold_of(branch) is None:
             self.publish(
                 "branch_failed",
@@ -406,7 +354,7 @@ class Call:
         elif self.far is not None:
             self._follow_far(request, side)
         if request.method == b"BYE":
-            self.end_by(side, _cause(request))
+            self.end_by(side, cause_of(request))
         elif request.method == b"INFO" and not self.carried:  # FreeSWITCH reports the digits of a call it carries
             self._hear_info(request, side)
 
@@ -646,24 +594,3 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.id} {self.state}>"
-
-
-def _failure(branch: Branch) -> str:
-    """What the trace says of a branch that has failed: what was received, or that nothing was."""
-    if branch.response is not None:
-        return f"SIP << {branch.status} from {branch.target.contact}"
-    if branch.cancelled:
-        return f"SIP -- {branch.target.contact} is given up"
-    return f"SIP -- {branch.target.contact} {'has not answered' if branch.status == 408 else branch.reason}"
-
-
-def reason_header(text: str, code: int | None) -> bytes:
-    """A Reason header line (RFC 3326) with our text; what could end the line or the quotes is taken out."""
-    clean = "".join(c for c in text if c.isprintable() and c not in '"\\')
-    protocol = f"SIP;cause={code}" if code else "Q.850;cause=16"
-    return f'Reason: {protocol};text="{clean}"'.encode()
-
-
-def _cause(request: Request) -> str:
-    reasons = request.get_all(b"reason")
-    return b", ".join(reasons).decode("utf-8", "replace") if reasons else "normal"

@@ -115,8 +115,10 @@ class Engine(Node):
             self.host.add(part.performs, part.abandon)
         self.starts = Starts(self, flows, subjects, self._run_done)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
-        self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.applications, self.holding)
-        self.resync = Resync(self, servers, channels, self.calls, self.esl_events.observe, self._channel_struck)
+        self.resync = Resync(self, servers, channels, self.calls, self._observe, self._channel_struck)
+        self.esl_events = EslEvents(
+            self, channels, self.calls, self.sockets, servers, self.resync, self.applications, self.holding
+        )
         self.requests = Requests(
             self,
             self.sender,
@@ -180,11 +182,10 @@ class Engine(Node):
         """One FreeSWITCH event, in the order of its connection."""
         self.timers.run_due(now)
         try:
-            self.esl_events.receive(server, event, self.resync, now)
+            self.esl_events.receive(server, event, now)
         except Exception as bug:
-            self.faults.struck(
-                Fault(f"event {event.name}", bug, server), *self.esl_events.carried_by(server, event.uuid)
-            )
+            carried = self.esl_events.carried_by(server, event.uuid)
+            self.faults.struck(Fault(f"event {event.name}", bug, server), *carried)
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float
@@ -282,6 +283,9 @@ class Engine(Node):
         """After a bug: let go of relays nobody waits for; returns calls that are over and whose runs were not told."""
         self.relaying.sweep()
         return self.subjects.unaware()
+
+    def _observe(self, server: str, event: EslEvent) -> None:
+        self.esl_events.observe(server, event)
 
     def _channel_struck(self, call_id: str, bug: Exception, call: object) -> None:
         self.faults.struck(Fault("channel lost", bug, call_id=call_id), call)

@@ -30,6 +30,7 @@ class EslEvents:
         calls: Calls,
         sockets: Sockets,
         servers: Servers,
+        resync: Resync,
         applications: Applications,
         holding: Holding,
     ) -> None:
@@ -39,6 +40,7 @@ class EslEvents:
         self._calls = calls
         self._sockets = sockets
         self._servers = servers
+        self._resync = resync
         self._applications = applications
         self._holding = holding
         self._of_a_call: frozenset[str] = frozenset()
@@ -48,17 +50,17 @@ class EslEvents:
         self.translator.fs = fs
         self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
 
-    def receive(self, server: str, event: EslEvent, resync: Resync, now: float) -> None:
+    def receive(self, server: str, event: EslEvent, now: float) -> None:
         """One event, in the order of its connection."""
         if self.translator.repeated(server, event):
             return
         translations = self.translator.events_of(server, event, now)
         if self._channels.lost:  # the first event of a restarted server
             lost, self._channels.lost = self._channels.lost, []
-            resync.end_calls(lost)
+            self._resync.end_calls(lost)
         if self._channels.strangers:
             strangers, self._channels.strangers = self._channels.strangers, []
-            resync.ask(server, strangers)
+            self._resync.ask(server, strangers)
         self._servers.observe(server, event)
         key_taken = self.observe(server, event)
         for translation in translations:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.core.applications import Applications
-from orchestrator.core.call import Call, CallHold
+from orchestrator.core.attempts import CallHold
+from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
 from orchestrator.core.dialplan_call import SocketCall
 from orchestrator.core.executions import channel_of

@@ -7,12 +7,13 @@ stranger sends can fail in a flow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestrator.core.network import SipNetwork
 from orchestrator.core.node import Node
 from orchestrator.esl.channels import Channel
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.message import Request
 from orchestrator.sip.uri import Uri
 
@@ -30,11 +31,14 @@ class Shown(Protocol):
     user: str | None
     ended_by: str
     end_reason: str
+    server: str
+    lost: tuple[Channel, ...]
 
     @property
     def duration(self) -> float: ...
-    def branches(self) -> list[dict[str, Any]]: ...
-    def freeswitch_side(self) -> dict[str, Any]: ...
+    @property
+    def pending(self) -> Sequence[Branch]: ...
+    def channels(self) -> Iterable[Channel]: ...
 
 
 class RequestView:
@@ -176,6 +180,36 @@ def _header(view: RequestView, name: bytes) -> str | None:
     return None if value is None else text(value)
 
 
+def _branches(call: Shown) -> list[dict[str, Any]]:
+    """The destinations that ring now."""
+    states = {"resolving": "calling", "trying": "calling", "ringing": "ringing"}
+    return [
+        {
+            "name": str(b.number),
+            "contact": b.target.contact,
+            "state": states.get(b.state, "failed"),
+            "code": b.status,
+        }
+        for b in call.pending
+    ]
+
+
+def _freeswitch_side(call: Shown) -> dict[str, Any]:
+    """Server, channel uuids and channel variables of a call, where FreeSWITCH carries it."""
+    channels = list(call.channels()) or list(call.lost)
+    found: dict[str, Any] = {
+        "server": call.server or None,
+        "caller": None,
+        "callee": None,
+        "vars": VariableView(channels),
+    }
+    for channel in channels:
+        found["server"] = channel.server
+        if channel.leg:
+            found[channel.leg] = channel.uuid
+    return found
+
+
 _PARTS: Mapping[str, Callable[[AddressView], Any]] = {
     "uri": lambda view: text(bytes(view.uri)),
     "scheme": lambda view: text(view.uri.scheme).lower(),
@@ -216,8 +250,8 @@ _LIVE: Mapping[str, Callable[[Shown], Any]] = {
     "user": lambda call: call.user,
     "ended_by": lambda call: call.ended_by or None,
     "end_reason": lambda call: call.end_reason or None,
-    "branches": lambda call: call.branches(),
-    "fs": lambda call: call.freeswitch_side(),
+    "branches": lambda call: _branches(call),
+    "fs": lambda call: _freeswitch_side(call),
 }
 
 _BEFORE: Mapping[str, Any] = {

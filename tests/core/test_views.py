@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.call import reason_header
+from orchestrator.core.reason_texts import reason_header
 from orchestrator.core.views import RequestView
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request, parse_message

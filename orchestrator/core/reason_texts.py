@@ -1,0 +1,27 @@
+"""Why something has ended, in the words of a trace and of a Reason header (RFC 3326)."""
+
+from __future__ import annotations
+
+from orchestrator.sip.branch import Branch
+from orchestrator.sip.message import Request
+
+
+def failure_of(branch: Branch) -> str:
+    """What the trace says of a branch that has failed: what was received, or that nothing was."""
+    if branch.response is not None:
+        return f"SIP << {branch.status} from {branch.target.contact}"
+    if branch.cancelled:
+        return f"SIP -- {branch.target.contact} is given up"
+    return f"SIP -- {branch.target.contact} {'has not answered' if branch.status == 408 else branch.reason}"
+
+
+def reason_header(text: str, code: int | None) -> bytes:
+    """A Reason header line (RFC 3326) with our text; what could end the line or the quotes is taken out."""
+    clean = "".join(c for c in text if c.isprintable() and c not in '"\\')
+    protocol = f"SIP;cause={code}" if code else "Q.850;cause=16"
+    return f'Reason: {protocol};text="{clean}"'.encode()
+
+
+def cause_of(request: Request) -> str:
+    reasons = request.get_all(b"reason")
+    return b", ".join(reasons).decode("utf-8", "replace") if reasons else "normal"
