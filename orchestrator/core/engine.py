@@ -19,29 +19,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.core.applications import Applications
-from orchestrator.core.auth import Authenticator
 from orchestrator.core.call import Call, Exchange
 from orchestrator.core.calls import Calls
 from orchestrator.core.cdr import CallRecords
-from orchestrator.core.destinations import Destinations
-from orchestrator.core.detectors import Detectors
 from orchestrator.core.esl_events import EslEvents
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.holding import Holding
-from orchestrator.core.job_steps import JobSteps
 from orchestrator.core.malformed import refuse_malformed
 from orchestrator.core.network import CLAIMS
 from orchestrator.core.node import Node
-from orchestrator.core.outbound_calls import OutboundCalls
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
 from orchestrator.core.performers import Performers
-from orchestrator.core.registering import Registering
 from orchestrator.core.registrations import Registrations
-from orchestrator.core.relaying import Relaying
-from orchestrator.core.replies import Replies
 from orchestrator.core.requests import Requests
 from orchestrator.core.resync import Resync
 from orchestrator.core.sender import Sender
@@ -49,6 +39,7 @@ from orchestrator.core.servers import Servers
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.core.sockets import Sockets
 from orchestrator.core.starts import Starts
+from orchestrator.core.steps import Steps
 from orchestrator.core.subjects import Subjects
 from orchestrator.core.views import text
 from orchestrator.errors import MalformedMessage
@@ -57,7 +48,6 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.flow.run.run import Run
 from orchestrator.sip.admission import STRAY, Admission
 from orchestrator.sip.client import client_key
 from orchestrator.sip.location import Location
@@ -98,37 +88,15 @@ class Engine(Node):
         """Calls, what is done for them, and what requests become."""
         flows, subjects, servers, channels = self.flows, self.subjects, self.servers, self.channels
         exchange = Exchange(self.calls, channels, servers, self.records, flows)
-        self.detectors = Detectors(self, channels)
-        self.applications = Applications(self, flows, subjects, self.detectors)
-        self.destinations = Destinations(self, self.registrations, self.gateways)
-        self.authenticator = Authenticator(self, flows, self.admission, subjects)
-        self.relaying = Relaying(flows, subjects, self.destinations, self.gateways, servers, self.authenticator.consume)
-        self.holding = Holding(flows, subjects, servers, channels, self.calls, self.applications)
-        self.outbound_calls = OutboundCalls(
-            self, exchange, self.calls, subjects, self.destinations, self.relaying, self.gateways
-        )
-        self.host.add(Replies(subjects).performs)
-        self.host.add(Registering(self, self.registrations, subjects).performs)
-        self.host.add(JobSteps(self, flows, subjects, servers).performs)
-        self.host.add(self.authenticator.performs)
-        for part in (self.relaying, self.holding, self.applications, self.outbound_calls):
-            self.host.add(part.performs, part.abandon)
-        self.starts = Starts(self, flows, subjects, self._run_done)
+        registrations, sender = self.registrations, self.sender
+        steps = Steps(self, self.host, exchange, subjects, registrations, self.gateways, self.admission)
+        self.steps = steps
+        self.starts = Starts(self, flows, subjects, steps.forget)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
-        self.resync = Resync(self, servers, channels, self.calls, self._observe, self._channel_struck)
-        self.esl_events = EslEvents(
-            self, channels, self.calls, self.sockets, servers, self.resync, self.applications, self.holding
-        )
+        self.resync = Resync(self, servers, channels, self.calls, steps.observe, self._channel_struck)
+        self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.resync, steps)
         self.requests = Requests(
-            self,
-            self.sender,
-            self.overload,
-            self.registrations,
-            exchange,
-            self.calls,
-            self.starts,
-            self.outbound_calls,
-            self.authenticator,
+            self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
         )
 
     def _bound(self) -> None:
@@ -172,7 +140,7 @@ class Engine(Node):
         except Exception as bug:
             call_id = text(message.call_id) if message is not None else ""
             fault = Fault("datagram", bug, f"{host}:{port}", call_id)
-            self.faults.struck(fault, *self._struck(message, host, port, transport))
+            self.faults.struck(fault, *self.requests.struck(message, host, port, transport))
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""
@@ -274,27 +242,10 @@ class Engine(Node):
         self.starts.load(program)
         self.esl_events.load(program, self.usage.fs)
 
-    def _run_done(self, run: Run) -> None:
-        self.authenticator.forget(run.id)
-        self.detectors.forget(run)
-        self.subjects.forget(run)
-
     def _sweep(self) -> list[Call]:
         """After a bug: let go of relays nobody waits for; returns calls that are over and whose runs were not told."""
-        self.relaying.sweep()
+        self.steps.relaying.sweep()
         return self.subjects.unaware()
-
-    def _observe(self, server: str, event: EslEvent) -> None:
-        self.esl_events.observe(server, event)
 
     def _channel_struck(self, call_id: str, bug: Exception, call: object) -> None:
         self.faults.struck(Fault("channel lost", bug, call_id=call_id), call)
-
-    def _struck(self, message: Request | Response | None, host: str, port: int, transport: int) -> tuple[Any, ...]:
-        """What a datagram was about whose turn has raised."""
-        if isinstance(message, Request):
-            return self.requests.struck(message, host, port, transport)
-        if message is None:
-            return ()
-        client = self.layer.find_client(message)
-        return () if client is None else (client,)

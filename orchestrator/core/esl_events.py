@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.applications import Applications
 from orchestrator.core.call import Call
 from orchestrator.core.calls import Calls
 from orchestrator.core.dialplan_call import SocketCall
-from orchestrator.core.holding import Holding
 from orchestrator.core.node import Node
 from orchestrator.core.resync import Resync
 from orchestrator.core.servers import Servers
 from orchestrator.core.sockets import Sockets
+from orchestrator.core.steps import Steps
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translation, Translator
@@ -31,8 +30,7 @@ class EslEvents:
         sockets: Sockets,
         servers: Servers,
         resync: Resync,
-        applications: Applications,
-        holding: Holding,
+        steps: Steps,
     ) -> None:
         self.translator = Translator(channels)
         self._node = node
@@ -41,8 +39,7 @@ class EslEvents:
         self._sockets = sockets
         self._servers = servers
         self._resync = resync
-        self._applications = applications
-        self._holding = holding
+        self._steps = steps
         self._of_a_call: frozenset[str] = frozenset()
 
     def load(self, program: Program, fs: frozenset[str]) -> None:
@@ -62,17 +59,10 @@ class EslEvents:
             strangers, self._channels.strangers = self._channels.strangers, []
             self._resync.ask(server, strangers)
         self._servers.observe(server, event)
-        key_taken = self.observe(server, event)
+        key_taken = self._steps.observe(server, event)
         for translation in translations:
             self._publish_translated(translation, key_taken)
         self._sockets.observe(server, event)
-
-    def observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
-        has taken."""
-        taken = self._applications.observe(server, event)
-        self._holding.observe(server, event)
-        return taken
 
     def carried_by(self, server: str, uuid: str) -> Iterator[Call | SocketCall | None]:
         """The calls that a channel belongs to."""

@@ -6,19 +6,15 @@ from typing import Any
 
 from orchestrator.core.applications import Applications
 from orchestrator.core.attempts import CallHold
-from orchestrator.core.call import Call
-from orchestrator.core.calls import Calls
+from orchestrator.core.call import Call, Exchange
 from orchestrator.core.dialplan_call import SocketCall
 from orchestrator.core.executions import channel_of
 from orchestrator.core.hold import Hold, answer_headers
 from orchestrator.core.performers import Performs
-from orchestrator.core.servers import Servers
 from orchestrator.core.subjects import Subjects
 from orchestrator.errors import StepError
-from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run import effects
-from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 
@@ -28,18 +24,15 @@ class Holding:
 
     def __init__(
         self,
-        flows: FlowEngine,
+        exchange: Exchange,
         subjects: Subjects,
-        servers: Servers,
-        channels: ChannelTable,
-        calls: Calls,
         applications: Applications,
     ) -> None:
-        self._flows = flows
+        self._flows = exchange.flows
         self._subjects = subjects
-        self._servers = servers
-        self._channels = channels
-        self._calls = calls
+        self._servers = exchange.servers
+        self._channels = exchange.channels
+        self._calls = exchange.calls
         self._applications = applications
         self._holds: dict[Ticket, CallHold] = {}
         """Steps that wait for FreeSWITCH."""

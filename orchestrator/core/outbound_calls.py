@@ -16,7 +16,6 @@ from uuid import UUID
 
 from orchestrator.core.call import Call, Exchange
 from orchestrator.core.calling_party import calling_party
-from orchestrator.core.calls import Calls
 from orchestrator.core.destinations import Destinations
 from orchestrator.core.executions import channel_of, command, ignore
 from orchestrator.core.gateways import Gateways
@@ -63,7 +62,6 @@ class OutboundCalls:
         self,
         node: Node,
         exchange: Exchange,
-        calls: Calls,
         subjects: Subjects,
         destinations: Destinations,
         relaying: Relaying,
@@ -72,7 +70,7 @@ class OutboundCalls:
         self.node = node
         self.exchange = exchange
         self.flows = exchange.flows
-        self.calls = calls
+        self.calls = exchange.calls
         self.subjects = subjects
         self.gateways = gateways
         self._destinations = destinations

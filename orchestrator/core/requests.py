@@ -16,7 +16,6 @@ from typing import Any
 
 from orchestrator.core.auth import Authenticator
 from orchestrator.core.call import Call, Exchange
-from orchestrator.core.calls import Calls
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
@@ -30,7 +29,7 @@ from orchestrator.core.views import CallView, text
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account
-from orchestrator.sip.message import Request, build_response, forward_request
+from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
 from orchestrator.sip.routing import response_destination
@@ -58,7 +57,6 @@ class Requests:
         overload: Overload,
         registrations: Registrations,
         exchange: Exchange,
-        calls: Calls,
         starts: Starts,
         outbound: OutboundCalls,
         authenticator: Authenticator,
@@ -74,7 +72,7 @@ class Requests:
         self._registrations = registrations
         self._exchange = exchange
         self._flows = exchange.flows
-        self._calls = calls
+        self._calls = exchange.calls
         self._starts = starts
         self._outbound = outbound
         self._consume = authenticator.consume
@@ -120,11 +118,14 @@ class Requests:
                 self._sender.refused(status)
         self._node.send(answer, destination)
 
-    def struck(self, request: Request, host: str, port: int, transport: int) -> tuple[Any, ...]:
-        """A bug has struck while this request was served: what it has begun, or what it is about.
+    def struck(self, request: Request | Response | None, host: str, port: int, transport: int) -> tuple[Any, ...]:
+        """A bug has struck while this datagram was served: what a request has begun, or what it is about.
 
-        One that has begun nothing yet is answered 500 here, unless it got its answer before.
+        A request that has begun nothing yet is answered 500 here, unless it got its answer before.
         """
+        if not isinstance(request, Request):
+            client = self._layer.find_client(request) if request is not None else None
+            return () if client is None else (client,)
         if request.method == b"ACK":
             return ()
         server, call = self._layer.find_server(request), self._calls.by_call_id(request.call_id)

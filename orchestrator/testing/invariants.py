@@ -90,7 +90,7 @@ def _tables(engine: Engine) -> Iterator[str]:
         for run in table:
             if run not in runs:
                 yield f"{name} keep a run that is over, {run}"
-    for ticket, relay in engine.relaying.running.items():
+    for ticket, relay in engine.steps.relaying.running.items():
         if ticket.task is None:
             yield f"{relay!r}: nobody waits for it"
         elif relay.running and not relay.attended and not relay.awaits_back:

@@ -517,5 +517,5 @@ def test_realms_made_of_what_strangers_send_are_remembered_in_bounds() -> None:
     for number in range(300):
         ask = stage.register(stage.alice, f"X-Realm: r{number}", cseq=number + 1)
         assert ask.statuses == [401]
-    gate = stage.world.engine.authenticator
+    gate = stage.world.engine.steps.authenticator
     assert len(gate._realms) <= 100

@@ -71,7 +71,7 @@ class Answered:
     def over(self) -> None:
         self.call.hangup()
         self.stage.over()
-        assert len(self.stage.world.engine.detectors) == 0
+        assert len(self.stage.world.engine.steps.detectors) == 0
 
 
 @pytest.fixture
@@ -250,12 +250,12 @@ def test_the_end_of_the_call_is_no_verdict(decision: Answered) -> None:
     decision.at(60)
     assert decision.said == []
     decision.stage.over()
-    assert len(decision.stage.world.engine.detectors) == 0
+    assert len(decision.stage.world.engine.steps.detectors) == 0
 
 
 def test_the_end_of_the_channel_ends_the_listening(decision: Answered) -> None:
     decision.hear("CHANNEL_HANGUP", name="dtmf")
-    assert len(decision.stage.world.engine.detectors) == 0
+    assert len(decision.stage.world.engine.steps.detectors) == 0
     decision.over()
 
 

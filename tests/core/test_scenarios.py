@@ -71,7 +71,7 @@ def assert_all_over(world: World) -> None:
     world.run(QUIET)
     assert world.leftovers() == {"transactions": 0, "calls": 0, "runs": 0, "subscriptions": 0}
     assert freeswitch(world).channels == {}
-    assert len(world.engine.detectors) == 0
+    assert len(world.engine.steps.detectors) == 0
     for phone in world.phones.values():
         for call in phone.calls:
             assert call.state == "ended", f"{call} is an orphan"

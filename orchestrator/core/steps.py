@@ -1,0 +1,69 @@
+"""What flows can ask for, put together: who performs which effect."""
+
+from __future__ import annotations
+
+from orchestrator.core.applications import Applications
+from orchestrator.core.auth import Authenticator
+from orchestrator.core.call import Exchange
+from orchestrator.core.destinations import Destinations
+from orchestrator.core.detectors import Detectors
+from orchestrator.core.gateways import Gateways
+from orchestrator.core.holding import Holding
+from orchestrator.core.job_steps import JobSteps
+from orchestrator.core.node import Node
+from orchestrator.core.outbound_calls import OutboundCalls
+from orchestrator.core.performers import Performers
+from orchestrator.core.registering import Registering
+from orchestrator.core.registrations import Registrations
+from orchestrator.core.relaying import Relaying
+from orchestrator.core.replies import Replies
+from orchestrator.core.subjects import Subjects
+from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.run.run import Run
+from orchestrator.sip.admission import Admission
+
+
+class Steps:
+    """The steps of one engine's flows that act on something outside of them."""
+
+    def __init__(
+        self,
+        node: Node,
+        performers: Performers,
+        exchange: Exchange,
+        subjects: Subjects,
+        registrations: Registrations,
+        gateways: Gateways,
+        admission: Admission,
+    ) -> None:
+        self._subjects = subjects
+        flows, servers = exchange.flows, exchange.servers
+        self.detectors = Detectors(node, exchange.channels)
+        self.applications = Applications(node, flows, subjects, self.detectors)
+        destinations = Destinations(node, registrations, gateways)
+        self.authenticator = Authenticator(node, flows, admission, subjects)
+        self.relaying = Relaying(flows, subjects, destinations, gateways, servers, self.authenticator.consume)
+        self.holding = Holding(exchange, subjects, self.applications)
+        self.outbound_calls = OutboundCalls(node, exchange, subjects, destinations, self.relaying, gateways)
+        for part in (self.relaying, self.holding, self.applications, self.outbound_calls):
+            performers.add(part.performs, part.abandon)
+        for quick in (
+            Replies(subjects),
+            Registering(node, registrations, subjects),
+            JobSteps(node, flows, subjects, servers),
+            self.authenticator,
+        ):
+            performers.add(quick.performs)
+
+    def observe(self, server: str, event: EslEvent) -> bool:
+        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
+        has taken."""
+        taken = self.applications.observe(server, event)
+        self.holding.observe(server, event)
+        return taken
+
+    def forget(self, run: Run) -> None:
+        """The run is done."""
+        self.authenticator.forget(run.id)
+        self.detectors.forget(run)
+        self._subjects.forget(run)
