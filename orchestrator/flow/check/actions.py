@@ -8,15 +8,15 @@ run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
 
 from orchestrator.flow.check import filters
 from orchestrator.flow.check.kinds import check_credentials
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import Given, Shape
+from orchestrator.flow.check.steps import Around, Compiled, Compiler, StepChecker
 from orchestrator.flow.check.values import type_of
 from orchestrator.flow.expr import ANY, Type, closest
 from orchestrator.flow.language.context import RESULTS
@@ -26,12 +26,6 @@ from orchestrator.flow.language.program import REQUESTS, Block
 from orchestrator.flow.language.registry import Field, Kind
 from orchestrator.flow.language.written import number_flaw, path_flaw, server_uri_flaw, trust_flaw, web_flaw
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
-
-if TYPE_CHECKING:
-    from orchestrator.flow.check.steps import Around, StepChecker
-
-Compiled = tuple[dict[str, Any], "Type | None"]
-Compiler = Callable[["StepChecker", Shape, Path, "Around"], Compiled]
 
 
 def result_of(shape: Shape) -> Type | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.flow.check.actions import Compiled, Compiler, list_of
+from orchestrator.flow.check.actions import list_of
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import Shape
+from orchestrator.flow.check.steps import Around, Compiled, Compiler, StepChecker
 from orchestrator.flow.check.values import type_of
 from orchestrator.flow.expr import ANY, Type, closest, optional
 from orchestrator.flow.expr.origin import OURS_HERE
@@ -23,9 +24,6 @@ from orchestrator.flow.language.program import Block, Catch
 from orchestrator.flow.language.registry import Field, Kind
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
-
-if TYPE_CHECKING:
-    from orchestrator.flow.check.steps import Around, StepChecker
 
 MAX_LOOPS = 8
 """Loops inside each other. States are found by walking a loop several times, so the work grows with a power of

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.check import filters
-from orchestrator.flow.check.actions import Compiled, Compiler, list_of, result_of
+from orchestrator.flow.check.actions import list_of, result_of
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import Shape
+from orchestrator.flow.check.steps import Around, Compiled, Compiler, StepChecker
 from orchestrator.flow.expr import ANY, Type, closest, optional
 from orchestrator.flow.language.context import event_type
 from orchestrator.flow.language.evaluables import constant_of
-from orchestrator.flow.language.program import Branch
+from orchestrator.flow.language.program import Branch, Step
 from orchestrator.flow.language.registry import Field, Kind
 from orchestrator.flow.language.yaml import Entries, Node
-
-if TYPE_CHECKING:
-    from orchestrator.flow.check.steps import Around, StepChecker
 
 NOT_IN_FIRST_OF = ("for", "on_timeout", "meanwhile", "if", "on_error", "timeout")
 """Keys of a wait that make no sense where several are waited for: time limits are branches of their own there."""
@@ -159,8 +157,19 @@ def _branch(checker: StepChecker, node: Node, path: Path, around: Around) -> tup
     return _wait_branch(checker, node, path, around)
 
 
+def _listening(checker: StepChecker, node: Node, path: Path, around: Around) -> tuple[Step | None, EventSpec | None]:
+    """The wait of a first_of branch: what it listens to; `as:` is known in the branch."""
+    shape = checker.shapes.read(node)
+    if shape is None:
+        return None, None
+    args, spec = listen(checker, shape, path)
+    result = checker.result(shape, event_type(spec) if spec else ANY, path, around)
+    place = checker.report.place(shape.key)
+    return Step(shape.action, args, place, None, result, checker.id(shape), source=checker.source(shape)), spec
+
+
 def _wait_branch(checker: StepChecker, node: Entries, path: Path, around: Around) -> tuple[Branch, bool]:
-    step, spec = checker.listening(node.without("do", *NOT_IN_FIRST_OF), path, around)
+    step, spec = _listening(checker, node.without("do", *NOT_IN_FIRST_OF), path, around)
     do = node.get("do")
     event = {"event": event_type(spec) if spec else ANY}
     block = checker.inside(do, path, around, event) if do else ()

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.events.checked import CHECKED
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.check import filters
+from orchestrator.flow.check.compilers import compile_action
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.steps import Around, StepChecker
 from orchestrator.flow.check.values import WORDS, type_of
@@ -155,7 +156,7 @@ class FlowChecker:
     def __init__(self, head: FlowHead, names: Declarations, actions: Actions) -> None:
         self.head = head
         self.names = names
-        self.steps = StepChecker(head, names, actions)
+        self.steps = StepChecker(head, names, actions, compile_action)
         self.values = self.steps.values
 
     def check(self) -> Flow:

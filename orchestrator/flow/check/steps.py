@@ -1,33 +1,27 @@
 """Steps of one flow: each becomes a `Step` of the program while names and their types are followed along the way.
 
 What is common to all actions is here: condition, keys by kind, where an action may stand, `as:`, `on_error`. Actions
-whose keys hold steps, or mean names, have a function of their own in `actions`, `events` or
-`control`.
+whose keys hold steps, or mean names, have a function of their own (`compilers`), which is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.events.event import EventSpec
-from orchestrator.flow.check import actions, control, events
 from orchestrator.flow.check.key_rules import rule_of
 from orchestrator.flow.check.kinds import Kinds
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import COMMON, Shape, Shapes
-from orchestrator.flow.expr import ANY, BOOL, Scope, Type, freeswitch_hint
+from orchestrator.flow.expr import BOOL, Scope, Type, freeswitch_hint
 from orchestrator.flow.expr.facts import NO_FACTS
-from orchestrator.flow.language.context import CALL, ERROR, RESERVED, event_type
+from orchestrator.flow.language.context import CALL, ERROR, RESERVED
 from orchestrator.flow.language.declarations import Declarations, FlowHead
 from orchestrator.flow.language.evaluables import Constant
 from orchestrator.flow.language.program import REQUESTS, Block, Evaluable, Place, Step
 from orchestrator.flow.language.registry import Action, Actions, Kind
 from orchestrator.flow.language.yaml import Items, Node, Scalar
-
-COMPILERS = {**actions.COMPILERS, **events.COMPILERS, **control.COMPILERS}
-"""Action → the function that compiles it; all others are compiled by their kinds alone."""
 
 IN_ON_END = "use http, log, raise, set or call"
 
@@ -102,10 +96,17 @@ class Demands:
     """The first action in it that on_end may not use."""
 
 
+Compiled = tuple[dict[str, Any], Type | None]
+"""The arguments of an action and the type of its result, None when it has none."""
+Compiler = Callable[["StepChecker", Shape, Path, Around], Compiled]
+"""Compiles what stands under and beside an action, and moves the path as running it would."""
+
+
 class StepChecker:
     """Checks and compiles the steps of one flow."""
 
-    def __init__(self, head: FlowHead, names: Declarations, actions: Actions) -> None:
+    def __init__(self, head: FlowHead, names: Declarations, actions: Actions, compiler: Compiler) -> None:
+        self._compiler = compiler
         self.head = head
         self.names = names
         self.report = head.report
@@ -166,14 +167,14 @@ class StepChecker:
         else:
             self._permit(shape.action, shape.key, inner, around)
             args, type = self._compile(shape, inner, around)
-            result = self._result(shape, type, inner, around)
+            result = self.result(shape, type, inner, around)
             if _changes_values(shape.action):
                 inner.scope = inner.scope.steady()
         on_error = self._on_error(shape, before, inner, around)
         path.join(*((inner, skipped) if skipped else (inner,)))
-        place, source = self.report.place(shape.key), self._source(shape)
+        place, source = self.report.place(shape.key), self.source(shape)
         note = getattr(self._common(shape, "note", path), "source", "")
-        return Step(shape.action, args, place, condition, result, self._id(shape), on_error, timeout, note, source)
+        return Step(shape.action, args, place, condition, result, self.id(shape), on_error, timeout, note, source)
 
     def _condition(self, shape: Shape, path: Path) -> Evaluable | None:
         """The condition of a step. One that is wrong is kept as one of which nothing is known."""
@@ -202,23 +203,13 @@ class StepChecker:
         hints = path.scope.hints
         if action.name in TO_FREESWITCH:
             path.scope = replace(path.scope, hints=freeswitch_hint)
-        args, type = COMPILERS.get(action.name, actions.generic)(self, shape, path, around)
+        args, type = self._compiler(self, shape, path, around)
         path.scope = replace(path.scope, hints=hints)
         if action.provides == "call":
             path.scope = path.scope.extend({"call": CALL})
             path.call = True
             self.provided.add("call")
         return args, type
-
-    def listening(self, node: Node, path: Path, around: Around) -> tuple[Step | None, EventSpec | None]:
-        """The wait of a first_of branch: what it listens to; `as:` is known in the branch."""
-        shape = self.shapes.read(node)
-        if shape is None:
-            return None, None
-        args, spec = events.listen(self, shape, path)
-        result = self._result(shape, event_type(spec) if spec else ANY, path, around)
-        place = self.report.place(shape.key)
-        return Step(shape.action, args, place, None, result, self._id(shape), source=self._source(shape)), spec
 
     def called(self, callee: FlowHead, key: Scalar, target: Scalar, missing: str, path: Path, around: Around) -> None:
         """Remember a call of another flow."""
@@ -275,7 +266,7 @@ class StepChecker:
                 args[known.name] = value
         return args
 
-    def _result(self, shape: Shape, type: Type | None, path: Path, around: Around) -> str | None:
+    def result(self, shape: Shape, type: Type | None, path: Path, around: Around) -> str | None:
         """Take the name of `as:` into the scope; `type` is None when there is nothing to keep."""
         given = shape.common.get("as")
         if given is None or shape.action is None:
@@ -320,7 +311,8 @@ class StepChecker:
         inner.join(inner, failed)
         return block
 
-    def _id(self, shape: Shape) -> str | None:
+    def id(self, shape: Shape) -> str | None:
+        """The `id:` of a step; E104 when it stands twice in the flow."""
         given = shape.common.get("id")
         name = self.values.compile(COMMON["id"], given.value, Scope({})) if given else None
         if given is None or name is None:
@@ -334,7 +326,7 @@ class StepChecker:
             self.subscriptions[name] = given.value
         return str(name)
 
-    def _source(self, shape: Shape) -> str:
+    def source(self, shape: Shape) -> str:
         """The action and its value as written, as far as it stands on the first line."""
         text = self.report.document.text[shape.key.start : shape.end]
         return text.split("\n", 1)[0].rstrip()

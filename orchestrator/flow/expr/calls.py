@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import re2
 
@@ -16,13 +16,19 @@ from orchestrator.flow.expr.parser import MACROS
 from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.expr.types import ANY, TEXT, Type, list_of, mixed, optional, origin_of, with_origin
 
-if TYPE_CHECKING:
-    from orchestrator.flow.expr.check import Checker
-
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
 _OPTIONS.max_mem = 1 << 20
 """1 MB for one pattern and its automaton: far above any dial plan's, small enough for thousands of patterns."""
+
+
+class Expecting(Protocol):
+    """The checker of the expression, as far as arguments go."""
+
+    source: str
+
+    def expect(self, node: Node, wanted: Type, *, beside: Type | None = None) -> Node:
+        """A checked node, fit for a place that needs a type. Raises ExprError E203, E204, E208."""
 
 
 def check_form(node: Call) -> None:
@@ -46,7 +52,7 @@ def check_form(node: Call) -> None:
         raise _at_name(node, message, f"write {_form(function)}")
 
 
-def check_call(checker: Checker, node: Call) -> Node:
+def check_call(checker: Expecting, node: Call) -> Node:
     """The value and the arguments, already checked, have the types the function takes.
 
     Raises:
@@ -97,7 +103,7 @@ def _changed(function: str, origin: Origin) -> Origin:
     return origin._replace(alphabet=frozenset(text + text.upper() + text.lower()))
 
 
-def macro_target(checker: Checker, name: str, node: Node) -> Node:
+def macro_target(checker: Expecting, name: str, node: Node) -> Node:
     """The list a macro goes over. Raises ExprError E203, E208."""
     if node.type.kind == "any":
         return operators.convert(node, list_of(ANY))
@@ -109,7 +115,7 @@ def macro_target(checker: Checker, name: str, node: Node) -> Node:
     return node
 
 
-def _value(checker: Checker, node: Call, function: Function) -> Node:
+def _value(checker: Expecting, node: Call, function: Function) -> Node:
     value = node.arguments[0]
     found = value.type
     node.safe = node.safe or value.chained
