@@ -6,16 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 import gevent
 from gevent.event import Event
 
 from orchestrator.esl.codec import EslEvent
 from orchestrator.testing.recordings import Recording
-
-if TYPE_CHECKING:
-    from orchestrator.testing.freeswitch import FakeFreeSwitch
 
 WAIT = 5.0
 """Seconds a `wait_…` gives the thing to happen."""
@@ -77,10 +74,20 @@ class CommandLog(list[Command]):
         return [command.text for command in self]
 
 
+class Sender(Protocol):
+    """The fake FreeSWITCH of a rule, as far as it says something."""
+
+    def emit(self, event: EslEvent, headers: Mapping[str, str | None] | None = None) -> int:
+        """Send an event; to how many connections."""
+
+    def play(self, recording: Recording, speed: float = 0, substitute: Mapping[str, str] | None = None) -> int:
+        """Send the events of a recording; how many."""
+
+
 class Rule:
     """What to do when a command comes. Made by `FakeFreeSwitch.on`; the methods can be chained."""
 
-    def __init__(self, pattern: str, server: FakeFreeSwitch) -> None:
+    def __init__(self, pattern: str, server: Sender) -> None:
         self.pattern = pattern
         self.hits = 0
         self.text: str | None = None

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from orchestrator.testing.phone import Phone, PhoneCall
 from orchestrator.testing.switch.channel import SwitchChannel
 from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import PROXY, World
 
-if TYPE_CHECKING:
-    from orchestrator.testing.scenario import Scenario
-
 
 class StoryError(Exception):
     """The story cannot be told: it names a phone or a call that is not there."""
+
+
+class Story(Protocol):
+    """What is told: which calls have ended (Call-ID, by whom, why)."""
+
+    ended: list[tuple[str, str, str]]
 
 
 class StoryCall:
     """One call of a story: the caller's side of it (FreeSWITCH's, where that has placed it), and what a flow knows of
     it."""
 
-    def __init__(self, story: Scenario, phone_call: PhoneCall) -> None:
+    def __init__(self, story: Story, phone_call: PhoneCall) -> None:
         self._story = story
         self.phone_call = phone_call
 

@@ -21,8 +21,7 @@ from orchestrator.flow.run.trace import Trace, render
 from orchestrator.testing.faults import Faults, Line
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.switch.apps import Running
-from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.channel import Running, SwitchChannel
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch
 from orchestrator.testing.world import World
 

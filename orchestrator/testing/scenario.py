@@ -25,8 +25,7 @@ from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.switch.apps import Told
-from orchestrator.testing.switch.channel import LOUD, SwitchChannel
+from orchestrator.testing.switch.channel import LOUD, SwitchChannel, Told
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
 from orchestrator.testing.world import PROXY, World
 

@@ -14,7 +14,7 @@ from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.effects import EslCommand, EslExecute
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.recordings import Recording, block_of, rewrite
-from orchestrator.testing.switch.apps import Told
+from orchestrator.testing.switch.channel import Told
 from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import World
 

@@ -7,17 +7,11 @@ given a length takes that; a fax takes `FAX`. An application that is not here en
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.testing.switch.channel import Running, SwitchChannel
 from orchestrator.testing.switch.recording import SessionRecording
-
-if TYPE_CHECKING:
-    from orchestrator.testing.switch.channel import SwitchChannel
-
-Done = Callable[[str | None], None]
-"""Told the response of an application; None when the channel has ended instead."""
 
 FAX = 30.0
 """Seconds a fax of one page takes."""
@@ -30,91 +24,6 @@ _WORD = re.compile(r"'((?:[^'\\]|\\.)*)'|(\S+)")
 def words(arguments: str) -> list[str]:
     """Arguments as FreeSWITCH takes them apart: at blanks, single quotes keep some together."""
     return [plain or re.sub(r"\\(.)", r"\1", quoted) for quoted, plain in _WORD.findall(arguments)]
-
-
-class Told(NamedTuple):
-    """What a test says an application comes to."""
-
-    response: str = ""
-    variables: Mapping[str, str] = {}
-
-
-class Running:
-    """An application at work on a channel; by itself one that ends at once."""
-
-    def __init__(self, channel: SwitchChannel, name: str, arguments: str, id: str, done: Done) -> None:
-        self.channel = channel
-        self.name = name
-        self.arguments = channel.expand(arguments)
-        self.id = id
-        """Application-UUID: what it is known by in CHANNEL_EXECUTE_COMPLETE."""
-        self._done: Done | None = done
-
-    def start(self, told: Told | None = None) -> None:
-        self.channel.running.append(self)
-        if told is None:
-            self.begin()
-        else:
-            self.end(*told)
-
-    def begin(self) -> None:
-        self.end()
-
-    def key(self, digit: str) -> None:
-        """The party has pressed a key."""
-
-    def heard(self) -> None:
-        """The party has begun to talk."""
-
-    def sounded(self, tone: str) -> None:
-        """The party has beeped, or is a fax."""
-
-    def broken(self) -> None:
-        """`uuid_break`, or a transfer."""
-        self.end()
-
-    def end(self, response: str = "", variables: Mapping[str, str] | None = None) -> None:
-        """It has ended, with this Application-Response; channel variables are set before anybody hears of it."""
-        done = self._finish()
-        if done is None:
-            return
-        channel = self.channel
-        channel.variables |= variables or {}
-        told = {"current_application": self.name, "current_application_data": self.arguments or None}
-        headers = {
-            "Application": self.name,
-            "Application-Data": self.arguments,
-            "Application-Response": response or "_none_",
-            "Application-UUID": self.id,
-            **{f"variable_{name}": value for name, value in told.items()},
-        }
-        channel.say("CHANNEL_EXECUTE_COMPLETE", headers)
-        done(response)
-
-    def lost(self) -> None:
-        """The channel is gone."""
-        done = self._finish()
-        if done is not None:
-            done(None)
-
-    def _finish(self) -> Done | None:
-        done, self._done = self._done, None
-        if done is not None and self in self.channel.running:
-            self.channel.running.remove(self)
-        return done
-
-    # --- for the kinds ------------------------------------------------------------------------------------------------
-
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do something later, if it still runs then."""
-        if seconds < inf:
-            self.channel.switch.after(seconds, lambda: act() if self._done is not None else None)
-
-    @property
-    def terminators(self) -> str:
-        """The keys that end it."""
-        keys = self.channel.variables.get("playback_terminators", "none")
-        return {"none": "", "any": "0123456789*#"}.get(keys, keys)
 
 
 class Playback(Running):

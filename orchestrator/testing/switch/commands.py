@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from orchestrator.core.network import CALL_HEADER
-
-if TYPE_CHECKING:
-    from orchestrator.testing.phone import PhoneCall
-    from orchestrator.testing.switch.channel import SwitchChannel
-    from orchestrator.testing.switch.server import VirtualFreeSwitch
+from orchestrator.testing.phone import PhoneCall
+from orchestrator.testing.switch.channel import Done, Switch, SwitchChannel, Told
 
 SOON = 0.02
 """Seconds until the thread of a channel has heard of a command: a frame."""
@@ -20,6 +17,27 @@ SOON = 0.02
 _ADDRESS = re.compile(rb"sip:([A-Za-z0-9.+*_-]+@[A-Za-z0-9.-]+)")
 _DIAL = re.compile(r"(?:\{(?P<settings>.*)\})?sofia/[^/]+/(?P<to>\S+)(?: .*)?")
 _SETTING = re.compile(r"([^=,]+)=('[^']*'|[^,]*)")
+
+
+class Exchange(Switch, Protocol):
+    """The FreeSWITCH that runs a command: it has channels, and places calls."""
+
+    channels: dict[str, SwitchChannel]
+    placed: dict[PhoneCall, Callable[[str], None] | None]
+    on_placed: Callable[[PhoneCall], object]
+    domain: str
+
+    def channel_of(self, call: PhoneCall) -> SwitchChannel | None:
+        """The channel of a dialog."""
+
+    def open(self, call: PhoneCall, direction: str, tie: bytes, peer: SwitchChannel | None = None) -> SwitchChannel:
+        """A channel for a dialog."""
+
+    def call_out(self, to: str, tie: bytes, sender: str, called: str, uuid: str = "") -> PhoneCall:
+        """An INVITE of its own."""
+
+    def execute(self, uuid: str, app: str, arguments: str, id: str, done: Done, told: Told | None = None) -> None:
+        """Run an application on a channel."""
 
 
 def dialled(dial: str) -> tuple[dict[str, str], str]:
@@ -36,7 +54,7 @@ def address_in(header: bytes) -> str:
     return found[1].decode() if found is not None else ""
 
 
-def originate(switch: VirtualFreeSwitch, arguments: str, done: Callable[[str], None]) -> None:
+def originate(switch: Exchange, arguments: str, done: Callable[[str], None]) -> None:
     """`originate {variables}sofia/profile/user@host &park()`; the output comes when the call is answered or failed."""
     settings, to = dialled(arguments)
     number = settings.get("origination_caller_id_number", "")
@@ -50,39 +68,39 @@ def originate(switch: VirtualFreeSwitch, arguments: str, done: Callable[[str], N
     switch.after(float(settings.get("originate_timeout", "60")), lambda: _give_up(switch, call))
 
 
-def _give_up(switch: VirtualFreeSwitch, call: PhoneCall) -> None:
+def _give_up(switch: Exchange, call: PhoneCall) -> None:
     channel = switch.channel_of(call)
     if switch.placed[call] is not None and channel is not None:
         switch.hang_up(channel, "NO_ANSWER")
 
 
-def _answer(switch: VirtualFreeSwitch, channel: SwitchChannel, _: str) -> None:
+def _answer(switch: Exchange, channel: SwitchChannel, _: str) -> None:
     switch.answer(channel)
 
 
-def _kill(switch: VirtualFreeSwitch, channel: SwitchChannel, cause: str) -> None:
+def _kill(switch: Exchange, channel: SwitchChannel, cause: str) -> None:
     switch.hang_up(channel, cause or "NORMAL_CLEARING")
 
 
-def _break(switch: VirtualFreeSwitch, channel: SwitchChannel, _: str) -> None:
+def _break(switch: Exchange, channel: SwitchChannel, _: str) -> None:
     """The application that runs ends; one that it runs inside goes on."""
     for running in channel.running[-1:]:
         switch.after(SOON, running.broken)
 
 
-def _set(switch: VirtualFreeSwitch, channel: SwitchChannel, arguments: str) -> None:
+def _set(switch: Exchange, channel: SwitchChannel, arguments: str) -> None:
     name, _, value = arguments.partition(" ")
     channel.variables[name] = value
 
 
-def _record(switch: VirtualFreeSwitch, channel: SwitchChannel, arguments: str) -> None:
+def _record(switch: Exchange, channel: SwitchChannel, arguments: str) -> None:
     verb, _, path = arguments.partition(" ")
     for recording in list(channel.recordings):
         if verb == "stop" and path in (recording.path, "all"):
             recording.stop()
 
 
-def _transfer(switch: VirtualFreeSwitch, channel: SwitchChannel, where: str) -> None:
+def _transfer(switch: Exchange, channel: SwitchChannel, where: str) -> None:
     """`m:^:app:data^app:data inline` or `intercept:uuid inline`. An extension of another dialplan takes the leg away,
     and that is all there is to see of it."""
     for running in list(channel.running):
@@ -101,7 +119,7 @@ def _transfer(switch: VirtualFreeSwitch, channel: SwitchChannel, where: str) -> 
     _inline(switch, channel, steps.split(mark))
 
 
-def _inline(switch: VirtualFreeSwitch, channel: SwitchChannel, steps: Sequence[str], failed: int = 0) -> None:
+def _inline(switch: Exchange, channel: SwitchChannel, steps: Sequence[str], failed: int = 0) -> None:
     """Run an inline dialplan; the steps behind a bridge are for one that has failed (continue_on_fail)."""
     for number, step in enumerate(steps):
         app, _, data = step.partition(":")
@@ -111,7 +129,7 @@ def _inline(switch: VirtualFreeSwitch, channel: SwitchChannel, steps: Sequence[s
         switch.execute(channel.uuid, app, data, "", lambda response: None)
 
 
-def _intercept(switch: VirtualFreeSwitch, channel: SwitchChannel, uuid: str) -> None:
+def _intercept(switch: Exchange, channel: SwitchChannel, uuid: str) -> None:
     """The channel takes the place of the leg that rings for another one, which is answered with that."""
     other = switch.channels.get(uuid)
     if other is None:
@@ -123,7 +141,7 @@ def _intercept(switch: VirtualFreeSwitch, channel: SwitchChannel, uuid: str) -> 
     switch.answer(other)
 
 
-COMMANDS: Mapping[str, Callable[[VirtualFreeSwitch, SwitchChannel, str], None]] = {
+COMMANDS: Mapping[str, Callable[[Exchange, SwitchChannel, str], None]] = {
     "uuid_answer": _answer,
     "uuid_break": _break,
     "uuid_kill": _kill,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from math import inf
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.channel import SwitchChannel
 
 _ARGUMENTS = re.compile(r"(?P<path>\S+)(?: \+(?P<limit>\d+))?(?: \{(?P<settings>[^}]*)\})?")
 

@@ -30,8 +30,8 @@ from orchestrator.flow.run.effects import EslCommand, EslExecute
 from orchestrator.sip.message import Response
 from orchestrator.testing.phone import Address, Phone, PhoneCall, Send
 from orchestrator.testing.recordings import block_of, rewrite
-from orchestrator.testing.switch.apps import APPLICATIONS, Done, Running, Told
-from orchestrator.testing.switch.channel import SwitchChannel
+from orchestrator.testing.switch.apps import APPLICATIONS
+from orchestrator.testing.switch.channel import Done, Running, SwitchChannel, Told
 from orchestrator.testing.switch.commands import COMMANDS, SOON, address_in, dialled, originate
 from orchestrator.testing.world import PROXY, World
 
