@@ -52,10 +52,16 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
 
-# SIPp drives the end-to-end tests. Without it they are skipped, and say so. No stamp is left then: it is asked again.
-$(VENV)/.stamp-system: | $(BIN)/python
-	@if command -v sipp >/dev/null; then touch $@; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends sip-tester; \
-	then touch $@; \
-	else echo "SIPp is missing: the tests that call through real sockets are skipped. Install it with: sudo apt-get install sip-tester"; fi
+# SIPp drives the end-to-end tests; iptables publishes ports in the laboratory of docs/compose.md, and baresip calls there.
+# A test without its program is skipped, and says so. No stamp is left then: they are asked for again.
+PROGRAMS := sipp:sip-tester iptables:iptables baresip:baresip
+
+$(VENV)/.stamp-system: Makefile | $(BIN)/python
+	@absent() { for one in $(PROGRAMS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${one%%:*}" >/dev/null || printf '%s ' "$${one##*:}"; done; }; \
+	packages=$$(absent); \
+	if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages; \
+	  packages=$$(absent); \
+	fi; \
+	if [ -z "$$packages" ]; then touch $@; \
+	else echo "Some tests are skipped: they need programs that are missing. Install them with: sudo apt-get install $$packages"; fi

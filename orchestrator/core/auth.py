@@ -195,13 +195,14 @@ class Authenticator:
         return result
 
     def _meant(self, request: Request, credentials: digest.Credentials) -> Uri:
-        """The URI the digest has to be about: the request's. A REGISTER may name our address instead of our domain."""
+        """The URI the digest has to be about: the request's. One without a user may name us by another name than it,
+        our address or domain: SIPp does so in each request, some phones in REGISTER. The nonce serves one request."""
         target, network = request.parsed_uri, self._node.network
         try:
             written = parse_uri(credentials.uri)
         except MalformedMessage:
             return target
-        ours = request.method == b"REGISTER" and written.is_sip and target.is_sip and not written.user
+        ours = written.is_sip and target.is_sip and not written.user
         return written if ours and network.is_local(written) and network.is_local(target) else target
 
     def _may_say_stale(self, asked: Asked, credentials: digest.Credentials) -> bool:

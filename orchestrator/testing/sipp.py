@@ -69,6 +69,7 @@ class Sipp:
         port: local UDP port; 0 lets SIPp choose.
         service: user called, `[service]` in the scenario.
         keys: further `[name]`s of the scenario.
+        login: user and password of its `[authentication]`.
         seconds: SIPp gives up after that time.
     """
 
@@ -84,6 +85,7 @@ class Sipp:
         port: int = 0,
         service: str = "bob",
         keys: dict[str, str] | None = None,
+        login: tuple[str, str] | None = None,
         seconds: int = 60,
     ) -> None:
         self.calls = calls
@@ -98,6 +100,8 @@ class Sipp:
             arguments += ["-p", str(port)]
         for name, value in (keys or {}).items():
             arguments += ["-key", name, value]
+        if login is not None:
+            arguments += ["-au", login[0], "-ap", login[1]]
         self._statistics.unlink(missing_ok=True)
         self._errors.unlink(missing_ok=True)
         self.process = subprocess.Popen(  # noqa: S603  SIPp, with arguments of ours
@@ -157,6 +161,7 @@ def run_sipp(
     host: str = "127.0.0.1",
     service: str = "bob",
     keys: dict[str, str] | None = None,
+    login: tuple[str, str] | None = None,
     seconds: int = 60,
 ) -> SippResult:
     """Run a scenario that makes calls to its end; see `Sipp`. Raises subprocess.TimeoutExpired."""
@@ -169,6 +174,7 @@ def run_sipp(
         host=host,
         service=service,
         keys=keys,
+        login=login,
         seconds=seconds,
     ) as sipp:
         return sipp.wait(seconds + 10)

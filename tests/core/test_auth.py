@@ -403,6 +403,19 @@ def test_a_caller_who_is_known_gets_through_without_his_credentials() -> None:
     assert run.vars["who"] == "alice"
 
 
+@pytest.mark.parametrize(
+    ("uri", "passes"), [("sip:example.com", True), ("sip:carol@example.com", False), ("sip:elsewhere.example", False)]
+)
+def test_a_digest_is_about_its_request_or_about_us(uri: str, passes: bool) -> None:
+    """SIPp names the server it talks to, without the user it calls."""
+    stage, bob, ask = call_stage()
+    ask.acknowledge()
+    line = sign(ask.final, "alice", "wonder", uri=uri)
+    signed = stage.do(stage.alice.ask("INVITE", "sip:bob@example.com", line, call_id="c", cseq=2))
+    assert signed.statuses == ([100] if passes else [100, 407])
+    assert len(bob.requests("INVITE")) == passes
+
+
 def test_the_rest_of_the_dialog_carries_no_credentials_either() -> None:
     stage, bob, ask = call_stage()
     ask.acknowledge()

@@ -15,7 +15,6 @@ from orchestrator.flow.tools.schema import flow_schema
 OWN = sorted(Path(__file__).with_name("cases").glob("*.flow.yaml"))
 
 SHARED = Path(__file__).parent / "specification"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the acceptance files are not beside the repository")
 
 ELSEWHERE = {"E003", "E119", "W308"}
 """Codes that no text alone can cause: see test_flow_loader.py."""
@@ -46,7 +45,6 @@ def test_each_code_has_a_case_that_is_named_after_it() -> None:
         assert name.split("_")[0].upper() in codes, name
 
 
-@needs_shared
 def test_specified_mistakes() -> None:
     expected = (SHARED / "expected.txt").read_text(encoding="utf-8").splitlines()
     files = sorted((SHARED / "bad").glob("*.flow.yaml"))
@@ -62,7 +60,6 @@ def shown_in_specification() -> list[str]:
     return [one.strip("\n") + "\n" for block in blocks for one in block.strip("\n").split("\n\n")]
 
 
-@needs_shared
 @pytest.mark.parametrize(
     "shown", shown_in_specification() if SHARED.is_dir() else [], ids=lambda shown: shown.split(": ")[0]
 )
@@ -75,7 +72,6 @@ def test_message_is_printed_as_the_specification_shows_it(shown: str) -> None:
     assert shown in printed
 
 
-@needs_shared
 @pytest.mark.parametrize("path", sorted((SHARED / "flows").glob("*.flow.yaml")), ids=lambda path: path.name)
 def test_specified_flow_has_nothing_wrong(path: Path) -> None:
     program, warnings = load_program([path])
@@ -83,7 +79,6 @@ def test_specified_flow_has_nothing_wrong(path: Path) -> None:
     assert program.flows
 
 
-@needs_shared
 def test_all_specified_flows_as_one_set_only_shadow_each_other() -> None:
     """Each is a complete example; together only the servers and flows they all declare collide."""
     with pytest.raises(InputError) as caught:
@@ -91,7 +86,6 @@ def test_all_specified_flows_as_one_set_only_shadow_each_other() -> None:
     assert {d.code for d in caught.value.diagnostics} == {"E104", "W305"}
 
 
-@needs_shared
 def test_specified_flows_fit_the_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     from schemacheck import as_editor_reads

@@ -54,15 +54,12 @@ class Registrar:
         )
 
 
-needs_specified = pytest.mark.skipif(
-    not SPECIFIED.is_file(), reason="the acceptance files are not beside the repository"
-)
 EACH = pytest.mark.parametrize(
     "path",
     [
         pytest.param(FLOWS / "registration.flow.yaml", id="shipped"),
         pytest.param(FLOWS, id="all shipped"),
-        pytest.param(SPECIFIED, id="specified", marks=needs_specified),
+        pytest.param(SPECIFIED, id="specified"),
     ],
 )
 
@@ -124,7 +121,6 @@ def test_nobody_is_locked_out_by_requests_that_are_only_challenged() -> None:
     assert registrar.log_in(phone, "alice", "wonder").statuses == [200]
 
 
-@needs_specified
 def test_the_specified_lockout_tells_of_ten_failures() -> None:
     registrar = Registrar(SPECIFIED)
     phone = registrar.world.peer("alice", OUTSIDE)

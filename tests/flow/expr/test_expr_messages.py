@@ -42,7 +42,6 @@ ACCEPTANCE: list[tuple[str, str, Type | None, str]] = [
 ]
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the acceptance files of the language are not beside the repository")
 @pytest.mark.parametrize("place, text, expected, help", ACCEPTANCE, ids=[case[0] for case in ACCEPTANCE])
 def test_the_acceptance_files_give_the_messages_of_the_language(
     place: str, text: str, expected: Type | None, help: str, scope: Scope
