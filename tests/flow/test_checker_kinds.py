@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import jsonschema
 import pytest
 from flowcheck import codes, diagnose, first_step, steps, value
 from schemacheck import as_editor_reads
@@ -14,7 +15,6 @@ from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.language.written import filled_flaw, number_flaw
 from orchestrator.flow.tools.schema import flow_schema
 
-jsonschema = pytest.importorskip("jsonschema")
 VALIDATOR = jsonschema.Draft7Validator(flow_schema())
 
 MORE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from orchestrator.errors import Diagnostic, InputError
@@ -87,7 +88,6 @@ def test_all_specified_flows_as_one_set_only_shadow_each_other() -> None:
 
 
 def test_specified_flows_fit_the_schema() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     from schemacheck import as_editor_reads
 
     validator = jsonschema.Draft7Validator(flow_schema())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from flowcheck import steps
 from schemacheck import as_editor_reads
@@ -14,8 +15,6 @@ from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.registry import ACTIONS
 from orchestrator.flow.language.sections import SECTIONS
 from orchestrator.flow.tools.schema import flow_schema
-
-jsonschema = pytest.importorskip("jsonschema")
 
 SCHEMA = flow_schema()
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import cel
 import pytest
 from expr_strategies import cel as shared
 from hypothesis import example, given, settings
 
 from orchestrator.errors import StepError
 from orchestrator.flow.expr import NUMBER, ExprError, Scope, compile_expression, record
-
-cel = pytest.importorskip("cel", reason="common-expression-language is not installed")
 
 SCOPE = Scope({"v": record("v", {"n": NUMBER})})
 
