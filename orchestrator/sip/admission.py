@@ -26,6 +26,8 @@ PROVED_FACTOR: Final = 10
 """How many times as much a source may do that has proved itself."""
 PROOF_LASTS: Final = 600.0
 """Seconds since the last proof; a phone that is used renews it all the time."""
+FORGOTTEN_AFTER: Final = 60.0
+"""Seconds after the latest call was answered until those that nobody acknowledged are forgotten."""
 BAN_AFTER: Final = 1000
 """Datagrams dropped in a row, ten times as many of a proved source: what no phone does, and a scanner in a second."""
 MOST_SOURCES: Final = 10_000
@@ -65,7 +67,10 @@ class SourceLimits:
 class Source:
     """What one source has left."""
 
-    __slots__ = ("name", "points", "at", "pending", "proved_until", "dropped", "banned_until", "offered", "exempt")
+    __slots__ = (
+        "name", "points", "at", "pending", "proved_until", "dropped", "banned_until", "offered", "exempt",
+        "unacknowledged", "answered_at",
+    )  # fmt: skip
 
     def __init__(self, name: str, points: float, now: float, exempt: bool = False) -> None:
         self.name = name
@@ -80,6 +85,9 @@ class Source:
         self.offered: tuple[bytes, ...] = ()
         """Call-IDs of its latest calls that were answered: an ACK for one of them is a proof."""
         self.exempt = exempt
+        self.unacknowledged = 0
+        """Calls that were answered within a minute and that it has not shown to know of."""
+        self.answered_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Source {self.name} {self.points:.1f} points, {self.pending} pending>"
@@ -243,6 +251,10 @@ class Admission:
             self.refused(source, status, now)
         elif method == b"INVITE":
             self.charge(source, -_METHODS[method], now)
+            if now > source.answered_at + FORGOTTEN_AFTER:
+                source.unacknowledged = 0
+            source.unacknowledged += 1
+            source.answered_at = now
             source.offered = (*source.offered[-3:], call_id)
 
     def prove(self, source: Source, now: float) -> None:
@@ -253,6 +265,7 @@ class Admission:
             source.points += self.limits.burst
             self._known.put(source.name, source)
         source.proved_until = now + PROOF_LASTS
+        source.unacknowledged = 0
 
     def is_proved(self, source: Source, now: float) -> bool:
         return source.exempt or source.proved_until > now

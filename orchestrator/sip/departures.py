@@ -27,6 +27,11 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "repeated less often than it repeats the INVITE, and no more octets than half as many again as it sent",
     ),
     (
+        "RFC 3261 §16.7 step 5, RFC 6026 §7.1",
+        "of a 2xx that the callee repeats such a source gets the 1st, 2nd, 4th and 8th copy and two for each INVITE it "
+        "has sent, but only the 1st when two of its calls stand unacknowledged; a repeated INVITE gets the 2xx again",
+    ),
+    (
         "RFC 8760 §2.4",
         "MD5 alone is offered by default: phones that know nothing else may give up when SHA-256 stands beside it",
     ),

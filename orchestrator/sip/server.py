@@ -44,7 +44,10 @@ class ServerLayer(Layer, Protocol):
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
-    __slots__ = ("request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated", "refused")
+    __slots__ = (
+        "request", "last", "status", "source", "admission", "heard", "room", "call_id", "repeated", "refused", "told",
+        "told_at",
+    )  # fmt: skip
 
     layer: ServerLayer
     first_state: str
@@ -61,7 +64,10 @@ class ServerTransaction(Transaction):
         self.heard = 0
         """How often a stranger has sent the request; 0 for all others. A stranger's address may be forged: whoever has
         sent one datagram gets one back, so provisional responses wait for a repetition, and a failure is repeated less
-        often than the request was."""
+        often than the request was. For a 2xx see `_send_again`."""
+        self.told = 0
+        """Responses sent to a stranger in this state, and when the last one was."""
+        self.told_at = 0.0
         self.room = 0
         """Octets that a failure told to a stranger may have; 0 for no bound."""
         self.refused: object = None
@@ -130,9 +136,53 @@ def _send(server: ServerTransaction, data: bytes) -> None:
     server.layer.send(data, server.destination)
 
 
+def _is_stranger(server: ServerTransaction) -> bool:
+    """Whether its source still has not shown that it gets what we send."""
+    if not server.heard or server.admission is None or server.source is None:
+        return False
+    return not server.admission.is_proved(server.source, server.layer.timers.now)
+
+
 def _send_when_heard_again(server: ServerTransaction, data: bytes) -> None:
-    if server.heard != 1:
+    """A provisional response. A stranger gets two for each repetition of his INVITE, and later one in half a minute,
+    which keeps timer C of proxies before us from running out (§16.6 step 11)."""
+    now = server.layer.timers.now
+    if server.heard == 1:
+        return
+    enough = server.told >= 2 * (server.heard - 1) and now < server.told_at + _REFRESH
+    if server.heard and enough and _is_stranger(server):
+        return
+    server.told += 1
+    server.told_at = now
+    server.layer.send(data, server.destination)
+
+
+_REFRESH = 30.0
+
+
+def _send_first(server: ServerTransaction, data: bytes) -> None:
+    server.told = 1
+    server.layer.send(data, server.destination)
+
+
+def _send_again(server: ServerTransaction, data: bytes) -> None:
+    """A 2xx that the callee repeats until he sees an ACK (§13.3.1.4).
+
+    A stranger gets the 2nd, 4th and 8th copy only, after 0.5, 3.5 and 19.5 s, and two for each time it has sent its
+    INVITE. Whoever has two calls that were answered and never acknowledged gets none of them: an address that somebody
+    forges acknowledges nothing. One that repeats its INVITE has not got the 2xx, and gets it once more for each
+    repetition (`_tell_again`).
+    """
+    server.told = told = server.told + 1
+    spare = told & (told - 1) == 0 or told <= 2 * server.heard
+    hopeful = server.source is not None and server.source.unacknowledged <= 2
+    if (spare and hopeful) or not _is_stranger(server):
         server.layer.send(data, server.destination)
+
+
+def _tell_again(server: ServerTransaction, _: object) -> None:
+    if server.last and server.told:
+        server.layer.send(server.last, server.destination)
 
 
 def _hear(server: ServerTransaction, _: object) -> None:
@@ -170,6 +220,12 @@ def _let_go(server: ServerTransaction, _: object) -> None:
     """An answered INVITE is never answered by us again: the 2xx is repeated by the callee (RFC 6026 §7.1)."""
     server.request = None
     server.last = b""
+
+
+def _let_go_but_for_strangers(server: ServerTransaction, data: bytes) -> None:
+    """The same; but a stranger, who sees less of what the callee repeats, is told again by us."""
+    server.request = None
+    server.last = data if server.heard else b""
 
 
 def _stop_timers(server: ServerTransaction, _: object) -> None:
@@ -213,7 +269,7 @@ INVITE_SERVER: Table = {
     "proceeding": {
         "request": ("proceeding", (_hear, _repeat)),
         "send 1xx": ("proceeding", (_keep, _send_when_heard_again)),
-        "send 2xx": ("accepted", (_start_l, _send, _let_go)),
+        "send 2xx": ("accepted", (_start_l, _send_first, _let_go_but_for_strangers)),
         "send 3xx-6xx": ("completed", (_start_g_and_h, _keep, _send)),
         "watch": ("proceeding", (_ask_user,)),
     },
@@ -230,8 +286,8 @@ INVITE_SERVER: Table = {
         "timer I": (TERMINATED, ()),
     },
     "accepted": {
-        "request": ("accepted", ()),
-        "send 2xx": ("accepted", (_send,)),
+        "request": ("accepted", (_tell_again,)),
+        "send 2xx": ("accepted", (_send_again,)),
         "timer L": (TERMINATED, ()),
     },
     TERMINATED: {},

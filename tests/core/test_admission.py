@@ -215,6 +215,71 @@ def test_one_forged_invite_gets_one_datagram_of_at_most_half_as_much_again(
     assert not any(stage.world.leftovers().values()), stage.world.leftovers()
 
 
+def forged_calls(stage: Stage, count: int) -> tuple[int, int]:
+    """Octets and datagrams that go to mallory's address for as many INVITEs that bob answers and repeats his 200 to."""
+    asked = 0
+    for _ in range(count):
+        asked += len(stage.mallory.ask("INVITE", BOB).octets)
+        stage.world.run()
+        invite = stage.bob.requests("INVITE")[-1]
+        stage.bob.answer(invite, 180)
+        for pause in (0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.0):
+            stage.bob.answer(invite, 200)
+            stage.world.run(pause if count == 1 else 0.01)
+    return len(stage.mallory.raw), sum(map(len, stage.mallory.raw)) * 100 // asked
+
+
+def test_a_forged_call_that_is_answered_is_told_four_times_at_most(tmp_path: Path) -> None:
+    assert forged_calls(Stage(tmp_path), 1)[0] == 4
+
+
+def test_of_many_forged_calls_each_is_told_once(tmp_path: Path) -> None:
+    """The first two of an address could be real; whoever acknowledges none of them is told no more than once."""
+    datagrams, percent = forged_calls(Stage(tmp_path), 50)
+    assert datagrams == 50 + 2 * 3
+    assert percent <= 150
+
+
+def test_a_stranger_who_has_not_heard_the_answer_is_told_again(tmp_path: Path) -> None:
+    """Its INVITE comes again, so it has not got the 200; when it acknowledges, it is a stranger no longer."""
+    stage = Stage(tmp_path)
+    for _ in range(3):
+        call = stage.alice.ask("INVITE", BOB)
+        stage.world.run()
+        stage.bob.answer(stage.bob.requests("INVITE")[-1], 200)
+        stage.world.run()
+    assert call.statuses == [200]
+    for _ in range(3):
+        call.again()
+        stage.world.run()
+    assert call.statuses == [200] * 4
+    route = f"Route: {(call.final.get(b'record-route') or b'').decode()}"
+    call_id, to = call.final.call_id.decode(), (call.final.get(b"to") or b"").decode()
+    stage.alice.ask("ACK", stage.bob.contact.strip("<>"), route, to=to, call_id=call_id)
+    stage.world.run()
+    for _ in range(5):
+        stage.bob.answer(stage.bob.requests("INVITE")[-1], 200)
+        stage.world.run()
+    assert call.statuses == [200] * 9
+
+
+def test_a_stranger_hears_two_provisional_responses_for_each_repetition(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    call = stage.mallory.ask("INVITE", BOB)
+    stage.world.run()
+    invite = stage.bob.requests("INVITE")[-1]
+    call.again()
+    stage.world.run()
+    for _ in range(20):
+        stage.bob.answer(invite, 180)
+        stage.world.run(1.0)
+    assert call.statuses == [100, 180, 180]
+    stage.world.run(30.0)
+    stage.bob.answer(invite, 180)
+    stage.world.run()
+    assert call.statuses == [100, 180, 180, 180]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_datagram_gets_more_than_one_back(tmp_path: Path, kind: str) -> None:
     stage = Stage(tmp_path)
