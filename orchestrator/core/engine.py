@@ -19,9 +19,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.core.call import Call, Exchange
-from orchestrator.core.calls import Calls
-from orchestrator.core.cdr import CallRecords
+from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.table import Calls
 from orchestrator.core.esl_events import EslEvents
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
@@ -30,18 +30,18 @@ from orchestrator.core.network import CLAIMS
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
-from orchestrator.core.performers import Performers
 from orchestrator.core.registrations import Registrations
+from orchestrator.core.request_view import text
 from orchestrator.core.requests import Requests
-from orchestrator.core.resync import Resync
 from orchestrator.core.sender import Sender
-from orchestrator.core.servers import Servers
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.core.sockets import Sockets
-from orchestrator.core.starts import Starts
-from orchestrator.core.steps import Steps
-from orchestrator.core.subjects import Subjects
-from orchestrator.core.views import text
+from orchestrator.core.steps.performers import Performers
+from orchestrator.core.steps.starts import Starts
+from orchestrator.core.steps.steps import Steps
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.resync import Resync
+from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.call import Call
-from orchestrator.core.calls import Calls
-from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.calls.table import Calls
 from orchestrator.core.node import Node
-from orchestrator.core.resync import Resync
-from orchestrator.core.servers import Servers
 from orchestrator.core.sockets import Sockets
-from orchestrator.core.steps import Steps
+from orchestrator.core.steps.steps import Steps
+from orchestrator.core.switches.resync import Resync
+from orchestrator.core.switches.servers import Servers
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translation, Translator

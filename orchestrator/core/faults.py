@@ -16,11 +16,11 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-from orchestrator.core.call import Call
-from orchestrator.core.dialplan_call import SocketCall
-from orchestrator.core.hold import Hold
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.registrations import Registration
-from orchestrator.core.relay import Relay
+from orchestrator.core.steps.hold import Hold
+from orchestrator.core.steps.relay import Relay
 from orchestrator.events.bus import Subscription
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run

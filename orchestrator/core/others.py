@@ -11,12 +11,12 @@ from functools import partial
 from typing import Protocol
 
 from orchestrator.core.node import Node
-from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
 from orchestrator.core.registrations import Registrations
+from orchestrator.core.request_view import RequestView, text
 from orchestrator.core.sender import Sender
-from orchestrator.core.starts import Starts
-from orchestrator.core.views import RequestView, text
+from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.engine import FlowEngine

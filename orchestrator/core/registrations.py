@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from orchestrator.core.node import Node
-from orchestrator.core.views import RequestView
+from orchestrator.core.request_view import RequestView
 from orchestrator.errors import StepError
 from orchestrator.events.event import Event
 from orchestrator.flow.run.run import Run

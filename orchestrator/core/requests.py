@@ -14,18 +14,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from orchestrator.core.auth import Authenticator
-from orchestrator.core.call import Call, Exchange
+from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.views import CallView
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
-from orchestrator.core.outbound_calls import OutboundCalls
 from orchestrator.core.overload import Overload
 from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.request_routes import NO_ROUTE, Route, Routes
+from orchestrator.core.request_view import text
 from orchestrator.core.sender import Sender
-from orchestrator.core.starts import Starts
-from orchestrator.core.views import CallView, text
+from orchestrator.core.steps.auth import Authenticator
+from orchestrator.core.steps.outbound import OutboundCalls
+from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account

@@ -1,13 +1,13 @@
-"""Channels that FreeSWITCH's dialplan has handed over, by the name of their connection; see `core.dialplan_call`."""
+"""Channels that the dialplan has handed over, by the name of their connection; see `core.calls.dialplan_call`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.core.cdr import CallRecords
-from orchestrator.core.dialplan_call import SocketCall, SocketView
+from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.dialplan_call import SocketCall, SocketView
 from orchestrator.core.node import Node
-from orchestrator.core.starts import Starts
+from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import EslInjection
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent

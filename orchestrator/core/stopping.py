@@ -6,7 +6,7 @@ better served by another server, at once.
 
 from __future__ import annotations
 
-from orchestrator.core.call import Call
+from orchestrator.core.calls.call import Call
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
 from orchestrator.sip.message import build_response

@@ -21,7 +21,7 @@ import gevent
 from gevent.event import Event
 from loguru import logger
 
-from orchestrator.core.cdr import CallRecord
+from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.errors import OrchestratorError
 
 WAITING = 100_000

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.detectors import PAUSE
+from orchestrator.core.switches.detectors import PAUSE
 from orchestrator.errors import InputError
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Program

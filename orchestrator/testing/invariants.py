@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.call import Call
+from orchestrator.core.calls.call import Call
 from orchestrator.core.engine import Engine
 from orchestrator.flow.run.account import Phase
 from orchestrator.flow.run.run import Run

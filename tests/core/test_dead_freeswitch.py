@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mediakit import Stage, media, stage
 
-from orchestrator.core.cdr import CallRecord
-from orchestrator.core.liveness import GONE
+from orchestrator.core.calls.cdr import CallRecord
+from orchestrator.core.calls.liveness import GONE
 from orchestrator.testing.phone import Phone, PhoneCall
 
 VIA = "relay: {to: registered, via: fs1, ring: 60s}"

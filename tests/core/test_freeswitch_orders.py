@@ -16,7 +16,7 @@ from functools import cache, partial
 import pytest
 from reliable import Agent, Callee, Caller, Plan
 
-from orchestrator.core.cdr import CallRecord
+from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.location import Binding

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.call import Call
-from orchestrator.core.calls import Calls
-from orchestrator.core.destinations import Destinations
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.table import Calls
+from orchestrator.core.calls.views import CallView
 from orchestrator.core.faults import Fault
-from orchestrator.core.performers import Performers
 from orchestrator.core.registrations import Registration, Registrations
-from orchestrator.core.relay import Relay
-from orchestrator.core.relaying import Relaying
-from orchestrator.core.replies import Replies
 from orchestrator.core.request_routes import Routes
+from orchestrator.core.request_view import RequestView
 from orchestrator.core.requests import Requests
-from orchestrator.core.starts import Starts
-from orchestrator.core.subjects import Subjects
-from orchestrator.core.views import CallView, RequestView
+from orchestrator.core.steps.destinations import Destinations
+from orchestrator.core.steps.performers import Performers
+from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relaying import Relaying
+from orchestrator.core.steps.replies import Replies
+from orchestrator.core.steps.starts import Starts
+from orchestrator.core.steps.subjects import Subjects
 from orchestrator.events.bus import Bus
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.effects import Http

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.jobs import Job
-from orchestrator.core.resync import AT_A_TIME
+from orchestrator.core.switches.resync import AT_A_TIME
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.loader import load_program

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.reason_texts import reason_header
-from orchestrator.core.views import RequestView
+from orchestrator.core.calls.reason_texts import reason_header
+from orchestrator.core.request_view import RequestView
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.testing.world import World

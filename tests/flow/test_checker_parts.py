@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core import views
+from orchestrator.core import request_view
+from orchestrator.core.calls import views
 from orchestrator.events.registry import BUILTIN_EVENTS, custom_event
 from orchestrator.flow.check.call_state import StateChecker
 from orchestrator.flow.check.paths import Path
@@ -228,8 +229,8 @@ def test_comment_behind_a_plain_value_is_seen() -> None:
 
 
 def test_the_host_provides_every_field_that_is_promised() -> None:
-    assert set(CALL.fields) <= set(views._FIELDS) | set(views._LIVE)
-    assert set(REQUEST.fields) <= set(views._FIELDS) | {"user"}
+    assert set(CALL.fields) <= set(request_view.FIELDS) | set(views._LIVE)
+    assert set(REQUEST.fields) <= set(request_view.FIELDS) | {"user"}
 
 
 def test_every_result_an_action_names_is_described() -> None:

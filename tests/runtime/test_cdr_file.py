@@ -11,7 +11,7 @@ import gevent
 import pytest
 from echo_core import wait_until
 
-from orchestrator.core.cdr import CallRecord
+from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.errors import OrchestratorError
 from orchestrator.runtime import cdr
 from orchestrator.runtime.cdr import CdrFile

@@ -17,8 +17,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Protocol
 
 from orchestrator.core.node import Node
-from orchestrator.core.performers import Performs
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run.effects import Authenticate

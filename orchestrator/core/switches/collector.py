@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.core.executions import NOT_PLAYED, Application, Execution
 from orchestrator.core.node import Node
+from orchestrator.core.switches.executions import NOT_PLAYED, Application, Execution
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.core.call import Call
-from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
-from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.registrations import Registration
-from orchestrator.core.subjects import Subjects
-from orchestrator.core.views import CallView
+from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.steps.subjects import Subjects
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from orchestrator.core.call import Call, Exchange
-from orchestrator.core.calling_party import calling_party
-from orchestrator.core.destinations import Destinations
-from orchestrator.core.executions import channel_of, command, ignore
+from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
-from orchestrator.core.performers import Performs
-from orchestrator.core.relay import Relay, TransferRelay
-from orchestrator.core.relaying import Relaying
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.calling_party import calling_party
+from orchestrator.core.steps.destinations import Destinations
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.relay import Relay, TransferRelay
+from orchestrator.core.steps.relaying import Relaying
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
 from orchestrator.flow.run import effects

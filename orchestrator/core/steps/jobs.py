@@ -6,9 +6,9 @@ from typing import Any
 
 from orchestrator.core.jobs import JobEffect
 from orchestrator.core.node import Node
-from orchestrator.core.performers import Performs
-from orchestrator.core.servers import Servers
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.call import Call
+from orchestrator.core.calls.call import Call
 
 
 class Calls:

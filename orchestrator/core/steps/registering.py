@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.node import Node
-from orchestrator.core.performers import Performs
 from orchestrator.core.registrations import Registrations, registered_attributes
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run

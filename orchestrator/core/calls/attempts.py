@@ -13,7 +13,7 @@ from orchestrator.sip.target import Target
 
 
 class CallRelay(Protocol):
-    """A relay at work (`core.relay.Relay`), as its call sees it."""
+    """A relay at work (`core.steps.relay.Relay`), as its call sees it."""
 
     effect: RelayEffect
     headers: tuple[bytes, ...]
@@ -33,7 +33,7 @@ class CallRelay(Protocol):
 
 
 class CallHold(Protocol):
-    """The branch to FreeSWITCH that holds the caller (`core.hold.Hold`), as its call sees it."""
+    """The branch to FreeSWITCH that holds the caller (`core.steps.hold.Hold`), as its call sees it."""
 
     def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...
     def progressed(self, status: int) -> None: ...

@@ -1,17 +1,17 @@
-"""`media` and `answer` at work: FreeSWITCH takes the caller's leg and answers it; see `core.hold`."""
+"""`media` and `answer` at work: FreeSWITCH takes the caller's leg and answers it; see `core.steps.hold`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.core.applications import Applications
-from orchestrator.core.attempts import CallHold
-from orchestrator.core.call import Call, Exchange
-from orchestrator.core.dialplan_call import SocketCall
-from orchestrator.core.executions import channel_of
-from orchestrator.core.hold import Hold, answer_headers
-from orchestrator.core.performers import Performs
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.calls.attempts import CallHold
+from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.steps.hold import Hold, answer_headers
+from orchestrator.core.steps.media import Applications
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.executions import channel_of
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run import effects

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.node import Node
-from orchestrator.core.program_names import ProgramNames
+from orchestrator.core.steps.program_names import ProgramNames
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run

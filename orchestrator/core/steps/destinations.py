@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.calling_party import from_value
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.header_lines import header_lines
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
+from orchestrator.core.steps.calling_party import from_value
+from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run

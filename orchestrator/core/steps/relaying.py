@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.core.call import Call
-from orchestrator.core.calling_party import from_value
-from orchestrator.core.destinations import Destinations
+from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.header_lines import header_lines
 from orchestrator.core.network import CALL_HEADER
-from orchestrator.core.other_request import OtherRequest
-from orchestrator.core.performers import Performs
 from orchestrator.core.phones import leads_to
-from orchestrator.core.relay import Relay
-from orchestrator.core.servers import Servers
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.calling_party import from_value
+from orchestrator.core.steps.destinations import Destinations
+from orchestrator.core.steps.header_lines import header_lines
+from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.core.attempts import CallHold, CallRelay
-from orchestrator.core.cdr import CallRecords
-from orchestrator.core.executions import kill_channels
-from orchestrator.core.liveness import Ping
+from orchestrator.core.calls.attempts import CallHold, CallRelay
+from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.liveness import Ping
+from orchestrator.core.calls.reason_texts import cause_of, failure_of, reason_header
 from orchestrator.core.node import Node
-from orchestrator.core.reason_texts import cause_of, failure_of, reason_header
-from orchestrator.core.servers import Servers
-from orchestrator.core.views import text
+from orchestrator.core.request_view import text
+from orchestrator.core.switches.executions import kill_channels
+from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.flow.run.engine import FlowEngine
@@ -49,7 +49,7 @@ OUTLIVE = 1.0
 
 
 class CallTable(Protocol):
-    """Where calls are found (`core.calls.Calls`)."""
+    """Where calls are found (`core.calls.table.Calls`)."""
 
     def add(self, call: Call) -> None: ...
     def by_id(self, id: str) -> Call | None: ...

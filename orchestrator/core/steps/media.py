@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.collector import Collector
-from orchestrator.core.detectors import SILENCE_LEVEL, Detectors
-from orchestrator.core.executions import (
+from orchestrator.core.node import Node
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.switches.collector import Collector
+from orchestrator.core.switches.detectors import SILENCE_LEVEL, Detectors
+from orchestrator.core.switches.executions import (
     NOT_PLAYED,
     Application,
     Execution,
@@ -27,9 +30,6 @@ from orchestrator.core.executions import (
     terminators,
     whole,
 )
-from orchestrator.core.node import Node
-from orchestrator.core.performers import Performs
-from orchestrator.core.subjects import Subjects
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.core.executions import HasChannels
 from orchestrator.core.node import Node
+from orchestrator.core.switches.executions import HasChannels
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent, integer
 

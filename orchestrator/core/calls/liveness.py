@@ -6,7 +6,7 @@ one of ours in between would make the next of theirs come too late (§12.2.2: lo
 
 A call ends when one phone says that it does not know the dialog, or when none of its phones answers. One that is
 silent may be a phone that ignores OPTIONS; its user hangs up when the other one is gone. FreeSWITCH is not asked:
-whether it is there, `core.servers` knows.
+whether it is there, `core.switches.servers` knows.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.header_lines import header_lines
-from orchestrator.core.performers import Performs
-from orchestrator.core.subjects import Subjects
+from orchestrator.core.steps.header_lines import header_lines
+from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.subjects import Subjects
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run

@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.cdr import CallRecords
-from orchestrator.core.executions import command, ignore
+from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.views import VariableView
 from orchestrator.core.node import Node
-from orchestrator.core.views import AddressView, VariableView
+from orchestrator.core.request_view import AddressView
+from orchestrator.core.switches.executions import command, ignore
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer

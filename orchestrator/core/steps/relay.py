@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.core.call import Call
+from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
 from orchestrator.flow.run.effects import Relay as RelayEffect
 from orchestrator.sip.branch import Branch

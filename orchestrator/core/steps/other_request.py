@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.core.node import Node
-from orchestrator.core.relay import outcome_of
-from orchestrator.core.views import RequestView
+from orchestrator.core.request_view import RequestView
+from orchestrator.core.steps.relay import outcome_of
 from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.branch import Branch, Context

@@ -31,8 +31,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.core.executions import Application, ignore, tone_of, whole
 from orchestrator.core.node import Node
+from orchestrator.core.switches.executions import Application, ignore, tone_of, whole
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent, integer

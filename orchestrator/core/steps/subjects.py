@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.core.call import Call
-from orchestrator.core.dialplan_call import SocketCall
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
-from orchestrator.core.other_request import OtherRequest
 from orchestrator.core.registrations import Registration
-from orchestrator.core.views import CallView
+from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.message import Request

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from orchestrator.core.executions import command
 from orchestrator.core.node import Node
-from orchestrator.core.servers import Servers
 from orchestrator.core.settings import SERVER_TIMES, ServerTimes
+from orchestrator.core.switches.executions import command
+from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
@@ -35,7 +35,7 @@ AT_A_TIME = 4
 
 
 class CarriedCall(Protocol):
-    """A call that FreeSWITCH may have (`core.call.Call`)."""
+    """A call that FreeSWITCH may have (`core.calls.call.Call`)."""
 
     sip_call_id: bytes
     carried: bool
@@ -47,7 +47,7 @@ class CarriedCall(Protocol):
 
 
 class CarriedCalls(Protocol):
-    """Where those calls are found (`core.calls.Calls`)."""
+    """Where those calls are found (`core.calls.table.Calls`)."""
 
     def __iter__(self) -> Iterator[CarriedCall]: ...
     def by_call_id(self, call_id: bytes) -> CarriedCall | None: ...

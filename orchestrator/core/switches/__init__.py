@@ -1,0 +1,1 @@
+"""What FreeSWITCH servers carry: links, channels, applications at work on them."""
