@@ -17,7 +17,7 @@ from media_server import MediaServer, needs_freeswitch, orchestrator
 
 pytestmark = needs_freeswitch
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds a busy machine may take for anything."""
 
 FLOW = """
