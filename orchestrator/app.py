@@ -40,6 +40,7 @@ from orchestrator.flow.run.run import Run
 from orchestrator.resources import Resolved
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
+from orchestrator.runtime.bans import BansRoute
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.esl_server import EslListener, wanted
@@ -274,6 +275,7 @@ class Server:
         trace = SipTrace(self._settings.log.level == "debug", self._tap)
         self._tap(trace)
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
+        self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)

@@ -69,6 +69,12 @@ class Engine(Node):
         self.location = location
         self.peers = Peers(self)
         self.admission = Admission(settings.sources, self.peers.exempt)
+        self.admission.on_ban = lambda source: self.tell(
+            "source_banned",
+            source=source.name,
+            seconds=round(source.banned_until - source.banned_since),
+            proved=self.admission.is_proved(source, self.timers.now),
+        )
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.overload = Overload(self, location)

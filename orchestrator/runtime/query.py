@@ -21,7 +21,7 @@ class Query:
         self._values: dict[str, str] = {}
         for name, value in request.params.items():
             if name not in known:
-                raise _wrong(name, f"There is no such parameter; {', '.join(known)} can be used here.")
+                raise _wrong(name, f"There is no such parameter; known: {', '.join(known) or 'none'}.")
             if not isinstance(value, str):
                 raise _wrong(name, "It stands there more than once.")
             if len(value) > MOST_CHARACTERS or not value.isprintable() or "\ufffd" in value:

@@ -68,8 +68,8 @@ class Source:
     """What one source has left."""
 
     __slots__ = (
-        "name", "points", "at", "pending", "proved_until", "dropped", "banned_until", "offered", "exempt",
-        "unacknowledged", "answered_at",
+        "name", "points", "at", "pending", "proved_until", "dropped", "banned_since", "banned_until", "offered",
+        "exempt", "unacknowledged", "answered_at",
     )  # fmt: skip
 
     def __init__(self, name: str, points: float, now: float, exempt: bool = False) -> None:
@@ -81,7 +81,7 @@ class Source:
         self.proved_until = 0.0
         self.dropped = 0
         """Datagrams dropped since it last was within its share."""
-        self.banned_until = 0.0
+        self.banned_since = self.banned_until = 0.0
         self.offered: tuple[bytes, ...] = ()
         """Call-IDs of its latest calls that were answered: an ACK for one of them is a proof."""
         self.exempt = exempt
@@ -136,6 +136,8 @@ class Admission:
         self.dropped: Counter[str] = Counter()
         """Datagrams not read, by `banned`, `share` (of the source), `strangers` (of all of them)."""
         self.bans = 0
+        self.on_ban: Callable[[Source], object] | None = None
+        """Told a source whose ban begins."""
         self.strangers_pending = 0
         """Requests of strangers without a final answer."""
         self._off = limits is None
@@ -189,12 +191,14 @@ class Admission:
         source.dropped += 1
         if source.dropped >= BAN_AFTER * (PROVED_FACTOR if proved else 1):
             source.dropped = 0
-            source.banned_until = now + self.limits.ban
+            source.banned_since, source.banned_until = now, now + self.limits.ban
             self.bans += 1
             self._known.put(source.name, source)
             self._banned[source.name] = source
             if len(self._banned) > MOST_SOURCES:
                 self._banned = {name: one for name, one in self._banned.items() if one.banned_until > now}
+            if self.on_ban is not None:
+                self.on_ban(source)
 
     def _meet(self, host: str, now: float) -> Source:
         """A source seen for the first time, or an address of an IPv6 network that was."""
@@ -283,9 +287,18 @@ class Admission:
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
-    def banned(self, now: float) -> dict[str, float]:
-        """Source → seconds its ban still lasts."""
-        return {name: one.banned_until - now for name, one in self._banned.items() if one.banned_until > now}
+    def banned(self, now: float) -> list[Source]:
+        """Those whose ban lasts, the latest last."""
+        return [source for source in self._banned.values() if source.banned_until > now]
+
+    def lift(self, host: str, now: float) -> bool:
+        """End the ban of a source, by its name or by an address of it, and give it a full share. False when it has
+        none."""
+        source = self._banned.pop(source_name(host), None)
+        if source is None or source.banned_until <= now:
+            return False
+        source.banned_until, source.dropped, source.points, source.at = now, 0, self.limits.burst, now
+        return True
 
     def __len__(self) -> int:
         """Sources remembered."""
@@ -294,7 +307,7 @@ class Admission:
 
 def source_name(host: str) -> str:
     """The source of an address: itself, of IPv6 its /64; an IPv4 address mapped into IPv6 is the IPv4 address."""
-    if ":" not in host:
+    if ":" not in host or "/" in host:
         return host
     try:
         address = IPv6Address(host.partition("%")[0])
