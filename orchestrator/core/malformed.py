@@ -8,6 +8,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import MALFORMED
 from orchestrator.sip.message import build_response, salvage_request
 from orchestrator.sip.routing import response_destination
+from orchestrator.sip.shown import shown
 
 _KEEPALIVE = 4
 """Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
@@ -22,7 +23,7 @@ def refuse_malformed(
         return
     node.count("malformed")
     sender.charge(MALFORMED)
-    first = data[:100].split(b"\r\n", 1)[0].decode("utf-8", "replace")
+    first = shown(data[:1000].split(b"\r\n", 1)[0])
     node.tell("malformed", source=host, port=port, reason=error.reason, first=first)
     request = salvage_request(data) if error.sip_status else None
     if request is None or request.method == b"ACK":

@@ -36,6 +36,7 @@ from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseCont
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.sharing import SharedLines
+from orchestrator.sip.shown import shown
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
@@ -100,7 +101,7 @@ class Requests:
         try:
             self._receive_new(request, (host, port), destination)
         except MalformedMessage as error:
-            first = f"{text(request.method)} {text(request.uri)}"
+            first = shown(b"%b %b" % (request.method, request.uri))
             self._tell("malformed", source=host, port=port, reason=error.reason, first=first)
             self.refuse(request, destination, error.sip_status, error.reason)
 

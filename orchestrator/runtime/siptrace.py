@@ -19,6 +19,7 @@ from loguru import logger
 
 from orchestrator.runtime.jsonlines import JsonLines, Sink
 from orchestrator.runtime.query import Query
+from orchestrator.sip.shown import shown
 
 SECONDS, LONGEST = 60.0, 3600.0
 """How long a trace goes on unless asked otherwise, and at most."""
@@ -57,7 +58,7 @@ def _without_credentials(match: re.Match[str]) -> str:
 
 def short(data: bytes) -> str:
     """`INVITE sip:bob@example.com SIP/2.0`: the first line."""
-    return data[:200].split(b"\r\n", 1)[0].decode("utf-8", "replace")
+    return shown(data[:1000].split(b"\r\n", 1)[0])
 
 
 class _Watcher:
