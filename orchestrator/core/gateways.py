@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.core.probes import Network, Peer, Prober
 from orchestrator.errors import StepError
+from orchestrator.flow.language.encoders import escape_user
 from orchestrator.sip.digest import Account
-from orchestrator.sip.escape import escape_user
 from orchestrator.sip.grammar import read_number, unescape
 from orchestrator.sip.message import Response
 from orchestrator.sip.target import Target
@@ -98,4 +98,4 @@ def _number(name: str, gateway: Mapping[str, Any], dialled: Uri | str) -> bytes:
     found = str(rule.evaluate({"number": number})) if rule is not None else prefix + number[strip:]
     if not found and number:
         raise StepError("call.state", f"gateway {name} leaves no number of {number!r} to call")
-    return escape_user(found)
+    return escape_user(found, "surrogateescape").encode()  # octets that are no UTF-8 stay what they were

@@ -260,3 +260,22 @@ def test_the_schema_goes_to_a_file(run: Run) -> None:
     assert run("schema", "-o", "flowlang-1.schema.json") == Ended(0, "", "")
     assert json.loads(Path("flowlang-1.schema.json").read_text())["title"] == "FlowLang"
     assert run("schema", "-o", "missing/x.json").status in (1, 2)
+
+
+def test_check_lists_what_is_unsafe(run: Run, tmp_path: Path) -> None:
+    """And without unsafe() the error says what it would be, how else to write it, and that unsafe() is there."""
+    file = tmp_path / "a.flow.yaml"
+    file.write_text(GOOD.replace("registered", "'sip:a@${call.from.host}'"))
+    refused = run("check", str(file))
+    assert refused.status == 1
+    for said in ("a.flow.yaml:6:", "E212", "'call.from.host' comes from outside", "the host of a SIP URI", "unsafe("):
+        assert said in refused.out
+    file.write_text(GOOD.replace("registered", "'sip:a@${unsafe(call.from.host)}'"))
+    plain, listed = run("check", str(file)), run("check", "--unsafe", str(file))
+    assert (plain.status, listed.status) == (0, 0)
+    assert "unsafe:" not in plain.out + plain.err
+    [line] = [line for line in listed.out.splitlines() if "unsafe:" in line]
+    assert "a.flow.yaml:6:" in line and line.endswith("unsafe: sip:a@${unsafe(call.from.host)}")
+    in_json = run("check", "--unsafe", "--format", "json", str(file))
+    assert json.loads(in_json.out) is not None
+    assert "unsafe: sip:a@" in in_json.err

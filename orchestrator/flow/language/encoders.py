@@ -35,16 +35,22 @@ AS_IS = Encoder(lambda text: text)
 
 _MARKS = "-_.!~*'()"
 
-_user = _escaping(_MARKS + "&=+$,/")
+_USER = _MARKS + "&=+$,/"
+
+
+def escape_user(text: str, errors: str = "replace") -> str:
+    """`text` as the user part of a SIP URI (§19.1.2): it names the same user to every reader of the URI. `errors` as
+    for `str.encode`."""
+    return quote(text, safe=_USER, errors=errors)
 
 
 def _written_user(text: str) -> str:
     if not text:
         raise StepError("expr.value", "the user part of a SIP URI is empty")
-    return _user.write(text)
+    return escape_user(text)
 
 
-USER = Encoder(_written_user, _user.safe)
+USER = Encoder(_written_user, _escaping(_USER).safe)
 """User part: all that its grammar allows as it is, but for `;` and `?`, which readers take for the end of it."""
 
 PARAMETER = _escaping(_MARKS + "[]/:&+$")
