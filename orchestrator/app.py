@@ -232,6 +232,7 @@ class Server:
                 dialog_ping=sip.dialog_ping or 0.0,
             ),
             age=lambda: self.reactor.delay,
+            late=lambda: self.reactor.age,
             entropy=os.urandom,
             sources=SourceLimits(**self._settings.sources.model_dump()),
             contacts=self._settings.contacts.allow,

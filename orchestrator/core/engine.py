@@ -75,6 +75,7 @@ class Engine(Node):
             seconds=round(source.banned_until - source.banned_since),
             proved=self.admission.is_proved(source, self.timers.now),
         )
+        self._late = settings.late
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.overload = Overload(self, location)
@@ -120,7 +121,7 @@ class Engine(Node):
 
     def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         """One datagram. Never raises for what is in it. One of a source that has had its share is not read."""
-        source = self.admission.admit(host, now)
+        source = self.admission.admit(host, now, self._late())
         if source is None:
             return
         sender = self.sender

@@ -115,7 +115,10 @@ class CoreSettings:
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0
-    """How long the oldest input had waited when it was taken up, in seconds: the reactor's measure of overload."""
+    """How long the oldest input had waited when it was taken up, in seconds, where that lasts: the reactor's measure of
+    overload."""
+    late: Callable[[], float] = lambda: 0.0
+    """The same at this moment, lasting or not."""
     entropy: Callable[[int], bytes] = field(repr=False, default=bytes)
     """Random octets: os.urandom in production. The default gives zeros, good enough only for a single transaction."""
     events: Mapping[str, str] = field(default_factory=dict)

@@ -28,6 +28,9 @@ PROOF_LASTS: Final = 600.0
 """Seconds since the last proof; a phone that is used renews it all the time."""
 FORGOTTEN_AFTER: Final = 60.0
 """Seconds after the latest call was answered until those that nobody acknowledged are forgotten."""
+LATE: Final = 0.050
+"""Seconds that a datagram has waited from which nobody may use the last half of `burst`: who empties his store at that
+moment is why the others wait. A phone behind the same NAT repeats what was dropped."""
 BAN_AFTER: Final = 1000
 """Datagrams dropped in a row, ten times as many of a proved source: what no phone does, and a scanner in a second."""
 MOST_SOURCES: Final = 10_000
@@ -134,7 +137,8 @@ class Admission:
     def __init__(self, limits: SourceLimits | None, exempts: Callable[[str], bool]) -> None:
         self.limits = limits or SourceLimits()
         self.dropped: Counter[str] = Counter()
-        """Datagrams not read, by `banned`, `share` (of the source), `strangers` (of all of them)."""
+        """Datagrams not read, by `banned`, `share` (of the source), `late` (half of it, while others wait), `strangers`
+        (of all of them)."""
         self.bans = 0
         self.on_ban: Callable[[Source], object] | None = None
         """Told a source whose ban begins."""
@@ -149,8 +153,9 @@ class Admission:
 
     # --- before a datagram is read ------------------------------------------------------------------------------------
 
-    def admit(self, host: str, now: float) -> Source | None:
-        """The source of a datagram that may be read; None for one to be dropped, which is counted."""
+    def admit(self, host: str, now: float, late: float = 0.0) -> Source | None:
+        """The source of a datagram that may be read; None for one to be dropped, which is counted. `late`: seconds the
+        oldest datagram has waited."""
         if self._off:
             return NOBODY
         source = self._known.get(host) or self._met.get(host) or self._meet(host, now)
@@ -164,6 +169,9 @@ class Admission:
         self._refill(source, proved, now)
         if source.points <= 0.0:
             self._drop(source, proved, now)
+            return None
+        if late > LATE and source.points < self.limits.burst / 2:
+            self.dropped["late"] += 1
             return None
         if not proved and not self._stranger_may(now):
             self.dropped["strangers"] += 1

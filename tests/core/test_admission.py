@@ -367,3 +367,31 @@ def test_an_answer_is_made_small_by_what_can_be_spared() -> None:
     assert b"SHA-256" not in small
     assert b"Server" not in small
     assert fit(data, 10).startswith(b"SIP/2.0 401 \r\nVia"), "what is copied stays, whatever the room"
+
+
+@pytest.mark.parametrize(("late", "served"), [(0.0, 500), (0.049, 500), (0.051, 250)])
+def test_the_second_half_of_a_share_is_for_times_when_nobody_waits(late: float, served: int) -> None:
+    """A burst of registrations took half a second: long enough for overload to refuse others' calls."""
+    admission = Admission(SourceLimits(), lambda host: False)
+    read = 0
+    for _ in range(1000):
+        source = admission.admit("203.0.113.66", 0.0, late)
+        if source is not None:
+            read += 1
+            admission.asked(source, b"REGISTER", 0.0)
+    assert read == pytest.approx(served, abs=1)
+    good = admission.admit("203.0.113.2", 0.0, late)
+    assert good is not None
+    again = admission.admit("203.0.113.66", 2.0, late)
+    assert (again is not None) is (late < 0.05 or served == 250)  # 200 points a second have come back
+
+
+def test_a_flood_beside_late_datagrams_leaves_a_known_caller_alone(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.good_call()
+    stage.world.engine._late = lambda: 0.3
+    for number in range(600):
+        stage.mallory.ask("OPTIONS", f"sip:nobody{number}@example.com")
+    stage.world.run()
+    assert stage.admission.dropped["late"] > 0
+    stage.good_call()
