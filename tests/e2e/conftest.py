@@ -37,6 +37,7 @@ class Server:
             "admin": {"listen": f"127.0.0.1:{self.admin[1]}"},
         }
         path = folder / "orchestrator.yml"
+        settings["sip"] |= config.pop("sip", {})  # type: ignore[operator]
         path.write_text(json.dumps(settings | config))  # JSON is YAML
         self.log: list[str] = []
         self.process = subprocess.Popen(

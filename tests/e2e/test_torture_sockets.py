@@ -1,0 +1,83 @@
+"""Difficult messages over a real socket, at a running server that does not trust their sender: the status that comes
+back fits the verdict of the index, the next request is answered as if nothing had been, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CORPUS = Path(__file__).parents[1] / "sip" / "corpus"
+VERDICTS: list[dict[str, Any]] = json.loads((CORPUS / "index.json").read_text(encoding="utf-8"))["messages"]
+HOST = "127.0.0.21"
+"""Where the sender lives: an address of its own, for answers go to the port of the Via, 5060."""
+PROBE = (
+    "OPTIONS sip:{to} SIP/2.0\r\nVia: SIP/2.0/UDP {host}:5060;branch=z9hG4bKprobe{n}\r\nMax-Forwards: 70\r\n"
+    "From: <sip:probe@example.com>;tag=p\r\nTo: <sip:{to}>\r\nCall-ID: probe{n}\r\nCSeq: 1 OPTIONS\r\n"
+    "Content-Length: 0\r\n\r\n"
+)
+
+
+@pytest.fixture
+def wire() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.bind((HOST, 5060))
+        wire.settimeout(5)
+        yield wire
+
+
+def answers_until_the_probe(wire: socket.socket, data: bytes, to: tuple[str, int], number: int) -> list[bytes]:
+    """What the server has said to this message before it answered the OPTIONS sent behind it."""
+    wire.sendto(data, to)
+    wire.sendto(PROBE.format(to=f"127.0.0.1:{to[1]}", host=HOST, n=number).encode(), to)
+    found = []
+    while True:
+        answer = wire.recv(65535)
+        if b"Call-ID: probe%d\r\n" % number in answer:
+            assert answer.startswith(b"SIP/2.0 200 "), answer
+            return found
+        if b"Call-ID: probe" not in answer:
+            found.append(answer)
+
+
+def gauges(server: Any) -> dict[str, float]:
+    host, port = server.admin
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {name: float(value) for name, value in re.findall(r"(?m)^(\w+) ([\d.e+]+)$", text)}
+
+
+def fits(verdict: dict[str, Any], statuses: set[int]) -> bool:
+    """A stranger's request that could be routed is refused for what it wants, never as malformed; a REGISTER for
+    another registrar, too."""
+    outcomes, finals = set(verdict["outcomes"]), {status for status in statuses if status >= 200}
+    if not finals:
+        return "drop" in outcomes
+    [final] = finals
+    if str(final) in outcomes:
+        return True
+    return "routed" in outcomes and final in (200, 403, 404, 480, 481)
+
+
+def test_the_corpus_over_a_socket(serve: Callable[..., Any], wire: socket.socket) -> None:
+    server = serve(sip={"domains": ["example.com"], "trust": ["127.0.0.9"]})
+    before: set[bytes] = set()
+    for number, verdict in enumerate(VERDICTS):
+        data = (CORPUS / verdict["file"]).read_bytes()
+        found = [a for a in answers_until_the_probe(wire, data, server.sip, number) if a not in before]
+        before.update(found)
+        statuses = {int(answer[8:11]) for answer in found}
+        assert fits(verdict, statuses), (verdict["name"], statuses, verdict["outcomes"])
+    deadline = time.monotonic() + 20
+    while gauges(server)["orchestrator_transactions_unanswered"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    found_now = gauges(server)
+    assert found_now["orchestrator_transactions_unanswered"] == found_now["orchestrator_calls"] == 0
+    assert found_now["orchestrator_turns_failed_total"] == 0
