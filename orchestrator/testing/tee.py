@@ -8,6 +8,7 @@ Each connection is a recording of its own: `out.esl`, then `out-2.esl`, and so o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -27,6 +28,11 @@ CONNECT = 5.0
 """Seconds to reach FreeSWITCH."""
 
 RECEIVE = 64 * 1024
+
+
+def _private(path: str, flags: int) -> int:
+    """For the owner alone: a recording tells who called whom, and what they pressed."""
+    return os.open(path, flags, 0o600)
 
 
 class EslTee:
@@ -95,7 +101,7 @@ class EslTee:
             self._open.add(sock)
         path = self._next_file()
         self._note(f"{peer[0]}:{peer[1]} connected, written to {path}")
-        with path.open("xb", buffering=0) as file:
+        with open(path, "xb", buffering=0, opener=_private) as file:
             recorder = self._recorder(file)
             pumps = [
                 gevent.spawn(_pump, server, client, recorder.from_server),

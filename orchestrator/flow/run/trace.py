@@ -11,6 +11,7 @@ older lines, but for the first.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ KEPT_LINES = 10
 _LINE = 300
 """Octets of a line without its texts."""
 _PLAIN = (int, float, bool, type(None))
+
+_TOKEN = re.compile(r"(pn-(?:prid|param|purr)(?:=|%3d))(?:(?!%3b|%3e|%26|%22)[^;>,\s\"'&])+", re.IGNORECASE)
+"""Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
+_TOKEN_FIELD = re.compile(r"\bpn_(?:prid|param|purr)\b")
 
 Read = tuple[tuple[str, Any], ...]
 """What a condition looked at, or the event that was taken: (path, plain value)."""
@@ -54,7 +59,15 @@ class Record:
 
     @property
     def text(self) -> str:
-        return self.template.format(*self.values)
+        """The line, without push tokens."""
+        return _masked(self.template.format(*self.values))
+
+    def what_was_read(self) -> dict[str, Any]:
+        """Path → value, without push tokens."""
+        return {
+            path: "***" if _TOKEN_FIELD.search(path) else _masked(value) if isinstance(value, str) else value
+            for path, value in self.read
+        }
 
     @property
     def line(self) -> int:
@@ -63,6 +76,10 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<Record {self.time:.3f} L{self.line} {self.text}>"
+
+
+def _masked(text: str) -> str:
+    return _TOKEN.sub(r"\1***", text) if "pn-" in text.lower() else text
 
 
 def cut(text: str) -> str:
@@ -205,7 +222,7 @@ def facts(trace: Trace) -> Iterator[dict[str, Any]]:
             "line": record.line,
             "step": step.source if isinstance(step, Step) else "",
             "text": record.text,
-            "read": dict(record.read),
+            "read": record.what_was_read(),
         }
 
 
