@@ -114,6 +114,8 @@ class Registrar:
         params = contact.params
         path = _path(request)
         away = False
+        if lifetime > 0 and not _is_known(uri):
+            raise SipError(400, "Contact Cannot Be Reached")
         if lifetime > 0:  # whoever removes a contact calls nobody there
             away = self._at_source(uri, source[0])
             if path and self._at_source(parse_name_addr(path[0]).parsed, source[0]):
@@ -147,6 +149,14 @@ class Registrar:
         bindings = self.location.bindings(self._aor(request.to.parsed), wall)
         lines = [_DATED % (binding.contact, max(1, round(binding.expires_at - wall))) for binding in bindings]
         return (*lines, *(b"Path: " + value for value in path), *policy.headers)
+
+
+_TRANSPORTS = (b"udp", b"tcp", b"tls", b"sctp", b"ws", b"wss")
+
+
+def _is_known(uri: Uri) -> bool:
+    """Whether scheme and transport are ones of SIP: to any other nothing can ever be sent."""
+    return uri.is_sip and (uri.params.get(b"transport") or b"udp").lower() in _TRANSPORTS
 
 
 class _TooBrief(Exception):

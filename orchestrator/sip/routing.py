@@ -141,9 +141,14 @@ def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) 
     return source if is_elsewhere(request, contact, source[1:], addresses) else None
 
 
+def _is_behind(name: bytes, host: str) -> bool:
+    address = unicast(name)
+    return address is not None and is_private(address) and not is_private(host.partition("%")[0])
+
+
 def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:
     """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport`
-    asked otherwise."""
-    if via.wants_rport:
+    asked otherwise. A private address behind a public source is behind NAT, where only the source port leads back."""
+    if via.wants_rport or (via.host != host.encode() and _is_behind(via.host, host)):
         return transport, host, port
     return transport, host, via.port or DEFAULT_PORT
