@@ -14,22 +14,34 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+FLOW = ("flow.language", "flow.run")
+"""What those who run flows may know of them: the program and what runs it, not how it came about."""
+
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "timers": set(),
     "sip": {"errors", "timers"},
     "esl": {"errors", "events"},
     "events": {"errors", "timers"},
-    "flow": {"events", "errors", "timers"},
+    "flow.expr": {"errors"},
+    "flow.language": {"flow.expr", "events", "errors"},
+    "flow.run": {"flow.language", "events", "errors", "timers"},
+    "flow.actions": {"flow.run", "flow.language", "events", "errors"},
+    "flow.check": {"flow.language", "flow.expr", "events"},
+    "flow": {"flow.actions", "flow.check", "flow.language", "events", "errors"},
+    "flow.tools": {"flow.actions", "flow.check", "flow.expr", "flow.language", "flow.run", "events", "errors"},
     "store": {"sip", "errors"},
-    "core.node": {"sip", "esl", "events", "flow", "errors", "timers"},
-    "core.switches": {"core.node", "sip", "esl", "events", "flow", "errors", "timers"},
-    "core.calls": {"core.node", "core.switches", "sip", "esl", "events", "flow", "errors", "timers"},
-    "core.steps": {"core.node", "core.switches", "core.calls", "sip", "esl", "events", "flow", "errors", "timers"},
+    "core.node": {"sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.switches": {"core.node", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.calls": {"core.node", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.steps": {"core.node", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors", "timers"},
     "core": {
-        "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", "flow", "errors", "timers",
+        "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW, "errors", "timers",
     },
-    "runtime": {"core", "core.node", "core.calls", "sip", "esl", "events", "flow", "store", "errors", "timers"},
+    "runtime": {
+        "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "store", "errors",
+        "timers",
+    },
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Scope = Literal["call", "global"]
+Reach = Literal["call", "global"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class EventSpec:
 
     name: str
     doc: str
-    scope: Scope
+    scope: Reach
     attributes: Mapping[str, Attribute]
     source: str = ""
     esl: tuple[str, ...] = field(default=())

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.events.checked import CHECKED, WrongValue
-from orchestrator.events.event import Attribute, Event, EventSpec, Scope
+from orchestrator.events.event import Attribute, Event, EventSpec, Reach
 
 ATTRIBUTE_TYPES = (
     "text",
@@ -48,7 +48,7 @@ def _attribute(text: str) -> Attribute:
     return Attribute(name, word, optional=optional)
 
 
-def _spec(name: str, scope: Scope, doc: str, attributes: str, source: str = "", esl: tuple[str, ...] = ()) -> EventSpec:
+def _spec(name: str, scope: Reach, doc: str, attributes: str, source: str = "", esl: tuple[str, ...] = ()) -> EventSpec:
     fields = [_attribute(text) for text in attributes.split(", ")]
     return EventSpec(name, doc, scope, {field.name: field for field in fields}, source, esl)
 

@@ -23,8 +23,8 @@ from orchestrator.timers import Timer, Timers
 Destination = tuple[int, str, int]
 """Where octets go: transport id (index of the listening socket), IP address, port."""
 
-Effect = Callable[[Any, Any], None]
-Table = Mapping[str, Mapping[str, tuple[str, tuple[Effect, ...]]]]
+Reaction = Callable[[Any, Any], None]
+Table = Mapping[str, Mapping[str, tuple[str, tuple[Reaction, ...]]]]
 
 TERMINATED = "terminated"
 

@@ -1,4 +1,7 @@
-"""Location stores: where registrations survive a restart."""
+"""Location stores: where registrations survive a restart.
+
+Imports `sip` (what a binding is) and `errors`. Begin with `open_store`; `memory` is the shortest one.
+"""
 
 from __future__ import annotations
 

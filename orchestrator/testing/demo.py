@@ -20,7 +20,7 @@ from rich.text import Text
 
 from orchestrator.app import Server
 from orchestrator.flow.run.run import Run
-from orchestrator.flow.run.trace import Record
+from orchestrator.flow.run.trace import TraceLine
 from orchestrator.settings import Settings
 from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall
@@ -90,7 +90,7 @@ class Demo:
 
         wire.on_message = message
 
-    def step(self, run: Run, record: Record) -> None:
+    def step(self, run: Run, record: TraceLine) -> None:
         """A line of a flow's trace; the phones show its SIP."""
         if not record.text.startswith("SIP "):
             place = f":{record.line}" if record.line else ""

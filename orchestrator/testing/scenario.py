@@ -20,7 +20,7 @@ from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
 from orchestrator.flow.run.run import Run
-from orchestrator.flow.run.trace import Record, Trace
+from orchestrator.flow.run.trace import Trace, TraceLine
 from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
@@ -375,7 +375,7 @@ class Scenario:
     def _logged(self, run: Run, effect: Log) -> None:
         self.logs.append((self.world.now, effect.level, effect.text))
 
-    def _traced(self, run: Run, record: Record) -> None:
+    def _traced(self, run: Run, record: TraceLine) -> None:
         if run not in self.runs:
             self.runs.append(run)
 

@@ -19,7 +19,7 @@ from orchestrator.flow.language.program import Branch, Catch, Flow, Place, Progr
 from orchestrator.flow.language.registry import ACTIONS, Kind
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import PENDING, FlowEngine, Limits, Run, Ticket
-from orchestrator.flow.run.trace import Record, Trace, render
+from orchestrator.flow.run.trace import Trace, TraceLine, render
 from orchestrator.timers import Timers
 
 Env = Mapping[str, Any]
@@ -241,7 +241,7 @@ class FakeHost:
         self.names_["secrets"] = dict.fromkeys(resources.secrets, "test")
         return self.names_
 
-    def trace(self, run: Run, record: Record) -> None:
+    def trace(self, run: Run, record: TraceLine) -> None:
         assert record.time == self.engine.timers.now
 
     def end(self, run: Run, by: str, reason: str = "normal", code: int = 487) -> None:

@@ -17,7 +17,7 @@ from orchestrator.flow.language.program import Program
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
-from orchestrator.flow.run.trace import Record
+from orchestrator.flow.run.trace import TraceLine
 
 Perform = Callable[[Run, Ticket, Any], Any]
 """Does what an effect says; the result, or PENDING. Raises StepError."""
@@ -28,7 +28,7 @@ class Performers:
     """Performs effects for the runs of one engine."""
 
     def __init__(self, node: Node) -> None:
-        self.on_trace: Callable[[Run, Record], None] | None = None
+        self.on_trace: Callable[[Run, TraceLine], None] | None = None
         """Called with every trace line of every trace: the log, `orchestrator trace`, the tests."""
         self.on_log: Callable[[Run, effects.Log], None] | None = None
         """Told every `log:` step."""
@@ -57,7 +57,7 @@ class Performers:
         """Called whenever a program is loaded: what its expressions know besides the run."""
         return ProgramNames(program, lambda: self._node.wall, self._node.site.secrets)
 
-    def trace(self, run: Run, record: Record) -> None:
+    def trace(self, run: Run, record: TraceLine) -> None:
         if self.on_trace is not None:
             self.on_trace(run, record)
 

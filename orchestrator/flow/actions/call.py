@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.errors import UNREACHABLE, StepError
 from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Step
-from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import aor_flaw, number_flaw, party_flaw
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.task import Steps, Task
@@ -32,7 +32,7 @@ REPLY = ACTIONS.add(
             Field("headers", Kind.MAP, "Header fields to add.", place=Place.HEADER),
         ),
         needs="request",
-        effect=Effect.REPLIES,
+        effect=CallChange.REPLIES,
     )
 )
 
@@ -88,7 +88,7 @@ RELAY = ACTIONS.add(
         beside=(Field("on", Kind.OUTCOMES, "Steps for each outcome.", values=RELAY_OUTCOMES),),
         result="relay result",
         needs="relay",
-        effect=Effect.RELAYS,
+        effect=CallChange.RELAYS,
         waits=True,
     )
 )
@@ -234,7 +234,7 @@ HANGUP = ACTIONS.add(
             Field("leg", Kind.ENUM, "The leg to end.", values=LEGS),
         ),
         needs="call",
-        effect=Effect.ENDS_CALL,
+        effect=CallChange.ENDS_CALL,
     )
 )
 

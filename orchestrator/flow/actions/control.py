@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Block, Catch, Step
-from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.children import Children
 from orchestrator.flow.run.environment import Environment
@@ -101,7 +101,7 @@ RETURN = ACTIONS.add(
         short="value",
         fields=(Field("value", Kind.VALUE, "The value; ${...} keeps its type."),),
         in_on_end=True,
-        effect=Effect.ENDS_FLOW,
+        effect=CallChange.ENDS_FLOW,
     )
 )
 
@@ -111,7 +111,7 @@ def return_(task: Task, step: Step) -> None:
     raise Return(task.value(step, "value"))
 
 
-STOP = ACTIONS.add(Action("stop", "End this flow here.", in_on_end=True, effect=Effect.ENDS_FLOW))
+STOP = ACTIONS.add(Action("stop", "End this flow here.", in_on_end=True, effect=CallChange.ENDS_FLOW))
 
 
 @STOP.computes
@@ -218,7 +218,9 @@ def repeat(task: Task, step: Step) -> Steps:
 
 
 BREAK = ACTIONS.add(
-    Action("break", "Leave the innermost foreach or repeat.", needs="loop", in_on_end=True, effect=Effect.LEAVES_LOOP)
+    Action(
+        "break", "Leave the innermost foreach or repeat.", needs="loop", in_on_end=True, effect=CallChange.LEAVES_LOOP
+    )
 )
 
 
@@ -331,7 +333,7 @@ FAIL = ACTIONS.add(
             Field("type", Kind.NAME, "Error type for catch; user. is put in front."),
         ),
         in_on_end=True,
-        effect=Effect.ENDS_FLOW,
+        effect=CallChange.ENDS_FLOW,
     )
 )
 

@@ -14,7 +14,7 @@ from orchestrator.errors import StepError
 from orchestrator.flow.actions.call import LEGS
 from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Step
-from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import level_flaw
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.task import Steps, Task
@@ -30,7 +30,7 @@ ANSWER = ACTIONS.add(
         "Answer the caller now (needs FreeSWITCH media).",
         fields=(Field("headers", Kind.MAP, "Header fields to add to the 200.", place=Place.HEADER),),
         needs="call",
-        effect=Effect.ANSWERS,
+        effect=CallChange.ANSWERS,
         waits=True,
     )
 )
@@ -53,7 +53,7 @@ MEDIA = ACTIONS.add(
             Field("answer", Kind.BOOLEAN, "Answer the caller at once; early media otherwise."),
         ),
         needs="call",
-        effect=Effect.ANSWERS,
+        effect=CallChange.ANSWERS,
         waits=True,
     )
 )

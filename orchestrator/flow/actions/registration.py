@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Step, Where
-from orchestrator.flow.language.registry import ACTIONS, Action, Effect, Field, Kind
+from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import aor_flaw
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.signals import Refused
@@ -64,7 +64,7 @@ REGISTER = ACTIONS.add(
             Field("extra", Kind.MAP, "Values to keep with the contact; lookup gives them back as contact.extra."),
         ),
         needs="register",
-        effect=Effect.REPLIES,
+        effect=CallChange.REPLIES,
     )
 )
 

@@ -35,7 +35,7 @@ from orchestrator.flow.check.conditions import (
 from orchestrator.flow.language.declarations import FlowHead
 from orchestrator.flow.language.evaluables import constant_of
 from orchestrator.flow.language.program import REQUESTS, Block, Catch, Flow, Place, Step
-from orchestrator.flow.language.registry import Effect
+from orchestrator.flow.language.registry import CallChange
 
 _OUTCOME = re.compile(r"(?:(not )?call\.answered|(?:\w+\.outcome|call\.state) *(==|!=) *'(\w+)')")
 """Conditions that say whether the call is answered."""
@@ -125,10 +125,10 @@ class StateChecker:
         return states
 
     def _unreachable(self, step: Step, before: Step) -> None:
-        effect = before.action.effect if before.action else Effect.NONE
+        effect = before.action.effect if before.action else CallChange.NONE
         help = {
-            Effect.ENDS_FLOW: "the step before it always ends the flow",
-            Effect.LEAVES_LOOP: "the step before it always leaves the loop",
+            CallChange.ENDS_FLOW: "the step before it always ends the flow",
+            CallChange.LEAVES_LOOP: "the step before it always leaves the loop",
         }.get(effect, "no way through the step before it leads here")
         self._tell("E301", "this step can never run", step, help, len(step.source))
 
@@ -140,7 +140,7 @@ class StateChecker:
         else:
             after = (self._act(step, taken) if taken else NEVER) | skipped
         if step.on_error is not None:
-            failed = taken if step.action is not None and step.action.effect is Effect.ANSWERS else taken | after
+            failed = taken if step.action is not None and step.action.effect is CallChange.ANSWERS else taken | after
             after |= self._block(step.on_error, failed)
         return forget(after, names_set(step))
 
@@ -157,19 +157,19 @@ class StateChecker:
         if rule is not None:
             return rule(step, states)
         match step.action.effect:
-            case Effect.REPLIES:
+            case CallChange.REPLIES:
                 return self._reply(step, states)
-            case Effect.RELAYS:
+            case CallChange.RELAYS:
                 return self._outcomes(step, states) if self._may_reply(step, states) else states
-            case Effect.ANSWERS:
+            case CallChange.ANSWERS:
                 return self._answer(step, states)
-            case Effect.ENDS_CALL:
+            case CallChange.ENDS_CALL:
                 return become(states, "closed")
-            case Effect.ENDS_FLOW:
+            case CallChange.ENDS_FLOW:
                 if step.action.name != "fail":
                     self._frame.exits |= states
                 return NEVER
-            case Effect.LEAVES_LOOP:
+            case CallChange.LEAVES_LOOP:
                 if not self._frame.breaks:
                     return states
                 self._frame.breaks[-1] |= states
@@ -233,7 +233,7 @@ class StateChecker:
         assert step.action is not None
         field = step.action.field("on")
         entries: Mapping[str, Block] = step.args.get("on", {})
-        relays = step.action.effect is Effect.RELAYS
+        relays = step.action.effect is CallChange.RELAYS
         after = NEVER
         for outcome in field.values if field else ():
             start = become(states, _AFTER_RELAY.get(outcome, "new")) if relays else states

@@ -75,7 +75,7 @@ class Field:
     """What its text is put into: how text from outside is encoded there, or refused (E212)."""
 
 
-class Effect(Enum):
+class CallChange(Enum):
     """What an action does to the state of the call, for the checker's analysis (new → answered → closed)."""
 
     NONE = "none"
@@ -104,7 +104,7 @@ class Action:
     provides: str = ""
     """'call' when the flow has a call from this step on (originate), else ''."""
     in_on_end: bool = False
-    effect: Effect = Effect.NONE
+    effect: CallChange = CallChange.NONE
     waits: bool = False
     listens: tuple[str, ...] = ()
     """Events of the catalogue, or of the Event Socket by their own names, that it cannot work without."""

@@ -16,7 +16,7 @@ from orchestrator.flow.language.program import Flow, Program, Step
 from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
-from orchestrator.flow.run.trace import KEPT_LINES, Read, Record
+from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Account(ABC):
         self.ended: CallEnded | None = None
         self.error = ""
         """Type of the error that ended the main steps, or of the last one that ended a handler."""
-        self.records: list[Record] = []
+        self.records: list[TraceLine] = []
         self.dropped = 0
         self.left_out = 0
         """Lines behind the first one that have made room for others."""
@@ -128,7 +128,7 @@ class Account(ABC):
         """
         engine = self.engine
         if len(self.records) + self.left_out < engine.limits.records:
-            record = Record(engine.timers.now, step, template, values, read)
+            record = TraceLine(engine.timers.now, step, template, values, read)
             if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
                 if engine.trace_memory.take(record.octets):
                     self.records.append(record)

@@ -37,7 +37,7 @@ Read = tuple[tuple[str, Any], ...]
 """What a condition looked at, or the event that was taken: (path, plain value)."""
 
 
-class Record:
+class TraceLine:
     """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
     call)."""
 
@@ -75,7 +75,7 @@ class Record:
         return self.step.place.line if self.step is not None else 0
 
     def __repr__(self) -> str:
-        return f"<Record {self.time:.3f} L{self.line} {self.text}>"
+        return f"<TraceLine {self.time:.3f} L{self.line} {self.text}>"
 
 
 def _masked(text: str) -> str:
@@ -123,7 +123,7 @@ class Traced(Protocol):
     flow: Flow
     call_id: str
     error: str
-    records: list[Record]
+    records: list[TraceLine]
     dropped: int
     left_out: int
 
@@ -146,7 +146,7 @@ class Trace:
     hash: str
     call: str
     error: str
-    records: Sequence[Record]
+    records: Sequence[TraceLine]
     dropped: int = 0
     left_out: int = 0
 

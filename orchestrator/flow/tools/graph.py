@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.flow.language.program import Block, Branch, Flow, Step, Where
-from orchestrator.flow.language.registry import Effect, Kind
+from orchestrator.flow.language.registry import CallChange, Kind
 
 WIDTH = 38
 """Characters in a line of a node: a phone number, a URI or a short condition fits."""
@@ -150,7 +150,7 @@ class _Drawer:
         fields = [f for f in (*step.action.fields, *step.action.beside) if f.kind in self._parts]
         given = [f for f in fields if f.name in step.args]
         joining = [end for f in given for end in self._parts[f.kind](node, step, f.name)]
-        if step.action.effect is Effect.LEAVES_LOOP and self._loops:
+        if step.action.effect is CallChange.LEAVES_LOOP and self._loops:
             self._loops[-1].append(_End(node))
         if _ends(step, last) or any(f.kind is Kind.BRANCHES for f in given):
             return joining
@@ -221,7 +221,7 @@ def _ends(step: Step, last: bool) -> bool:
     """Whether nothing follows a step. A `hangup` with steps behind it lets them run."""
     assert step.action is not None
     effect = step.action.effect
-    return effect in (Effect.ENDS_FLOW, Effect.LEAVES_LOOP) or (effect is Effect.ENDS_CALL and last)
+    return effect in (CallChange.ENDS_FLOW, CallChange.LEAVES_LOOP) or (effect is CallChange.ENDS_CALL and last)
 
 
 def _happened(step: Step) -> str:

@@ -42,7 +42,7 @@ class Playback(Running):
         self.end("FILE PLAYED")
 
 
-class Record(Running):
+class RecordFile(Running):
     """`record path [limit [threshold [silence]]]`, seconds both."""
 
     def begin(self) -> None:
@@ -198,7 +198,7 @@ APPLICATIONS: Mapping[str, type[Running]] = {
     "hangup": Hangup,
     "park": Park,
     "playback": Playback,
-    "record": Record,
+    "record": RecordFile,
     "record_session": RecordSession,
     "rxfax": ReceiveFax,
     "set": Set,
