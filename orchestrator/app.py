@@ -89,11 +89,12 @@ def serve(
         OrchestratorError: an address is in use (ListenError) or the location store cannot be used.
     """
     out = stream if stream is not None else sys.stderr
-    log.setup(settings.log.level, settings.log.format, out)
+    limiter = log.setup(settings.log.level, settings.log.format, out)
     log.adopt(gevent.get_hub())
     site = read_site(settings, environ)
     with ExitStack() as stack:
         server = Server(site, stack, lambda: read_site(reread() if reread is not None else settings, environ))
+        gauges.export_log(server.metrics, limiter)
         server.start()
         out.write(f"ready {server.addresses}\n")
         out.flush()

@@ -11,6 +11,7 @@ from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
 from orchestrator.runtime.jobs import Jobs
+from orchestrator.runtime.log import Limiter
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
@@ -120,8 +121,22 @@ def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:
     counter("events", "Events received.", lambda link: link.counters.events)
     counter("commands", "Commands sent.", lambda link: link.counters.commands)
     counter("timeouts", "Commands whose reply timed out.", lambda link: link.counters.timeouts)
+    counter("refusals", "Logins and connections that FreeSWITCH refused.", lambda link: link.counters.refusals)
+    counter("octets", "Octets received.", lambda link: link.counters.octets)
+    counter("unsolicited", "Replies to no command of ours.", lambda link: link.counters.unsolicited)
+    counter("stalls", "Times that the reader waited because its queue was full.", lambda link: link.counters.stalls)
+    counter(
+        "handler_errors",
+        "Events whose handling ended in an exception; each one is a bug.",
+        lambda link: link.counters.handler_errors,
+    )
     counter("lost_events", "Events that FreeSWITCH reported as dropped.", lambda link: link.counters.lost_events)
     counter("malformed", "Malformed frames.", lambda link: link.counters.malformed)
+
+
+def export_log(metrics: Metrics, limiter: Limiter) -> None:
+    """The log itself."""
+    metrics.counter("log_lines_suppressed", "Log lines left out by the rate limit.", lambda: limiter.suppressed)
 
 
 def export_location(metrics: Metrics, store: SqliteStore) -> None:
@@ -144,6 +159,21 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: dict(location.refused),
         ("limit",),
     )
+    metrics.counter(
+        "bindings_unwritten", "Expired bindings that the store could not delete.", lambda: location.unwritten
+    )
+    metrics.counter(
+        "transaction_inputs_ignored",
+        "Messages and timers that a transaction ignored in its state, by transaction, state and input.",
+        lambda: dict(layer.ignored),
+        ("input",),
+    )
+    metrics.counter(
+        "transactions_unattended",
+        "INVITEs that nothing looked after any more and that were answered 500; each one is a bug.",
+        lambda: layer.unattended,
+    )
+    metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
     metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
     metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
@@ -194,6 +224,10 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: stats.circles,
     )
     metrics.counter("flow_runs_failed", "Flows that ended in an error.", lambda: stats.failed)
+    metrics.counter(
+        "flow_filter_errors", "Events not delivered because a where: ended in an error.", lambda: stats.filter_errors
+    )
+    metrics.counter("flow_results_stale", "Results of steps that had been ended.", lambda: stats.stale)
     metrics.counter("flow_handler_errors", "Handlers that ended in an error.", lambda: stats.handler_errors)
     metrics.counter(
         "flow_background_failed",

@@ -1,9 +1,8 @@
 """Random words of our own: branch parameters and tags.
 
 A branch parameter must not be guessable, or anybody can forge a response to a call (RFC 3261 §8.1.1.7 asks for
-uniqueness, forged responses for the rest). 72 random bits make 18 hexadecimal digits; the digit before them names the
-worker process, so that several workers can share a port. Entropy is drawn in blocks because one system call per
-message would cost more than the rest of the line.
+uniqueness, forged responses for the rest). 72 random bits make 18 hexadecimal digits. Entropy is drawn in
+blocks because one system call per message would cost more than the rest of the line.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ _TOKEN = 18
 class Tokens:
     """A source of tokens over `entropy(n) -> n random octets` (os.urandom; a seeded generator in tests)."""
 
-    __slots__ = ("_entropy", "_block", "_at", "_prefix")
+    __slots__ = ("_entropy", "_block", "_at")
 
-    def __init__(self, entropy: Callable[[int], bytes], worker: int = 0) -> None:
+    def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
         self._block = b""
         self._at = 0
-        self._prefix = b"z9hG4bK%d" % worker
 
     def token(self) -> bytes:
         """18 hexadecimal digits."""
@@ -37,4 +35,4 @@ class Tokens:
 
     def branch(self) -> bytes:
         """A Via branch with the magic cookie of RFC 3261 §8.1.1.7."""
-        return self._prefix + self.token()
+        return b"z9hG4bK" + self.token()

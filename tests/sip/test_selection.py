@@ -77,9 +77,9 @@ def test_entropy_is_drawn_in_blocks_and_used_up_before_the_next() -> None:
     assert words[454] == bytes((50 + 454 * 9 + n) % 256 for n in range(9)).hex().encode(), "the last of the first block"
 
 
-@pytest.mark.parametrize("worker", [0, 7])
-def test_a_branch_has_the_cookie_and_the_digit_of_its_worker(worker: int) -> None:
-    assert Tokens(os.urandom, worker).branch().startswith(b"z9hG4bK%d" % worker)
+def test_a_branch_has_the_cookie_and_is_a_token() -> None:
+    branch = Tokens(os.urandom).branch()
+    assert branch.startswith(b"z9hG4bK") and len(branch) == 7 + 18
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
