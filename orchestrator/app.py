@@ -289,17 +289,33 @@ class Server:
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
         self.health.add("reactor", lambda: self.reactor.stalled)
-        self.health.add("freeswitch", self._links_complaint)
+        self.health.add("freeswitch", self._servers_complaint)
+        self.health.add_degradation("freeswitch", self._servers_degradation)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
 
     def _tap(self, trace: SipTrace) -> None:
         self.reactor.tap = trace.tap if trace.wanted else None
 
-    def _links_complaint(self) -> str:
-        if not self.links or any(link.state == "up" for link in self.links.values()):
+    def _servers_complaint(self) -> str:
+        """Why no FreeSWITCH server is ready; '' when one is, or none is configured."""
+        trouble = self._troubled_servers()
+        if not self.links or len(trouble) < len(self.links):
             return ""
-        links = (f"{name} ({link.reason or link.state})" for name, link in sorted(self.links.items()))
-        return "no FreeSWITCH server is connected: " + ", ".join(links)
+        connected = any(link.state == "up" for link in self.links.values())
+        what = "takes our calls" if connected else "is connected"
+        return f"no FreeSWITCH server {what}: " + ", ".join(trouble)
+
+    def _servers_degradation(self) -> str:
+        return "" if self._servers_complaint() else ", ".join(self._troubled_servers())
+
+    def _troubled_servers(self) -> list[str]:
+        """Those that are not ready, with the reason: `fs1 (timed out)`."""
+        found = []
+        for name, link in sorted(self.links.items()):
+            trouble = (link.reason or link.state) if link.state != "up" else self.engine.servers.complaint(name)
+            if trouble:
+                found.append(f"{name} ({trouble})")
+        return found
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -452,7 +468,9 @@ def _core_site(resolved: Resolved) -> Site:
     """What the core takes of the files of a site."""
     return Site(
         freeswitch={name: server.sip_uri for name, server in resolved.freeswitch.items()},
-        server_times={name: ServerTimes(server.lost_after) for name, server in resolved.freeswitch.items()},
+        server_times={
+            name: ServerTimes(server.lost_after, server.probe) for name, server in resolved.freeswitch.items()
+        },
         secrets=resolved.secrets,
         users=resolved.users,
     )

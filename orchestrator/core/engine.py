@@ -246,6 +246,7 @@ class Engine(Node):
         self.usage = usage_of(program)
         self.peers.load(program.resources.gateways)
         self.gateways.load(program.resources.gateways)
+        self.servers.acceptance.load(self.site.freeswitch, self.site.server_times)
         self.starts.load(program)
         self.esl_events.load(program, self.usage.fs)
 

@@ -4,13 +4,18 @@ A peer that has answered a probe once is expected to answer the next ones: two w
 answer brings it back. A peer that has never answered a probe may ignore OPTIONS; only a call that it leaves without any
 response puts such a peer down, for `hold` seconds. A 503 with Retry-After puts any peer down for that time (§21.5.4).
 
+A peer that is `known` to answer OPTIONS, as FreeSWITCH does, is down with the first probe that finds nothing. And one
+may answer OPTIONS while it refuses our calls.
+
 The states of a peer are a table, like those of a transaction:
 
+    unknown      it should answer probes, and has not been heard yet
     untried      it has not answered a probe yet; calls are sent to it
     up           it answers probes
     doubtful     one probe or one call went unanswered; it is probed again at once
     down         nothing is heard from it
     unavailable  it said for how long it takes no calls
+    refusing     it answers probes, but takes no calls of ours
 """
 
 from __future__ import annotations
@@ -44,11 +49,14 @@ LONGEST_HOLD = 3600.0
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What is watched. `uri` is where calls to it go; `every` the seconds between two probes, 0 for none; `accepts`
-    says which status of an answer to OPTIONS means that it takes calls."""
+    says which status of an answer to OPTIONS means that it takes calls; `patience`: seconds it has to answer; `known`:
+    it is known to answer OPTIONS."""
 
     uri: bytes
     every: float = EVERY
     accepts: Callable[[int], bool] = lambda status: status not in (408, 503)
+    patience: float = PATIENCE
+    known: bool = False
 
 
 class Network(Protocol):
@@ -69,11 +77,18 @@ Changed = Callable[[str, bool, str], None]
 class Prober:
     """Watches peers by name."""
 
-    def __init__(self, network: Network, sender: Callable[[int], bytes], changed: Changed) -> None:
-        """`sender(transport)` is the URI our probes come from."""
+    def __init__(
+        self,
+        network: Network,
+        sender: Callable[[int], bytes],
+        changed: Changed,
+        answered: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """`sender(transport)` is the URI our probes come from; `answered(name)` is told each probe that has been."""
         self.network = network
         self.sender = sender
         self.changed = changed
+        self.answered = answered
         self._watches: dict[str, Watch] = {}
 
     def watch(self, peers: Mapping[str, Peer]) -> None:
@@ -92,6 +107,30 @@ class Prober:
         """Whether calls should be sent there; a peer that is not watched counts as up."""
         watch = self._watches.get(name)
         return watch is None or watch.is_up
+
+    def state(self, name: str) -> str:
+        """Its state in the table, '' for a peer that is not watched."""
+        watch = self._watches.get(name)
+        return "" if watch is None else watch.state
+
+    def seen_as(self, name: str) -> str:
+        """The address it has seen our last answered probe come from; '' before the first one."""
+        watch = self._watches.get(name)
+        return "" if watch is None else watch.seen_as
+
+    def probe(self, name: str) -> None:
+        """Probe it now."""
+        watch = self._watches.get(name)
+        if watch is not None:
+            watch.probe_now()
+
+    def refused(self, name: str, reason: str) -> None:
+        """It takes no calls of ours, though it answers."""
+        self._step(name, "refused", reason)
+
+    def accepted(self, name: str) -> None:
+        """It would take calls of ours."""
+        self._step(name, "accepted", "it takes our calls")
 
     def reason(self, name: str) -> str:
         """Why it is down, '' while it is up."""
@@ -126,15 +165,28 @@ class Prober:
 class Watch:
     """One peer: its state, the timer of the next probe, the probe under way."""
 
-    __slots__ = ("prober", "name", "peer", "state", "reason", "hold_for", "_probe", "_next", "_patience", "_hold")
+    __slots__ = (
+        "prober",
+        "name",
+        "peer",
+        "state",
+        "reason",
+        "hold_for",
+        "seen_as",
+        "_probe",
+        "_next",
+        "_patience",
+        "_hold",
+    )
 
     def __init__(self, prober: Prober, name: str, peer: Peer) -> None:
         self.prober = prober
         self.name = name
         self.peer = peer
-        self.state = "untried"
+        self.state = "unknown" if peer.known and peer.every else "untried"
         self.reason = ""
         self.hold_for = HOLD
+        self.seen_as = ""
         self._probe: ClientTransaction | None = None
         self._next: Timer | None = None
         self._patience: Timer | None = None
@@ -142,7 +194,7 @@ class Watch:
 
     @property
     def is_up(self) -> bool:
-        return self.state not in ("down", "unavailable")
+        return self.state not in ("down", "unavailable", "refusing")
 
     def start(self, delay: float) -> None:
         if self.peer.every:
@@ -163,8 +215,9 @@ class Watch:
         self.state, effects = entry
         for effect in effects:
             effect(self)
-        if was_up != self.is_up:
+        if not self.is_up:
             self.reason = reason
+        if was_up != self.is_up:
             self.prober.changed(self.name, self.is_up, reason)
 
     def hold(self, seconds: float) -> None:
@@ -199,7 +252,7 @@ class Watch:
         except MalformedMessage as error:  # the checker has refused it already
             self.step("missed", str(error.reason))
             return
-        self._patience = self._after(min(PATIENCE, self.peer.every), Watch._no_answer)
+        self._patience = self._after(min(self.peer.patience, self.peer.every), Watch._no_answer)
         self.prober.network.resolve(uri, 0, self._send)
 
     def _send(self, hop: Destination | None) -> None:
@@ -234,7 +287,10 @@ class Watch:
         self._probe = None  # the transaction absorbs repetitions and ends by itself
         self._forget_probe()
         if self.peer.accepts(response.status):
+            via = response.via
+            self.seen_as = (via.received or via.host).strip(b"[]").decode("ascii", "replace")
             self.step("answered", "it answers OPTIONS")
+            self.prober.answered(self.name)
         else:
             said = response.reason.decode("utf-8", "replace")[:60]
             self.step("missed", f"it answers OPTIONS with {response.status} {said}")
@@ -287,20 +343,31 @@ def _end_hold(watch: Watch) -> None:
     watch.forget_hold()
 
 
-INPUTS = ("answered", "missed", "responded", "silent", "retry after", "hold over")
+INPUTS = ("answered", "missed", "responded", "silent", "retry after", "hold over", "refused", "accepted")
 
 _UNAVAILABLE = ("unavailable", (_hold_as_told,))
+_REFUSING = ("refusing", (_hold,))
 
 WATCH: dict[str, dict[str, tuple[str, tuple[Callable[[Watch], None], ...]]]] = {
+    "unknown": {
+        "answered": ("up", ()),
+        "responded": ("untried", ()),
+        "missed": ("down", ()),
+        "silent": ("down", ()),
+        "retry after": _UNAVAILABLE,
+        "refused": _REFUSING,
+    },
     "untried": {
         "answered": ("up", ()),
         "silent": ("down", (_hold,)),
         "retry after": _UNAVAILABLE,
+        "refused": _REFUSING,
     },
     "up": {
         "missed": ("doubtful", (_probe_again,)),
         "silent": ("doubtful", (_probe_again,)),
         "retry after": _UNAVAILABLE,
+        "refused": _REFUSING,
     },
     "doubtful": {
         "answered": ("up", ()),
@@ -308,17 +375,29 @@ WATCH: dict[str, dict[str, tuple[str, tuple[Callable[[Watch], None], ...]]]] = {
         "missed": ("down", ()),
         "silent": ("down", ()),
         "retry after": _UNAVAILABLE,
+        "refused": _REFUSING,
     },
     "down": {
         "answered": ("up", (_end_hold,)),
         "responded": ("untried", (_end_hold,)),
+        "missed": ("down", ()),  # for another reason, perhaps
         "retry after": _UNAVAILABLE,
         "hold over": ("untried", ()),
+        "refused": _REFUSING,
     },
     "unavailable": {
         "responded": ("untried", (_end_hold,)),
         "retry after": _UNAVAILABLE,
         "hold over": ("untried", ()),
+    },
+    "refusing": {
+        "responded": ("untried", (_end_hold,)),
+        "missed": ("down", (_end_hold, _probe_again)),
+        "silent": ("down", (_end_hold, _probe_again)),
+        "retry after": _UNAVAILABLE,
+        "hold over": ("untried", ()),
+        "refused": _REFUSING,
+        "accepted": ("up", (_end_hold,)),
     },
 }
 """State → input → (next state, effects). `silent` in state `up` is one sign, not two: a call may time out for reasons

@@ -79,6 +79,8 @@ class ServerTimes:
 
     lost_after: float = 30.0
     """Calls it carries are over when it has been down for so long."""
+    probe: float = 0.0
+    """Between two OPTIONS to its SIP side; 0 for none."""
 
 
 SERVER_TIMES = ServerTimes()

@@ -194,6 +194,13 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: {name: float(up) for name, up in prober.states().items()},
         ("gateway",),
     )
+    servers = engine.servers.acceptance.prober
+    metrics.gauge(
+        "freeswitch_takes_calls",
+        "1 while the SIP side of the FreeSWITCH server takes our calls, 0 while it does not.",
+        lambda: {name: float(up) for name, up in servers.states().items()},
+        ("server",),
+    )
     admission = engine.admission
     metrics.gauge("sources", "Source addresses in the rate-limit table.", lambda: len(admission))
     metrics.gauge(

@@ -29,6 +29,7 @@ from orchestrator.settings.values import (
     Address,
     Count,
     Duration,
+    Interval,
     Listen,
     Misfit,
     Network,
@@ -100,6 +101,7 @@ class FreeSwitchSettings(_Section):
     timeout: Duration = 5.0
     silence: Duration = 10.0
     lost_after: Duration = 30.0
+    probe: Interval = 5.0
     sip: Annotated[str | None, PlainValidator(parse_sip_uri)] = None
 
     @property
@@ -149,7 +151,7 @@ class GatewaySettings(_Section):
     """What is put in front of it then."""
     number: Annotated[Any, PlainValidator(parse_number_rule)] = None
     """An Expression over the dialled `number`, in place of both."""
-    probe: Duration = EVERY
+    probe: Interval = EVERY
     """Seconds between two OPTIONS; 0 for none."""
 
     def values(self) -> dict[str, Any]:

@@ -142,6 +142,11 @@ def parse_pause(value: Any) -> float | None:
     return None if value is None else parse_duration(value)
 
 
+def parse_interval(value: Any) -> float:
+    """A duration; 0s means never."""
+    return 0.0 if seconds(_text(value)) == 0 else parse_duration(value)
+
+
 def parse_network(value: Any) -> IPv4Network | IPv6Network:
     text = _text(value)
     try:
@@ -252,6 +257,8 @@ def one_by_one(value: Any) -> Any:
 
 Duration: TypeAlias = Annotated[float, PlainValidator(parse_duration)]
 """Seconds; written 500ms, 4s, 3m."""
+Interval: TypeAlias = Annotated[float, PlainValidator(parse_interval)]
+"""The same, with 0s for never."""
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=10_000_000)]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]

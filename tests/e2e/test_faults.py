@@ -141,12 +141,13 @@ def site(serve: Any, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     def make(count: int = 1, up: bool = True, passwords: str = "s3cret", **keys: object) -> Site:
         fakes = [stack.enter_context(FakeFreeSwitch(password="s3cret")) for _ in range(count)]
         servers = {
-            f"fs{n}": {"host": fs.host, "port": fs.port, "password": passwords, **keys} for n, fs in enumerate(fakes, 1)
+            f"fs{n}": {"host": fs.host, "port": fs.port, "password": passwords, "probe": "0s", **keys}
+            for n, fs in enumerate(fakes, 1)  # they have no SIP side
         }
         for fs in fakes if not up else ():
             fs.stop()
         if count < 2:
-            servers["fs2"] = {"host": "127.0.0.1", "port": 1, "password": "s3cret"}
+            servers["fs2"] = {"host": "127.0.0.1", "port": 1, "password": "s3cret", "probe": "0s"}
         server = serve(flows=[str(flows)], freeswitch=servers)
 
         def phone(name: str) -> SocketPhone:

@@ -292,7 +292,7 @@ def test_tls_works_and_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_freeswitch_commands_and_readiness(tmp_path: Path) -> None:
     with FakeFreeSwitch(password="s3cret") as switch:
-        configured = f"freeswitch: {{fs1: {{host: 127.0.0.1, port: {switch.port}, password: s3cret}}}}"
+        configured = f"freeswitch: {{fs1: {{host: 127.0.0.1, port: {switch.port}, password: s3cret, probe: 0s}}}}"
         with Running(tmp_path, FREESWITCH=configured) as server:
             caller = Caller(server.ready())
             wait_until(lambda: server.get("/readyz")[0] == 200, 5)

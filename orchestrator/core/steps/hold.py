@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
+from orchestrator.core.switches.acceptance import Acceptance
 from orchestrator.core.switches.executions import channel_of, command
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
@@ -99,13 +100,17 @@ class Hold:
 
     def branch_failed(self, branch: Branch) -> None:
         """FreeSWITCH refused the call, or ended it before it was answered."""
+        if not branch.cancelled:
+            self._acceptance.failed(self.server, branch.status, branch.response)
         self.call.lose_hold()
         kind = "esl.down" if branch.response is None else "esl.command"
         self._end(StepError(kind, f"media: FreeSWITCH {self.server}: {branch.status} {branch.reason}"))
 
     def progressed(self, status: int) -> None:
         """A provisional or final answer of FreeSWITCH has passed."""
-        self.up = self.up or status >= 183
+        if status >= 183 and not self.up:
+            self.up = True
+            self._acceptance.took(self.server)
         self.look()
 
     def look(self) -> None:
@@ -125,8 +130,15 @@ class Hold:
     def _too_late(self) -> None:
         what = "its Event Socket has not reported the channel" if self.up else "it has not answered"
         if not self.up:
+            branch = self.call.front.find(self.target)
+            if branch is not None and branch.state == "trying":
+                self._acceptance.silent(self.server, f"no response to a call in {READY_WITHIN:g} s")
             self._release()
         self._end(StepError("esl.timeout", f"media: FreeSWITCH {self.server}: {what} within {READY_WITHIN:g} s"))
+
+    @property
+    def _acceptance(self) -> Acceptance:
+        return self.call.exchange.servers.acceptance
 
     def _release(self) -> None:
         """Take the INVITE back."""

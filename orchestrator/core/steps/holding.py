@@ -70,6 +70,9 @@ class Holding:
         server = self._servers.server_for(effect.server, call)
         if not self._servers.is_up(server):
             raise StepError("esl.down", f"media: FreeSWITCH {server} is not connected")
+        silence = self._servers.acceptance.silence(server)
+        if silence:
+            raise StepError("esl.down", f"media: FreeSWITCH {server} takes no calls: {silence}")
         hold = call.hold = self._holds[ticket] = Hold(call, server, self._servers.sip_uri_of(server))
         call.carried, call.server = True, server
         hold.begin(effect.answer, lambda error: self._held(run, ticket, error))

@@ -121,6 +121,11 @@ class Relay:
     def _open(self) -> None:
         """Ring, at once or when FreeSWITCH has sent the call back."""
         if self.via is not None:
+            silence = self.call.exchange.servers.acceptance.silence(self.effect.via)
+            if silence:
+                self.call.note(f"FreeSWITCH {self.effect.via} takes no calls: {silence}")
+                self._finish("failed", 503)
+                return
             self._await_back()
             self.call.front.add(self.via, self)
         else:
@@ -135,9 +140,15 @@ class Relay:
         if self._back_timer is not None:
             self._back_timer.cancel()
         self._context = context
+        if self.via is not None:
+            self.call.exchange.servers.acceptance.took(self.effect.via)
         self._ring_next()
 
     def _back_missing(self) -> None:
+        branch = self.call.front.find(self.via) if self.via is not None else None
+        if branch is not None and branch.state == "trying":
+            acceptance = self.call.exchange.servers.acceptance
+            acceptance.silent(self.effect.via, f"no response to a call in {BACK_WITHIN:g} s")
         self.call.note("FreeSWITCH did not send the call back")
         self._finish("failed", 504)
 
@@ -249,6 +260,9 @@ class Relay:
         if (
             branch.target is self.via
         ):  # FreeSWITCH has given the call up: whoever still rings behind it rings for nobody
+            if self._context is None and not branch.cancelled:  # what it says is its own
+                acceptance = self.call.exchange.servers.acceptance
+                acceptance.failed(self.effect.via, branch.status, branch.response)
             self._cancel_ringing(("all",))
             self._forget_cancelled()
             self._best = branch

@@ -101,7 +101,8 @@ class Resync:
         self._lost_after[server] = self._node.timers.after(self._times(server).lost_after, self._give_up, server)
         reason = f"FreeSWITCH {server} is down"
         for call in self._calls:
-            if call.carried and call.server == server and (call.held or self._servers.is_gone(server)):
+            gone = self._servers.is_gone(server) and not self._servers.acceptance.in_doubt(server)
+            if call.carried and call.server == server and (call.held or gone):
                 self._node.count("call.server_down")
                 call.lose_freeswitch(reason=reason)
 

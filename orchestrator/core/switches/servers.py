@@ -1,13 +1,21 @@
-"""FreeSWITCH servers as such: whether their links are up, how busy they are, and which one something new goes to."""
+"""FreeSWITCH servers as such: whether their links are up, how busy they are, and which one something new goes to.
+
+A server has two sides: its link, and its SIP, which `acceptance` watches. Something new goes where both are there. A
+call that goes through a server ends when both have been gone for `lost_after`; one that waits for commands, when the
+link has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from orchestrator.core.node import Node
+from orchestrator.core.switches.acceptance import Acceptance, Heard
 from orchestrator.core.switches.executions import HasChannels
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.flow.run.effects import EslCommand
 
 
 class Servers:
@@ -18,12 +26,17 @@ class Servers:
         """State of each link: down, connecting, … up."""
         self.loads: dict[str, float] = {}
         """Share of its sessions that a server has in use, as its last HEARTBEAT says."""
+        self.acceptance = Acceptance(node.network, node.network.own_uri, self._ask_api, self._acceptance_changed)
         self._node = node
         self._told: dict[str, str] = {}  # what flows were told last
 
     def link_changed(self, server: str, state: str, reason: str) -> None:
         """Flows hear of `up`, and of the first `down` of an outage; the tries in between are nobody's business."""
-        self.states[server] = state
+        before, self.states[server] = self.states.get(server, ""), state
+        if before == "up" != state:
+            self.acceptance.link_down(server)
+        elif state == "up" != before:
+            self.acceptance.link_up(server)
         if state in ("up", "down") and self._told.get(server) != state:
             self._told[server] = state
             self._node.publish("fs.link", {"server": server, "state": state, "reason": reason or None})
@@ -45,14 +58,19 @@ class Servers:
 
     def is_gone(self, server: str) -> bool:
         """Nothing is heard from it: its link is down, and its SIP side is not known to answer."""
-        return self.states.get(server, "up") != "up"
+        return not self.is_up(server) and not self.acceptance.answers(server)
+
+    def complaint(self, server: str) -> str:
+        """Why its SIP side is not ready for calls; '' when it is."""
+        return self.acceptance.complaint(server)
 
     def choose(self, names: Iterable[str]) -> str | None:
-        """A server for something new: of those whose link is up the one that has least to do, the first among equals;
-        one that is down only where none is up, so that the flow hears that it is."""
+        """A server for something new: of those whose link is up and whose SIP side takes calls the one that has least
+        to do, the first among equals; another one only where there is none, so that the flow hears that it is down."""
         known = list(names)
         up = [name for name in known if self.is_up(name)]
-        return min(up or known, key=lambda name: self.loads.get(name, 0.0), default=None)
+        ready = [name for name in up if self.acceptance.takes_calls(name)]
+        return min(ready or up or known, key=lambda name: self.loads.get(name, 0.0), default=None)
 
     def server_for(self, name: str, call: HasChannels | None) -> str:
         """The FreeSWITCH server a command goes to: the named one, the one that carries the call, else that which has
@@ -75,3 +93,16 @@ class Servers:
         if not uri:
             raise StepError("esl.down", f"FreeSWITCH server {server!r} has no SIP address (key 'sip')")
         return uri
+
+    def _acceptance_changed(self, server: str, takes_calls: bool, reason: str) -> None:
+        event = "freeswitch_takes_calls" if takes_calls else "freeswitch_takes_no_calls"
+        self._node.count(event.replace("_", ".", 1))
+        self._node.tell(event, server=server, reason=reason)
+
+    def _ask_api(self, server: str, command: str, heard: Heard) -> None:
+        """Run an API command of our own."""
+
+        def told(result: Any) -> None:
+            heard(None if isinstance(result, StepError) else result["text"])
+
+        self._node.job(EslCommand("api", command, server), told)
