@@ -127,6 +127,10 @@ class Engine(Node):
         sender = self.sender
         sender.source, sender.octets = source, len(data)
         self.timers.run_due(now)
+        if data.startswith(b"ACK ") and self.overload.refusals.mark in data and self.admission.is_proved(source, now):
+            sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
+            self.count("ack.unmatched")
+            return
         message: Request | Response | None = None
         try:
             try:

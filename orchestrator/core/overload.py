@@ -43,14 +43,22 @@ class Refusals:
     def __init__(self, lasts: float, key: bytes) -> None:
         self._lasts = lasts
         self._key = key
+        self.mark: Final = blake2b(b"refused", digest_size=8, key=key).hexdigest().encode()
+        """Begins the To tag of every refusal: an ACK for one is known by it before it is parsed."""
+        self._last: tuple[Request | None, int] = None, 0
         self._new: set[int] = set()
         self._old: set[int] = set()
         self._until = 0.0
 
     def place(self, request: Request) -> int:
         """The same number below 2**64 for each repetition of a request, and none that its sender can foresee."""
+        last, place = self._last
+        if request is last:  # it is asked for at each decision about the same request
+            return place
         what = b"%b\n%b\n%d %b" % (request.call_id, request.from_tag or b"", request.cseq, request.method)
-        return int.from_bytes(blake2b(what, digest_size=8, key=self._key).digest(), "big")
+        place = int.from_bytes(blake2b(what, digest_size=8, key=self._key).digest(), "big")
+        self._last = request, place
+        return place
 
     def add(self, request: Request, now: float) -> None:
         self._turn_over(now)

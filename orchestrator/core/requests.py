@@ -106,14 +106,21 @@ class Requests:
             self.refuse(request, destination, error.sip_status, error.reason)
 
     def refuse(
-        self, request: Request, destination: Destination, status: int, reason: str = "", headers: tuple[bytes, ...] = ()
+        self,
+        request: Request,
+        destination: Destination,
+        status: int,
+        reason: str = "",
+        headers: tuple[bytes, ...] = (),
+        mark: bytes = b"",
     ) -> None:
-        """Answer without a transaction (§8.2.7). The tag is the same for each repetition of the request."""
+        """Answer without a transaction (§8.2.7). The tag is the same for each repetition of the request; it begins with
+        `mark`."""
         self._count(f"refused.{status}")
         if request.method == b"REGISTER":
             to = text(request.get(b"to") or b"")  # as it stands: it may be what is malformed
             self._tell("register_refused", source=destination[1], to=to, code=status, reason=reason)
-        answer = build_response(request, status, reason or reason_phrase(status), _tag(request), headers)
+        answer = build_response(request, status, reason or reason_phrase(status), mark + _tag(request), headers)
         if not self._sender.source.exempt:
             answer = self._sender.fitting(answer)
             if status >= 300:
@@ -159,7 +166,9 @@ class Requests:
         toward, hop = self.routes.onward(request, route, passage)
         may_pass = request.to_tag and (passage is not None or self._network.trusts(host))
         if not may_pass or request.max_forwards == 0 or (hop is None and self._network.ends_here(toward)):
-            if request.to_tag == _tag(request):  # of a failure without a transaction
+            if request.to_tag and request.to_tag.removeprefix(self._overload.refusals.mark) == _tag(
+                request
+            ):  # of a failure without a transaction
                 self._sender.prove()
             self._sender.charge(STRAY)
             self._count("ack.unmatched")
@@ -243,7 +252,8 @@ class Requests:
         overload = self._overload
         if not request.to_tag or request.method == b"INVITE":
             overload.refusals.add(request, self._node.timers.now)
-        self.refuse(request, destination, 503, headers=(overload.retry_after(request),))
+        headers = (overload.retry_after(request),)
+        self.refuse(request, destination, 503, headers=headers, mark=overload.refusals.mark)
 
     def _belongs_to_a_call(self, request: Request, source: tuple[str, int]) -> bool:
         """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""

@@ -6,10 +6,13 @@ from ipaddress import ip_network
 
 import pytest
 
+from orchestrator.core import engine
+from orchestrator.core.overload import Refusals
 from orchestrator.core.settings import CoreLimits
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.sip.admission import SourceLimits
 from orchestrator.testing.peer import Ask
-from orchestrator.testing.world import World
+from orchestrator.testing.world import PROXY, World
 
 BOB = "sip:bob@example.com"
 
@@ -226,3 +229,54 @@ def test_subscriptions_of_all_calls_together_are_bounded() -> None:
     stage.world.run(61)
     assert [call.final.status for call in calls[:2]] == [486, 486]
     assert len(stage.world.engine.bus) == 0
+
+
+def acknowledge(stage: Stage, ask: Ask) -> None:
+    """RFC 3261 §17.1.1.3: on the branch of the INVITE, with the To of the answer."""
+    to = (ask.final.get(b"to") or b"").decode()
+    via = b"Via: " + (ask.final.get(b"via") or b"").partition(b";rport")[0]
+    octets = b"\r\n".join(
+        [
+            b"ACK sip:bob@example.com SIP/2.0",
+            via,
+            b"Max-Forwards: 70",
+            b"From: " + (ask.final.get(b"from") or b""),
+            b"To: " + to.encode(),
+            b"Call-ID: " + ask.final.call_id,
+            b"CSeq: %d ACK" % ask.final.cseq,
+            b"Content-Length: 0\r\n\r\n",
+        ]
+    )
+    stage.world.post_from(stage.alice.address)(octets, PROXY)
+    stage.world.run()
+
+
+def test_the_ack_of_a_refusal_costs_no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what a refusal costs was its ACK: with it 2× overload left 70 % of the calls, without it 85 %."""
+    stage = Stage()
+    stage.age = 1.0
+    ask = stage.do(stage.alice.ask("INVITE", BOB))
+    assert ask.statuses == [503]
+    parsed: list[bytes] = []
+    monkeypatch.setattr(engine, "parse_message", lambda data, most: parsed.append(data))
+    acknowledge(stage, ask)
+    assert parsed == []
+    assert stage.world.engine.counters["ack.unmatched"] == 1
+    assert stage.bob.heard == []
+
+
+def test_the_ack_of_a_refusal_proves_a_stranger() -> None:
+    stage = Stage()
+    stage.world = World(age=lambda: 1.0, sources=SourceLimits())
+    stage.alice = stage.world.peer("alice", "10.0.0.2")
+    ask = stage.do(stage.alice.ask("INVITE", BOB))
+    admission = stage.world.engine.admission
+    source = admission.source_of("10.0.0.2", 0.0)
+    assert ask.statuses == [503]
+    assert not admission.is_proved(source, 0.0)
+    acknowledge(stage, ask)
+    assert admission.is_proved(source, 0.0)
+
+
+def test_refusals_of_two_servers_have_different_marks() -> None:
+    assert len({Refusals(32.0, bytes([number]) * 16).mark for number in range(4)}) == 4
