@@ -222,9 +222,9 @@ def test_a_reload_keeps_what_is_known_and_forgets_gateways_that_are_gone() -> No
     stage.run(40)
     engine = stage.world.engine
     same = load_sources([Source("f.flow.yaml", FLOW.format(probe="30s"))])[0]
-    engine.load(same)
+    engine.load(same, stage.world.site)
     assert not engine.gateways.prober.is_up("a")
-    engine.load(Program())
+    engine.load(Program(), stage.world.site)
     assert engine.gateways.prober.states() == {}
     before = len(stage.times)
     stage.run(100)
