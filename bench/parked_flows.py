@@ -23,7 +23,7 @@ from orchestrator.flow.language.program import Flow, Place, Program, Step, Trigg
 from orchestrator.flow.language.registry import ACTIONS
 from orchestrator.flow.run.effects import Inject, Relay
 from orchestrator.flow.run.engine import PENDING, FlowEngine, Run, Ticket
-from orchestrator.flow.run.trace import Record
+from orchestrator.flow.run.trace import TraceLine
 from orchestrator.timers import Timers
 
 PLACE = Place("bench.flow.yaml", 1, 1)
@@ -57,7 +57,7 @@ class BenchHost:
     def names(self, program: Program) -> Mapping[str, Any]:
         return {}
 
-    def trace(self, run: Run, record: Record) -> None:
+    def trace(self, run: Run, record: TraceLine) -> None:
         """Nobody reads along."""
 
 
