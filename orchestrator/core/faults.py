@@ -26,9 +26,9 @@ from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
 from orchestrator.flow.run.task import Task
+from orchestrator.sip.ack_wait import Handshake
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.client import ClientTransaction
-from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 

@@ -17,9 +17,9 @@ from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
+from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
-from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.in_dialog import send_in_dialog
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.tokens import Tokens

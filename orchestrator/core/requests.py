@@ -30,12 +30,12 @@ from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account
+from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
-from orchestrator.sip.sharing import SharedLines
 from orchestrator.sip.shown import shown
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination

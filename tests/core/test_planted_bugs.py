@@ -30,8 +30,8 @@ from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.task import Task
+from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.branch import Branch
-from orchestrator.sip.handshake import Handshakes
 from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.registrar import Registrar
 from orchestrator.sip.response_context import ResponseContext

@@ -28,11 +28,11 @@ from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
+from orchestrator.sip.ack_wait import Handshake
 from orchestrator.sip.branch import NOBODY, Branch, Context
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.digest import Account
 from orchestrator.sip.dtmf import dtmf_of_info
-from orchestrator.sip.handshake import Handshake
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
@@ -476,7 +476,7 @@ class Call:
         return self.carried and self.exchange.servers.is_gone(self.server)
 
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
-        """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.handshake`)."""
+        """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.ack_wait`)."""
         if self._handshake is not None:
             self.note("SIP -- BYE waits for the ACK")
             self._farewell = headers, which

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.sip.handshake import Handshakes
+from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.timers import Timers
 

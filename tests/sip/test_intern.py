@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.sip import sharing
+from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, parse_message
-from orchestrator.sip.sharing import SharedLines
 
 USER_AGENT = b"User-Agent: Test Phone 1.0"
 
