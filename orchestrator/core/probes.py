@@ -393,7 +393,7 @@ WATCH: dict[str, dict[str, tuple[str, tuple[Callable[[Watch], None], ...]]]] = {
     "refusing": {
         "responded": ("untried", (_end_hold,)),
         "missed": ("down", (_end_hold, _probe_again)),
-        "silent": ("down", (_end_hold, _probe_again)),
+        "silent": ("refusing", (_probe_again,)),  # the probe decides whether it is there at all
         "retry after": _UNAVAILABLE,
         "hold over": ("untried", ()),
         "refused": _REFUSING,

@@ -268,6 +268,16 @@ def test_one_of_several_lists_is_enough(tmp_path: Path) -> None:
     assert site.complaint() == ""
 
 
+def test_a_lost_link_is_no_sign_that_it_takes_calls_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, "fs1")
+    site.lists(site.fs1, LISTED, trusted="false")
+    site.fs1.refuses = 403
+    site.call()
+    site.fs1.drop_link()
+    site.run(20)
+    assert site.complaint() == WRONG and site.told() == [("takes_no_calls", "fs1")]
+
+
 @pytest.mark.parametrize("status", [401, 403, 407])
 def test_a_refused_invite_has_the_lists_looked_at(tmp_path: Path, status: int) -> None:
     site = Site(tmp_path)
