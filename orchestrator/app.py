@@ -121,7 +121,15 @@ class Server:
         self.metrics = Metrics()
         self.health = Health()
         admin = settings.admin
-        self.admin = Admin(admin.listen.host, admin.listen.port, self.health, self.metrics, admin.names)
+        self.admin = Admin(
+            admin.listen.host,
+            admin.listen.port,
+            self.health,
+            self.metrics,
+            admin.names,
+            admin.connections,
+            admin.connections_per_client,
+        )
         stack.callback(self.admin.close)
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
@@ -281,6 +289,7 @@ class Server:
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         gauges.export_transports(self.metrics, self.transports)
         gauges.export_jobs(self.metrics, self.jobs)
+        gauges.export_admin(self.metrics, self.admin)
         if self.listener is not None:
             gauges.export_listener(self.metrics, self.listener)
         if self.cdr is not None:

@@ -9,6 +9,7 @@ unless told otherwise. Others add routes to `app`, checks to `health` and number
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -22,15 +23,13 @@ from loguru import logger
 from orchestrator.errors import ListenError
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.udp import bind_reason
-
-CLIENTS = 32
-"""Connections served at a time; more wait in the listen queue."""
+from orchestrator.sip.admission import source_name
 
 HEAD = 5.0
 """Seconds a client has for the head of a request, however it spreads its octets, and for which an idle one is kept."""
 
 PATIENCE = 30.0
-"""Seconds a connection may stay silent: a client that never ends its request must not keep one of CLIENTS."""
+"""Seconds a connection may stay silent: a client that never ends its request must not keep one of the connections."""
 
 
 class Health:
@@ -144,6 +143,53 @@ class HostCheck:
         return True
 
 
+class _Server(WSGIServer):
+    """Serves so many connections of one client at a time, and refuses further ones."""
+
+    _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+    def __init__(self, listener: socket.socket, app: Any, connections: int, per_client: int) -> None:
+        self.refused = 0
+        self._per_client = per_client
+        self._clients: Counter[str] = Counter()
+        errors = logging.getLogger("orchestrator.admin")
+        super().__init__(listener, app, log=None, error_log=errors, spawn=Pool(connections), handler_class=_Handler)
+
+    def do_handle(self, sock: Any, address: Any) -> None:
+        """Called for each accepted connection, in the loop: nothing here may wait."""
+        client = source_name(address[0])
+        if self._clients[client] >= self._per_client:
+            self.refused += 1
+            self._refuse(sock)
+            return
+        self._clients[client] += 1
+        try:
+            super().do_handle(sock, address)
+        except BaseException:
+            self._ended(client)
+            raise
+
+    def handle(self, sock: Any, address: Any) -> None:
+        try:
+            super().handle(sock, address)
+        finally:
+            self._ended(source_name(address[0]))
+
+    def _refuse(self, sock: Any) -> None:
+        try:
+            sock.setblocking(False)
+            sock.send(self._FULL)
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    def _ended(self, client: str) -> None:
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+
 class Admin:
     """The server. Bound at once, so that an address in use is found before anything else runs; it answers from `start`
     on.
@@ -152,8 +198,18 @@ class Admin:
         ListenError: the address is in use or not ours.
     """
 
-    def __init__(self, host: str, port: int, health: Health, metrics: Metrics, names: Sequence[str] = ()) -> None:
-        """`names`: host names that requests may use besides addresses and localhost."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        health: Health,
+        metrics: Metrics,
+        names: Sequence[str] = (),
+        connections: int = 32,
+        per_client: int = 16,
+    ) -> None:
+        """`names`: host names that requests may use besides addresses and localhost. `connections` are served at a
+        time, `per_client` of them from one address (IPv6: one /64), so that one slow client leaves room for others."""
         self.app = falcon.App(middleware=[HostCheck(names)])
         self.app.add_route("/healthz", _Alive())
         self.app.add_route("/readyz", _Ready(health))
@@ -161,12 +217,14 @@ class Admin:
         name = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not _is_loopback(host):
             logger.bind(listen=name, help="it has no login; listen on 127.0.0.1").warning("admin_open_to_network")
-        listener = _listen(name, host, port)
+        listener = _listen(name, host, port, connections)
         self.address: tuple[str, int] = listener.getsockname()[:2]
-        errors = logging.getLogger("orchestrator.admin")
-        self._server = WSGIServer(
-            listener, self.app, log=None, error_log=errors, spawn=Pool(CLIENTS), handler_class=_Handler
-        )
+        self._server = _Server(listener, self.app, connections, per_client)
+
+    @property
+    def refused(self) -> int:
+        """Connections refused because their client had `per_client` already."""
+        return self._server.refused
 
     def start(self) -> None:
         self._server.start()
@@ -176,7 +234,7 @@ class Admin:
         self._server.stop(timeout=0.2)
 
 
-def _listen(name: str, host: str, port: int) -> socket.socket:
+def _listen(name: str, host: str, port: int, backlog: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -186,7 +244,7 @@ def _listen(name: str, host: str, port: int) -> socket.socket:
         # For TCP this lets a restart follow at once (TIME_WAIT); a second listener is refused all the same.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(CLIENTS)
+        listener.listen(backlog)
     except OSError as error:
         listener.close()
         raise ListenError(name, bind_reason(error)) from None

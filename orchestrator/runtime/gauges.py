@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Faults
+from orchestrator.runtime.admin import Admin
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
@@ -61,6 +62,15 @@ def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:
     metrics.counter("cdr_written", "Call records written.", lambda: cdr.written)
     metrics.counter("cdr_dropped", "Call records lost because the file could not be written.", lambda: cdr.dropped)
     metrics.gauge("cdr_waiting", "Call records waiting to be written.", lambda: cdr.waiting)
+
+
+def export_admin(metrics: Metrics, admin: Admin) -> None:
+    """The admin interface itself."""
+    metrics.counter(
+        "admin_connections_refused",
+        "Connections to the admin interface refused because their client had too many.",
+        lambda: admin.refused,
+    )
 
 
 def export_jobs(metrics: Metrics, jobs: Jobs) -> None:

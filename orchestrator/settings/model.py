@@ -185,6 +185,8 @@ class AdminSettings(_Section):
     listen: Annotated[Address, PlainValidator(parse_admin_address)] = Address("127.0.0.1", 8080)
     names: Annotated[tuple[Annotated[str, PlainValidator(parse_domain)], ...], BeforeValidator(one_by_one)] = ()
     """Host names it is asked by, besides addresses and localhost."""
+    connections: Count = 32
+    connections_per_client: Count = 16
 
 
 class SocketSettings(_Section):

@@ -28,9 +28,8 @@ def sip(tmp_path: Path) -> Iterator[tuple[str, int]]:
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "a.flow.yaml").write_text(FLOW)
     (tmp_path / "config").mkdir()
-    config = (
-        f"sip: {{listen: ['udp:127.0.0.1:0']}}\nlocation: 'memory:'\nadmin: {{listen: '127.0.0.1:{free_port()}'}}\n"
-    )
+    admin = f"{{listen: '127.0.0.1:{free_port()}', names: [calls.example.org], connections_per_client: 2}}"
+    config = f"sip: {{listen: ['udp:127.0.0.1:0']}}\nlocation: 'memory:'\nadmin: {admin}\n"
     (tmp_path / "config" / "orchestrator.yml").write_text(config)
     said = tmp_path / "said"
     with said.open("w") as stream:
@@ -45,6 +44,13 @@ def sip(tmp_path: Path) -> Iterator[tuple[str, int]]:
     finally:
         process.kill()
         process.wait(5)
+
+
+def admin_of(folder: Path) -> tuple[str, int]:
+    """Where the server says that its admin interface listens."""
+    ready = next(line for line in (folder / "said").read_text().splitlines() if line.startswith("ready "))
+    host, _, port = ready.split()[-1].removeprefix("http://").rpartition(":")
+    return host, int(port)
 
 
 def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_path: Path) -> None:
@@ -77,3 +83,26 @@ def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_p
     texts = [line[30:].strip() for line in asked.stdout.splitlines()]
     assert texts[0] == "flow main starts for alice@example.com -> bob@example.com"
     assert "SIP >> 404 Nobody" in texts
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("calls.example.org", 200), ("calls.example.org:8080", 200), ("stranger.example.net", 421)]
+)
+def test_the_admin_interface_is_asked_by_its_configured_names(
+    sip: tuple[str, int], tmp_path: Path, host: str, status: int
+) -> None:
+    with socket.create_connection(admin_of(tmp_path), timeout=5) as sock:
+        sock.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        assert int(sock.recv(100).split()[1]) == status
+
+
+def test_a_client_with_too_many_connections_gets_503_and_is_counted(sip: tuple[str, int], tmp_path: Path) -> None:
+    to = admin_of(tmp_path)
+    with socket.create_connection(to, timeout=5), socket.create_connection(to, timeout=5) as second:
+        with socket.create_connection(to, timeout=5) as third:
+            assert third.recv(100).startswith(b"HTTP/1.1 503")
+        second.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        said = b""
+        while chunk := second.recv(65_536):
+            said += chunk
+    assert b"orchestrator_admin_connections_refused_total 1.0" in said

@@ -228,3 +228,31 @@ def test_a_bad_request_costs_its_connection_and_no_traceback(admin: Admin, octet
         assert ask(admin, "/healthz")[0] == 200
     finally:
         logger.remove(sink)
+
+
+def test_one_client_leaves_connections_for_others(health: Health, metrics: Metrics) -> None:
+    """127.0.0.2 is another client than 127.0.0.1. A connection that ends makes room."""
+    admin = Admin("0.0.0.0", 0, health, metrics, connections=3, per_client=2)
+    admin.start()
+    to = ("127.0.0.1", admin.address[1])
+    held = []
+
+    def status(source: str) -> bytes:
+        with socket.create_connection(to, timeout=3, source_address=(source, 0)) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return bytes(sock.recv(100)).split(b" ")[1]
+
+    try:
+        held = [socket.create_connection(to, timeout=3) for _ in range(2)]
+        with socket.create_connection(to, timeout=3) as third:
+            assert third.recv(100).startswith(b"HTTP/1.1 503")
+        assert admin.refused == 1
+        assert status("127.0.0.2") == b"200"
+        held.pop().close()
+        with gevent.Timeout(3):
+            while status("127.0.0.1") != b"200":
+                gevent.sleep(0.01)
+    finally:
+        for sock in held:
+            sock.close()
+        admin.close()
