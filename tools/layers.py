@@ -23,8 +23,9 @@ LAYERS: dict[str, set[str]] = {
     "sip": {"errors", "timers"},
     "esl": {"errors", "events"},
     "events": {"errors", "timers"},
+    "packages": {"events", "errors"},
     "flow.expr": {"errors"},
-    "flow.language": {"flow.expr", "events", "errors"},
+    "flow.language": {"flow.expr", "events", "packages", "errors"},
     "flow.run": {"flow.language", "events", "errors", "timers"},
     "flow.actions": {"flow.run", "flow.language", "events", "errors"},
     "flow.check": {"flow.language", "flow.expr", "events"},
@@ -39,8 +40,8 @@ LAYERS: dict[str, set[str]] = {
         "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW, "errors", "timers",
     },
     "runtime": {
-        "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "store", "errors",
-        "timers",
+        "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages", "store",
+        "errors", "timers",
     },
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits

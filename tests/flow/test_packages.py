@@ -18,13 +18,14 @@ from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.events.event import Attribute, Event, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language import packages
-from orchestrator.flow.language.packages import ACTION_GROUP, EVENT_GROUP, known_events, load_packages
+from orchestrator.flow.language.packages import known_events, load_packages
 from orchestrator.flow.language.program import Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Actions, Field, Kind
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.task import Steps, Task
 from orchestrator.flow.tools.schema import flow_schema
+from orchestrator.packages.groups import ACTION_GROUP, EVENT_GROUP
 from orchestrator.testing.world import World
 
 FLOW = """\

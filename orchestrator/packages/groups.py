@@ -1,0 +1,68 @@
+"""The entry points that other packages may have, and how they are loaded.
+
+    [project.entry-points."orchestrator.actions"]
+    sms = "orchestrator_sms:SEND"
+
+A package that cannot be loaded, or is not what its group asks for, is named in one `OrchestratorError`: nothing is
+started without something that the files of a site may need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from orchestrator.errors import OrchestratorError
+
+ACTION_GROUP = "orchestrator.actions"
+"""An `Action` of flows, or several (flow.language.registry); docs/extending/action.md."""
+EVENT_GROUP = "orchestrator.events"
+"""An `EventSpec`, or several (events.event); docs/extending/event_source.md."""
+SERVICE_GROUP = "orchestrator.services"
+"""A `Service` (packages.service), under its own name; docs/extending/service.md."""
+
+T = TypeVar("T")
+
+
+class EntryPoint(Protocol):
+    """As `importlib.metadata` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    def load(self) -> Any: ...
+
+
+Find = Callable[[str], Iterable[EntryPoint]]
+"""Group → its entry points."""
+
+
+def installed(group: str) -> Iterable[EntryPoint]:
+    """The entry points of a group, in order of their names."""
+    from importlib.metadata import entry_points  # it loads what reads the network: for those who look for packages only
+
+    return sorted(entry_points(group=group), key=lambda entry: entry.name)
+
+
+def load_entry(entry: EntryPoint, group: str) -> Any:
+    """What an entry point stands for. Raises OrchestratorError, whatever the package raises."""
+    try:
+        return entry.load()
+    except Exception as error:
+        raise unusable(entry, group, f"{type(error).__name__}: {error}") from error
+
+
+def load_group(find: Find, group: str, kind: type[T]) -> Iterator[tuple[EntryPoint, T]]:
+    """Everything the entry points of a group stand for, one `kind` or a list of them each. Raises OrchestratorError."""
+    for entry in sorted(find(group), key=lambda entry: entry.name):
+        found = load_entry(entry, group)
+        for item in (found,) if isinstance(found, kind) else found if isinstance(found, list | tuple) else (None,):
+            if not isinstance(item, kind):
+                raise unusable(entry, group, f"it is no {kind.__name__}")
+            yield entry, item
+
+
+def unusable(entry: EntryPoint, group: str, reason: str) -> OrchestratorError:
+    """The one message about a package that cannot be used."""
+    return OrchestratorError(f"the package behind {entry.name} = {entry.value} ({group}) cannot be used: {reason}")
