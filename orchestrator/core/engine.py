@@ -43,7 +43,7 @@ from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import MalformedMessage
-from orchestrator.esl.channels import ChannelTable
+from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
@@ -100,11 +100,14 @@ class Engine(Node):
         self.steps = steps
         self.starts = Starts(self, flows, subjects, steps.forget)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
-        self.resync = Resync(self, servers, channels, self.calls, steps.observe, self._channel_struck)
+        self.resync = Resync(self, servers, channels, self.calls, self._reported, self._channel_struck)
         self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.resync, steps)
         self.requests = Requests(
             self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
         )
+
+    def _reported(self, channel: Channel) -> None:
+        self.esl_events.reported(channel)
 
     def _bound(self) -> None:
         """Bounds of the flows, and who hears of a bug."""

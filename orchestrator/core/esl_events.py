@@ -12,7 +12,7 @@ from orchestrator.core.sockets import Sockets
 from orchestrator.core.steps.steps import Steps
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
-from orchestrator.esl.channels import ChannelTable
+from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.translate import Translation, Translator
 from orchestrator.flow.language.program import Program
@@ -51,7 +51,8 @@ class EslEvents:
         """One event, in the order of its connection."""
         if self.translator.repeated(server, event):
             return
-        translations = self.translator.events_of(server, event, now)
+        channel = self._channels.observe(server, event, now)
+        translations = self.translator.events_of(server, event, channel, now)
         if self._channels.lost:  # the first event of a restarted server
             lost, self._channels.lost = self._channels.lost, []
             self._resync.end_calls(lost)
@@ -59,10 +60,23 @@ class EslEvents:
             strangers, self._channels.strangers = self._channels.strangers, []
             self._resync.ask(server, strangers)
         self._servers.observe(server, event)
-        key_taken = self._steps.observe(server, event)
+        key_taken = channel is not None and self._heard(channel, event)
         for translation in translations:
             self._publish_translated(translation, key_taken)
         self._sockets.observe(server, event)
+
+    def _heard(self, channel: Channel, event: EslEvent) -> bool:
+        """What is under way on a channel hears of its event, and steps that wait for a channel look again. Returns
+        whether it is a key that a step has taken, or has said why not."""
+        if event.name.startswith("CHANNEL_"):
+            self.reported(channel)
+        return channel.hear(event) if channel.listeners else False
+
+    def reported(self, channel: Channel) -> None:
+        """FreeSWITCH has told something about a channel: steps that wait for it look again."""
+        if self._steps.waits_for_channels:
+            found = self._sockets.of(channel.server) or self._calls.by_call_id(channel.sip_call_id.encode())
+            self._steps.look(found or self._calls.by_call_id(channel.uuid.encode()))
 
     def carried_by(self, server: str, uuid: str) -> Iterator[Call | SocketCall | None]:
         """The calls that a channel belongs to."""

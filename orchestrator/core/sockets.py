@@ -9,13 +9,10 @@ from orchestrator.core.calls.dialplan_call import SocketCall, SocketView
 from orchestrator.core.node import Node
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import EslInjection
-from orchestrator.esl.channels import ChannelTable
+from orchestrator.esl.channels import ENDS, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.flow.run.engine import FlowEngine
-
-ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"))
-"""Any of them is the end; a connection may lose the later ones."""
 
 
 class Sockets:

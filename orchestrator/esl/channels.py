@@ -24,7 +24,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.esl.codec import EslEvent, integer
 
@@ -61,6 +61,17 @@ _WITH_VARIABLES = frozenset(
 """Events that come with all variables of their channel (switch_channel.c:2768); to look for one would cost more."""
 
 
+ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_HANGUP_COMPLETE", "CHANNEL_DESTROY"))
+"""Any of them is the end of a channel; a connection may lose one. After CHANNEL_DESTROY nothing more comes."""
+
+
+class ChannelListener(Protocol):
+    """What is under way on one channel and hears its events: a `collect`, a detector, a recording."""
+
+    def hear(self, event: EslEvent) -> bool:
+        """An event of the channel. Returns whether it is a key, and this listener's."""
+
+
 @dataclass(slots=True, eq=False)
 class Channel:
     """One leg of a call on one FreeSWITCH."""
@@ -85,6 +96,24 @@ class Channel:
     """The highest Event-Sequence of its events."""
     told: EslEvent | None = field(default=None, repr=False)
     """The last event that had its variables."""
+    listeners: tuple[ChannelListener, ...] = field(default=(), repr=False)
+    """Who hears the events of this channel, in the order they came."""
+
+    def listen(self, listener: ChannelListener) -> None:
+        """Tell it each event of this channel from now on."""
+        self.listeners = (*self.listeners, listener)
+
+    def ignore(self, listener: ChannelListener) -> None:
+        """Tell it nothing any more."""
+        self.listeners = tuple(other for other in self.listeners if other is not listener)
+
+    def hear(self, event: EslEvent) -> bool:
+        """Hand an event to those who listen now; returns whether it is a key that one of them takes."""
+        taken = False
+        for listener in self.listeners:
+            if listener in self.listeners:  # not stopped by one before it
+                taken |= listener.hear(event)
+        return taken
 
     def variable(self, name: str) -> str | None:
         """A channel variable as FreeSWITCH last told it."""
@@ -224,12 +253,6 @@ class ChannelTable:
                 self._end(channel, LOST, now)
                 lost.append(channel)
         return Resync(lost, found)
-
-    def expect_fax_tone(self, server: str, uuid: str, tone: str) -> None:
-        """Note that spandsp listens for `tone` on a channel; DETECTED_TONE itself does not say which one it heard."""
-        channel = self.get(server, uuid)
-        if channel is not None:
-            channel.fax_tone = tone
 
     def tie(self, server: str, uuid: str, sip_call_id: str, direction: str = "") -> None:
         """Say which SIP dialog a channel belongs to, for those who know it better than its events: a replayed recording

@@ -113,7 +113,9 @@ class Translator:
     def translate(self, server: str, event: EslEvent, now: float) -> list[Translation]:
         """The typed events of one FreeSWITCH event, mostly none or one, in the order they are to be published; none of
         an event that came before."""
-        return [] if self.repeated(server, event) else self.events_of(server, event, now)
+        if self.repeated(server, event):
+            return []
+        return self.events_of(server, event, self.table.observe(server, event, now), now)
 
     def repeated(self, server: str, event: EslEvent) -> bool:
         """Whether this event came before. Asked once for each."""
@@ -122,9 +124,8 @@ class Translator:
             return True
         return False
 
-    def events_of(self, server: str, event: EslEvent, now: float) -> list[Translation]:
-        """`translate` for an event that is not repeated."""
-        channel = self.table.observe(server, event, now)
+    def events_of(self, server: str, event: EslEvent, channel: Channel | None, now: float) -> list[Translation]:
+        """`translate` for an event that is not repeated; `channel` is what the table has observed."""
         result = []
         key = event.key
         translation = _TRANSLATIONS.get(key)

@@ -13,7 +13,6 @@ from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.executions import channel_of
 from orchestrator.errors import StepError
-from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
@@ -31,8 +30,6 @@ class Holding:
         self._flows = exchange.flows
         self._subjects = subjects
         self._servers = exchange.servers
-        self._channels = exchange.channels
-        self._calls = exchange.calls
         self._applications = applications
         self._holds: dict[Ticket, CallHold] = {}
         """Steps that wait for FreeSWITCH."""
@@ -44,16 +41,10 @@ class Holding:
         if hold is not None:
             hold.abandon()
 
-    def observe(self, server: str, event: EslEvent) -> None:
-        """Every FreeSWITCH event, after the channel table has learned from it."""
-        if not self._holds or not event.name.startswith("CHANNEL_"):
-            return
-        channel = self._channels.get(server, event.uuid)
-        for call_id in (channel.sip_call_id, channel.uuid) if channel is not None else ():
-            call = self._calls.by_call_id(call_id.encode())
-            if call is not None and call.hold is not None:
-                call.hold.look()
-                break
+    @property
+    def waiting(self) -> int:
+        """Steps that wait for FreeSWITCH."""
+        return len(self._holds)
 
     def _media(self, run: Run, ticket: Ticket, effect: effects.Media) -> Any:
         """Have FreeSWITCH hold the call; where it does already, at most have it answer."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.node import Node
 from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.subjects import Subjects
@@ -32,7 +34,7 @@ from orchestrator.core.switches.executions import (
 )
 from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
-from orchestrator.esl.codec import EslEvent, integer
+from orchestrator.esl.codec import integer
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
@@ -69,6 +71,7 @@ class Applications:
         self.performs: Performs = dict.fromkeys(self._handlers, self._perform)
         self._detectors = detectors
         self._early: dict[Ticket, AwaitedChannel] = {}
+        self._early_of: dict[Call | SocketCall, tuple[AwaitedChannel, ...]] = {}
         self._tickets: dict[Ticket, list[Execution]] = {}
         self._recordings: dict[Ticket, Recording] = {}
         self._collectors: dict[Ticket, Collector] = {}
@@ -77,33 +80,21 @@ class Applications:
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
-    def observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event: what detectors hear, new channels, the ends of recordings of whole calls.
+    @property
+    def waiting(self) -> int:
+        """Steps that wait for a channel to be reported."""
+        return len(self._early)
 
-        Returns whether it is a key that a step has taken, or has said why not.
-        """
-        taken = False
-        if self._early and event.name.startswith("CHANNEL_"):
-            for early in list(self._early.values()):
-                early.retry()
-        if self._collectors and event.name == "DTMF":
-            for collector in list(self._collectors.values()):
-                if (collector.channel.server, collector.channel.uuid) == (server, event.uuid):
-                    collector.hear(event)
-                    taken = True
-        taken |= self._detectors.observe(
-            server, event
-        )  # last: a key that decides is not the first one of a `collect` behind it
-        if self._recordings and event.name in ("RECORD_STOP", "CHANNEL_DESTROY"):
-            for recording in list(self._recordings.values()):
-                recording.observe(server, event)
-        return taken
+    def look(self, call: Call | SocketCall) -> None:
+        """A channel of this call has been reported, or knows more."""
+        for early in self._early_of.get(call, ()):
+            early.retry()
 
     def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this step any more."""
-        early = self._early.pop(ticket, None)
+        early = self._early.get(ticket)
         if early is not None:
-            early.timer.cancel()
+            self._no_longer_early(early)
         for execution in self._tickets.pop(ticket, ()):
             execution.forget()
         collector = self._collectors.pop(ticket, None)
@@ -119,9 +110,11 @@ class Applications:
         try:
             return self._handlers[type(effect)](run, ticket, effect)
         except NoChannel as error:
-            if not self._subjects.media_call(run).carried:
+            call = self._subjects.media_call(run)
+            if not call.carried:
                 raise
-            self._early[ticket] = AwaitedChannel(self, run, ticket, effect, error)
+            early = self._early[ticket] = AwaitedChannel(self, run, ticket, effect, error, call)
+            self._early_of[call] = (*self._early_of.get(call, ()), early)
             return PENDING
 
     def retry(self, early: AwaitedChannel) -> None:
@@ -142,6 +135,9 @@ class Applications:
     def _no_longer_early(self, early: AwaitedChannel) -> None:
         early.timer.cancel()
         self._early.pop(early.ticket, None)
+        others = tuple(other for other in self._early_of.pop(early.call, ()) if other is not early)
+        if others:
+            self._early_of[early.call] = others
 
     def too_late(self, early: AwaitedChannel) -> None:
         self._no_longer_early(early)
@@ -368,14 +364,23 @@ class NoChannel(StepError):
 class AwaitedChannel:
     """A step whose channel has not been reported yet."""
 
-    __slots__ = ("_applications", "run", "ticket", "effect", "error", "timer")
+    __slots__ = ("_applications", "run", "ticket", "effect", "error", "call", "timer")
 
-    def __init__(self, applications: Applications, run: Run, ticket: Ticket, effect: Any, error: StepError) -> None:
+    def __init__(
+        self,
+        applications: Applications,
+        run: Run,
+        ticket: Ticket,
+        effect: Any,
+        error: StepError,
+        call: Call | SocketCall,
+    ) -> None:
         self._applications = applications
         self.run = run
         self.ticket = ticket
         self.effect = effect
         self.error = error
+        self.call = call
         self.timer: Timer = applications.node.timers.after(CHANNEL_WITHIN, applications.too_late, self)
 
     def retry(self) -> None:

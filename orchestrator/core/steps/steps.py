@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.calls.call import Exchange
+from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
@@ -18,7 +19,6 @@ from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.replies import Replies
 from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.detectors import Detectors
-from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.admission import Admission
 
@@ -38,7 +38,7 @@ class Steps:
     ) -> None:
         self._subjects = subjects
         flows, servers = exchange.flows, exchange.servers
-        self.detectors = Detectors(node, exchange.channels)
+        self.detectors = Detectors(node)
         self.applications = Applications(node, flows, subjects, self.detectors)
         destinations = Destinations(node, registrations, gateways)
         self.authenticator = Authenticator(node, flows, admission, subjects)
@@ -55,12 +55,17 @@ class Steps:
         ):
             performers.add(quick.performs)
 
-    def observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event, after the channel table has learned from it. Returns whether it is a key that a step
-        has taken."""
-        taken = self.applications.observe(server, event)
-        self.holding.observe(server, event)
-        return taken
+    @property
+    def waits_for_channels(self) -> bool:
+        """Whether any step waits for FreeSWITCH to report a channel."""
+        return bool(self.holding.waiting or self.applications.waiting)
+
+    def look(self, call: Call | SocketCall | None) -> None:
+        """A channel of this call has changed: see whether its steps waited for that."""
+        if call is not None:
+            self.applications.look(call)
+        if isinstance(call, Call) and call.hold is not None:
+            call.hold.look()
 
     def forget(self, run: Run) -> None:
         """The run is done."""

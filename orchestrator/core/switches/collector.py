@@ -46,13 +46,20 @@ class Collector:
         self._over = False
 
     def start(self) -> None:
+        self.channel.listen(self)
         if self._effect.prompt:
             self._play(self._effect.prompt, self._prompted)
         else:
             self._wait()
 
-    def hear(self, event: EslEvent) -> None:
-        """A DTMF event of the leg."""
+    def hear(self, event: EslEvent) -> bool:
+        """An event of the leg: each key is the collector's, also one that it does not want."""
+        if event.name != "DTMF":
+            return False
+        self._hear_key(event)
+        return True
+
+    def _hear_key(self, event: EslEvent) -> None:
         key = event.get("DTMF-Digit").upper()
         if key not in effects.KEYS:  # FreeSWITCH also reports flash and pauses as digits
             self._note(f"key {key!r} ignored: collect takes 0-9, *, # and A-D")
@@ -76,6 +83,7 @@ class Collector:
         """Nobody waits for the keys any more."""
         self._done = None
         self._over = True
+        self.channel.ignore(self)
         self._stop_clock()
         if self._playing is not None:
             self._playing.forget()
@@ -129,6 +137,7 @@ class Collector:
 
     def _end(self, result: str | StepError) -> None:
         self._over = True
+        self.channel.ignore(self)
         self._stop_clock()
         done, self._done = self._done, None
         if done is not None:

@@ -28,13 +28,13 @@ one such detector for ever unless it is stopped (mod_spandsp_fax.c:2483), and it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from orchestrator.core.node import Node
 from orchestrator.core.switches.executions import Application, ignore, tone_of, whole
 from orchestrator.errors import StepError
-from orchestrator.esl.channels import Channel, ChannelTable
+from orchestrator.esl.channels import ENDS, Channel
 from orchestrator.esl.codec import EslEvent, integer
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
@@ -59,8 +59,6 @@ MARK = "orchestrator_detector"
 START_WITHIN = 5.0
 """Seconds a detector may take to start listening."""
 
-_ENDS = frozenset(("CHANNEL_HANGUP", "CHANNEL_DESTROY"))
-
 
 class WatchedCall(Protocol):
     """A call that is listened to."""
@@ -76,10 +74,9 @@ class Detectors:
     """What listens on the channels of one engine. `make` gives a detector whose `applications` are to be run; once they
     are, `add` sets its clock."""
 
-    def __init__(self, node: Node, channels: ChannelTable) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
-        self.channels = channels
-        self._listening: dict[Channel, list[Detector]] = {}
+        self._of_run: dict[int, tuple[Detector, ...]] = {}
 
     def make(self, call: WatchedCall, channel: Channel, effect: effects.Detect) -> Detector:
         """A detector for one leg, not yet listening."""
@@ -87,43 +84,25 @@ class Detectors:
 
     def add(self, detector: Detector) -> None:
         """It listens from now on."""
-        self._listening.setdefault(detector.channel, []).append(detector)
+        run = detector.run_id
+        self._of_run[run] = (*self._of_run.get(run, ()), detector)
+        detector.channel.listen(detector)
         detector.begin()
 
-    def of(self, channel: Channel) -> Sequence[Detector]:
-        """Those that listen on a channel."""
-        return self._listening.get(channel, ())
-
     def remove(self, detector: Detector) -> None:
-        channel = detector.channel
-        others = [other for other in self.of(channel) if other is not detector]
+        """It listens no more."""
+        detector.channel.ignore(detector)
+        others = tuple(other for other in self._of_run.pop(detector.run_id, ()) if other is not detector)
         if others:
-            self._listening[channel] = others
-        else:
-            self._listening.pop(channel, None)
-
-    def observe(self, server: str, event: EslEvent) -> bool:
-        """Every FreeSWITCH event. Returns whether it is a key that decides."""
-        decides = False
-        channel = self.channels.get(server, event.uuid) if self._listening else None
-        for detector in list(self.of(channel)) if channel is not None else ():
-            if event.name in _ENDS:
-                detector.end()
-            else:
-                decides |= event.name == "DTMF" and detector.effect.what == "decision"
-                detector.hear(event)
-        return decides
+            self._of_run[detector.run_id] = others
 
     def forget(self, run: Run) -> None:
         """The run is over: nobody is left to be told."""
-        if self._listening:
-            for detectors in list(self._listening.values()):
-                for detector in detectors:
-                    if detector.call.run is run:
-                        detector.end()
+        for detector in self._of_run.get(run.id, ()):
+            detector.end()
 
     def __len__(self) -> int:
-        return sum(map(len, self._listening.values()))
+        return sum(map(len, self._of_run.values()))
 
 
 class Detector(ABC):
@@ -133,6 +112,8 @@ class Detector(ABC):
         self.call = call
         self.channel = channel
         self.effect = effect
+        self.run_id = call.run.id if call.run is not None else 0
+        """The run that is told."""
         self._detectors = detectors
         self._node = detectors.node
         self._token = self._node.tokens.token().decode()
@@ -150,8 +131,16 @@ class Detector(ABC):
         if self.effect.seconds is not None:
             self.after(self.effect.seconds, self.expire)
 
-    def hear(self, event: EslEvent) -> None:
-        """An event of the channel."""
+    def hear(self, event: EslEvent) -> bool:
+        """An event of the channel. Returns whether it is a key that decides."""
+        if event.name in ENDS:
+            self.end()
+            return False
+        self.notice(event)
+        return event.name == "DTMF" and self.effect.what == "decision"
+
+    def notice(self, event: EslEvent) -> None:
+        """An event of the channel that is not its end."""
         return
 
     def expire(self, _: object) -> None:
@@ -192,12 +181,12 @@ class Detector(ABC):
 
     def stop_beeps(self) -> None:
         """Stop avmd, unless another detector of the channel lives on it."""
-        if not any(other.hears_beeps for other in self._detectors.of(self.channel)):
+        if not any(isinstance(other, Detector) and other.hears_beeps for other in self.channel.listeners):
             self.run(Application("avmd_stop", ""))
 
     def expect_fax_tone(self) -> None:
         """spandsp's detector runs: its event will not say which tone it heard."""
-        self._detectors.channels.expect_fax_tone(self.channel.server, self.channel.uuid, tone_of(self.channel))
+        self.channel.fax_tone = tone_of(self.channel)
 
     def listen_to_speech(self, first: float, pause: float, most: float | None) -> Application:
         """A recording that ends when nobody has spoken for the `first` seconds, or not for `pause` after speech, and
@@ -260,7 +249,7 @@ class Silence(Detector):
     def quiet(self) -> float:
         return SILENCE if self.effect.silence is None else self.effect.silence
 
-    def hear(self, event: EslEvent) -> None:
+    def notice(self, event: EslEvent) -> None:
         cause = self.heard_end(event)
         if cause:
             self.end()
@@ -296,7 +285,7 @@ class Decision(Detector):
         self.expect_fax_tone()
         self.after(self.greeting + self.pause + SLACK, lambda _: self.decide("machine"))
 
-    def hear(self, event: EslEvent) -> None:
+    def notice(self, event: EslEvent) -> None:
         if event.name == "DTMF":
             self.decide("human")
         elif event.subclass == "avmd::beep":

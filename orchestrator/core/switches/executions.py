@@ -101,26 +101,29 @@ class Recording:
         self._done: Done | None = done
 
     def start(self, effect: effects.EslExecute) -> None:
+        self._channel.listen(self)
         self._node.job(effect, self._started)
 
     def _started(self, result: Any) -> None:
         if isinstance(result, StepError):
             self._end(result)
 
-    def observe(self, server: str, event: EslEvent) -> None:
-        if server != self._channel.server or event.uuid != self._channel.uuid:
-            return
+    def hear(self, event: EslEvent) -> bool:
+        """Its own RECORD_STOP comes between the hang-up and the end of the channel."""
         if event.name == "CHANNEL_DESTROY":
             self._end(StepError("esl.command", "the channel has ended"))
-        elif event.get("Record-File-Path") == self._path:
+        elif event.name == "RECORD_STOP" and event.get("Record-File-Path") == self._path:
             self._end(integer(event.get("variable_record_ms")) / 1000)
+        return False
 
     def stop(self) -> None:
         self._done = None
+        self._channel.ignore(self)
         stop = f"uuid_record {self._channel.uuid} stop {self._path}"
         self._node.job(command(self._channel.server, stop), ignore)
 
     def _end(self, result: Any) -> None:
+        self._channel.ignore(self)
         done, self._done = self._done, None
         if done is not None:
             done(result)

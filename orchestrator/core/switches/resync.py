@@ -66,7 +66,7 @@ class Resync:
         servers: Servers,
         channels: ChannelTable,
         calls: CarriedCalls,
-        reported: Callable[[str, EslEvent], object],
+        reported: Callable[[Channel], object],
         struck: Callable[[str, Exception, CarriedCall], object],
     ) -> None:
         self._node = node
@@ -161,8 +161,9 @@ class Resync:
         event = None if isinstance(result, StepError) else EslEvent.json(result["text"])
         table = self._channels
         if event is not None and event.uuid == uuid and event.core_uuid == table.core_uuid(server):
-            table.observe(server, event, self._node.timers.now)
-            self._reported(server, event)  # whoever waits for the channel
+            channel = table.observe(server, event, self._node.timers.now)
+            if channel is not None:
+                self._reported(channel)
         else:
             self._node.count("esl.channel.unexplained")
         self._ask_next(server)
