@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from math import inf
 from typing import Literal, Protocol
 
 from orchestrator.errors import MalformedMessage, SipError, StoreError
@@ -33,9 +32,6 @@ MAX_BINDINGS = 200_000
 """Bindings in all, unless told otherwise."""
 MAX_FROM_SOURCE = 10_000
 """Bindings that one source has registered, unless told otherwise: more than a large office behind one NAT."""
-
-_NOBODY = ""
-"""Address of the row that is no binding but our own key: no URI has an empty one, so nobody registers it."""
 
 
 @dataclass(slots=True)
@@ -95,22 +91,6 @@ class Binding:
         return None if value is None else value.decode("utf-8", "replace")
 
 
-class LocationStore(Protocol):
-    """Where bindings survive a restart."""
-
-    def load(self, now: float) -> Iterable[Binding]:
-        """All bindings that live after `now`; the others are forgotten. Raises StoreError."""
-
-    def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
-        """Insert or overwrite `put`, remove `delete` (aor, contact): all or nothing, durable on return.
-
-        Raises StoreError.
-        """
-
-    def close(self) -> None:
-        """Let go of files and connections. Idempotent."""
-
-
 ChangeKind = Literal["added", "refreshed", "removed", "replaced", "expired"]
 
 
@@ -128,6 +108,38 @@ class Change:
     @property
     def stands(self) -> bool:
         return self.kind in ("added", "refreshed")
+
+
+Work = Callable[[], None]
+"""A write that a store carries out later. It is called once, in a greenlet that may wait: for a socket, for a thread.
+
+Durable on return; raises StoreError when nothing was written. When the time of a write is over, `gevent.Timeout` is
+raised where it waits: it must not be carried out after a write that is begun later (close the connection, or keep one
+queue for all). Writes of one address of record are begun one after the other.
+"""
+
+
+class LocationStore(Protocol):
+    """Where bindings survive a restart."""
+
+    def load(self, now: float) -> Iterable[Binding]:
+        """All bindings that live after `now`; the others are forgotten. Called before the server serves, so it may
+        wait. Raises StoreError."""
+
+    def route_key(self, fresh: bytes) -> bytes:
+        """The key of our Record-Routes (`sip.route_token`): the one that is kept, else `fresh`, which is kept from now
+        on. Called once, after `load`, and may wait as well. Raises StoreError."""
+
+    def write(self, changes: Sequence[Change]) -> Work | None:
+        """Keep the binding of each change that `stands`, keyed by address of record and contact; remove the others.
+        All or nothing.
+
+        None: it is done, durable on return. That must be quick and must not wait, or all calls wait. A store that
+        waits hands the rest over as `Work`; phones get their 200 after it. Raises StoreError when nothing was written.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections. Idempotent; not called while a `Work` runs."""
 
 
 # --- which contact is the same ----------------------------------------------------------------------------------------
@@ -312,10 +324,7 @@ class Location:
         """Fill the empty table from the store; returns the number of bindings. Raises StoreError."""
         found: dict[str, list[Binding]] = {}
         for binding in self.store.load(now):
-            if binding.aor == _NOBODY:
-                self._route_key = binding.contact
-            else:
-                found.setdefault(binding.aor, []).append(binding)
+            found.setdefault(binding.aor, []).append(binding)
         for aor, bindings in found.items():
             self._put(aor, bindings)
         self._rebuild_due()
@@ -325,11 +334,11 @@ class Location:
         """The key of our Record-Routes (`sip.route_token`), drawn and written once: dialogs outlive a restart as
         registrations do."""
         if not self._route_key:
-            self._route_key = entropy(KEY_SIZE)
+            fresh = entropy(KEY_SIZE)
             try:
-                self.store.write([Binding(_NOBODY, self._route_key, inf)], ())
+                self._route_key = self.store.route_key(fresh)
             except StoreError:  # the key lives as long as we do; that phones are answered 503 now is news enough
-                pass
+                self._route_key = fresh
         return self._route_key
 
     def bindings(self, aor: str, now: float) -> tuple[Binding, ...]:
@@ -390,7 +399,7 @@ class Location:
                 gone.extend(Change("expired", binding) for binding in expired)
         if gone:
             try:
-                self.store.write((), [(change.binding.aor, change.binding.contact) for change in gone])
+                self.store.write(gone)
             except StoreError:
                 self.unwritten += len(gone)
         return gone
@@ -424,11 +433,10 @@ class Location:
 
     def _apply(self, aor: str, changes: list[Change]) -> list[Change]:
         put = [change.binding for change in changes if change.stands]
-        gone = {change.binding.contact for change in changes if not change.stands}
         if not changes:
             return changes
-        self.store.write(put, [(aor, contact) for contact in gone])
-        gone.update(binding.contact for binding in put)
+        self.store.write(changes)
+        gone = {change.binding.contact for change in changes}
         kept = [binding for binding in self._table.get(aor, ()) if binding.contact not in gone]
         self._put(aor, kept + put)
         for binding in put:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.sip.location import Binding
+from orchestrator.sip.location import Binding, Change
 
 
 class MemoryStore:
@@ -12,16 +12,22 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, bytes], Binding] = {}
+        self._route_key = b""
 
     def load(self, now: float) -> Iterable[Binding]:
         self._rows = {key: binding for key, binding in self._rows.items() if binding.expires_at > now}
         return list(self._rows.values())
 
-    def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
-        for key in delete:
-            self._rows.pop(key, None)
-        for binding in put:
-            self._rows[binding.aor, binding.contact] = binding
+    def route_key(self, fresh: bytes) -> bytes:
+        self._route_key = self._route_key or fresh
+        return self._route_key
+
+    def write(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self._rows.pop((change.binding.aor, change.binding.contact), None)
+        for change in changes:
+            if change.stands:
+                self._rows[change.binding.aor, change.binding.contact] = change.binding
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from orchestrator.flow.loader import load_program
-from orchestrator.sip.location import Binding
+from orchestrator.sip.location import Binding, Change
 from orchestrator.store.sqlite import SCHEMA_VERSION, SqliteStore
 from orchestrator.testing.world import World
 
@@ -53,9 +53,10 @@ def test_lookup_gives_back_what_was_kept_also_after_a_restart(tmp_path: Path) ->
 def test_a_file_of_the_first_version_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "location.db"
     store = SqliteStore(path)
-    store.write([Binding("bob@example.com", b"sip:bob@10.0.0.3", 2e9)], [])
+    store.write([Change("added", Binding("bob@example.com", b"sip:bob@10.0.0.3", 2e9))])
     store.close()
     with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE secret")
         connection.execute("ALTER TABLE binding DROP COLUMN extra")
         connection.execute("ALTER TABLE binding DROP COLUMN source")
         connection.execute("PRAGMA user_version=1")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_call_races import program
 
-from orchestrator.sip.location import Binding
+from orchestrator.sip.location import Binding, Change
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.world import World
@@ -263,7 +263,7 @@ def test_a_contact_of_the_store_is_guarded_after_a_restart(tmp_path: Path) -> No
     wall = before.world.engine.wall
     for source in ("203.0.113.11", ""):
         gone = Binding("bob@example.com", b"sip:bob@10.0.0.9:5080", wall + 3600, call_id=b"1", cseq=1, source=source)
-        store.write([gone], [])
+        store.write([Change("added", gone)])
         after = Stage(tmp_path, store=store)
         after.world.location.load(wall)
         assert len(after.world.location) == 1

@@ -32,10 +32,15 @@ def kinds(changes: Iterable[Change]) -> list[tuple[str, bytes]]:
 class BrokenStore(MemoryStore):
     broken = False
 
-    def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
+    def write(self, changes: Sequence[Change]) -> None:
         if self.broken:
             raise StoreError("disk full")
-        super().write(put, delete)
+        super().write(changes)
+
+    def route_key(self, fresh: bytes) -> bytes:
+        if self.broken:
+            raise StoreError("disk full")
+        return super().route_key(fresh)
 
 
 # --- which contact is the same ----------------------------------------------------------------------------------------

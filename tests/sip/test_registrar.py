@@ -11,7 +11,7 @@ from scene import BOB, Scene
 
 from orchestrator.errors import StoreError
 from orchestrator.events.event import Event
-from orchestrator.sip.location import Binding
+from orchestrator.sip.location import Binding, Change
 from orchestrator.sip.message import Response
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.store.memory import MemoryStore
@@ -357,11 +357,11 @@ class FailingStore(MemoryStore):
         super().__init__()
         self.on_write: Any = lambda: None
 
-    def write(self, put: Sequence[Binding], delete: Sequence[tuple[str, bytes]]) -> None:
+    def write(self, changes: Sequence[Change]) -> None:
         self.on_write()
         if self.failing:
             raise StoreError("disk full")
-        super().write(put, delete)
+        super().write(changes)
 
 
 def heard_events(desk: Desk) -> list[Event]:

@@ -9,14 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.sip.location import Binding, Location
+from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.store.sqlite import SCHEMA_VERSION, SqliteStore
 
 NOW = 1_800_000_000.0
@@ -46,6 +46,10 @@ while True:
     number += 1
 """
 """Registers phone after phone through the table, and acknowledges each on stdout once `save` has returned."""
+
+
+def added(bindings: Iterable[Binding]) -> list[Change]:
+    return [Change("added", binding) for binding in bindings]
 
 
 def start_writer(path: Path, limit: int = 0, first: int = 0) -> subprocess.Popen[str]:
@@ -93,9 +97,9 @@ def test_space_that_comes_back_is_used_without_a_restart(tmp_path: Path) -> None
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(StoreError, match="full"):
-            store.write([binding(number) for number in range(1000)], [])
+            store.write(added([binding(number) for number in range(1000)]))
         store._connection.execute("PRAGMA max_page_count=1000000")
-        store.write([binding(7)], [])
+        store.write(added([binding(7)]))
         assert list(store.load(NOW)) == [binding(7)]
 
 
@@ -117,7 +121,7 @@ def test_a_foreign_lock_is_refused_at_once_and_leaves_the_calls_their_bindings(t
 
 def make_file(path: Path, rows: int = 500) -> None:
     with closing(SqliteStore(path)) as store:
-        store.write([binding(number) for number in range(rows)], [])
+        store.write(added([binding(number) for number in range(rows)]))
 
 
 def scribble(path: Path, offset: int, octets: bytes) -> None:
@@ -144,7 +148,7 @@ def test_a_damaged_file_is_set_aside_and_named(tmp_path: Path, offset: int, octe
             assert store.set_aside == tmp_path / f"location.db.corrupt-{number}"
             assert store.set_aside.read_bytes() == damaged
             assert list(store.load(NOW)) == []
-            store.write([binding(3)], [])
+            store.write(added([binding(3)]))
         assert aors(path) == {binding(3).aor}
         path.unlink()
 
@@ -208,7 +212,7 @@ def test_a_closed_store_refuses(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "location.db")
     store.close()
     with pytest.raises(StoreError):
-        store.write([binding()], [])
+        store.write(added([binding()]))
     with pytest.raises(StoreError):
         store.load(NOW)
 
@@ -226,7 +230,7 @@ def test_only_we_may_read_the_file_and_its_log(tmp_path: Path) -> None:
     path = tmp_path / "location.db"
     path.touch(0o644)
     store = SqliteStore(path)
-    store.write([some_binding()], [])
+    store.write(added([some_binding()]))
     modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert set(modes) >= {"location.db", "location.db-wal"}
     assert set(modes.values()) == {0o600}
@@ -239,13 +243,13 @@ def test_a_file_that_goes_away_while_we_run_is_noticed(tmp_path: Path, how: str)
     store = SqliteStore(path)
     told: list[str] = []
     store.on_trouble = told.append
-    store.write([some_binding()], [])
+    store.write(added([some_binding()]))
     path.unlink()
     if how == "replaced":
         path.touch()
     for _ in range(3):
         with pytest.raises(StoreError, match="removed or replaced"):
-            store.write([some_binding()], [])
+            store.write(added([some_binding()]))
     assert len(told) == 1 and "removed or replaced" in told[0]
     assert (store.failures, bool(store.trouble)) == (3, True)
     store.close()
@@ -260,10 +264,10 @@ def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
     for _ in range(3):
         with pytest.raises(StoreError):
-            store.write([some_binding()], [])
+            store.write(added([some_binding()]))
     other.execute("ROLLBACK")
     other.close()
-    store.write([some_binding()], [])
+    store.write(added([some_binding()]))
     assert [bool(text) for text in told] == [True, False]
     store.close()
 
@@ -273,7 +277,7 @@ def test_the_phone_is_not_told_where_the_file_is(tmp_path: Path) -> None:
     store = SqliteStore(path)
     path.unlink()
     with pytest.raises(StoreError) as refused:
-        store.write([some_binding()], [])
+        store.write(added([some_binding()]))
     assert (refused.value.sip_status, refused.value.reason) == (503, "Service Unavailable")
     assert str(tmp_path) in refused.value.detail
     store.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import StoreError
-from orchestrator.sip.location import Binding, Location, LocationStore
+from orchestrator.sip.location import Binding, Change, Location, LocationStore
 from orchestrator.store import open_store
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.sqlite import SqliteStore
 
 NOW = 1_800_000_000.0
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 FULL = Binding(
     aor="bob@example.com",
@@ -35,6 +37,10 @@ FULL = Binding(
 PLAIN = Binding("al%00ice\x00@example.com", b"sip:alice@10.0.0.6", NOW + 60)
 
 
+def added(bindings: Iterable[Binding]) -> list[Change]:
+    return [Change("added", binding) for binding in bindings]
+
+
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocationStore]:
     opened = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "location.db")
@@ -43,28 +49,38 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocationSt
 
 
 def test_what_was_written_is_loaded_to_the_last_field(store: LocationStore) -> None:
-    store.write([FULL, PLAIN], [])
+    store.write(added([FULL, PLAIN]))
     assert sorted(store.load(NOW), key=lambda b: b.aor) == [PLAIN, FULL]
 
 
 def test_a_binding_is_keyed_by_aor_and_contact(store: LocationStore) -> None:
     newer = Binding(PLAIN.aor, PLAIN.contact, NOW + 120, cseq=2)
     elsewhere = Binding("carol@example.com", PLAIN.contact, NOW + 60)
-    store.write([PLAIN, elsewhere], [])
-    store.write([newer], [])
+    store.write(added([PLAIN, elsewhere]))
+    store.write(added([newer]))
     assert sorted(store.load(NOW), key=lambda b: b.aor) == [newer, elsewhere]
 
 
 def test_one_write_deletes_before_it_puts(store: LocationStore) -> None:
-    store.write([PLAIN, FULL], [])
-    store.write([FULL], [(PLAIN.aor, PLAIN.contact), (FULL.aor, FULL.contact), ("nobody@x", b"sip:n@x")])
+    store.write(added([PLAIN, FULL]))
+    gone = (PLAIN, FULL, Binding("nobody@x", b"sip:n@x", NOW))
+    store.write([*added([FULL]), *(Change("removed", binding) for binding in gone)])
     assert list(store.load(NOW)) == [FULL]
 
 
 def test_expired_bindings_are_forgotten_at_load(store: LocationStore) -> None:
-    store.write([FULL, PLAIN], [])
+    store.write(added([FULL, PLAIN]))
     assert list(store.load(PLAIN.expires_at)) == [FULL]
     assert list(store.load(NOW)) == [FULL], "and do not come back when the clock is set back"
+
+
+def test_a_write_is_done_in_the_turn(store: LocationStore) -> None:
+    assert store.write(added([FULL])) is None
+
+
+def test_the_first_key_is_kept_and_is_no_binding(store: LocationStore) -> None:
+    assert store.route_key(b"1" * 32) == store.route_key(b"2" * 32) == b"1" * 32
+    assert list(store.load(NOW)) == []
 
 
 def test_close_twice(store: LocationStore) -> None:
@@ -96,7 +112,7 @@ def test_sqlite_gives_back_any_binding(tmp_path: Path, written: list[Binding]) -
     path = tmp_path / "any.db"
     path.unlink(missing_ok=True)
     store = SqliteStore(path)
-    store.write(written, [])
+    store.write(added(written))
     loaded = list(store.load(NOW))
     store.close()
     assert sorted(loaded, key=repr) == sorted(written, key=repr)
@@ -117,7 +133,7 @@ def test_the_configuration_names_the_store(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_full_size_table_loads_at_start(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "location.db")
-    store.write([Binding(f"u{n}@example.com", b"sip:u@10.0.0.1", NOW + 60 + n % 7) for n in range(20_000)], [])
+    store.write(added([Binding(f"u{n}@example.com", b"sip:u@10.0.0.1", NOW + 60 + n % 7) for n in range(20_000)]))
     location = Location(store)
     assert location.load(NOW) == 20_000
     assert location.next_expiry == NOW + 60
@@ -132,6 +148,36 @@ def test_a_value_the_file_cannot_hold_is_a_store_error(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "location.db")
     for odd in (Binding("a@x", b"c", NOW + 1, cseq=2**64), Binding("a\ud800@x", b"c", NOW + 1)):
         with pytest.raises(StoreError):
-            store.write([PLAIN, odd], [])
+            store.write(added([PLAIN, odd]))
     assert list(store.load(NOW)) == [], "nothing of the failed writes stays"
     store.close()
+
+
+def test_the_key_and_the_bindings_of_a_file_of_schema_3_are_kept(tmp_path: Path) -> None:
+    """The file was made by the version before the key had a table of its own."""
+    path = tmp_path / "location.db"
+    shutil.copy(FIXTURES / "location" / "schema3.sqlite", path)
+    bob = Binding(
+        "bob@example.com",
+        b"sip:bob@10.0.0.3:5060;pn-provider=apns;pn-prid=p1",
+        4e9,
+        0.5,
+        b"c1@10.0.0.3",
+        7,
+        (b"<sip:edge.example.com;lr>", b"<sip:10.0.0.9;lr>"),
+        ("203.0.113.7", 40123),
+        "tcp",
+        "Phone/1",
+        "urn:uuid:1",
+        2,
+        1.8e9,
+        {"device": "ios"},
+        "203.0.113.7",
+    )
+    alice = Binding("alice@example.com", b"sip:alice@10.0.0.2", 4e9, registered_at=1.8e9)
+    for _ in range(2):
+        store = SqliteStore(path)
+        assert store.set_aside is None
+        assert sorted(store.load(NOW), key=lambda b: b.aor) == [alice, bob]
+        assert store.route_key(bytes(32)) == bytes(range(32))
+        store.close()
