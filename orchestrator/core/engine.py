@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.call import Exchange
 from orchestrator.core.calls.cdr import CallRecords
 from orchestrator.core.calls.table import Calls
 from orchestrator.core.esl_events import EslEvents
@@ -115,7 +115,7 @@ class Engine(Node):
         flows.capacity = limits.subscriptions
         flows.most_runs, flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
         flows.chain, flows.trace_memory.most = limits.chain, limits.trace_memory
-        self.faults = Faults(self.subjects.served_by, self._sweep)
+        self.faults = Faults(self.subjects.served_by, self.subjects.unaware)
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         flows.on_collapse = self.faults.end
@@ -256,11 +256,6 @@ class Engine(Node):
         self.servers.acceptance.load(self.site.freeswitch, self.site.server_times)
         self.starts.load(program)
         self.esl_events.load(program, self.usage.fs)
-
-    def _sweep(self) -> list[Call]:
-        """After a bug: let go of relays nobody waits for; returns calls that are over and whose runs were not told."""
-        self.steps.relaying.sweep()
-        return self.subjects.unaware()
 
     def _channel_struck(self, call_id: str, bug: Exception, call: object) -> None:
         self.faults.struck(Fault("channel lost", bug, call_id=call_id), call)

@@ -74,9 +74,8 @@ class EslEvents:
 
     def reported(self, channel: Channel) -> None:
         """FreeSWITCH has told something about a channel: steps that wait for it look again."""
-        if self._steps.waits_for_channels:
-            found = self._sockets.of(channel.server) or self._calls.by_call_id(channel.sip_call_id.encode())
-            self._steps.look(found or self._calls.by_call_id(channel.uuid.encode()))
+        found = self._sockets.of(channel.server) or self._calls.by_call_id(channel.sip_call_id.encode())
+        self._steps.look(found or self._calls.by_call_id(channel.uuid.encode()))
 
     def carried_by(self, server: str, uuid: str) -> Iterator[Call | SocketCall | None]:
         """The calls that a channel belongs to."""

@@ -53,18 +53,18 @@ class Faults:
     """Ends what a bug has struck, and tells: `told(fault)` is called for each, else it is raised (to the reactor, which
     counts and logs it)."""
 
-    def __init__(self, call_of: Callable[[Run], Any], sweep: Callable[[], Iterable[Call]]) -> None:
-        """`call_of(run)`: the Call, SocketCall or Registration that a run serves, or None; `sweep()`: calls that are
+    def __init__(self, call_of: Callable[[Run], Any], unaware: Callable[[], Iterable[Call]]) -> None:
+        """`call_of(run)`: the Call, SocketCall or Registration that a run serves, or None; `unaware()`: calls that are
         over though their runs do not know."""
         self.count = 0
         self.told: Callable[[Fault], object] | None = None
         self._call_of = call_of
-        self._sweep = sweep
+        self._unaware = unaware
 
     def struck(self, fault: Fault, *where: Any) -> None:
         """End what is found from `where`, then tell."""
         self.count += 1
-        for subject in (*_found(where), *self._sweep()):
+        for subject in (*_found(where), *self._unaware()):
             self.end(subject)
         if self.told is None:
             raise fault.error

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.engine import Engine
+from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relaying import RelayStep
 from orchestrator.flow.run.account import Phase
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.transaction import TERMINATED, Transaction
@@ -53,6 +55,13 @@ def _calls(engine: Engine) -> Iterator[str]:
                 yield f"{call!r} is answered and nothing bounds it"
         elif not call.attended:
             yield f"{call!r}: nothing goes on that could answer it"
+        relay = call.relay
+        if isinstance(relay, Relay):
+            step = relay._done
+            if isinstance(step, RelayStep) and step.ticket.task is None:
+                yield f"{relay!r}: nobody waits for it"
+            elif relay.running and not relay.attended and not relay.awaits_back:
+                yield f"{relay!r}: nothing will end it"
 
 
 def _runs(engine: Engine) -> Iterator[str]:
@@ -90,11 +99,6 @@ def _tables(engine: Engine) -> Iterator[str]:
         for run in table:
             if run not in runs:
                 yield f"{name} keep a run that is over, {run}"
-    for ticket, relay in engine.steps.relaying.running.items():
-        if ticket.task is None:
-            yield f"{relay!r}: nobody waits for it"
-        elif relay.running and not relay.attended and not relay.awaits_back:
-            yield f"{relay!r}: nothing will end it"
     for handshakes in engine.handshakes._open.values():
         for handshake in handshakes:
             party = handshake.party

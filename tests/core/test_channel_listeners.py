@@ -108,6 +108,6 @@ def test_what_has_ended_listens_no_more(tmp_path: Path) -> None:
     busy.collecting.press("5", leg="other-0")
     (collector,) = channel.listeners
     assert isinstance(collector, Collector) and collector.keys == "5"
-    collector.abandon()
+    collector.undo()
     assert channel.listeners == ()
     assert len(busy.detectors) == 0

@@ -175,6 +175,17 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 @dataclass
+class Waiting:
+    """What a step waits for."""
+
+    host: FakeHost
+    ticket: Ticket
+
+    def undo(self) -> None:
+        self.host.abandoned.append(self.host.waiting.pop(self.ticket)[1])
+
+
+@dataclass
 class FakeHost:
     """Writes down every effect, keeps the promises a host makes, and answers relays and jobs when the test says so.
 
@@ -199,14 +210,11 @@ class FakeHost:
             case effects.Relay() | effects.EslCommand():
                 if isinstance(effect, effects.Relay) and (self.finals.get(run.id) or self.relays_of(run)):
                     raise StepError("call.state", "the call has a final reply, or another relay")
-                self.waiting[ticket] = (run, effect)
-                return PENDING
+                return self._wait(run, ticket, effect)
             case effects.Http() if not effect.background:
-                self.waiting[ticket] = (run, effect)
-                return PENDING
+                return self._wait(run, ticket, effect)
             case effects.EslExecute() if effect.wait:
-                self.waiting[ticket] = (run, effect)
-                return PENDING
+                return self._wait(run, ticket, effect)
             case effects.EslExecute():
                 return {"response": ""}
             case effects.Hangup():
@@ -232,8 +240,10 @@ class FakeHost:
         """Relays of this call that have not ended."""
         return [ticket for ticket, other, _ in self.pending(effects.Relay) if other is run]
 
-    def abandon(self, ticket: Ticket) -> None:
-        self.abandoned.append(self.waiting.pop(ticket)[1])
+    def _wait(self, run: Run, ticket: Ticket, effect: Any) -> Any:
+        self.waiting[ticket] = (run, effect)
+        ticket.work = Waiting(self, ticket)
+        return PENDING
 
     def names(self, program: Program) -> Mapping[str, Any]:
         resources = program.resources

@@ -48,7 +48,7 @@ def test_a_key_reaches_the_handler_or_is_refused(action: Action, field: Field) -
 
 ATTRIBUTES = {
     node.attr
-    for path in (*(ROOT / "core").glob("*.py"), *(ROOT / "runtime").glob("*.py"), ROOT / "app.py")
+    for path in (*(ROOT / "core").rglob("*.py"), *(ROOT / "runtime").glob("*.py"), ROOT / "app.py")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     if isinstance(node, ast.Attribute)
 }

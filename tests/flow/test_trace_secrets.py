@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.flow.run.trace import Record
+from orchestrator.flow.run.trace import TraceLine
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,6 @@ from orchestrator.flow.run.trace import Record
     ],
 )
 def test_tokens_are_masked(text: str, shown: str) -> None:
-    record = Record(0.0, None, "{}", (text,), (("event.contact.uri", text), ("event.contact.pn_prid", "S3CRET")))
+    record = TraceLine(0.0, None, "{}", (text,), (("event.contact.uri", text), ("event.contact.pn_prid", "S3CRET")))
     assert record.text == shown
     assert record.what_was_read() == {"event.contact.uri": shown, "event.contact.pn_prid": "***"}

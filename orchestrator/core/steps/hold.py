@@ -83,7 +83,7 @@ class Hold:
 
         self.call.node.job(command(self.server, commands[0]), told)
 
-    def abandon(self) -> None:
+    def undo(self) -> None:
         """The step was cut off. A leg that is not up yet is not wanted any more."""
         self._done = None
         self._stop_timer()

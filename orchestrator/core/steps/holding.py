@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.core.calls.attempts import CallHold
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.steps.hold import Hold, answer_headers
@@ -31,20 +30,7 @@ class Holding:
         self._subjects = subjects
         self._servers = exchange.servers
         self._applications = applications
-        self._holds: dict[Ticket, CallHold] = {}
-        """Steps that wait for FreeSWITCH."""
         self.performs: Performs = {effects.Media: self._media, effects.Answer: self._answer}
-
-    def abandon(self, ticket: Ticket) -> None:
-        """Nobody waits for this step any more."""
-        hold = self._holds.pop(ticket, None)
-        if hold is not None:
-            hold.abandon()
-
-    @property
-    def waiting(self) -> int:
-        """Steps that wait for FreeSWITCH."""
-        return len(self._holds)
 
     def _media(self, run: Run, ticket: Ticket, effect: effects.Media) -> Any:
         """Have FreeSWITCH hold the call; where it does already, at most have it answer."""
@@ -64,13 +50,12 @@ class Holding:
         silence = self._servers.acceptance.silence(server)
         if silence:
             raise StepError("esl.down", f"media: FreeSWITCH {server} takes no calls: {silence}")
-        hold = call.hold = self._holds[ticket] = Hold(call, server, self._servers.sip_uri_of(server))
+        hold = call.hold = ticket.work = Hold(call, server, self._servers.sip_uri_of(server))
         call.carried, call.server = True, server
-        hold.begin(effect.answer, lambda error: self._held(run, ticket, error))
+        hold.begin(effect.answer, lambda error: self._held(ticket, error))
         return PENDING
 
-    def _held(self, run: Run, ticket: Ticket, error: StepError | None) -> None:
-        self._holds.pop(ticket, None)
+    def _held(self, ticket: Ticket, error: StepError | None) -> None:
         if error is not None:
             self._flows.throw(ticket, error)
         else:
@@ -90,8 +75,8 @@ class Holding:
             return self._hold(run, call, ticket, effects.Media(answer=True))
         channel = channel_of(call, "caller")
         headers = answer_headers(effect.headers, channel.uuid) if channel is not None else ()
-        self._holds[ticket] = call.hold
-        call.hold.answer(headers, lambda error: self._held(run, ticket, error))
+        ticket.work = call.hold
+        call.hold.answer(headers, lambda error: self._held(ticket, error))
         return PENDING
 
     def _answer_handed(self, run: Run, ticket: Ticket, call: SocketCall, effect: effects.Answer) -> Any:

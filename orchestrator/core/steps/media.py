@@ -5,7 +5,8 @@ once are never mistaken for each other. FreeSWITCH takes such a message on a par
 other side hears nothing meanwhile) and in the middle of a playback, where it would begin inside it: a prompt that plays
 in the background is therefore stopped, and its end awaited, before the next application of that leg.
 
-Nobody waits for a cut-off step, but FreeSWITCH would go on with it: `abandon` breaks what it runs (`uuid_break`).
+Nobody waits for a cut-off step, but FreeSWITCH would go on with it: `undo` of its work breaks what it runs
+(`uuid_break`).
 """
 
 from __future__ import annotations
@@ -70,39 +71,17 @@ class Applications:
         }
         self.performs: Performs = dict.fromkeys(self._handlers, self._perform)
         self._detectors = detectors
-        self._early: dict[Ticket, AwaitedChannel] = {}
-        self._early_of: dict[Call | SocketCall, tuple[AwaitedChannel, ...]] = {}
-        self._tickets: dict[Ticket, list[Execution]] = {}
-        self._recordings: dict[Ticket, Recording] = {}
-        self._collectors: dict[Ticket, Collector] = {}
+        self._early: dict[Call | SocketCall, tuple[AwaitedChannel, ...]] = {}
+        """Steps that wait for a channel of their call to be reported."""
         self._background: dict[tuple[str, str], Execution] = {}
         self._queued: dict[tuple[str, str], list[Execution]] = {}
 
     # --- from outside -------------------------------------------------------------------------------------------------
 
-    @property
-    def waiting(self) -> int:
-        """Steps that wait for a channel to be reported."""
-        return len(self._early)
-
     def look(self, call: Call | SocketCall) -> None:
         """A channel of this call has been reported, or knows more."""
-        for early in self._early_of.get(call, ()):
+        for early in self._early.get(call, ()):
             early.retry()
-
-    def abandon(self, ticket: Ticket) -> None:
-        """Nobody waits for this step any more."""
-        early = self._early.get(ticket)
-        if early is not None:
-            self._no_longer_early(early)
-        for execution in self._tickets.pop(ticket, ()):
-            execution.forget()
-        collector = self._collectors.pop(ticket, None)
-        if collector is not None:
-            collector.abandon()
-        recording = self._recordings.pop(ticket, None)
-        if recording is not None:
-            recording.stop()
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -113,8 +92,8 @@ class Applications:
             call = self._subjects.media_call(run)
             if not call.carried:
                 raise
-            early = self._early[ticket] = AwaitedChannel(self, run, ticket, effect, error, call)
-            self._early_of[call] = (*self._early_of.get(call, ()), early)
+            early = ticket.work = AwaitedChannel(self, run, ticket, effect, error, call)
+            self._early[call] = (*self._early.get(call, ()), early)
             return PENDING
 
     def retry(self, early: AwaitedChannel) -> None:
@@ -125,22 +104,21 @@ class Applications:
         except NoChannel:
             return
         except StepError as error:
-            self._no_longer_early(early)
+            self.no_longer_early(early)
             flows.throw(ticket, error)
             return
-        self._no_longer_early(early)
+        self.no_longer_early(early)
         if value is not PENDING:
             flows.resume(ticket, value)
 
-    def _no_longer_early(self, early: AwaitedChannel) -> None:
+    def no_longer_early(self, early: AwaitedChannel) -> None:
         early.timer.cancel()
-        self._early.pop(early.ticket, None)
-        others = tuple(other for other in self._early_of.pop(early.call, ()) if other is not early)
+        others = tuple(other for other in self._early.pop(early.call, ()) if other is not early)
         if others:
-            self._early_of[early.call] = others
+            self._early[early.call] = others
 
     def too_late(self, early: AwaitedChannel) -> None:
-        self._no_longer_early(early)
+        self.no_longer_early(early)
         self._flows.throw(early.ticket, early.error)
 
     def _play(self, run: Run, ticket: Ticket, effect: effects.Play) -> Any:
@@ -220,13 +198,12 @@ class Applications:
         flows = self._flows
 
         def ended(result: Any) -> None:
-            self._recordings.pop(ticket, None)
             if isinstance(result, StepError):
                 flows.throw(ticket, result)
             else:
                 flows.resume(ticket, {"file": effect.file, "duration": result})
 
-        recording = self._recordings[ticket] = Recording(self.node, channel, path, ended)
+        recording = ticket.work = Recording(self.node, channel, path, ended)
         recording.start(Application("record_session", args).on(channel))
         return PENDING
 
@@ -238,7 +215,6 @@ class Applications:
         flows = self._flows
 
         def ended(result: str | StepError) -> None:
-            self._collectors.pop(ticket, None)
             if isinstance(result, StepError):
                 flows.throw(ticket, result)
             else:
@@ -247,7 +223,7 @@ class Applications:
         def note(text: str) -> None:
             run.trace(None, "{}", text)
 
-        collector = self._collectors[ticket] = Collector(self.node, channel, effect, self._begin, ended, note)
+        collector = ticket.work = Collector(self.node, channel, effect, self._begin, ended, note)
         collector.start()
         return PENDING
 
@@ -317,15 +293,14 @@ class Applications:
         flows = self._flows
 
         def done(told: Any) -> None:
-            if ticket not in self._tickets:
+            if ticket.work is not work:
                 return
             results.append(told)
             failure = told if isinstance(told, StepError) else None
             if failure is None and len(results) < len(wanted):
                 return
-            rest = self._tickets.pop(ticket)
-            for execution in rest if failure is not None else ():
-                execution.forget()
+            if failure is not None:
+                work.undo()
             try:
                 value = None if failure is not None else result(results)
             except StepError as error:
@@ -336,7 +311,7 @@ class Applications:
                 flows.resume(ticket, value)
 
         executions = [Execution(self.node, app.on(channel), done, times) for channel, app, times in wanted]
-        self._tickets[ticket] = executions
+        work = ticket.work = Executions(executions)
         for execution in executions:
             if queue:
                 self._begin(execution)
@@ -355,6 +330,19 @@ class Applications:
             waiting.append(execution)
             if len(waiting) == 1:
                 background.stop()
+
+
+class Executions:
+    """Applications that one step waits for."""
+
+    __slots__ = ("_executions",)
+
+    def __init__(self, executions: Sequence[Execution]) -> None:
+        self._executions = executions
+
+    def undo(self) -> None:
+        for execution in self._executions:
+            execution.forget()
 
 
 class NoChannel(StepError):
@@ -385,6 +373,9 @@ class AwaitedChannel:
 
     def retry(self) -> None:
         self._applications.retry(self)
+
+    def undo(self) -> None:
+        self._applications.no_longer_early(self)
 
 
 def _check_played(file: str) -> Callable[[Any], None]:

@@ -80,18 +80,13 @@ class OtherRequest:
 
     def fail(self) -> None:
         """A bug has struck: 500."""
-        self.abandon()
+        self.undo()
         self._context.fail()
 
     @property
     def running(self) -> bool:
         """A relay is under way."""
         return self._done is not None
-
-    @property
-    def awaits_back(self) -> bool:
-        """FreeSWITCH has no part in it."""
-        return False
 
     # --- what the flow wants ------------------------------------------------------------------------------------------
 
@@ -101,7 +96,7 @@ class OtherRequest:
             raise StepError("call.state", "the request is already answered")
         if code < 200:  # RFC 4320 §4.1: nothing but 100, and that not at once
             return
-        self.abandon()
+        self.undo()
         tag = self._node.tokens.token()
         self.server.respond(code, build_response(self.request, code, reason or reason_phrase(code), tag, headers))
 
@@ -128,11 +123,8 @@ class OtherRequest:
         self._groups, self._done, self._tried = list(groups), done, []
         self._next()
 
-    def stop(self, wanted: Sequence[str]) -> None:
+    def undo(self) -> None:
         """Nobody waits for the relay any more; what was sent cannot be called back."""
-        self.abandon()
-
-    def abandon(self) -> None:
         self._groups.clear()
         self._done = None
 
@@ -167,7 +159,7 @@ class OtherRequest:
 
     def _finish(self, outcome: str, code: int, branch: Branch | None) -> None:
         done = self._done
-        self.abandon()
+        self.undo()
         if done is not None:
             done(
                 {

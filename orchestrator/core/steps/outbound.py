@@ -22,7 +22,6 @@ from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.relay import Relay, TransferRelay
-from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
@@ -64,7 +63,6 @@ class OutboundCalls:
         exchange: Exchange,
         subjects: Subjects,
         destinations: Destinations,
-        relaying: Relaying,
         gateways: Gateways,
     ) -> None:
         self.node = node
@@ -74,20 +72,12 @@ class OutboundCalls:
         self.subjects = subjects
         self.gateways = gateways
         self._destinations = destinations
-        self._relaying = relaying
         self.performs: Performs = {effects.Transfer: self._transfer, effects.Originate: self._originate}
         self._placed: dict[str, OutboundCall] = {}
-        self._tickets: dict[Ticket, OutboundCall] = {}
 
     def take(self, id: str) -> OutboundCall | None:
         """The call FreeSWITCH places under this id, once its INVITE is here."""
         return self._placed.pop(id, None)
-
-    def abandon(self, ticket: Ticket) -> None:
-        """Nobody waits for the call any more."""
-        placed = self._tickets.pop(ticket, None)
-        if placed is not None:
-            placed.give_up()
 
     # --- transfer -----------------------------------------------------------------------------------------------------
 
@@ -151,11 +141,10 @@ class OutboundCalls:
     def _onward(
         self, call: Call, ticket: Ticket, effect: effects.Transfer, target: Target, job: effects.EslCommand
     ) -> Any:
-        flows, relaying = self.flows, self._relaying
+        flows = self.flows
         failure: list[StepError] = []
 
         def done(result: dict[str, Any]) -> None:
-            relaying.over(ticket)
             if result["outcome"] == "answered":
                 flows.resume(ticket, None)
                 return
@@ -169,8 +158,7 @@ class OutboundCalls:
                 onward.refused(503)
 
         onward = TransferRelay(call, effects.Relay(), [self._destinations.rung_by(target)], done, self.gateways)
-        call.relay = onward
-        relaying.running[ticket] = onward
+        call.relay = ticket.work = onward
         onward.start(())
         self.node.job(job, told)
         return PENDING
@@ -186,7 +174,7 @@ class OutboundCalls:
         server = self.exchange.servers.server_for(effect.via, None)
         groups = [[target] for target in self._groups_of(run, effect)]
         placed = OutboundCall(self, run, ticket, effect, groups, server)
-        self._placed[placed.id] = self._tickets[ticket] = placed
+        self._placed[placed.id] = ticket.work = placed
         try:
             placed.start()
         except EslInjection as error:
@@ -219,7 +207,6 @@ class OutboundCalls:
 
     def forget(self, placed: OutboundCall) -> None:
         self._placed.pop(placed.id, None)
-        self._tickets.pop(placed.ticket, None)
 
 
 class OutboundCall:
@@ -293,7 +280,7 @@ class OutboundCall:
         call.relay = relay
         relay.start(())
 
-    def give_up(self) -> None:
+    def undo(self) -> None:
         """The step was cut off."""
         self._over = True
         self._timer.cancel()

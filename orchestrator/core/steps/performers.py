@@ -34,24 +34,16 @@ class Performers:
         """Told every `log:` step."""
         self._node = node
         self._perform: dict[type, Perform] = {effects.Log: self._log}
-        self._abandon: list[Callable[[Ticket], None]] = []
 
-    def add(self, performs: Performs, abandon: Callable[[Ticket], None] | None = None) -> None:
-        """Effects by type and who performs them; `abandon(ticket)` stops what such a step has begun."""
+    def add(self, performs: Performs) -> None:
+        """Effects by type and who performs them. What a step has begun stands in its ticket (`Ticket.work`)."""
         self._perform.update(performs)
-        if abandon is not None:
-            self._abandon.append(abandon)
 
     # --- the Host protocol --------------------------------------------------------------------------------------------
 
     def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
         """The result, or PENDING. Raises StepError."""
         return self._perform[type(effect)](run, ticket, effect)
-
-    def abandon(self, ticket: Ticket) -> None:
-        """A relay nobody waits for stops ringing, an application is broken off; what a job answers is ignored."""
-        for abandon in self._abandon:
-            abandon(ticket)
 
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""

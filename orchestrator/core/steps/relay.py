@@ -307,6 +307,10 @@ class Relay:
         else:
             self._check_settled()
 
+    def undo(self) -> None:
+        """Nobody waits for it any more: stop ringing (`flow.run.signals.Work`)."""
+        self.stop(("all",))
+
     def _cancel_ringing(self, wanted: Sequence[str]) -> None:
         self._adding = True  # one that fails on the spot must not settle the relay half way
         for branch in list(self._ringing):

@@ -29,15 +29,14 @@ from orchestrator.sip.target import Target
 class RelayStep:
     """What a relay tells its result: the step that waits for it. Smaller than a closure; thousands wait at once."""
 
-    __slots__ = ("relays", "ticket")
+    __slots__ = ("flows", "ticket")
 
-    def __init__(self, relays: Relaying, ticket: Ticket) -> None:
-        self.relays = relays
+    def __init__(self, flows: FlowEngine, ticket: Ticket) -> None:
+        self.flows = flows
         self.ticket = ticket
 
     def __call__(self, result: Mapping[str, Any]) -> None:
-        self.relays.over(self.ticket)
-        self.relays.flows.resume(self.ticket, result)
+        self.flows.resume(self.ticket, result)
 
 
 class Relaying:
@@ -53,33 +52,17 @@ class Relaying:
         consume: Callable[[Request], None],
     ) -> None:
         """`consume` takes credentials for us out of a request that is going on."""
-        self.flows = flows
+        self._flows = flows
         self._subjects = subjects
         self._destinations = destinations
         self._gateways = gateways
         self._servers = servers
         self._consume = consume
-        self.running: dict[Ticket, Relay | OtherRequest] = {}
-        """Steps that wait for a relay: it is stopped with the step."""
         self.performs: Performs = {
             effects.Relay: self._relay,
             effects.Inject: self._inject,
             effects.Cancel: self._cancel,
         }
-
-    def over(self, ticket: Ticket) -> None:
-        self.running.pop(ticket, None)
-
-    def abandon(self, ticket: Ticket) -> None:
-        """A relay nobody waits for stops ringing."""
-        relay = self.running.pop(ticket, None)
-        if relay is not None:
-            relay.stop(("all",))
-
-    def sweep(self) -> None:
-        """After a bug: let go of relays nobody waits for."""
-        for ticket in [ticket for ticket in self.running if ticket.task is None]:
-            self.running.pop(ticket).abandon()
 
     def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
         other = self._subjects.others.get(run.id)
@@ -94,12 +77,12 @@ class Relaying:
             call,
             effect,
             self._destinations.groups(run, call.invite, effect),
-            RelayStep(self, ticket),
+            RelayStep(self._flows, ticket),
             self._gateways,
             self._front(call, effect),
             header_lines(effect.headers),
         )
-        call.relay = self.running[ticket] = relay
+        call.relay = ticket.work = relay
         waiting, call.waiting = call.waiting, ()
         for target in waiting:  # injected before there was a relay to take this from
             target.headers, target.sender = (*relay.headers, *target.headers), from_value(effect.from_)
@@ -112,8 +95,8 @@ class Relaying:
         if effect.registered or effect.aor:
             groups = [[target for target in group if not leads_to(target, *other.source)] for group in groups]
         self._consume(other.request)
-        self.running[ticket] = other
-        other.relay(groups, RelayStep(self, ticket))
+        other.relay(groups, RelayStep(self._flows, ticket))
+        ticket.work = other if other.running else None
         return PENDING
 
     def _front(self, call: Call, effect: effects.Relay) -> Target | None:

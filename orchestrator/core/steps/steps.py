@@ -42,23 +42,20 @@ class Steps:
         self.applications = Applications(node, flows, subjects, self.detectors)
         destinations = Destinations(node, registrations, gateways)
         self.authenticator = Authenticator(node, flows, admission, subjects)
-        self.relaying = Relaying(flows, subjects, destinations, gateways, servers, self.authenticator.consume)
+        relaying = Relaying(flows, subjects, destinations, gateways, servers, self.authenticator.consume)
         self.holding = Holding(exchange, subjects, self.applications)
-        self.outbound_calls = OutboundCalls(node, exchange, subjects, destinations, self.relaying, gateways)
-        for part in (self.relaying, self.holding, self.applications, self.outbound_calls):
-            performers.add(part.performs, part.abandon)
-        for quick in (
+        self.outbound_calls = OutboundCalls(node, exchange, subjects, destinations, gateways)
+        for part in (
+            relaying,
+            self.holding,
+            self.applications,
+            self.outbound_calls,
             Replies(subjects),
             Registering(node, registrations, subjects),
             JobSteps(node, flows, subjects, servers),
             self.authenticator,
         ):
-            performers.add(quick.performs)
-
-    @property
-    def waits_for_channels(self) -> bool:
-        """Whether any step waits for FreeSWITCH to report a channel."""
-        return bool(self.holding.waiting or self.applications.waiting)
+            performers.add(part.performs)
 
     def look(self, call: Call | SocketCall | None) -> None:
         """A channel of this call has changed: see whether its steps waited for that."""

@@ -79,7 +79,7 @@ class Collector:
         else:
             self._set_clock()
 
-    def abandon(self) -> None:
+    def undo(self) -> None:
         """Nobody waits for the keys any more."""
         self._done = None
         self._over = True

@@ -116,7 +116,8 @@ class Recording:
             self._end(integer(event.get("variable_record_ms")) / 1000)
         return False
 
-    def stop(self) -> None:
+    def undo(self) -> None:
+        """Nobody waits for it any more."""
         self._done = None
         self._channel.ignore(self)
         stop = f"uuid_record {self._channel.uuid} stop {self._path}"

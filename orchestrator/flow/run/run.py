@@ -97,11 +97,11 @@ class Run(Account):
         if owes and kind in REQUESTS and error is None and self.failure is None:
             self.trace(None, "no reply: served as if there were no flow")
             self.replied = True
-            self.engine.host.perform(self, Ticket(None, hosted=True), Serve())
+            self.engine.host.perform(self, Ticket(None), Serve())
         elif owes and kind in ("invite", "register", *REQUESTS):
             code = self._reply(error)
         elif error is not None and self.call is not None and self.ended is None:
-            self.engine.host.perform(self, Ticket(None, hosted=True), Release(error.type))
+            self.engine.host.perform(self, Ticket(None), Release(error.type))
         if error is not None:
             self._tell_failure("flow", error, code)
 
@@ -111,7 +111,7 @@ class Run(Account):
         self.trace(None, "implicit reply {} {}", reply.code, reply.reason)
         self.replied = True
         try:
-            self.engine.host.perform(self, Ticket(None, hosted=True), reply)
+            self.engine.host.perform(self, Ticket(None), reply)
         except StepError as refused:  # a final reply went out after all: the host knows first
             self.trace(None, "implicit reply not sent: {}", refused.message)
             return self._reply_plainly(reply.code) if reply.reason or reply.headers else 0
@@ -120,7 +120,7 @@ class Run(Account):
     def _reply_plainly(self, code: int) -> int:
         """Nothing but the code: an answer must not fail for its wording. Returns what `_reply` does."""
         try:
-            self.engine.host.perform(self, Ticket(None, hosted=True), Reply(code))
+            self.engine.host.perform(self, Ticket(None), Reply(code))
         except StepError as refused:
             self.trace(None, "implicit reply not sent: {}", refused.message)
             return 0

@@ -82,9 +82,6 @@ class Performer(Protocol):
             StepError: the effect is refused, at once; it is the step's error.
         """
 
-    def abandon(self, ticket: Ticket) -> None:
-        """Nobody waits for this answer any more (timeout of the step, end of the call): stop what can be stopped."""
-
     def trace(self, run: Any, record: Any) -> None:
         """A line was added to the trace of a run."""
 
@@ -140,7 +137,8 @@ class Scheduler(ABC):
         if task is None:
             self.stats.stale += 1
             return
-        ticket.task = task.ticket = None
+        ticket.use_up()
+        task.ticket = None
         self._ready.append((task, value, error, self.bus.depth))
         if not self.bus.depth:  # else the bus settles when all have been told
             self.drain()
@@ -178,9 +176,10 @@ class Scheduler(ABC):
         self._done(task, None, signal)
 
     def _release(self, task: Waiter, ticket: Ticket) -> None:
-        ticket.task = task.ticket = None
-        if ticket.hosted:
-            self.host.abandon(ticket)
+        task.ticket = None
+        work = ticket.use_up()
+        if work is not None:
+            work.undo()
 
     # --- running
 
@@ -257,14 +256,14 @@ class Scheduler(ABC):
         if run.ended is not None and isinstance(effect, _ON_CALL):
             refused = None if isinstance(effect, Hangup | Cancel) else StepError("call.state", "the call has ended")
             return None, refused
-        ticket = Ticket(task, hosted=True, effect=effect)
+        ticket = Ticket(task, effect)
         try:
             value = self.host.perform(run, ticket, effect)
         except StepError as error:
-            ticket.task = None
+            ticket.use_up()
             return None, error
         except Exception as bug:
-            ticket.task = None
+            ticket.use_up()
             return None, self._fault(task, bug)
         if value is not PENDING:
             ticket.task = None

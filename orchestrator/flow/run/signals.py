@@ -59,20 +59,34 @@ class Deadline(FlowSignal):
     it."""
 
 
+class Work(Protocol):
+    """What a host has begun for a step: a relay, an application on a channel, a call it places."""
+
+    def undo(self) -> None:
+        """Nobody waits for it any more (timeout of the step, end of the call): stop what can be stopped."""
+
+
 class Ticket:
     """A task's claim on one answer: given to the host with an effect, or kept by the step that waits for events.
 
     The first `FlowEngine.resume` or `throw` uses it up; `task` is None from then on and later answers are ignored.
     `effect` is what the host was asked for, None where events, timers or children answer; `due` is when a timer does.
+    A host that answers later may leave its `work`, which is undone when nobody waits for the answer any more.
     """
 
-    __slots__ = ("due", "effect", "hosted", "task")
+    __slots__ = ("due", "effect", "task", "work")
 
-    def __init__(self, task: Waiter | None, hosted: bool = False, effect: Any = None, due: float | None = None) -> None:
+    def __init__(self, task: Waiter | None, effect: Any = None, due: float | None = None) -> None:
         self.task: Waiter | None = task
-        self.hosted = hosted
         self.effect = effect
         self.due = due
+        self.work: Work | None = None
+
+    def use_up(self) -> Work | None:
+        """Nobody waits for the answer from now on; returns the work that was for it."""
+        work, self.work = self.work, None
+        self.task = None
+        return work
 
 
 class Owner(Protocol):
