@@ -29,6 +29,7 @@ from gevent import socket
 from gevent.event import Event
 from loguru import logger
 
+from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
 from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes, Site
@@ -209,7 +210,7 @@ class Server:
             return None
         cdr = CdrFile(self._settings.cdr)
         self._stack.callback(cdr.close)
-        self.engine.records.told = cdr.add
+        self.engine.history.listen(CallRecord, cdr.add)
         return cdr
 
     def _core_settings(self) -> CoreSettings:
@@ -282,8 +283,7 @@ class Server:
 
     def _export(self) -> None:
         add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
-        trace = SipTrace(self._settings.log.level == "debug", self._tap)
-        self._tap(trace)
+        trace = SipTrace(self._settings.log.level == "debug", self.engine.history)
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
         self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
@@ -301,9 +301,6 @@ class Server:
         self.health.add("freeswitch", self._servers_complaint)
         self.health.add_degradation("freeswitch", self._servers_degradation)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
-
-    def _tap(self, trace: SipTrace) -> None:
-        self.reactor.tap = trace.tap if trace.wanted else None
 
     def _servers_complaint(self) -> str:
         """Why no FreeSWITCH server is ready; '' when one is, or none is configured."""

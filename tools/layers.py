@@ -19,6 +19,7 @@ FLOW = ("flow.language", "flow.run")
 
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "history": set(),
     "timers": set(),
     "sip": {"errors", "timers"},
     "esl": {"errors", "events"},
@@ -26,29 +27,32 @@ LAYERS: dict[str, set[str]] = {
     "packages": {"events", "errors"},
     "flow.expr": {"errors"},
     "flow.language": {"flow.expr", "events", "packages", "errors"},
-    "flow.run": {"flow.language", "events", "errors", "timers"},
+    "flow.run": {"history", "flow.language", "events", "errors", "timers"},
     "flow.actions": {"flow.run", "flow.language", "events", "errors"},
     "flow.check": {"flow.language", "flow.expr", "events"},
     "flow": {"flow.actions", "flow.check", "flow.language", "events", "errors"},
     "flow.tools": {"flow.actions", "flow.check", "flow.expr", "flow.language", "flow.run", "events", "errors"},
     "store": {"sip", "errors"},
-    "core.node": {"sip", "esl", "events", *FLOW, "errors", "timers"},
-    "core.switches": {"core.node", "sip", "esl", "events", *FLOW, "errors", "timers"},
-    "core.calls": {"core.node", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers"},
-    "core.steps": {"core.node", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.node": {"history", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.switches": {"history", "core.node", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.calls": {"history", "core.node", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.steps": {
+        "history", "core.node", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors", "timers",
+    },
     "core": {
-        "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW, "errors", "timers",
+        "history", "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW, "errors",
+        "timers",
     },
     "runtime": {
-        "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages", "store",
-        "errors", "timers",
+        "history", "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages",
+        "store", "errors", "timers",
     },
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""
 
 MEMBERS = {
-    "core.node": {
+    "core.node": {"history",
         "delay", "gateways", "jobs", "lookups", "network", "node", "overload", "peers", "phones", "probes",
         "registrations", "request_routes", "request_view", "sender", "settings", "users",
     },

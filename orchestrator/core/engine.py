@@ -86,7 +86,7 @@ class Engine(Node):
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
         self.subjects = Subjects()
         self.calls = Calls()
-        self.records = CallRecords(settings.wall_offset)
+        self.records = CallRecords(self.history, settings.wall_offset)
         self._compose()
         self._bound()
         self._note_usage(program)
@@ -119,6 +119,7 @@ class Engine(Node):
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         flows.on_collapse = self.faults.end
+        self.history.on_fault = lambda bug: self.faults.struck(Fault("history", bug))
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 

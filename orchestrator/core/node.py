@@ -17,6 +17,7 @@ from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
+from orchestrator.history import History
 from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
@@ -38,6 +39,7 @@ class Node:
         self.datagrams: list[tuple[bytes, Destination]] = []
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
+        self.history = History()
         self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
         """Told what the log shows: the name of an event and its facts."""
         self.draining = False

@@ -37,6 +37,7 @@ from loguru import logger
 
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
+from orchestrator.history import History, MessageIn, MessageOut
 from orchestrator.sip.transaction import Destination
 from orchestrator.timers import Timers
 
@@ -78,6 +79,8 @@ class Core(Protocol):
     @property
     def datagrams(self) -> list[tuple[bytes, Destination]]: ...
     @property
+    def history(self) -> History: ...
+    @property
     def jobs(self) -> list[Any]:
         """Of `Job`; a list of a concrete class would not match a list of the protocol."""
 
@@ -116,8 +119,7 @@ class Reactor:
         self.core = core
         self.clock = clock
         self.loop = loop if loop is not None else gevent.get_hub().loop
-        self.tap: Callable[[bool, bytes, str, int], None] | None = None
-        """Told every message that is received (True) or sent, with the peer's address, while somebody looks."""
+        self._history = core.history
         self.capacity = inbox
         self.age = 0.0
         self.delay = 0.0
@@ -151,8 +153,8 @@ class Reactor:
     def receive(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
         core = self.core
-        if self.tap is not None:
-            self.tap(True, data, host, port)
+        if self._history.hears(MessageIn):
+            self._history.tell(MessageIn(data, host, port, transport))
         try:
             core.receive_datagram(data, host, port, transport, now)
         except Exception:
@@ -227,8 +229,8 @@ class Reactor:
         core = self.core
         if core.datagrams:
             for data, destination in core.datagrams:
-                if self.tap is not None:
-                    self.tap(False, data, destination[1], destination[2])
+                if self._history.hears(MessageOut):
+                    self._history.tell(MessageOut(data, destination[1], destination[2], destination[0]))
                 try:
                     self._transports[destination[0]].send(data, destination)
                 except IndexError:

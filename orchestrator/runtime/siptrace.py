@@ -10,13 +10,13 @@ nonces, push tokens, keys of SRTP and ICE.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from time import time
 from typing import Any
 
 import falcon
 from loguru import logger
 
+from orchestrator.history import History, MessageIn, MessageOut
 from orchestrator.runtime.jsonlines import JsonLines, Sink
 from orchestrator.runtime.query import Query
 from orchestrator.sip.shown import shown
@@ -94,19 +94,23 @@ def _address(target: str) -> tuple[str, int]:
 
 
 class SipTrace:
-    """Give `tap` to the reactor. It is None while nobody looks and the log is not at `debug`."""
+    """Listens to the messages of a history while somebody looks, or the log is at `debug`."""
 
-    def __init__(self, debug: bool, changed: Callable[[SipTrace], None]) -> None:
+    def __init__(self, debug: bool, history: History) -> None:
         self._debug = debug
-        self._changed = changed
+        self._history = history
         self._watchers: list[_Watcher] = []
+        if debug:
+            self._listen()
 
-    @property
-    def wanted(self) -> bool:
-        return self._debug or bool(self._watchers)
+    def _listen(self) -> None:
+        self._history.listen(MessageIn, self.see)
+        self._history.listen(MessageOut, self.see)
 
-    def tap(self, received: bool, data: bytes, host: str, port: int) -> None:
+    def see(self, message: MessageIn | MessageOut) -> None:
         """One message, received or sent."""
+        data, host, port = message.data, message.host, message.port
+        received = isinstance(message, MessageIn)
         if len(data) <= 4:  # a keep-alive
             return
         if self._debug:
@@ -128,13 +132,16 @@ class SipTrace:
         if len(self._watchers) >= WATCHERS:
             raise TooManyError
         watcher = _Watcher(target, sink)
+        if not self._watchers and not self._debug:
+            self._listen()
         self._watchers.append(watcher)
-        self._changed(self)
         return watcher
 
     def close(self, watcher: object) -> None:
         self._watchers = [other for other in self._watchers if other is not watcher]
-        self._changed(self)
+        if not self._watchers and not self._debug:
+            self._history.ignore(MessageIn, self.see)
+            self._history.ignore(MessageOut, self.see)
 
 
 class TooManyError(Exception):

@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.app import Server
-from orchestrator.flow.run.run import Run
-from orchestrator.flow.run.trace import TraceLine
+from orchestrator.flow.run.trace import TraceWritten
 from orchestrator.settings import Settings
 from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall
@@ -90,11 +89,12 @@ class Demo:
 
         wire.on_message = message
 
-    def step(self, run: Run, record: TraceLine) -> None:
+    def step(self, written: TraceWritten) -> None:
         """A line of a flow's trace; the phones show its SIP."""
-        if not record.text.startswith("SIP "):
-            place = f":{record.line}" if record.line else ""
-            self._show(time(), f"{'':{_WIDTH}} {run.flow.name}{place}  {record.text}", "yellow")
+        line = written.line
+        if line.fact is None:
+            place = f":{line.line}" if line.line else ""
+            self._show(time(), f"{'':{_WIDTH}} {written.run.flow.name}{place}  {line.text}", "yellow")
 
     def event(self, text: str) -> None:
         """Something from outside of SIP."""
@@ -133,7 +133,7 @@ class Stage:
         )
         environ = {"PUSH_URL": f"http://127.0.0.1:{push.server_port}/", "PUSH_KEY": "demo"}
         self.server = Server(read_site(settings, environ), self._stack)
-        self.server.engine.host.on_trace = demo.step
+        self.server.engine.history.listen(TraceWritten, demo.step)
         self.server.start()
         self.freeswitch.sip.proxy = self.server.transports[0].address
         demo.watch("FreeSWITCH", self.freeswitch.wire)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import StepError
@@ -20,7 +20,7 @@ from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
 from orchestrator.flow.run.run import Run
-from orchestrator.flow.run.trace import Trace, TraceLine
+from orchestrator.flow.run.trace import Trace, TraceWritten
 from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
@@ -113,7 +113,7 @@ class Scenario:
         engine = self.world.engine
         self.world.on_job = self._job
         engine.host.on_log = self._logged
-        engine.host.on_trace = self._traced
+        engine.history.listen(TraceWritten, self._traced)
         engine.flows.on_step = self._stepped
 
     # --- acts ---------------------------------------------------------------------------------------------------------
@@ -375,7 +375,8 @@ class Scenario:
     def _logged(self, run: Run, effect: Log) -> None:
         self.logs.append((self.world.now, effect.level, effect.text))
 
-    def _traced(self, run: Run, record: TraceLine) -> None:
+    def _traced(self, written: TraceWritten) -> None:
+        run = cast(Run, written.run)
         if run not in self.runs:
             self.runs.append(run)
 

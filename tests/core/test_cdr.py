@@ -16,7 +16,7 @@ from orchestrator.testing.world import WALL, World
 
 def records_of(engine: Engine) -> list[CallRecord]:
     records: list[CallRecord] = []
-    engine.records.told = records.append
+    engine.history.listen(CallRecord, records.append)
     return records
 
 

@@ -9,6 +9,7 @@ from mediakit import Stage, media, stage
 
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.calls.liveness import GONE
+from orchestrator.flow.run.trace import TraceWritten
 from orchestrator.testing.phone import Phone, PhoneCall
 
 VIA = "relay: {to: registered, via: fs1, ring: 60s}"
@@ -18,14 +19,14 @@ ENDED = """    on_end: [log: 'ended: ${call.end_reason ?? "?"}']"""
 
 def records(s: Stage) -> list[CallRecord]:
     found: list[CallRecord] = []
-    s.world.engine.records.told = found.append
+    s.world.engine.history.listen(CallRecord, found.append)
     return found
 
 
 def traced(s: Stage) -> list[str]:
     """What the traces of all runs say."""
     found: list[str] = []
-    s.world.engine.host.on_trace = lambda run, record: found.append(record.text)
+    s.world.engine.history.listen(TraceWritten, lambda written: found.append(written.line.text))
     return found
 
 

@@ -84,7 +84,7 @@ class Story:
         self.world.on_job = self.switch.perform
         self.faults: list[Exception] = []
         self.records: list[CallRecord] = []
-        self.world.engine.records.told = self.records.append
+        self.world.engine.history.listen(CallRecord, self.records.append)
         self.world.engine.flows.on_fault = lambda run, bug: self.faults.append(bug)
         self.phones = [self.phone(number) for number in range(r.choice((1, 1, 2)))]
         self.dialled = r.choice(("bob", "bob", "menu", "moved", "early"))

@@ -85,6 +85,7 @@ def test_facts_are_json_with_the_values_read() -> None:
         "step": "inject",
         "text": "if event.mobile -> true",
         "read": {"event.mobile": True},
+        "fact": None,
     }
     assert lines[-1]["line"] == 0 and lines[-1]["step"] == ""
 

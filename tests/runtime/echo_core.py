@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 
+from orchestrator.history import History
 from orchestrator.timers import Timers
 
 
@@ -19,6 +20,7 @@ class EchoCore:
         self.timers = Timers(monotonic())
         self.datagrams: list[tuple[bytes, tuple[int, str, int]]] = []
         self.jobs: list[Any] = []
+        self.history = History()
         self.inputs: list[tuple[Any, ...]] = []
         self.on_datagram: Callable[[bytes, tuple[int, str, int]], None] | None = None
 

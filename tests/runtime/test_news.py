@@ -8,6 +8,7 @@ import pytest
 from loguru import logger
 
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.history import History, MessageIn, MessageOut
 from orchestrator.runtime.news import PER_EVENT, PER_SOURCE, News
 from orchestrator.runtime.siptrace import SipTrace, masked
 from orchestrator.testing.world import World
@@ -185,18 +186,20 @@ def test_secrets_are_masked() -> None:
     ],
 )
 def test_a_trace_shows_what_was_asked_for(target: str, seen: bool) -> None:
-    states: list[bool] = []
-    trace = SipTrace(False, lambda trace: states.append(trace.wanted))
+    history = History()
+    trace = SipTrace(False, history)
     found: list[dict[str, Any]] = []
     watcher = trace.open(target, found.append)
-    trace.tap(True, MESSAGE.encode(), "10.0.0.2", 5060)
-    trace.tap(False, b"SIP/2.0 200 OK\r\nCall-ID: c1\r\n\r\n", "10.0.0.99", 9)
+    history.tell(MessageIn(MESSAGE.encode(), "10.0.0.2", 5060, 0))
+    history.tell(MessageOut(b"SIP/2.0 200 OK\r\nCall-ID: c1\r\n\r\n", "10.0.0.99", 9, 0))
     trace.close(watcher)
     assert len(found) == (2 if seen else 0), "the whole of a call that matched"
-    assert states == [True, False]
+    assert not history.hears(MessageIn) and not history.hears(MessageOut), "nobody looks any more"
 
 
 def test_debug_shows_messages_in_short(lines: Any) -> None:
-    SipTrace(True, lambda trace: None).tap(True, MESSAGE.encode(), "10.0.0.2", 5060)
+    history = History()
+    SipTrace(True, history)
+    history.tell(MessageIn(MESSAGE.encode(), "10.0.0.2", 5060, 0))
     assert [(level, event) for level, event, _ in lines] == [("DEBUG", "sip_received")]
     assert lines[0][2]["first"] == "REGISTER sip:example.com SIP/2.0"

@@ -28,6 +28,7 @@ from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
+from orchestrator.history import ByeHeld, CallFact, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.sip.ack_wait import Handshake
 from orchestrator.sip.branch import NOBODY, Branch, Context
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
@@ -213,12 +214,12 @@ class Call:
     # --- what the branches report (sip.branch.Listener) --------------------------------------------------------------
 
     def on_sent(self, branch: Branch) -> None:
-        self.note(f"SIP >> INVITE to={branch.target.contact}")
+        self.note(RequestSent("INVITE", branch.target.contact))
         if branch.round is not None:
             branch.round.sent(branch)
 
     def on_cancelled(self, branch: Branch) -> None:
-        self.note(f"SIP >> CANCEL to={branch.target.contact}")
+        self.note(RequestSent("CANCEL", branch.target.contact))
 
     def on_ringing(self, branch: Branch, response: Response) -> None:
         if self.over:
@@ -231,7 +232,7 @@ class Call:
             return
         if self.state == "new":
             self.state = "ringing"
-        self.note(f"SIP << {response.status} from {branch.target.contact}")
+        self.note(ResponseReceived(response.status, branch.target.contact))
         if branch.round is not None:
             branch.round.rang(branch)
         self.publish("ringing", branch=str(branch.number), code=response.status, contact=branch.target.contact)
@@ -239,7 +240,7 @@ class Call:
     def on_answered(self, branch: Branch, response: Response) -> None:
         if self.over:
             return
-        self.note(f"SIP << {response.status} from {branch.target.contact}")
+        self.note(ResponseReceived(response.status, branch.target.contact))
         self._answers = {**self._answers, response.call_id: response.to_tag}
         if branch.context is self.front:
             self._on_front_answered(branch, response)
@@ -401,7 +402,7 @@ class Call:
         """
         if self.front.server.answered:
             raise StepError("call.state", f"the call already has a final reply ({self.front.server.status})")
-        self.note(f"SIP >> {code} {reason}".rstrip())
+        self.note(ResponseSent(code, reason))
         self.front.reply(code, reason, headers)
         if code >= 300:
             self._close("engine", f"{code} {reason}".strip())
@@ -415,7 +416,7 @@ class Call:
         best = self.front.best if self.back is None else self.back.best
         if best is None or self.front.server.answered:
             return False
-        self.note(f"SIP >> {best.status}")
+        self.note(ResponseSent(best.status))
         if best.context is not self.front or not self.front.send_best():
             self.front.reply(best.status)
         self._close("engine", f"{best.status}")
@@ -433,7 +434,7 @@ class Call:
             self._send_bye(header, leg)
         else:
             self._stop_ringing(header, code or 480)
-            self.note(f"SIP >> {code or 480}")
+            self.note(ResponseSent(code or 480))
             self.front.reply(code or 480, "", header)
         self._close("engine", reason or "hangup")
         self._tell_flow()
@@ -466,7 +467,7 @@ class Call:
         """`side` has hung up, and FreeSWITCH, which stands in between, does not tell the other one."""
         leg, name = (self.far, "callee") if side == "caller" else (self.caller, "caller")
         if leg is not None and self.back is not None:
-            self.note(f"SIP >> BYE to {name}, FreeSWITCH is away")
+            self.note(RequestSent("BYE", name, "FreeSWITCH is away"))
             self.node.send_in_dialog(leg, b"BYE", self.transport, headers)
             self.far = None  # once
 
@@ -478,13 +479,13 @@ class Call:
     def _send_bye(self, headers: tuple[bytes, ...], which: str) -> None:
         """BYE to one side or both; not before the caller's ACK has passed (§15, see `sip.ack_wait`)."""
         if self._handshake is not None:
-            self.note("SIP -- BYE waits for the ACK")
+            self.note(ByeHeld())
             self._farewell = headers, which
             self._handshake.hold()
             return
         for side, leg in (("caller", self.caller), ("callee", self.callee)):
             if leg is not None and which in (side, "both"):
-                self.note(f"SIP >> BYE to {side}")
+                self.note(RequestSent("BYE", side))
                 self.node.send_in_dialog(leg, b"BYE", self.transport, headers)
 
     def on_confirmed(self) -> None:
@@ -590,10 +591,10 @@ class Call:
             self.node.count("event.too_deep")
             return 0
 
-    def note(self, text: str) -> None:
-        """One SIP fact for the trace of the run."""
+    def note(self, fact: CallFact | str) -> None:
+        """One fact of the call for the trace of the run."""
         if self.run is not None:
-            self.run.trace(None, "{}", text)
+            self.run.trace(None, "{}", fact)
 
     def __repr__(self) -> str:
         return f"<Call {self.id} {self.state}>"

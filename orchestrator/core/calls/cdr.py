@@ -6,12 +6,12 @@ call and give one record. A flow may go on after that (`on_end`); what it does t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from orchestrator.flow.run.run import Run
+from orchestrator.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +88,19 @@ class EndedCall(Protocol):
 
 
 class CallRecords:
-    """Where the records of one engine go. `wall_offset` is the wall clock minus the monotonic clock, in seconds."""
+    """Writes the records of one engine into its history. `wall_offset` is the wall clock minus the monotonic clock, in
+    seconds."""
 
-    __slots__ = ("told", "_offset")
+    __slots__ = ("_history", "_offset")
 
-    def __init__(self, wall_offset: float) -> None:
-        self.told: Callable[[CallRecord], None] | None = None
-        """Told the record of each call of a flow at its end."""
+    def __init__(self, history: History, wall_offset: float) -> None:
+        self._history = history
         self._offset = wall_offset
 
     def add(self, call: EndedCall, run: Run, code: int | None, contact: str | None) -> None:
         """Tell of a call that has just ended, as its flow sees it."""
-        if self.told is not None:
-            self.told(record_of(call, run, code, contact, self._offset))
+        if self._history.hears(CallRecord):
+            self._history.tell(record_of(call, run, code, contact, self._offset))
 
 
 def record_of(call: EndedCall, run: Run, code: int | None, contact: str | None, offset: float) -> CallRecord:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from orchestrator.history import BranchEnded, ResponseReceived
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.message import Request
 
 
-def failure_of(branch: Branch) -> str:
-    """What the trace says of a branch that has failed: what was received, or that nothing was."""
+def failure_of(branch: Branch) -> ResponseReceived | BranchEnded:
+    """What has become of a branch that has failed: what was received, or that nothing was."""
+    contact = branch.target.contact
     if branch.response is not None:
-        return f"SIP << {branch.status} from {branch.target.contact}"
+        return ResponseReceived(branch.status, contact)
     if branch.cancelled:
-        return f"SIP -- {branch.target.contact} is given up"
-    return f"SIP -- {branch.target.contact} {'has not answered' if branch.status == 408 else branch.reason}"
+        return BranchEnded(contact, "is given up")
+    return BranchEnded(contact, "has not answered" if branch.status == 408 else branch.reason)
 
 
 def reason_header(text: str, code: int | None) -> bytes:

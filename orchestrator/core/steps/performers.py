@@ -17,7 +17,7 @@ from orchestrator.flow.language.program import Program
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
-from orchestrator.flow.run.trace import TraceLine
+from orchestrator.flow.run.trace import TraceLine, TraceWritten
 
 Perform = Callable[[Run, Ticket, Any], Any]
 """Does what an effect says; the result, or PENDING. Raises StepError."""
@@ -28,8 +28,6 @@ class Performers:
     """Performs effects for the runs of one engine."""
 
     def __init__(self, node: Node) -> None:
-        self.on_trace: Callable[[Run, TraceLine], None] | None = None
-        """Called with every trace line of every trace: the log, `orchestrator trace`, the tests."""
         self.on_log: Callable[[Run, effects.Log], None] | None = None
         """Told every `log:` step."""
         self._node = node
@@ -50,8 +48,10 @@ class Performers:
         return ProgramNames(program, lambda: self._node.wall, self._node.site.secrets)
 
     def trace(self, run: Run, record: TraceLine) -> None:
-        if self.on_trace is not None:
-            self.on_trace(run, record)
+        """A line of the trace of a run."""
+        history = self._node.history
+        if history.hears(TraceWritten):
+            history.tell(TraceWritten(run, record))
 
     def _log(self, run: Run, ticket: Ticket, effect: effects.Log) -> None:
         if self.on_log is not None:

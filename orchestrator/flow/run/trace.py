@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.flow.language.program import Flow, Program, Step
+from orchestrator.history import CallFact
 
 LONGEST = 2_000
 """Characters of one value, and of the text of a `log:` step; what is longer is cut, and says so."""
@@ -58,6 +59,12 @@ class TraceLine:
         self.read = read
 
     @property
+    def fact(self) -> CallFact | None:
+        """What has happened, where the line is about the SIP of the call."""
+        value = self.values[0] if self.values else None
+        return value if isinstance(value, CallFact) else None
+
+    @property
     def text(self) -> str:
         """The line, without push tokens."""
         return _masked(self.template.format(*self.values))
@@ -82,6 +89,12 @@ def _masked(text: str) -> str:
     return _TOKEN.sub(r"\1***", text) if "pn-" in text.lower() else text
 
 
+def _without_tokens(fact: CallFact | None) -> dict[str, Any] | None:
+    if fact is None:
+        return None
+    return {name: _masked(value) if isinstance(value, str) else value for name, value in fact.facts().items()}
+
+
 def cut(text: str) -> str:
     """At most LONGEST characters of it, and a note how many are missing."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST} characters left out)"
@@ -91,7 +104,9 @@ def _weight(value: Any) -> int:
     """Octets that a value takes, roughly; a structure is looked at until it is too large anyway."""
     if type(value) is str:
         return len(value)
-    return 0 if isinstance(value, _PLAIN) else _weight_within(value, LONGEST + 1)
+    if isinstance(value, _PLAIN):
+        return 0
+    return value.octets if isinstance(value, CallFact) else _weight_within(value, LONGEST + 1)
 
 
 def _weight_within(value: Any, most: int) -> int:
@@ -133,6 +148,14 @@ class Traced(Protocol):
     def program(self) -> Program: ...
     def shorten(self) -> int:
         """Let go of older lines, but for the first; returns the octets that are free now."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceWritten:
+    """A line has been added to the trace of a run; a fact of the engine's history."""
+
+    run: Traced
+    line: TraceLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +246,7 @@ def facts(trace: Trace) -> Iterator[dict[str, Any]]:
             "step": step.source if isinstance(step, Step) else "",
             "text": record.text,
             "read": record.what_was_read(),
+            "fact": _without_tokens(record.fact),
         }
 
 
