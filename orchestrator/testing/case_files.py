@@ -248,6 +248,9 @@ class _Reader(Shapes):
         if entries is None:
             return
         kinds = [key.text for key, _ in entries if key.text in _ACTS]
+        if not kinds and "at" in entries:  # time passes
+            case.acts.append((self.duration(entries.get("at")) or 0.0, self.report.place(node), lambda story: None))
+            return
         if len(kinds) != 1:
             self.report.error("E113", f"a step of when is one of {', '.join(_ACTS)}", node)
             return

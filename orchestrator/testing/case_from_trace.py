@@ -7,8 +7,11 @@ A contact that rang without having registered during the call was registered bef
 Where the media went through FreeSWITCH, what was heard there becomes an act: keys, beeps, fax tones, and for a verdict
 of `detect: decision` the words that lead to it. FreeSWITCH's own SIP is left out: a test has no facts about that.
 
+Every act stands at the moment that gives the run the times it had: keys a little before `collect` was done with them,
+sounds as long as the steps that played them took.
+
 A trace knows only what concerned the run. What it cannot know stands in the test as a comment: the answers of web
-services beyond their status, what an event brought that started the flow, keys that no condition has looked at, and
+services beyond their status, keys that no condition has looked at, what applications of FreeSWITCH ended with, and
 events that only a recording of FreeSWITCH can bring back (`orchestrator record` keeps those).
 """
 
@@ -18,6 +21,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ from orchestrator.errors import InputError
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
+from orchestrator.testing.scenario import SETTLE
+from orchestrator.testing.switch.commands import SOON
 
 Act = tuple[float, str]
 
@@ -36,9 +42,17 @@ _BUILTIN = {spec.name for spec in BUILTIN_EVENTS}
 _CAUSED_BY_SIP = ("ringing", "answered", "branch_failed", "hangup")
 """Events that follow from what the phones of the test do."""
 
+_TAKEN = re.compile(r"(?:handler of|wait ->|first_of ->|flow \S+ starts on) (\S+).*")
+
 _KEYS = re.compile(r"[0-9A-D*#]+")
 
 _VIA = re.compile(r"\bvia: ")
+_END = re.compile(r"\bend: *['\"]?([0-9A-D*#])")
+_STOP = re.compile(r"\bstop: *['\"]?([0-9A-D*#])")
+_SILENCE = re.compile(r"\bsilence: *([0-9.]+)s\b")
+_REPEAT = re.compile(r"\brepeat: *([0-9]+)")
+_WITHOUT_RESULT = ("set", "export", "unset")
+"""Applications of FreeSWITCH that do the same everywhere."""
 
 _PARKED = "sip:park@"
 """Whom an INVITE is for that FreeSWITCH is to keep (core.anchor)."""
@@ -55,6 +69,18 @@ def case_from_trace(trace: Mapping[str, Any], folder: Path) -> str:
         teller.read(record)
     teller.end()
     return "\n".join(_rows(teller, trace, folder)) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Collecting:
+    """A `collect` step: since when, for how many keys of whom, seconds for each, what is played first."""
+
+    since: float = 0.0
+    most: int = 0
+    leg: str = "caller"
+    timeout: float = 0.0
+    prompt: str = ""
+    step: str = ""
 
 
 class _Teller:
@@ -83,26 +109,43 @@ class _Teller:
         """The event taken last: it mostly names whom the flow rings next."""
         self._replied = False
         self._ring_aor = ""
-        self.started_on = ""
-        """The event that started the flow, where no call did."""
+        self.sounds: dict[str, float] = {}
+        """How long what was played took, in seconds."""
+        self._playing: tuple[float, str, int] | None = None
+        """When what began to play, and how often."""
+        self._happened: list[tuple[Mapping[str, Any], str]] = []
+        """Events so far: their attributes, and the act that brings each."""
+        self._recording: tuple[float, str, str] | None = None
+        """Since when whose voice is recorded, and the step."""
+        self._request = ""
+        """The method of the request that began the run, where no call did."""
         self._switch: set[str] = set()
         """URIs of FreeSWITCH: what is sent there is no fact of a test."""
         self._goes_via = False
         """A relay has begun whose first INVITE goes to FreeSWITCH."""
+        self._step = ""
+        self._read: Mapping[str, Any] = {}
         self._no_fact = ""
         """The side at which FreeSWITCH is alone: its BYE is no fact either."""
-        self._collecting = ""
+        self._collecting = _Collecting()
         self._collected: tuple[float, str, int] | None = None
         """When how many keys of which side were collected; which ones the next condition on them tells."""
         self._patterns: Sequence[tuple[re.Pattern[str], Callable[..., None]]] = [
             (re.compile(pattern), method)
             for pattern, method in (
                 (r"flow \S+ starts for (\S*) -> (\S*)", self._starts),
-                (r"flow \S+ starts on (\S+)", self._starts_on),
+                (r"flow \S+ starts for ([A-Z]+) (\S*) -> (\S*)", self._requests),
+                (r"register|(?:implicit )?reply (\d{3}) ?(.*)", self._answers_request),
                 (r"relay to (\S+)", self._relays),
                 (r"transfer \w+ to sip:(\S+)", self._relays),
                 (r"originate to sip:(\S+)", self._originates),
-                (r"collect up to \d+ keys from (\w+)", self._collects),
+                (r"collect up to (\d+) keys from (\w+), (\S+)s each(?: after (.+))?", self._collects),
+                (r"key '?(\S*?)'? (?:of the (\w+) )?ignored: .*", self._ignores),
+                (r"play (.+) to \w+", self._plays),
+                (r"record (\w+) to .+", self._records),
+                (r"recorded (\S+)s", self._has_recorded),
+                (r"fs\.execute (\S+) .*", self._executes),
+                (r"  skipped, .* = (.+) was seen before", self._repeats),
                 (r"collected (\d+) keys", self._has_collected),
                 (r"SIP >> INVITE to=(.+)", self._rings),
                 (r"inject (\d+) branch\(es\).*", self._injects),
@@ -121,11 +164,14 @@ class _Teller:
     def read(self, record: Mapping[str, Any]) -> None:
         self._now = record["time"] - self._begin
         text = record["text"]
-        self._goes_via = self._goes_via or (text.startswith("relay to ") and bool(_VIA.search(record["step"])))
-        self._look_for_keys(record["read"])
-        taken = re.fullmatch(r"(?:handler of|wait ->|first_of ->) (\S+).*", text)
-        if taken is not None and record["read"]:
-            self._takes(taken[1], {name.removeprefix("event."): value for name, value in record["read"].items()})
+        self._step, self._read = record["step"], record["read"]
+        self._goes_via = self._goes_via or (text.startswith("relay to ") and bool(_VIA.search(self._step)))
+        self._look_for_keys(self._read)
+        taken = _TAKEN.fullmatch(text)
+        if self._playing is not None and (record["line"] or text.startswith("call ended")) and taken is None:
+            self._has_played(over=bool(record["line"]))
+        if taken is not None and self._read:
+            self._takes(taken[1], {name.removeprefix("event."): value for name, value in self._read.items()})
             return
         for pattern, method in self._patterns:
             found = pattern.fullmatch(text)
@@ -136,6 +182,8 @@ class _Teller:
     def end(self) -> None:
         """That was the last line."""
         self._give_up_keys()
+        if self._now > max((at for at, _ in self.acts), default=0.0) + SETTLE:
+            self._act("")
 
     def _act(self, text: str, at: float | None = None) -> None:
         act = (self._now if at is None else at, text)
@@ -152,8 +200,20 @@ class _Teller:
         self.caller, self.called = caller, called
         self._act(f"invite: {{from: {quoted(caller)}, to: {quoted(called)}}}")
 
-    def _starts_on(self, event: str) -> None:
-        self.started_on = event
+    def _requests(self, method: str, sender: str, to: str) -> None:
+        self._request, self.caller, self.called = method, sender, to
+        if method == "REGISTER":
+            contact = str(self._read.get("request.contact", ""))
+            self._act(f"register: {{aor: {quoted(to)}, contact: {quoted(_bare(contact))}}}")
+        else:
+            self._act(f"send: {{method: {method.lower()}, from: {quoted(sender)}, to: {quoted(to)}}}")
+            self.comments.append(f"headers and body of the {method} are not in the trace: add those that matter")
+
+    def _answers_request(self, code: str | None, reason: str | None) -> None:
+        if self._request:
+            said = f", reason: {quoted(_glob(reason))}" if reason else ""
+            kind = "register" if self._request == "REGISTER" else "reply"
+            self._expect(f"{kind}: {{code: {code or 200}{said}}}", timed=True)
 
     def _originates(self, target: str) -> None:
         self._relays(target)
@@ -202,7 +262,7 @@ class _Teller:
         self._expect(f"sent: {{CANCEL: {quoted(_glob(contact))}}}")
 
     def _replies(self, code: str, reason: str) -> None:
-        if int(code) >= 200:
+        if int(code) >= 200 and self._no_fact != "caller":
             self._replied = True
             said = f", reason: {quoted(_glob(reason))}" if reason else ""
             self._expect(f"reply: {{code: {code}{said}}}", timed=True)
@@ -243,6 +303,20 @@ class _Teller:
 
     def _takes(self, event: str, attributes: Mapping[str, Any]) -> None:
         self._event = attributes
+        acts = len(self.acts)
+        self._brings(event, attributes)
+        if len(self.acts) > acts:
+            self._happened.append((attributes, self.acts[-1][1]))
+
+    def _repeats(self, value: str) -> None:
+        """An event that was there before, as far as `unique_by` looks at it."""
+        same = (act for attributes, act in reversed(self._happened) if value in map(repr, attributes.values()))
+        act = next(same, "")
+        if act:
+            self._act(act)
+
+    def _brings(self, event: str, attributes: Mapping[str, Any]) -> None:
+        """What makes an event happen."""
         if event in _CAUSED_BY_SIP:
             return
         if event == "registered":
@@ -282,13 +356,29 @@ class _Teller:
         elif verdict == "human":
             self._act(f"dtmf: {{leg: {leg}, digit: 1}}")
 
-    def _collects(self, leg: str) -> None:
+    def _collects(self, most: str, leg: str, timeout: str, prompt: str | None) -> None:
         self._give_up_keys()
-        self._collecting = leg
+        self._collecting = _Collecting(self._now, int(most), leg, float(timeout), prompt or "", self._step)
 
     def _has_collected(self, count: str) -> None:
-        if int(count):
-            self._collected = self._now, self._collecting, int(count)
+        """FreeSWITCH is done SOON after the last key, or after the time for another one."""
+        collecting, number, done = self._collecting, int(count), self._now - SOON
+        if not number:
+            length = done - collecting.timeout - collecting.since
+            if collecting.prompt and length > 0.001:
+                self.sounds[collecting.prompt] = length
+            return
+        end = _END.search(collecting.step)
+        if number < collecting.most and done - collecting.timeout >= collecting.since:
+            done -= collecting.timeout
+        elif number < collecting.most and end is not None:
+            self._act(f"dtmf: {{leg: {collecting.leg}, digit: {quoted(end[1])}}}", done + 0.001)
+        self._collected = done, collecting.leg, number
+
+    def _ignores(self, key: str, leg: str | None) -> None:
+        """A key that had no effect; one that no telephone has is no act."""
+        if _KEYS.fullmatch(key):
+            self._act(f"dtmf: {{leg: {leg or self._collecting.leg}, digit: {quoted(key)}}}")
 
     def _look_for_keys(self, read: Mapping[str, Any]) -> None:
         """A condition that looks at what was collected tells which keys those were."""
@@ -297,7 +387,7 @@ class _Teller:
         at, leg, count = self._collected
         keys = next((str(v) for v in read.values() if len(str(v)) == count and _KEYS.fullmatch(str(v))), "")
         for key in keys:
-            self._act(f"dtmf: {{leg: {leg}, digit: {quoted(key)}}}", at)
+            self.acts.append((at, f"dtmf: {{leg: {leg}, digit: {quoted(key)}}}"))
         if keys:
             self._collected = None
 
@@ -307,7 +397,40 @@ class _Teller:
             self.comments.append(f"{count} keys of the {leg} at {_time(at)} are not in the trace: add  dtmf: …")
             self._collected = None
 
+    def _plays(self, file: str) -> None:
+        repeat = _REPEAT.search(self._step)
+        self._playing = self._now, file, int(repeat[1]) if repeat is not None else 1
+
+    def _has_played(self, over: bool) -> None:
+        """The next step, or the end of the call before it was over: then it had more to play."""
+        assert self._playing is not None
+        (began, file, times), self._playing = self._playing, None
+        length = (self._now - began) / max(times, 1) + (0 if over else 1)
+        if length > 0.001:
+            self.sounds[file] = length
+
+    def _records(self, leg: str) -> None:
+        self._recording = self._now, "caller" if leg == "both" else leg, self._step
+
+    def _has_recorded(self, seconds: str) -> None:
+        """Silence ended it, or a key; or it was as long as it may be."""
+        assert self._recording is not None
+        (began, leg, step), self._recording = self._recording, None
+        silence, stop, length = _SILENCE.search(step), _STOP.search(step), float(seconds)
+        pause = float(silence[1]) if silence is not None else 0.0
+        if length - pause > 0.001:
+            self._act(f"speaks: {{leg: {leg}, for: {_time(length - pause)}}}", began)
+        if stop is not None and (silence is None or length < pause):
+            self._act(f"dtmf: {{leg: {leg}, digit: {quoted(stop[1])}}}", began + length)
+
+    def _executes(self, app: str) -> None:
+        if app not in _WITHOUT_RESULT:
+            self.comments.append(f"{app} at {_time(self._now)} may have ended otherwise than here: add  given: esl")
+
     def _ends(self, by: str, reason: str) -> None:
+        if self._recording is not None:  # and nothing else had ended it
+            began, leg, _ = self._recording
+            self._act(f"speaks: {{leg: {leg}, for: {_time(self._now - began + 1)}}}", began)
         if by in ("caller", "callee"):
             self._act(f"hangup: {by}")
         if by == "caller" and not self._replied:
@@ -332,13 +455,15 @@ def _rows(teller: _Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[s
     yield from _given(teller, program)
     if trace.get("started") is not None:  # schedules are to see the same time of day
         yield f"      time: '{datetime.fromtimestamp(trace['started'], UTC).isoformat()}'"
-    yield "    when:"
-    yield from (f"      - {{at: {_time(at)}, {text}}}" for at, text in sorted(teller.acts, key=lambda act: act[0]))
-    if teller.started_on:
-        yield f"      # what {teller.started_on} brought is not in the trace: add  raise: {{event: …, data: …}}"
+    yield "    when:" if teller.acts else "    when: []"
+    yield from (
+        f"      - {{at: {_time(at)}{', ' if text else ''}{text}}}"
+        for at, text in sorted(teller.acts, key=lambda act: act[0])
+    )
     yield from (f"      # {comment}" for comment in teller.comments)
-    yield "    expect:"
-    yield from (f"      - {text}" for text in [*teller.expected, *([teller.ended] if teller.ended else [])])
+    expected = [*teller.expected, *([teller.ended] if teller.ended else [])]
+    yield "    expect:" if expected else "    expect: []"
+    yield from (f"      - {text}" for text in expected)
 
 
 def _given(teller: _Teller, program: Program | None) -> Iterator[str]:
@@ -352,6 +477,9 @@ def _given(teller: _Teller, program: Program | None) -> Iterator[str]:
     if teller.answers:
         yield "      answers:"
         yield from (f"        {quoted(contact)}: {status}" for contact, status in teller.answers.items())
+    if teller.sounds:
+        sounds = (f"{quoted(_glob(file))}: {_time(length)}" for file, length in teller.sounds.items())
+        yield f"      sounds: {{{', '.join(sounds)}}}"
     if teller.http or teller.asks_web:
         rules = teller.http[:1] or ["{url: '*', status: 200}"]
         yield f"      http: [{', '.join(rules)}]"
@@ -370,7 +498,7 @@ def _program(file: str) -> Program | None:
 
 
 def _time(seconds: float) -> str:
-    return f"{round(max(0.0, seconds), 2):g}s"
+    return f"{round(max(0.0, seconds), 3):g}s"
 
 
 def _bare(uri: str) -> str:

@@ -171,7 +171,8 @@ def collect(task: Task, step: Step) -> Steps:
         end=_keys(task, step, "end"),
         prompt=task.value(step, "prompt", ""),
     )
-    task.trace(step, "collect up to {} keys from {}", effect.max, effect.leg)
+    prompt = f" after {effect.prompt}" if effect.prompt else ""
+    task.trace(step, "collect up to {} keys from {}, {:g}s each{}", effect.max, effect.leg, effect.timeout, prompt)
     digits = yield effect
     task.trace(step, "collected {} keys", len(digits))
     return digits

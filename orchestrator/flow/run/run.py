@@ -22,9 +22,11 @@ from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS, Flow
 from orchestrator.flow.run.account import Account, Phase, Version
 from orchestrator.flow.run.effects import Release, Reply, Serve
+from orchestrator.flow.run.listen import event_read
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Cancelled, Steps, Ticket
 from orchestrator.flow.run.task import Task, error_record, spawn
+from orchestrator.flow.run.trace import Read
 from orchestrator.timers import Timer
 
 ERROR_REPLIES: tuple[tuple[str, int], ...] = (("wait.timeout", 480), ("charge.*", 503), ("auth.*", 503), ("*", 500))
@@ -60,7 +62,8 @@ class Run(Account):
 
     def _begin(self) -> None:
         flow, env = self.flow, self.env
-        self.trace(flow, *_announcement(flow, self.call))
+        announcement, read = _announcement(flow, env)
+        self.trace(flow, *announcement, read=read)
         if self.call is not None and self.call["state"] == "ended":
             self.phase = Phase.OPEN
             self.end("caller", "before the flow started")
@@ -220,12 +223,20 @@ def _failing(error: StepError) -> Steps:
     raise error
 
 
-def _announcement(flow: Flow, call: Any) -> tuple[str, ...]:
-    if call is not None and flow.trigger.kind in ("invite", "socket"):
-        return "flow {} starts for {} -> {}", flow.name, call["from"]["aor"], call["to"]["aor"]
-    if flow.trigger.kind == "event":
-        return "flow {} starts on {}", flow.name, flow.trigger.event
-    return "flow {} starts", flow.name
+def _announcement(flow: Flow, env: Mapping[str, Any]) -> tuple[tuple[str, ...], Read]:
+    """The first line of a trace, and what began the run: an event, or a request."""
+    kind, call, event, request = flow.trigger.kind, env["call"], env["event"], env["request"]
+    if call is not None and kind in ("invite", "socket"):
+        return ("flow {} starts for {} -> {}", flow.name, call["from"]["aor"], call["to"]["aor"]), ()
+    if kind == "event":
+        return ("flow {} starts on {}", flow.name, flow.trigger.event), event_read(event or {})
+    if request is None:
+        return ("flow {} starts", flow.name), ()
+    who = request["from"]["aor"], request["to"]["aor"]
+    contacts = request["contacts"] if kind == "register" else ()
+    return ("flow {} starts for {} {} -> {}", flow.name, kind.upper(), *who), tuple(
+        ("request.contact", contact) for contact in contacts[:1]
+    )
 
 
 def _implicit_reply(run: Run, error: StepError | None) -> Reply:
