@@ -39,7 +39,7 @@ from orchestrator.core.sockets import Sockets
 from orchestrator.core.steps.performers import Performers
 from orchestrator.core.steps.starts import Starts
 from orchestrator.core.steps.steps import Steps
-from orchestrator.core.steps.subjects import Subjects
+from orchestrator.core.steps.subjects import unaware
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import MalformedMessage
@@ -84,7 +84,6 @@ class Engine(Node):
         self.servers = Servers(self)
         self.host = Performers(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
-        self.subjects = Subjects()
         self.calls = Calls()
         self.records = CallRecords(self.history, settings.wall_offset)
         self._compose()
@@ -93,12 +92,12 @@ class Engine(Node):
 
     def _compose(self) -> None:
         """Calls, what is done for them, and what requests become."""
-        flows, subjects, servers, channels = self.flows, self.subjects, self.servers, self.channels
+        flows, servers, channels = self.flows, self.servers, self.channels
         exchange = Exchange(self.calls, channels, servers, self.records, flows)
         registrations, sender = self.registrations, self.sender
-        steps = Steps(self, self.host, exchange, subjects, registrations, self.gateways, self.admission)
+        steps = Steps(self, self.host, exchange, registrations, self.gateways, self.admission)
         self.steps = steps
-        self.starts = Starts(self, flows, subjects, steps.forget)
+        self.starts = Starts(self, flows, steps.forget)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
         self.resync = Resync(self, servers, channels, self.calls, self._reported, self._channel_struck)
         self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.resync, steps)
@@ -115,7 +114,7 @@ class Engine(Node):
         flows.capacity = limits.subscriptions
         flows.most_runs, flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
         flows.chain, flows.trace_memory.most = limits.chain, limits.trace_memory
-        self.faults = Faults(self.subjects.served_by, self.subjects.unaware)
+        self.faults = Faults(lambda: unaware(flows.runs.values()))
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         flows.on_collapse = self.faults.end

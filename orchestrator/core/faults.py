@@ -53,12 +53,10 @@ class Faults:
     """Ends what a bug has struck, and tells: `told(fault)` is called for each, else it is raised (to the reactor, which
     counts and logs it)."""
 
-    def __init__(self, call_of: Callable[[Run], Any], unaware: Callable[[], Iterable[Call]]) -> None:
-        """`call_of(run)`: the Call, SocketCall or Registration that a run serves, or None; `unaware()`: calls that are
-        over though their runs do not know."""
+    def __init__(self, unaware: Callable[[], Iterable[Call]]) -> None:
+        """`unaware()`: calls that are over though their runs do not know."""
         self.count = 0
         self.told: Callable[[Fault], object] | None = None
-        self._call_of = call_of
         self._unaware = unaware
 
     def struck(self, fault: Fault, *where: Any) -> None:
@@ -77,7 +75,7 @@ class Faults:
     def end(self, subject: Subject) -> None:
         """Give it its final answer and let go of it; never raises."""
         run = subject if isinstance(subject, Run) else getattr(subject, "run", None)
-        served = self._call_of(subject) if isinstance(subject, Run) else subject
+        served = subject.subject if isinstance(subject, Run) else subject
         if served is not None:
             self._fail(served)
         if run is not None and not run.bounded:

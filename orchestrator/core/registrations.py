@@ -132,7 +132,7 @@ class Registration:
         self.view.user = name
 
     @property
-    def answered(self) -> bool:
+    def replied(self) -> bool:
         return self.server.answered
 
     @property
@@ -147,16 +147,20 @@ class Registration:
     def save(self, policy: RegisterPolicy | None = None) -> None:
         """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is
         answered."""
-        if self.answered:
+        if self.replied:
             raise StepError("call.state", "the REGISTER is already answered")
         answer = self._registrations.save(self.request, self.source, policy)
         self.reply(answer.status, answer.reason, answer.headers)
         if answer.changes:
             self._registrations.announce(answer.changes, self.source[0])
 
+    def reply_best(self) -> bool:
+        """Nobody else has been asked."""
+        return False
+
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
         """Answer the REGISTER. Raises StepError `call.state` when it is answered."""
-        if self.answered:
+        if self.replied:
             raise StepError("call.state", "the REGISTER is already answered")
         tag = self._node.tokens.token()
         if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge

@@ -49,7 +49,7 @@ def _calls(engine: Engine) -> Iterator[str]:
     for call in engine.calls:
         if call.over:
             yield f"{call!r} is over and still listed"
-        elif call.front.server.answered:
+        elif call.replied:
             timer = call._watch_timer
             if timer is None or not timer.armed:
                 yield f"{call!r} is answered and nothing bounds it"
@@ -66,11 +66,11 @@ def _calls(engine: Engine) -> Iterator[str]:
 
 def _runs(engine: Engine) -> Iterator[str]:
     for run in engine.flows.runs.values():
-        if (problem := _problem(engine, run)) is not None:
+        if (problem := _problem(run)) is not None:
             yield f"{run!r}: {problem}"
 
 
-def _problem(engine: Engine, run: Run) -> str | None:
+def _problem(run: Run) -> str | None:
     if run.phase is Phase.DONE:
         return "done and still listed"
     if run.phase is Phase.MAIN and not run.tasks:
@@ -80,7 +80,7 @@ def _problem(engine: Engine, run: Run) -> str | None:
             return "it ends without a bound"
         return None if run.tasks else "ended and still listed"
     if run.phase is Phase.OPEN:
-        call = engine.subjects.served_by(run)
+        call = run.subject
         if run.call is not None and (call is None or (isinstance(call, Call) and call.over)):
             return "its call is over and it has not heard of it"
         if run.call is None and not run.tasks and not run.listeners:
@@ -89,16 +89,6 @@ def _problem(engine: Engine, run: Run) -> str | None:
 
 
 def _tables(engine: Engine) -> Iterator[str]:
-    subjects, runs = engine.subjects, engine.flows.runs
-    for name, table in (
-        ("calls", subjects.calls),
-        ("handed", subjects.handed),
-        ("registrations", subjects.registrations),
-        ("other requests", subjects.others),
-    ):
-        for run in table:
-            if run not in runs:
-                yield f"{name} keep a run that is over, {run}"
     for handshakes in engine.handshakes._open.values():
         for handshake in handshakes:
             party = handshake.party

@@ -17,13 +17,13 @@ from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.request_routes import Routes
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.requests import Requests
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performers
 from orchestrator.core.steps.relay import Relay
 from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.replies import Replies
 from orchestrator.core.steps.starts import Starts
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.events.bus import Bus
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.effects import Http
@@ -146,7 +146,7 @@ class Stage:
 
 CLASSES = (
     Requests, Call, Calls, Relay, ResponseContext, Branch, Registration, Registrations, Registrar, Location, CallView,
-    RequestView, Performers, Subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
+    RequestView, Performers, subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
     Run, Task, Bus, Handshakes,
 )  # fmt: skip
 SELF_DEFENCE = {
@@ -156,7 +156,7 @@ SELF_DEFENCE = {
 """What a fault is answered with: a second bug there is covered by the timers, after 64*T1."""
 
 
-def methods() -> list[tuple[type, str]]:
+def methods() -> list[tuple[Any, str]]:
     found = []
     for kind in CLASSES:
         for name, function in vars(kind).items():

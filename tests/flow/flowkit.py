@@ -175,6 +175,18 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 @dataclass
+class Served:
+    """What a run serves."""
+
+    host: FakeHost
+    run: int
+
+    @property
+    def replied(self) -> bool:
+        return bool(self.host.finals.get(self.run))
+
+
+@dataclass
 class Waiting:
     """What a step waits for."""
 
@@ -201,6 +213,7 @@ class FakeHost:
 
     def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
         self.done.append(effect)
+        run.subject = Served(self, run.id)
         on_call = isinstance(effect, effects.Relay | effects.Reply | effects.Inject | effects.Hangup)
         if on_call and run.call is None and run.flow.trigger.kind != "register":
             raise StepError("call.state", "this run has no call")
@@ -221,7 +234,7 @@ class FakeHost:
                 self.end(run, "engine", effect.reason, effect.code or 487)
             case effects.Inject():
                 return {"added": len(effect.to) or 1, "reason": ""}
-            case effects.SaveContact():
+            case effects.SaveContact() | effects.Answer() | effects.Media(answer=True):
                 self.finals.setdefault(run.id, []).append(200)
             case effects.Lookup():
                 return [{"uri": f"sip:bob@10.0.0.{n}", "contact": f"bob{n}", "mobile": n == 2} for n in (1, 2)]
@@ -260,7 +273,6 @@ class FakeHost:
             return
         if not self.finals.get(run.id):
             self.finals.setdefault(run.id, []).append(code)
-            run.replied = True
         run.call["state"] = "ended"
         self.engine.call_ended(run, by, reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flowkit import World, catch, flow, if_, missing, step, steps
+from flowkit import Served, World, catch, flow, if_, missing, step, steps
 
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
@@ -120,7 +120,8 @@ def test_an_error_after_the_answer_is_no_reply() -> None:
 
 def test_no_implicit_reply_when_the_host_has_replied() -> None:
     world, run = called(step("sleep", 5.0))
-    run.replied = True
+    run.subject = Served(world.host, run.id)
+    world.host.finals[run.id] = [408]
     world.at(5.0)
     assert world.replies == []
 

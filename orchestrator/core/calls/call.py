@@ -149,6 +149,11 @@ class Call:
         return self.state == "ended"
 
     @property
+    def replied(self) -> bool:
+        """A final reply to the INVITE is out."""
+        return self.front.server.answered
+
+    @property
     def request(self) -> Request:
         """The INVITE."""
         return self.invite
@@ -389,7 +394,7 @@ class Call:
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
         """The caller sent CANCEL: 487 at once, whatever the branches are doing; then the flow hears of it."""
-        if self.over or self.front.server.answered:
+        if self.over or self.replied:
             return
         self.front.cancel(headers)  # first: what the end of a branch makes a flow do must find the 487 on its way
         self._stop_ringing(headers)
@@ -400,7 +405,7 @@ class Call:
 
         Raises StepError `call.state` when a final reply has gone out.
         """
-        if self.front.server.answered:
+        if self.replied:
             raise StepError("call.state", f"the call already has a final reply ({self.front.server.status})")
         self.note(ResponseSent(code, reason))
         self.front.reply(code, reason, headers)
@@ -414,7 +419,7 @@ class Call:
     def reply_best(self) -> bool:
         """Answer with the best failure of the branches (RFC 3261 §16.7). False when no branch gave one."""
         best = self.front.best if self.back is None else self.back.best
-        if best is None or self.front.server.answered:
+        if best is None or self.replied:
             return False
         self.note(ResponseSent(best.status))
         if best.context is not self.front or not self.front.send_best():
@@ -428,7 +433,7 @@ class Call:
         if self.over:
             return
         header = (reason_header(reason, code),) if reason else ()
-        if self.front.server.answered:
+        if self.replied:
             if self.freeswitch_is_gone:
                 self._end_behind("caller", header)
             self._send_bye(header, leg)

@@ -48,8 +48,8 @@ class SocketCall:
         "ended_at", "ended_by", "end_reason", "_limit_timer",
     )  # fmt: skip
 
-    carried = True
-    """FreeSWITCH has the media; see Call.carried."""
+    carried = held = True
+    """FreeSWITCH has the call, and so its media; see Call.carried."""
 
     def __init__(
         self, node: Node, flows: FlowEngine, records: CallRecords, server: str, channel: Channel, view: SocketView
@@ -77,6 +77,11 @@ class SocketCall:
         return self.state == "ended"
 
     @property
+    def replied(self) -> bool:
+        """It has been answered, or is over."""
+        return self.state != "new"
+
+    @property
     def duration(self) -> float:
         """Seconds from the answer to the end or now; 0 before the answer."""
         if self.answered_at is None:
@@ -99,7 +104,7 @@ class SocketCall:
             self._publish("hangup", leg=side, cause=cause, code=None)
             self.close(side, cause)
 
-    def hangup(self, reason: str, code: int | None) -> None:
+    def hangup(self, reason: str, code: int | None, leg: str = "both") -> None:
         """Hang the channel up. The flow ends with it."""
         if self.over:
             return

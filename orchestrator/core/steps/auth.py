@@ -17,8 +17,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Protocol
 
 from orchestrator.core.node import Node
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run.effects import Authenticate
@@ -54,11 +54,10 @@ class Asked(Protocol):
 class Authenticator:
     """Performs `auth` for one engine. A source that has passed has proved its address to `admission`."""
 
-    def __init__(self, node: Node, flows: FlowEngine, admission: Admission, subjects: Subjects) -> None:
+    def __init__(self, node: Node, flows: FlowEngine, admission: Admission) -> None:
         self._node = node
         self._flows = flows
         self._admission = admission
-        self._subjects = subjects
         self.performs: Performs = {Authenticate: self._authenticate}
         self._nonces: digest.Nonces | None = None
         self._realms: set[str] = set()
@@ -68,7 +67,7 @@ class Authenticator:
         """Who was told `stale` last. A client that does not learn from it would go on for ever if told so again."""
 
     def _authenticate(self, run: Run, ticket: Ticket, effect: Authenticate) -> Any:
-        asked = self._subjects.request(run) or self._subjects.live_call(run)
+        asked = subjects.request_of(run) or subjects.live_call(run)
         return self.check(run.id, asked, ticket, effect)
 
     def check(self, run: int, asked: Asked, ticket: Ticket, effect: Authenticate) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.hold import Hold, answer_headers
 from orchestrator.core.steps.media import Applications
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.executions import channel_of
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
@@ -23,21 +23,19 @@ class Holding:
     def __init__(
         self,
         exchange: Exchange,
-        subjects: Subjects,
         applications: Applications,
     ) -> None:
         self._flows = exchange.flows
-        self._subjects = subjects
         self._servers = exchange.servers
         self._applications = applications
         self.performs: Performs = {effects.Media: self._media, effects.Answer: self._answer}
 
     def _media(self, run: Run, ticket: Ticket, effect: effects.Media) -> Any:
         """Have FreeSWITCH hold the call; where it does already, at most have it answer."""
-        call = self._subjects.live_call(run)
+        call = subjects.live_call(run)
         if channel_of(call, "caller") is not None:
             return self._answer(run, ticket, effects.Answer()) if effect.answer else None
-        if call.front.server.answered:
+        if call.replied:
             raise StepError("call.state", "media: the call is answered already, and not by FreeSWITCH")
         return self._hold(run, call, ticket, effect)
 
@@ -63,11 +61,10 @@ class Holding:
 
     def _answer(self, run: Run, ticket: Ticket, effect: effects.Answer) -> Any:
         """Answer from FreeSWITCH, which takes the call first where it does not have it."""
-        handed = self._subjects.handed.get(run.id)
-        if handed is not None:
-            return self._answer_handed(run, ticket, handed, effect)
-        call = self._subjects.live_call(run)
-        if call.front.server.answered:
+        if isinstance(run.subject, SocketCall):
+            return self._answer_handed(run, ticket, run.subject, effect)
+        call = subjects.live_call(run)
+        if call.replied:
             return None
         if call.hold is None:
             if effect.headers:

@@ -6,8 +6,8 @@ from typing import Any
 
 from orchestrator.core.jobs import JobEffect
 from orchestrator.core.node import Node
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
@@ -19,10 +19,9 @@ from orchestrator.flow.run.signals import PENDING, Ticket
 class JobSteps:
     """Hands out the work of one engine's flows."""
 
-    def __init__(self, node: Node, flows: FlowEngine, subjects: Subjects, servers: Servers) -> None:
+    def __init__(self, node: Node, flows: FlowEngine, servers: Servers) -> None:
         self._node = node
         self._flows = flows
-        self._subjects = subjects
         self._servers = servers
         self.performs: Performs = {effects.Http: self._http, effects.EslCommand: self._esl_command}
 
@@ -39,7 +38,7 @@ class JobSteps:
             run.trace(None, "background http failed, {}: {}", result.type, result.message)
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
-        effect.server = self._servers.server_for(effect.server, self._subjects.carried_call(run))
+        effect.server = self._servers.server_for(effect.server, subjects.carried_call(run))
         return self._as_job(ticket, effect)
 
     def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:

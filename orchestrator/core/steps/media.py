@@ -17,8 +17,8 @@ from typing import Any
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.node import Node
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.collector import Collector
 from orchestrator.core.switches.detectors import SILENCE_LEVEL, Detectors
 from orchestrator.core.switches.executions import (
@@ -58,10 +58,9 @@ class Applications:
     callee may not have been reported yet. Such a step waits for it, `CHANNEL_WITHIN` seconds at most.
     """
 
-    def __init__(self, node: Node, flows: FlowEngine, subjects: Subjects, detectors: Detectors) -> None:
+    def __init__(self, node: Node, flows: FlowEngine, detectors: Detectors) -> None:
         self.node = node
         self._flows = flows
-        self._subjects = subjects
         self._handlers: Mapping[type, Callable[[Run, Ticket, Any], Any]] = {
             effects.Play: self._play,
             effects.Record: self._record,
@@ -89,7 +88,7 @@ class Applications:
         try:
             return self._handlers[type(effect)](run, ticket, effect)
         except NoChannel as error:
-            call = self._subjects.media_call(run)
+            call = subjects.media_call(run)
             if not call.carried:
                 raise
             early = ticket.work = AwaitedChannel(self, run, ticket, effect, error, call)
@@ -228,7 +227,7 @@ class Applications:
         return PENDING
 
     def _detect(self, run: Run, ticket: Ticket, effect: effects.Detect) -> Any:
-        call = self._subjects.media_call(run)
+        call = subjects.media_call(run)
         detectors = [self._detectors.make(call, channel, effect) for channel in self._channels(run, effect.leg)]
         wanted = [(d.channel, application, 1) for d in detectors for application in d.applications]
 
@@ -240,7 +239,7 @@ class Applications:
 
     def answer(self, run: Run, ticket: Ticket, channel: Channel) -> Any:
         """Answer a channel that the dialplan has handed over."""
-        self._subjects.media_call(run)
+        subjects.media_call(run)
         return self._run(ticket, [(channel, Application("answer", ""), 1)], lambda results: None)
 
     def _execute(self, run: Run, ticket: Ticket, effect: effects.EslExecute) -> Any:
@@ -268,7 +267,7 @@ class Applications:
 
     def _channels(self, run: Run, leg: str) -> list[Channel]:
         """The live channels of a leg, or of both. Raises StepError `call.state` where FreeSWITCH does not have them."""
-        call = self._subjects.media_call(run)
+        call = subjects.media_call(run)
         wanted = ("caller", "callee") if leg == "both" else (leg,)
         found = [channel for side in wanted if (channel := channel_of(call, side)) is not None]
         if not found or (leg != "both" and len(found) < len(wanted)):

@@ -74,6 +74,10 @@ class OtherRequest:
         self.view.user = name
 
     @property
+    def replied(self) -> bool:
+        return self.server.answered
+
+    @property
     def attended(self) -> bool:
         """A server transaction that is no INVITE has a deadline of its own."""
         return True
@@ -92,7 +96,7 @@ class OtherRequest:
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
         """Answer it. Raises StepError `call.state` when it is answered."""
-        if self.server.answered:
+        if self.replied:
             raise StepError("call.state", "the request is already answered")
         if code < 200:  # RFC 4320 §4.1: nothing but 100, and that not at once
             return
@@ -110,14 +114,14 @@ class OtherRequest:
 
     def serve(self) -> None:
         """Do what is done without flows, unless it is answered."""
-        if not self.server.answered:
+        if not self.replied:
             self._default(self.server)
 
     def relay(self, groups: Sequence[Sequence[Target]], done: Done) -> None:
         """Send it on, to one group after the other; `done(relay result)` is called once. Raises StepError `call.state`
         when it is answered or under way."""
-        if self.server.answered or self._done is not None:
-            what = "already answered" if self.server.answered else "on its way already"
+        if self.replied or self._done is not None:
+            what = "already answered" if self.replied else "on its way already"
             raise StepError("call.state", f"relay: the request is {what}")
         self._context.forget_failures()
         self._groups, self._done, self._tried = list(groups), done, []

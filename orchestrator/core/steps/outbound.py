@@ -18,11 +18,11 @@ from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.relay import Relay, TransferRelay
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
@@ -61,7 +61,6 @@ class OutboundCalls:
         self,
         node: Node,
         exchange: Exchange,
-        subjects: Subjects,
         destinations: Destinations,
         gateways: Gateways,
     ) -> None:
@@ -69,7 +68,6 @@ class OutboundCalls:
         self.exchange = exchange
         self.flows = exchange.flows
         self.calls = exchange.calls
-        self.subjects = subjects
         self.gateways = gateways
         self._destinations = destinations
         self.performs: Performs = {effects.Transfer: self._transfer, effects.Originate: self._originate}
@@ -82,7 +80,7 @@ class OutboundCalls:
     # --- transfer -----------------------------------------------------------------------------------------------------
 
     def _transfer(self, run: Run, ticket: Ticket, effect: effects.Transfer) -> Any:
-        call = self.subjects.live_call(run)
+        call = subjects.live_call(run)
         channel = channel_of(call, effect.leg)
         if channel is None:
             raise StepError("call.state", f"transfer: FreeSWITCH does not have the {effect.leg} (media: or via: first)")
@@ -166,8 +164,7 @@ class OutboundCalls:
     # --- originate ----------------------------------------------------------------------------------------------------
 
     def _originate(self, run: Run, ticket: Ticket, effect: effects.Originate) -> Any:
-        current = self.subjects.calls.get(run.id)
-        if current is not None and not current.over:
+        if isinstance(run.subject, Call) and not run.subject.over:
             raise StepError("call.state", "originate: this flow has a call already")
         if run.max_forwards <= 1:
             raise StepError("flow.limit", "originate: the call that led to this one has gone round too often")
@@ -274,7 +271,7 @@ class OutboundCall:
         if self._over:
             call.hangup("nobody waits for this call", None, "both")
             return
-        outbound.subjects.adopt(outbound.node, self.run, call, request, source)
+        subjects.adopt(outbound.node, self.run, call, request, source)
         effect = effects.Relay(ring=self._ring, gateways=self._effect.gateways)
         relay = Relay(call, effect, self._groups, self._rung, outbound.gateways)
         call.relay = relay

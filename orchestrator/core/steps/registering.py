@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.node import Node
-from orchestrator.core.registrations import Registrations, registered_attributes
+from orchestrator.core.registrations import Registration, Registrations, registered_attributes
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
@@ -18,15 +17,14 @@ from orchestrator.flow.run.signals import Ticket
 class Registering:
     """Stores and finds bindings for one engine's flows."""
 
-    def __init__(self, node: Node, registrations: Registrations, subjects: Subjects) -> None:
+    def __init__(self, node: Node, registrations: Registrations) -> None:
         self._node = node
         self._registrations = registrations
-        self._subjects = subjects
         self.performs: Performs = {effects.SaveContact: self._save, effects.Lookup: self._lookup}
 
     def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> None:
-        registration = self._subjects.registrations.get(run.id)
-        if registration is None:
+        registration = run.subject
+        if not isinstance(registration, Registration):
             raise StepError("call.state", "register: this run has no REGISTER")
         default = self._node.settings.register
         registration.save(
@@ -38,7 +36,6 @@ class Registering:
                 extra={name: str(value) for name, value in effect.extra.items()} or None,
             )
         )
-        run.replied = True
 
     def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
         wall = self._node.wall

@@ -9,13 +9,13 @@ from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.phones import leads_to
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import from_value
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.relay import Relay
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
@@ -45,7 +45,6 @@ class Relaying:
     def __init__(
         self,
         flows: FlowEngine,
-        subjects: Subjects,
         destinations: Destinations,
         gateways: Gateways,
         servers: Servers,
@@ -53,7 +52,6 @@ class Relaying:
     ) -> None:
         """`consume` takes credentials for us out of a request that is going on."""
         self._flows = flows
-        self._subjects = subjects
         self._destinations = destinations
         self._gateways = gateways
         self._servers = servers
@@ -65,11 +63,10 @@ class Relaying:
         }
 
     def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
-        other = self._subjects.others.get(run.id)
-        if other is not None:
-            return self._relay_other(run, ticket, other, effect)
-        call = self._subjects.live_call(run)
-        if call.front.server.answered:
+        if isinstance(run.subject, OtherRequest):
+            return self._relay_other(run, ticket, run.subject, effect)
+        call = subjects.live_call(run)
+        if call.replied:
             raise StepError("call.state", "relay: the call already has a final reply")
         if call.relay is not None:
             raise StepError("call.state", "relay: another relay of this call is still running")
@@ -115,8 +112,8 @@ class Relaying:
         )
 
     def _inject(self, run: Run, ticket: Ticket, effect: effects.Inject) -> dict[str, Any]:
-        call = self._subjects.call(run)
-        if call.over or call.front.server.answered:
+        call = subjects.call_of(run)
+        if call.over or call.replied:
             return {"added": 0, "reason": "the call is over" if call.over else "the call is already answered"}
         targets = self._destinations.named(effect.aor, effect.to)
         headers = header_lines(effect.headers)
@@ -132,6 +129,6 @@ class Relaying:
         return {"added": added, "reason": "" if added else "nothing new to ring"}
 
     def _cancel(self, run: Run, ticket: Ticket, effect: effects.Cancel) -> None:
-        relay = self._subjects.live_call(run).relay
+        relay = subjects.live_call(run).relay
         if relay is not None:
             relay.stop(effect.branches)

@@ -11,7 +11,6 @@ from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.other_request import OtherRequest
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
@@ -20,12 +19,11 @@ from orchestrator.flow.run.run import Run
 class Starts:
     """Begins runs of one engine; `on_done(run)` is told when one of them is over."""
 
-    def __init__(self, node: Node, flows: FlowEngine, subjects: Subjects, on_done: Callable[[Run], object]) -> None:
+    def __init__(self, node: Node, flows: FlowEngine, on_done: Callable[[Run], object]) -> None:
         self.triggers: frozenset[str] = frozenset()
         """Kinds of trigger in the loaded program: a request that no flow can take costs no look at the flows."""
         self._node = node
         self._flows = flows
-        self._subjects = subjects
         self._on_done = on_done
 
     def load(self, program: Program) -> None:
@@ -39,20 +37,20 @@ class Starts:
         if call.invite.max_forwards is not None:
             run.max_forwards = call.invite.max_forwards
         call.run = run
-        self._subjects.calls[run.id] = call
+        run.subject = call
         self._tell_begin(run, view)
         self._begin(run)
 
     def socket(self, flow: Flow, call: SocketCall) -> None:
         run = self._create(flow, {"call": call.view})
         call.run = run
-        self._subjects.handed[run.id] = call
+        run.subject = call
         self._tell_begin(run, call.view)
         self._begin(run)
 
     def registration(self, flow: Flow, registration: Registration) -> None:
         run = registration.run = self._create(flow, {"request": registration.view})
-        self._subjects.registrations[run.id] = registration
+        run.subject = registration
         self._begin(run)
 
     def other(self, flow: Flow, request: OtherRequest, chain: tuple[str, ...]) -> None:
@@ -61,7 +59,7 @@ class Starts:
         run.chain = chain
         if request.request.max_forwards is not None:
             run.max_forwards = request.request.max_forwards
-        self._subjects.others[run.id] = request
+        run.subject = request
         self._begin(run)
 
     def _tell_begin(self, run: Run, view: Any) -> None:

@@ -7,6 +7,7 @@ from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
+from orchestrator.core.steps import subjects
 from orchestrator.core.steps.auth import Authenticator
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.holding import Holding
@@ -17,7 +18,6 @@ from orchestrator.core.steps.performers import Performers
 from orchestrator.core.steps.registering import Registering
 from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.replies import Replies
-from orchestrator.core.steps.subjects import Subjects
 from orchestrator.core.switches.detectors import Detectors
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.admission import Admission
@@ -31,28 +31,26 @@ class Steps:
         node: Node,
         performers: Performers,
         exchange: Exchange,
-        subjects: Subjects,
         registrations: Registrations,
         gateways: Gateways,
         admission: Admission,
     ) -> None:
-        self._subjects = subjects
         flows, servers = exchange.flows, exchange.servers
         self.detectors = Detectors(node)
-        self.applications = Applications(node, flows, subjects, self.detectors)
+        self.applications = Applications(node, flows, self.detectors)
         destinations = Destinations(node, registrations, gateways)
-        self.authenticator = Authenticator(node, flows, admission, subjects)
-        relaying = Relaying(flows, subjects, destinations, gateways, servers, self.authenticator.consume)
-        self.holding = Holding(exchange, subjects, self.applications)
-        self.outbound_calls = OutboundCalls(node, exchange, subjects, destinations, gateways)
+        self.authenticator = Authenticator(node, flows, admission)
+        relaying = Relaying(flows, destinations, gateways, servers, self.authenticator.consume)
+        self.holding = Holding(exchange, self.applications)
+        self.outbound_calls = OutboundCalls(node, exchange, destinations, gateways)
         for part in (
             relaying,
             self.holding,
             self.applications,
             self.outbound_calls,
-            Replies(subjects),
-            Registering(node, registrations, subjects),
-            JobSteps(node, flows, subjects, servers),
+            Replies(),
+            Registering(node, registrations),
+            JobSteps(node, flows, servers),
             self.authenticator,
         ):
             performers.add(part.performs)
@@ -68,4 +66,4 @@ class Steps:
         """The run is done."""
         self.authenticator.forget(run.id)
         self.detectors.forget(run)
-        self._subjects.forget(run)
+        subjects.forget(run)

@@ -43,8 +43,6 @@ def reply(task: Task, step: Step) -> Steps:
     reason = task.value(step, "reason", "")
     task.trace(step, "reply {} {}", code, reason)
     yield effects.Reply(code, reason, task.values(step, "headers"))
-    if code >= 200:
-        task.run.replied = True
 
 
 RELAY = ACTIONS.add(
@@ -105,9 +103,7 @@ def relay(task: Task, step: Step) -> Steps:
     result: Mapping[str, Any] = yield effect
     outcome = result["outcome"]
     task.trace(step, "relay -> {} {}", outcome, UNREACHABLE if result["reason"] == UNREACHABLE else result["code"])
-    if outcome == "answered":
-        task.run.replied = True
-    else:
+    if outcome != "answered":
         task.run.failure = result
     if step.result is not None:
         task.env = task.env.bind(step.result, result)
@@ -244,7 +240,6 @@ def hangup(task: Task, step: Step) -> Steps:
     reason = task.value(step, "reason", "")
     task.trace(step, "hangup {}", reason)
     yield effects.Hangup(reason, task.value(step, "code"), step.args.get("leg", "both"))
-    task.run.replied = True  # the final reply, if one was due, is the host's part of ending the call
 
 
 ORIGINATE = ACTIONS.add(
@@ -322,4 +317,4 @@ def transfer(task: Task, step: Step) -> Steps:
     leg = step.args.get("leg", "caller")
     task.trace(step, "transfer {} to {}", leg, uri)
     yield effects.Transfer(uri, leg, task.value(step, "context", ""))
-    task.run.replied = True
+    task.run.passed_on = True

@@ -40,7 +40,6 @@ ANSWER = ACTIONS.add(
 def answer(task: Task, step: Step) -> Steps:
     task.trace(step, "answer")
     yield effects.Answer(task.values(step, "headers"))
-    task.run.replied = True
 
 
 MEDIA = ACTIONS.add(
@@ -64,8 +63,6 @@ def media(task: Task, step: Step) -> Steps:
     server, answers = step.args["server"], task.value(step, "answer", False)
     task.trace(step, "media on {}{}", server, ", answered" if answers else "")
     yield effects.Media(server, answers)
-    if answers:
-        task.run.replied = True
 
 
 PLAY = ACTIONS.add(

@@ -46,7 +46,6 @@ def auth(task: Task, step: Step) -> Steps:
         task.trace(step, "auth -> {}{}", found["user"], ", trusted" if found["trusted"] else "")
         return {"user": found["user"], "realm": found["realm"], "trusted": found["trusted"]}
     task.trace(step, "auth -> {}", verdict)
-    task.run.replied = True
     if verdict == "failed":
         yield from task.walk(step.args.get("on_fail", ()))
     raise Refused
@@ -78,7 +77,6 @@ def register(task: Task, step: Step) -> Steps:
         max_contacts=task.value(step, "max_contacts"),
         extra=task.values(step, "extra"),
     )
-    task.run.replied = True
 
 
 LOOKUP = ACTIONS.add(

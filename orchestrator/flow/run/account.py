@@ -45,9 +45,17 @@ class Listening(Protocol):
         """Hear of nothing more."""
 
 
+class Subject(Protocol):
+    """What a run serves: a call, a REGISTER, another request."""
+
+    @property
+    def replied(self) -> bool:
+        """A final reply is out, by whomever."""
+
+
 class Account(ABC):
-    """Facts of one run. Hosts read `flow`, `program`, `call_id`, `vars` and set `replied` when they send a final
-    reply on their own; everything else belongs to the engine."""
+    """Facts of one run. Hosts read `flow`, `program`, `call_id`, `vars` and set `subject`; everything else belongs to
+    the engine."""
 
     __slots__ = (
         "call",
@@ -65,10 +73,11 @@ class Account(ABC):
         "left_out",
         "listeners",
         "max_forwards",
+        "passed_on",
         "phase",
         "records",
-        "replied",
         "steps",
+        "subject",
         "tasks",
         "vars",
         "version",
@@ -94,8 +103,9 @@ class Account(ABC):
         self.handlers: dict[str, list[int]] | None = None
         """Id of a subscribe step → [events handled, events skipped]; None as long as there was none."""
         self.steps = 0
-        self.replied = False
-        """A final reply is out, by whomever."""
+        self.subject: Subject | None = None
+        self.passed_on = False
+        """The call was given to somebody who will answer it (`transfer`)."""
         self.failure: Mapping[str, Any] | None = None
         """`relay result` of the last relay that failed: what the caller is told if nobody says otherwise."""
         self.ended: CallEnded | None = None
@@ -109,6 +119,11 @@ class Account(ABC):
     @property
     def name(self) -> str:
         return f"{self.flow.name}#{self.id}"
+
+    @property
+    def replied(self) -> bool:
+        """A final reply is out, or another will send it."""
+        return self.passed_on or (self.subject is not None and self.subject.replied)
 
     @property
     def closing(self) -> bool:

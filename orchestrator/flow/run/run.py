@@ -39,8 +39,8 @@ NO_REGISTRATION = 403
 
 
 class Run(Account):
-    """One run, from its beginning to its end. Hosts read its account and set `replied` when they send a final reply on
-    their own; everything else belongs to the engine."""
+    """One run, from its beginning to its end. Hosts read its account and set its `subject`; everything else belongs to
+    the engine."""
 
     __slots__ = ("_grace", "_recovered", "on_done")
 
@@ -99,7 +99,6 @@ class Run(Account):
         kind, owes = self.flow.trigger.kind, not self.replied and self.ended is None
         if owes and kind in REQUESTS and error is None and self.failure is None:
             self.trace(None, "no reply: served as if there were no flow")
-            self.replied = True
             self.engine.host.perform(self, Ticket(None), Serve())
         elif owes and kind in ("invite", "register", *REQUESTS):
             code = self._reply(error)
@@ -112,7 +111,6 @@ class Run(Account):
         """The implicit final reply. Returns its status, 0 when it was not sent."""
         reply = _implicit_reply(self, error)
         self.trace(None, "implicit reply {} {}", reply.code, reply.reason)
-        self.replied = True
         try:
             self.engine.host.perform(self, Ticket(None), reply)
         except StepError as refused:  # a final reply went out after all: the host knows first
