@@ -18,8 +18,19 @@ ARGS   ?=
 run: $(VENV)/.stamp-run
 	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
 
+# Two runs: tests of pure code, one process for each core, then those on real sockets, processes and FreeSWITCH, alone,
+# because a busy machine changes what they see. Both always run, so that one look shows everything.
+ALONE := tests/cli tests/e2e tests/editor tests/project tests/runtime
+
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
+ifeq ($(strip $(ARGS)),)
+	@status=0; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore=,$(ALONE)) || status=$$?; \
+	$(BIN)/python -m pytest $(ALONE) || status=$$?; \
+	exit $$status
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 # All three always run, so that one look shows everything.
 check: $(VENV)/.stamp-dev
