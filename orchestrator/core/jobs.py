@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
+from orchestrator.flow.run.traits import PoolEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Resolve:
     """Whether the configuration names it: it does not wait behind names of callers."""
 
 
-JobEffect = Http | EslCommand | EslExecute | Resolve
+JobEffect = Http | EslCommand | EslExecute | Resolve | PoolEffect
 
 
 @dataclass(frozen=True, slots=True)

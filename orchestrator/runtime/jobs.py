@@ -3,12 +3,14 @@
 Each kind of work, and each FreeSWITCH server, has a pool of its own, so that what hangs holds up only its like. A job
 in FreeSWITCH's background and a dialplan application that is waited for may run for as long as a call does (originate,
 rxfax, playback of a whole book); those have a pool with room for many, apart from the commands that are over in a
-millisecond.
+millisecond. So does each kind of effect of a package (`PoolEffect`): what it says about its pool holds, and an
+exception in it fails its step only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import gevent
@@ -19,12 +21,14 @@ from orchestrator.core.jobs import Job, Resolve
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
+from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import resolve
 
 T = TypeVar("T")
+E = TypeVar("E", bound=PoolEffect)
 
 NO_SESSIONS: Mapping[str, Any] = {}
 
@@ -83,12 +87,28 @@ class Jobs:
         )
         self._esl: dict[str, Pool] = {}
         self._esl_queue = esl_queue
+        self._of_packages: dict[type[PoolEffect], Pool] = {}
+
+    def add(self, effect: type[E], perform: Callable[[E], Any]) -> None:
+        """Have `perform(effect)` do what effects of this kind ask for, in a pool as the kind describes it; without
+        this they perform themselves. For a service whose connection they need.
+
+        Raises:
+            ValueError: somebody performs them already.
+        """
+        if effect in self._of_packages:
+            raise ValueError(f"effects {effect.__name__} are performed already")
+        self._add_pool(effect, perform)
 
     def start(self, job: Job) -> None:
         """Hand a job to its pool; never waits."""
         effect = job.effect
         if isinstance(effect, Http):
             self._http.submit(job.id, effect)
+        elif isinstance(effect, PoolEffect):
+            kind = type(effect)
+            pool = self._of_packages.get(kind) or self._add_pool(kind, kind.perform)
+            pool.submit(job.id, effect)
         elif isinstance(effect, Resolve):
             (self._dns_configured if effect.configured else self._dns).submit(job.id, effect)
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
@@ -102,7 +122,7 @@ class Jobs:
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        return (self._http, self._dns, self._dns_configured, *self._esl.values())
+        return (self._http, self._dns, self._dns_configured, *self._esl.values(), *self._of_packages.values())
 
     @property
     def idle(self) -> bool:
@@ -112,6 +132,20 @@ class Jobs:
         for pool in self.pools:
             pool.close()
         self.http.close()
+
+    def _add_pool(self, kind: type[PoolEffect], perform: Callable[[Any], Any]) -> Pool:
+        name = kind.name
+        if any(pool.name == name for pool in self.pools):  # two packages chose one name: metrics tell them apart
+            name = f"{kind.__module__}.{kind.__qualname__}"
+        pool = self._of_packages[kind] = Pool(
+            name,
+            partial(_within, kind, perform),
+            self._answer,
+            size=kind.size,
+            backlog=kind.backlog,
+            error=f"{kind.name}.failed",
+        )
+        return pool
 
     def _esl_pool(self, name: str, size: int) -> Pool:
         pool = self._esl.get(name)
@@ -148,6 +182,17 @@ class Jobs:
         response = event.get("Application-Response")
         variables = {name: event.get(f"variable_{name}") for name in effect.variables}
         return {"response": "" if response == "_none_" else response, "variables": variables}
+
+
+def _within(kind: type[PoolEffect], perform: Callable[[Any], Any], effect: PoolEffect) -> Any:
+    """Perform an effect of a package within its time. Raises StepError `name.timeout`."""
+    with gevent.Timeout(kind.timeout) as limit:
+        try:
+            return perform(effect)
+        except gevent.Timeout as over:
+            if over is not limit:
+                raise
+    raise StepError(f"{kind.name}.timeout", f"no result within {kind.timeout:g} s")
 
 
 def _told(command: Callable[[], T]) -> T:

@@ -23,7 +23,7 @@ from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.flow.loader import load_program
 from orchestrator.testing.case_shapes import Shapes
 from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
-from orchestrator.testing.facts import EslRule, HttpRule
+from orchestrator.testing.facts import EffectRule, EslRule, HttpRule
 from orchestrator.testing.parties import StoryCall, StoryError, reserved
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
@@ -33,7 +33,7 @@ SUFFIX = ".test.yaml"
 
 Act = Callable[[Scenario], object]
 
-_GIVEN = ("registered", "answers", "http", "esl", "sounds", "secrets", "domains", "time")
+_GIVEN = ("registered", "answers", "http", "esl", "effects", "sounds", "secrets", "domains", "time")
 _ACTS = ("invite", "send", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
 _SIDES = ("caller", "callee")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", *(kind.upper() for kind in REQUESTS))
@@ -49,6 +49,7 @@ class Case:
     registered: dict[str, list[str]] = field(default_factory=dict)
     http: list[HttpRule] = field(default_factory=list)
     esl: list[EslRule] = field(default_factory=list)
+    effects: list[EffectRule] = field(default_factory=list)
     sounds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Case:
             secrets=self.secrets,
             http=self.http,
             esl=self.esl,
+            effects=self.effects,
             sounds=self.sounds,
             answers=self.answers,
             domains=self.domains,
@@ -182,6 +184,7 @@ class _Reader(Shapes):
         self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
+        case.effects = [self.effect_rule(item) for item in self.items(given.get("effects"), "effects")]
         for key, length in self.entries(given.get("sounds"), (), "sounds") or ():
             case.sounds[key.text] = self.duration(length) or 0.0
         for key, status in self.entries(given.get("answers"), (), "answers") or ():
@@ -240,6 +243,18 @@ class _Reader(Shapes):
         reply = self.text(entries.get("reply"), "reply") if "reply" in entries else None
         variables = self.texts(entries.get("variables"), "variables")
         return EslRule(self.text(entries.get("command"), "command", "*"), reply, variables)
+
+    def effect_rule(self, node: Node) -> EffectRule:
+        known = ("name", "with", "result", "error", "delay")
+        entries = self.entries(node, known, "an effects rule") or Entries.nothing(Scalar.nothing())
+        wanted = {key.text: self.value(item) for key, item in self.entries(entries.get("with"), (), "with") or ()}
+        return EffectRule(
+            name=self.text(entries.get("name"), "name", "*"),
+            wanted=wanted,
+            result=self.value(entries.get("result")),
+            error=self.text(entries.get("error"), "error"),
+            delay=self.duration(entries.get("delay")) or 0.0,
+        )
 
     # --- when ---------------------------------------------------------------------------------------------------------
 
@@ -406,7 +421,7 @@ class _Reader(Shapes):
     def wanted(self, kind: str, node: Node) -> dict[str, Any]:
         if kind == "sent":
             return self.sent(node)
-        short = {"reply": "what", "register": "what", "esl": "about", "log": "text"}.get(kind)
+        short = {"reply": "what", "register": "what", "esl": "about", "log": "text", "effect": "what"}.get(kind)
         if isinstance(node, Scalar) and short:
             return {short: node.text}
         if kind == "vars":
@@ -416,6 +431,7 @@ class _Reader(Shapes):
             "register": ("code", "reason", "at"),
             "http": ("url", "method", "json", "at"),
             "esl": ("command", "kind", "at"),
+            "effect": ("name", "with", "at"),
             "handler": ("id", "runs", "skipped"),
             "ends": ("by", "reason", "call"),
             "log": ("text", "level", "at"),
@@ -427,6 +443,7 @@ class _Reader(Shapes):
             "method": "what",
             "command": "about",
             "kind": "what",
+            "name": "what",
         }
         wanted = {}
         for key, item in self.entries(node, known, kind) or ():

@@ -1,8 +1,8 @@
 """What a test expects of a story, held against what was seen (FLOWLANG §9.1).
 
-Expectations of one stream (SIP, HTTP, FreeSWITCH commands) have to come true in the order they are written, with
-anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match when they hold at least
-what is asked for, times within 50 ms.
+Expectations of one stream (SIP, HTTP, FreeSWITCH commands, effects of packages) have to come true in the order they are
+written, with anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match when they
+hold at least what is asked for, times within 50 ms.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.flow.language.program import Place
-from orchestrator.testing.facts import Fact
+from orchestrator.testing.facts import Fact, contains, fields_of
 from orchestrator.testing.scenario import Scenario
 
 TOLERANCE = 0.05
 """Seconds."""
 
-STREAMS = {"sent": "sip", "reply": "sip", "register": "sip", "http": "http", "esl": "esl"}
+STREAMS = {"sent": "sip", "reply": "sip", "register": "sip", "http": "http", "esl": "esl", "effect": "effect"}
 """Expectations about facts in order, and the stream each belongs to."""
 
 _SHOWN = 12
@@ -48,7 +48,7 @@ class Failure:
 def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str] = ()) -> list[Failure]:
     """What did not come true, in order of writing; what was left behind and not allowed comes last."""
     failures: list[Failure] = []
-    reached = dict.fromkeys(("sip", "http", "esl"), 0)
+    reached = dict.fromkeys(STREAMS.values(), 0)
     for expectation in expectations:
         if expectation.kind in STREAMS:
             message = _of_stream(_facts_of(story, expectation), expectation, reached)
@@ -92,6 +92,8 @@ def _fits(fact: Fact, expectation: Expectation) -> bool:
         return False
     if not (_like(fact.what, wanted.get("what")) and _about(fact, wanted.get("about"))):
         return False
+    if "with" in wanted and not contains(fields_of(fact.data), wanted["with"]):
+        return False
     return "json" not in wanted or contains(getattr(fact.data, "json", None), wanted["json"])
 
 
@@ -109,18 +111,6 @@ def _about(fact: Fact, wanted: str | None) -> bool:
 
 def _like(text: str, wanted: Any) -> bool:
     return wanted is None or fnmatchcase(text, str(wanted))
-
-
-def contains(value: Any, wanted: Any) -> bool:
-    """Whether a value holds at least what is wanted: maps as subsets, lists item by item, texts as globs."""
-    if isinstance(wanted, Mapping):
-        return isinstance(value, Mapping) and all(key in value and contains(value[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list | tuple):
-        same = isinstance(value, list | tuple) and len(value) == len(wanted)
-        return same and all(contains(one, other) for one, other in zip(value, wanted, strict=True))
-    if isinstance(wanted, str):
-        return fnmatchcase(str(value), wanted)
-    return bool(value == wanted)
 
 
 # --- about the story as a whole ---------------------------------------------------------------------------------------
@@ -184,6 +174,8 @@ def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Se
     if story.http and story.unanswered:
         help = "add a rule under given: http, or one with  error: connect  if that is meant"
         found += [Failure(place, f"no http: rule fits {asked}; {help}") for asked in story.unanswered]
+    help = "add a rule under given: effects, with the result it is to have or  error:  and its type"
+    found += [Failure(place, f"no effects: rule fits {asked}; {help}") for asked in story.unperformed]
     if not _allowed("leak", allow):
         found += [Failure(place, f"after the last call has ended: {what}") for what in story.leftovers()]
     return found

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.effects import Http
+from orchestrator.flow.run.traits import PoolEffect
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that was seen. `stream` is sip, http or esl; `what` the method, the status or the kind of command."""
+    """Something that was seen. `stream` is sip, http, esl or effect; `what` the method, the status, the kind of command
+    or the name of the effect."""
 
     time: float
     stream: str
     kind: str
-    """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl."""
+    """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl, effect
+    (of a package)."""
     what: str
     about: str
     """The request URI, the reason phrase, the URL, the command."""
@@ -88,3 +91,39 @@ class EslRule:
 
     def fits(self, command: str) -> bool:
         return fnmatchcase(command, self.command)
+
+
+@dataclass(slots=True)
+class EffectRule:
+    """What becomes of an effect of a package that is done in a pool: the first rule that fits. `error` is the type of
+    the error it fails with, '' for `result`."""
+
+    name: str
+    wanted: Mapping[str, Any] = field(default_factory=dict)
+    """Field → what it has to hold at least; texts are globs."""
+    result: Any = None
+    error: str = ""
+    delay: float = 0.0
+
+    def fits(self, effect: PoolEffect) -> bool:
+        return fnmatchcase(effect.name, self.name) and contains(fields_of(effect), self.wanted)
+
+    def answer(self) -> Any:
+        return StepError(self.error, f"{self.error} (as the test says)") if self.error else self.result
+
+
+def fields_of(effect: PoolEffect) -> dict[str, Any]:
+    """What an effect of a package asks for, by the names of its fields."""
+    return {each.name: getattr(effect, each.name) for each in fields(effect)} if is_dataclass(effect) else {}
+
+
+def contains(value: Any, wanted: Any) -> bool:
+    """Whether a value holds at least what is wanted: maps as subsets, lists item by item, texts as globs."""
+    if isinstance(wanted, Mapping):
+        return isinstance(value, Mapping) and all(key in value and contains(value[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list | tuple):
+        same = isinstance(value, list | tuple) and len(value) == len(wanted)
+        return same and all(contains(one, other) for one, other in zip(value, wanted, strict=True))
+    if isinstance(wanted, str):
+        return fnmatchcase(str(value), wanted)
+    return bool(value == wanted)

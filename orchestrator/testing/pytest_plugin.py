@@ -28,7 +28,7 @@ from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import render
 from orchestrator.testing.case_files import SUFFIX, Case, Outcome, load_cases
 from orchestrator.testing.expectations import judge
-from orchestrator.testing.facts import HttpRule
+from orchestrator.testing.facts import EffectRule, HttpRule
 from orchestrator.testing.parties import StoryCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
@@ -74,6 +74,23 @@ class HttpAnswer:
     def fail(self, error: str = "connect") -> None:
         """No answer at all: `connect` or `timeout`."""
         self._story.http.append(HttpRule(self._url, self._method, error=error))
+
+
+class Effects:
+    """Effects of packages that are done in pools, in a story."""
+
+    def __init__(self, story: Scenario) -> None:
+        self._story = story
+
+    def on(self, name: str, result: Any = None, *, error: str = "", delay: str | float = 0, **wanted: Any) -> None:
+        """What becomes of an effect of that name (a glob) whose fields hold at least what is `wanted`: its result, or
+        the type of the error it fails with."""
+        self._story.effects.append(EffectRule(name, wanted, result, error, _time(delay)))
+
+    @property
+    def asked(self) -> list[Any]:
+        """The effects that were asked for, in order."""
+        return [fact.data for fact in self._story.facts if fact.kind == "effect"]
 
 
 class At:
@@ -185,6 +202,7 @@ class FlowRun:
     def __init__(self, story: Scenario) -> None:
         self._story = story
         self.http = Http(story)
+        self.effects = Effects(story)
         self.esl = Esl(self)
         self.allow: list[str] = []
         """Error types (globs) that may end a flow; `leak` for what may be left."""

@@ -21,7 +21,8 @@ from orchestrator.flow.language.program import Program, Step
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
-from orchestrator.testing.facts import EslRule, Fact, HttpRule, fact_of
+from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.testing.facts import EffectRule, EslRule, Fact, HttpRule, fact_of, fields_of
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
@@ -54,6 +55,7 @@ class Scenario:
         secrets: Mapping[str, str] | None = None,
         http: Iterable[HttpRule] = (),
         esl: Iterable[EslRule] = (),
+        effects: Iterable[EffectRule] = (),
         sounds: Mapping[str, float] | None = None,
         answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
@@ -79,6 +81,7 @@ class Scenario:
         self.server = next(iter(homes))
         self.http = list(http)
         self.esl = list(esl)
+        self.effects = list(effects)
         self.facts: list[Fact] = []
         self.calls: list[StoryCall] = []
         """Those of callers, and those a flow has had FreeSWITCH place."""
@@ -91,6 +94,8 @@ class Scenario:
         """Calls that have a name, to tell several apart."""
         self.unanswered: list[str] = []
         """Requests to web services that no rule fits."""
+        self.unperformed: list[str] = []
+        """Effects of packages that no rule fits."""
         self._call_ids: dict[str, str] = {}
         """Call-ID of any dialog of a call → that of its caller's."""
         self.ended: list[tuple[str, str, str]] = []
@@ -336,6 +341,8 @@ class Scenario:
         if isinstance(effect, Http):
             self.facts.append(Fact(now, "http", "http", effect.method, effect.url, effect))
             return self._answer_http(job, effect)
+        if isinstance(effect, PoolEffect):
+            return self._perform_effect(job, effect)
         if isinstance(effect, Resolve):
             return None
         if isinstance(effect, EslCommand):
@@ -366,6 +373,21 @@ class Scenario:
         answer, delay = rule.answer(effect), rule.delay
         if rule.error == "timeout" or delay > effect.timeout:  # the client gives up by its own clock
             answer, delay = StepError("http.timeout", "timeout (as the test says)"), effect.timeout
+        return self._answer_later(job, answer, delay)
+
+    def _perform_effect(self, job: Job, effect: PoolEffect) -> Any:
+        """What the test says becomes of an effect of a package."""
+        about = " ".join(f"{name}={value!r}" for name, value in fields_of(effect).items())
+        self.facts.append(Fact(self.world.now, "effect", "effect", effect.name, about, effect))
+        rule = next((rule for rule in self.effects if rule.fits(effect)), None)
+        if rule is None:
+            self.unperformed.append(f"{effect.name} {about}".rstrip())
+            return StepError(f"{effect.name}.failed", f"no effects: rule of the test fits {effect.name}")
+        if rule.delay > effect.timeout:  # its pool breaks it off
+            return self._answer_later(job, StepError(f"{effect.name}.timeout", "no result in time"), effect.timeout)
+        return self._answer_later(job, rule.answer(), rule.delay)
+
+    def _answer_later(self, job: Job, answer: Any, delay: float) -> Any:
         if not delay:
             return answer
         world = self.world

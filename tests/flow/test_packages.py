@@ -162,3 +162,25 @@ def test_a_package_that_cannot_be_used_is_named(
     with pytest.raises(OrchestratorError) as caught:
         packages.known_events()
     assert f"x = {entry.value} ({entry.group}) cannot be used: {reason}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "hears", "reason"),
+    [
+        (Field("cases", Kind.CASES, ""), False, "it needs another kind"),
+        (Field("event", Kind.EVENT, ""), False, "it needs hears=True"),
+        (Field("event", Kind.EVENT, ""), True, ""),
+    ],
+)
+def test_a_key_that_would_be_ignored_is_refused(
+    package: list[EntryPoint], monkeypatch: pytest.MonkeyPatch, field: Field, hears: bool, reason: str
+) -> None:
+    odd = ModuleType("odd")
+    odd.ODD = Action("odd", "Odd.", fields=(field,), hears=hears)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "odd", odd)
+    package.append(EntryPoint("odd", "odd:ODD", ACTION_GROUP))
+    if not reason:
+        assert known_events()
+        return
+    with pytest.raises(OrchestratorError, match=reason):
+        known_events()

@@ -1,4 +1,4 @@
-"""Steps that wait for an answer from outside: `http` and the commands of `fs`."""
+"""Steps that wait for an answer from outside: `http`, the commands of `fs`, and what packages do in pools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class JobSteps:
         if effect.background:
             self._node.job(effect, lambda result: self._background_done(run, result))
             return None
-        return self._as_job(ticket, effect)
+        return self.as_job(ticket, effect)
 
     def _background_done(self, run: Run, result: Any) -> None:
         """It may outlive its run, and never fails it; what went wrong is counted and stands in the trace."""
@@ -39,9 +39,10 @@ class JobSteps:
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
         effect.server = self._servers.server_for(effect.server, subjects.carried_call(run))
-        return self._as_job(ticket, effect)
+        return self.as_job(ticket, effect)
 
-    def _as_job(self, ticket: Ticket, effect: JobEffect) -> Any:
+    def as_job(self, ticket: Ticket, effect: JobEffect) -> Any:
+        """Work for outside, whose result the ticket gets in a later turn."""
         flows = self._flows
 
         def done(result: Any) -> None:

@@ -3,25 +3,67 @@
 An effect that touches SIP is carried out inside the turn. One that has to wait for a network answer becomes a job, and
 its ticket is resumed when the job is complete. Errors are StepErrors with the dotted types of the language.
 
-Who performs an effect is added by type: nothing here knows one but `log`.
+Who performs an effect is added by type: nothing here knows one but `log`. An effect of a package that nobody was added
+for performs itself, inside the turn or as a job (`flow.run.traits`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.node import Node
 from orchestrator.core.steps.program_names import ProgramNames
+from orchestrator.errors import StepError
+from orchestrator.events.outside import typed_event
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
+from orchestrator.flow.run.task import Task
 from orchestrator.flow.run.trace import TraceLine, TraceWritten
+from orchestrator.flow.run.traits import Effect, PoolEffect, TurnEffect
 
 Perform = Callable[[Run, Ticket, Any], Any]
 """Does what an effect says; the result, or PENDING. Raises StepError."""
 Performs = Mapping[type, Perform]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOf:
+    """The `Turn` of one step of a run."""
+
+    _node: Node
+    _run: Run
+    _task: Task
+
+    @property
+    def now(self) -> float:
+        return self._node.now
+
+    @property
+    def wall(self) -> float:
+        return self._node.wall
+
+    @property
+    def call(self) -> str:
+        return self._run.call_id
+
+    @property
+    def run(self) -> str:
+        return self._run.name
+
+    def count(self, name: str) -> None:
+        self._node.count(name)
+
+    def publish(self, event: str, attributes: Mapping[str, Any]) -> int:
+        run = self._run
+        spec = run.program.events.get(event)
+        if spec is None:
+            raise ValueError(f"there is no event {event!r}")
+        made = typed_event(spec, attributes, run.call_id if spec.scope == "call" else "", self._node.now)
+        return self._task.raise_event(made)
 
 
 class Performers:
@@ -32,6 +74,8 @@ class Performers:
         """Told every `log:` step."""
         self._node = node
         self._perform: dict[type, Perform] = {effects.Log: self._log}
+        self.as_job: Callable[[Ticket, PoolEffect], Any] | None = None
+        """Hands an effect of a package out as a job and returns PENDING."""
 
     def add(self, performs: Performs) -> None:
         """Effects by type and who performs them. What a step has begun stands in its ticket (`Ticket.work`)."""
@@ -41,7 +85,15 @@ class Performers:
 
     def perform(self, run: Run, ticket: Ticket, effect: Any) -> Any:
         """The result, or PENDING. Raises StepError."""
-        return self._perform[type(effect)](run, ticket, effect)
+        perform = self._perform.get(type(effect))
+        return perform(run, ticket, effect) if perform is not None else self._of_package(run, ticket, effect)
+
+    def _of_package(self, run: Run, ticket: Ticket, effect: Effect) -> Any:
+        if isinstance(effect, TurnEffect) and isinstance(ticket.task, Task):
+            return effect.perform(TurnOf(self._node, run, ticket.task))
+        if isinstance(effect, PoolEffect) and self.as_job is not None:
+            return self.as_job(ticket, effect)
+        raise StepError("flow.fault", f"nothing here performs the effect {type(effect).__name__}")
 
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""

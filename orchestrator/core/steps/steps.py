@@ -43,6 +43,8 @@ class Steps:
         relaying = Relaying(flows, destinations, gateways, servers, self.authenticator.consume)
         self.holding = Holding(exchange, self.applications)
         self.outbound_calls = OutboundCalls(node, exchange, destinations, gateways)
+        jobs = JobSteps(node, flows, servers)
+        performers.as_job = jobs.as_job
         for part in (
             relaying,
             self.holding,
@@ -50,7 +52,7 @@ class Steps:
             self.outbound_calls,
             Replies(),
             Registering(node, registrations),
-            JobSteps(node, flows, servers),
+            jobs,
             self.authenticator,
         ):
             performers.add(part.performs)

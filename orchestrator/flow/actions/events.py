@@ -42,6 +42,7 @@ SUBSCRIBE = ACTIONS.add(
             Field("do", Kind.STEPS, "Steps to run for each event; event is known in them.", required=True),
             Field("on_expire", Kind.STEPS, "Steps to run when for: is over."),
         ),
+        hears=True,
     )
 )
 
@@ -97,6 +98,7 @@ WAIT = ACTIONS.add(
         ),
         result="event",
         waits=True,
+        hears=True,
     )
 )
 
@@ -211,9 +213,6 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
         raise StepError("expr.value", str(wrong)) from None
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
-    run.engine.check_chain(task.chain)
-    event.chain, event.max_forwards = task.chain, run.max_forwards
-    run.engine.count_raise()
-    delivered = run.engine.bus.publish(event)
+    delivered = task.raise_event(event)
     task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)
     return {"delivered": delivered}

@@ -16,4 +16,5 @@ COMPILERS: Mapping[str, Compiler] = {**actions.COMPILERS, **events.COMPILERS, **
 def compile_action(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     """The arguments of an action, those of packages included, and the type of its result."""
     assert shape.action is not None
-    return COMPILERS.get(shape.action.name, actions.generic)(checker, shape, path, around)
+    others = events.hearing if shape.action.hears else actions.generic
+    return COMPILERS.get(shape.action.name, others)(checker, shape, path, around)

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.check import filters
-from orchestrator.flow.check.actions import list_of, result_of
+from orchestrator.flow.check.actions import generic, list_of, result_of
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import Shape
 from orchestrator.flow.check.steps import Around, Compiled, Compiler, StepChecker
@@ -57,6 +57,13 @@ def listen(checker: StepChecker, shape: Shape, path: Path) -> tuple[dict[str, An
     if spec.scope == "call" and constant_of(args.get("any_call")) is not True:
         checker.need("call", f"{action}: {spec.name}", shape.key, path)
     return args, spec
+
+
+def hearing(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
+    """An action of a package that listens to an event."""
+    args, _ = listen(checker, shape, path)
+    more, result = generic(checker, shape, path, around)
+    return {**more, **args}, result
 
 
 def _needs_for(checker: StepChecker, shape: Shape, name: str) -> None:

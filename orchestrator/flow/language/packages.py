@@ -17,8 +17,13 @@ from functools import cache
 
 from orchestrator.events.event import EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.language.registry import ACTIONS, Action, Actions
+from orchestrator.flow.language.registry import ACTIONS, Action, Actions, Kind
 from orchestrator.packages.groups import ACTION_GROUP, EVENT_GROUP, Find, installed, load_group, unusable
+
+_BUILT_IN = frozenset(
+    (Kind.BRANCHES, Kind.CASES, Kind.CATCHES, Kind.ASSIGN, Kind.DATA, Kind.FLOW, Kind.SUBSCRIPTION, Kind.SECRET)
+)
+"""Kinds of keys that only control structures of the language have: nothing would compile them for a package."""
 
 
 @cache
@@ -34,6 +39,8 @@ def known_events() -> tuple[EventSpec, ...]:
 def load_packages(find: Find, actions: Actions) -> tuple[EventSpec, ...]:
     """Add the actions of packages to `actions`; returns all events. Raises OrchestratorError."""
     for entry, action in load_group(find, ACTION_GROUP, Action):
+        if flaw := _flaw(action):
+            raise unusable(entry, ACTION_GROUP, flaw)
         if actions.get(action.name) is not action:  # a module may have added it when it was imported
             try:
                 actions.add(action)
@@ -45,3 +52,12 @@ def load_packages(find: Find, actions: Actions) -> tuple[EventSpec, ...]:
             raise unusable(entry, EVENT_GROUP, f"event {spec.name!r} is defined twice")
         events[spec.name] = spec
     return tuple(events.values())
+
+
+def _flaw(action: Action) -> str:
+    """Why an action of a package would not work, '' when it would."""
+    for field in (*action.fields, *action.beside):
+        if field.kind in _BUILT_IN or (field.kind in (Kind.EVENT, Kind.WHERE) and not action.hears):
+            needs = "hears=True" if field.kind in (Kind.EVENT, Kind.WHERE) else "another kind"
+            return f"key {field.name!r} of action {action.name!r} is of kind {field.kind.value!r}: it needs {needs}"
+    return ""

@@ -106,6 +106,9 @@ class Action:
     in_on_end: bool = False
     effect: CallChange = CallChange.NONE
     waits: bool = False
+    """The flow goes on later: drawn so, and shown by `explain` while it waits."""
+    hears: bool = False
+    """Its `event` is one that it listens to, not one that it raises."""
     listens: tuple[str, ...] = ()
     """Events of the catalogue, or of the Event Socket by their own names, that it cannot work without."""
     handler: Handler | None = field(default=None, repr=False)

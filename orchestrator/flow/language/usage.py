@@ -30,7 +30,7 @@ def usage_of(program: Program) -> Usage:
         for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())):
             event = step.args.get("event")
             events.update(step.action.listens if step.action is not None else ())
-            if step.action is None or not isinstance(event, str) or step.action.name == "raise":
+            if step.action is None or not isinstance(event, str) or not step.action.hears:
                 continue
             events.add(event)
             name = step.args.get("name")

@@ -1,7 +1,7 @@
 """What a flow asks of the world. A handler yields one of these; the host performs it and answers (FLOWLANG §4.3).
 
-Effects hold plain values, already evaluated. The host (orchestrator.core) either answers at once or later, through
-`FlowEngine.resume(ticket, value)` or `FlowEngine.throw(ticket, StepError)`.
+Effects hold plain values, already evaluated, and say what kind they are (flow.run.traits). The host (orchestrator.core)
+either answers at once or later, through `FlowEngine.resume(ticket, value)` or `FlowEngine.throw(ticket, StepError)`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.flow.run.traits import Effect, Waiting, WaitsFor
+
 KEYS = frozenset("0123456789*#ABCD")
 """Of a telephone: what `collect` takes and `dtmf` sends."""
 
 
 @dataclass(slots=True)
-class Reply:
+class Reply(Effect):
     """Answer the request that started the run. Answers at once: None. Error `call.state` when a final reply went
     before."""
+
+    needs_call = True
 
     code: int
     reason: str = ""
@@ -28,17 +32,19 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Serve:
+class Serve(Effect):
     """The flow has left its request, which begins no call, as it found it: do what is done without flows."""
 
 
 @dataclass(slots=True)
-class Relay:
+class Relay(Waiting):
     """Send the call on. Answers later with a `relay result` mapping: outcome, code, reason, contact, gateway, tried.
 
     `to`: 'registered', 'original' or URIs; exactly one of to, aor, gateways is set. `number` is called at the gateways
     instead of the dialled one. Durations are seconds.
     """
+
+    needs_call = True
 
     to: Sequence[Any] = ()
     registered: bool = False
@@ -55,10 +61,17 @@ class Relay:
     headers: Mapping[str, str] = field(default_factory=dict)
     from_: str = ""
 
+    def waits_for(self) -> WaitsFor:
+        where = f" through {self.via}" if self.via else ""
+        ring = "" if self.ring is None else f", who ring for {self.ring:g}s"
+        return f"an answer of those called{where}{ring}", None
+
 
 @dataclass(slots=True)
-class Inject:
+class Inject(Effect):
     """Add a destination to the ringing call. Answers at once with an `inject result`: added (number), reason (text)."""
+
+    needs_call = True
 
     to: Sequence[Any] = ()
     aor: str = ""
@@ -70,16 +83,20 @@ class Inject:
 
 
 @dataclass(slots=True)
-class Cancel:
+class Cancel(Effect):
     """Stop ringing branches: 'all', or the branches named. Answers at once: None."""
+
+    needs_call = ends_call = True
 
     branches: Sequence[str] = ("all",)
 
 
 @dataclass(slots=True)
-class Hangup:
+class Hangup(Effect):
     """End the call by what fits: final reply, CANCEL, BYE to both sides. Answers at once: None; the call ends by
     'engine'."""
+
+    needs_call = ends_call = True
 
     reason: str = ""
     code: int | None = None
@@ -87,7 +104,7 @@ class Hangup:
 
 
 @dataclass(slots=True)
-class Release:
+class Release(Effect):
     """The main steps of an answered call have failed: end it if it has nobody but FreeSWITCH to talk to. Answers at
     once: None."""
 
@@ -95,8 +112,10 @@ class Release:
 
 
 @dataclass(slots=True)
-class SaveContact:
+class SaveContact(Effect):
     """Store the contacts of this REGISTER and answer 200 (or 4xx). Answers at once: None."""
+
+    needs_call = True
 
     min_expires: float | None = None
     max_expires: float | None = None
@@ -106,7 +125,7 @@ class SaveContact:
 
 
 @dataclass(slots=True)
-class Authenticate:
+class Authenticate(Effect):
     """Find out who sent the request; challenge or refuse him where that fails. Answers at once or later: a mapping.
 
     `verdict` is passed, challenged (the challenge is out), failed (it is out again after wrong credentials) or
@@ -119,7 +138,7 @@ class Authenticate:
 
 
 @dataclass(slots=True)
-class Lookup:
+class Lookup(Effect):
     """Read the registered contacts of an address. Answers at once: list of contact mappings (uri, contact, expires,
     …)."""
 
@@ -127,7 +146,7 @@ class Lookup:
 
 
 @dataclass(slots=True)
-class Http:
+class Http(Effect):
     """One HTTP exchange, retries included. Answers later: `http result` mapping (status, text, json, headers).
 
     Errors: `http.connect`, `http.timeout`, `http.status`. `background` effects are answered at once with None and
@@ -148,9 +167,17 @@ class Http:
     expect: Sequence[str] = ()
     background: bool = False
 
+    @property
+    def waits(self) -> bool:
+        return not self.background
+
+    def waits_for(self) -> WaitsFor:
+        tries = f", {self.timeout:g}s for each of {self.retries + 1} tries" if self.retries else ""
+        return f"the answer to {self.method}{tries}", None if self.retries else self.timeout
+
 
 @dataclass(slots=True)
-class EslCommand:
+class EslCommand(Waiting):
     """A FreeSWITCH command. kind: 'api', 'bgapi'. Answers later: `esl result` mapping (ok, text); errors `esl.*`.
 
     An empty `server` means the one that has a channel of this call, else that which has least to do. `timeout`: most
@@ -162,9 +189,12 @@ class EslCommand:
     server: str = ""
     timeout: float | None = None
 
+    def waits_for(self) -> WaitsFor:
+        return f"FreeSWITCH {self.server}".rstrip() + f" to answer {self.kind}", self.timeout
+
 
 @dataclass(slots=True)
-class EslExecute:
+class EslExecute(Waiting):
     """Run a dialplan application on a leg. Answers later: `execute result` (response), at once when not `wait`.
 
     `leg` is caller, callee or both.
@@ -183,39 +213,64 @@ class EslExecute:
     timeout: float | None = None
     """Most seconds to wait; None for as long as the channel lives."""
 
+    def waits_for(self) -> WaitsFor:
+        return f"the end of {self.app} on the {self.leg}", self.timeout
+
 
 @dataclass(slots=True)
-class Media:
+class Media(Waiting):
     """Have FreeSWITCH take the caller's leg and hold it. Answers later: None, when commands can be given on it.
 
     With `answer` the caller gets a 200, else early media (183). An empty `server` means that which has least to do.
     """
 
+    needs_call = True
+
     server: str = ""
     answer: bool = False
 
+    def waits_for(self) -> WaitsFor:
+        return f"FreeSWITCH {self.server} to hold the caller".replace("  ", " "), None
+
 
 @dataclass(slots=True)
-class Answer:
+class Answer(Waiting):
     """Answer the caller from FreeSWITCH. Answers later: None, when the 200 has passed."""
+
+    needs_call = True
 
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def waits_for(self) -> WaitsFor:
+        return "the 200 to the caller", None
+
 
 @dataclass(slots=True)
-class Play:
+class Play(Effect):
     """Play a file or tone to a leg. Answers later with None; at once when `background`."""
+
+    needs_call = True
 
     file: str
     leg: str = "caller"
     repeat: int = 1
     background: bool = False
 
+    @property
+    def waits(self) -> bool:
+        return not self.background
+
+    def waits_for(self) -> WaitsFor:
+        times = f", {self.repeat} times" if self.repeat > 1 else ""
+        return f"the end of what is played to the {self.leg}{times}", None
+
 
 @dataclass(slots=True)
-class Record:
+class Record(Waiting):
     """Record a leg, or with `both` the whole conversation, until one of the ends given. Answers later with a
     `recording`: file, duration (seconds)."""
+
+    needs_call = True
 
     file: str
     leg: str = "caller"
@@ -223,13 +278,18 @@ class Record:
     silence: float | None = None
     stop: str = ""
 
+    def waits_for(self) -> WaitsFor:
+        return f"the end of the recording of {self.leg}", self.max
+
 
 @dataclass(slots=True)
-class Collect:
+class Collect(Waiting):
     """Collect up to `max` keys. Answers later with the digits, '' for none.
 
     `timeout` are the seconds to wait for each key, `end` the key that ends the input and is not part of it.
     """
+
+    needs_call = True
 
     max: int
     leg: str = "caller"
@@ -237,15 +297,21 @@ class Collect:
     end: str = ""
     prompt: str = ""
 
+    def waits_for(self) -> WaitsFor:
+        end = f", {self.end} ends it" if self.end else ""
+        return f"up to {self.max} keys of the {self.leg}, {self.timeout:g}s for each{end}", None
+
 
 @dataclass(slots=True)
-class Detect:
+class Detect(Waiting):
     """Start a detector: `fax`, `beep`, `silence` or `decision`. Answers later with None, when it listens.
 
     `seconds`: nothing is raised after them. `silence`: how many seconds without speech count, `greeting`: within how
     many a person has finished his first words, `level`: the mean sample (16 bits) from which it is speech; None for
     the usual ones.
     """
+
+    needs_call = True
 
     what: str
     leg: str = "caller"
@@ -254,18 +320,26 @@ class Detect:
     greeting: float | None = None
     level: int | None = None
 
+    def waits_for(self) -> WaitsFor:
+        return f"FreeSWITCH to start listening for {self.what} on the {self.leg}", None
+
 
 @dataclass(slots=True)
-class Transfer:
+class Transfer(Waiting):
     """Send a leg that FreeSWITCH has to another destination. Answers later with None, when that has answered."""
+
+    needs_call = True
 
     to: str
     leg: str = "caller"
     context: str = ""
 
+    def waits_for(self) -> WaitsFor:
+        return f"the transfer of the {self.leg}", None
+
 
 @dataclass(slots=True)
-class Originate:
+class Originate(Waiting):
     """Have FreeSWITCH place a call, which becomes the call of the run. Answers later with a `relay result`."""
 
     to: str
@@ -275,9 +349,12 @@ class Originate:
     via: str = ""
     vars: Mapping[str, str] = field(default_factory=dict)
 
+    def waits_for(self) -> WaitsFor:
+        return f"an answer to the call placed through {self.via or 'FreeSWITCH'}", self.ring
+
 
 @dataclass(slots=True)
-class Log:
+class Log(Effect):
     """A line in the log and the trace. Answers at once."""
 
     text: str

@@ -20,27 +20,9 @@ from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.flow.language.limits import Limits
 from orchestrator.flow.language.program import Step
-from orchestrator.flow.run.effects import (
-    Answer,
-    Cancel,
-    Collect,
-    Detect,
-    EslCommand,
-    EslExecute,
-    Hangup,
-    Http,
-    Inject,
-    Media,
-    Originate,
-    Play,
-    Record,
-    Relay,
-    Reply,
-    SaveContact,
-    Transfer,
-)
 from orchestrator.flow.run.signals import PENDING, Cancelled, FlowSignal, Owner, Ticket, Waiter
 from orchestrator.flow.run.trace import TraceMemory
+from orchestrator.flow.run.traits import Effect
 from orchestrator.timers import TICK, Timer, Timers
 
 CHAIN = 16
@@ -247,15 +229,16 @@ class Scheduler(ABC):
             if value is PENDING and error is None:
                 return
 
-    def _perform(self, task: Waiter, effect: Any) -> tuple[Any, BaseException | None]:
+    def _perform(self, task: Waiter, effect: object) -> tuple[Any, BaseException | None]:
         """Ask the host; (value or PENDING, what to throw instead)."""
-        if task.signal is not None and _waits(effect):
+        if not isinstance(effect, Effect):  # of a package's handler
+            return None, self._fault(task, TypeError(f"{type(effect).__name__} is no Effect"))
+        if task.signal is not None and effect.waits:
             signal, task.signal = task.signal, None
             return None, signal
         run = task.run
-        if run.ended is not None and isinstance(effect, _ON_CALL):
-            refused = None if isinstance(effect, Hangup | Cancel) else StepError("call.state", "the call has ended")
-            return None, refused
+        if effect.needs_call and run.ended is not None:
+            return None, None if effect.ends_call else StepError("call.state", "the call has ended")
         ticket = Ticket(task, effect)
         try:
             value = self.host.perform(run, ticket, effect)
@@ -353,20 +336,3 @@ class Scheduler(ABC):
         """A flow has met a bound: into the log."""
         if self.on_bound is not None:
             self.on_bound(flow, what)
-
-
-_ON_CALL = (
-    *(Reply, Relay, Inject, Cancel, Hangup, SaveContact),
-    *(Media, Answer, Play, Record, Collect, Detect, Transfer),
-)
-"""Refused when the call has ended; cancelling and hanging up are then simply done."""
-
-
-def _waits(effect: Any) -> bool:
-    """Whether the host will answer later: such an effect is not begun by a task that has been told to end."""
-    if isinstance(effect, Http | Play):
-        return not effect.background
-    return isinstance(effect, _WAITING)
-
-
-_WAITING = (Relay, EslCommand, EslExecute, Media, Answer, Record, Collect, Detect, Transfer, Originate)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, Final, Protocol
 
 from orchestrator.flow.language.program import Step
+from orchestrator.flow.run.traits import Effect
 
 Steps = Generator[Any, Any, Any]
 """Yields effects and tickets, is sent their answers, returns the result."""
@@ -76,7 +77,7 @@ class Ticket:
 
     __slots__ = ("due", "effect", "task", "work")
 
-    def __init__(self, task: Waiter | None, effect: Any = None, due: float | None = None) -> None:
+    def __init__(self, task: Waiter | None, effect: Effect | None = None, due: float | None = None) -> None:
         self.task: Waiter | None = task
         self.effect = effect
         self.due = due

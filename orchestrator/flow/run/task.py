@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.errors import StepError
+from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Block, Step
 from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import ABSENT, Environment
@@ -70,6 +71,18 @@ class Task(Waiter):
         """It acts on an event that came from these flows."""
         if len(chain) >= len(self.chain):
             self.chain = (*chain, self.run.flow.name)
+
+    def raise_event(self, event: Event) -> int:
+        """Publish an event that this task causes; returns how many took it.
+
+        Raises:
+            StepError: `flow.limit`, flows raise events in a circle, or too many in one turn.
+        """
+        engine = self.run.engine
+        engine.check_chain(self.chain)
+        event.chain, event.max_forwards = self.chain, self.run.max_forwards
+        engine.count_raise()
+        return int(engine.bus.publish(event))
 
     def sleep(self, seconds: float) -> Steps:
         """Wait that long; one passing of the reactor at least."""

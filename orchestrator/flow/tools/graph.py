@@ -271,7 +271,7 @@ def _text(step: Step) -> str:
     rows = [first.rstrip(": ")]
     if where := filter_text(step.args.get("where")):
         rows.append(f"where {where}")
-    if step.action is not None and step.action.name in ("subscribe", "wait"):
+    if step.action is not None and step.action.hears:
         rows += [f"{key} {_source(step.args[key])}" for key in BESIDE[1:] if key in step.args]
     return "\n".join(rows)
 
@@ -280,7 +280,7 @@ def _kind(step: Step) -> str:
     assert step.action is not None
     if step.action.name == "call":
         return CALL
-    return WAIT if step.action.waits or step.action.name == "subscribe" else STEP
+    return WAIT if step.action.waits or step.action.hears else STEP
 
 
 def _source(value: Any) -> str:
