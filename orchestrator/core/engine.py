@@ -136,6 +136,8 @@ class Engine(Node):
             return
         message: Request | Response | None = None
         try:
+            if self.overload.is_on and self.requests.receive_unread(data, host, port, transport):
+                return
             try:
                 message = parse_message(data, self.settings.limits.message)
             except MalformedMessage as error:

@@ -99,15 +99,15 @@ class Overload:
         """The share of new calls that is refused now, 0 to 1."""
         return min(1.0, max(0.0, (self._age() - NORMAL) / (FULL - NORMAL)))
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is refused now."""
+        return self._age() > NORMAL
+
     def refuses(self, request: Request) -> bool:
-        """Whether this request outside of dialogs is to be refused, and counted."""
+        """Whether this request outside of dialogs is to be refused."""
         age = self._age()
-        if age <= NORMAL:
-            return False
-        refused = self._is_refused(request, age)
-        if refused:
-            self._node.count(f"overload.{request.method.decode()}")
-        return refused
+        return age > NORMAL and self._is_refused(request, age)
 
     def _is_refused(self, request: Request, age: float) -> bool:
         method = request.method

@@ -37,6 +37,7 @@ from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseCont
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.shown import shown
+from orchestrator.sip.skim import skim
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
@@ -105,6 +106,27 @@ class Requests:
             self._tell("malformed", source=host, port=port, reason=error.reason, first=first)
             self.refuse(request, destination, error.sip_status, error.reason)
 
+    def receive_unread(self, data: bytes, host: str, port: int, transport: int) -> bool:
+        """Refuse what overload control refuses before it is parsed, with the same answer. False when these octets have
+        to be parsed: then nothing has been done."""
+        request = skim(data, self._node.settings.limits.message)
+        if request is None or self._layer.find_server(request) is not None:
+            return False
+        if (b"X-" in data or b"x-" in data) and _CALL_HEADER_NAME in data.lower():
+            return False  # it may belong to a call of ours
+        overload, now = self._overload, self._node.timers.now
+        repeats = overload.refusals.knows(request, now)
+        if not repeats and not overload.refuses(request):
+            return False
+        self._has_no_room(request, repeats, True)
+        overload.refusals.add(request, now)
+        self._count("refused.503")
+        via = request.via.stamped(host.encode(), port)
+        tag = overload.refusals.mark + _tag(request)
+        answer = request.refusal(b"SIP/2.0 503 Service Unavailable", via, tag, overload.retry_after(request))
+        self._send_refusal(answer, response_destination(via, transport, host, port), 503)
+        return True
+
     def refuse(
         self,
         request: Request,
@@ -121,6 +143,9 @@ class Requests:
             to = text(request.get(b"to") or b"")  # as it stands: it may be what is malformed
             self._tell("register_refused", source=destination[1], to=to, code=status, reason=reason)
         answer = build_response(request, status, reason or reason_phrase(status), mark + _tag(request), headers)
+        self._send_refusal(answer, destination, status)
+
+    def _send_refusal(self, answer: bytes, destination: Destination, status: int) -> None:
         if not self._sender.source.exempt:
             answer = self._sender.fitting(answer)
             if status >= 300:
@@ -213,9 +238,11 @@ class Requests:
 
     def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
         begins = not request.to_tag and not self._belongs_to_a_call(request, source)
-        if not request.to_tag and self._has_no_room(request, begins):
-            self.turn_away(request, destination)
-            return
+        if not request.to_tag:
+            repeats = self._overload.refusals.knows(request, self._node.timers.now)
+            if self._has_no_room(request, repeats, begins and self._overload.refuses(request)):
+                self.turn_away(request, destination)
+                return
         problem = self.routes.problem_of(request)
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
@@ -239,12 +266,17 @@ class Requests:
         else:
             self._others.receive(request, source, destination)
 
-    def _has_no_room(self, request: Request, begins: bool) -> bool:
-        """Whether there is no room for a request outside of dialogs, or was none when it came first."""
-        if self._overload.refusals.knows(request, self._node.timers.now):
+    def _has_no_room(self, request: Request, repeats: bool, overload: bool) -> bool:
+        """Whether there is no room for a request outside of dialogs, or was none when it came first (`repeats`); where
+        that is so only for `overload`, it is counted."""
+        if repeats:
             self._sender.charge(REPETITION)
             return True
-        return self._sender.has_too_much(request) or (begins and self._overload.refuses(request))
+        if self._sender.has_too_much(request):
+            return True
+        if overload:
+            self._count(f"overload.{request.method.decode()}")
+        return overload
 
     def turn_away(self, request: Request, destination: Destination) -> None:
         """503 to a request that could be served another time, and to all its repetitions, but those of a BYE and the

@@ -127,27 +127,31 @@ def _judge(message: Message, rest: bytes) -> None:
 
 _NAME: Final = rb"[^:\n]++:[ \t]*+"
 _PARAM: Final = rb"(?:;" + PARAM_CHAR + rb"++(?:=" + PARAM_CHAR + rb"++)?+)?+"
-_URI: Final = rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + rb")?+" + _PARAM
+SIP_URI: Final = rb"sips?:(?:" + USER_CHAR + rb"++@)?+" + HOST + rb"(?::" + PORT + rb")?+" + _PARAM
 """A sip URI without escapes and with at most one parameter: nothing in it is left to check."""
-_ADDRESS: Final = (
-    rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + _URI + rb">"
+ADDRESS: Final = (
+    rb'(?:"[^"\\\r\n]*+"[ \t]*+|[A-Za-z0-9\-.!%*_+`\'~ ]*+)<' + SIP_URI + rb">"
 )  # fmt: skip
-_TAGGED: Final = _ADDRESS + rb"(?:;tag=(" + TOKEN + rb"++))?+"
-_VIA: Final = (
+TAGGED: Final = ADDRESS + rb"(?:;tag=(" + TOKEN + rb"++))?+"
+TOP_VIA: Final = (
     rb"SIP/2\.0/([A-Z]++) (" + HOST + rb")(?::(" + PORT + rb"))?+(;rport;branch=(" + TOKEN + rb"++)|"
-    rb";branch=(" + TOKEN + rb"++)(?:;rport(?:=[0-9]++)?+)?+(?:;received=[0-9.]++)?+)(?:,[^\n]*+)?+"
+    rb";branch=(" + TOKEN + rb"++)(?:;rport(?:=[0-9]++)?+)?+(?:;received=[0-9.]++)?+)(?:,[^\r\n]*+)?+"
 )  # fmt: skip
 """A Via as senders write it, in the two orders of parameters that cannot repeat one."""
-_CSEQ: Final = rb"([0-9]{1,9}) (" + TOKEN + rb"++)"
+CALL_ID: Final = rb"([!-~]++)"
+CSEQ_NUMBER: Final = rb"([0-9]{1,9})"
+LENGTH: Final = rb"([0-9]{1,5})"
+HOPS: Final = rb"([0-9]{1,3})"
+_CSEQ: Final = CSEQ_NUMBER + rb" (" + TOKEN + rb"++)"
 _usual = re.compile(
-    b"\n".join(_NAME + value for value in (_VIA, _TAGGED, _TAGGED, rb"([!-~]++)", _CSEQ, rb"([0-9]{1,5})"))
-    + rb"(?:\n" + _NAME + rb"([0-9]{1,3}))?+"
+    b"\n".join(_NAME + value for value in (TOP_VIA, TAGGED, TAGGED, CALL_ID, _CSEQ, LENGTH))
+    + rb"(?:\n" + _NAME + HOPS + rb")?+"
 ).fullmatch  # fmt: skip
 _usual_request_line = re.compile(
     rb"(" + TOKEN + rb"++) ((sips?):(?:(" + USER_CHAR + rb"++)@)?+"
     rb"(" + HOST + rb")(?::(" + PORT + rb"))?+(" + _PARAM + rb")) SIP/2\.0"
 ).fullmatch  # fmt: skip
-"""Method, URI and its parts: the same `_URI`."""
+"""Method, URI and its parts: the same `SIP_URI`."""
 
 _CoreLines = Callable[[dict[bytes, bytes]], tuple[bytes, ...]]
 _response_lines: _CoreLines = itemgetter(b"via", b"from", b"to", b"call-id", b"cseq", b"content-length")
