@@ -160,12 +160,19 @@ def _prepare(effect: Http, url: Url) -> HttpRequest:
         headers["content-type"] = "text/plain; charset=utf-8"
         body = effect.body.encode()
     if effect.auth is not None:
-        headers["authorization"] = "Basic " + b64encode(":".join(effect.auth).encode()).decode()
+        headers["authorization"] = _basic(*effect.auth)
     headers |= {name.lower(): value for name, value in effect.headers.items()}
     target = url.request_uri
     if effect.query:
         target += ("&" if url.query else "?") + urlencode(effect.query)
     return HttpRequest(effect.method or ("GET" if body is None else "POST"), target, headers, body)
+
+
+def _basic(user: str, password: str) -> str:
+    """Credentials of RFC 7617. Raises StepError: a colon in the user name would move a part of it into the password."""
+    if ":" in user or not (user + password).isprintable():
+        raise StepError("expr.value", "auth: a user name has no colon, and neither value has control characters")
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _json_octets(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -429,3 +430,62 @@ def test_the_uri_of_a_contact_is_encoded_in_other_places() -> None:
 def test_what_a_function_puts_in_is_no_longer_narrowed(value: str, good: bool) -> None:
     body = f"- play: \"${{{value}}}\"\n  if: call.from.user.matches('^[0-9]+$')"
     assert ([d.code for d in diagnose(steps(body))] == []) is good
+
+
+BODIES = "- http: {url: 'http://h.example/', body: '%s'}"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ('{"who": "${call.from.user}", "n": 1}', "{}"),
+        ('{"who": "a \\" ${call.from.user}", "n": 1}', 'a " {}'),
+        ('{"who": ${call.from.user}, "n": 1}', "{}"),
+        ('  {"who": "${call.from.user}", "n": ${1}}', "{}"),
+    ],
+)
+def test_json_written_as_text_keeps_its_shape(body: str, value: str, text: str) -> None:
+    made = written(BODIES % body, "body", text)
+    if made is None:
+        assert len(text) > 60000
+        return
+    assert json.loads(made) == {"who": value.replace("{}", text), "n": 1}
+
+
+@pytest.mark.parametrize("text", HOSTILE[:-1])
+def test_the_content_type_says_how_a_body_is_encoded(text: str) -> None:
+    head = "- http: {url: 'http://h.example/', headers: {content-TYPE: '%s'}, body: '%s'}"
+    form = written(head % ("application/x-www-form-urlencoded", "a=1&b=${call.from.user}&c=2"), "body", text)
+    assert form is not None
+    assert parse_qs(form, keep_blank_values=True) == {"a": ["1"], "b": [text], "c": ["2"]}
+    of_json = written(head % ("application/vnd.x+json; charset=utf-8", '"${call.from.user}"'), "body", text)
+    assert of_json is not None
+    assert json.loads(of_json) == text
+    assert written(head % ("text/plain; charset=utf-8", "from ${call.from.user}"), "body", text) == f"from {text}"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "- http: {url: 'http://h.example/', body: '${call.from.user}'}",
+        "- http: {url: 'http://h.example/', body: 'a=${call.from.user}'}",
+        "- http: {url: 'http://h.example/', body: '<a>${call.from.user}</a>'}",
+        "- http: {url: 'http://h.example/', body: '${call.from.user} {}'}",
+        "- http: {url: 'http://h.example/', headers: {Content-Type: application/json}, body: '${call.from.user}'}",
+        "- http: {url: 'http://h.example/', headers: {Content-Type: application/xml}, body: '{${call.from.user}}'}",
+        "- http: {url: 'http://h.example/', headers: {Content-Type: '${call.id}'}, body: 'a ${call.from.user}'}",
+        "- http: {url: 'http://h.example/', headers: {Content-Type: application/x-www-form-urlencoded}, "
+        "body: '${call.from.user}=1'}",
+    ],
+)
+def test_a_body_of_no_known_format_takes_no_text_from_outside(step: str) -> None:
+    (wrong,) = diagnose(steps(step, more=RESOURCES))
+    assert wrong.code == "E212" and "json:" in wrong.help and "unsafe(" in wrong.help
+    assert not diagnose(steps(step.replace("${call.from.user}", "${unsafe(call.from.user)}"), more=RESOURCES))
+
+
+def test_the_content_type_of_an_endpoint_counts_too() -> None:
+    more = "endpoints: {e: {url: 'https://h.example', headers: {Content-Type: application/json}}}"
+    value = first_step("- http: {endpoint: e, url: /a, body: '\"${call.from.user}\"'}", more=more).args["body"]
+    assert json.loads(value.evaluate({"call": {"from": {"user": 'a"b'}}})) == 'a"b'

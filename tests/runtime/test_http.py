@@ -111,6 +111,14 @@ def test_auth_and_headers(client: HttpClient) -> None:
     assert second.headers["authorization"] == "Bearer t"
 
 
+@pytest.mark.parametrize("auth", [("a:b", "c"), ("a\r\nX: y", "c"), ("a", "c\0")])
+def test_credentials_that_would_be_read_as_others_are_not_sent(client: HttpClient, auth: tuple[str, str]) -> None:
+    """RFC 7617 §2: a colon in the user name would be the start of the password."""
+    with web(answer()) as server:
+        assert failure(client, Http("GET", server.url, auth=auth)).type == "expr.value"
+        assert server.exchanges == []
+
+
 # --- statuses ---------------------------------------------------------------------------------------------------------
 
 

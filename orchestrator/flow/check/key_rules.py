@@ -10,7 +10,7 @@ from orchestrator.flow.expr.template import parts_of
 from orchestrator.flow.language import encoders, freeswitch_places, places
 from orchestrator.flow.language.places import OUR, Place, Rule, url_behind
 from orchestrator.flow.language.registry import Field
-from orchestrator.flow.language.yaml import Scalar
+from orchestrator.flow.language.yaml import Entries, Scalar
 
 RULES: Mapping[Place, Rule] = {
     Place.URI: places.sip_uri,
@@ -19,6 +19,7 @@ RULES: Mapping[Place, Rule] = {
     Place.HEADER: places.header,
     Place.REASON: places.line,
     Place.URL: url_behind(""),
+    Place.BODY: places.web_body(""),
     Place.COMMAND: freeswitch_places.command,
     Place.APPLICATION: places.never("the name of a FreeSWITCH application", "write the name"),
     Place.ARGUMENTS: freeswitch_places.application_arguments(""),
@@ -40,6 +41,8 @@ def rule_of(field: Field, shape: Shape, endpoints: Mapping[str, Mapping[str, Any
             return places.gateway_user
         case Place.URL if "endpoint" in shape.fields:
             return url_behind(_base(endpoints.get(_written(shape, "endpoint"), {}).get("url")))
+        case Place.BODY:
+            return places.web_body(_content_type(shape, endpoints))
         case Place.ARGUMENTS:
             return freeswitch_places.application_arguments(_written(shape, "app"))
     return RULES.get(field.place)
@@ -49,6 +52,19 @@ def _written(shape: Shape, name: str) -> str:
     """The text of another key of the step as it is written."""
     given = shape.fields.get(name)
     return given.value.text.strip() if given is not None and isinstance(given.value, Scalar) else ""
+
+
+def _content_type(shape: Shape, endpoints: Mapping[str, Mapping[str, Any]]) -> str:
+    """The Content-Type that the step writes, else its endpoint; '' for none."""
+    given = shape.fields.get("headers")
+    if given is not None and isinstance(given.value, Entries):
+        for name, value in given.value:
+            if name.text.lower() == "content-type":
+                return value.text.strip() if isinstance(value, Scalar) else ""
+    for name, value in endpoints.get(_written(shape, "endpoint"), {}).get("headers", {}).items():
+        if name.lower() == "content-type":
+            return str(getattr(value, "source", getattr(value, "value", value))).strip()
+    return ""
 
 
 def _base(url: Any) -> str:

@@ -7,6 +7,7 @@ reads the place next. Where no encoding can do it, a StepError `expr.value`, or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from re import ASCII, compile
 from typing import NamedTuple
@@ -144,6 +145,14 @@ def _segment(text: str) -> str:
 
 SEGMENT = Encoder(_segment, ALNUM | frozenset("-_~"))
 QUERY = Encoder(_query.write, ALNUM | frozenset("-_.~"))
+
+# --- JSON (RFC 8259) --------------------------------------------------------------------------------------------------
+
+JSON = Encoder(json.dumps)
+"""A value: text becomes a string with its quotes, in ASCII."""
+
+JSON_STRING = Encoder(lambda text: json.dumps(text)[1:-1], _PRINTABLE - frozenset('"\\'))
+"""What stands between quotes that the flow has written."""
 
 # --- FreeSWITCH -------------------------------------------------------------------------------------------------------
 

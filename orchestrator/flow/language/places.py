@@ -41,6 +41,7 @@ class Place(Enum):
     HEADER = "header value"
     REASON = "reason phrase"
     URL = "URL"
+    BODY = "body of a web request"
     COMMAND = "FreeSWITCH command"
     APPLICATION = "name of a FreeSWITCH application"
     ARGUMENTS = "arguments of a FreeSWITCH application"
@@ -296,6 +297,35 @@ def url_behind(base: str) -> Rule:
         return encoders.QUERY if "?" in rest or "#" in rest else encoders.SEGMENT
 
     return rule
+
+
+_JSON_TYPE = re.compile(r"[^;]*[/+]json\s*(?:;|$)", re.IGNORECASE)
+_FORM_TYPE = re.compile(r"application/x-www-form-urlencoded\s*(?:;|$)", re.IGNORECASE)
+_PLAIN_TYPE = re.compile(r"text/plain\s*(?:;|$)", re.IGNORECASE)
+_BODY_CURE = "write json: or form:, which encode it, or say headers: {Content-Type: text/plain}"
+
+
+def web_body(content_type: str) -> Rule:
+    """A body that is written as text: JSON and forms are encoded, where the flow says that it is plain text nothing
+    has to be. `content_type` is the header as the flow writes it, '' for none; a body that begins as JSON is JSON."""
+
+    def rule(before: str, after: str, type: Type) -> Encoder:
+        if _PLAIN_TYPE.match(content_type):
+            return encoders.AS_IS
+        if _FORM_TYPE.match(content_type):
+            if "=" not in before.rpartition("&")[2]:
+                raise Refused("the name of a form value", _BODY_CURE)
+            return encoders.QUERY
+        if before and (_JSON_TYPE.match(content_type) or (not content_type and before.lstrip()[:1] in ("{", "["))):
+            return encoders.JSON_STRING if _is_open_string(before) else encoders.JSON
+        raise Refused("the body of a web request as it is", _BODY_CURE)
+
+    return rule
+
+
+def _is_open_string(json: str) -> bool:
+    """Whether a JSON text ends inside of a string."""
+    return re.sub(r"\\.", "", json, flags=re.DOTALL).count('"') % 2 == 1
 
 
 # --- files, log, what is never from outside ---------------------------------------------------------------------------
