@@ -162,7 +162,7 @@ class HttpHost:
             request.method,
             request.target,
             body=request.body,
-            headers=dict(request.headers),
+            headers={name: value.encode() for name, value in request.headers.items()},  # http.client: Latin-1 only
             retries=False,
             redirect=False,
             assert_same_host=False,
