@@ -100,7 +100,9 @@ class Engine(Node):
         self.starts = Starts(self, flows, steps.forget)
         self.sockets = Sockets(self, channels, flows, self.starts, self.records)
         self.resync = Resync(self, servers, channels, self.calls, self._reported, self._channel_struck)
-        self.esl_events = EslEvents(self, channels, self.calls, self.sockets, servers, self.resync, steps)
+        self.esl_events = EslEvents(
+            self, channels, self.calls, self.sockets, servers, self.resync, steps, registrations
+        )
         self.requests = Requests(
             self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
         )

@@ -8,6 +8,7 @@ from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.calls.table import Calls
 from orchestrator.core.node import Node
+from orchestrator.core.registrations import Registrations
 from orchestrator.core.sockets import Sockets
 from orchestrator.core.steps.steps import Steps
 from orchestrator.core.switches.resync import Resync
@@ -31,6 +32,7 @@ class EslEvents:
         servers: Servers,
         resync: Resync,
         steps: Steps,
+        registrations: Registrations,
     ) -> None:
         self.translator = Translator(channels)
         self._node = node
@@ -40,6 +42,7 @@ class EslEvents:
         self._servers = servers
         self._resync = resync
         self._steps = steps
+        self._registrations = registrations
         self._of_a_call: frozenset[str] = frozenset()
 
     def load(self, program: Program, fs: frozenset[str]) -> None:
@@ -62,6 +65,10 @@ class EslEvents:
         self._servers.observe(server, event)
         key_taken = channel is not None and self._heard(channel, event)
         for translation in translations:
+            if translation.event.name == "registered":
+                port = event.get("network-port")
+                if not self._registrations.heard(translation.event, int(port) if port.isdigit() else 5060):
+                    continue
             self._publish_translated(translation, key_taken)
         self._sockets.observe(server, event)
 

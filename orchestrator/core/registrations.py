@@ -8,9 +8,10 @@ from typing import Any
 
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
-from orchestrator.errors import StepError
+from orchestrator.errors import SipError, StepError
 from orchestrator.events.event import Event
 from orchestrator.flow.run.run import Run
+from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
@@ -19,7 +20,7 @@ from orchestrator.sip.registrar import RegisterAnswer, RegisterPolicy, Registrar
 from orchestrator.sip.routing import request_uri
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
-from orchestrator.sip.uri import Uri
+from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer
 
 
@@ -30,6 +31,7 @@ class Registrations:
     def __init__(self, node: Node, location: Location, at_source: Callable[[Uri, str], bool] | None) -> None:
         self.location = location
         self._node = node
+        self._at_source = at_source
         self._registrar = Registrar(location, node.network.aor, at_source)
         self._expiry_timer: Timer | None = None
         self.watch_expiry()
@@ -81,6 +83,31 @@ class Registrations:
             elif bus.hears("unregistered"):
                 gone = {"aor": binding.aor, "contact": Contact(binding), "reason": change.kind}
                 bus.publish(Event("unregistered", gone, time=now))
+
+    def heard(self, event: Event, source_port: int) -> bool:
+        """A phone has registered at a FreeSWITCH server, which tells it as an event. What it names passes the same
+        guard as with us, and leads to that phone and no other. False where it may lead nowhere: it is counted and
+        nobody hears of it."""
+        told, wall = event.attributes, self._node.wall
+        source = told["source_ip"] or ""
+        try:
+            uri = parse_uri(told["uri"].encode())
+            away = self._at_source is not None and self._at_source(uri, source)
+        except (SipError, ValueError):
+            self._node.count("contact.refused")
+            self._node.tell("contact_refused", source=source, aor=told["aor"], contact=told["uri"], to="")
+            return False
+        binding = Binding(
+            aor=told["aor"],
+            contact=told["uri"].encode(),
+            expires_at=wall + (told["expires"] or 0),
+            received=(source, source_port) if away else None,
+            user_agent=told["user_agent"] or "",
+            registered_at=wall,
+            source=source_name(source),
+        )
+        event.attributes = {**told, "contact": Contact(binding, short=True), "uri": Contact(binding)}
+        return True
 
     def watch_expiry(self) -> None:
         """Arm the timer for the next binding that runs out."""

@@ -20,7 +20,8 @@ class Contact(str):
 
     def __new__(cls, binding: Binding, short: bool = False) -> Contact:
         uri = binding.uri
-        contact = super().__new__(cls, uri.split(";", 1)[0] if short else uri)
+        at = uri.rfind("@") + 1  # a user part may have a semicolon of its own
+        contact = super().__new__(cls, uri[:at] + uri[at:].split(";", 1)[0] if short else uri)
         contact.binding = binding
         return contact
 

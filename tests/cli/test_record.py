@@ -67,6 +67,7 @@ def test_a_recording_until_ctrl_c(tmp_path: Path, record: Callable[..., Any]) ->
     assert recording.meta["server"] == "fs1" and recording.meta["masked"] == "addresses, digits, numbers"
     assert [event.key for event in recording.events] == ["HEARTBEAT"]
     assert "s3cret" not in (tmp_path / "x.eslrec").read_text()
+    assert (tmp_path / "x.eslrec").stat().st_mode & 0o777 == 0o600, "it tells who called whom"
     assert "x.eslrec: 4 frames, 2 commands" in said.read_text()
     assert "Traceback" not in said.read_text()
 

@@ -9,13 +9,26 @@ from typing import Any
 import pytest
 from test_call_races import program
 
+from orchestrator.esl.codec import EslEvent
+from orchestrator.flow.loader import load_program
 from orchestrator.sip.location import Binding, Change
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
+from orchestrator.testing.recordings import rewrite
 from orchestrator.testing.world import World
 
 BOB = "sip:bob@example.com"
 TOP = "gateways:\n  a: {uri: 'sip:198.51.100.9:5080'}\n  b: {uri: 'sip:gw.example.net'}\n"
+HEARD = """gateways: {a: {uri: 'sip:198.51.100.9:5080'}}
+flows:
+  main:
+    on: invite
+    do:
+      - subscribe: registered
+        where: {aor: '${call.target.aor}'}
+        do: [log: '${event.contact}', inject: '${event.%s}']
+      - relay: {to: registered, ring: 20s, keep_open: 20s}
+"""
 RING = "      - relay: {to: registered, ring: 3s}\n        on: {else: [reply: 480]}\n"
 
 
@@ -269,3 +282,58 @@ def test_a_contact_of_the_store_is_guarded_after_a_restart(tmp_path: Path) -> No
         assert len(after.world.location) == 1
         assert not after.rung(after.world.peer("freeswitch", "10.0.0.9", 5080))
         assert after.world.engine.counters["contact.refused"] == 1
+
+
+# --- registered at FreeSWITCH -----------------------------------------------------------------------------------------
+
+
+def at_freeswitch(contact: str, ip: str, port: int = 40011) -> EslEvent:
+    """What mod_sofia tells of a REGISTER (sofia_reg.c, sofia::register)."""
+    headers = {
+        "Event-Name": "CUSTOM",
+        "Event-Subclass": "sofia::register",
+        "from-user": "bob",
+        "from-host": "example.com",
+        "contact": f'"B" <{contact};fs_nat=yes;fs_path=sip%3Abob%40{ip}%3A{port}>',
+        "expires": "3600",
+        "network-ip": ip,
+        "network-port": str(port),
+        "user-agent": "phone/1",
+    }
+    return EslEvent.plain(rewrite(b"Core-UUID: c\n\n", headers))
+
+
+@pytest.mark.parametrize("key", ["uri", "contact"])
+@pytest.mark.parametrize(
+    ("contact", "rung"),
+    [
+        ("sip:bob@203.0.113.11:40011", ("203.0.113.11", 40011)),
+        ("sip:bob@192.168.1.5:5060", ("203.0.113.11", 40011)),  # behind NAT
+        ("sip:bob@203.0.113.77:5060", ("203.0.113.11", 40011)),  # somebody else's
+        ("sip:bob;x=1@203.0.113.11:40011;transport=udp", ("203.0.113.11", 40011)),
+        ("sip:0049301234567@198.51.100.9:5080", None),
+        ("sip:bob@10.0.0.9:5080", None),
+        ("sip:bob@10.0.0.1", None),
+        ("sip:bob@127.0.0.1:22", None),
+        ("sip:bob@224.0.1.75", None),
+        ("sip:bob@203.0.113.11;maddr=198.51.100.9", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_contact_that_freeswitch_tells_of_passes_the_same_guard(
+    tmp_path: Path, contact: str, rung: tuple[str, int] | None, key: str
+) -> None:
+    flow = tmp_path / "a.flow.yaml"
+    flow.write_text("flowlang: 1\n" + HEARD % key)
+    flows, _ = load_program([flow])
+    world = World(flows, freeswitch={"fs1": "sip:10.0.0.9:5080"}, contacts="source")
+    said: list[str] = []
+    world.engine.host.on_log = lambda run, effect: said.append(effect.text)
+    world.peer("alice", "203.0.113.2").ask("INVITE", BOB)
+    world.run(1)
+    world.engine.receive_esl("fs1", at_freeswitch(contact, "203.0.113.11"), world.now)
+    world.run(1)
+    sent = {to for _, source, to, data in world.sent if source == ("10.0.0.1", 5060) and data.startswith(b"INVITE")}
+    assert sent == ({rung} if rung else set())
+    assert world.engine.counters["contact.refused"] == (rung is None)
+    assert said == ([contact.partition(";transport")[0]] if rung else [])

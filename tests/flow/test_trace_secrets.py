@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
 import pytest
 
+<<<<<<< HEAD
 from orchestrator.flow.run.trace import TraceLine
+=======
+from orchestrator.flow.loader import load_program
+from orchestrator.flow.run.trace import Trace, TraceLine, facts
+from orchestrator.flow.tools.explain import Explainer, waiting
+from orchestrator.testing.world import World
+>>>>>>> 1420c30 (Tokens in lists and maps, and in explanations, are masked too)
 
 
 @pytest.mark.parametrize(
@@ -22,3 +34,61 @@ def test_tokens_are_masked(text: str, shown: str) -> None:
     record = TraceLine(0.0, None, "{}", (text,), (("event.contact.uri", text), ("event.contact.pn_prid", "S3CRET")))
     assert record.text == shown
     assert record.what_was_read() == {"event.contact.uri": shown, "event.contact.pn_prid": "***"}
+
+
+URI = "sip:b@h;pn-prid=S3CRET;x=1"
+SHOWN = "sip:b@h;pn-prid=***;x=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([URI, "a"], [SHOWN, "a"]),
+        ((URI,), [SHOWN]),
+        ({"uri": URI, "pn_prid": "S3CRET", "pn_param": None}, {"uri": SHOWN, "pn_prid": "***", "pn_param": None}),
+        ([{"deep": [{"pn_purr": "S3CRET", "PN-PRID": "S3CRET"}]}], [{"deep": [{"pn_purr": "***", "PN-PRID": "***"}]}]),
+        (MappingProxyType({"pn_prid": "S3CRET"}), {"pn_prid": "***"}),
+        ({"Authorization": "S3CRET", "To": "a"}, {"Authorization": "***", "To": "a"}),
+        (7, 7),
+    ],
+)
+def test_tokens_within_structures_are_masked(value: object, shown: object) -> None:
+    line = TraceLine(0.0, None, "said {}", (value,), (("event.data", value),))
+    assert line.what_was_read() == {"event.data": shown}
+    assert line.text == f"said {shown}"
+
+
+FLOW = """flowlang: 1
+flows:
+  main:
+    on: invite
+    do:
+      - subscribe: registered
+        id: late
+        where: event.uri == 'sip:x' and event.aor == call.target.aor
+        do: [log: found]
+      - subscribe: registered
+        id: exact
+        where: {aor: '${call.target.aor}', uri: 'sip:b@h;pn-prid=S3CRET'}
+        do: [log: found]
+      - relay: {to: registered, ring: 20s, keep_open: 20s}
+"""
+
+
+def test_verdicts_and_what_is_waited_for_name_no_token(tmp_path: Path) -> None:
+    path = tmp_path / "a.flow.yaml"
+    path.write_text(FLOW)
+    flows, _ = load_program([path])
+    world = World(flows)
+    explainer = Explainer(world.engine.flows)
+    told: list[dict[str, Any]] = []
+    explainer.open("main", told.append)
+    world.phone("alice@example.com", "10.0.0.2").invite("bob@example.com")
+    world.run(1)
+    world.phone("bob@example.com", "10.0.0.3", parameters=";pn-provider=apns;pn-prid=S3CRET").register()
+    world.run(1)
+    assert len(told) == 2 and not any(verdict["fits"] for verdict in told)
+    said = json.dumps([told, waiting(world.engine.flows, "", world.now)])
+    assert "pn-prid=***" in said and "S3CRET" not in said
+    (run,) = world.engine.flows.runs.values()
+    assert "S3CRET" not in json.dumps([list(facts(Trace.of(run)))])

@@ -32,7 +32,7 @@ _PLAIN = (int, float, bool, type(None))
 
 _TOKEN = re.compile(r"(pn-(?:prid|param|purr)(?:=|%3d))(?:(?!%3b|%3e|%26|%22)[^;>,\s\"'&])+", re.IGNORECASE)
 """Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
-_TOKEN_FIELD = re.compile(r"\bpn_(?:prid|param|purr)\b")
+_TOKEN_FIELD = re.compile(r"\bpn[-_](?:prid|param|purr)\b|\bauthorization\b", re.IGNORECASE)
 
 Read = tuple[tuple[str, Any], ...]
 """What a condition looked at, or the event that was taken: (path, plain value)."""
@@ -67,14 +67,11 @@ class TraceLine:
     @property
     def text(self) -> str:
         """The line, without push tokens."""
-        return _masked(self.template.format(*self.values))
+        return masked_text(self.template.format(*map(masked, self.values)))
 
     def what_was_read(self) -> dict[str, Any]:
         """Path → value, without push tokens."""
-        return {
-            path: "***" if _TOKEN_FIELD.search(path) else _masked(value) if isinstance(value, str) else value
-            for path, value in self.read
-        }
+        return {path: masked(value, path) for path, value in self.read}
 
     @property
     def line(self) -> int:
@@ -85,7 +82,21 @@ class TraceLine:
         return f"<TraceLine {self.time:.3f} L{self.line} {self.text}>"
 
 
-def _masked(text: str) -> str:
+def masked(value: Any, name: str = "") -> Any:
+    """A value without push tokens and credentials, in lists and maps too; `name` is its own, or the path to it."""
+    if name and value is not None and _TOKEN_FIELD.search(name):
+        return "***"
+    if isinstance(value, str):
+        return masked_text(value)
+    if isinstance(value, Mapping):
+        return {key: masked(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return value
+
+
+def masked_text(text: str) -> str:
+    """A text without the push tokens of URIs in it."""
     return _TOKEN.sub(r"\1***", text) if "pn-" in text.lower() else text
 
 

@@ -23,6 +23,7 @@ from orchestrator.flow.language.program import Evaluable, Where
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.task import values_read
+from orchestrator.flow.run.trace import masked, masked_text
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.flow.run.waits import waiting_steps
 from orchestrator.flow.tools.graph import filter_text
@@ -106,8 +107,8 @@ def _waiting(subscription: Subscription, party: Party, now: float) -> dict[str, 
         "event": party.event,
         "file": party.file,
         "line": party.line,
-        "where": filter_text(party.where),
-        "wanted": {name: _plain(value) for name, value in wanted.items()},
+        "where": masked_text(filter_text(party.where)),
+        "wanted": {name: _plain(name, value) for name, value in wanted.items()},
         "condition": getattr(rest, "source", "…") if rest is not None else "",
         "call": own or "",
         "taken": subscription.taken,
@@ -123,7 +124,7 @@ def verdict(event: Event, subscription: Subscription, party: Party) -> dict[str,
     if wanted.pop("", event.call) != event.call:
         return None
     missed = {
-        name: {"is": _plain(event.attributes.get(name)), "wanted": _plain(value)}
+        name: {"is": _plain(name, event.attributes.get(name)), "wanted": _plain(name, value)}
         for name, value in wanted.items()
         if event.attributes.get(name) != value
     }
@@ -144,12 +145,14 @@ def _condition(rest: Evaluable, env: Any, attributes: Mapping[str, Any]) -> tupl
         if rest.evaluate(inside) is True:
             return True, ""
     except StepError as error:
-        return False, f"{source} failed, {error.type}: {error.message}"
-    read = ", ".join(f"{name} is {value!r}" for name, value in values_read(rest, inside))
+        return False, masked_text(f"{source} failed, {error.type}: {error.message}")
+    read = ", ".join(f"{name} is {masked(value, name)!r}" for name, value in values_read(rest, inside))
     return False, f"{source} is false" + (f": {read}" if read else "")
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    """A value as JSON has it, without push tokens."""
+    value = masked(value, name)
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
