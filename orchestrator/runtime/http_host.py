@@ -158,11 +158,12 @@ class HttpHost:
         self._pool.close()
 
     def _exchange(self, request: HttpRequest) -> Answer:
+        octets: Any = {name: value.encode() for name, value in request.headers.items()}  # text would go as Latin-1
         response = self._pool.urlopen(
             request.method,
             request.target,
             body=request.body,
-            headers={name: value.encode() for name, value in request.headers.items()},  # http.client: Latin-1 only
+            headers=octets,
             retries=False,
             redirect=False,
             assert_same_host=False,

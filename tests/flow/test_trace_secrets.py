@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
-from orchestrator.flow.run.trace import TraceLine
-=======
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import Trace, TraceLine, facts
 from orchestrator.flow.tools.explain import Explainer, waiting
 from orchestrator.testing.world import World
->>>>>>> 1420c30 (Tokens in lists and maps, and in explanations, are masked too)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def masked_text(text: str) -> str:
 def _without_tokens(fact: CallFact | None) -> dict[str, Any] | None:
     if fact is None:
         return None
-    return {name: _masked(value) if isinstance(value, str) else value for name, value in fact.facts().items()}
+    return {name: masked(value, name) for name, value in fact.facts().items()}
 
 
 def cut(text: str) -> str:
