@@ -220,6 +220,7 @@ class Server:
             points=tuple(self._point(transport) for transport in self.transports),
             domains=sip.domains,
             trust=sip.trust,
+            nat=sip.nat == "auto",
             digest=sip.digest,
             register=RegisterPolicy(
                 min_expires=int(registrar.min_expires),

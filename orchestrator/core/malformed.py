@@ -32,4 +32,4 @@ def refuse_malformed(
     answer = build_response(request, error.sip_status, error.reason, b"malformed")
     answer = sender.fitting(answer)
     if sender.is_proved or len(answer) <= sender.room:  # nobody is owed an answer to what he garbled
-        node.send(answer, response_destination(request.via, transport, host, port))
+        node.send(answer, response_destination(request.via, transport, host, port, node.settings.nat))

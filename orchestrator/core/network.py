@@ -63,6 +63,8 @@ class SipNetwork:
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
         self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
+        self.transports = frozenset(point.transport.lower().encode() for point in settings.points)
+        """What we send by."""
         self._own_uris = [b"sip:" + p.sent_by for p in settings.points]
         self._route_ends = [b"%b;lr>" % p.sent_by for p in settings.points]
         self.own_route_ends = frozenset(self._route_ends)

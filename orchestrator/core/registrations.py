@@ -32,7 +32,7 @@ class Registrations:
         self.location = location
         self._node = node
         self._at_source = at_source
-        self._registrar = Registrar(location, node.network.aor, at_source)
+        self._registrar = Registrar(location, node.network.aor, at_source, node.network.transports)
         self._expiry_timer: Timer | None = None
         self.watch_expiry()
 

@@ -95,7 +95,7 @@ class Requests:
             self._sender.charge(REPETITION)
             repeated.step("request")
             return
-        destination = response_destination(request.via, transport, host, port)
+        destination = response_destination(request.via, transport, host, port, self._node.settings.nat)
         if request.method == b"CANCEL":
             self._receive_cancel(request, destination)
             return
@@ -164,7 +164,7 @@ class Requests:
             return ()
         server, call = self._layer.find_server(request), self._calls.by_call_id(request.call_id)
         if server is None:
-            destination = response_destination(request.via, transport, host, port)
+            destination = response_destination(request.via, transport, host, port, self._node.settings.nat)
             if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self._node.datagrams):
                 self.refuse(request, destination, 500)
         cancelled = self._layer.find_cancelled(request) if request.method == b"CANCEL" else None

@@ -112,6 +112,9 @@ class CoreSettings:
     """What we register and route for besides our own addresses; the first one is what our addresses stand for."""
     trust: tuple[IPv4Network | IPv6Network, ...] = (ip_network("127.0.0.0/8"),)
     times: TimerValues = field(default_factory=TimerValues)
+    nat: bool = True
+    """A request with a private Via from a public address is answered where it came from, whether or not it asks for
+    rport."""
     digest: tuple[str, ...] = ALGORITHMS
     """Digest algorithms offered, in this order; the configuration's default is `sip.digest.DEFAULT_ALGORITHMS`."""
     register: RegisterPolicy = field(default_factory=RegisterPolicy)

@@ -83,6 +83,7 @@ class SipSettings(_Section):
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     )
+    nat: Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)] = "auto"
     digest: Annotated[
         tuple[Annotated[str, PlainValidator(parse_digest)], ...], BeforeValidator(one_by_one), Field(min_length=1)
     ] = DEFAULT_ALGORITHMS

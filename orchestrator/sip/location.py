@@ -61,6 +61,8 @@ class Binding:
     """What the flow that saved it keeps with it (`register: {extra: …}`), None when that is nothing."""
     source: str = ""
     """Whom it counts for (`sip.admission.source_name`): whence the REGISTER came."""
+    parameters: bytes = b""
+    """The Contact's parameters but for `expires`, as each 200 to a REGISTER gives them back: `;q=0.7;reg-id=1`."""
 
     @property
     def uri(self) -> str:

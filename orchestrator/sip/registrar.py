@@ -7,19 +7,20 @@ flow has done so, or nobody was asked to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.admission import source_name
-from orchestrator.sip.grammar import NUL
+from orchestrator.sip.grammar import NUL, is_token, quote
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
 
-_DATED = b"Contact: <%b>;expires=%d"
+_DATED = b"Contact: <%b>%b;expires=%d"
 _addresses = Addresses()
 _MAX_BINDING = 4_096
 """Octets of all that a phone has us keep with one contact. Push tokens take a few hundred, a Path a hundred for each
@@ -66,11 +67,13 @@ class Registrar:
         location: Location,
         aor: Callable[[Uri], str] | None = None,
         at_source: Callable[[Uri, str], bool] | None = None,
+        transports: Collection[bytes] = (b"udp",),
     ) -> None:
         """`at_source(uri, host)`: whether a contact that came from this address is reached there; see
-        `sip.contact_guard`."""
+        `sip.contact_guard`. `transports`: what we send by, in lower case."""
         self.location = location
         self._at_source = at_source or (lambda uri, host: False)
+        self._transports = frozenset(transports)
         self._aor = aor or (lambda uri: uri.aor)
 
     def register(
@@ -114,16 +117,18 @@ class Registrar:
         params = contact.params
         path = _path(request)
         away = False
-        if lifetime > 0 and not _is_known(uri):
-            raise SipError(400, "Contact Cannot Be Reached")
         if lifetime > 0:  # whoever removes a contact calls nobody there
             away = self._at_source(uri, source[0])
             if path and self._at_source(parse_name_addr(path[0]).parsed, source[0]):
                 raise SipError(403, "Path Is Not Where You Are")
+        received = source if away or is_elsewhere(request, uri, source, _addresses) else None
+        if lifetime > 0 and not (uri.is_sip and (path or self._is_reachable(uri, received is not None))):
+            raise SipError(400, "Contact Cannot Be Reached")
         instance = params.get(b"+sip.instance")
         reg_id = params.get(b"reg-id")
         aor, address = self._aor(request.to.parsed), contact.uri or b""
-        kept = (aor, address, request.call_id, instance or b"", *path)
+        parameters = _written(params)
+        kept = (aor, address, request.call_id, parameters, *path)
         if sum(map(len, kept)) > _MAX_BINDING:
             raise MalformedMessage("Contact Too Long")
         return Binding(
@@ -134,7 +139,7 @@ class Registrar:
             call_id=request.call_id,
             cseq=request.cseq,
             path=path,
-            received=source if away or is_elsewhere(request, uri, source, _addresses) else None,
+            received=received,
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
@@ -142,21 +147,53 @@ class Registrar:
             registered_at=wall,
             extra=policy.extra,
             source=source_name(source[0]),
+            parameters=parameters,
         )
 
+    def _is_reachable(self, uri: Uri, seen: bool) -> bool:
+        """Whether we have the transport that a contact without a Path names; one that is reached where it was `seen`
+        needs none. `sips:` means TLS on every hop (§26.2.2)."""
+        transport = (uri.params.get(b"transport") or b"udp").lower()
+        if uri.scheme == b"sips":
+            return _SECURE.get(transport, b"") in self._transports
+        return transport in self._transports or (seen and transport in _SECURE)
+
     def _lines(self, request: Request, wall: float, policy: RegisterPolicy, path: Sequence[bytes]) -> tuple[bytes, ...]:
-        """§10.3 step 8: all current bindings with what is left of each; the Path that was stored (RFC 3327 §5.3)."""
+        """§10.3 step 8: all current bindings with their parameters and what is left of each; the Path that was
+        stored (RFC 3327 §5.3)."""
         bindings = self.location.bindings(self._aor(request.to.parsed), wall)
-        lines = [_DATED % (binding.contact, max(1, round(binding.expires_at - wall))) for binding in bindings]
+        lines = [
+            _DATED % (binding.contact, binding.parameters, max(1, round(binding.expires_at - wall)))
+            for binding in bindings
+        ]
         return (*lines, *(b"Path: " + value for value in path), *policy.headers)
 
 
-_TRANSPORTS = (b"udp", b"tcp", b"tls", b"sctp", b"ws", b"wss")
+_SECURE = {b"udp": b"tls", b"tcp": b"tls", b"tls": b"tls", b"ws": b"wss", b"wss": b"wss"}
+"""The transports of SIP, and what each is in a `sips:` URI (§19.1.2, RFC 7118 §5)."""
+
+_QUOTED = frozenset(
+    b"audio automata class duplex data control mobility description events priority methods schemes application video "
+    b"language type isfocus actor text extensions".split()
+)
+"""Feature tags of RFC 3840 §9; their values, and those of `+…`, are always quoted."""
 
 
-def _is_known(uri: Uri) -> bool:
-    """Whether scheme and transport are ones of SIP: to any other nothing can ever be sent."""
-    return uri.is_sip and (uri.params.get(b"transport") or b"udp").lower() in _TRANSPORTS
+def _written(params: Mapping[bytes, bytes | None]) -> bytes:
+    """The parameters of a Contact as they go back, without `expires`."""
+    written = []
+    for name, value in params.items():
+        if name == b"expires" or (value is not None and _CONTROL.search(value)):
+            continue
+        if value is None:
+            written.append(b";" + name)
+        else:
+            bare = is_token(value) and name not in _QUOTED and name[:1] != b"+"
+            written.append(b";%b=%b" % (name, value if bare else quote(value)))
+    return b"".join(written)
+
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _TooBrief(Exception):

@@ -146,9 +146,10 @@ def _is_behind(name: bytes, host: str) -> bool:
     return address is not None and is_private(address) and not is_private(host.partition("%")[0])
 
 
-def response_destination(via: Via, transport: int, host: str, port: int) -> Destination:
+def response_destination(via: Via, transport: int, host: str, port: int, nat: bool = True) -> Destination:
     """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport`
-    asked otherwise. A private address behind a public source is behind NAT, where only the source port leads back."""
-    if via.wants_rport or (via.host != host.encode() and _is_behind(via.host, host)):
+    asked otherwise. With `nat`, a private address behind a public source is taken to be behind NAT, where only the
+    source port leads back."""
+    if via.wants_rport or (nat and via.host != host.encode() and _is_behind(via.host, host)):
         return transport, host, port
     return transport, host, via.port or DEFAULT_PORT

@@ -30,7 +30,7 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding, Change
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
@@ -55,6 +55,7 @@ CREATE TABLE binding (
     registered_at REAL NOT NULL,
     extra TEXT,                      -- JSON object of what a flow keeps with the contact, or NULL
     source TEXT NOT NULL DEFAULT '', -- address, or IPv6 /64, the REGISTER came from
+    parameters BLOB NOT NULL DEFAULT x'',  -- of the Contact, as the 200 gives them back
     PRIMARY KEY (aor, contact)
 ) WITHOUT ROWID
 """
@@ -63,7 +64,7 @@ ROUTE_KEY = "record-route"
 """Name of the key of our Record-Routes in the table `secret`. Until schema 3 it stood among the bindings, under an
 empty address."""
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ?"
 
 MIGRATIONS = {
@@ -74,6 +75,7 @@ CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 INSERT INTO secret SELECT 'record-route', contact FROM binding WHERE aor = '' LIMIT 1;
 DELETE FROM binding WHERE aor = ''
 """,
+    4: "ALTER TABLE binding ADD COLUMN parameters BLOB NOT NULL DEFAULT x''",
 }
 """From each older version to the next one."""
 
@@ -289,18 +291,19 @@ def _row(binding: Binding) -> tuple[Any, ...]:
         binding.registered_at,
         json.dumps(dict(binding.extra)) if binding.extra else None,
         binding.source,
+        binding.parameters,
     )
 
 
 def _binding(row: tuple[Any, ...]) -> Binding:
     (
         aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept,
-        source,
+        source, parameters,
     ) = row  # fmt: skip
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()
     model = intern(user_agent)  # thousands of phones share a few
     return Binding(
         aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at,
-        json.loads(kept) if kept else None, intern(source),
+        json.loads(kept) if kept else None, intern(source), parameters,
     )  # fmt: skip
