@@ -186,9 +186,11 @@ class Registration:
         return False
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
-        """Answer the REGISTER. Raises StepError `call.state` when it is answered."""
+        """Answer the REGISTER. Raises StepError `call.state` when it is answered, and for 1xx (RFC 4320 §4.1)."""
         if self.replied:
             raise StepError("call.state", "the REGISTER is already answered")
+        if code < 200:
+            raise StepError("call.state", f"reply: {code} is provisional, and only an INVITE has provisional replies")
         tag = self._node.tokens.token()
         if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge
             aor = self._node.network.aor(self.request.to.parsed)

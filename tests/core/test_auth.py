@@ -416,6 +416,22 @@ def test_a_digest_is_about_its_request_or_about_us(uri: str, passes: bool) -> No
     assert len(bob.requests("INVITE")) == passes
 
 
+def test_a_digest_about_us_is_good_for_one_request_of_one_method() -> None:
+    """Without a user it covers no callee; so it serves once, and nobody elsewhere (RFC 7616 §3.4.6)."""
+    stage, bob, ask = call_stage()
+    ask.acknowledge()
+    line = sign(ask.final, "alice", "wonder", uri="sip:example.com")
+    thief = stage.world.peer("thief", "10.0.0.66")
+    stolen = stage.do(thief.ask("INVITE", "sip:bob@example.com", line, call_id="t"))
+    assert stolen.statuses == [100, 407], "the nonce is of another address"
+    assert stage.do(stage.alice.ask("INVITE", "sip:bob@example.com", line, call_id="c", cseq=2)).statuses == [100]
+    again = line.replace("nc=00000001", "nc=00000002")
+    for number, (method, headers) in enumerate((("INVITE", line), ("INVITE", again))):
+        other = stage.do(stage.alice.ask(method, "sip:carol@example.com", headers, call_id=f"d{number}"))
+        assert other.statuses[-1] == 407
+    assert len(bob.requests("INVITE")) == 1
+
+
 def test_the_rest_of_the_dialog_carries_no_credentials_either() -> None:
     stage, bob, ask = call_stage()
     ask.acknowledge()

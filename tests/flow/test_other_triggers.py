@@ -62,6 +62,13 @@ def test_after_an_answer_there_is_no_second_one() -> None:
     assert (line, code, message) == (1, "W301", "the request may already be answered when this reply: runs")
 
 
+@pytest.mark.parametrize("kind", [*REQUESTS, "register"])
+def test_a_provisional_reply_is_for_calls_only(kind: str) -> None:
+    """RFC 4320 §4.1: nothing but 100, which the engine sends."""
+    [(line, code, message)] = told("      - reply: 180\n      - reply: 200\n", kind)
+    assert (line, code) == (0, "E303") and "180 is provisional" in message
+
+
 def test_call_is_not_known_and_what_comes_from_outside_is() -> None:
     [(_, code, message)] = told("      - log: '${call.id}'\n")
     assert code == "E205" and "call" in message

@@ -95,11 +95,11 @@ class OtherRequest:
     # --- what the flow wants ------------------------------------------------------------------------------------------
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
-        """Answer it. Raises StepError `call.state` when it is answered."""
+        """Answer it. Raises StepError `call.state` when it is answered, and for 1xx (RFC 4320 §4.1)."""
         if self.replied:
             raise StepError("call.state", "the request is already answered")
-        if code < 200:  # RFC 4320 §4.1: nothing but 100, and that not at once
-            return
+        if code < 200:
+            raise StepError("call.state", f"reply: {code} is provisional, and only an INVITE has provisional replies")
         self.undo()
         tag = self._node.tokens.token()
         self.server.respond(code, build_response(self.request, code, reason or reason_phrase(code), tag, headers))

@@ -203,6 +203,10 @@ class StateChecker:
             code = 200
         if not isinstance(code, int):
             return states | become(states, "unknown")
+        if code < 200 and not self._takes_calls:
+            message = f"reply: {code} is provisional, and only an INVITE has provisional replies"
+            self._tell("E303", message, step, "write a final code, 200 to 699", len("reply"))
+            return states
         if not self._may_reply(step, states) or code < 200:
             return states
         answered = code < 300 and "new" in calls(states) and self._takes_calls
