@@ -397,6 +397,7 @@ class Call:
         if self.over or self.replied:
             return
         self.front.cancel(headers)  # first: what the end of a branch makes a flow do must find the 487 on its way
+        self.note(ResponseSent(self.front.server.status))
         self._stop_ringing(headers)
         self.end_by("caller", "cancelled")
 
@@ -407,8 +408,8 @@ class Call:
         """
         if self.replied:
             raise StepError("call.state", f"the call already has a final reply ({self.front.server.status})")
-        self.note(ResponseSent(code, reason))
         self.front.reply(code, reason, headers)
+        self.note(ResponseSent(code, reason))
         if code >= 300:
             self._close("engine", f"{code} {reason}".strip())
             self._give_up_relay()
@@ -421,10 +422,11 @@ class Call:
         best = self.front.best if self.back is None else self.back.best
         if best is None or self.replied:
             return False
-        self.note(ResponseSent(best.status))
         if best.context is not self.front or not self.front.send_best():
             self.front.reply(best.status)
-        self._close("engine", f"{best.status}")
+        status = self.front.server.status  # a 503 is not passed on
+        self.note(ResponseSent(status))
+        self._close("engine", f"{status}")
         self._give_up_relay()
         return True
 
@@ -439,8 +441,8 @@ class Call:
             self._send_bye(header, leg)
         else:
             self._stop_ringing(header, code or 480)
-            self.note(ResponseSent(code or 480))
             self.front.reply(code or 480, "", header)
+            self.note(ResponseSent(code or 480))
         self._close("engine", reason or "hangup")
         self._tell_flow()
 
@@ -456,9 +458,12 @@ class Call:
         try:
             self.hangup("internal error", 500, "both")
         finally:
+            owed = not self.front.server.answered
             for context in (self.front, self.back):
                 if context is not None:
                     context.server.fail()
+            if owed:
+                self.note(ResponseSent(self.front.server.status))
 
     def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = CHANNEL_LOST) -> None:
         """Its channels are gone without a word, or their server is: the call is over, and we tell the phone behind
