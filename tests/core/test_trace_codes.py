@@ -49,7 +49,7 @@ def stops(world: World, call: PhoneCall) -> None:
 
 def cannot_be_reached(world: World, call: PhoneCall) -> None:
     """ICMP: nobody listens there."""
-    (data,) = [
+    data, *_ = [
         data for _, source, _, data in world.sent if source == PROXY and data.startswith(b"INVITE sip:bob@10.0.0.3")
     ]
     world.engine.transport_failed((0, "10.0.0.3", 5060), data, world.now)
