@@ -13,7 +13,7 @@ from orchestrator.sip.digest import Account
 from orchestrator.sip.grammar import read_number, unescape
 from orchestrator.sip.message import Response
 from orchestrator.sip.target import Target
-from orchestrator.sip.uri import Uri
+from orchestrator.sip.uri import Uri, parse_uri
 
 SILENCE = 4.0
 """Seconds a gateway must have had for its first response before its silence says anything about it."""
@@ -31,10 +31,12 @@ class Gateways:
         self, network: Network, sender: Callable[[int], bytes], publish: Callable[[str, dict[str, Any]], object]
     ) -> None:
         self._publish = publish
+        self._known: Known = {}
         self.prober = Prober(network, sender, self._changed)
 
     def load(self, known: Known) -> None:
         """Watch the gateways of a program. Those without `probe` are judged by calls alone."""
+        self._known = known
         self.prober.watch(
             {name: Peer(_base(gateway, b""), float(gateway.get("probe") or 0.0)) for name, gateway in known.items()}
         )
@@ -49,9 +51,14 @@ class Gateways:
         Raises StepError: the rules of the gateway leave no number.
         """
         gateway = known[name]
-        user, password = gateway.get("user"), gateway.get("password")
-        account = Account(user, password, gateway.get("realm") or "") if user and isinstance(password, str) else None
-        return Target(_base(gateway, _number(name, gateway, dialled)), label=name, account=account)
+        return Target(_base(gateway, _number(name, gateway, dialled)), label=name, account=_account(gateway))
+
+    def account_beyond(self, is_for: Callable[[str, Uri], bool]) -> Account | None:
+        """Our account at the gateway that a request inside a dialog goes to: `is_for(name, URI)` says which that is."""
+        for name, gateway in self._known.items():
+            if is_for(name, parse_uri(_base(gateway, b""))):
+                return _account(gateway)
+        return None
 
     # --- what calls show ----------------------------------------------------------------------------------------------
 
@@ -77,6 +84,11 @@ class Gateways:
 
     def _changed(self, name: str, up: bool, reason: str) -> None:
         self._publish("gateway_up" if up else "gateway_down", {"gateway": name, "reason": reason})
+
+
+def _account(gateway: Mapping[str, Any]) -> Account | None:
+    user, password = gateway.get("user"), gateway.get("password")
+    return Account(user, password, gateway.get("realm") or "") if user and isinstance(password, str) else None
 
 
 def _base(gateway: Mapping[str, Any], user: bytes) -> bytes:

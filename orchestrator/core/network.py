@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from orchestrator.core.lookups import LookUp, LookUps
@@ -98,9 +99,11 @@ class SipNetwork:
                 return _KEPT_PRIVATE
         return NOT_FORWARDED
 
-    def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
+    def record_route(
+        self, transport: int, request: Request, source: Destination, callee: Destination | None, gateway: str = ""
+    ) -> bytes:
         caller = seen_elsewhere(request, source, self._addresses)
-        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee)
+        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway)
         return b"Record-Route: <sip:%b@%b" % (token, self._route_ends[transport])
 
     def seen_elsewhere(self, request: Request, source: Destination) -> Destination | None:
@@ -113,7 +116,21 @@ class SipNetwork:
         if passage is None or passage.seen is None:
             return passage
         transport, host, port = passage.seen  # perhaps of before a restart, with other listening points
-        return Passage(self.destination(host, port, transport if transport < len(self._is_v6) else 0))
+        seen = self.destination(host, port, transport if transport < len(self._is_v6) else 0)
+        return Passage(seen, passage.gateway)
+
+    def is_marked(self, passage: Passage, gateway: str) -> bool:
+        """Whether a request is on its way to this gateway, by the token of the dialog."""
+        return bool(passage.gateway) and compare_digest(passage.gateway, self._route_tokens.mark(gateway))
+
+    def are_at_one_address(self, one: Uri, other: Uri) -> bool:
+        """Whether two URIs lead to the same host, as far as that is known without looking."""
+        mine, theirs = one.host.lower(), other.host.lower()
+        address = self._address_of(mine)
+        return mine == theirs or (address is not None and address == self._address_of(theirs))
+
+    def _address_of(self, host: bytes) -> str | None:
+        return self._addresses.numeric(host) if is_literal(host) else self.names.known(host.decode("ascii", "replace"))
 
     def own_uri(self, transport: int) -> bytes:
         """Our URI at a listening point, for requests of our own outside of dialogs."""

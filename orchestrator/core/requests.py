@@ -34,6 +34,7 @@ from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
+from orchestrator.sip.route_token import Passage
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.shown import shown
@@ -78,6 +79,7 @@ class Requests:
         self._calls = exchange.calls
         self._starts = starts
         self._outbound = outbound
+        self._gateways = outbound.gateways
         self._consume = authenticator.consume
         self._shared = SharedLines()
         self._others = OtherRequests(
@@ -307,7 +309,7 @@ class Requests:
         self._sender.charge(IN_DIALOG)
         server = self._layer.open_server(request, destination)
         call = self._calls.by_call_id(request.call_id)
-        account = call.account_beyond(request) if call is not None else None
+        account = call.account_beyond(request, toward) if call is not None else self._account_beyond(passage, toward)
         self._forward(request, route, server, hop, account)
         if call is not None:
             if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
@@ -316,6 +318,15 @@ class Requests:
         elif request.method == b"BYE":
             self._tell("call_ended", call=text(request.call_id), source=source[0])
         self._node.handshakes.passes(request)
+
+    def _account_beyond(self, passage: Passage | None, toward: Uri) -> Account | None:
+        """The same for a dialog begun before our restart: its token names the gateway, and the request goes there."""
+        network = self._network
+        if passage is None or not passage.gateway:
+            return None
+        return self._gateways.account_beyond(
+            lambda name, uri: network.is_marked(passage, name) and network.are_at_one_address(uri, toward)
+        )
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third

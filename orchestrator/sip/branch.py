@@ -42,7 +42,9 @@ class Network(Protocol):
     def via(self, transport: int, branch: bytes) -> bytes:
         """Our Via header line for a transport."""
 
-    def record_route(self, transport: int, request: Request, source: Destination, callee: Destination | None) -> bytes:
+    def record_route(
+        self, transport: int, request: Request, source: Destination, callee: Destination | None, gateway: str = ""
+    ) -> bytes:
         """Our Record-Route header line for the dialogs of an INVITE that came from `source`; `callee` is where it goes
         when that is not where its Request-URI leads."""
 

@@ -197,7 +197,8 @@ class ResponseContext:
 
     def _record_route(self, transport: int, target: Target) -> bytes:
         assert self.request is not None
-        return self.network.record_route(transport, self.request, self.server.destination, target.hop)
+        gateway = target.label if target.account is not None else ""
+        return self.network.record_route(transport, self.request, self.server.destination, target.hop, gateway)
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,15 @@ that. So the addresses of the caller and the callee, as far as they were seen el
 token, and a request goes there instead of to its Request-URI. That is known when the INVITE is forwarded: where it came
 from, and where it goes to. The other party has no business with these addresses: they are enciphered.
 
+*Whose gateway it is.* A gateway that has got our account may challenge requests of the dialog, too, also after our
+restart. So its mark, a short keyed hash of its name, stands behind the sides, and is told of requests of the caller's
+side only.
+
     token = hex(tag ‖ sides ⊕ stream)     tag = H("tag", Call-ID, caller's tag, sides)     stream = H("stream", tag)
 
 The tag is the nonce of its own cipher (the idea of SIV, RFC 5297): the same dialog has the same token, so that nothing
-random is needed. Without NAT `sides` is empty and the token is the tag: 16 digits, one hash to make and one or two to
-check, under a microsecond each.
+random is needed. Without NAT and gateway `sides` is empty and the token is the tag: 16 digits, one hash to make and one
+or two to check, under a microsecond each.
 """
 
 from __future__ import annotations
@@ -35,18 +39,21 @@ KEY_SIZE = 32
 """Octets of the key: drawn once, kept for as long as dialogs made with it may last."""
 _TAG = 8
 """Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
-_MAX_SIDES = 2 * (4 + 16)
+_MARK = 4
+"""Octets of a gateway's mark: it tells a few apart, and is authenticated by the hash."""
+_MAX_SIDES = 2 * (4 + 16) + _MARK
 _ABSENT = b"\0"
 
 
 class Passage:
     """A request that is inside a dialog of ours; `seen` is where its receiver was seen, None when he is where he
-    says."""
+    says; `gateway` is the mark of the gateway that was called, b'' for none and for requests that come from there."""
 
-    __slots__ = ("seen",)
+    __slots__ = ("seen", "gateway")
 
-    def __init__(self, seen: Destination | None) -> None:
+    def __init__(self, seen: Destination | None, gateway: bytes = b"") -> None:
         self.seen = seen
+        self.gateway = gateway
 
     def __repr__(self) -> str:
         return f"<Passage {self.seen or 'as its Request-URI says'}>"
@@ -77,12 +84,15 @@ class RouteTokens:
         caller_tag: bytes | None,
         caller: Destination | None = None,
         callee: Destination | None = None,
+        gateway: str = "",
     ) -> bytes:
         """The token for a dialog that an INVITE may form; `caller` and `callee` are where they were seen, if elsewhere
-        than they say."""
+        than they say; `gateway` is the name of one that has our account."""
         if self._draw is not None:
             self._key()
-        sides = _pack(caller) + _pack(callee) if caller is not None or callee is not None else b""
+        sides = _pack(caller) + _pack(callee) if caller is not None or callee is not None or gateway else b""
+        if gateway:
+            sides += self.mark(gateway)
         tag = self._hash(call_id, caller_tag, sides)
         return (tag + self._cipher(tag, sides) if sides else tag).hex().encode()
 
@@ -100,10 +110,18 @@ class RouteTokens:
         if sides:
             sides = self._cipher(tag, sides)
         if compare_digest(self._hash(call_id, from_tag, sides), tag):
-            return Passage(_unpack(sides)[1]) if sides else _AS_IT_SAYS
+            return Passage(*_unpack(sides)[1:]) if sides else _AS_IT_SAYS
         if compare_digest(self._hash(call_id, to_tag, sides), tag):
             return Passage(_unpack(sides)[0]) if sides else _AS_IT_SAYS
         return None
+
+    def mark(self, gateway: str) -> bytes:
+        """What a token says about the gateway of this name."""
+        if self._draw is not None:
+            self._key()
+        hashed = self._tag.copy()
+        hashed.update(b"\n" + gateway.encode())  # no Call-ID is empty
+        return hashed.digest()[:_MARK]
 
     def _hash(self, call_id: bytes, caller_tag: bytes | None, sides: bytes) -> bytes:
         hashed = self._tag.copy()
@@ -126,10 +144,10 @@ def _pack(side: Destination | None) -> bytes:
     return bytes((address.version, transport)) + port.to_bytes(2, "big") + address.packed
 
 
-def _unpack(sides: bytes) -> tuple[Destination | None, Destination | None]:
-    """Caller and callee. Only for what has verified: we have packed it ourselves."""
+def _unpack(sides: bytes) -> tuple[Destination | None, Destination | None, bytes]:
+    """Caller, callee and the mark of a gateway. Only for what has verified: we have packed it ourselves."""
     caller, rest = _unpack_one(sides)
-    return caller, _unpack_one(rest)[0]
+    return caller, *_unpack_one(rest)
 
 
 def _unpack_one(sides: bytes) -> tuple[Destination | None, bytes]:

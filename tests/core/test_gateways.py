@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.engine import Engine
 from orchestrator.errors import InputError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
@@ -246,6 +248,72 @@ def test_a_challenge_inside_the_dialog_is_answered_with_the_gateways_account(met
     gate.answer(again, 407 if wrong else 200, *([CHALLENGE] if wrong else []))
     stage.world.run()
     assert [status for status in asked.statuses if status >= 200] == [407 if wrong else 200]
+
+
+def restarted(stage: Stage) -> None:
+    """Another engine at the same place, which knows no call."""
+    world = stage.world
+    location = Location(world.location.store)
+    location.load(world.engine.wall)
+    world.engine = Engine(world.settings, location, world.engine.flows.program, world.now, site=world.site)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize(
+    ("way", "challenged", "answered"),
+    [
+        ("caller", "c", True),
+        ("elsewhere", "b", False),  # he chooses where his requests go, not who gets our account
+        ("by another proxy", "b", False),
+        ("callee", "alice", False),
+    ],
+)
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "UPDATE"])
+def test_only_the_gateway_that_was_called_gets_our_account(
+    method: str, way: str, challenged: str, answered: bool, restart: bool
+) -> None:
+    """Also after a restart of ours: what is left then is the token of our Record-Route."""
+    stage = Stage("{gateways: c}")
+    call = stage.call("Contact: <sip:alice@10.0.0.2>", call_id="c1")
+    stage.answer("c", 407, CHALLENGE)
+    stage.answer("c", 200)
+    if restart:
+        restarted(stage)
+    route = f"Route: <{(call.final.record_routes()[0].uri or b'').decode()}>"
+    asking = {"to": "<sip:0049301@example.com>;tag=c", "call_id": "c1", "cseq": 2}
+    peers = {**stage.gates, "alice": stage.alice}
+    if way == "callee":
+        sender, uri = stage.gates["c"], "sip:alice@10.0.0.2"
+        invite = stage.invites("c")[-1]
+        asking |= {"to": (invite.get(b"from") or b"").decode(), "sender": "<sip:0049301@example.com>;tag=c"}
+    else:
+        sender, uri = stage.alice, "sip:c@10.0.1.2" if way == "elsewhere" else "sip:c@10.0.1.3"
+    if way == "by another proxy":
+        route += ", <sip:10.0.1.2;lr>"
+    sender.ask(method, uri, route, **asking)
+    stage.world.run()
+    peer = peers[challenged]
+    before = len(peer.requests(method))
+    peer.answer(peer.requests(method)[-1], 407, CHALLENGE)
+    stage.world.run()
+    assert len(peer.requests(method)) == before + answered
+    if answered:
+        assert fields_of(peer.requests(method)[-1])["username"] == "us"
+
+
+def test_a_dialog_without_a_gateway_opens_none() -> None:
+    """bob and alice have a call; what she sends to a gateway under its name goes without our account."""
+    stage = Stage("registered")
+    bob = stage.world.registered_phone("bob@example.com", "10.0.0.3")
+    bob.on_invite = lambda call: call.answer()
+    call = stage.call("Contact: <sip:alice@10.0.0.2>", uri="sip:bob@example.com", call_id="c1")
+    restarted(stage)
+    route = f"Route: <{(call.final.record_routes()[0].uri or b'').decode()}>"
+    to = (call.final.get(b"to") or b"").decode()
+    stage.alice.ask("INVITE", "sip:00900123@10.0.1.3", route, to=to, call_id="c1", cseq=2)
+    stage.world.run()
+    stage.answer("c", 407, CHALLENGE)
+    assert len(stage.invites("c")) == 1
 
 
 def test_a_gateway_may_challenge_our_own_bye() -> None:

@@ -38,6 +38,7 @@ from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
+from orchestrator.sip.uri import Uri
 from orchestrator.timers import Timer
 
 CHANNEL_LOST = "channel lost"
@@ -341,12 +342,18 @@ class Call:
         opener = self._back_tag if id == self._back_call_id else self._caller_tag
         return id in self._answers and {request.from_tag, request.to_tag} == {opener, self._answers[id]}
 
-    def account_beyond(self, request: Request) -> Account | None:
-        """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any."""
+    def account_beyond(self, request: Request, toward: Uri) -> Account | None:
+        """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any. None
+        where `toward`, the URI of the next hop, is somebody else's than the gateway has said."""
         if not self.holds(request) or self.side_of(request) != "caller":
             return None
         leg = self.callee if request.call_id == self.sip_call_id else self.far
-        return leg.account if leg is not None else None
+        if leg is None or leg.account is None:
+            return None
+        try:
+            return leg.account if leg.first_hop().host.lower() == toward.host.lower() else None
+        except MalformedMessage:  # of a Contact that a later request brought
+            return None
 
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
