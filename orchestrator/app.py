@@ -18,7 +18,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from time import monotonic, time
@@ -38,6 +38,7 @@ from orchestrator.errors import EslError, InputError, OrchestratorError, StepErr
 from orchestrator.esl.translate import needed
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
+from orchestrator.packages.service import find_service
 from orchestrator.resources import Resolved
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
@@ -53,6 +54,7 @@ from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
 from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
@@ -164,6 +166,7 @@ class Server:
         stack.callback(self._stop_links)
         for name, server in site.resolved.freeswitch.items():
             self._add_link(name, server)
+        self.services = self._make_services()
         self._export()
 
     # --- putting together ---------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class Server:
 
         def names() -> set[str]:
             usage = self.engine.usage
-            return wanted(needed(usage.events, () if self.links else usage.fs))
+            return wanted(self._needed(() if self.links else usage.fs))
 
         listener = EslListener(at.host, at.port, self.engine, self.reactor, names)
         self._stack.callback(listener.close)
@@ -212,6 +215,21 @@ class Server:
         self._stack.callback(cdr.close)
         self.engine.history.listen(CallRecord, cdr.add)
         return cdr
+
+    def _needed(self, fs: Collection[str]) -> frozenset[str]:
+        """Event Socket names that flows and services listen to."""
+        return needed(self.engine.usage.events | self.services.events, fs, self.engine.flows.program.events)
+
+    def _make_services(self) -> Services:
+        """What packages run beside the server, as far as the configuration names it."""
+        services = Services(self.engine, self.reactor.offer, self.metrics, self.health, self.jobs)
+        self._stack.callback(services.close)
+        for name, settings in self._settings.services.items():
+            service = find_service(name)
+            if service is None:
+                raise OrchestratorError(f"no installed package has a service {name!r}")
+            services.add(service, settings)
+        return services
 
     def _core_settings(self) -> CoreSettings:
         sip, limits = self._settings.sip, self._settings.limits
@@ -271,7 +289,7 @@ class Server:
 
         link = self.links[name] = EslLink(
             EslServer(name, server.host, server.port, server.password.get_secret_value(), server.user or ""),
-            lambda: needed(engine.usage.events, engine.usage.fs),
+            lambda: self._needed(engine.usage.fs),
             lambda name, event: reactor.put(engine.receive_esl, name, event),
             lambda name, state: reactor.post(engine.link_changed, name, state, link.reason),
             snapshot,
@@ -295,6 +313,7 @@ class Server:
             gauges.export_listener(self.metrics, self.listener)
         if self.cdr is not None:
             gauges.export_cdr(self.metrics, self.cdr)
+        gauges.export_services(self.metrics, self.services)
         gauges.export_links(self.metrics, self.links)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
@@ -338,6 +357,7 @@ class Server:
         """Begin to serve; returns at once."""
         signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
         self._stack.callback(signals.close)
+        self.services.start()
         for transport in self.transports:
             transport.start(self.reactor)
         for link in self.links.values():
@@ -347,6 +367,7 @@ class Server:
         self.admin.start()
         self.reactor.run(self._launch)
         self._serving = True
+        self.services.open()
         freeze()
         keeper = gevent.spawn(self._keep_house)
         self._stack.callback(keeper.kill)

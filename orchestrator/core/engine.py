@@ -2,6 +2,7 @@
 
     receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
     receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
+    receive_event(event, now)
     socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
     complete(job, result, now)                transport_failed(destination, octets, now)
 
@@ -45,6 +46,7 @@ from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
+from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
@@ -117,6 +119,7 @@ class Engine(Node):
         flows.most_runs, flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
         flows.chain, flows.trace_memory.most = limits.chain, limits.trace_memory
         self.faults = Faults(lambda: unaware(flows.runs.values()))
+        self.esl_events.translator.on_fault = lambda spec, bug: self.faults.struck(Fault(f"read {spec.name}", bug))
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         flows.on_collapse = self.faults.end
@@ -172,6 +175,18 @@ class Engine(Node):
         except Exception as bug:
             carried = self.esl_events.carried_by(server, event.uuid)
             self.faults.struck(Fault(f"event {event.name}", bug, server), *carried)
+
+    def receive_event(self, event: Event, now: float) -> None:
+        """An event that code outside has made (`events.outside`); one of a call that is over is counted."""
+        self.timers.run_due(now)
+        event.time = now
+        if event.call and self.calls.by_id(event.call) is None:
+            self.count("event.without_call")
+            return
+        try:
+            self.bus.publish(event)
+        except Exception as bug:
+            self.faults.struck(Fault(f"event {event.name}", bug))
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float

@@ -47,7 +47,7 @@ class EslEvents:
 
     def load(self, program: Program, fs: frozenset[str]) -> None:
         """Take a program; `fs` names the events of FreeSWITCH it asks for by their own names."""
-        self.translator.fs = fs
+        self.translator.load(program.events.values(), fs)
         self._of_a_call = frozenset(name for name, spec in program.events.items() if spec.scope == "call")
 
     def receive(self, server: str, event: EslEvent, now: float) -> None:

@@ -15,7 +15,7 @@ to say: the proxy sees them earlier, and FreeSWITCH's would double them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +23,9 @@ from urllib.parse import unquote
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent, integer, number
 from orchestrator.esl.commands import EVENT_NAMES, esl_name
-from orchestrator.events.event import Event
+from orchestrator.events.event import Event, EventSpec
+from orchestrator.events.outside import typed_event
+from orchestrator.events.registry import BUILTIN_EVENTS
 
 CHANNEL_EVENTS = ("CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_BRIDGE", "CHANNEL_UUID", "CHANNEL_DESTROY")
 """What the channel table lives on, one event each for birth (uuid, direction, inbound Call-ID, other leg), the
@@ -35,25 +37,17 @@ HANGUP_COMPLETE does not come)."""
 LINK_EVENTS = ("BACKGROUND_JOB", "HEARTBEAT")
 """What the link lives on: answers of bgapi, and the proof that FreeSWITCH still delivers events."""
 
-EVENT_NEEDS: Mapping[str, tuple[str, ...]] = {
-    "dtmf": ("DTMF",),
-    "fax_tone": ("DETECTED_TONE", "CHANNEL_EXECUTE_COMPLETE"),  # the second says which tone was listened for
-    "beep": ("CUSTOM avmd::beep",),
-    "silence": ("RECORD_STOP",),
-    "decision": ("RECORD_STOP", "CUSTOM avmd::beep", "DETECTED_TONE", "DTMF"),
-    "execute_done": ("CHANNEL_EXECUTE_COMPLETE",),
-    "registered": ("CUSTOM sofia::register",),
-}
-"""Event of the language → what must be subscribed to; names that are not here come from elsewhere."""
+_BUILT_IN = {spec.name: spec for spec in BUILTIN_EVENTS}
 
 
-def needed(events: Iterable[str], fs: Iterable[str] = ()) -> frozenset[str]:
-    """All Event Socket names for flows that use these events; `fs`: names given to `fs` (Event-Name or CUSTOM
-    subclass). An event may also be given by its Event-Name.
+def needed(events: Iterable[str], fs: Iterable[str] = (), specs: Mapping[str, EventSpec] = _BUILT_IN) -> frozenset[str]:
+    """All Event Socket names for flows that use these events, as their specs say; `fs`: names given to `fs` (Event-Name
+    or CUSTOM subclass). An event may also be given by its Event-Name.
     """
     names = {*CHANNEL_EVENTS, *LINK_EVENTS}
     for event in events:
-        names.update(EVENT_NEEDS.get(event, (event,) if event in EVENT_NAMES else ()))
+        spec = specs.get(event) or _BUILT_IN.get(event)
+        names.update(spec.esl if spec is not None else (event,) if event in EVENT_NAMES else ())
     return frozenset(names.union(esl_name(name) for name in fs))
 
 
@@ -107,6 +101,10 @@ class Translator:
     def __init__(self, table: ChannelTable, fs: Collection[str] = ()) -> None:
         self.table = table
         self.fs = frozenset(fs)
+        self.readers: Mapping[str, Sequence[EventSpec]] = {}
+        """Event-Name or CUSTOM subclass → events of packages that read it."""
+        self.on_fault: Callable[[EventSpec, Exception], object] | None = None
+        """Told what the code of such a package raises; its event is not raised."""
         self.duplicates = 0
         self.orphans = 0
 
@@ -136,10 +134,33 @@ class Translator:
                 self.orphans += 1
             elif attributes is not None:
                 result.append(self._about(Event(name, attributes, "", now), server, channel))
+        for spec in self.readers.get(key, ()):
+            made = self._read(spec, event, channel, now)
+            if made is not None:
+                result.append(self._about(made, server, channel))
         if key in self.fs:
             attributes = {"name": key, "uuid": event.uuid or None, "headers": Headers(event), "body": event.body}
             result.append(self._about(Event("fs", attributes, "", now), server, channel))
         return result
+
+    def load(self, specs: Iterable[EventSpec], fs: Collection[str]) -> None:
+        """Take the events of a program, and the names it gives to `fs`."""
+        readers: dict[str, list[EventSpec]] = {}
+        for spec in specs:
+            for name in spec.esl if spec.read is not None else ():
+                readers.setdefault(name.removeprefix("CUSTOM "), []).append(spec)
+        self.readers, self.fs = readers, frozenset(fs)
+
+    def _read(self, spec: EventSpec, event: EslEvent, channel: Channel | None, now: float) -> Event | None:
+        assert spec.read is not None
+        try:
+            attributes = spec.read(Headers(event), event.body, channel.leg if channel is not None else "")
+            return None if attributes is None else typed_event(spec, attributes, "", now)
+        except Exception as bug:
+            if self.on_fault is None:
+                raise
+            self.on_fault(spec, bug)
+            return None
 
     def _about(self, event: Event, server: str, channel: Channel | None) -> Translation:
         if channel is None:

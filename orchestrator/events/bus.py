@@ -173,6 +173,7 @@ class Bus:
         """Called when the outermost publish is done: work queued by deliveries runs then, after all have been told."""
         self.watch: Callable[[Event], object] | None = None
         """Told every event before it is delivered: history, explanations."""
+        self._taps: dict[str, tuple[Callable[[Event], object], ...]] = {}
         self.on_fault: Callable[[Subscription, Exception], object] | None = None
         """Given what a filter or a delivery raised, so that the other subscribers hear of the event all the same."""
         self.published = 0
@@ -240,6 +241,8 @@ class Bus:
         self.published += 1
         if self.watch is not None:
             self.watch(event)
+        for told in self._taps.get(event.name, ()):
+            told(event)
         tables = self._events.get(event.name)
         if not tables:
             return 0
@@ -279,7 +282,18 @@ class Bus:
 
     def hears(self, name: str) -> bool:
         """Whether anybody subscribes to events of this name: an event nobody hears need not be made."""
-        return bool(self._events.get(name))
+        return bool(self._events.get(name)) or name in self._taps
+
+    def tap(self, name: str, told: Callable[[Event], object]) -> None:
+        """Call `told` with each event of this name before it is delivered: it does not count among those who take it.
+        It must neither wait nor raise."""
+        self._taps[name] = (*self._taps.get(name, ()), told)
+
+    def untap(self, name: str, told: Callable[[Event], object]) -> None:
+        """Call it no more."""
+        left = tuple(other for other in self._taps.pop(name, ()) if other is not told)
+        if left:
+            self._taps[name] = left
 
     def of(self, name: str) -> Iterator[Subscription]:
         """Armed subscriptions to events of this name."""

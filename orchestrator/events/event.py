@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Reach = Literal["call", "global"]
+
+Read = Callable[[Mapping[str, str], str, str], Mapping[str, Any] | None]
+"""`read(headers, body, leg)` of a FreeSWITCH event: the attributes, or None when it is another matter. `leg` is caller,
+callee or ''. It is called within the turn: it must not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class EventSpec:
     source: str = ""
     esl: tuple[str, ...] = field(default=())
     """The Event Socket subscriptions it needs: `DTMF`, `CUSTOM avmd::beep`; empty when SIP or the engine raises it."""
+    read: Read | None = None
+    """For an event of a package: what its attributes are in one of these FreeSWITCH events."""
 
 
 class Event:

@@ -106,7 +106,7 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
         "A fax tone was heard (spandsp).",
         "tone: cng/ced, leg: caller/callee",
         source="FreeSWITCH mod_spandsp_fax.c:2413; that of tone_detect carries no Unique-ID",
-        esl=("DETECTED_TONE",),
+        esl=("DETECTED_TONE", "CHANNEL_EXECUTE_COMPLETE"),  # the second says which tone was listened for
     ),
     _spec(
         "beep",

@@ -16,6 +16,7 @@ from orchestrator.runtime.log import Limiter
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.services import Host, Services
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.store.sqlite import SqliteStore
 
@@ -142,6 +143,24 @@ def export_links(metrics: Metrics, links: Mapping[str, EslLink]) -> None:
     )
     counter("lost_events", "Events that FreeSWITCH reported as dropped.", lambda link: link.counters.lost_events)
     counter("malformed", "Malformed frames.", lambda link: link.counters.malformed)
+
+
+def export_services(metrics: Metrics, services: Services) -> None:
+    """Services of packages, by name."""
+
+    def each(read: Callable[[Host], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {name: read(host) for name, host in services.hosts.items()}
+
+    def counter(name: str, doc: str, read: Callable[[Host], float]) -> None:
+        metrics.counter(f"service_{name}", doc, each(read), ("service",))
+
+    counter("events_published", "Events raised by the service.", lambda host: host.published)
+    counter("events_refused", "Events not taken: no room for more inputs, or not ready.", lambda host: host.refused)
+    counter("events_handled", "Events the service has taken.", lambda h: sum(sink.handled for sink in h.sinks))
+    counter(
+        "events_dropped", "Events lost to the service: its queue was full.", lambda h: sum(s.dropped for s in h.sinks)
+    )
+    counter("faults", "Exceptions in the code of the service; each one is a bug of it.", lambda host: host.faults)
 
 
 def export_log(metrics: Metrics, limiter: Limiter) -> None:

@@ -19,6 +19,7 @@ from pydantic import (
     PlainValidator,
     PrivateAttr,
     SecretStr,
+    SerializeAsAny,
 )
 
 from orchestrator.core.probes import EVERY
@@ -279,6 +280,8 @@ class Settings(_Section):
     stop: StopSettings = StopSettings()
     contacts: ContactSettings = ContactSettings()
     sources: SourceSettings = SourceSettings()
+    services: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
+    """Services of packages that run, by name: instances of the settings model of each."""
     log: LogSettings = LogSettings()
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(())
 

@@ -17,13 +17,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.errors import Diagnostic, InputError
+from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.flow.expr import closest
 from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.written import environment_reference, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
+from orchestrator.packages.service import find_service, service_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
 from orchestrator.settings.values import Misfit
 
@@ -60,6 +61,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     document = parse(name, text)
     reader = _Reader(document, environ)
     values = {} if document.root is None else reader.value(document.root, ())
+    reader.read_services(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
     try:
@@ -78,6 +80,8 @@ class _Reader:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     places: dict[tuple[str | int, ...], tuple[Node, Scalar | None]] = field(default_factory=dict)
     """Path of keys and indexes → the value's node and that of its key."""
+    services: dict[str, type[BaseModel]] = field(default_factory=dict)
+    """Names under `services:` → the model of what stands there."""
 
     def __post_init__(self) -> None:
         self.diagnostics += self.document.diagnostics
@@ -137,6 +141,32 @@ class _Reader:
             help = f"there is a {found[1]} in it: {ORDINARY_SPACE}"
         return Diagnostic(self.document.name, node.line, node.column, code, message, help=help, length=length)
 
+    def read_services(self, values: Any) -> None:
+        """Put an instance of its model in the place of what stands under the name of each service."""
+        sections = values.get("services") if isinstance(values, dict) else None
+        if not isinstance(sections, dict):
+            if isinstance(values, dict) and sections is None:
+                values.pop("services", None)
+            return
+        for name, section in sections.items():
+            key = self.places["services", name][1] or self.places["services", name][0]
+            try:
+                service = find_service(name)
+            except OrchestratorError as error:
+                self._mistake(key, "E118", str(error))
+                continue
+            if service is None:
+                help = meant(name, service_names()) or "install the package that has it"
+                self._mistake(key, "E118", f"no installed package has a service {name!r}", help)
+                continue
+            self.services[name] = service.settings
+            try:
+                sections[name] = service.settings.model_validate({} if section is None else section)
+            except ValidationError as error:
+                for details in error.errors():
+                    details["loc"] = ("services", name, *details["loc"])
+                    self.diagnostics.append(self.diagnostic(details))
+
     def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
         """What is odd in settings that can be used."""
         for position, network in enumerate(settings.sip.trust):
@@ -156,7 +186,7 @@ class _Reader:
             help = meant(misspelt.text.lower(), _SOURCES)
             return self._at(misspelt, "E101", f"unknown key {misspelt.text!r}", help)
         if details["type"] == "extra_forbidden" and key is not None:
-            known = _keys_at(path[:-1])
+            known = _keys_at(path[:-1], self.services)
             return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
         return self._at(node, *_words(details))
 
@@ -172,8 +202,10 @@ def _misspelt_source(node: Node) -> Scalar | None:
     return next((key for key in keys if closest(key.text.lower(), _SOURCES) is not None), None)
 
 
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+def _keys_at(path: tuple[str | int, ...], services: Mapping[str, type[BaseModel]]) -> list[str]:
     """The keys the model knows at a path of the file."""
+    if path[:1] == ("services",):
+        return list(services[str(path[1])].model_fields)
     if path[:1] == ("freeswitch",):
         return list(FreeSwitchSettings.model_fields)
     if path[:1] == ("gateways",):

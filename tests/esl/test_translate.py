@@ -10,7 +10,7 @@ import pytest
 from orchestrator.esl.channels import ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import subscriptions
-from orchestrator.esl.translate import CHANNEL_EVENTS, EVENT_NEEDS, Headers, Translation, Translator, needed
+from orchestrator.esl.translate import CHANNEL_EVENTS, Headers, Translation, Translator, needed
 from orchestrator.events.registry import EventRegistry
 from orchestrator.testing.recordings import Recording, rewrite
 
@@ -223,7 +223,7 @@ def test_what_has_to_be_subscribed_to() -> None:
 
 def test_the_catalogue_and_the_translation_name_the_same_subscriptions() -> None:
     for spec in EventRegistry():
-        assert set(spec.esl) <= set(EVENT_NEEDS.get(spec.name, ()))
+        assert needed([spec.name]) == needed([]) | set(spec.esl)
 
 
 def test_what_is_subscribed_to_suffices(recording) -> None:

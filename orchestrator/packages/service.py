@@ -1,0 +1,143 @@
+"""Services: code of other packages that starts and stops with the server.
+
+    SERVICE = Service("doorbell", "Rings when somebody is at the door.", Doorbell, DoorbellSettings)
+
+    [project.entry-points."orchestrator.services"]
+    doorbell = "orchestrator_doorbell:SERVICE"
+
+An event source is a service that publishes events, an event sink one that listens to them. A service runs when
+`services:` of the configuration names it; what stands under its name is held against its settings model. Its code runs
+in greenlets, never inside a turn: what it raises is logged and counted, and costs neither a call nor the server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.packages.groups import SERVICE_GROUP, Find, installed, load_entry, unusable
+
+F = TypeVar("F")
+QUEUE = 1000
+"""Events that may wait for a listener."""
+
+
+class NoSettings(BaseModel):
+    """Of a service that has nothing to configure."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An event, as a listener gets it."""
+
+    name: str
+    attributes: Mapping[str, Any]
+    call: str
+    """The id of the call it belongs to, '' for none."""
+    time: float
+    """Seconds since the epoch."""
+
+
+class ServerContext(Protocol):
+    """What a service may use of the server. All of it may be called from greenlets of the server, none of it waits."""
+
+    @property
+    def name(self) -> str:
+        """The name of the service."""
+
+    def publish(self, event: str, attributes: Mapping[str, Any], call: str = "") -> bool:
+        """Raise an event, in a turn of its own; one of a call needs the id of that call (`call.id` in flows). What is
+        published before the server is ready is kept until then.
+
+        Returns False, and counts it, when the server has no room for more inputs.
+
+        Raises:
+            ValueError: there is no such event, or an attribute is missing, unknown or not of its type.
+        """
+
+    def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
+        """Call `handle(event)` for each event of these names, one after the other, in a greenlet of its own.
+
+        When `queue` events wait already, one more is dropped and counted: a listener that hangs holds up nobody.
+
+        Raises:
+            ValueError: there is no such event.
+        """
+
+    def listen_facts(self, kind: type[F], handle: Callable[[F], object], queue: int = QUEUE) -> None:
+        """The same for facts of the history: `CallRecord` (core.calls.cdr), `MessageIn`, `MessageOut` (history)."""
+
+    def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
+        """Do what `PoolEffect`s of this kind ask for, where a connection of the service is needed for that.
+
+        Raises:
+            ValueError: somebody does already.
+        """
+
+    def spawn(self, work: Callable[[], object]) -> None:
+        """Run `work()` in a greenlet from when the server is ready until it stops. When it raises, that is logged, and
+        it is begun anew: after a second, then two, at most 60."""
+
+    def counter(self, name: str, doc: str, read: Callable[[], Any], labels: tuple[str, ...] = ()) -> None:
+        """Export a number that only grows, as `orchestrator_service_<service>_<name>_total`."""
+
+    def gauge(self, name: str, doc: str, read: Callable[[], Any], labels: tuple[str, ...] = ()) -> None:
+        """Export a number that goes up and down, as `orchestrator_service_<service>_<name>`."""
+
+    def health(self, complaint: Callable[[], str]) -> None:
+        """What /readyz says is degraded; '' for nothing. The server goes on taking calls."""
+
+    def log(self, level: str, text: str, **facts: Any) -> None:
+        """A line in the log of the server: `debug`, `info`, `warning` or `error`."""
+
+
+class Runs(Protocol):
+    """What `Service.make` returns."""
+
+    def start(self) -> None:
+        """Begin; called before the server takes calls. What it raises keeps the server from starting."""
+
+    def stop(self) -> None:
+        """End; called once, after the last call, when the greenlets of the service are gone. It has five seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The declaration of a service, which its entry point names."""
+
+    name: str
+    """A word of small letters, digits and `_`: in `services:`, in metrics, and of the entry point."""
+    doc: str
+    make: Callable[[ServerContext, Any], Runs]
+    """Mostly a class: it is given the context and an instance of `settings`."""
+    settings: type[BaseModel] = NoSettings
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is None:
+            raise ValueError(f"{self.name!r} cannot be the name of a service: use small letters, digits and _")
+
+
+def find_service(name: str, find: Find = installed) -> Service | None:
+    """The installed service of that name; None when there is none. Raises OrchestratorError: it cannot be used."""
+    entries = [entry for entry in find(SERVICE_GROUP) if entry.name == name]
+    if not entries:
+        return None
+    if len(entries) > 1:
+        raise unusable(entries[1], SERVICE_GROUP, f"{entries[0].value} has a service {name!r}, too")
+    found = load_entry(entries[0], SERVICE_GROUP)
+    if not isinstance(found, Service):
+        raise unusable(entries[0], SERVICE_GROUP, "it is no Service")
+    if found.name != name:
+        raise unusable(entries[0], SERVICE_GROUP, f"the service is named {found.name!r}")
+    return found
+
+
+def service_names(find: Find = installed) -> list[str]:
+    """The names of all that are installed; none of their packages is loaded."""
+    return [entry.name for entry in find(SERVICE_GROUP)]

@@ -1,0 +1,303 @@
+"""Services of other packages, run: made before anything is served, stopped after the last call.
+
+Their code never runs inside a turn. What they publish becomes an input of the reactor, what they listen to waits in a
+bounded queue for a greenlet of their own, and what they raise is logged and counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.queue import SimpleQueue
+from loguru import logger
+from pydantic import BaseModel
+
+from orchestrator.core.engine import Engine
+from orchestrator.errors import OrchestratorError
+from orchestrator.events.event import Event
+from orchestrator.events.outside import typed_event
+from orchestrator.packages.service import QUEUE, Raised, Runs, Service
+from orchestrator.runtime.admin import Health
+from orchestrator.runtime.jobs import Jobs
+from orchestrator.runtime.metrics import Metrics
+
+START_TIME = 10.0
+STOP_TIME = 5.0
+"""Seconds that `start` and `stop` of a service may take."""
+DRAIN_TIME = 2.0
+"""Seconds that listeners have at a stop for what waits in their queues."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a greenlet that failed is begun anew; twice as many each time."""
+HELD = 1000
+"""Events published before the server is ready that are kept."""
+
+FAULTS = (Exception, gevent.Timeout, SystemExit)
+"""What code of others may raise without ending anything of ours."""
+
+
+class Sink:
+    """A listener: what it is told within turns waits for its greenlet, or is dropped."""
+
+    def __init__(self, host: Host, handle: Callable[[Any], object], capacity: int) -> None:
+        self.dropped = self.handled = 0
+        self._host = host
+        self._handle = handle
+        self._capacity = capacity
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._busy = False
+        self.greenlet = gevent.spawn(self._work)
+
+    def take(self, item: object) -> None:
+        """Called within a turn; never waits, never raises."""
+        if self._queue.qsize() >= self._capacity:
+            self.dropped += 1
+        else:
+            self._queue.put(item)
+
+    @property
+    def idle(self) -> bool:
+        return not self._busy and self._queue.empty()
+
+    def _work(self) -> None:
+        while True:
+            item = self._queue.get()
+            self._busy = True
+            try:
+                self._handle(item)
+                self.handled += 1
+            except FAULTS as bug:
+                self._host.fault(bug)
+            finally:
+                self._busy = False
+
+
+class Host:
+    """The `ServerContext` of one service, and the service itself."""
+
+    def __init__(self, services: Services, spec: Service) -> None:
+        self.name = spec.name
+        self.running: Runs | None = None
+        self.published = self.refused = self.faults = 0
+        self.sinks: list[Sink] = []
+        self._trouble = ""
+        self._checks: list[Callable[[], str]] = []
+        self._services = services
+        self._work: list[Callable[[], object]] = []
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self._held: list[Event] = []
+        self._ready = self._closed = False
+
+    # --- what the service uses ----------------------------------------------------------------------------------------
+
+    def publish(self, event: str, attributes: Mapping[str, Any], call: str = "") -> bool:
+        spec = self._services.spec(event)
+        if (spec.scope == "call") != bool(call):
+            needs = "needs the id of its call" if spec.scope == "call" else "belongs to no call"
+            raise ValueError(f"event {event!r} {needs}")
+        made = typed_event(spec, attributes, call)
+        if self._closed or (not self._ready and len(self._held) >= HELD):
+            self.refused += 1
+            return False
+        if not self._ready:
+            self._held.append(made)
+            return True
+        return self._offer(made)
+
+    def _offer(self, event: Event) -> bool:
+        taken = self._services.offer(event)
+        self.published += taken
+        self.refused += not taken
+        return taken
+
+    def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
+        for name in events:
+            self._services.spec(name)
+        sink = self._sink(handle, queue)
+        self._services.tap(events, sink.take)
+
+    def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
+        self._services.tap_facts(kind, self._sink(handle, queue).take)
+
+    def _sink(self, handle: Callable[[Any], object], queue: int) -> Sink:
+        sink = Sink(self, handle, queue)
+        self.sinks.append(sink)
+        return sink
+
+    def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
+        self._services.jobs.add(effect, perform)
+
+    def spawn(self, work: Callable[[], object]) -> None:
+        if self._ready:
+            self._greenlets.append(gevent.spawn(self._supervise, work))
+        else:
+            self._work.append(work)
+
+    def counter(self, name: str, doc: str, read: Callable[[], Any], labels: tuple[str, ...] = ()) -> None:
+        self._services.metrics.counter(f"service_{self.name}_{name}", doc, read, labels)
+
+    def gauge(self, name: str, doc: str, read: Callable[[], Any], labels: tuple[str, ...] = ()) -> None:
+        self._services.metrics.gauge(f"service_{self.name}_{name}", doc, read, labels)
+
+    def health(self, complaint: Callable[[], str]) -> None:
+        self._checks.append(complaint)
+
+    def complaint(self) -> str:
+        """What is wrong with the service, '' for nothing."""
+        found = [self._trouble]
+        for check in self._checks:
+            try:
+                found.append(str(check()))
+            except FAULTS as bug:
+                found.append(f"its health check failed: {_told(bug)}")
+        return "; ".join(text for text in found if text)
+
+    def log(self, level: str, text: str, **facts: Any) -> None:
+        logger.bind(**facts, service=self.name).log(level.upper(), text)
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def fault(self, bug: BaseException) -> None:
+        """The service has raised something where it should not."""
+        self.faults += 1
+        logger.bind(service=self.name).opt(exception=bug).error("service_fault")
+
+    def open(self) -> None:
+        """The server is ready: what was published before is raised, greenlets begin."""
+        self._ready = True
+        held, self._held = self._held, []
+        for event in held:
+            self._offer(event)
+        work, self._work = self._work, []
+        for each in work:
+            self.spawn(each)
+
+    def _supervise(self, work: Callable[[], object]) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = monotonic()
+            try:
+                work()
+                return
+            except FAULTS as bug:
+                self.fault(bug)
+                self._trouble = f"it failed and is begun anew: {_told(bug)}"
+            if monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            gevent.sleep(pause)
+            self._trouble = ""
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def quiesce(self, deadline: float) -> None:
+        """Publish nothing more; listeners finish what waits for them."""
+        self._closed = True
+        while monotonic() < deadline and not all(sink.idle for sink in self.sinks):
+            gevent.sleep(0.01)
+        gevent.killall(self._greenlets, timeout=STOP_TIME)
+        gevent.killall([sink.greenlet for sink in self.sinks], timeout=STOP_TIME)
+
+    def stop(self) -> None:
+        if self.running is None:
+            return
+        try:
+            with gevent.Timeout(STOP_TIME):
+                self.running.stop()
+        except FAULTS as bug:
+            self.fault(bug)
+
+
+class Services:
+    """All services of one server."""
+
+    def __init__(
+        self, engine: Engine, offer: Callable[..., bool], metrics: Metrics, health: Health, jobs: Jobs
+    ) -> None:
+        """`offer(receive, *arguments)` leaves an input for the reactor; False when it has no room."""
+        self.engine = engine
+        self.metrics = metrics
+        self.jobs = jobs
+        self.hosts: dict[str, Host] = {}
+        self._offer = offer
+        self._health = health
+        self._tapped: list[tuple[Collection[str], Callable[[Any], object]]] = []
+        self._facts: list[tuple[type[Any], Callable[[Any], object]]] = []
+
+    def add(self, spec: Service, settings: BaseModel) -> None:
+        """Make a service. Raises OrchestratorError."""
+        host = self.hosts[spec.name] = Host(self, spec)
+        try:
+            with gevent.Timeout(START_TIME):
+                host.running = spec.make(host, settings)
+        except FAULTS as bug:
+            raise self._cannot(host, bug) from bug
+        self._health.add_degradation(f"service {spec.name}", host.complaint)
+
+    def start(self) -> None:
+        """Start all of them, in the order of the configuration. Raises OrchestratorError."""
+        for host in self.hosts.values():
+            assert host.running is not None
+            try:
+                with gevent.Timeout(START_TIME):
+                    host.running.start()
+            except FAULTS as bug:
+                raise self._cannot(host, bug) from bug
+
+    def open(self) -> None:
+        """The server is ready."""
+        for host in self.hosts.values():
+            host.open()
+
+    def close(self) -> None:
+        """Stop them, the last one first."""
+        for events, told in self._tapped:
+            for name in events:
+                self.engine.bus.untap(name, told)
+        for kind, take in self._facts:
+            self.engine.history.ignore(kind, take)
+        deadline = monotonic() + DRAIN_TIME
+        for host in reversed(self.hosts.values()):
+            host.quiesce(deadline)
+            host.stop()
+
+    @property
+    def events(self) -> frozenset[str]:
+        """Events that services listen to."""
+        return frozenset(name for events, _ in self._tapped for name in events)
+
+    # --- for hosts ----------------------------------------------------------------------------------------------------
+
+    def spec(self, event: str) -> Any:
+        """The event as the flows that run now know it. Raises ValueError."""
+        found = self.engine.flows.program.events.get(event)
+        if found is None:
+            raise ValueError(f"there is no event {event!r}")
+        return found
+
+    def offer(self, event: Event) -> bool:
+        return self._offer(self.engine.receive_event, event)
+
+    def tap(self, events: Collection[str], take: Callable[[Raised], object]) -> None:
+        engine = self.engine
+
+        def told(event: Event) -> None:
+            wall = event.time + engine.settings.wall_offset
+            take(Raised(event.name, dict(event.attributes), event.call, wall))
+
+        for name in events:
+            engine.bus.tap(name, told)
+        self._tapped.append((events, told))
+
+    def tap_facts(self, kind: type[Any], take: Callable[[Any], object]) -> None:
+        self.engine.history.listen(kind, take)
+        self._facts.append((kind, take))
+
+    def _cannot(self, host: Host, bug: BaseException) -> OrchestratorError:
+        return OrchestratorError(f"the service {host.name!r} cannot be started: {_told(bug)}")
+
+
+def _told(bug: BaseException) -> str:
+    if isinstance(bug, gevent.Timeout):
+        return f"it took more than {bug.seconds or 0:g} s"
+    return f"{type(bug).__name__}: {bug}"
