@@ -200,12 +200,12 @@ class Server:
             location.load(time())
         except StoreError as error:
             raise OrchestratorError(f"location store: {error.detail}") from None
-        if isinstance(store, SqliteStore):
-            if store.set_aside is not None:
-                logger.bind(file=str(store.set_aside)).error("location_set_aside")
-            store.on_trouble = log_of_location
-            self.health.add_degradation("location", lambda: store.trouble and "registrations cannot be stored")
-            gauges.export_location(self.metrics, store)
+        location.route_key(os.urandom)
+        if isinstance(store, SqliteStore) and store.set_aside is not None:
+            logger.bind(file=str(store.set_aside)).error("location_set_aside")
+        location.on_trouble = log_of_location
+        self.health.add_degradation("location", lambda: location.trouble and "registrations cannot be stored")
+        gauges.export_location(self.metrics, location)
         return location
 
     def _open_cdr(self) -> CdrFile | None:

@@ -52,9 +52,9 @@ LAYERS: dict[str, set[str]] = {
 a module is its room."""
 
 MEMBERS = {
-    "core.node": {"history",
-        "delay", "gateways", "jobs", "lookups", "network", "node", "overload", "peers", "phones", "probes",
-        "registrations", "request_routes", "request_view", "sender", "settings", "users",
+    "core.node": {
+        "delay", "gateways", "history", "jobs", "location_writes", "lookups", "network", "node", "overload", "peers",
+        "phones", "probes", "registrations", "request_routes", "request_view", "sender", "settings", "users",
     },
 }  # fmt: skip
 """Rooms that have no folder of their own, and the modules of the folder above that belong to them."""

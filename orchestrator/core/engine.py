@@ -4,7 +4,7 @@
     receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
     receive_event(event, now)
     socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
-    complete(job, result, now)                transport_failed(destination, octets, now)
+    complete(job, result, now)      bindings_changed(changes, now)      transport_failed(destination, octets, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
 `datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
@@ -17,7 +17,7 @@ A turn that raises is a bug, and costs its own input only: see `core.faults`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.calls.call import Exchange
@@ -52,7 +52,7 @@ from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.sip.admission import STRAY, Admission
 from orchestrator.sip.client import client_key
-from orchestrator.sip.location import Location
+from orchestrator.sip.location import Change, Location
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.transaction import Destination
 
@@ -242,6 +242,12 @@ class Engine(Node):
             except Exception as bug:
                 self.faults.struck(Fault("job", bug), done)
 
+    def bindings_changed(self, changes: Sequence[Change], now: float) -> None:
+        """The store has been changed by others: other nodes, or its owner. Never written back; news that are late or
+        come twice change nothing."""
+        self.timers.run_due(now)
+        self.registrations.take(changes)
+
     def transport_failed(self, destination: Destination, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""
         self.timers.run_due(now)
@@ -265,6 +271,11 @@ class Engine(Node):
         """Take no new calls or registrations any more; what is in progress goes on."""
         self.timers.run_due(now)
         self.draining = True
+
+    @property
+    def idle(self) -> bool:
+        """No registration waits for the store either."""
+        return super().idle and self.registrations.writes.idle
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

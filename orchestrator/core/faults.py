@@ -18,6 +18,7 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.location_writes import Ask, StoreWrite
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.hold import Hold
 from orchestrator.core.steps.relay import Relay
@@ -110,7 +111,7 @@ def _found(where: Iterable[Any]) -> list[Subject]:
 
 _LEADS_TO: dict[type, str] = {
     ClientTransaction: "user", Branch: "context", Relay: "call", Hold: "call", Handshake: "party", Ticket: "task",
-    Task: "run", Listener: "run", Wait: "run", Subscription: "owner",
+    Task: "run", Listener: "run", Wait: "run", Subscription: "owner", StoreWrite: "ask", Ask: "done",
 }  # fmt: skip
 """Type → the attribute that says whose it is."""
 

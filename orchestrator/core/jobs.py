@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.sip.location import StoreWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,16 @@ class Resolve:
     """Whether the configuration names it: it does not wait behind names of callers."""
 
 
-JobEffect = Http | EslCommand | EslExecute | Resolve | PoolEffect
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Have the location store carry out a write. Result: None when it is stored, else the StoreError."""
+
+    work: StoreWork
+    limit: float
+    """Seconds it may take."""
+
+
+JobEffect = Http | EslCommand | EslExecute | Resolve | Write | PoolEffect
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,11 +86,12 @@ class Node:
         bus = self.bus
         return bus.publish(Event(name, attributes, call, self.timers.now)) if bus.hears(name) else 0
 
-    def job(self, effect: JobEffect, done: Callable[[Any], None]) -> None:
-        """Hand work out; `done(value or StepError)` runs in a later turn."""
+    def job(self, effect: JobEffect, done: Callable[[Any], None]) -> int:
+        """Hand work out; `done(value or StepError)` runs in a later turn. Returns the id of the job."""
         self._last_job += 1
         self._waiting[self._last_job] = done
         self.jobs.append(Job(self._last_job, effect))
+        return self._last_job
 
     def done_of(self, job: int) -> Callable[[Any], None] | None:
         """Whom the result of a job is for, once; None when nobody waits for it."""

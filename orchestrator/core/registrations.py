@@ -4,8 +4,10 @@ events."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
+from orchestrator.core.location_writes import Writes
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
 from orchestrator.errors import SipError, StepError
@@ -16,7 +18,7 @@ from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.reasons import reason_phrase
-from orchestrator.sip.registrar import RegisterAnswer, RegisterPolicy, Registrar
+from orchestrator.sip.registrar import Asked, RegisterAnswer, RegisterPolicy, Registrar, refusal
 from orchestrator.sip.routing import request_uri
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
@@ -32,7 +34,8 @@ class Registrations:
         self.location = location
         self._node = node
         self._at_source = at_source
-        self._registrar = Registrar(location, node.network.aor, at_source, node.network.transports)
+        self.writes = Writes(node, location, self.watch_expiry)
+        self._registrar = Registrar(node.network.aor, at_source, node.network.transports)
         self._expiry_timer: Timer | None = None
         self.watch_expiry()
 
@@ -60,10 +63,38 @@ class Registrations:
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
-    def save(self, request: Request, source: tuple[str, int], policy: RegisterPolicy | None) -> RegisterAnswer:
-        """Change the bindings as a REGISTER asks; `announce` what has changed when it is answered."""
+    def save(
+        self,
+        request: Request,
+        source: tuple[str, int],
+        policy: RegisterPolicy | None,
+        done: Callable[[RegisterAnswer], None],
+    ) -> None:
+        """Change the bindings as a REGISTER asks; `done(answer)` when they are stored, in this turn or a later one.
+        `announce` what has changed when it is answered."""
         node = self._node
-        return self._registrar.register(request, source, node.wall, policy or node.settings.register)
+        try:
+            asked = self._registrar.read(request, source, node.wall, policy or node.settings.register)
+        except SipError as error:
+            done(refusal(error))
+        else:
+            self.writes.change(asked.aor, partial(asked.changes, self.location), partial(self._stored, asked, done))
+
+    def _stored(
+        self,
+        asked: Asked,
+        done: Callable[[RegisterAnswer], None],
+        changes: Sequence[Change],
+        standing: Sequence[Binding],
+        error: SipError | None,
+    ) -> None:
+        done(asked.answer(changes, standing, self._node.wall) if error is None else refusal(error))
+
+    def take(self, changes: Iterable[Change]) -> None:
+        """What others have changed in the store: into the table and told as events, but not written again."""
+        for change in changes:
+            news = self.location.take(change, self._node.wall)
+            self.announce(news, _source_of(change.binding))
 
     def announce(self, changes: Iterable[Change], source_ip: str = "") -> None:
         """Publish what a REGISTER, or the passing of time, has changed."""
@@ -123,13 +154,13 @@ class Registrations:
 
     def _expire(self, _: object) -> None:
         self._expiry_timer = None
-        self.announce(self.location.expire(self._node.wall))
+        self.announce(self.writes.expire(self._node.wall))
 
 
 class Registration:
     """One REGISTER transaction."""
 
-    __slots__ = ("request", "server", "source", "view", "run", "_node", "_registrations")
+    __slots__ = ("request", "server", "source", "view", "run", "saving", "on_saved", "_node", "_registrations")
 
     def __init__(
         self,
@@ -147,6 +178,10 @@ class Registration:
         server.user = self
         self.run: Run | None = None
         """Of the flow that serves it, if any."""
+        self.saving = False
+        """Its bindings are being stored."""
+        self.on_saved: Callable[[], object] | None = None
+        """Told once when that has ended and the answer is out."""
         self.view: RequestView = RequestView(node, request, source)
 
     @property
@@ -160,7 +195,8 @@ class Registration:
 
     @property
     def replied(self) -> bool:
-        return self.server.answered
+        """A final answer is out, or will be when the store has the bindings."""
+        return self.saving or self.server.answered
 
     @property
     def attended(self) -> bool:
@@ -172,31 +208,56 @@ class Registration:
         self.server.fail()
 
     def save(self, policy: RegisterPolicy | None = None) -> None:
-        """Change the bindings and answer; the events follow the answer. Raises StepError `call.state` when it is
-        answered."""
-        if self.replied:
-            raise StepError("call.state", "the REGISTER is already answered")
-        answer = self._registrations.save(self.request, self.source, policy)
-        self.reply(answer.status, answer.reason, answer.headers)
+        """Change the bindings and answer; the events follow the answer. That is `saving` while the store takes its
+        time. Raises StepError `call.state` when it is answered or being saved."""
+        self._check_open()
+        self.saving = True
+        self._registrations.save(self.request, self.source, policy, self._saved)
+
+    def _saved(self, answer: RegisterAnswer) -> None:
+        """The answer is due, unless the server has stopped or the phone has given up meanwhile: what is stored stands
+        all the same."""
+        self.saving = False
+        if not self.server.answered:
+            self._respond(answer.status, answer.reason, answer.headers)
         if answer.changes:
             self._registrations.announce(answer.changes, self.source[0])
+        on_saved, self.on_saved = self.on_saved, None
+        if on_saved is not None:
+            on_saved()
 
     def reply_best(self) -> bool:
         """Nobody else has been asked."""
         return False
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
-        """Answer the REGISTER. Raises StepError `call.state` when it is answered, and for 1xx (RFC 4320 §4.1)."""
-        if self.replied:
-            raise StepError("call.state", "the REGISTER is already answered")
+        """Answer the REGISTER. Raises StepError `call.state` when it is answered or being saved, and for 1xx (RFC 4320
+        §4.1)."""
+        self._check_open()
         if code < 200:
             raise StepError("call.state", f"reply: {code} is provisional, and only an INVITE has provisional replies")
+        self._respond(code, reason, headers)
+
+    def _check_open(self) -> None:
+        if self.server.answered:
+            raise StepError("call.state", "the REGISTER is already answered")
+        if self.saving:
+            raise StepError("call.state", "the contacts of the REGISTER are being saved")
+
+    def _respond(self, code: int, reason: str, headers: tuple[bytes, ...]) -> None:
         tag = self._node.tokens.token()
         if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge
             aor = self._node.network.aor(self.request.to.parsed)
             self._node.tell("register_refused", source=self.source[0], aor=aor, code=code, reason=reason)
         data = build_response(self.request, code, reason or reason_phrase(code), tag, headers)
         self.server.respond(code, data)
+
+
+def _source_of(binding: Binding) -> str:
+    """The address that a binding of another node came from, as far as it is known."""
+    if binding.received is not None:
+        return binding.received[0]
+    return "" if "/" in binding.source else binding.source
 
 
 def registered_attributes(binding: Binding, is_new: bool, source_ip: str, wall: float) -> dict[str, Any]:

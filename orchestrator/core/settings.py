@@ -20,6 +20,9 @@ from orchestrator.sip.transaction import TimerValues
 
 HTTP_QUEUE, ESL_QUEUE = 1_000, 1_000
 """Web requests, and commands to each FreeSWITCH server, that may wait for those before them."""
+LOCATION_WRITES = 1_000
+LOCATION_TIMEOUT = 5.0
+"""Registrations that may wait for the location store, and the seconds it may take for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class CoreLimits:
     """Octets of one message; a longer one is answered 513."""
     subscriptions: int = 200_000
     """Subscriptions of all flows together; a step that arms one more fails with `flow.limit`."""
+    location_writes: int = LOCATION_WRITES
+    """Registrations that may wait for a location store that answers later; one more is answered 503."""
     runs: int = 50_000
     """Runs of all flows together; a request that would begin one more is answered 503, an event is not taken."""
     runs_per_flow: int = 20_000
@@ -132,6 +137,8 @@ class CoreSettings:
     """The share of each source that is not trusted; None: no bounds."""
     contacts: Allow | None = None
     """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
+    location_timeout: float = LOCATION_TIMEOUT
+    """Seconds that a location store may take for a write."""
     wall_offset: float = 0.0
     """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
     them."""

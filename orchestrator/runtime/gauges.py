@@ -18,7 +18,7 @@ from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Host, Services
 from orchestrator.runtime.udp import UdpTransport
-from orchestrator.store.sqlite import SqliteStore
+from orchestrator.sip.location import Location
 
 
 def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
@@ -168,20 +168,9 @@ def export_log(metrics: Metrics, limiter: Limiter) -> None:
     metrics.counter("log_lines_suppressed", "Log lines left out by the rate limit.", lambda: limiter.suppressed)
 
 
-def export_location(metrics: Metrics, store: SqliteStore) -> None:
-    """The location store on disk."""
-    metrics.gauge("location_up", "1 while registrations can be stored.", lambda: float(not store.trouble))
-    metrics.counter("location_write_failures", "Writes that the location store refused.", lambda: store.failures)
-
-
-def export_engine(metrics: Metrics, engine: Engine) -> None:
-    """SIP, registrations and flows."""
-    stats = engine.flows.stats
-    metrics.gauge("transactions", "SIP transactions, answered ones included.", lambda: len(engine.layer))
-    layer, location = engine.layer, engine.location
-    metrics.gauge("transactions_unanswered", "Server transactions without a final response.", lambda: layer.unanswered)
-    metrics.gauge("transactions_lingering", "Answered transactions kept for retransmissions.", lambda: layer.lingering)
-    metrics.gauge("transactions_octets", "Octets of the requests kept by transactions.", lambda: layer.octets)
+def export_location(metrics: Metrics, location: Location) -> None:
+    """Registrations and where they are kept."""
+    metrics.gauge("bindings", "Registered contacts.", lambda: len(location))
     metrics.counter(
         "bindings_refused",
         "Registrations rejected by limits: bindings, bindings_per_source.",
@@ -191,6 +180,18 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.counter(
         "bindings_unwritten", "Expired bindings that the store could not delete.", lambda: location.unwritten
     )
+    metrics.gauge("location_up", "1 while registrations can be stored.", lambda: float(not location.trouble))
+    metrics.counter("location_write_failures", "Writes that the location store refused.", lambda: location.failures)
+
+
+def export_engine(metrics: Metrics, engine: Engine) -> None:
+    """SIP, registrations and flows."""
+    stats = engine.flows.stats
+    metrics.gauge("transactions", "SIP transactions, answered ones included.", lambda: len(engine.layer))
+    layer, writes = engine.layer, engine.registrations.writes
+    metrics.gauge("transactions_unanswered", "Server transactions without a final response.", lambda: layer.unanswered)
+    metrics.gauge("transactions_lingering", "Answered transactions kept for retransmissions.", lambda: layer.lingering)
+    metrics.gauge("transactions_octets", "Octets of the requests kept by transactions.", lambda: layer.octets)
     metrics.counter(
         "transaction_inputs_ignored",
         "Messages and timers that a transaction ignored in its state, by transaction, state and input.",
@@ -202,11 +203,11 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         "INVITEs that nothing looked after any more and that were answered 500; each one is a bug.",
         lambda: layer.unattended,
     )
+    metrics.gauge("location_writes", "Registrations that wait for the location store.", lambda: writes.under_way)
     metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
     metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
     metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
-    metrics.gauge("bindings", "Registered contacts.", lambda: len(engine.location))
     metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
     memory = engine.flows.trace_memory
     metrics.gauge("trace_octets", "Octets of the traces of all runs.", lambda: memory.octets)

@@ -17,9 +17,9 @@ import gevent
 from gevent import socket
 from gevent.threadpool import ThreadPool
 
-from orchestrator.core.jobs import Job, Resolve
-from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
-from orchestrator.errors import EslDown, EslError, EslTimeout, StepError
+from orchestrator.core.jobs import Job, Resolve, Write
+from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
+from orchestrator.errors import EslDown, EslError, EslTimeout, StepError, StoreError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.runtime.esl_commands import Commands
@@ -66,8 +66,10 @@ class Jobs:
         *,
         http_queue: int = HTTP_QUEUE,
         esl_queue: int = ESL_QUEUE,
+        location_writes: int = LOCATION_WRITES,
     ) -> None:
-        """`http_queue`: web requests that may wait; `esl_queue`: commands of each server, short and long ones each."""
+        """`http_queue`: web requests that may wait; `esl_queue`: commands of each server, short and long ones each;
+        `location_writes`: writes of the location store at a time, none of which waits for another one here."""
         self.http = http
         self._answer = answer
         self._links = links
@@ -85,6 +87,7 @@ class Jobs:
             size=CONFIGURED_WORKERS,
             backlog=DNS_BACKLOG,
         )
+        self._location = Pool("location", _write, answer, size=location_writes, backlog=location_writes)
         self._esl: dict[str, Pool] = {}
         self._esl_queue = esl_queue
         self._of_packages: dict[type[PoolEffect], Pool] = {}
@@ -105,6 +108,8 @@ class Jobs:
         effect = job.effect
         if isinstance(effect, Http):
             self._http.submit(job.id, effect)
+        elif isinstance(effect, Write):
+            self._location.submit(job.id, effect)
         elif isinstance(effect, PoolEffect):
             kind = type(effect)
             pool = self._of_packages.get(kind) or self._add_pool(kind, kind.perform)
@@ -122,7 +127,8 @@ class Jobs:
 
     @property
     def pools(self) -> tuple[Pool, ...]:
-        return (self._http, self._dns, self._dns_configured, *self._esl.values(), *self._of_packages.values())
+        own = (self._http, self._dns, self._dns_configured, self._location)
+        return (*own, *self._esl.values(), *self._of_packages.values())
 
     @property
     def idle(self) -> bool:
@@ -193,6 +199,21 @@ def _within(kind: type[PoolEffect], perform: Callable[[Any], Any], effect: PoolE
             if over is not limit:
                 raise
     raise StepError(f"{kind.name}.timeout", f"no result within {kind.timeout:g} s")
+
+
+def _write(effect: Write) -> StoreError | None:
+    """Have the store write, within its time; why it did not."""
+    limit = gevent.Timeout(effect.limit)
+    try:
+        with limit:
+            effect.work()
+    except StoreError as error:
+        return error
+    except gevent.Timeout as over:
+        if over is not limit:
+            raise
+        return StoreError(f"the location store did not answer within {effect.limit:g} s")
+    return None
 
 
 def _told(command: Callable[[], T]) -> T:

@@ -1,8 +1,9 @@
 """The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626
 instance ids).
 
-The order is the promise: the store has the binding before there is a 200. Who may register what is not decided here; a
-flow has done so, or nobody was asked to.
+Who may register what is not decided here; a flow has done so, or nobody was asked to. Nor is it stored here: the store
+may take its time, and the order is the promise: it has the binding before there is a 200. So a REGISTER is read into
+what it asks for, which then says what that changes in the bindings that stand, and what the answer is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 
 from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.admission import source_name
+from orchestrator.sip.binding import Binding, Change, decide_removal
 from orchestrator.sip.grammar import NUL, is_token, quote
 from orchestrator.sip.headers import parse_name_addr, split_commas
-from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
@@ -59,58 +61,96 @@ class RegisterAnswer:
     changes: Sequence[Change] = ()
 
 
+def refusal(error: SipError) -> RegisterAnswer:
+    """The answer to a REGISTER that nothing is done for."""
+    return RegisterAnswer(error.sip_status, error.reason, _explained(error))
+
+
+def _explained(error: SipError) -> tuple[bytes, ...]:
+    if isinstance(error, _Refused):
+        return (error.header,)
+    return (b"Retry-After: 5",) if error.sip_status == 503 else ()
+
+
+class _Refused(SipError):
+    """Refused with a header line that says how to do better."""
+
+    def __init__(self, sip_status: int, reason: str, header: bytes) -> None:
+        super().__init__(sip_status, reason)
+        self.header = header
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one REGISTER asks for, at the time `at`."""
+
+    aor: str
+    at: float
+    bindings: Sequence[Binding]
+    """One for each contact; none to ask for what stands."""
+    star: tuple[bytes, int] | None
+    """Call-ID and CSeq of one that removes all contacts."""
+    path: tuple[bytes, ...]
+    """Of the answer."""
+    policy: RegisterPolicy
+
+    def changes(self, location: Location, standing: Sequence[Binding]) -> Sequence[Change]:
+        """What it changes in the bindings that stand (§10.3, steps 6 and 7). Raises SipError."""
+        if self.star is not None:
+            return decide_removal(standing, *self.star)
+        if not self.bindings:
+            return ()
+        return location.plan(standing, self.bindings, self.at, self.policy.max_contacts, self.policy.replace)
+
+    def answer(self, changes: Sequence[Change], standing: Sequence[Binding], wall: float) -> RegisterAnswer:
+        """§10.3 step 8: all current bindings with their parameters and what is left of each; the Path that was
+        stored (RFC 3327 §5.3)."""
+        lines = [
+            _DATED % (binding.contact, binding.parameters, max(1, round(binding.expires_at - wall)))
+            for binding in standing
+            if binding.expires_at > wall
+        ]
+        headers = (*lines, *(b"Path: " + value for value in self.path), *self.policy.headers)
+        return RegisterAnswer(200, "OK", headers, changes)
+
+
 class Registrar:
-    """Serves REGISTER for one location table; `aor` names the address of record of a To URI."""
+    """Reads REGISTERs; `aor` names the address of record of a To URI."""
 
     def __init__(
         self,
-        location: Location,
         aor: Callable[[Uri], str] | None = None,
         at_source: Callable[[Uri, str], bool] | None = None,
         transports: Collection[bytes] = (b"udp",),
     ) -> None:
         """`at_source(uri, host)`: whether a contact that came from this address is reached there; see
         `sip.contact_guard`. `transports`: what we send by, in lower case."""
-        self.location = location
         self._at_source = at_source or (lambda uri, host: False)
         self._transports = frozenset(transports)
         self._aor = aor or (lambda uri: uri.aor)
 
-    def register(
-        self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy | None = None
-    ) -> RegisterAnswer:
-        """Carry out one REGISTER; `wall` is the time in seconds since the epoch. Never raises for what the peer
-        sent."""
-        policy = policy or RegisterPolicy()
-        try:
-            unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
-            if unknown:
-                return RegisterAnswer(420, "Bad Extension", (b"Unsupported: " + b", ".join(unknown),))
-            path = _path(request) if b"path" in request.tokens(b"supported") else ()
-            changes = self._apply(request, source, wall, policy)
-        except _TooBrief as error:
-            return RegisterAnswer(423, "Interval Too Brief", (b"Min-Expires: %d" % error.least,))
-        except SipError as error:
-            retry = (b"Retry-After: 5",) if error.sip_status == 503 else ()
-            return RegisterAnswer(error.sip_status, error.reason, retry)
-        return RegisterAnswer(200, "OK", self._lines(request, wall, policy, path), changes)
-
-    def _apply(
-        self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy
-    ) -> Sequence[Change]:
-        contacts = request.contacts()
-        aor = self._aor(request.to.parsed)
+    def read(self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy) -> Asked:
+        """What a REGISTER asks for; `wall` is the time in seconds since the epoch. Raises SipError."""
+        unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
+        if unknown:
+            raise _Refused(420, "Bad Extension", b"Unsupported: " + b", ".join(unknown))
+        path = _path(request) if b"path" in request.tokens(b"supported") else ()
+        contacts, aor = request.contacts(), self._aor(request.to.parsed)
         if contacts and contacts[0].star:
             if request.expires != 0:
                 raise MalformedMessage("Contact * Needs Expires 0")
-            return self.location.remove_all(aor, request.call_id, request.cseq, wall)
-        if not contacts:
-            return ()
-        asked = [self._binding(request, contact, source, wall, policy) for contact in contacts]
-        return self.location.save(aor, asked, wall, policy.max_contacts, policy.replace)
+            return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy)
+        bindings = [self._binding(request, aor, contact, source, wall, policy) for contact in contacts]
+        return Asked(aor, wall, bindings, None, path, policy)
 
     def _binding(
-        self, request: Request, contact: NameAddr, source: tuple[str, int], wall: float, policy: RegisterPolicy
+        self,
+        request: Request,
+        aor: str,
+        contact: NameAddr,
+        source: tuple[str, int],
+        wall: float,
+        policy: RegisterPolicy,
     ) -> Binding:
         lifetime = _lifetime(request, contact, policy)
         uri = contact.parsed
@@ -126,8 +166,7 @@ class Registrar:
             raise SipError(400, "Contact Cannot Be Reached")
         instance = params.get(b"+sip.instance")
         reg_id = params.get(b"reg-id")
-        aor, address = self._aor(request.to.parsed), contact.uri or b""
-        parameters = _written(params)
+        address, parameters = contact.uri or b"", _written(params)
         kept = (aor, address, request.call_id, parameters, *path)
         if sum(map(len, kept)) > _MAX_BINDING:
             raise MalformedMessage("Contact Too Long")
@@ -158,16 +197,6 @@ class Registrar:
             return _SECURE.get(transport, b"") in self._transports
         return transport in self._transports or (seen and transport in _SECURE)
 
-    def _lines(self, request: Request, wall: float, policy: RegisterPolicy, path: Sequence[bytes]) -> tuple[bytes, ...]:
-        """§10.3 step 8: all current bindings with their parameters and what is left of each; the Path that was
-        stored (RFC 3327 §5.3)."""
-        bindings = self.location.bindings(self._aor(request.to.parsed), wall)
-        lines = [
-            _DATED % (binding.contact, binding.parameters, max(1, round(binding.expires_at - wall)))
-            for binding in bindings
-        ]
-        return (*lines, *(b"Path: " + value for value in path), *policy.headers)
-
 
 _SECURE = {b"udp": b"tls", b"tcp": b"tls", b"tls": b"tls", b"ws": b"wss", b"wss": b"wss"}
 """The transports of SIP, and what each is in a `sips:` URI (§19.1.2, RFC 7118 §5)."""
@@ -196,11 +225,6 @@ def _written(params: Mapping[bytes, bytes | None]) -> bytes:
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class _TooBrief(Exception):
-    def __init__(self, least: int) -> None:
-        self.least = least
-
-
 def _path(request: Request) -> tuple[bytes, ...]:
     """The Path values, one by one: they become Route values of what is sent to the contact (RFC 3327 §5.3).
 
@@ -215,7 +239,7 @@ def _path(request: Request) -> tuple[bytes, ...]:
 
 
 def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> int:
-    """Seconds asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises _TooBrief."""
+    """Seconds asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises SipError."""
     asked = contact.expires
     if asked is None:
         asked = request.expires
@@ -223,6 +247,6 @@ def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> in
         asked = policy.default_expires
     if 0 < asked < policy.min_expires:
         if not policy.raise_short:
-            raise _TooBrief(policy.min_expires)
+            raise _Refused(423, "Interval Too Brief", b"Min-Expires: %d" % policy.min_expires)
         asked = policy.min_expires
     return min(asked, policy.max_expires)

@@ -21,7 +21,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from sys import intern
@@ -87,12 +87,6 @@ class SqliteStore:
         self.path = path
         self.set_aside: Path | None = None
         """Where the damaged file went that stood here, or None."""
-        self.trouble = ""
-        """Why the last write failed; '' while writes succeed."""
-        self.failures = 0
-        """Writes that failed."""
-        self.on_trouble: Callable[[str], object] | None = None
-        """Told `trouble` when writes begin to fail, and '' when they succeed again."""
         self._lock = _lock(path)
         try:
             self._connection = self._open_or_replace()
@@ -145,22 +139,12 @@ class SqliteStore:
             connection.execute("COMMIT")
         except (sqlite3.Error, ValueError, OverflowError) as error:  # the latter two: a value SQLite cannot hold
             self._roll_back()
-            self.failures += 1
-            self._note(f"cannot write {self.path}: {error}")
-            raise StoreError(self.trouble) from error
-        if self.trouble:
-            self._note("")
+            raise StoreError(f"cannot write {self.path}: {error}") from error
 
     def _check_identity(self) -> None:
         """Raises sqlite3.OperationalError when the path does not lead to our file any more."""
         if _identity(self.path) != self._identity:
             raise sqlite3.OperationalError("the file was removed or replaced while in use; restart to use it again")
-
-    def _note(self, trouble: str) -> None:
-        changed = bool(trouble) != bool(self.trouble)
-        self.trouble = trouble
-        if changed and self.on_trouble is not None:
-            self.on_trouble(trouble)
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""

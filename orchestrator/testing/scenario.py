@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
-from orchestrator.core.jobs import Job, Resolve
+from orchestrator.core.jobs import Job, Resolve, Write
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
@@ -28,7 +28,7 @@ from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.switch.channel import LOUD, SwitchChannel, Told
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
-from orchestrator.testing.world import PROXY, World
+from orchestrator.testing.world import PROXY, World, perform_write
 
 SERVER = "fs1"
 """The FreeSWITCH a recording stands for, unless the flows name servers."""
@@ -348,6 +348,8 @@ class Scenario:
         if isinstance(effect, EslCommand):
             self.facts.append(Fact(now, "esl", "esl", effect.kind, effect.command, effect))
             return self._ask_freeswitch(job, effect, effect.command)
+        if isinstance(effect, Write):
+            return perform_write(effect)
         command = f"{effect.app} {effect.args}".strip()
         self.facts.append(Fact(now, "esl", "esl", "execute", command, effect))
         return self._ask_freeswitch(job, effect, command)

@@ -15,8 +15,9 @@ from heapq import heappop, heappush
 from typing import Any
 
 from orchestrator.core.engine import Engine
-from orchestrator.core.jobs import Job, Resolve
+from orchestrator.core.jobs import Job, Resolve, Write
 from orchestrator.core.settings import CoreSettings, ListenPoint, Site
+from orchestrator.errors import StoreError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.sip.location import Binding, Location, LocationStore
@@ -33,6 +34,15 @@ WALL = 1_800_000_000.0
 
 
 _OF_SITE = frozenset(field.name for field in fields(Site))
+
+
+def perform_write(effect: Write) -> StoreError | None:
+    """Carry out a write of the location store; the result of its job."""
+    try:
+        effect.work()
+    except StoreError as error:
+        return error
+    return None
 
 
 class World:
@@ -73,7 +83,7 @@ class World:
         self.peers: dict[Address, Peer] = {}
         self.sent: list[tuple[float, Address, Address, bytes]] = []
         self.jobs: list[Job] = []
-        self.on_job: Callable[[Job], Any] = lambda job: None if isinstance(job.effect, Resolve) else self.LATER
+        self.on_job: Callable[[Job], Any] = self._answer_job
         self.fate: Callable[[bytes, Address, Address], Sequence[float]] = lambda data, source, target: (0.0,)
         """What the wires do to a datagram: the delays, in seconds, of the copies that arrive. `()` loses it."""
         self._acts: list[tuple[float, int, Callable[[], object]]] = []
@@ -81,6 +91,12 @@ class World:
         self._wires: deque[Wire] = deque()
         self._landed: deque[Wire] = deque()
         self._ends: dict[Address, Callable[[bytes, Address], None]] = {}
+
+    def _answer_job(self, job: Job) -> Any:
+        """No name is known; a store that answers later does so at once."""
+        if isinstance(job.effect, Write):
+            return perform_write(job.effect)
+        return None if isinstance(job.effect, Resolve) else self.LATER
 
     def reload_site(self, **changed: Any) -> None:
         """Reload with the same program and another site: `users`, `secrets`, `freeswitch` or `server_times`."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from orchestrator.errors import SipError, StoreError
-from orchestrator.sip.location import Binding, Change, Location, decide, decide_removal, same_contact
+from orchestrator.sip.binding import Binding, Change, decide, decide_removal, same_contact
+from orchestrator.sip.location import Location
 from orchestrator.store.memory import MemoryStore
 
 AOR = "bob@example.com"
@@ -165,6 +166,20 @@ def test_one_phone_too_many_is_refused_but_those_that_stand_may_refresh() -> Non
     assert len(decide(standing, swap, NOW, max_contacts=3)) == 2
     with pytest.raises(SipError):
         decide([], [binding(b"sip:bob@10.1.%d.%d" % divmod(n, 256)) for n in range(600)], NOW)
+
+
+def test_a_phone_that_comes_back_with_more_contacts_adds_them() -> None:
+    """One device, one contact before: the second and third are new ones, and count."""
+    standing = [binding(b"sip:bob@10.0.0.3", instance="i"), binding(b"sip:bob@10.0.0.4")]
+    asked = [binding(b"sip:bob@10.0.0.%d" % host, cseq=2, instance="i") for host in (0, 1, 2)]
+    assert kinds(decide(standing, asked, NOW, max_contacts=4)) == [
+        ("refreshed", b"sip:bob@10.0.0.0"),
+        ("added", b"sip:bob@10.0.0.1"),
+        ("added", b"sip:bob@10.0.0.2"),
+        ("replaced", b"sip:bob@10.0.0.3"),
+    ]
+    with pytest.raises(SipError, match="Too Many Contacts"):
+        decide(standing, asked, NOW, max_contacts=3)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -240,36 +240,36 @@ def test_only_we_may_read_the_file_and_its_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 def test_a_file_that_goes_away_while_we_run_is_noticed(tmp_path: Path, how: str) -> None:
     path = tmp_path / "location.db"
-    store = SqliteStore(path)
+    location = Location(SqliteStore(path))
     told: list[str] = []
-    store.on_trouble = told.append
-    store.write(added([some_binding()]))
+    location.on_trouble = told.append
+    location.write(added([some_binding()]))
     path.unlink()
     if how == "replaced":
         path.touch()
     for _ in range(3):
         with pytest.raises(StoreError, match="removed or replaced"):
-            store.write(added([some_binding()]))
+            location.write(added([some_binding()]))
     assert len(told) == 1 and "removed or replaced" in told[0]
-    assert (store.failures, bool(store.trouble)) == (3, True)
-    store.close()
+    assert (location.failures, bool(location.trouble)) == (3, True)
+    location.store.close()
 
 
 def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
     path = tmp_path / "location.db"
-    store = SqliteStore(path)
+    location = Location(SqliteStore(path))
     told: list[str] = []
-    store.on_trouble = told.append
+    location.on_trouble = told.append
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     for _ in range(3):
         with pytest.raises(StoreError):
-            store.write(added([some_binding()]))
+            location.write(added([some_binding()]))
     other.execute("ROLLBACK")
     other.close()
-    store.write(added([some_binding()]))
+    location.write(added([some_binding()]))
     assert [bool(text) for text in told] == [True, False]
-    store.close()
+    location.store.close()
 
 
 def test_the_phone_is_not_told_where_the_file_is(tmp_path: Path) -> None:

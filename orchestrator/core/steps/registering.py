@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from orchestrator.core.node import Node
@@ -10,19 +11,21 @@ from orchestrator.core.registrations import Registration, Registrations, registe
 from orchestrator.core.steps.performers import Performs
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
-from orchestrator.flow.run.signals import Ticket
+from orchestrator.flow.run.signals import PENDING, Ticket
 
 
 class Registering:
     """Stores and finds bindings for one engine's flows."""
 
-    def __init__(self, node: Node, registrations: Registrations) -> None:
+    def __init__(self, node: Node, flows: FlowEngine, registrations: Registrations) -> None:
         self._node = node
+        self._flows = flows
         self._registrations = registrations
         self.performs: Performs = {effects.SaveContact: self._save, effects.Lookup: self._lookup}
 
-    def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> None:
+    def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> Any:
         registration = run.subject
         if not isinstance(registration, Registration):
             raise StepError("call.state", "register: this run has no REGISTER")
@@ -36,6 +39,10 @@ class Registering:
                 extra={name: str(value) for name, value in effect.extra.items()} or None,
             )
         )
+        if not registration.saving:
+            return None
+        registration.on_saved = partial(self._flows.resume, ticket, None)
+        return PENDING
 
     def _lookup(self, run: Run, ticket: Ticket, effect: effects.Lookup) -> list[dict[str, Any]]:
         wall = self._node.wall

@@ -51,7 +51,7 @@ class Steps:
             self.applications,
             self.outbound_calls,
             Replies(),
-            Registering(node, registrations),
+            Registering(node, flows, registrations),
             jobs,
             self.authenticator,
         ):

@@ -113,7 +113,7 @@ class Release(Effect):
 
 @dataclass(slots=True)
 class SaveContact(Effect):
-    """Store the contacts of this REGISTER and answer 200 (or 4xx). Answers at once: None."""
+    """Store the contacts of this REGISTER and answer 200 (or 4xx). Answers at once or when they are stored: None."""
 
     needs_call = True
 
