@@ -114,8 +114,6 @@ class Requests:
         request = skim(data, self._node.settings.limits.message)
         if request is None or self._layer.find_server(request) is not None:
             return False
-        if (b"X-" in data or b"x-" in data) and _CALL_HEADER_NAME in data.lower():
-            return False  # it may belong to a call of ours
         overload, now = self._overload, self._node.timers.now
         repeats = overload.refusals.knows(request, now)
         if not repeats and not overload.refuses(request):

@@ -32,10 +32,12 @@ _ONCE: Final = (
 """Header lines that may not stand twice, and their values; Vias stand one below the other."""
 _READ: Final = rb"(?i:via|v|from|f|to|t|call-id|i|cseq|max-forwards|content-length|l|content-type|c|expires)[ \t]*+:"
 """The same names in all spellings: one that is not as above is for the parser."""
+_OURS: Final = b"(?i:x-orchestrator-)"
+"""Headers between FreeSWITCH and us: the request belongs to a call that is in progress, perhaps."""
 _OTHER: Final = (
     rb"[ABDGHJKNOPQRSUWYZ]" + TOKEN + rb"*+:" + _REST,
     rb"Contact:" + _REST,
-    rb"(?![ABDGHJKNOPQRSUWYZ]|Contact:|" + _READ + rb")" + TOKEN + rb"++:" + _REST,
+    rb"(?![ABDGHJKNOPQRSUWYZ]|Contact:|" + _READ + b"|" + _OURS + rb")" + TOKEN + rb"++:" + _REST,
 )
 """Other lines. Each line fits one alternative and in one way, so that a match that fails does so in one pass."""
 
