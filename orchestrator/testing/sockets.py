@@ -74,7 +74,7 @@ def _nanoseconds(timespec: bytes) -> int:
     return int(seconds * 1_000_000_000 + nanoseconds)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 5.0) -> bool:
+def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> bool:
     """Let other greenlets run until the condition holds; False when it does not by `timeout` seconds."""
     deadline = monotonic() + timeout
     while not condition():

@@ -60,7 +60,7 @@ class Run:
 def run_apart(*arguments: str) -> Ended:
     """The same in a process of its own: `run` patches the standard library."""
     code = "import sys; from orchestrator.cli import main; main(sys.argv[1:])"
-    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -109,7 +109,7 @@ def test_a_wrong_command_line_is_told_so_and_ends_with_2(run: Run, arguments: li
 
 def test_the_console_script_is_this() -> None:
     script = Path(sys.executable).with_name("orchestrator")
-    ended = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    ended = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout == f"orchestrator, version {__version__}\n"
 
 
@@ -130,7 +130,7 @@ def test_checking_does_not_load_what_serving_needs() -> None:
         "print(sorted({'gevent', 'greenswitch', 'urllib3', 'falcon'} & set(sys.modules)))"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True, cwd=REPOSITORY
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, cwd=REPOSITORY
     )
     assert ended.stdout == "[]\n", ended.stderr
 

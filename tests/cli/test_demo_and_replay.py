@@ -25,7 +25,7 @@ flows:
 
 def orchestrator(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
 
 
 def replay(file: str, *arguments: str) -> subprocess.CompletedProcess[str]:

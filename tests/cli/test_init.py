@@ -23,7 +23,7 @@ def run(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedPr
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
 
 
@@ -84,7 +84,7 @@ def test_run_serves_in_a_new_folder_and_siptrace_asks_it(tmp_path: Path) -> None
     with said.open("w") as stream:
         server = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=stream)
     try:
-        deadline = monotonic() + 30
+        deadline = monotonic() + 90
         while "ready udp:" not in said.read_text():
             assert server.poll() is None and monotonic() < deadline, said.read_text()
             sleep(0.05)

@@ -35,7 +35,7 @@ def sip(tmp_path: Path) -> Iterator[tuple[str, int]]:
     with said.open("w") as stream:
         process = subprocess.Popen([sys.executable, "-c", CODE, "run"], cwd=tmp_path, stderr=stream, env={**os.environ})
     try:
-        deadline = monotonic() + 20
+        deadline = monotonic() + 90
         while "ready udp:" not in said.read_text():
             assert process.poll() is None and monotonic() < deadline, said.read_text()
             sleep(0.05)
@@ -77,7 +77,7 @@ def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=True,
     )
     texts = [line[30:].strip() for line in asked.stdout.splitlines()]

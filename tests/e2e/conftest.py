@@ -60,14 +60,14 @@ class Server:
         self._ready.set()
 
     def wait_ready(self) -> None:
-        assert self._ready.wait(20), "no ready line: " + "\n".join(self.log)
+        assert self._ready.wait(90), "no ready line: " + "\n".join(self.log)
         assert self.process.poll() is None, "\n".join(self.log)
 
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            status = self.process.wait(15)
+            status = self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -113,5 +113,5 @@ def test_a_silent_server_does_not_hold_up_a_reload(site: Any, pair: tuple[FakeFr
     began = monotonic()
     here.server.process.send_signal(signal.SIGHUP)
     two.wait_subscribed("RELOADXML")
-    assert monotonic() - began < 3
+    assert monotonic() - began < 5, "it would be asked for longer"
     one.frozen = False

@@ -20,9 +20,8 @@ from orchestrator.runtime.esl_link import EslLink, EslServer
 ROOT = Path(__file__).parents[2]
 EVENTS = 20_000
 TICK = 0.010
-LATE = 0.050
-TRIES = 3
-"""A busy machine only ever adds delay: the best of so many counts."""
+MOST = EVENTS // 8
+"""Events between two ticks: some 20 ms of a slow machine's work, 50 ms of a fast one's."""
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,10 @@ def port():
         server.wait(10)
 
 
-def stream(port: int) -> tuple[float, int, int]:
-    """Worst delay of a ticker in seconds, events seen, key presses among them."""
+def stream(port: int) -> tuple[int, int, int]:
+    """Most events between two turns of another greenlet, events seen, key presses among them."""
     translator, done = Translator(ChannelTable()), Event()
-    seen = keys = 0
-    worst = due = 0.0
+    seen = keys = most = before = 0
 
     def receive(server: str, event: EslEvent) -> None:
         nonlocal seen, keys
@@ -51,34 +49,26 @@ def stream(port: int) -> tuple[float, int, int]:
             done.set()
 
     def tick() -> None:
-        nonlocal worst, due
+        nonlocal most, before
         while True:
-            due = monotonic() + TICK
             gevent.sleep(TICK)
-            worst = max(worst, monotonic() - due)
+            most, before = max(most, seen - before), seen
 
     link = EslLink(EslServer("fs1", port=port, password="ClueCon"), lambda: needed(["dtmf"], ["bench::end"]), receive)
     link.start()
-    assert link.wait_up(10)
+    assert link.wait_up(30)
     ticker = gevent.spawn(tick)
-    gevent.sleep(2 * TICK)
-    worst = 0.0
     link.api("start")
-    assert done.wait(50)
-    worst = max(worst, monotonic() - due)
+    assert done.wait(120)
     ticker.kill()
     link.stop()
-    return worst, seen, keys
+    return max(most, seen - before), seen, keys
 
 
 @pytest.mark.slow
 def test_a_ticker_beside_twenty_thousand_events(port: int) -> None:
-    worst = []
-    for _ in range(TRIES):
-        late, seen, keys = stream(port)
-        worst.append(late)
-        assert seen == EVENTS + 1
-        assert keys > EVENTS // 3  # what was measured is the whole way to a typed event
-        if late < LATE:
-            break
-    assert min(worst) < LATE
+    """Counted in events, since a busy machine adds time and no events."""
+    most, seen, keys = stream(port)
+    assert seen == EVENTS + 1
+    assert keys > EVENTS // 3  # what was measured is the whole way to a typed event
+    assert most < MOST

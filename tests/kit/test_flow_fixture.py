@@ -102,7 +102,7 @@ def run_cases(tmp_path: Path, cases: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "main.flow.yaml").write_text(FLOW)
     (tmp_path / "main.test.yaml").write_text(f"flowlang_test: 1\nflows: main.flow.yaml\ntests:\n{cases}")
     command = [sys.executable, "-m", "orchestrator", "test", str(tmp_path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=tmp_path)
+    return subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=tmp_path)
 
 
 def test_a_failure_has_its_place_what_was_seen_and_the_trace(tmp_path: Path) -> None:

