@@ -1,6 +1,7 @@
 # make run    serve with config/orchestrator.yml
 # make test   the tests; `make test ARGS='tests/store -k kill'` runs some
 # make check  ruff and mypy --strict
+# make pythons  the pure tests on Python 3.11, 3.12 and 3.13, as far as they are here
 # make bench  the benchmarks;  make demo  a call through the whole thing on this machine
 #
 # Needs python3 (3.11 or newer, with venv) and make; everything else is installed into .venv here.
@@ -12,7 +13,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/orchestrator.yml
 ARGS   ?=
 
-.PHONY: run test check bench demo clean
+.PHONY: run test check pythons bench demo clean
 .DEFAULT_GOAL := test
 
 run: $(VENV)/.stamp-run
@@ -39,6 +40,10 @@ check: $(VENV)/.stamp-dev
 	  echo "$(BIN)/$$tool"; $(BIN)/$$tool || status=1; \
 	done; exit $$status
 
+# The pure tests on the other versions of Python that are here; those that are not are skipped and named.
+pythons: $(VENV)/.stamp-dev
+	@$(BIN)/python -m tools.pythons $(ARGS)
+
 bench: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 	$(BIN)/python -m bench $(ARGS)
 
@@ -46,7 +51,7 @@ demo: $(VENV)/.stamp-run
 	$(BIN)/orchestrator demo $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 # --- what the targets stand on ----------------------------------------------------------------------------------------
 # A stamp is newer than pyproject.toml exactly when what it lists is installed.

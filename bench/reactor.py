@@ -53,11 +53,13 @@ class EchoCore:
     """The smallest core: every datagram goes back where it came from."""
 
     def __init__(self) -> None:
+        from orchestrator.history import History
         from orchestrator.timers import Timers
 
         self.timers = Timers()
         self.datagrams: list[tuple[bytes, tuple[int, str, int]]] = []
         self.jobs: list[Any] = []
+        self.history = History()
 
     def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
         self.datagrams.append((data, (transport, host, port)))

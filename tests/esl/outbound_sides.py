@@ -18,6 +18,7 @@ import gevent
 from gevent import socket
 from greenswitch.esl import OutboundESLServer, OutboundSession
 
+from orchestrator.history import History
 from orchestrator.runtime import esl_server
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.testing.freeswitch import FakeFreeSwitch
@@ -73,6 +74,7 @@ class _Core:
     timers: Timers = field(default_factory=lambda: Timers(monotonic()))
     datagrams: list[Any] = field(default_factory=list)
     jobs: list[Any] = field(default_factory=list)
+    history: History = field(default_factory=History)
 
     def socket_opened(self, name: str, data: object, refuse: object, now: float) -> None:
         self.take(name)
