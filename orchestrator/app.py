@@ -50,6 +50,7 @@ from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.inspection import add_routes
+from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
@@ -57,7 +58,6 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
 from orchestrator.sip.admission import SourceLimits

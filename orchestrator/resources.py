@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from orchestrator.core.probes import EVERY
 from orchestrator.core.users import HttpUsers, UserTable
 from orchestrator.flow.language.program import Program, Resources
-from orchestrator.settings import FreeSwitchSettings, Misfit, Settings, guarded, read_secret
+from orchestrator.settings import FreeSwitchSettings, InvalidValue, Settings, guarded, read_secret
 from orchestrator.settings.users import load_users
 
 
@@ -69,14 +69,14 @@ def resolve(settings: Settings, resources: Resources, environ: Mapping[str, str]
         if name not in servers:
             try:
                 servers[name] = _server(written, environ)
-            except Misfit as misfit:
-                problems.append(f"FreeSWITCH server {name} is left out: {misfit}")
+            except InvalidValue as invalid:
+                problems.append(f"FreeSWITCH server {name} is left out: {invalid}")
     secrets: dict[str, str] = {}
     for name, reference in resources.secrets.items():
         try:
             secrets[name] = _secret(reference, environ)
-        except Misfit as misfit:
-            problems.append(f"secret {name} has no value: {misfit}")
+        except InvalidValue as invalid:
+            problems.append(f"secret {name} has no value: {invalid}")
     gateways = _gateways(settings, resources, environ, problems)
     users = _users(settings, resources, environ, problems)
     return Resolved(servers, secrets, gateways, users, tuple(problems))
@@ -94,8 +94,8 @@ def _gateways(
         try:
             if "password" in values:
                 values["password"] = _secret(values["password"], environ)
-        except Misfit as misfit:
-            problems.append(f"gateway {name} has no password: {misfit}")
+        except InvalidValue as invalid:
+            problems.append(f"gateway {name} has no password: {invalid}")
             del values["password"]
         found[name] = {"probe": EVERY, **values}
     return found
@@ -130,16 +130,16 @@ def _server(written: Mapping[str, Any], environ: Mapping[str, str]) -> FreeSwitc
     try:
         return guarded(FreeSwitchSettings.model_validate(values))
     except ValidationError as error:
-        raise Misfit("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+        raise InvalidValue("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
 
 
 def _secret(reference: str | Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """The value behind `{env: NAME}` or `{file: path}`; a plain text is the value itself. Raises Misfit."""
+    """The value behind `{env: NAME}` or `{file: path}`; a plain text is the value itself. Raises InvalidValue."""
     if isinstance(reference, str):
         return reference
     if "file" in reference:
         return read_secret(Path(reference["file"]))
     name = reference["env"]
     if not environ.get(name):
-        raise Misfit(f"environment variable {name} is not set")
+        raise InvalidValue(f"environment variable {name} is not set")
     return environ[name]

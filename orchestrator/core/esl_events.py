@@ -59,9 +59,9 @@ class EslEvents:
         if self._channels.lost:  # the first event of a restarted server
             lost, self._channels.lost = self._channels.lost, []
             self._resync.end_calls(lost)
-        if self._channels.strangers:
-            strangers, self._channels.strangers = self._channels.strangers, []
-            self._resync.ask(server, strangers)
+        if self._channels.unidentified:
+            unidentified, self._channels.unidentified = self._channels.unidentified, []
+            self._resync.ask(server, unidentified)
         self._servers.observe(server, event)
         key_taken = channel is not None and self._heard(channel, event)
         for translation in translations:

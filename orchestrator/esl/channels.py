@@ -153,7 +153,7 @@ class ChannelTable:
     def __init__(self, ttl: float = TTL) -> None:
         self.lost: list[Channel] = []
         """Channels ended by a restart of FreeSWITCH; the caller takes them out."""
-        self.strangers: list[Channel] = []
+        self.unidentified: list[Channel] = []
         """Channels that were first heard of in the middle of their lives, by an event that does not say whose they are;
         the caller takes them out and asks (`uuid_dump`)."""
         self.reordered = 0
@@ -213,7 +213,7 @@ class ChannelTable:
             channel = self._add(node, Channel(server, uuid, direction, sequence=sequence))
             self._identify(channel, event)
             if name not in _IDENTIFYING and not channel.sip_call_id and not channel.x_call:
-                self.strangers.append(channel)
+                self.unidentified.append(channel)
         elif name in _IDENTIFYING:
             self._identify(channel, event)
         channel.seen = now

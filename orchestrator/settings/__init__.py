@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from orchestrator.settings.model import FACTORY_PASSWORD, FreeSwitchSettings, Settings, guarded
 from orchestrator.settings.reader import DEFAULT_FILE, load_settings, read_secret, read_settings
-from orchestrator.settings.values import Address, Listen, Misfit
+from orchestrator.settings.values import Address, InvalidValue, Listen
 
 __all__ = [
     "DEFAULT_FILE",
@@ -16,7 +16,7 @@ __all__ = [
     "Address",
     "FreeSwitchSettings",
     "Listen",
-    "Misfit",
+    "InvalidValue",
     "Settings",
     "guarded",
     "load_settings",

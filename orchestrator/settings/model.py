@@ -31,8 +31,8 @@ from orchestrator.settings.values import (
     Count,
     Duration,
     Interval,
+    InvalidValue,
     Listen,
-    Misfit,
     Network,
     Port,
     one_by_one,
@@ -124,9 +124,9 @@ def _is_absent(server: object) -> bool:
 
 
 def guarded(server: FreeSwitchSettings) -> FreeSwitchSettings:
-    """The server itself. Raises Misfit when everybody on its network knows its password."""
+    """The server itself. Raises InvalidValue when everybody on its network knows its password."""
     if server.password.get_secret_value() == FACTORY_PASSWORD and not _is_loopback(server.host):
-        raise Misfit(
+        raise InvalidValue(
             f"the factory password is refused for {server.host}, which is not this machine",
             "set a password of your own in FreeSWITCH's event_socket.conf.xml and here",
         )
@@ -166,13 +166,13 @@ class GatewaySettings(_Section):
 
 def _one_rule(gateway: GatewaySettings) -> GatewaySettings:
     if gateway.number is not None and (gateway.strip or gateway.prefix):
-        raise Misfit("number: takes the place of strip: and prefix:", "do all of it in the expression of number:")
+        raise InvalidValue("number: takes the place of strip: and prefix:", "do all of it in the expression of number:")
     return gateway
 
 
 def _one_source(table: UserSettings) -> UserSettings:
     if (table.file is None) == (table.http is None):
-        raise Misfit("a user table needs one of file, http", "write {file: config/users.yaml}")
+        raise InvalidValue("a user table needs one of file, http", "write {file: config/users.yaml}")
     return table
 
 

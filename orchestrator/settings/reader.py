@@ -26,7 +26,7 @@ from orchestrator.flow.language.written import environment_reference, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.packages.service import find_service, service_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
-from orchestrator.settings.values import Misfit
+from orchestrator.settings.values import InvalidValue
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
 
@@ -35,13 +35,13 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read a configuration file. Raises InputError, also when the file cannot be read."""
     try:
         text = _read(path)
-    except Misfit as misfit:
-        raise InputError([Diagnostic(str(path), 1, 1, "E003", str(misfit))]) from None
+    except InvalidValue as invalid:
+        raise InputError([Diagnostic(str(path), 1, 1, "E003", str(invalid))]) from None
     return read_settings(str(path), text, environ)
 
 
 def read_secret(path: Path) -> str:
-    """The secret that a file holds, without the line feed editors put behind it. Raises Misfit."""
+    """The secret that a file holds, without the line feed editors put behind it. Raises InvalidValue."""
     return _read(path).rstrip("\n")
 
 
@@ -50,7 +50,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise Misfit(f"cannot read {path}: {reason}") from None
+        raise InvalidValue(f"cannot read {path}: {reason}") from None
 
 
 def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
@@ -128,8 +128,8 @@ class _Reader:
             return self._mistake(name or node, "E105", "the name of a file is expected here")
         try:
             return read_secret(Path(name.text))
-        except Misfit as misfit:
-            return self._mistake(name, "E003", str(misfit))
+        except InvalidValue as invalid:
+            return self._mistake(name, "E003", str(invalid))
 
     def _mistake(self, node: Node, code: str, message: str, help: str = "") -> None:
         self.diagnostics.append(self._at(node, code, message, help))
@@ -244,8 +244,8 @@ def _words(details: ErrorDetails) -> tuple[str, str, str]:
     shown = "this secret" if _SECRETS.intersection(map(str, details["loc"])) else repr(details["input"])
     if kind in _SHAPES:
         return (*_SHAPES[kind], f"add {details['loc'][-1]}:" if kind == "missing" else "")
-    if isinstance(misfit := context.get("error"), Misfit):
-        return "E106", str(misfit), misfit.help
+    if isinstance(invalid := context.get("error"), InvalidValue):
+        return "E106", str(invalid), invalid.help
     if kind in ("int_parsing", "int_parsing_size"):
         return "E106", f"{shown} is not a whole number", ""
     if kind == "greater_than_equal":

@@ -1,7 +1,7 @@
 """How single values of the configuration are written, and what is said when one is not.
 
 Every `parse_*` takes what the reader made of a node (text, None, a list or a map), gives the typed value or raises
-`Misfit`, whose message names the value and whose `help` is a line to write instead.
+`InvalidValue`, whose message names the value and whose `help` is a line to write instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLANNED_TRANSPORTS = ("tcp", "tls", "ws", "wss")
 """What the form of `listen` provides for; refused by name until it is built."""
 
 
-class Misfit(ValueError):
+class InvalidValue(ValueError):
     """A value that does not fit its key; `help` says what would."""
 
     def __init__(self, message: str, help: str = "") -> None:
@@ -74,9 +74,9 @@ def _address(text: str, port: int | None, example: str) -> Address:
     bare = host[1:-1] if host.startswith("[") else host
     wrong = host.startswith("[") != (":" in host) or host_flaw(bare) is not None
     if wrong and re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host):
-        raise Misfit(f"{bare!r} is not an IPv6 address", "write [::1]:5060")
+        raise InvalidValue(f"{bare!r} is not an IPv6 address", "write [::1]:5060")
     if wrong or (number is None and port is None) or (number is not None and not 0 <= number <= 65_535):
-        raise Misfit(f"{text!r} is not an address and a port", _address_help(text, port, example))
+        raise InvalidValue(f"{text!r} is not an address and a port", _address_help(text, port, example))
     return Address(bare, port or 0 if number is None else number)
 
 
@@ -98,9 +98,9 @@ def parse_listen(value: Any) -> Listen:
     transport, colon, rest = text.partition(":")
     if not colon or transport not in (*TRANSPORTS, *PLANNED_TRANSPORTS):
         message = f"{text!r} does not say what to listen on"
-        raise Misfit(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
+        raise InvalidValue(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
     if transport not in TRANSPORTS:
-        raise Misfit(f"{transport} is not built yet", f"remove it; known: {', '.join(TRANSPORTS)}")
+        raise InvalidValue(f"{transport} is not built yet", f"remove it; known: {', '.join(TRANSPORTS)}")
     return Listen(transport, _address(rest, None, "udp:0.0.0.0:5060"))
 
 
@@ -118,7 +118,7 @@ def parse_advertised(value: Any) -> Address | None:
         return None
     found = _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
     if found.host in _NOWHERE:
-        raise Misfit(f"{value!r} is no address that others can reach", "write the address phones see us at")
+        raise InvalidValue(f"{value!r} is no address that others can reach", "write the address phones see us at")
     return found
 
 
@@ -131,9 +131,9 @@ def parse_duration(value: Any) -> float:
     if found is None:
         number = text.isascii() and text.isdigit()
         help = f"write {text}ms or {text}s" if number else meant_duration(text) or _DURATIONS
-        raise Misfit(f"{text!r} is not a duration", help)
+        raise InvalidValue(f"{text!r} is not a duration", help)
     if not found:
-        raise Misfit("a timer of 0 would fire at once", _DURATIONS)
+        raise InvalidValue("a timer of 0 would fire at once", _DURATIONS)
     return found
 
 
@@ -155,7 +155,7 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
         meant = split_port(bare_address(text))[0].strip("[]")
         known = re.fullmatch(r"[0-9a-fA-F:.]*[:.][0-9a-fA-F:.]+", meant) and address_flaw(meant) is None
         help = f"write {meant}" if known and meant != text else "write 10.0.0.5, 10.0.0.0/8 or fd00::/8"
-        raise Misfit(f"{text!r} is not an IP address or network", help) from None
+        raise InvalidValue(f"{text!r} is not an IP address or network", help) from None
 
 
 def parse_host(value: Any) -> str:
@@ -168,7 +168,7 @@ def parse_directory_user(value: Any) -> str | None:
         return None
     text = _text(value)
     if not re.fullmatch(r"[A-Za-z0-9._+-]+@[A-Za-z0-9._-]+", text):
-        raise Misfit(f"{text!r} is not a user of FreeSWITCH's directory", "write name@domain")
+        raise InvalidValue(f"{text!r} is not a user of FreeSWITCH's directory", "write name@domain")
     return text
 
 
@@ -179,14 +179,14 @@ def parse_domain(value: Any) -> str:
         meant = split_port(bare_address(text))[0]
         usable = meant != text and address_flaw(meant) is None
         help = f"write {meant}" if usable else "write example.com, without sip: and without a port"
-        raise Misfit(f"{text!r} is not a domain", help)
+        raise InvalidValue(f"{text!r} is not a domain", help)
     return text.lower()
 
 
 def parse_digest(value: Any) -> str:
     text = _text(value)
     if text.upper() not in ALGORITHMS:
-        raise Misfit(f"{text!r} is not a digest algorithm", f"write one of {', '.join(ALGORITHMS)}")
+        raise InvalidValue(f"{text!r} is not a digest algorithm", f"write one of {', '.join(ALGORITHMS)}")
     return text.upper()
 
 
@@ -198,10 +198,10 @@ def parse_file(value: Any) -> Path | None:
 def parse_location(value: Any) -> str:
     text = _text(value)
     if text.partition(":")[0] in ("redis", "rediss"):
-        raise Misfit("redis is not built yet", "use sqlite:///orchestrator.db or memory:")
+        raise InvalidValue("redis is not built yet", "use sqlite:///orchestrator.db or memory:")
     if text == "memory:" or re.fullmatch(r"sqlite:///.+", text):
         return text
-    raise Misfit(f"{text!r} is not a location store", "write sqlite:///orchestrator.db or memory:")
+    raise InvalidValue(f"{text!r} is not a location store", "write sqlite:///orchestrator.db or memory:")
 
 
 def parse_sip_uri(value: Any) -> str | None:
@@ -221,9 +221,9 @@ def parse_web_address(value: Any) -> str | None:
 
 
 def _without_flaw(text: str, flaw: Flaw | None) -> str:
-    """The text itself. Raises Misfit when something is wrong with it."""
+    """The text itself. Raises InvalidValue when something is wrong with it."""
     if flaw is not None:
-        raise Misfit(flaw.message, flaw.help)
+        raise InvalidValue(flaw.message, flaw.help)
     return text
 
 
@@ -234,20 +234,20 @@ def parse_number_rule(value: Any) -> Expression | None:
     try:
         return compile_expression(_text(value), Scope({"number": TEXT}), TEXT)
     except ExprError as error:
-        raise Misfit(error.message, error.help) from None
+        raise InvalidValue(error.message, error.help) from None
 
 
 def parse_prefix(value: Any) -> str:
     text = _text(str(value) if isinstance(value, int) else value)
     if not _DIALLABLE.fullmatch(text):
-        raise Misfit(f"{text!r} cannot stand in front of a number", "write digits, for example '00'")
+        raise InvalidValue(f"{text!r} cannot stand in front of a number", "write digits, for example '00'")
     return text
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    raise Misfit("a single value is expected here" if value is not None else "a value is missing here")
+    raise InvalidValue("a single value is expected here" if value is not None else "a value is missing here")
 
 
 def one_by_one(value: Any) -> Any:

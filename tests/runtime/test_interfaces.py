@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runtime import garbage, surroundings
+from orchestrator.runtime import garbage, interfaces
 from orchestrator.runtime.garbage import AT_LAST, FullCollections
-from orchestrator.runtime.surroundings import is_wildcard, outward_address, own_addresses
+from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses
 
 FIB_TRIE = """\
 Main:
@@ -46,13 +46,13 @@ def test_wildcards(host: str, expected: bool) -> None:
 def test_own_addresses_are_what_the_kernel_calls_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("FIB_TRIE", FIB_TRIE), ("IF_INET6", IF_INET6)):
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(surroundings, name, tmp_path / name)
+        monkeypatch.setattr(interfaces, name, tmp_path / name)
     assert own_addresses("0.0.0.0") == ("10.0.0.5", "127.0.0.1")
     assert own_addresses("::") == ("::1", "fe80::11:22ff:fe33:4455")
 
 
 def test_own_addresses_where_the_kernel_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "FIB_TRIE", tmp_path / "none")
+    monkeypatch.setattr(interfaces, "FIB_TRIE", tmp_path / "none")
     assert own_addresses("0.0.0.0") == ()
 
 
