@@ -95,12 +95,12 @@ class Engine(Node):
     def _compose(self) -> None:
         """Calls, what is done for them, and what requests become."""
         flows, servers, channels = self.flows, self.servers, self.channels
-        exchange = Exchange(self.calls, channels, servers, self.records, flows)
+        exchange = Exchange(self.records, flows, self.calls, channels, servers)
         registrations, sender = self.registrations, self.sender
         steps = Steps(self, self.host, exchange, registrations, self.gateways, self.admission)
         self.steps = steps
         self.starts = Starts(self, flows, steps.forget)
-        self.sockets = Sockets(self, channels, flows, self.starts, self.records)
+        self.sockets = Sockets(self, exchange, self.starts)
         self.resync = Resync(self, servers, channels, self.calls, self._reported, self._channel_struck)
         self.esl_events = EslEvents(
             self, channels, self.calls, self.sockets, servers, self.resync, steps, registrations

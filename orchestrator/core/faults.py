@@ -21,7 +21,7 @@ from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.location_writes import Ask, StoreWrite
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.hold import Hold
-from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.events.bus import Subscription
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run
@@ -110,8 +110,8 @@ def _found(where: Iterable[Any]) -> list[Subject]:
 
 
 _LEADS_TO: dict[type, str] = {
-    ClientTransaction: "user", Branch: "context", Relay: "call", Hold: "call", Handshake: "party", Ticket: "task",
-    Task: "run", Listener: "run", Wait: "run", Subscription: "owner", StoreWrite: "ask", Ask: "done",
+    ClientTransaction: "user", Branch: "context", RelayAttempt: "call", Hold: "call", Handshake: "party",
+    Ticket: "task", Task: "run", Listener: "run", Wait: "run", Subscription: "owner", StoreWrite: "ask", Ask: "done",
 }  # fmt: skip
 """Type → the attribute that says whose it is."""
 

@@ -168,7 +168,7 @@ class Requests:
             if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self._node.datagrams):
                 self.refuse(request, destination, 500)
         cancelled = self._layer.find_cancelled(request) if request.method == b"CANCEL" else None
-        return server, cancelled, call if call is not None and call.holds(request) else None
+        return server, cancelled, call if call is not None and call.dialogs.holds(request) else None
 
     # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
 
@@ -307,7 +307,9 @@ class Requests:
         self._sender.charge(IN_DIALOG)
         server = self._layer.open_server(request, destination)
         call = self._calls.by_call_id(request.call_id)
-        account = call.account_beyond(request, toward) if call is not None else self._account_beyond(passage, toward)
+        account = (
+            call.dialogs.account_beyond(request, toward) if call is not None else self._account_beyond(passage, toward)
+        )
         self._forward(request, route, server, hop, account)
         if call is not None:
             if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:

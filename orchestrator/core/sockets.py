@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.call import Exchange
 from orchestrator.core.calls.dialplan_call import SocketCall, SocketView
 from orchestrator.core.node import Node
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import EslInjection
-from orchestrator.esl.channels import ENDS, ChannelTable
+from orchestrator.esl.channels import ENDS
 from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import safe_uuid
-from orchestrator.flow.run.engine import FlowEngine
 
 
 class Sockets:
     """The channels of one engine that came over a socket, by the name of their connection."""
 
-    __slots__ = ("_node", "_channels", "_flows", "_starts", "_records", "_calls")
+    __slots__ = ("_node", "_exchange", "_channels", "_flows", "_starts", "_calls")
 
-    def __init__(
-        self, node: Node, channels: ChannelTable, flows: FlowEngine, starts: Starts, records: CallRecords
-    ) -> None:
+    def __init__(self, node: Node, exchange: Exchange, starts: Starts) -> None:
         self._node = node
-        self._channels = channels
-        self._flows = flows
+        self._exchange = exchange
+        self._channels = exchange.channels
+        self._flows = exchange.flows
         self._starts = starts
-        self._records = records
         self._calls: dict[str, SocketCall] = {}
 
     def open(self, server: str, event: EslEvent, refuse: Callable[[], None]) -> None:
@@ -45,7 +42,7 @@ class Sockets:
             channels.forget(server)
             refuse()
             return
-        call = SocketCall(node, self._flows, self._records, server, channel, view)
+        call = SocketCall(node, self._exchange, server, channel, view)
         self._calls[server] = call
         self._starts.socket(flow, call)
 
@@ -59,15 +56,15 @@ class Sockets:
         if call is None or event.uuid != call.channel.uuid:
             return
         if event.name == "CHANNEL_ANSWER":
-            call.answered()
+            call.on_answered()
         elif event.name in ENDS:
-            call.end(call.channel.leg, event.get("Hangup-Cause") or "normal")
+            call.end_by(call.channel.leg, event.get("Hangup-Cause") or "normal")
 
     def closed(self, server: str, reason: str) -> None:
         """The connection has ended, and with it all that we can do for the channel."""
         call = self._calls.pop(server, None)
-        if call is not None and not call.over:
-            call.close("engine", reason)
+        if call is not None:
+            call.closed(reason)
         self._channels.forget(server)
 
     def __iter__(self) -> Iterator[SocketCall]:

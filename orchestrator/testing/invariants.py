@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.engine import Engine
-from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.core.steps.relaying import RelayStep
 from orchestrator.flow.run.account import Phase
 from orchestrator.flow.run.run import Run
@@ -50,13 +50,13 @@ def _calls(engine: Engine) -> Iterator[str]:
         if call.over:
             yield f"{call!r} is over and still listed"
         elif call.replied:
-            timer = call._watch_timer
+            timer = call.watch_timer
             if timer is None or not timer.armed:
                 yield f"{call!r} is answered and nothing bounds it"
         elif not call.attended:
             yield f"{call!r}: nothing goes on that could answer it"
         relay = call.relay
-        if isinstance(relay, Relay):
+        if isinstance(relay, RelayAttempt):
             step = relay._done
             if isinstance(step, RelayStep) and step.ticket.task is None:
                 yield f"{relay!r}: nobody waits for it"

@@ -81,7 +81,7 @@ class Parties:
     def _callee(self, call: StoryCall) -> PhoneCall:
         """Through FreeSWITCH it is another dialog of the same call."""
         known = self._world.engine.calls.by_call_id(call.phone_call.call_id)
-        ids = known.call_ids if known is not None else (call.phone_call.call_id,)
+        ids = known.dialogs.call_ids if known is not None else (call.phone_call.call_id,)
         for phone in self.phones:
             for other in phone.calls:
                 if other.incoming and other.call_id in ids and other.state == "answered":

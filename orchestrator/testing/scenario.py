@@ -334,7 +334,7 @@ class Scenario:
         """Remember whose dialog it is as long as the engine knows."""
         known = self.world.engine.calls.by_call_id(call_id.encode())
         if known is not None and call_id not in self._call_ids:
-            self._call_ids[call_id] = known.call_ids[0].decode()
+            self._call_ids[call_id] = known.dialogs.call_ids[0].decode()
 
     def _job(self, job: Job) -> Any:
         effect, now = job.effect, self.world.now

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.dialogs import Dialogs
+from orchestrator.core.calls.flow_call import FlowCall
 from orchestrator.core.calls.table import Calls
 from orchestrator.core.calls.views import CallView
 from orchestrator.core.faults import Fault
@@ -20,7 +22,7 @@ from orchestrator.core.requests import Requests
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performers
-from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.replies import Replies
 from orchestrator.core.steps.starts import Starts
@@ -145,9 +147,9 @@ class Stage:
 
 
 CLASSES = (
-    Requests, Call, Calls, Relay, ResponseContext, Branch, Registration, Registrations, Registrar, Location, CallView,
-    RequestView, Performers, subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
-    Run, Task, Bus, Handshakes,
+    Requests, Call, Calls, RelayAttempt, ResponseContext, Branch, Registration, Registrations, Registrar, Location,
+    CallView, RequestView, Performers, subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
+    Run, Task, Bus, Handshakes, FlowCall, Dialogs,
 )  # fmt: skip
 SELF_DEFENCE = {
     "struck", "fail", "abort", "forget", "_finish", "_disarm", "discard", "collapse", "served_by", "sweep", "begin",
@@ -212,7 +214,7 @@ def test_a_bug_anywhere_leaves_every_request_answered_once_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(Call, "on_answered"), (Relay, "_finish"), (Run, "trace"), (Branch, "on_response")]
+    ("kind", "name"), [(Call, "on_answered"), (RelayAttempt, "_finish"), (Run, "trace"), (Branch, "on_response")]
 )
 def test_a_bug_that_strikes_each_time_still_ends_every_call(
     kind: type, name: str, monkeypatch: pytest.MonkeyPatch

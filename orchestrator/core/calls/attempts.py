@@ -1,4 +1,4 @@
-"""A relay or a hold at work, as its call sees it."""
+"""Attempts of a call to get somebody: relays and holds at work, as their call sees them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from orchestrator.errors import StepError
-from orchestrator.flow.run.effects import Relay as RelayEffect
+from orchestrator.flow.run.effects import Relay
+from orchestrator.flow.run.signals import Work
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 
 
-class CallRelay(Protocol):
-    """A relay at work (`core.steps.relay.Relay`), as its call sees it."""
+class Attempt(Work, Protocol):
+    """What a branch belongs to (`Branch.round`): its call tells it what becomes of the branch."""
 
-    effect: RelayEffect
+    def is_news(self, branch: Branch) -> bool:
+        """Whether flows hear of it: FreeSWITCH is no destination."""
+
+    def sent(self, branch: Branch) -> None:
+        """It is on its way."""
+
+    def rang(self, branch: Branch, status: int) -> None:
+        """A provisional response but 100 has passed."""
+
+    def failed(self, branch: Branch) -> None:
+        """A final failure, or none will come."""
+
+
+class CallRelay(Attempt, Protocol):
+    """A relay at work (`core.steps.relay.RelayAttempt`)."""
+
+    effect: Relay
     headers: tuple[bytes, ...]
-    via: Target | None
 
     @property
     def attended(self) -> bool: ...
@@ -32,10 +48,9 @@ class CallRelay(Protocol):
     def abandon(self) -> None: ...
 
 
-class CallHold(Protocol):
-    """The branch to FreeSWITCH that holds the caller (`core.steps.hold.Hold`), as its call sees it."""
+class CallHold(Attempt, Protocol):
+    """The branch to FreeSWITCH that holds the caller (`core.steps.hold.Hold`)."""
 
     def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...
     def progressed(self, status: int) -> None: ...
     def look(self) -> None: ...
-    def undo(self) -> None: ...

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.calls.cdr import CallRecords
+from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
 from orchestrator.core.calls.views import VariableView
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import AddressView
@@ -23,10 +23,7 @@ from orchestrator.core.switches.executions import command, ignore
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import EslEvent, integer
-from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.flow.run.run import Run
 from orchestrator.sip.uri import parse_uri
-from orchestrator.timers import Timer
 
 CAUSES: Mapping[int, str] = {
     403: "CALL_REJECTED", 404: "UNALLOCATED_NUMBER", 408: "NO_USER_RESPONSE", 480: "NO_USER_RESPONSE",
@@ -40,99 +37,77 @@ _UNESCAPED = re.compile(r"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
 _HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
-class SocketCall:
-    """One channel under a flow. `state` goes new → answered → ended."""
+class SocketCall(FlowCall):
+    """One channel under a flow. Its states: `core.calls.flow_call`."""
 
-    __slots__ = (
-        "_node", "_flows", "_records", "id", "server", "channel", "view", "run", "state", "started_at", "answered_at",
-        "ended_at", "ended_by", "end_reason", "_limit_timer",
-    )  # fmt: skip
+    __slots__ = ("channel", "view")
 
     carried = held = True
     """FreeSWITCH has the call, and so its media; see Call.carried."""
 
-    def __init__(
-        self, node: Node, flows: FlowEngine, records: CallRecords, server: str, channel: Channel, view: SocketView
-    ) -> None:
-        self._node = node
-        self._flows = flows
-        self._records = records
-        self.id = node.tokens.token().decode()
-        self.server = server
+    def __init__(self, node: Node, exchange: Witnesses, server: str, channel: Channel, view: SocketView) -> None:
+        super().__init__(node, exchange, node.tokens.token().decode(), server)
         self.channel = channel
         self.view = view
-        self.run: Run | None = None
-        self.state: str = "answered" if channel.answered else "new"
-        self.started_at = node.timers.now
-        self.answered_at: float | None = self.started_at if channel.answered else None
-        self.ended_at: float | None = None
-        self.ended_by: str = ""
-        self.end_reason: str = ""
-        limit = node.settings.limits.call_duration
-        self._limit_timer: Timer = node.timers.after(limit, _too_long, self)
+        self.watch_timer = node.timers.after(node.settings.limits.call_duration, _too_long, self)
+        if channel.answered:
+            self._answered()
         view.bind(self)
-
-    @property
-    def over(self) -> bool:
-        return self.state == "ended"
 
     @property
     def replied(self) -> bool:
         """It has been answered, or is over."""
         return self.state != "new"
 
-    @property
-    def duration(self) -> float:
-        """Seconds from the answer to the end or now; 0 before the answer."""
-        if self.answered_at is None:
-            return 0.0
-        return (self._node.timers.now if self.ended_at is None else self.ended_at) - self.answered_at
-
     def channels(self) -> Iterator[Channel]:
         """The one channel of this call."""
         yield self.channel
 
-    def answered(self) -> None:
+    def on_answered(self) -> None:
         """FreeSWITCH says that the call is answered."""
-        if self.state == "new":
-            self.state, self.answered_at = "answered", self._node.timers.now
-            self._publish("answered", contact=self.view.name, leg=self.channel.leg)
+        if self._answered():
+            self.publish("answered", contact=self.view.name, leg=self.channel.leg)
 
-    def end(self, side: str, cause: str) -> None:
-        """The channel has hung up."""
-        if not self.over:
-            self._publish("hangup", leg=side, cause=cause, code=None)
-            self.close(side, cause)
+    def _answered(self) -> bool:
+        return self.step("answered") and self.step("confirmed")  # the ACK is FreeSWITCH's affair
 
     def hangup(self, reason: str, code: int | None, leg: str = "both") -> None:
         """Hang the channel up. The flow ends with it."""
-        if self.over:
-            return
-        cause = CAUSES.get(code or 0, "NORMAL_CLEARING")
-        self._node.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
-        self.close("engine", reason or "hangup")
+        self.step("hangup", Ending("engine", reason or "hangup", code))
 
-    def fail(self) -> None:
-        """A bug has struck."""
-        self.hangup("internal error", 500)
+    def closed(self, reason: str) -> None:
+        """The connection has ended, and with it all that we can do for the channel."""
+        self.step("hung up", Ending("engine", reason))
 
-    def close(self, by: str, reason: str) -> None:
-        """The call is over; its flow is told. A handler of the `hangup` event may have ended it already."""
-        if self.over:
-            return
-        self.state, self.ended_at = "ended", self._node.timers.now
-        self.ended_by, self.end_reason = by, reason
-        self._limit_timer.cancel()
+    # --- reactions of the table (core.calls.flow_call) ----------------------------------------------------------------
+
+    def open_dialog(self, answer: None) -> None:
+        """Nothing more is to be done."""
+
+    def turn_away(self, ending: Ending) -> None:
+        """Kill the channel, answered or not."""
+        cause = CAUSES.get(ending.code or 0, "NORMAL_CLEARING")
+        self.node.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
+
+    take_leave = hold_farewell = turn_away
+
+    def say_farewell(self) -> None:
+        """Nothing waits for an ACK."""
+
+    def left_by(self, ending: Ending) -> None:
+        """FreeSWITCH tells the other side."""
+
+    def discard(self) -> None:
+        """It stays in its table until the connection has ended."""
+
+    def close(self, ending: Ending) -> None:
+        """Tell and record the end."""
         if self.run is not None:
-            self._node.tell("call_ended", call=self.run.call["sip_call_id"], by=by, reason=reason)
-            self._records.add(self, self.run, None, None)
-            self._flows.call_ended(self.run, by, reason)
+            self.node.tell("call_ended", call=self.run.call["sip_call_id"], by=ending.by, reason=ending.reason)
+            self.record(None, None)
 
-    def _publish(self, name: str, **attributes: Any) -> None:
-        self._node.publish(name, attributes, self.id)
-
-    def __repr__(self) -> str:
-        return f"<SocketCall {self.id} {self.state}>"
+    def let_go(self) -> None:
+        """The channel is gone or told to go."""
 
 
 class SocketView:
@@ -245,7 +220,7 @@ _FIELDS: Mapping[str, Callable[[SocketView, EslEvent], Any]] = {
 }
 
 _LIVE: Mapping[str, tuple[Any, Callable[[SocketCall], Any]]] = {
-    "state": ("new", lambda call: call.state),
+    "state": ("new", lambda call: call.shown),
     "answered": (False, lambda call: call.answered_at is not None),
     "duration": (0.0, lambda call: call.duration),
     "ended_by": (None, lambda call: call.ended_by or None),

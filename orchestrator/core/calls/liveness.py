@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from orchestrator.core.calls.dialogs import Dialogs
 from orchestrator.core.node import Node
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Response
+from orchestrator.timers import Timer
 
 GONE = "the phones are gone"
 """Reason of the end of a call that nobody is in any more."""
@@ -26,12 +28,30 @@ class AnsweredCall(Protocol):
     """The call that is asked about."""
 
     node: Node
+    dialogs: Dialogs
+    carried: bool
+    placed: bool
+    watch_timer: Timer | None
 
     @property
     def transport(self) -> int:
         """The listening point its requests leave from."""
 
-    def hangup(self, reason: str, code: int | None, leg: str) -> None: ...
+    @property
+    def duration(self) -> float: ...
+    def hangup(self, reason: str, code: int | None) -> None: ...
+
+
+def look_after(call: AnsweredCall) -> None:
+    """Look at an answered call from time to time: whether it lasts too long, whether its phones are there."""
+    limits = call.node.settings.limits
+    left = limits.call_duration - call.duration
+    if left <= 0:
+        call.hangup("maximum call duration", None)
+        return
+    if call.watch_timer is not None:
+        Ping(call).ask(call.dialogs.phones(call.carried, call.placed))
+    call.watch_timer = call.node.timers.after(min(left, limits.dialog_ping or left), look_after, call)
 
 
 class Ping:
@@ -54,7 +74,7 @@ class Ping:
         self.silent = self.silent and not alive
         if certain or (self.silent and not self.waiting):
             self.call.node.count("call.phones_gone")
-            self.call.hangup(GONE, None, "both")
+            self.call.hangup(GONE, None)
 
     # --- transaction user ---------------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ class Shown(Protocol):
     """A call as its view shows it (`core.calls.call.Call`)."""
 
     id: str
-    state: str
     answered_at: float | None
     user: str | None
     ended_by: str
@@ -29,6 +28,8 @@ class Shown(Protocol):
     server: str
     lost: tuple[Channel, ...]
 
+    @property
+    def shown(self) -> str: ...
     @property
     def duration(self) -> float: ...
     @property
@@ -124,7 +125,7 @@ def _freeswitch_side(call: Shown) -> dict[str, Any]:
 
 _LIVE: Mapping[str, Callable[[Shown], Any]] = {
     "id": lambda call: call.id,
-    "state": lambda call: call.state,
+    "state": lambda call: call.shown,
     "answered": lambda call: call.answered_at is not None,
     "duration": lambda call: call.duration,
     "user": lambda call: call.user,

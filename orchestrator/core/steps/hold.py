@@ -95,10 +95,15 @@ class Hold:
     def sent(self, branch: Branch) -> None:
         """The INVITE is on its way."""
 
-    def rang(self, branch: Branch) -> None:
-        """FreeSWITCH rings nobody."""
+    def is_news(self, branch: Branch) -> bool:
+        """FreeSWITCH is no destination."""
+        return False
 
-    def branch_failed(self, branch: Branch) -> None:
+    def rang(self, branch: Branch, status: int) -> None:
+        """FreeSWITCH has media, perhaps."""
+        self.progressed(status)
+
+    def failed(self, branch: Branch) -> None:
         """FreeSWITCH refused the call, or ended it before it was answered."""
         if not branch.cancelled:
             self._acceptance.failed(self.server, branch.status, branch.response)

@@ -22,7 +22,7 @@ from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.relay import Relay, TransferRelay
+from orchestrator.core.steps.relay import RelayAttempt, TransferRelay
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
@@ -273,7 +273,7 @@ class OutboundCall:
             return
         subjects.adopt(outbound.node, self.run, call, request, source)
         effect = effects.Relay(ring=self._ring, gateways=self._effect.gateways)
-        relay = Relay(call, effect, self._groups, self._rung, outbound.gateways)
+        relay = RelayAttempt(call, effect, self._groups, self._rung, outbound.gateways)
         call.relay = relay
         relay.start(())
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
-from orchestrator.flow.run.effects import Relay as RelayEffect
+from orchestrator.flow.run import effects
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
@@ -42,7 +42,7 @@ def outcome_of(status: int) -> str:
     return _OUTCOMES.get(status, "failed")
 
 
-class Relay:
+class RelayAttempt:
     """A running relay; `done(result)` is called once with the `relay result` mapping."""
 
     __slots__ = (
@@ -54,7 +54,7 @@ class Relay:
     def __init__(
         self,
         call: Call,
-        effect: RelayEffect,
+        effect: effects.Relay,
         groups: Sequence[Sequence[Target]],
         done: Callable[[dict[str, Any]], None],
         gateways: Gateways,
@@ -113,9 +113,9 @@ class Relay:
         self.call.front.forget_failures()
         timers, effect = self.call.node.timers, self.effect
         if effect.ring is not None:
-            self._ring_timer = timers.after(effect.ring, Relay._rang_out, self)
+            self._ring_timer = timers.after(effect.ring, RelayAttempt._rang_out, self)
         if effect.keep_open is not None:
-            self._open_timer = timers.after(effect.keep_open, Relay._no_longer_open, self)
+            self._open_timer = timers.after(effect.keep_open, RelayAttempt._no_longer_open, self)
         self._open()
 
     def _open(self) -> None:
@@ -134,7 +134,7 @@ class Relay:
     # --- FreeSWITCH in the middle -------------------------------------------------------------------------------------
 
     def _await_back(self) -> None:
-        self._back_timer = self.call.node.timers.after(BACK_WITHIN, Relay._back_missing, self)
+        self._back_timer = self.call.node.timers.after(BACK_WITHIN, RelayAttempt._back_missing, self)
 
     def back_arrived(self, context: ResponseContext) -> None:
         if self._back_timer is not None:
@@ -170,7 +170,7 @@ class Relay:
             self._open_timer = None
         for branch in self._ringing[:]:
             if branch.state == "ringing":  # it was among them already
-                self.rang(branch)
+                self._replace(branch)
         self._check_settled()
         return added
 
@@ -179,7 +179,11 @@ class Relay:
         if self._replaces_at_once:
             self._replace(branch)
 
-    def rang(self, branch: Branch) -> None:
+    def is_news(self, branch: Branch) -> bool:
+        """The way to FreeSWITCH is no destination."""
+        return branch.target is not self.via
+
+    def rang(self, branch: Branch, status: int) -> None:
         """A branch rings."""
         self._replace(branch)
 
@@ -217,7 +221,7 @@ class Relay:
         while self._groups and self._context is not None and not self._context.closed:
             if self._add(self._groups.pop(0)):
                 if self.effect.each is not None:
-                    self._each_timer = self.call.node.timers.after(self.effect.each, Relay._each_over, self)
+                    self._each_timer = self.call.node.timers.after(self.effect.each, RelayAttempt._each_over, self)
                 return
         if self._context is not None and self._context.closed:
             self._groups.clear()
@@ -254,7 +258,7 @@ class Relay:
                 self._ringing.remove(branch)
                 self._note_tried(branch)
 
-    def branch_failed(self, branch: Branch) -> None:
+    def failed(self, branch: Branch) -> None:
         if not self.running:
             return
         if (
@@ -402,10 +406,10 @@ class Relay:
 
     def __repr__(self) -> str:
         state = "running" if self.running else "done"
-        return f"<Relay {state} ringing={len(self._ringing)} next={len(self._groups)}>"
+        return f"<{type(self).__name__} {state} ringing={len(self._ringing)} next={len(self._groups)}>"
 
 
-class TransferRelay(Relay):
+class TransferRelay(RelayAttempt):
     """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
     it."""
 
@@ -414,7 +418,7 @@ class TransferRelay(Relay):
     def __init__(
         self,
         call: Call,
-        effect: RelayEffect,
+        effect: effects.Relay,
         groups: Sequence[Sequence[Target]],
         done: Callable[[dict[str, Any]], None],
         gateways: Gateways,

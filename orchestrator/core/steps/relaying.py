@@ -15,7 +15,7 @@ from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.relay import Relay
+from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
@@ -70,7 +70,7 @@ class Relaying:
             raise StepError("call.state", "relay: the call already has a final reply")
         if call.relay is not None:
             raise StepError("call.state", "relay: another relay of this call is still running")
-        relay = Relay(
+        relay = RelayAttempt(
             call,
             effect,
             self._destinations.groups(run, call.invite, effect),

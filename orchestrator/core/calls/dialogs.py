@@ -1,0 +1,127 @@
+"""The SIP dialogs of one call: that of the caller, and behind FreeSWITCH that of the called phone.
+
+On the *front* the caller talks to whoever has answered; with FreeSWITCH in between, that is FreeSWITCH, and on the
+*back* it talks to the phone, whose dialog it ends itself as long as it lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.core.node import Node
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.branch import Branch
+from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
+from orchestrator.sip.digest import Account
+from orchestrator.sip.message import Request, Response
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.uri import Uri
+
+NO_ANSWERS: Mapping[bytes, bytes | None] = {}
+
+
+class Dialogs:
+    """Who may speak in the dialogs of a call, and how we would end them."""
+
+    __slots__ = ("caller", "callee", "far", "call_id", "caller_tag", "back_call_id", "_back_tag", "_answers")
+
+    def __init__(self, request: Request) -> None:
+        self.caller: Leg | None = None
+        self.callee: Leg | None = None
+        self.far: Leg | None = None
+        """The called phone behind FreeSWITCH."""
+        self.call_id = request.call_id
+        self.caller_tag = request.from_tag
+        self.back_call_id = b""
+        self._back_tag: bytes | None = None
+        self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
+        """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
+
+    @property
+    def call_ids(self) -> tuple[bytes, ...]:
+        """SIP Call-IDs of the front and, where there is one, of the back."""
+        return (self.call_id, self.back_call_id) if self.back_call_id else (self.call_id,)
+
+    def open_back(self, request: Request) -> None:
+        """FreeSWITCH's second leg."""
+        self.back_call_id, self._back_tag = request.call_id, request.from_tag
+
+    def drop_back(self) -> None:
+        """It is about to go elsewhere."""
+        self.back_call_id, self._back_tag, self.far = b"", None, None
+
+    def let_go(self) -> None:
+        """They are not ours to end any more."""
+        self.caller = self.callee = self.far = None
+
+    def answered(self, response: Response) -> None:
+        """A dialog is there."""
+        self._answers = {**self._answers, response.call_id: response.to_tag}
+
+    def phones(self, carried: bool, placed: bool) -> list[Leg]:
+        """The dialogs with somebody else than FreeSWITCH, which carries the call or has placed it."""
+        near, inner = (self.callee, self.caller) if placed else (self.caller, self.callee)
+        return [leg for leg in (near, self.far if carried else inner) if leg is not None]
+
+    # --- what passes inside -------------------------------------------------------------------------------------------
+
+    def holds(self, request: Request) -> bool:
+        """Whether a request is of one of them: not of a phone that lost the race, not a forged one."""
+        id = request.call_id
+        opener = self._back_tag if id == self.back_call_id else self.caller_tag
+        return id in self._answers and {request.from_tag, request.to_tag} == {opener, self._answers[id]}
+
+    def account_beyond(self, request: Request, toward: Uri) -> Account | None:
+        """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any. None
+        where `toward`, the URI of the next hop, is somebody else's than the gateway has said."""
+        if not self.holds(request) or self.side_of(request) != "caller":
+            return None
+        leg = self.callee if request.call_id == self.call_id else self.far
+        if leg is None or leg.account is None:
+            return None
+        try:
+            return leg.account if leg.first_hop().host.lower() == toward.host.lower() else None
+        except MalformedMessage:  # of a Contact that a later request brought
+            return None
+
+    def side_of(self, request: Request) -> str:
+        """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
+        opener = self._back_tag if request.call_id == self.back_call_id else self.caller_tag
+        return "caller" if request.from_tag == opener else "callee"
+
+    def follow(self, request: Request, side: str) -> None:
+        """Follow sequence numbers and targets."""
+        if request.call_id == self.call_id:
+            self.follow_front(request, side)
+        elif self.far is not None and side == "caller":
+            self.far.cseq = max(self.far.cseq, request.cseq)
+        elif self.far is not None:
+            self.far.refresh(request)
+
+    def follow_front(self, request: Request, side: str) -> None:
+        sender, receiver = (self.caller, self.callee) if side == "caller" else (self.callee, self.caller)
+        if receiver is not None:
+            receiver.cseq = max(receiver.cseq, request.cseq)
+        if sender is not None:
+            sender.refresh(request)
+
+
+def caller_of(node: Node, invite: Request, server: ServerTransaction, response: Response) -> Leg | None:
+    """Who has called, for the dialog of this answer; None where the INVITE does not say how to reach him."""
+    try:
+        return caller_leg(invite, response, node.network.seen_elsewhere(invite, server.destination))
+    except MalformedMessage:
+        node.count("call.answer.malformed")
+        return None
+
+
+def callee_of(node: Node, branch: Branch, response: Response) -> Leg | None:
+    """Who has answered; None where the answer does not say how to reach him."""
+    try:
+        leg = callee_leg(response, node.network.is_own, branch.target.hop)
+        if leg is not None:
+            leg.account = branch.target.account
+        return leg
+    except MalformedMessage:
+        node.count("call.answer.malformed")
+        return None
