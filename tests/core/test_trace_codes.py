@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,8 +11,10 @@ import pytest
 
 from orchestrator.core.stopping import give_up
 from orchestrator.flow.loader import load_program
+from orchestrator.flow.run.trace import TraceLine
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.testing.phone import PhoneCall
+from orchestrator.testing.scenario import Scenario
 from orchestrator.testing.world import PROXY, World
 
 Act = Callable[[World, PhoneCall], object]
@@ -85,6 +87,11 @@ ENDS: list[tuple[str, Act, int]] = [
 ]  # fmt: skip
 
 
+def statuses(records: Sequence[TraceLine]) -> list[int]:
+    """The failures that were sent, by the trace."""
+    return [int(found[1]) for line in records if (found := re.match(r"SIP >> ([3-6]\d\d)\b", line.text))]
+
+
 def told(tmp_path: Path, step: str, act: Act) -> tuple[list[int], list[int]]:
     """The final statuses by the trace, and those the caller got."""
     path = tmp_path / "a.flow.yaml"
@@ -100,14 +107,43 @@ def told(tmp_path: Path, step: str, act: Act) -> tuple[list[int], list[int]]:
     (run,) = world.engine.flows.traces or world.engine.flows.runs.values()
     act(world, call)
     world.run(40)
-    lines = [line.text for line in run.records]
-    codes = [int(found[1]) for line in lines if (found := re.match(r"SIP >> ([3-6]\d\d)\b", line))]
-    return codes, [status for status in call.statuses if status >= 300]
+    return statuses(run.records), [status for status in call.statuses if status >= 300]
 
 
 @pytest.mark.parametrize(("step", "act", "code"), ENDS, ids=lambda value: str(getattr(value, "__name__", value)))
 def test_the_trace_says_what_the_caller_was_sent(tmp_path: Path, step: str, act: Act, code: int) -> None:
     assert told(tmp_path, step, act) == ([code], [code])
+
+
+VIA = """\
+flowlang: 1
+freeswitch:
+  fs1: {host: 127.0.0.1, password: x}
+flows:
+  ring:
+    on: invite
+    when: call.target.user == 'bob'
+    do: [relay: {to: registered, via: fs1, ring: 20s}]
+  hold:
+    on: invite
+    do: [media: fs1, transfer: 'sip:bob@example.com']
+"""
+
+
+@pytest.mark.parametrize("status", [302, 401, 480, 486, 503, 603, 0])
+@pytest.mark.parametrize("user", ["bob", "operator"])
+def test_also_through_freeswitch(tmp_path: Path, user: str, status: int) -> None:
+    """bob answers with this status, or the caller gives up."""
+    path = tmp_path / "a.flow.yaml"
+    path.write_text(VIA)
+    story = Scenario(load_program([path])[0], registered={"bob@example.com": ["bob@10.0.0.5"]})
+    call = story.invite("alice@example.com", f"{user}@example.com")
+    story.at(2, lambda: story.respond("bob@10.0.0.5", status) if status else call.phone_call.hangup())
+    story.finish()
+    (trace,) = story.traces()
+    (got,) = [code for code in call.phone_call.statuses if code >= 300]
+    assert statuses(trace.records) == [got]
+    assert status or got == 487
 
 
 def test_also_when_our_own_answer_strikes_a_bug(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import Trace, facts, summary
 from orchestrator.testing.case_files import Case, find_cases, load_cases
-from orchestrator.testing.case_from_trace import case_from_trace, quoted
+from orchestrator.testing.case_from_trace import case_from_trace
+from orchestrator.testing.teller import quoted
 from orchestrator.testing.world import WALL
 
 ROOT = Path(__file__).parents[2]
