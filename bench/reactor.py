@@ -57,17 +57,17 @@ class EchoCore:
         from orchestrator.timers import Timers
 
         self.timers = Timers()
-        self.datagrams: list[tuple[bytes, tuple[int, str, int]]] = []
+        self.datagrams: list[tuple[bytes, Any]] = []
         self.jobs: list[Any] = []
         self.history = History()
 
-    def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
-        self.datagrams.append((data, (transport, host, port)))
+    def receive(self, data: bytes, hop: Any, now: float) -> None:
+        self.datagrams.append((data, hop))
 
     def receive_esl(self, server: str, event: Any, now: float) -> None: ...
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None: ...
     def complete(self, job: int, result: Any, now: float) -> None: ...
-    def transport_failed(self, destination: tuple[int, str, int], data: bytes, now: float) -> None: ...
+    def transport_failed(self, hop: Any, data: bytes, now: float) -> None: ...
 
     def run_timers(self, now: float) -> None:
         self.timers.run_due(now)

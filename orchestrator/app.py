@@ -32,7 +32,7 @@ from loguru import logger
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
-from orchestrator.core.settings import CoreLimits, CoreSettings, ListenPoint, ServerTimes, Site
+from orchestrator.core.settings import CoreLimits, CoreSettings, ServerTimes, Site
 from orchestrator.core.stopping import give_up
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
@@ -50,7 +50,7 @@ from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.inspection import add_routes
-from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses
+from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses, source_toward
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
@@ -62,6 +62,7 @@ from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.location import Location
+from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 from orchestrator.site import LoadedSite, needs_restart, read_site
@@ -265,6 +266,7 @@ class Server:
             entropy=os.urandom,
             sources=SourceLimits(**self._settings.sources.model_dump()),
             contacts=self._settings.contacts.allow,
+            source_of=source_toward,
             wall_offset=time() - monotonic(),
         )
 
@@ -278,7 +280,13 @@ class Server:
         else:
             name, port_there = outward_address(host) if everywhere else host, port
         return ListenPoint(
-            name, port_there, bound=host, aliases=own_addresses(host) if everywhere else (), bound_port=port
+            name,
+            port_there,
+            bound=host,
+            aliases=own_addresses(host) if everywhere else (),
+            bound_port=port,
+            everywhere=everywhere,
+            advertised=advertise is not None,
         )
 
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
@@ -358,8 +366,9 @@ class Server:
         signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
         self._stack.callback(signals.close)
         self.services.start()
-        for transport in self.transports:
-            transport.start(self.reactor)
+        network = self.engine.network
+        for index, transport in enumerate(self.transports):
+            transport.start(self.reactor, network.points[index], partial(network.point_at, index))
         for link in self.links.values():
             link.start()
         if self.listener is not None:

@@ -1,10 +1,10 @@
 """The core put together: SIP, channels, events and flows behind a handful of inputs, with two lists of outputs.
 
-    receive_datagram(octets, host, port, transport, now)      receive_esl(server, event, now)      run_timers(now)
+    receive(octets, hop, now)      receive_esl(server, event, now)      run_timers(now)
     receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
     receive_event(event, now)
     socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
-    complete(job, result, now)      bindings_changed(changes, now)      transport_failed(destination, octets, now)
+    complete(job, result, now)      bindings_changed(changes, now)      transport_failed(hop, octets, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
 `datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
@@ -54,7 +54,7 @@ from orchestrator.sip.admission import STRAY, Admission
 from orchestrator.sip.client import client_key
 from orchestrator.sip.location import Change, Location
 from orchestrator.sip.message import Request, Response, parse_message
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 
 _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
 """Method and branch of a request we have sent: our Via is its first header line."""
@@ -81,7 +81,7 @@ class Engine(Node):
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.overload = Overload(self, location)
-        self.gateways = Gateways(self.network, self.network.own_uri, self.publish)
+        self.gateways = Gateways(self.network, self.publish)
         self.channels = ChannelTable()
         self.servers = Servers(self)
         self.host = Performers(self)
@@ -127,9 +127,10 @@ class Engine(Node):
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
-        """One datagram. Never raises for what is in it. One of a source that has had its share is not read."""
-        source = self.admission.admit(host, now, self._late())
+    def receive(self, data: bytes, hop: Hop, now: float) -> None:
+        """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
+        what is in it. One of a source that has had its share is not read."""
+        source = self.admission.admit(hop.host, now, self._late())
         if source is None:
             return
         sender = self.sender
@@ -141,18 +142,18 @@ class Engine(Node):
             return
         message: Request | Response | None = None
         try:
-            if self.overload.is_on and self.requests.receive_unread(data, host, port, transport):
+            if self.overload.is_on and self.requests.receive_unread(data, hop):
                 return
             try:
                 message = parse_message(data, self.settings.limits.message)
             except MalformedMessage as error:
-                refuse_malformed(self, sender, data, error, host, port, transport)
+                refuse_malformed(self, sender, data, error, hop)
                 return
-            if not CLAIMS.isdisjoint(message.names) and not self.network.trusts(host):
+            if not CLAIMS.isdisjoint(message.names) and not self.network.trusts(hop.host):
                 for name in CLAIMS.intersection(message.names):
                     message.drop_header(name)
             if isinstance(message, Request):
-                self.requests.receive(message, host, port, transport)
+                self.requests.receive(message, hop)
             elif not self.layer.receive_response(message):
                 sender.charge(STRAY)
                 self.count("response.unmatched")
@@ -160,8 +161,8 @@ class Engine(Node):
                 sender.prove()
         except Exception as bug:
             call_id = text(message.call_id) if message is not None else ""
-            fault = Fault("datagram", bug, f"{host}:{port}", call_id)
-            self.faults.struck(fault, *self.requests.struck(message, host, port, transport))
+            fault = Fault("datagram", bug, f"{hop.host}:{hop.port}", call_id)
+            self.faults.struck(fault, *self.requests.struck(message, hop))
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""
@@ -248,7 +249,7 @@ class Engine(Node):
         self.timers.run_due(now)
         self.registrations.take(changes)
 
-    def transport_failed(self, destination: Destination, data: bytes, now: float) -> None:
+    def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""
         self.timers.run_due(now)
         self.count("transport.failed")
@@ -258,7 +259,7 @@ class Engine(Node):
             try:
                 self.layer.unreachable(found[2], found[1])
             except Exception as bug:
-                self.faults.struck(Fault("transport", bug, f"{destination[1]}:{destination[2]}"), client)
+                self.faults.struck(Fault("transport", bug, f"{hop.host}:{hop.port}"), client)
 
     def load(self, program: Program, site: Site) -> None:
         """Take a program and the site it belongs to, in one turn: new calls run it, running ones keep theirs."""

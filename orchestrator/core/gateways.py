@@ -25,14 +25,12 @@ _seconds = re.compile(rb"[0-9]+").match
 
 
 class Gateways:
-    """The gateways of one engine. `publish` tells flows, `sender(transport)` is the URI probes come from."""
+    """The gateways of one engine. `publish` tells flows."""
 
-    def __init__(
-        self, network: Network, sender: Callable[[int], bytes], publish: Callable[[str, dict[str, Any]], object]
-    ) -> None:
+    def __init__(self, network: Network, publish: Callable[[str, dict[str, Any]], object]) -> None:
         self._publish = publish
         self._known: Known = {}
-        self.prober = Prober(network, sender, self._changed)
+        self.prober = Prober(network, self._changed)
 
     def load(self, known: Known) -> None:
         """Watch the gateways of a program. Those without `probe` are judged by calls alone."""

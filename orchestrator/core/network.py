@@ -8,19 +8,20 @@ from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from orchestrator.core.lookups import LookUp, LookUps
-from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreSettings
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request
+from orchestrator.sip.own_points import OwnPoints
+from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri, parse_uri
 
-Found = Callable[[Destination | None], None]
+Found = Callable[[Hop | None], None]
 
 CALL_HEADER = b"X-Orchestrator-Call"
 """Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
@@ -42,6 +43,7 @@ NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.low
 _KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
 
 _MAX_SOURCES = 10_000
+_RECORD_ROUTE = b"Record-Route: <sip:%b@%b"
 
 
 class SipNetwork:
@@ -59,18 +61,18 @@ class SipNetwork:
         """`key()` is the key of our Record-Routes, a random one unless given."""
         self.layer = layer
         self.tokens = tokens
-        self._is_v6 = [_is_v6(point) for point in settings.points]
         self._addresses = Addresses()
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
-        self._via = [b"Via: SIP/2.0/%b %b;branch=" % (p.transport.encode(), p.sent_by) for p in settings.points]
         self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
         self.transports = frozenset(point.transport.lower().encode() for point in settings.points)
         """What we send by."""
-        self._own_uris = [b"sip:" + p.sent_by for p in settings.points]
-        self._route_ends = [b"%b;lr>" % p.sent_by for p in settings.points]
-        self.own_route_ends = frozenset(self._route_ends)
-        """What follows the token and its `@` in the Route values that our Record-Route makes; most in-dialog requests
-        bring them back to the letter."""
+        self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
+        self.points = self._own_points.all
+        self.own_route_ends = self._own_points.by_route_end
+        self.point_at = self._own_points.at
+        self.point_named = self._own_points.named
+        self.point_called = self._own_points.called
+        self.hop_of = self._own_points.hop
         ports = {port for p in settings.points for port in (p.port, p.bound_port) if port}
         hosts = {host.lower().encode() for p in settings.points for host in _names(p)}
         self._own = {(host.lower().encode(), port) for p in settings.points for host in _names(p) for port in _ports(p)}
@@ -82,13 +84,13 @@ class SipNetwork:
         self._trust = settings.trust
         self._trusted: dict[str, bool] = {}
         self._peers: frozenset[str] = frozenset()
-        self.guard: Callable[[Binding, Destination], bool] | None = None
+        self.guard: Callable[[Binding, Hop], bool] | None = None
         """Says whether a call may go to a place for a registered contact; None where any may."""
 
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
-    def via(self, transport: int, branch: bytes) -> bytes:
-        return self._via[transport] + branch
+    def via(self, point: Point, branch: bytes) -> bytes:
+        return point.via + branch
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names of headers that a receiver is not told; see `sip.branch.Network`."""
@@ -99,25 +101,23 @@ class SipNetwork:
                 return _KEPT_PRIVATE
         return NOT_FORWARDED
 
-    def record_route(
-        self, transport: int, request: Request, source: Destination, callee: Destination | None, gateway: str = ""
-    ) -> bytes:
+    def record_routes(
+        self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
+    ) -> tuple[bytes, ...]:
         caller = seen_elsewhere(request, source, self._addresses)
         token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway)
-        return b"Record-Route: <sip:%b@%b" % (token, self._route_ends[transport])
+        toward, back = point.route_end, source.point.route_end
+        if toward == back:
+            return (_RECORD_ROUTE % (token, toward),)
+        return _RECORD_ROUTE % (token, toward), _RECORD_ROUTE % (token, back)
 
-    def seen_elsewhere(self, request: Request, source: Destination) -> Destination | None:
+    def seen_elsewhere(self, request: Request, source: Hop) -> Hop | None:
         """Where the sender of a request is when its Contact does not lead there; see `sip.routing`."""
         return seen_elsewhere(request, source, self._addresses)
 
     def passage(self, request: Request, token: bytes) -> Passage | None:
         """What the token of a Route of ours says about a request; None when it is in no dialog of ours."""
-        passage = self._route_tokens.read(token, request.call_id, request.from_tag, request.to_tag)
-        if passage is None or passage.seen is None:
-            return passage
-        transport, host, port = passage.seen  # perhaps of before a restart, with other listening points
-        seen = self.destination(host, port, transport if transport < len(self._is_v6) else 0)
-        return Passage(seen, passage.gateway)
+        return self._route_tokens.read(token, request.call_id, request.from_tag, request.to_tag)
 
     def is_marked(self, passage: Passage, gateway: str) -> bool:
         """Whether a request is on its way to this gateway, by the token of the dialog."""
@@ -132,9 +132,11 @@ class SipNetwork:
     def _address_of(self, host: bytes) -> str | None:
         return self._addresses.numeric(host) if is_literal(host) else self.names.known(host.decode("ascii", "replace"))
 
-    def own_uri(self, transport: int) -> bytes:
-        """Our URI at a listening point, for requests of our own outside of dialogs."""
-        return self._own_uris[transport]
+    def _learn(self, point: Point) -> None:
+        """The machine has got an address we have not known to be ours."""
+        host = bracketed(point.local).encode()
+        self._own |= {(host, point.port), (host, point.local_port)}
+        self._own_hosts |= {host}
 
     def is_own(self, uri: Uri) -> bool:
         """Whether host and port are one of our listening points, however an IPv6 address is spelt."""
@@ -161,31 +163,28 @@ class SipNetwork:
             return uri.port in self._own_ports
         return preloaded and uri.port is None and host in self._own_hosts
 
-    def resolve(self, uri: Uri, transport: int, found: Found, source: str = "") -> None:
-        """Next hop of a SIP URI, wanted by a request of `source`. Only UDP is spoken: another `transport` parameter or
-        a sips URI finds nothing."""
+    def resolve(self, uri: Uri, here: Point, found: Found, source: str = "", by: Point | None = None) -> None:
+        """Next hop of a SIP URI, wanted by a request of `source`; see `sip.branch.Network`. Only UDP is spoken: another
+        `transport` parameter or a sips URI finds nothing."""
         if not uri.is_sip or uri.scheme == b"sips" or uri.transport not in (None, b"udp"):
             found(None)
             return
         port = uri.port or DEFAULT_PORT
         address = self._addresses.numeric(uri.host)
         if address is not None:
-            found(self.destination(address, port, transport))
+            found(self.destination(address, port, here, by))
         elif is_literal(uri.host):
             found(None)
         else:
             host = uri.host.decode("ascii", "replace").lower()
-            self.names.find(host, source, lambda found_at: found(self.destination(found_at, port, transport)))
+            self.names.find(host, source, lambda found_at: found(self.destination(found_at, port, here, by)))
 
-    def destination(self, address: str | None, port: int, transport: int) -> Destination | None:
-        """Prefer the transport the request came in by; an address of the other family leaves by a point of that
-        family."""
+    def destination(self, address: str | None, port: int, here: Point, by: Point | None = None) -> Hop | None:
+        """The hop to an address; None without one, and where we have no point of its family."""
         if address is None:
             return None
-        wants_v6 = ":" in address
-        if self._is_v6[transport] == wants_v6:
-            return transport, address, port
-        return (self._is_v6.index(wants_v6), address, port) if wants_v6 in self._is_v6 else None
+        point = self._own_points.toward(address, here, by)
+        return None if point is None else Hop(point, address, port)
 
     # --- for the request handling -------------------------------------------------------------------------------------
 
@@ -226,11 +225,11 @@ class SipNetwork:
 
     def is_ours(self, address: str) -> bool:
         """Whether an IP address is one of this machine, as far as we listen there."""
-        return (f"[{address}]" if ":" in address else address).encode() in self._own_hosts
+        return bracketed(address).encode() in self._own_hosts
 
-    def is_own_place(self, hop: Destination) -> bool:
+    def is_own_place(self, hop: Hop) -> bool:
         """Whether this address and port are one of our listening points."""
-        return ((f"[{hop[1]}]" if ":" in hop[1] else hop[1]).encode(), hop[2]) in self._own
+        return (bracketed(hop.host).encode(), hop.port) in self._own
 
     def is_domain(self, name: bytes) -> bool:
         """Whether a host name, in lower case, is a domain we serve or a name of ours."""
@@ -251,7 +250,7 @@ class SipNetwork:
         names = (host for host in hosts if not is_literal(host))
         self.names.configure(frozenset(name.decode("ascii", "replace") for name in names))
 
-    def may_ring(self, binding: Binding, hop: Destination) -> bool:
+    def may_ring(self, binding: Binding, hop: Hop) -> bool:
         """Whether a request for a registered contact may go there; the engine says (`guard`)."""
         return self.guard is None or self.guard(binding, hop)
 
@@ -281,15 +280,11 @@ def _host_of(text: str) -> bytes:
 
 def _names(point: ListenPoint) -> set[str]:
     names = {point.host, point.bound, *point.aliases} - {""}
-    return {f"[{name}]" if ":" in name else name for name in names}
+    return {bracketed(name) for name in names}
 
 
 def _ports(point: ListenPoint) -> set[int]:
     return {point.port, point.bound_port or point.port}
-
-
-def _is_v6(point: ListenPoint) -> bool:
-    return ":" in (point.bound or point.host)
 
 
 def _within(host: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

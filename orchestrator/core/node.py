@@ -23,8 +23,8 @@ from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
 from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.points import Hop
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
 from orchestrator.timers import Timers
 
 
@@ -36,7 +36,7 @@ class Node:
         self.settings = settings
         self.site: Site = NO_SITE
         """What the files of the site say now."""
-        self.datagrams: list[tuple[bytes, Destination]] = []
+        self.datagrams: list[tuple[bytes, Hop]] = []
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
         self.history = History()
@@ -69,7 +69,7 @@ class Node:
         BYE that waits for an ACK."""
         return not (self.layer.unanswered or self.handshakes.held)
 
-    def send(self, data: bytes, destination: Destination) -> None:
+    def send(self, data: bytes, destination: Hop) -> None:
         """Put a datagram on the wire when the turn is over."""
         self.datagrams.append((data, destination))
 
@@ -101,13 +101,12 @@ class Node:
         self,
         leg: Leg,
         method: bytes,
-        transport: int,
         headers: tuple[bytes, ...] = (),
         user: ClientUser | None = None,
         counted: bool = True,
     ) -> None:
         """A request of our own inside a dialog that passes through us; see `sip.in_dialog`."""
-        send_in_dialog(self.network, leg, method, transport, self._unreachable, headers, user, counted)
+        send_in_dialog(self.network, leg, method, self._unreachable, headers, user, counted)
 
     def _unreachable(self) -> None:
         self.count("dialog.unreachable")

@@ -21,11 +21,11 @@ from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.sip.message import Request, build_response
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
-from orchestrator.sip.transaction import Destination
 
 ALLOW = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, INFO, UPDATE, PRACK, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
@@ -36,10 +36,8 @@ Default = Callable[[ServerTransaction | None], None]
 class Answers(Protocol):
     """Answers without a transaction."""
 
-    def refuse(
-        self, request: Request, destination: Destination, status: int, *, headers: tuple[bytes, ...] = ()
-    ) -> None: ...
-    def turn_away(self, request: Request, destination: Destination) -> None:
+    def refuse(self, request: Request, destination: Hop, status: int, *, headers: tuple[bytes, ...] = ()) -> None: ...
+    def turn_away(self, request: Request, destination: Hop) -> None:
         """503."""
 
 
@@ -67,11 +65,11 @@ class OtherRequests:
         self._answers = answers
         self._led_here_by = led_here_by
 
-    def receive(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+    def receive(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         """One for an address of ours."""
         self.offer(request, source, destination, partial(self._by_default, request, source, destination))
 
-    def offer(self, request: Request, source: tuple[str, int], destination: Destination, default: Default) -> None:
+    def offer(self, request: Request, source: tuple[str, int], destination: Hop, default: Default) -> None:
         """Give a request to the first flow that fits; `default`, with the transaction if there is one, serves those
         that no flow takes, or keeps."""
         flows, kind = self._flows, text(request.method).lower()
@@ -96,11 +94,11 @@ class OtherRequests:
         self._starts.other(flow, OtherRequest(self._node, request, view, server, source, default), chain)
 
     def _by_default(
-        self, request: Request, source: tuple[str, int], destination: Destination, server: ServerTransaction | None
+        self, request: Request, source: tuple[str, int], destination: Hop, server: ServerTransaction | None
     ) -> None:
         if request.method == b"OPTIONS" and not request.parsed_uri.user:
             self._finish(request, destination, server, 200, (ALLOW, b"Accept: application/sdp"))
-        elif self._network.trusts(source[0]) or self._is_from_phone(request, source):
+        elif self._network.trusts(source[0]) or self._is_from_phone(request, Hop(destination.point, *source)):
             self._between_phones(request, source, destination, server)
         else:
             self._finish(request, destination, server, 403)
@@ -108,7 +106,7 @@ class OtherRequests:
     def _finish(
         self,
         request: Request,
-        destination: Destination,
+        destination: Hop,
         server: ServerTransaction | None,
         status: int,
         headers: tuple[bytes, ...] = (),
@@ -121,21 +119,22 @@ class OtherRequests:
             tag = self._node.tokens.token()
             server.respond(status, build_response(request, status, reason_phrase(status), tag, headers))
 
-    def _is_from_phone(self, request: Request, source: tuple[str, int]) -> bool:
+    def _is_from_phone(self, request: Request, source: Hop) -> bool:
         """Whether the sender is registered, where the request comes from."""
         sender = request.from_.parsed
         if not sender.is_sip or not self._network.is_local(sender):
             return False
         bindings = self._registrations.bindings_of(self._network.aor(sender))
-        return any(is_registered_at(binding, *source) for binding in bindings)
+        return any(is_registered_at(binding, source) for binding in bindings)
 
     def _between_phones(
-        self, request: Request, source: tuple[str, int], destination: Destination, server: ServerTransaction | None
+        self, request: Request, source: tuple[str, int], destination: Hop, server: ServerTransaction | None
     ) -> None:
         """A request that begins no call, from a phone or a trusted source: to the phones of whom it names, but never
         back to its sender. Subscriptions go to the server that is configured for their package."""
         targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
-        targets = [target for target in targets if not leads_to(target, *source)]
+        here = Hop(destination.point, *source)
+        targets = [target for target in targets if not leads_to(target, here)]
         if request.method in (b"SUBSCRIBE", b"PUBLISH"):
             events, package = self._node.settings.events, package_of(request)
             switch = self._node.site.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))

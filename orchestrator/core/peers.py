@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.core.node import Node
 from orchestrator.sip.contact_guard import Allow, ContactGuard
 from orchestrator.sip.location import Binding
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 from orchestrator.sip.uri import Uri
 
 
@@ -53,12 +53,12 @@ class Peers:
         network.guard = lambda binding, hop: self._may_ring(guard, binding, hop)
         return lambda uri, host: not network.trusts(host) and guard.at_source(uri, host)
 
-    def _may_ring(self, guard: ContactGuard, binding: Binding, hop: Destination) -> bool:
+    def _may_ring(self, guard: ContactGuard, binding: Binding, hop: Hop) -> bool:
         """What the guard says to a registered contact that is to be rung; a refusal is counted and logged."""
         source, network = binding.source.removesuffix("/64"), self._network
-        if network.trusts(source) or (not network.is_own_place(hop) and guard.may_ring(hop[1], source)):
+        if network.trusts(source) or (not network.is_own_place(hop) and guard.may_ring(hop.host, source)):
             return True
         self._node.count("contact.refused")
-        place = f"{hop[1]}:{hop[2]}"
+        place = f"{hop.host}:{hop.port}"
         self._node.tell("contact_refused", source=source, aor=binding.aor, contact=binding.uri, to=place)
         return False

@@ -14,6 +14,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.headers import parse_name_addr
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop
 from orchestrator.sip.routing import DEFAULT_PORT, unicast
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
@@ -33,8 +34,11 @@ def allow_events(served: Mapping[str, str]) -> bytes:
     return b"Allow-Events: " + b", ".join(names)
 
 
-def is_registered_at(binding: Binding, host: str, port: int) -> bool:
-    """Whether a request from this address may be of the phone that has made the binding."""
+def is_registered_at(binding: Binding, hop: Hop) -> bool:
+    """Whether a request from this hop may be of the phone that has made the binding."""
+    _, host, port, _ = hop
+    if binding.point and binding.point != hop.point.name:  # another network may have the same addresses
+        return False
     if binding.received is not None:
         return (host, port) == binding.received
     try:
@@ -49,10 +53,13 @@ def _is_host(uri: Uri, host: str) -> bool:
     return address is not None and ip_address(address) == ip_address(host)
 
 
-def leads_to(target: Target, host: str, port: int) -> bool:
+def leads_to(target: Target, hop: Hop) -> bool:
     """Whether a request to this target would go back to where another one came from."""
+    point, host, port, _ = hop
+    if target.point is not None and target.point is not point:
+        return False
     if target.hop is not None:
-        return target.hop[1:] == (host, port)
+        return (target.hop.host, target.hop.port) == (host, port)
     try:
         uri = target.first_hop()
     except MalformedMessage:

@@ -20,7 +20,7 @@ The states of a peer are a table, like those of a transaction:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +28,8 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Response
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer
 
@@ -66,8 +66,10 @@ class Network(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def layer(self) -> TransactionLayer: ...
-    def via(self, transport: int, branch: bytes) -> bytes: ...
-    def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None]) -> None: ...
+    @property
+    def points(self) -> Sequence[Point]: ...
+    def via(self, point: Point, branch: bytes) -> bytes: ...
+    def resolve(self, uri: Uri, here: Point, found: Callable[[Hop | None], None]) -> None: ...
 
 
 Changed = Callable[[str, bool, str], None]
@@ -80,13 +82,11 @@ class Prober:
     def __init__(
         self,
         network: Network,
-        sender: Callable[[int], bytes],
         changed: Changed,
         answered: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`sender(transport)` is the URI our probes come from; `answered(name)` is told each probe that has been."""
+        """`answered(name)` is told each probe that has been."""
         self.network = network
-        self.sender = sender
         self.changed = changed
         self.answered = answered
         self._watches: dict[str, Watch] = {}
@@ -253,9 +253,10 @@ class Watch:
             self.step("missed", str(error.reason))
             return
         self._patience = self._after(min(self.peer.patience, self.peer.every), Watch._no_answer)
-        self.prober.network.resolve(uri, 0, self._send)
+        network = self.prober.network
+        network.resolve(uri, network.points[0], self._send)
 
-    def _send(self, hop: Destination | None) -> None:
+    def _send(self, hop: Hop | None) -> None:
         if self._patience is None or not self._patience.armed:
             return  # the name was found too late
         if hop is None:
@@ -264,7 +265,7 @@ class Watch:
             return
         network = self.prober.network
         branch = network.tokens.branch()
-        octets = options(self.peer.uri, network.via(hop[0], branch), self.prober.sender(hop[0]), network.tokens)
+        octets = options(self.peer.uri, network.via(hop.point, branch), hop.point.uri, network.tokens)
         self._probe = network.layer.open_client(branch, b"OPTIONS", octets, hop, self)
 
     def _no_answer(self) -> None:

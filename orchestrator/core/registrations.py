@@ -17,6 +17,7 @@ from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.registrar import Asked, RegisterAnswer, RegisterPolicy, Registrar, refusal
 from orchestrator.sip.routing import request_uri
@@ -51,11 +52,13 @@ class Registrations:
         return [self.target_of(binding) for binding in self.bindings_of(aor)]
 
     def target_of(self, binding: Binding) -> Target:
-        """A binding is reached through its Path, else where it was seen when that is not where it says (NAT)."""
-        hop = None
+        """A binding is reached from the point it registered at: through its Path, else where it was seen when that is
+        not where it says (NAT), over its connection where it has one."""
+        hop, network = None, self._node.network
+        point = network.point_called(binding.point)
         if binding.received is not None and not binding.path:
-            hop = self._node.network.destination(*binding.received, transport=0)
-        return Target(request_uri(binding.contact), binding.path, hop, binding=binding)
+            hop = network.hop_of(*binding.received, binding.connection, point)
+        return Target(request_uri(binding.contact), binding.path, hop, binding=binding, point=point)
 
     def standing(self, binding: Binding) -> Target:
         """The destination of a binding that a flow has kept: what has become of it since."""
@@ -66,7 +69,7 @@ class Registrations:
     def save(
         self,
         request: Request,
-        source: tuple[str, int],
+        hop: Hop,
         policy: RegisterPolicy | None,
         done: Callable[[RegisterAnswer], None],
     ) -> None:
@@ -74,7 +77,7 @@ class Registrations:
         `announce` what has changed when it is answered."""
         node = self._node
         try:
-            asked = self._registrar.read(request, source, node.wall, policy or node.settings.register)
+            asked = self._registrar.read(request, hop, node.wall, policy or node.settings.register)
         except SipError as error:
             done(refusal(error))
         else:
@@ -212,7 +215,9 @@ class Registration:
         time. Raises StepError `call.state` when it is answered or being saved."""
         self._check_open()
         self.saving = True
-        self._registrations.save(self.request, self.source, policy, self._saved)
+        sent_to = self.server.destination
+        hop = Hop(sent_to.point, *self.source, sent_to.connection)
+        self._registrations.save(self.request, hop, policy, self._saved)
 
     def _saved(self, answer: RegisterAnswer) -> None:
         """The answer is due, unless the server has stopped or the phone has given up meanwhile: what is stored stands

@@ -9,26 +9,29 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import ResponseContext, breadth_of
 from orchestrator.sip.route_token import Passage
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 
 _SCHEMES = (b"sip", b"sips", b"tel")
 
 
 class Route:
-    """Where the Route header leads: how many values meant us, the next one, if any; the token of the last of ours."""
+    """Where the Route header leads: how many values meant us, the next one, if any; the token of the last of ours,
+    and the point of ours it names: by that one the request leaves, if the token is genuine (RFC 5658)."""
 
-    __slots__ = ("drop", "toward", "token")
+    __slots__ = ("drop", "toward", "token", "point")
 
-    def __init__(self, drop: int, toward: Uri | None, token: bytes = b"") -> None:
+    def __init__(self, drop: int, toward: Uri | None, token: bytes = b"", point: Point | None = None) -> None:
         self.drop = drop
         self.toward = toward
         self.token = token
+        self.point = point
 
 
 NO_ROUTE = Route(0, None)
+NOT_STRICT: tuple[bytes, Point | None] = (b"", None)
 _SIP = b"<sip:"
 
 
@@ -44,45 +47,49 @@ class Routes:
         names = request.names
         if b"route" not in names:
             return NO_ROUTE
-        strict = self._loosen(request) if request.to_tag else b""
+        strict, strict_at = self._loosen(request) if request.to_tag else NOT_STRICT
         if strict and b"route" not in names:
-            return Route(0, None, strict)
+            return Route(0, None, strict, strict_at)
         if names.count(b"route") == 1:
             begin, _, end = (request.get(b"route") or b"").partition(b"@")
             token = begin[len(_SIP) :]
             if end in self._network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
-                return Route(1, None, token)
+                return Route(1, None, token, self._network.own_route_ends[end])
         routes = request.routes()
-        drop, token = 0, strict
+        drop, token, last = 0, strict, None
         while drop < len(routes) and self._network.is_own_route(routes[drop].parsed, not drop and not request.to_tag):
-            token = unescape(routes[drop].parsed.user)
+            last = routes[drop].parsed
+            token = unescape(last.user)
             drop += 1
-        return Route(drop, routes[drop].parsed if drop < len(routes) else None, token)
+        point = strict_at if last is None else self._network.point_named(last)
+        return Route(drop, routes[drop].parsed if drop < len(routes) else None, token, point)
 
-    def _loosen(self, request: Request) -> bytes:
+    def _loosen(self, request: Request) -> tuple[bytes, Point | None]:
         """Undo what a strict router did (§16.4): our Record-Route is the Request-URI, and that the last Route value.
-        Returns the token of that Record-Route; b'' where the Request-URI is none that we have made for this dialog.
+        Returns the token of that Record-Route and the point it names; b'' where the Request-URI is none that we have
+        made for this dialog.
         """
         uri = request.parsed_uri
         if not uri.user or not self._network.is_own(uri):
-            return b""
-        token = unescape(uri.user)
+            return NOT_STRICT
+        token, point = unescape(uri.user), self._network.point_named(uri)
         if self._network.passage(request, token) is None:
-            return b""
+            return NOT_STRICT
         request.take_last_route()
-        return token
+        return token, point
 
     def passage(self, request: Request, route: Route) -> Passage | None:
         """What the Route proves (`sip.route_token`): that the request is in a dialog of ours, which a To tag alone
         does not. A spiral has several entries; the last one was put in on the side the request goes to."""
         return self._network.passage(request, route.token) if route.token else None
 
-    def onward(self, request: Request, route: Route, passage: Passage | None) -> tuple[Uri, Destination | None]:
+    def onward(self, request: Request, route: Route, passage: Passage | None) -> tuple[Uri, Hop | None]:
         """The URI that names the next hop, and the hop itself where the receiver was seen elsewhere and no further
         proxy stands before it."""
         if route.toward is not None:
             return route.toward, None
-        return request.parsed_uri, passage.seen if passage is not None else None
+        seen = passage.seen if passage is not None else None
+        return request.parsed_uri, None if seen is None else self._network.hop_of(*seen, route.point)
 
     def loops(self, request: Request) -> bool:
         """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.

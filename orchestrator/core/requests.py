@@ -32,6 +32,7 @@ from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
 from orchestrator.sip.digest import Account
 from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response, forward_request
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
 from orchestrator.sip.route_token import Passage
@@ -40,7 +41,6 @@ from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.shown import shown
 from orchestrator.sip.skim import skim
 from orchestrator.sip.target import Target
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 
 _CALL_HEADER_NAME = CALL_HEADER.lower()
@@ -86,18 +86,19 @@ class Requests:
             node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by
         )
 
-    def receive(self, request: Request, host: str, port: int, transport: int) -> None:
+    def receive(self, request: Request, hop: Hop) -> None:
         """One request from the network; every path ends in an answer, a forwarded request or, for an ACK, silence."""
+        _, host, port, _ = hop
         request.stamp_source(host.encode(), port)
         if request.method == b"ACK":
-            self._receive_ack(request, host, transport)
+            self._receive_ack(request, hop)
             return
         repeated = self._layer.find_server(request)
         if repeated is not None:
             self._sender.charge(REPETITION)
             repeated.step("request")
             return
-        destination = response_destination(request.via, transport, host, port, self._node.settings.nat)
+        destination = response_destination(request.via, hop, self._node.settings.nat)
         if request.method == b"CANCEL":
             self._receive_cancel(request, destination)
             return
@@ -108,7 +109,7 @@ class Requests:
             self._tell("malformed", source=host, port=port, reason=error.reason, first=first)
             self.refuse(request, destination, error.sip_status, error.reason)
 
-    def receive_unread(self, data: bytes, host: str, port: int, transport: int) -> bool:
+    def receive_unread(self, data: bytes, hop: Hop) -> bool:
         """Refuse what overload control refuses before it is parsed, with the same answer. False when these octets have
         to be parsed: then nothing has been done."""
         request = skim(data, self._node.settings.limits.message)
@@ -121,16 +122,16 @@ class Requests:
         self._has_no_room(request, repeats, True)
         overload.refusals.add(request, now)
         self._count("refused.503")
-        via = request.via.stamped(host.encode(), port)
+        via = request.via.stamped(hop.host.encode(), hop.port)
         tag = overload.refusals.mark + _tag(request)
         answer = request.refusal(b"SIP/2.0 503 Service Unavailable", via, tag, overload.retry_after(request))
-        self._send_refusal(answer, response_destination(via, transport, host, port), 503)
+        self._send_refusal(answer, response_destination(via, hop, self._node.settings.nat), 503)
         return True
 
     def refuse(
         self,
         request: Request,
-        destination: Destination,
+        destination: Hop,
         status: int,
         reason: str = "",
         headers: tuple[bytes, ...] = (),
@@ -141,18 +142,18 @@ class Requests:
         self._count(f"refused.{status}")
         if request.method == b"REGISTER":
             to = text(request.get(b"to") or b"")  # as it stands: it may be what is malformed
-            self._tell("register_refused", source=destination[1], to=to, code=status, reason=reason)
+            self._tell("register_refused", source=destination.host, to=to, code=status, reason=reason)
         answer = build_response(request, status, reason or reason_phrase(status), mark + _tag(request), headers)
         self._send_refusal(answer, destination, status)
 
-    def _send_refusal(self, answer: bytes, destination: Destination, status: int) -> None:
+    def _send_refusal(self, answer: bytes, destination: Hop, status: int) -> None:
         if not self._sender.source.exempt:
             answer = self._sender.fitting(answer)
             if status >= 300:
                 self._sender.refused(status)
         self._node.send(answer, destination)
 
-    def struck(self, request: Request | Response | None, host: str, port: int, transport: int) -> tuple[Any, ...]:
+    def struck(self, request: Request | Response | None, hop: Hop) -> tuple[Any, ...]:
         """A bug has struck while this datagram was served: what a request has begun, or what it is about.
 
         A request that has begun nothing yet is answered 500 here, unless it got its answer before.
@@ -164,7 +165,7 @@ class Requests:
             return ()
         server, call = self._layer.find_server(request), self._calls.by_call_id(request.call_id)
         if server is None:
-            destination = response_destination(request.via, transport, host, port, self._node.settings.nat)
+            destination = response_destination(request.via, hop, self._node.settings.nat)
             if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self._node.datagrams):
                 self.refuse(request, destination, 500)
         cancelled = self._layer.find_cancelled(request) if request.method == b"CANCEL" else None
@@ -172,7 +173,7 @@ class Requests:
 
     # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
 
-    def _receive_ack(self, request: Request, host: str, transport: int) -> None:
+    def _receive_ack(self, request: Request, source: Hop) -> None:
         """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
         ever."""
         server = self._layer.find_server(request) or self._layer.find_refused(request)
@@ -189,7 +190,7 @@ class Requests:
             return
         passage = self.routes.passage(request, route)
         toward, hop = self.routes.onward(request, route, passage)
-        may_pass = request.to_tag and (passage is not None or self._network.trusts(host))
+        may_pass = request.to_tag and (passage is not None or self._network.trusts(source.host))
         if not may_pass or request.max_forwards == 0 or (hop is None and self._network.ends_here(toward)):
             if request.to_tag and request.to_tag.removeprefix(self._overload.refusals.mark) == _tag(
                 request
@@ -201,18 +202,18 @@ class Requests:
         if request.call_id in self._sender.source.offered:
             self._sender.prove()
         self._consume(request)
-        self._forward_ack(request, route, toward, hop, transport)
+        self._forward_ack(request, route, toward, hop, source.point, passage)
         self._node.handshakes.acknowledged(request)
 
     def _forward_ack(
-        self, request: Request, route: Route, toward: Uri, seen: Destination | None, transport: int
+        self, request: Request, route: Route, toward: Uri, seen: Hop | None, here: Point, passage: Passage | None
     ) -> None:
-        def send(hop: Destination | None) -> None:
+        def send(hop: Hop | None) -> None:
             if hop is None:
                 self._count("ack.unreachable")
                 return
             left = DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards - 1
-            via = self._network.via(hop[0], self._network.tokens.branch())
+            via = self._network.via(hop.point, self._network.tokens.branch())
             self._node.send(
                 forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
             )
@@ -220,9 +221,10 @@ class Requests:
         if seen is not None:
             send(seen)
         else:
-            self._network.resolve(toward, transport, send, self._sender.source.name)
+            by = route.point if passage is not None else None
+            self._network.resolve(toward, here, send, self._sender.source.name, by)
 
-    def _receive_cancel(self, request: Request, destination: Destination) -> None:
+    def _receive_cancel(self, request: Request, destination: Hop) -> None:
         """§9.2: the CANCEL has its own answer; what it cancels is told apart by everything but the method."""
         invite = self._layer.find_cancelled(request)
         if invite is None:
@@ -236,7 +238,7 @@ class Requests:
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
-    def _receive_new(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+    def _receive_new(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         begins = not request.to_tag and not self._belongs_to_a_call(request, source)
         if not request.to_tag:
             repeats = self._overload.refusals.knows(request, self._node.timers.now)
@@ -278,7 +280,7 @@ class Requests:
             self._count(f"overload.{request.method.decode()}")
         return overload
 
-    def turn_away(self, request: Request, destination: Destination) -> None:
+    def turn_away(self, request: Request, destination: Hop) -> None:
         """503 to a request that could be served another time, and to all its repetitions, but those of a BYE and the
         like: to serve them late does no harm."""
         overload = self._overload
@@ -291,7 +293,7 @@ class Requests:
         """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""
         return _CALL_HEADER_NAME in request.names and self._network.trusts(source[0])
 
-    def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+    def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         passage = self.routes.passage(request, route)
         toward, hop = self.routes.onward(request, route, passage)
         if hop is None and self._network.ends_here(toward):
@@ -310,7 +312,7 @@ class Requests:
         account = (
             call.dialogs.account_beyond(request, toward) if call is not None else self._account_beyond(passage, toward)
         )
-        self._forward(request, route, server, hop, account)
+        self._forward(request, route, server, hop, account, route.point if passage is not None else None)
         if call is not None:
             if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
                 server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
@@ -328,7 +330,7 @@ class Requests:
             lambda name, uri: network.is_marked(passage, name) and network.are_at_one_address(uri, toward)
         )
 
-    def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+    def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
         parties."""
         if self._network.trusts(source[0]):
@@ -336,7 +338,7 @@ class Requests:
         else:
             self.refuse(request, destination, 403)
 
-    def _foreign(self, request: Request, route: Route, source: tuple[str, int], destination: Destination) -> None:
+    def _foreign(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         if not self._network.trusts(source[0]):
             self.refuse(request, destination, 403)
         elif request.method != b"INVITE":
@@ -345,7 +347,7 @@ class Requests:
             self._forward(request, route, self._sender.open(request, destination))
 
     def _forward_other(
-        self, request: Request, route: Route, destination: Destination, server: ServerTransaction | None
+        self, request: Request, route: Route, destination: Hop, server: ServerTransaction | None
     ) -> None:
         self._forward(request, route, server or self._sender.open(request, destination))
 
@@ -354,25 +356,26 @@ class Requests:
         request: Request,
         route: Route,
         server: ServerTransaction,
-        hop: Destination | None = None,
+        hop: Hop | None = None,
         account: Account | None = None,
+        point: Point | None = None,
     ) -> None:
         if request.method == b"INVITE":
             self._trying(request, server)
         context = ResponseContext(self._network, server, request)
         context.drop_routes = route.drop
         toward = route.toward or request.parsed_uri
-        context.add_all((Target(request.uri, hop=hop, toward=toward, account=account),))
+        context.add_all((Target(request.uri, hop=hop, toward=toward, account=account, point=point),))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def _invite(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+    def _invite(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         if _CALL_HEADER_NAME in request.names and self._is_back(request, source, destination):
             return
         if not self._start_call(request, source, destination):
             self._relay_to_contacts(request, destination)
 
-    def _is_back(self, request: Request, source: tuple[str, int], destination: Destination) -> bool:
+    def _is_back(self, request: Request, source: tuple[str, int], destination: Hop) -> bool:
         """Whether this is a call we sent to FreeSWITCH and that it now sends on, or one that it places for us; see
         `Call`."""
         id = (request.get(_CALL_HEADER_NAME) or b"").decode("ascii", "replace")
@@ -390,7 +393,7 @@ class Requests:
             server.respond(481, build_response(request, 481, reason_phrase(481), self._network.tokens.token()))
         return True
 
-    def _start_call(self, request: Request, source: tuple[str, int], destination: Destination) -> bool:
+    def _start_call(self, request: Request, source: tuple[str, int], destination: Hop) -> bool:
         """Give the call to the first flow that fits. False when none does."""
         node, flows = self._node, self._flows
         if "invite" not in self._starts.triggers:
@@ -417,9 +420,9 @@ class Requests:
         self._starts.call(flow, call, view, chain)
         return True
 
-    def _relay_to_contacts(self, request: Request, destination: Destination) -> None:
+    def _relay_to_contacts(self, request: Request, destination: Hop) -> None:
         targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
-        call, source, tell = text(request.call_id), destination[1], self._tell
+        call, source, tell = text(request.call_id), destination.host, self._tell
         invites = request.method == b"INVITE"
         if invites:
             tell("call_begun", call=call, **_ends(request), source=source)
@@ -441,7 +444,7 @@ class Requests:
 
     # --- registrations ------------------------------------------------------------------------------------------------
 
-    def _register(self, request: Request, source: tuple[str, int], destination: Destination) -> None:
+    def _register(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         if not request.to.parsed.is_sip:
             self.refuse(request, destination, 400, "To Is Not A SIP Address")
             return

@@ -6,8 +6,8 @@ from orchestrator.core.node import Node
 from orchestrator.sip.admission import FULL, NOBODY, Admission
 from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop
 from orchestrator.sip.server import ServerTransaction
-from orchestrator.sip.transaction import Destination
 
 
 class Sender:
@@ -48,7 +48,7 @@ class Sender:
         """A request of the source was refused without a transaction."""
         self.admission.refused(self.source, status, self._timers.now)
 
-    def open(self, request: Request, destination: Destination) -> ServerTransaction:
+    def open(self, request: Request, destination: Hop) -> ServerTransaction:
         """A transaction for a request that begins something, counted for its source."""
         server = self._layer.open_server(request, destination)
         if not self.source.exempt:

@@ -15,6 +15,7 @@ from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.contact_guard import Allow
 from orchestrator.sip.digest import ALGORITHMS
 from orchestrator.sip.grammar import MAX_MESSAGE
+from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 
@@ -23,28 +24,6 @@ HTTP_QUEUE, ESL_QUEUE = 1_000, 1_000
 LOCATION_WRITES = 1_000
 LOCATION_TIMEOUT = 5.0
 """Registrations that may wait for the location store, and the seconds it may take for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ListenPoint:
-    """One socket the runtime listens on; its index in `CoreSettings.points` is the transport id of every
-    Destination."""
-
-    host: str
-    """What we call ourselves in Via and Record-Route: an address or name others can reach."""
-    port: int
-    transport: str = "UDP"
-    bound: str = ""
-    """The address the socket is bound to, when it differs from `host`."""
-    aliases: tuple[str, ...] = ()
-    """Further addresses it is reached by: those of this machine, when it is bound to all of them."""
-    bound_port: int = 0
-    """The port the socket is bound to, when it differs from `port`."""
-
-    @property
-    def sent_by(self) -> bytes:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +118,9 @@ class CoreSettings:
     """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
     location_timeout: float = LOCATION_TIMEOUT
     """Seconds that a location store may take for a write."""
+    source_of: Callable[[str], str] | None = None
+    """The address of this machine that the system would send from to another, '' where it has no way there. None:
+    nobody to ask, requests leave by the point they came in by."""
     wall_offset: float = 0.0
     """Wall clock minus the monotonic clock, read once at start: a clock that jumps neither expires phones nor keeps
     them."""

@@ -11,10 +11,14 @@ import socket
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
+from gevent import monkey
+
 FIB_TRIE = Path("/proc/net/fib_trie")
 IF_INET6 = Path("/proc/net/if_inet6")
 
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
+
+_plain_socket = monkey.get_original("socket", "socket")
 
 _SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Documentation addresses (RFC 5737, RFC 3849): on no network, so the route to them is the default route."""
@@ -34,6 +38,19 @@ def outward_address(wildcard: str) -> str:
             return str(sock.getsockname()[0])
         except OSError:
             return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+
+
+def source_toward(address: str) -> str:
+    """The address this machine sends from to another; '' where it has no way there. A look at its tables (5 µs), never
+    a datagram."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock: socket.socket = _plain_socket(family, socket.SOCK_DGRAM)
+    with sock:
+        try:
+            sock.connect((address, 9))
+            return str(sock.getsockname()[0])
+        except OSError:
+            return ""
 
 
 def own_addresses(wildcard: str) -> tuple[str, ...]:

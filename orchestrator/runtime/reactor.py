@@ -38,7 +38,7 @@ from loguru import logger
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.history import History, MessageIn, MessageOut
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
 
 SLICE = 0.005
@@ -77,25 +77,25 @@ class Core(Protocol):
     @property
     def timers(self) -> Timers: ...
     @property
-    def datagrams(self) -> list[tuple[bytes, Destination]]: ...
+    def datagrams(self) -> list[tuple[bytes, Hop]]: ...
     @property
     def history(self) -> History: ...
     @property
     def jobs(self) -> list[Any]:
         """Of `Job`; a list of a concrete class would not match a list of the protocol."""
 
-    def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None: ...
+    def receive(self, data: bytes, hop: Hop, now: float) -> None: ...
     def receive_esl(self, server: str, event: EslEvent, now: float) -> None: ...
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None: ...
     def complete(self, job: int, result: Any | StepError, now: float) -> None: ...
-    def transport_failed(self, destination: Destination, data: bytes, now: float) -> None: ...
+    def transport_failed(self, hop: Hop, data: bytes, now: float) -> None: ...
     def run_timers(self, now: float) -> None: ...
 
 
 class Transport(Protocol):
     """Sends octets; what cannot be sent comes back through `Reactor.failed`, never as an exception."""
 
-    def send(self, data: bytes, destination: Destination) -> None: ...
+    def send(self, data: bytes, destination: Hop) -> None: ...
     def revive(self) -> bool:
         """Read on, should the loop have let go of the socket. True when it had."""
 
@@ -146,17 +146,18 @@ class Reactor:
     # --- inputs -------------------------------------------------------------------------------------------------------
 
     def attach(self, transport: Transport) -> int:
-        """Add a transport; returns its id, the first item of every `Destination` that is to leave through it."""
+        """Add a transport; returns its id, the `index` of its points: what goes to a hop at one of them
+        leaves through it."""
         self._transports.append(transport)
         return len(self._transports) - 1
 
-    def receive(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
+    def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
         core = self.core
         if self._history.hears(MessageIn):
-            self._history.tell(MessageIn(data, host, port, transport))
+            self._history.tell(MessageIn(data, hop.host, hop.port, hop.point.index))
         try:
-            core.receive_datagram(data, host, port, transport, now)
+            core.receive(data, hop, now)
         except Exception:
             self._turn_failed("datagram")
         if core.datagrams or core.jobs:
@@ -199,7 +200,7 @@ class Reactor:
                 raise
         self.post(receive, *arguments)
 
-    def failed(self, destination: Destination, data: bytes) -> None:
+    def failed(self, destination: Hop, data: bytes) -> None:
         """A transport could not send `data`, or the network said so later: an input of its own, after this turn."""
         self.offer(self.core.transport_failed, destination, data)
 
@@ -230,9 +231,9 @@ class Reactor:
         if core.datagrams:
             for data, destination in core.datagrams:
                 if self._history.hears(MessageOut):
-                    self._history.tell(MessageOut(data, destination[1], destination[2], destination[0]))
+                    self._history.tell(MessageOut(data, destination.host, destination.port, destination.point.index))
                 try:
-                    self._transports[destination[0]].send(data, destination)
+                    self._transports[destination.point.index].send(data, destination)
                 except IndexError:
                     self.failed(destination, data)
                 except Exception:

@@ -22,6 +22,7 @@ import socket
 import struct
 import sys
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import ip_address
 from time import time
 from typing import Any
@@ -32,8 +33,8 @@ from loguru import logger
 from orchestrator.core.delay import LastingDelay
 from orchestrator.errors import ListenError
 from orchestrator.runtime.reactor import BATCH, READ, SLICE, SLOW_TURN, Reactor
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import unicast
-from orchestrator.sip.transaction import Destination
 
 MAX_DATAGRAM = 65_535
 """RFC 3261 §18.1.1: implementations MUST handle datagrams up to the maximum size."""
@@ -51,6 +52,9 @@ _MSG_ERRQUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+_TOLD = 128
+"""Octets for what the kernel tells beside a datagram: the time, our address."""
 _TIMESPEC = struct.Struct("@qq")
 _EXTENDED_ERROR = struct.Struct("@IBBB")  # struct sock_extended_err: errno, origin, ICMP type, ICMP code
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
@@ -80,14 +84,27 @@ class UdpTransport:
         self._recvfrom = self._recvfrom6 if self._ipv6 else self._socket.recvfrom
         self._sendto = self._socket.sendto
         self._behind = False
+        self._tells = _asks_for_addresses(self._socket, self.address[0])
+        """The kernel tells which of our addresses a datagram was sent to, and lets us say which it is sent from."""
+        self._asked_at: dict[bytes, Point] = {}
+        self._origins: dict[Point, list[tuple[int, int, bytes]]] = {}
         self._lasting = LastingDelay()
-        self._known: dict[Destination, Address] = {}
+        self._known: dict[Hop, Address] = {}
         self._reactor: Reactor
         self._watcher: Any = None
 
-    def start(self, reactor: Reactor) -> None:
-        """Join a reactor and begin to read; until then datagrams wait in the kernel's buffer."""
+    def start(self, reactor: Reactor, point: Point | None = None, at: Callable[[str], Point] | None = None) -> None:
+        """Join a reactor and begin to read; until then datagrams wait in the kernel's buffer. `point` is what the core
+        calls this socket; with `at`, which gives the point of an address, a socket bound to all addresses tells which
+        of them each datagram was sent to."""
         self.id = reactor.attach(self)
+        self._point = point or Point(self.id, "udp", *self.address)
+        if at is not None and self._tells:
+            self._point_at = at
+            self._recvfrom = self._receive_told
+        else:
+            self._tells = False
+        self._asked = self._point
         self._reactor = reactor
         self._watcher = reactor.loop.io(self._socket.fileno(), READ)
         self._watcher.start(self._readable)
@@ -149,7 +166,7 @@ class UdpTransport:
 
     def _readable(self) -> None:
         """Loop callback: one bounded batch. What is left makes the socket readable again at the loop's next pass."""
-        reactor, recvfrom, transport = self._reactor, self._recvfrom, self.id
+        reactor, recvfrom = self._reactor, self._recvfrom
         receive, clock = reactor.receive, reactor.clock
         reactor.age = 0.0
         count = 0
@@ -161,7 +178,7 @@ class UdpTransport:
             self._behind = False
             while True:
                 count += 1
-                receive(data, source[0], source[1], transport, now)
+                receive(data, Hop(self._asked, source[0], source[1]), now)
                 began, now = now, clock()
                 if now - began > SLOW_TURN:
                     reactor.slow_turns += 1
@@ -184,11 +201,36 @@ class UdpTransport:
 
     def _receive_oldest(self) -> tuple[bytes, Any]:
         """The oldest datagram waiting, and its age to the reactor."""
-        data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, 64)
-        if ancillary:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
-            self._reactor.note_age(max(0.0, time() - seconds - nanoseconds * 1e-9))  # the wall clock may be set back
+        data, ancillary, _, source = self._socket.recvmsg(MAX_DATAGRAM, _TOLD)
+        for level, kind, value in ancillary:
+            if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+                age = time() - seconds - nanoseconds * 1e-9
+                self._reactor.note_age(max(0.0, age))  # the wall clock may be set back
+            elif self._tells:
+                self._note_asked(kind, value)
         return data, source if len(source) == 2 else _with_scope(source)
+
+    def _receive_told(self, size: int) -> tuple[bytes, Any]:
+        """One datagram, and in `_asked` where it was sent to."""
+        data, ancillary, _, source = self._socket.recvmsg(size, _TOLD)
+        for _, kind, value in ancillary:
+            self._note_asked(kind, value)
+        return data, source if len(source) == 2 else _with_scope(source)
+
+    def _note_asked(self, kind: int, value: bytes) -> None:
+        if kind == _IP_PKTINFO:
+            octets, family = value[4:8], socket.AF_INET  # ipi_spec_dst: ours, also where it was sent to all
+        elif kind == _IPV6_PKTINFO:
+            octets, family = value[:16], socket.AF_INET6
+        else:
+            return
+        point = self._asked_at.get(octets)
+        if point is None:
+            if len(self._asked_at) >= MAX_KNOWN:
+                self._asked_at.clear()
+            point = self._asked_at[octets] = self._point_at(socket.inet_ntop(family, octets))
+        self._asked = point
 
     def _recvfrom6(self, size: int) -> tuple[bytes, Any]:
         data, source = self._socket.recvfrom(size)
@@ -196,50 +238,63 @@ class UdpTransport:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, destination: Destination) -> None:
+    def send(self, data: bytes, hop: Hop) -> None:
         """Send one datagram to an IP address; a failure is counted and reported to the reactor."""
-        address = self._known.get(destination) or self._check(destination)
+        address = self._known.get(hop) or self._check(hop)
         if address is None:
-            self._reactor.failed(destination, data)
+            self._reactor.failed(hop, data)
             return
         try:
-            self._sendto(data, address)
+            if self._tells:
+                self._send_from(hop.point, data, address)
+            else:
+                self._sendto(data, address)
         except (OSError, OverflowError) as error:
-            self._send_again(error, data, destination, address)
+            self._send_again(error, data, hop, address)
         else:
             self.sent += 1
 
-    def _check(self, destination: Destination) -> Address | None:
-        """The socket address of a destination; None for a name (a look-up would block), broadcast, multicast, and the
+    def _send_from(self, point: Point, data: bytes, address: Address) -> None:
+        """Send from the address of this point, where it has one. Raises OSError and OverflowError."""
+        origin = self._origins.get(point)
+        if origin is None:
+            if len(self._origins) >= MAX_KNOWN:
+                self._origins.clear()
+            origin = self._origins[point] = _origin(point.local)
+        self._socket.sendmsg((data,), origin, 0, address)
+
+    def _check(self, hop: Hop) -> Address | None:
+        """The socket address of a hop; None for a name (a look-up would block), broadcast, multicast, and the
         other family."""
-        host = unicast(destination[1].encode(errors="replace"))
+        host = unicast(hop.host.encode(errors="replace"))
         if host is None or (":" in host) != self._ipv6:
             self.errors["EADDRNOTAVAIL"] += 1
             return None
-        address: Address = (host, destination[2])
+        address: Address = (host, hop.port)
         if "%" in host:  # link-local IPv6: the interface is an item of its own
             host, _, interface = host.partition("%")
             scope = int(interface) if interface.isdigit() else _interface_index(interface)
-            address = (host, destination[2], 0, scope)
+            address = (host, hop.port, 0, scope)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[destination] = address
+        self._known[hop] = address
         return address
 
-    def _send_again(
-        self, error: OSError | OverflowError, data: bytes, destination: Destination, address: Address
-    ) -> None:
+    def _send_again(self, error: OSError | OverflowError, data: bytes, hop: Hop, address: Address) -> None:
         """The error may be about an earlier datagram: once that has been read, this one has its own chance."""
         if self._read_errors():
             try:
-                self._sendto(data, address)
+                if self._tells:
+                    self._send_from(hop.point, data, address)
+                else:
+                    self._sendto(data, address)
             except (OSError, OverflowError) as again:
                 error = again
             else:
                 self.sent += 1
                 return
         self._count(error)
-        self._reactor.failed(destination, data)
+        self._reactor.failed(hop, data)
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
@@ -260,11 +315,32 @@ class UdpTransport:
                     self.errors[errno.errorcode.get(code, "EIO")] += 1
                     if _unreachable(origin, icmp_type, icmp_code) and source:
                         host, port = source if len(source) == 2 else _with_scope(source)
-                        self._reactor.failed((self.id, host, port), data)
+                        self._reactor.failed(Hop(self._point, host, port), data)
         return BATCH if _MSG_ERRQUEUE else 0
 
     def __repr__(self) -> str:
         return f"<UdpTransport {self.id} {self.name} received {self.received} sent {self.sent}>"
+
+
+def _asks_for_addresses(sock: socket.socket, address: str) -> bool:
+    """Have the kernel tell where each datagram was sent to, at a socket bound to all addresses. False where it is not,
+    or cannot."""
+    if sys.platform != "linux" or not ip_address(address).is_unspecified:
+        return False
+    if ":" in address:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    return True
+
+
+def _origin(local: str) -> list[tuple[int, int, bytes]]:
+    """What tells the kernel to send from this address; nothing for '' (struct in_pktinfo, RFC 3542 §6.1)."""
+    if not local:
+        return []
+    if ":" in local:
+        return [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, local) + bytes(4))]
+    return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + socket.inet_aton(local) + bytes(4))]
 
 
 def _unreachable(origin: int, icmp_type: int, icmp_code: int) -> bool:

@@ -54,6 +54,11 @@ class Binding:
     """Whom it counts for (`sip.admission.source_name`): whence the REGISTER came."""
     parameters: bytes = b""
     """The Contact's parameters but for `expires`, as each 200 to a REGISTER gives them back: `;q=0.7;reg-id=1`."""
+    point: str = ""
+    """Name of our point that the REGISTER came to (`sip.points.Point.name`): calls leave by it. '' for an unknown
+    one."""
+    connection: int = 0
+    """The connection it came over, 0 for none. Not stored: no connection outlives us."""
 
     @property
     def uri(self) -> str:

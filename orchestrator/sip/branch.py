@@ -14,11 +14,11 @@ from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request, Response, forward_response
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import Uri
 from orchestrator.timers import TICK, Timer
 
@@ -39,23 +39,28 @@ class Network(Protocol):
         """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
         be kept from those we do not trust (RFC 3325 §7)."""
 
-    def via(self, transport: int, branch: bytes) -> bytes:
-        """Our Via header line for a transport."""
+    def via(self, point: Point, branch: bytes) -> bytes:
+        """Our Via header line for what leaves by this point."""
 
-    def record_route(
-        self, transport: int, request: Request, source: Destination, callee: Destination | None, gateway: str = ""
-    ) -> bytes:
-        """Our Record-Route header line for the dialogs of an INVITE that came from `source`; `callee` is where it goes
-        when that is not where its Request-URI leads."""
+    def record_routes(
+        self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
+    ) -> tuple[bytes, ...]:
+        """Our Record-Route for the dialogs of an INVITE that came from `source` and leaves by `point`: one header
+        line, or two where these sides differ, the callee's first. `callee` is where it goes when that is not where its
+        Request-URI leads."""
 
-    def resolve(self, uri: Uri, transport: int, found: Callable[[Destination | None], None], source: str = "") -> None:
+    def resolve(
+        self, uri: Uri, here: Point, found: Callable[[Hop | None], None], source: str = "", by: Point | None = None
+    ) -> None:
         """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
-        failure. `source` is on whose behalf, for its share of look-ups; '' for nobody's."""
+        failure. It leaves by the point `by` where the receiver is known to be reached from there, else by the one that
+        leads there, by `here` where nothing says which. `source` is on whose behalf, for its share of look-ups; '' for
+        nobody's."""
 
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
 
-    def may_ring(self, binding: Binding, hop: Destination) -> bool:
+    def may_ring(self, binding: Binding, hop: Hop) -> bool:
         """Whether a request for a registered contact may go to this place (`sip.contact_guard`)."""
 
 
@@ -74,7 +79,7 @@ class Context(Protocol):
     def closed(self) -> bool:
         """No branch can be added any more."""
 
-    def copy_for(self, branch: Branch, hop: Destination, token: bytes) -> bytes:
+    def copy_for(self, branch: Branch, hop: Hop, token: bytes) -> bytes:
         """The request as this branch carries it; `token` is its Via branch. Raises ValueError, MalformedMessage."""
 
     def on_provisional(self, branch: Branch, response: Response) -> None: ...
@@ -175,7 +180,7 @@ class Branch:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def send(self, hop: Destination | None) -> None:
+    def send(self, hop: Hop | None) -> None:
         """The next hop is known (None: it cannot be): forward (§16.6)."""
         if self.state != "resolving":
             return
@@ -207,7 +212,7 @@ class Branch:
             return self._resolving.armed
         return self.pending and self.client is not None and bool(self.client.armed)
 
-    def _forward(self, hop: Destination) -> None:
+    def _forward(self, hop: Hop) -> None:
         context = self.context
         layer = context.network.layer
         branch = context.network.tokens.branch()
@@ -272,7 +277,7 @@ class Branch:
     def upward(self, response: Response) -> bytes:
         """The target's response as it goes on to the caller, who knows his own From."""
         network = self.context.network
-        for name in network.withheld(response, self.context.server.destination[1]).intersection(response.names):
+        for name in network.withheld(response, self.context.server.destination.host).intersection(response.names):
             response.drop_header(name)
         return forward_response(response, self.from_line)
 

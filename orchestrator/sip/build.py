@@ -105,7 +105,7 @@ def forward_request(
     uri: bytes,
     via: bytes,
     max_forwards: int,
-    record_route: bytes | None = None,
+    record_routes: Sequence[bytes] = (),
     drop_routes: int = 0,
     routes: Sequence[bytes] = (),
     remove: Collection[bytes] = (),
@@ -113,7 +113,7 @@ def forward_request(
 ) -> bytes:
     """The request as it goes to the next hop (§16.6).
 
-    `via` and `record_route` are full lines and come on top, then `routes` (values) as Route lines, above what is left
+    `via` and `record_routes` are full lines and come on top, then `routes` (values) as Route lines, above what is left
     of Route once its first `drop_routes` values are gone. `remove` are canonical names whose lines are dropped,
     `headers` full lines put behind the last one. Content-Length is added where it was absent (§18.3).
 
@@ -128,8 +128,7 @@ def forward_request(
     else:
         names, lines = names.copy(), lines.copy()
     out = [b"%s %s SIP/2.0" % (request.method, uri), via]
-    if record_route is not None:
-        out.append(record_route)
+    out += record_routes
     if routes:
         out += [b"Route: " + route for route in routes]
     _refuse_breaks((*out, *headers))

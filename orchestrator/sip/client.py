@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from orchestrator.sip.message import Response
-from orchestrator.sip.transaction import TERMINATED, Destination, Layer, Table, Transaction
+from orchestrator.sip.points import Hop
+from orchestrator.sip.transaction import TERMINATED, Layer, Table, Transaction
 
 
 class ClientUser(Protocol):
@@ -45,14 +46,16 @@ class ClientTransaction(Transaction):
     resend_timer: str
     end_timer: str
 
-    def __init__(self, layer: ClientLayer, branch: bytes, method: bytes, sent: bytes, destination: Destination) -> None:
+    def __init__(self, layer: ClientLayer, branch: bytes, method: bytes, sent: bytes, destination: Hop) -> None:
         Transaction.__init__(self, layer, client_key(branch, method), method, destination, self.first_state)
         self.branch = branch
         self.sent = sent
 
     def start(self) -> None:
-        """Send and arm the retransmission timer (A or E) and the timeout (B or F): §17.1.1.2, §17.1.2.2."""
-        self.start_resend_timer(self.layer.times.t1, self.resend_timer)
+        """Send and arm the timeout (B or F) and, where octets get lost, the retransmission timer (A or E): §17.1.1.2,
+        §17.1.2.2."""
+        if not self.destination.point.reliable:
+            self.start_resend_timer(self.layer.times.t1, self.resend_timer)
         self.start_end_timer(self.layer.times.timeout, self.end_timer)
         self.resend()
 
@@ -131,11 +134,11 @@ def _acknowledge(client: ClientTransaction, response: Response) -> None:
 
 
 def _start_d(client: ClientTransaction, _: object) -> None:
-    client.start_end_timer(client.layer.times.timeout, "timer D")
+    client.start_end_timer(client.unless_reliable(client.layer.times.timeout), "timer D")
 
 
 def _start_k(client: ClientTransaction, _: object) -> None:
-    client.start_end_timer(client.layer.times.t4, "timer K")
+    client.start_end_timer(client.unless_reliable(client.layer.times.t4), "timer K")
 
 
 def _start_m(client: ClientTransaction, _: object) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, Response
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
 
@@ -20,10 +20,11 @@ class Leg:
     """One side of an answered call, as seen by whoever speaks to it.
 
     `sender` and `receiver` are the From and To values to use, tags included; `target` the remote target; `routes` the
-    route set; `cseq` the last sequence number used towards this side; `seen` where it is when it is not at its target.
+    route set; `cseq` the last sequence number used towards this side; `point` the one of ours it is
+    reached from; `seen` where it is when it is not at its target.
     """
 
-    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen", "account")
+    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen", "account", "point")
 
     def __init__(
         self,
@@ -33,7 +34,8 @@ class Leg:
         target: bytes,
         routes: Sequence[bytes],
         cseq: int,
-        seen: Destination | None = None,
+        point: Point,
+        seen: Hop | None = None,
     ) -> None:
         self.call_id = call_id
         self.sender = sender
@@ -41,6 +43,7 @@ class Leg:
         self.target = target
         self.routes = tuple(routes)
         self.cseq = cseq
+        self.point = point
         self.seen = seen
         self.account: Account | None = None
         """What answers a challenge of this side."""
@@ -74,7 +77,7 @@ class Leg:
             return
 
     @property
-    def hop(self) -> Destination | None:
+    def hop(self) -> Hop | None:
         """The next hop, where it is known without looking: a proxy of the route set knows better."""
         return None if self.routes else self.seen
 
@@ -86,7 +89,7 @@ class Leg:
         return f"<Leg to {self.target.decode('utf-8', 'replace')} cseq={self.cseq}>"
 
 
-def caller_leg(invite: Request, response: Response, seen: Destination | None = None) -> Leg | None:
+def caller_leg(invite: Request, response: Response, point: Point, seen: Hop | None = None) -> Leg | None:
     """The side that sent the INVITE, addressed as the callee would (§12.1.1: Record-Routes in order). None without a
     Contact."""
     contact = _contact(invite)
@@ -99,11 +102,12 @@ def caller_leg(invite: Request, response: Response, seen: Destination | None = N
         contact,
         [b"<%b>" % (route.uri or b"") for route in invite.record_routes()],
         0,
+        point,
         seen,
     )
 
 
-def callee_leg(response: Response, is_own: Callable[[Uri], bool], seen: Destination | None = None) -> Leg | None:
+def callee_leg(response: Response, is_own: Callable[[Uri], bool], point: Point, seen: Hop | None = None) -> Leg | None:
     """The side that answered, addressed as the caller would, from us on (§12.1.2: Record-Routes reversed). None
     without a Contact.
 
@@ -125,6 +129,7 @@ def callee_leg(response: Response, is_own: Callable[[Uri], bool], seen: Destinat
         contact,
         routes,
         response.cseq,
+        point,
         seen,
     )
 

@@ -10,7 +10,7 @@ from orchestrator.sip.branch import CHALLENGES, Network
 from orchestrator.sip.client import ClientTransaction, ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Response
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 
 
 class Challenged:
@@ -31,7 +31,7 @@ class Challenged:
         word, branch = network.tokens.token(), network.tokens.branch()
         found = account.answer(response.get_all(known[0]), client.method, self._leg.target, word)
         if found is not None:
-            via = network.via(client.destination[0], branch)
+            via = network.via(client.destination.point, branch)
             data = self._leg.request(client.method, via, (*self._headers, known[1] + found[0]))
             network.layer.open_client(branch, client.method, data, client.destination, None)
 
@@ -43,7 +43,6 @@ def send_in_dialog(
     network: Network,
     leg: Leg,
     method: bytes,
-    transport: int,
     unreachable: Callable[[], object],
     headers: tuple[bytes, ...] = (),
     user: ClientUser | None = None,
@@ -53,11 +52,11 @@ def send_in_dialog(
     it. Not `counted`: the request has the number of the last one."""
     branch = network.tokens.branch()
 
-    def send(hop: Destination | None) -> None:
+    def send(hop: Hop | None) -> None:
         if hop is None:
             unreachable()
             return
-        data = leg.request(method, network.via(hop[0], branch), headers, counted)
+        data = leg.request(method, network.via(hop.point, branch), headers, counted)
         heard = Challenged(network, leg, headers) if user is None and leg.account is not None else user
         network.layer.open_client(branch, method, data, hop, heard)
 
@@ -65,6 +64,6 @@ def send_in_dialog(
         send(leg.hop)
         return
     try:
-        network.resolve(leg.first_hop(), transport, send)
+        network.resolve(leg.first_hop(), leg.point, send, by=leg.point)
     except MalformedMessage:
         unreachable()

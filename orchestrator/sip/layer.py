@@ -13,17 +13,16 @@ from collections.abc import Callable
 from orchestrator.sip.client import ClientTransaction, ClientUser, InviteClient, NonInviteClient, client_key
 from orchestrator.sip.message import Message, Request, Response
 from orchestrator.sip.names import SPELLINGS
+from orchestrator.sip.points import Hop
 from orchestrator.sip.server import InviteServer, NonInviteServer, ServerTransaction
-from orchestrator.sip.transaction import Destination, TimerValues, Transaction
+from orchestrator.sip.transaction import TimerValues, Transaction
 from orchestrator.timers import Timers
 
 
 class TransactionLayer:
     """All transactions of one engine."""
 
-    def __init__(
-        self, timers: Timers, send: Callable[[bytes, Destination], None], times: TimerValues | None = None
-    ) -> None:
+    def __init__(self, timers: Timers, send: Callable[[bytes, Hop], None], times: TimerValues | None = None) -> None:
         self.timers = timers
         self.send = send
         self.times = times or TimerValues()
@@ -61,7 +60,7 @@ class TransactionLayer:
         """The refused INVITE an ACK means that has a branch of its own, as some phones send it."""
         return self.refused.get((ack.call_id, ack.cseq, ack.from_tag))
 
-    def open_server(self, request: Request, destination: Destination) -> ServerTransaction:
+    def open_server(self, request: Request, destination: Hop) -> ServerTransaction:
         """A new server transaction; `destination` is where its responses go (§18.2.2)."""
         key = server_key(request, request.method)
         server: ServerTransaction
@@ -79,7 +78,7 @@ class TransactionLayer:
     # --- client side --------------------------------------------------------------------------------------------------
 
     def open_client(
-        self, branch: bytes, method: bytes, data: bytes, destination: Destination, user: ClientUser | None
+        self, branch: bytes, method: bytes, data: bytes, destination: Hop, user: ClientUser | None
     ) -> ClientTransaction:
         """Send a request whose topmost Via carries `branch`; `user` hears what becomes of it."""
         client: ClientTransaction

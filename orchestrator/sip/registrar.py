@@ -19,6 +19,7 @@ from orchestrator.sip.grammar import NUL, is_token, quote
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop
 from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
 
@@ -129,8 +130,8 @@ class Registrar:
         self._transports = frozenset(transports)
         self._aor = aor or (lambda uri: uri.aor)
 
-    def read(self, request: Request, source: tuple[str, int], wall: float, policy: RegisterPolicy) -> Asked:
-        """What a REGISTER asks for; `wall` is the time in seconds since the epoch. Raises SipError."""
+    def read(self, request: Request, hop: Hop, wall: float, policy: RegisterPolicy) -> Asked:
+        """What a REGISTER from `hop` asks for; `wall` is the time in seconds since the epoch. Raises SipError."""
         unknown = [tag for tag in request.require() if tag.lower() not in _SUPPORTED]
         if unknown:
             raise _Refused(420, "Bad Extension", b"Unsupported: " + b", ".join(unknown))
@@ -140,7 +141,7 @@ class Registrar:
             if request.expires != 0:
                 raise MalformedMessage("Contact * Needs Expires 0")
             return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy)
-        bindings = [self._binding(request, aor, contact, source, wall, policy) for contact in contacts]
+        bindings = [self._binding(request, aor, contact, hop, wall, policy) for contact in contacts]
         return Asked(aor, wall, bindings, None, path, policy)
 
     def _binding(
@@ -148,7 +149,7 @@ class Registrar:
         request: Request,
         aor: str,
         contact: NameAddr,
-        source: tuple[str, int],
+        hop: Hop,
         wall: float,
         policy: RegisterPolicy,
     ) -> Binding:
@@ -156,9 +157,9 @@ class Registrar:
         uri = contact.parsed
         params = contact.params
         path = _path(request)
-        away = False
+        source, away = (hop.host, hop.port), bool(hop.connection)
         if lifetime > 0:  # whoever removes a contact calls nobody there
-            away = self._at_source(uri, source[0])
+            away = self._at_source(uri, source[0]) or away
             if path and self._at_source(parse_name_addr(path[0]).parsed, source[0]):
                 raise SipError(403, "Path Is Not Where You Are")
         received = source if away or is_elsewhere(request, uri, source, _addresses) else None
@@ -187,6 +188,8 @@ class Registrar:
             extra=policy.extra,
             source=source_name(source[0]),
             parameters=parameters,
+            point=hop.point.name,
+            connection=hop.connection,
         )
 
     def _is_reachable(self, uri: Uri, seen: bool) -> bool:

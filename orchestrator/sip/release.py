@@ -6,7 +6,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.branch import Branch, Network
 from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.message import Response
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""
@@ -27,36 +27,35 @@ def release(network: Network, branch: Branch, response: Response, hang_up: bool 
     hang_up = hang_up and response.to_tag not in branch.ended
     if hang_up:
         branch.ended += (response.to_tag,)
-    leg, hop = _leg_of(network, branch, response)
+    leg, hop = _leg_of(network, branch, client.destination, response)
     layer, tokens = network.layer, network.tokens
 
-    def send(hop: Destination | None) -> None:
+    def send(hop: Hop | None) -> None:
         if hop is None:
             return
-        layer.send(leg.request(b"ACK", network.via(hop[0], tokens.branch())), hop)
+        layer.send(leg.request(b"ACK", network.via(hop.point, tokens.branch())), hop)
         if hang_up:
             bye_branch = tokens.branch()
-            bye = leg.request(b"BYE", network.via(hop[0], bye_branch), (COMPLETED_ELSEWHERE,))
+            bye = leg.request(b"BYE", network.via(hop.point, bye_branch), (COMPLETED_ELSEWHERE,))
             layer.open_client(bye_branch, b"BYE", bye, hop, None)
 
     if hop is not None:
         send(hop)
     else:
-        network.resolve(leg.first_hop(), client.destination[0], send)
+        network.resolve(leg.first_hop(), leg.point, send, by=leg.point)
 
 
-def _leg_of(network: Network, branch: Branch, response: Response) -> tuple[Leg, Destination | None]:
+def _leg_of(network: Network, branch: Branch, sent_to: Hop, response: Response) -> tuple[Leg, Hop | None]:
     """The callee of a late 2xx, and the next hop when that is where the INVITE went rather than where its Contact
     leads.
 
     It is where the Contact is of no use: behind NAT, or because there is none that can be read.
     """
     try:
-        leg = callee_leg(response, network.is_own, branch.target.hop)
+        leg = callee_leg(response, network.is_own, sent_to.point, branch.target.hop)
     except MalformedMessage:
         leg = None
     if leg is not None:
         return leg, leg.hop
     sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
-    sent_to = branch.client.destination if branch.client is not None else None
-    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq), sent_to
+    return Leg(response.call_id, sender, receiver, branch.target.uri, (), response.cseq, sent_to.point), sent_to

@@ -22,12 +22,13 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.branch import Branch, Listener, Network
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response, build_response, forward_request
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
-from orchestrator.sip.transaction import TERMINATED, Destination
+from orchestrator.sip.transaction import TERMINATED
 
 DEFAULT_MAX_FORWARDS = 70
 MAX_BREADTH = 60
@@ -116,7 +117,8 @@ class ResponseContext:
         except MalformedMessage:
             branch.send(None)
         else:
-            self.network.resolve(toward, self.server.destination[0], branch.send, _name_of(self.server))
+            here = self.server.destination.point
+            self.network.resolve(toward, here, branch.send, _name_of(self.server), target.point)
             branch.await_hop()
         return branch
 
@@ -167,14 +169,13 @@ class ResponseContext:
                 return branch
         return None
 
-    def copy_for(self, branch: Branch, hop: Destination, token: bytes) -> bytes:
+    def copy_for(self, branch: Branch, hop: Hop, token: bytes) -> bytes:
         """The request as this branch carries it (§16.6 steps 1-8); `token` is its Via branch."""
-        transport = hop[0]
         request, target = self.request, branch.target
         assert request is not None
         forwards = request.max_forwards
         dialog_forming = self.method in _DIALOG_FORMING and not request.to_tag
-        headers, stopped = target.headers, self.network.withheld(request, hop[1])
+        headers, stopped = target.headers, self.network.withheld(request, hop.host)
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
         if branch.authorization is not None:
@@ -186,19 +187,19 @@ class ResponseContext:
         return forward_request(
             request,
             uri=target.uri,
-            via=self.network.via(transport, token),
+            via=self.network.via(hop.point, token),
             max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
-            record_route=self._record_route(transport, target) if dialog_forming else None,
+            record_routes=self._record_routes(hop.point, target) if dialog_forming else (),
             drop_routes=self.drop_routes,
             routes=target.routes,
             remove=() if stopped.isdisjoint(request.names) else stopped,
             headers=headers,
         )
 
-    def _record_route(self, transport: int, target: Target) -> bytes:
+    def _record_routes(self, point: Point, target: Target) -> tuple[bytes, ...]:
         assert self.request is not None
         gateway = target.label if target.account is not None else ""
-        return self.network.record_route(transport, self.request, self.server.destination, target.hop, gateway)
+        return self.network.record_routes(point, self.request, self.server.destination, target.hop, gateway)
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from hmac import compare_digest
 
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 
 KEY_SIZE = 32
 """Octets of the key: drawn once, kept for as long as dialogs made with it may last."""
@@ -41,17 +41,23 @@ _TAG = 8
 """Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
 _MARK = 4
 """Octets of a gateway's mark: it tells a few apart, and is authenticated by the hash."""
-_MAX_SIDES = 2 * (4 + 16) + _MARK
+_CONNECTED = 0x10
+_MAX_SIDES = 2 * (4 + 16 + 4) + _MARK
 _ABSENT = b"\0"
 
 
+Place = tuple[str, int, int]
+"""Address, port, connection."""
+
+
 class Passage:
-    """A request that is inside a dialog of ours; `seen` is where its receiver was seen, None when he is where he
-    says; `gateway` is the mark of the gateway that was called, b'' for none and for requests that come from there."""
+    """A request that is inside a dialog of ours; `seen` is where its receiver was seen (address, port, connection),
+    None when he is where he says. The point he is reached from is the one that our Route names. `gateway` is the mark
+    of the gateway that was called, b'' for none and for requests that come from there."""
 
     __slots__ = ("seen", "gateway")
 
-    def __init__(self, seen: Destination | None, gateway: bytes = b"") -> None:
+    def __init__(self, seen: Place | None, gateway: bytes = b"") -> None:
         self.seen = seen
         self.gateway = gateway
 
@@ -82,8 +88,8 @@ class RouteTokens:
         self,
         call_id: bytes,
         caller_tag: bytes | None,
-        caller: Destination | None = None,
-        callee: Destination | None = None,
+        caller: Hop | None = None,
+        callee: Hop | None = None,
         gateway: str = "",
     ) -> bytes:
         """The token for a dialog that an INVITE may form; `caller` and `callee` are where they were seen, if elsewhere
@@ -135,25 +141,30 @@ class RouteTokens:
         return bytes(a ^ b for a, b in zip(sides, stream.digest(), strict=False))
 
 
-def _pack(side: Destination | None) -> bytes:
-    """Version of the address, transport, port, address; a single 0 for a side that is where it says."""
+def _pack(side: Hop | None) -> bytes:
+    """Version of the address, an octet that is free, port, address, connection where there is one; a single 0 for a
+    side that is where it says."""
     if side is None:
         return _ABSENT
-    transport, host, port = side
+    _, host, port, connection = side
     address = ipaddress.ip_address(host)
-    return bytes((address.version, transport)) + port.to_bytes(2, "big") + address.packed
+    version = address.version | (_CONNECTED if connection else 0)
+    packed = bytes((version, 0)) + port.to_bytes(2, "big") + address.packed
+    return packed + (connection & 0xFFFFFFFF).to_bytes(4, "big") if connection else packed
 
 
-def _unpack(sides: bytes) -> tuple[Destination | None, Destination | None, bytes]:
+def _unpack(sides: bytes) -> tuple[Place | None, Place | None, bytes]:
     """Caller, callee and the mark of a gateway. Only for what has verified: we have packed it ourselves."""
     caller, rest = _unpack_one(sides)
     return caller, *_unpack_one(rest)
 
 
-def _unpack_one(sides: bytes) -> tuple[Destination | None, bytes]:
+def _unpack_one(sides: bytes) -> tuple[Place | None, bytes]:
     version = sides[0]
     if not version:
         return None, sides[1:]
-    end = 8 if version == 4 else 20
-    host = str(ipaddress.ip_address(sides[4:end]))
-    return (sides[1], host, int.from_bytes(sides[2:4], "big")), sides[end:]
+    end = 8 if version & ~_CONNECTED == 4 else 20
+    host, port, connection = str(ipaddress.ip_address(sides[4:end])), int.from_bytes(sides[2:4], "big"), 0
+    if version & _CONNECTED:
+        connection, end = int.from_bytes(sides[end : end + 4], "big"), end + 4
+    return (host, port, connection), sides[end:]

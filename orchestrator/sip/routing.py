@@ -12,7 +12,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, QUESTION
 from orchestrator.sip.headers import Via
 from orchestrator.sip.message import Request
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop
 from orchestrator.sip.uri import Uri, parse_uri
 
 DEFAULT_PORT = 5060
@@ -103,6 +103,12 @@ def is_unaware(via: Via) -> bool:
     return rport is not None and rport != (via.port or DEFAULT_PORT)
 
 
+def _comes_directly(request: Request) -> bool:
+    """Whether its source is its sender, as far as it says: no proxy in between."""
+    names = request.names
+    return names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")] and b"record-route" not in names
+
+
 def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addresses: Addresses) -> bool:
     """Whether this Contact of a request does not lead to its sender, at `source`, though it is meant to: it is behind
     NAT. The one rule for registrations and dialogs.
@@ -112,8 +118,7 @@ def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addres
     `rport` and learned that his NAT gave him another (STUN behind a symmetric NAT). With a proxy between it and us
     `source` is not the sender.
     """
-    names = request.names
-    if names.count(b"via") != 1 or COMMA in request.lines[names.index(b"via")] or b"record-route" in names:
+    if not _comes_directly(request):
         return False
     address = addresses.numeric(contact.host)
     if not contact.is_sip or (address == source[0] and (contact.port or DEFAULT_PORT) == source[1]):
@@ -124,13 +129,15 @@ def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addres
     return inside or is_unaware(request.via)
 
 
-def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) -> Destination | None:
+def seen_elsewhere(request: Request, source: Hop, addresses: Addresses) -> Hop | None:
     """Where the sender of a request is reached that is not where its first Contact says, which is `source`; None where
     the Contact leads to it, or somewhere we have no reason to doubt."""
     names = request.names
     if b"contact" not in names:
         return None
-    line, here = request.lines[names.index(b"contact")], b"@%b:%d" % (source[1].encode(), source[2])
+    if source.connection and _comes_directly(request):
+        return source  # nobody else can open it, wherever the Contact leads
+    line, here = request.lines[names.index(b"contact")], b"@%b:%d" % (source.host.encode(), source.port)
     behind = line.find(here) + len(here)
     if behind >= len(here) and line[behind : behind + 1] in _AFTER_PORT:  # at a glance: nearly all say where they are
         return None
@@ -138,7 +145,7 @@ def seen_elsewhere(request: Request, source: Destination, addresses: Addresses) 
         contact = request.contacts()[0].parsed
     except MalformedMessage:  # the other side will say so
         return None
-    return source if is_elsewhere(request, contact, source[1:], addresses) else None
+    return source if is_elsewhere(request, contact, (source.host, source.port), addresses) else None
 
 
 def _is_behind(name: bytes, host: str) -> bool:
@@ -146,10 +153,11 @@ def _is_behind(name: bytes, host: str) -> bool:
     return address is not None and is_private(address) and not is_private(host.partition("%")[0])
 
 
-def response_destination(via: Via, transport: int, host: str, port: int, nat: bool = True) -> Destination:
+def response_destination(via: Via, hop: Hop, nat: bool = True) -> Hop:
     """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport`
     asked otherwise. With `nat`, a private address behind a public source is taken to be behind NAT, where only the
-    source port leads back."""
-    if via.wants_rport or (nat and via.host != host.encode() and _is_behind(via.host, host)):
-        return transport, host, port
-    return transport, host, via.port or DEFAULT_PORT
+    source port leads back. What came over a connection is answered over it. `hop` is where the request came from."""
+    point, host, _, connection = hop
+    if via.wants_rport or point.reliable or (nat and via.host != host.encode() and _is_behind(via.host, host)):
+        return hop
+    return Hop(point, host, via.port or DEFAULT_PORT, connection)

@@ -16,8 +16,9 @@ from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
 from orchestrator.sip.fitting import fit
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
-from orchestrator.sip.transaction import TERMINATED, Destination, Layer, Table, Transaction
+from orchestrator.sip.transaction import TERMINATED, Layer, Table, Transaction
 
 _TRYING = b"SIP/2.0 100 "
 
@@ -53,7 +54,7 @@ class ServerTransaction(Transaction):
     first_state: str
     unanswered_timer: str
 
-    def __init__(self, layer: ServerLayer, key: object, request: Request, destination: Destination) -> None:
+    def __init__(self, layer: ServerLayer, key: object, request: Request, destination: Hop) -> None:
         Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
         self.request: Request | None = request
         self.last = b""
@@ -247,16 +248,17 @@ def _start_g_and_h(server: ServerTransaction, _: object) -> None:
     if server.request is not None:
         server.refused = (server.call_id, server.request.cseq, server.request.from_tag)
         server.layer.refused[server.refused] = server
-    server.start_resend_timer(server.layer.times.t1, "timer G")
+    if not server.destination.point.reliable:
+        server.start_resend_timer(server.layer.times.t1, "timer G")
     server.start_end_timer(server.layer.times.timeout, "timer H")
 
 
 def _start_i(server: ServerTransaction, _: object) -> None:
-    server.start_end_timer(server.layer.times.t4, "timer I")
+    server.start_end_timer(server.unless_reliable(server.layer.times.t4), "timer I")
 
 
 def _start_j(server: ServerTransaction, _: object) -> None:
-    server.start_end_timer(server.layer.times.timeout, "timer J")
+    server.start_end_timer(server.unless_reliable(server.layer.times.timeout), "timer J")
 
 
 def _start_l(server: ServerTransaction, _: object) -> None:

@@ -8,8 +8,8 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
 from orchestrator.sip.location import Binding
-from orchestrator.sip.routing import DEFAULT_PORT
-from orchestrator.sip.transaction import Destination
+from orchestrator.sip.points import Hop, Point
+from orchestrator.sip.routing import DEFAULT_PORT, is_private, unicast
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
 
 
@@ -19,22 +19,24 @@ class Target:
     The next hop is `hop` when it is known, else that of the URI `toward`, of the first of `routes`, of the request URI.
     `account` answers a challenge of this target; `sender` is the value of From there, without a tag, where it is not
     the caller's; `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it
-    stands for; a URI that somebody wrote down has none, whoever may have registered the same one.
+    stands for; a URI that somebody wrote down has none, whoever may have registered the same one. `point` is the one of
+    ours that leads to it, where that is known.
     """
 
-    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding")
+    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point")
 
     def __init__(
         self,
         uri: bytes,
         routes: Sequence[bytes] = (),
-        hop: Destination | None = None,
+        hop: Hop | None = None,
         toward: Uri | None = None,
         headers: Sequence[bytes] = (),
         label: str = "",
         account: Account | None = None,
         sender: bytes = b"",
         binding: Binding | None = None,
+        point: Point | None = None,
     ) -> None:
         self.uri = uri
         self.routes = routes
@@ -46,6 +48,7 @@ class Target:
         self.sender = sender
         self.ring: float | None = None
         self.binding = binding
+        self.point = point
 
     @property
     def contact(self) -> str:
@@ -59,7 +62,7 @@ class Target:
         place the URI tells them apart, or else the instance (RFC 5626) within one address of record: a phone that has
         started anew may name itself differently.
         """
-        if self._place != other._place:
+        if self._place != other._place or self._in_another_network(other):
             return False
         if self.uri == other.uri:
             return True
@@ -68,11 +71,19 @@ class Target:
             return False
         return (mine.aor, mine.instance, mine.reg_id) == (theirs.aor, theirs.instance, theirs.reg_id)
 
+    def _in_another_network(self, other: Target) -> bool:
+        """Whether the one place is two: a private address that is reached from two networks of ours."""
+        mine, theirs = self.hop.point if self.hop else self.point, other.hop.point if other.hop else other.point
+        if mine is None or theirs is None or mine.network == theirs.network:
+            return False
+        host = self.hop.host if self.hop is not None else unicast(self.first_hop().host)
+        return host is not None and is_private(host)
+
     @property
     def _place(self) -> object:
         """Route values, host and port of the next hop."""
         if self.hop is not None:
-            return (), self.hop[1].encode(), self.hop[2]
+            return (), self.hop.host.encode(), self.hop.port
         try:
             toward = self.first_hop()
         except MalformedMessage:

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.sip.points import Hop
 from orchestrator.timers import Timer, Timers
-
-Destination = tuple[int, str, int]
-"""Where octets go: transport id (index of the listening socket), IP address, port."""
 
 Reaction = Callable[[Any, Any], None]
 Table = Mapping[str, Mapping[str, tuple[str, tuple[Reaction, ...]]]]
@@ -56,7 +54,7 @@ class Layer(Protocol):
 
     timers: Timers
     times: TimerValues
-    send: Callable[[bytes, Destination], None]
+    send: Callable[[bytes, Hop], None]
 
     def forget(self, transaction: Transaction) -> None:
         """It is over."""
@@ -76,7 +74,7 @@ class Transaction:
     table: Table
     kind: str
 
-    def __init__(self, layer: Layer, key: Any, method: bytes, destination: Destination, state: str) -> None:
+    def __init__(self, layer: Layer, key: Any, method: bytes, destination: Hop, state: str) -> None:
         self.layer = layer
         self.key = key
         self.method = method
@@ -129,6 +127,10 @@ class Transaction:
         self._interval = interval
         self._resend_input = name
         self._resend_timer = self.layer.timers.after(interval, _resend_due, self)
+
+    def unless_reliable(self, delay: float) -> float:
+        """The time that repetitions are waited for: none over a reliable transport (table 4: timers D, I, J, K)."""
+        return 0.0 if self.destination.point.reliable else delay
 
     def stop_timers(self) -> None:
         if self._resend_timer is not None:

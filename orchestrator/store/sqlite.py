@@ -30,7 +30,7 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding, Change
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
@@ -56,6 +56,7 @@ CREATE TABLE binding (
     extra TEXT,                      -- JSON object of what a flow keeps with the contact, or NULL
     source TEXT NOT NULL DEFAULT '', -- address, or IPv6 /64, the REGISTER came from
     parameters BLOB NOT NULL DEFAULT x'',  -- of the Contact, as the 200 gives them back
+    point TEXT NOT NULL DEFAULT '',  -- name of our point it came to: udp:10.0.0.1:5060
     PRIMARY KEY (aor, contact)
 ) WITHOUT ROWID
 """
@@ -64,7 +65,7 @@ ROUTE_KEY = "record-route"
 """Name of the key of our Record-Routes in the table `secret`. Until schema 3 it stood among the bindings, under an
 empty address."""
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ?"
 
 MIGRATIONS = {
@@ -76,6 +77,7 @@ INSERT INTO secret SELECT 'record-route', contact FROM binding WHERE aor = '' LI
 DELETE FROM binding WHERE aor = ''
 """,
     4: "ALTER TABLE binding ADD COLUMN parameters BLOB NOT NULL DEFAULT x''",
+    5: "ALTER TABLE binding ADD COLUMN point TEXT NOT NULL DEFAULT ''",
 }
 """From each older version to the next one."""
 
@@ -276,18 +278,19 @@ def _row(binding: Binding) -> tuple[Any, ...]:
         json.dumps(dict(binding.extra)) if binding.extra else None,
         binding.source,
         binding.parameters,
+        binding.point,
     )
 
 
 def _binding(row: tuple[Any, ...]) -> Binding:
     (
         aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept,
-        source, parameters,
+        source, parameters, point,
     ) = row  # fmt: skip
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()
     model = intern(user_agent)  # thousands of phones share a few
     return Binding(
         aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at,
-        json.loads(kept) if kept else None, intern(source), parameters,
+        json.loads(kept) if kept else None, intern(source), parameters, intern(point),
     )  # fmt: skip

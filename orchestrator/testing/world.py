@@ -16,11 +16,12 @@ from typing import Any
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.jobs import Job, Resolve, Write
-from orchestrator.core.settings import CoreSettings, ListenPoint, Site
+from orchestrator.core.settings import CoreSettings, Site
 from orchestrator.errors import StoreError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.sip.location import Binding, Location, LocationStore
+from orchestrator.sip.points import Hop, ListenPoint
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone
@@ -188,7 +189,7 @@ class World:
         """One datagram arrives."""
         self.sent.append((self.now, source, target, data))
         if target in self._points:
-            self.engine.receive_datagram(data, *source, self._points[target], self.now)
+            self.engine.receive(data, Hop(self.engine.network.points[self._points[target]], *source), self.now)
         elif target in self.phones:
             self.phones[target].receive(data, source)
         elif target in self._ends:
@@ -198,8 +199,8 @@ class World:
         """Take the engine's outputs."""
         engine = self.engine
         while engine.datagrams or engine.jobs:
-            for data, (point, host, port) in engine.datagrams:
-                self._wires.append((data, self._homes[point], (host, port)))
+            for data, hop in engine.datagrams:
+                self._wires.append((data, self._homes[hop.point.index], (hop.host, hop.port)))
             engine.datagrams.clear()
             jobs, engine.jobs = engine.jobs, []
             for job in jobs:

@@ -14,12 +14,15 @@ from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.message import Request, Response, build_response, parse_message
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import InviteServer
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import PROXY, World
 
-PROXY_HOP = (0, *PROXY)
+HERE = Point(0, "udp", "10.0.0.1", 5060)
+
+PROXY_HOP = Hop(HERE, *PROXY)
 
 
 def _contact(message: Request | Response) -> bytes | None:
@@ -223,7 +226,7 @@ class Caller(Agent):
             routes = _routes(response)[::-1]
             target = _contact(response) or b""
             sender, receiver = response.get(b"from") or b"", response.get(b"to") or b""
-            dialog = Dialog(self, *key, Leg(self.call_id, sender, receiver, target, routes, 1), "up")
+            dialog = Dialog(self, *key, Leg(self.call_id, sender, receiver, target, routes, 1, HERE), "up")
             unwanted = self.gave_up or bool(self.dialogs)
             self.dialogs[key] = dialog
             dialog.acknowledge()
@@ -302,7 +305,7 @@ class Callee(Agent):
         routes = _routes(request)
         target = _contact(request) or b""
         sender = (request.get(b"to") or b"") + b";tag=" + tag
-        leg = Leg(request.call_id, sender, request.get(b"from") or b"", target, routes, 0)
+        leg = Leg(request.call_id, sender, request.get(b"from") or b"", target, routes, 0, HERE)
         dialog = Dialog(self, request.call_id, tag, request.from_.tag or b"", leg, "waiting")
         dialog.answer = octets
         self.dialogs[dialog.key] = dialog

@@ -12,6 +12,7 @@ from test_call_races import program
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import BAN_AFTER, MOST_KNOWN, MOST_SOURCES, Admission, SourceLimits, source_name
 from orchestrator.sip.fitting import fit
+from orchestrator.sip.points import Hop
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import World
@@ -127,10 +128,11 @@ def test_slow_calls_that_each_wait_are_bounded_for_one_source(tmp_path: Path) ->
 def test_forged_sources_take_nothing_from_those_that_are_known(tmp_path: Path) -> None:
     stage = Stage(tmp_path, WAKE_UP)
     stage.good_call()
-    receive = stage.world.engine.receive_datagram
+    receive, here = stage.world.engine.receive, stage.world.engine.network.points[0]
     for number in range(30_000):
         data = octets(stage.mallory, "unknown")
-        receive(data, f"198.{18 + (number >> 16)}.{number >> 8 & 255}.{number & 255}", 5060, 0, stage.world.now)
+        host = f"198.{18 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+        receive(data, Hop(here, host, 5060), stage.world.now)
         stage.world.engine.datagrams.clear()
     assert stage.admission.dropped["strangers"] > 20_000
     assert len(stage.admission) <= 2 * MOST_SOURCES + MOST_KNOWN

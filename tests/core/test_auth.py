@@ -17,6 +17,7 @@ from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.trace import render
 from orchestrator.sip.digest import LIFETIME, Secret
 from orchestrator.sip.message import Response
+from orchestrator.sip.points import Hop
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
 
@@ -166,7 +167,7 @@ def test_trusted_networks_are_not_asked(source: str) -> None:
     stage = Stage()
     if ":" in source:  # the world's wires are IPv4; the core is told of the address
         text = stage.alice.ask("REGISTER", "sip:example.com", to="<sip:alice@example.com>", send=False).octets
-        stage.world.engine.receive_datagram(text, source, 5060, 0, 0.0)
+        stage.world.engine.receive(text, Hop(stage.world.engine.network.points[0], source, 5060), 0.0)
         assert stage.logged == ["alice in example.com, trusted: true"]
         return
     peer = stage.world.peer("alice", source)

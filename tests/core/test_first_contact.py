@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.settings import ListenPoint
 from orchestrator.settings import load_settings
+from orchestrator.sip.points import ListenPoint
 from orchestrator.site import read_site
 from orchestrator.testing.world import World
 

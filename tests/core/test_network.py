@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from orchestrator.core.network import SipNetwork
-from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreSettings
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import Hop, ListenPoint
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.transaction import Destination
 from orchestrator.sip.uri import parse_uri
 from orchestrator.timers import Timers
 
@@ -49,11 +49,15 @@ class Place:
         self.network = SipNetwork(
             CoreSettings(points, **settings), layer, tokens, lambda host, found: self.asked.append((host, found))
         )
-        self.found: list[Destination | None] = []
+        self.found: list[tuple[int, str, int] | None] = []
 
-    def resolve(self, uri: str, transport: int = 0) -> list[Destination | None]:
-        self.network.resolve(parse_uri(uri.encode()), transport, self.found.append)
+    def resolve(self, uri: str, index: int = 0) -> list[tuple[int, str, int] | None]:
+        """The hops found so far, with the index of the point they leave by."""
+        self.network.resolve(parse_uri(uri.encode()), self.network.points[index], self._find)
         return self.found
+
+    def _find(self, hop: Hop | None) -> None:
+        self.found.append(None if hop is None else (hop.point.index, hop.host, hop.port))
 
 
 # --- ourselves --------------------------------------------------------------------------------------------------------
@@ -110,9 +114,9 @@ def test_without_domains_our_addresses_are_the_domain() -> None:
 
 def test_we_name_ourselves_by_the_point_a_message_leaves_from() -> None:
     network = Place().network
-    assert network.via(0, b"z9hG4bKx") == b"Via: SIP/2.0/UDP proxy.example.com:5060;branch=z9hG4bKx"
-    assert network.via(1, b"z9hG4bKx") == b"Via: SIP/2.0/UDP [2001:db8::1]:5070;branch=z9hG4bKx"
-    line = network.record_route(1, invite(), (0, "192.0.2.9", 5060), None)
+    assert network.via(network.points[0], b"z9hG4bKx") == b"Via: SIP/2.0/UDP proxy.example.com:5060;branch=z9hG4bKx"
+    assert network.via(network.points[1], b"z9hG4bKx") == b"Via: SIP/2.0/UDP [2001:db8::1]:5070;branch=z9hG4bKx"
+    [line] = network.record_routes(network.points[1], invite(), Hop(network.points[1], "2001:db8::9", 5060), None)
     assert line.startswith(b"Record-Route: <sip:")
     assert line.endswith(b"@[2001:db8::1]:5070;lr>")
 
@@ -151,7 +155,7 @@ def test_strangers_cannot_grow_the_table_of_sources() -> None:
         ("sip:bob@[1:2]", None),
     ],
 )
-def test_an_address_leads_somewhere_at_once_or_nowhere(uri: str, hop: Destination | None) -> None:
+def test_an_address_leads_somewhere_at_once_or_nowhere(uri: str, hop: tuple[int, str, int] | None) -> None:
     place = Place()
     assert place.resolve(uri) == [hop]
     assert place.asked == []

@@ -6,8 +6,8 @@ import pytest
 from test_request_routes import BOB, Stage
 
 from orchestrator.core.request_view import RequestView
-from orchestrator.core.settings import ListenPoint
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.uri import parse_uri
 from orchestrator.testing.world import World
 

@@ -82,7 +82,7 @@ def test_every_state_takes_every_input(state: str, what: str) -> None:
     """Nothing raises, and a peer that is down always has a way back that nobody has to take."""
     world = World(Program())
     told: list[tuple[str, bool, str]] = []
-    prober = Prober(world.engine.network, lambda transport: b"sip:us", lambda *fact: told.append(fact))
+    prober = Prober(world.engine.network, lambda *fact: told.append(fact))
     prober.watch({"a": Peer(b"sip:10.0.1.1", 30.0)})
     watch = prober._watches["a"]
     watch.state = state
@@ -234,7 +234,7 @@ def test_a_reload_keeps_what_is_known_and_forgets_gateways_that_are_gone() -> No
 
 def test_probes_of_many_gateways_are_spread() -> None:
     world = World(Program())
-    prober = Prober(world.engine.network, lambda transport: b"sip:us", lambda *fact: None)
+    prober = Prober(world.engine.network, lambda *fact: None)
     prober.watch({f"g{n}": Peer(b"sip:10.0.1.%d" % n, 30.0) for n in range(3)})
     world.run(29)
     sent = sorted(

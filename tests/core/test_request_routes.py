@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.engine import Engine
-from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreSettings
 from orchestrator.flow.language.program import Program
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import Hop, ListenPoint
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.testing.peer import Ask, Peer
@@ -83,12 +84,13 @@ def test_our_entries_come_off_the_top(
 
 @pytest.mark.parametrize("transport", [0, 1])
 def test_what_we_record_is_what_we_know_again(engine: Engine, transport: int) -> None:
-    line = engine.network.record_route(transport, bye(), (0, "192.0.2.10", 5060), None)
+    point = engine.network.points[transport]
+    [line] = engine.network.record_routes(point, bye(), Hop(point, "192.0.2.10", 5060), None)
     value = line.removeprefix(b"Record-Route: ")
     assert value.partition(b"@")[2] in engine.network.own_route_ends
     request = bye(value)
     route = engine.requests.routes.route(request)
-    assert route.drop == 1
+    assert (route.drop, route.point) == (1, point)
     assert engine.network.passage(request, route.token) is not None
 
 

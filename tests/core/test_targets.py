@@ -13,8 +13,8 @@ import pytest
 from test_call_races import program
 
 from orchestrator.sip.location import Binding
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.target import Target
-from orchestrator.sip.transaction import Destination
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.world import World
 
@@ -140,12 +140,14 @@ def test_two_phones_with_one_private_contact_in_two_houses_both_ring(tmp_path: P
 
 # --- one phone, one place ---------------------------------------------------------------------------------------------
 
-SEEN: Destination = (0, "203.0.113.11", 40011)
+SEEN = Hop(Point(0, "udp", "10.0.0.1", 5060), "203.0.113.11", 40011)
+INSIDE = Hop(SEEN.point, "10.0.0.5", 5060)
+OTHER = Point(1, "udp", "10.1.0.1", 5060)
 
 
 def target(
     contact: str = "sip:bob@" + PRIVATE,
-    hop: Destination | None = SEEN,
+    hop: Hop | None = SEEN,
     aor: str = "bob@example.com",
     instance: str | None = None,
     path: tuple[bytes, ...] = (),
@@ -158,11 +160,16 @@ def target(
     ("one", "other", "same"),
     [
         (target(), target(), True),
-        (target(), target(hop=(0, "203.0.113.11", 40012)), False),
-        (target(), target(hop=(1, "203.0.113.11", 40011)), True),  # the socket is ours, the place is the phone's
+        (target(), target(hop=SEEN._replace(port=40012)), False),
+        (target(), target(hop=SEEN._replace(point=OTHER)), True),  # the socket is ours, the place is the phone's
+        (target(hop=INSIDE), target(hop=INSIDE._replace(point=OTHER)), False),  # one private address in two networks
         (target(), target(hop=None), False),
         (target("sip:b@198.51.100.1", None), Target(b"sip:b@198.51.100.1"), True),
-        (target("sip:b@198.51.100.1:5060", (0, "198.51.100.1", 5060)), Target(b"sip:b@198.51.100.1:5060"), True),
+        (
+            target("sip:b@198.51.100.1:5060", Hop(SEEN.point, "198.51.100.1", 5060)),
+            Target(b"sip:b@198.51.100.1:5060"),
+            True,
+        ),
         (target("sip:x1@" + PRIVATE, instance="i"), target("sip:x2@" + PRIVATE, instance="i"), True),
         (target("sip:x1@" + PRIVATE, instance="i"), target("sip:x2@" + PRIVATE, instance="j"), False),
         (target("sip:x1@" + PRIVATE, instance="i"), target("sip:x2@" + PRIVATE, instance="i", aor="eve@x"), False),

@@ -10,8 +10,8 @@ from ipaddress import ip_network
 import pytest
 from torture_stage import MESSAGES, V6, Stage
 
-from orchestrator.core.settings import ListenPoint
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import ListenPoint
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import PROXY, World
 

@@ -14,8 +14,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.settings import ListenPoint
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import ListenPoint
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import PROXY, World
 

@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 
 from orchestrator.history import History
+from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
 
 
@@ -18,19 +19,19 @@ class EchoCore:
 
     def __init__(self) -> None:
         self.timers = Timers(monotonic())
-        self.datagrams: list[tuple[bytes, tuple[int, str, int]]] = []
+        self.datagrams: list[tuple[bytes, Hop]] = []
         self.jobs: list[Any] = []
         self.history = History()
         self.inputs: list[tuple[Any, ...]] = []
-        self.on_datagram: Callable[[bytes, tuple[int, str, int]], None] | None = None
+        self.on_datagram: Callable[[bytes, Hop], None] | None = None
 
-    def receive_datagram(self, data: bytes, host: str, port: int, transport: int, now: float) -> None:
+    def receive(self, data: bytes, hop: Hop, now: float) -> None:
         self.timers.run_due(now)
-        self.inputs.append(("datagram", data, host, port, transport))
+        self.inputs.append(("datagram", data, hop.host, hop.port, hop.point.index))
         if self.on_datagram is not None:
-            self.on_datagram(data, (transport, host, port))
+            self.on_datagram(data, hop)
         else:
-            self.datagrams.append((data, (transport, host, port)))
+            self.datagrams.append((data, hop))
 
     def receive_esl(self, server: str, event: Any, now: float) -> None:
         self.inputs.append(("esl", server, event))
@@ -41,8 +42,8 @@ class EchoCore:
     def complete(self, job: int, result: Any, now: float) -> None:
         self.inputs.append(("complete", job, result))
 
-    def transport_failed(self, destination: tuple[int, str, int], data: bytes, now: float) -> None:
-        self.inputs.append(("failed", destination, data))
+    def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
+        self.inputs.append(("failed", hop, data))
 
     def run_timers(self, now: float) -> None:
         self.inputs.append(("timers", now))

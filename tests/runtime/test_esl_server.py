@@ -13,7 +13,7 @@ from echo_core import wait_until
 from gevent import socket
 
 from orchestrator.core.engine import Engine
-from orchestrator.core.settings import CoreSettings, ListenPoint
+from orchestrator.core.settings import CoreSettings
 from orchestrator.errors import ListenError
 from orchestrator.esl.codec import EVENT_PLAIN
 from orchestrator.esl.translate import needed
@@ -25,6 +25,7 @@ from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.sip.location import Location
+from orchestrator.sip.points import ListenPoint
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.recordings import Recording, block_of, build_frame, build_reply, rewrite
 

@@ -11,6 +11,7 @@ from orchestrator.flow.loader import Source, load_sources
 from orchestrator.history import History, MessageIn, MessageOut
 from orchestrator.runtime.news import PER_EVENT, PER_SOURCE, News
 from orchestrator.runtime.siptrace import SipTrace, masked
+from orchestrator.sip.points import Hop
 from orchestrator.testing.world import World
 
 FLOWS = """flowlang: 1
@@ -127,7 +128,7 @@ def test_a_call_that_no_flow_takes_ends_in_the_log_without_a_bye(ending: str, co
         call.hangup()
     elif ending == "gone":
         copy = next(data for _, _, to, data in world.sent if data.startswith(b"INVITE") and to[0] == "10.0.0.3")
-        world.engine.transport_failed((0, "10.0.0.3", 5060), copy, world.now)
+        world.engine.transport_failed(Hop(world.engine.network.points[0], "10.0.0.3", 5060), copy, world.now)
     world.run(40)
     ended = [facts for event, facts in news if event == "call_ended"]
     assert [facts["code"] for facts in ended] == [code]

@@ -13,6 +13,15 @@ from loguru import logger
 
 from orchestrator.errors import StepError
 from orchestrator.runtime.reactor import PATROL, SLICE, Reactor
+from orchestrator.sip.points import Hop, Point
+
+
+def hop(index: int, host: str, port: int) -> Hop:
+    """A peer as seen from the only point of a transport."""
+    return Hop(POINTS.setdefault(index, Point(index, "udp", "127.0.0.1", 5060 + index)), host, port)
+
+
+POINTS: dict[int, Point] = {}
 
 
 @dataclass
@@ -54,10 +63,10 @@ def spin(seconds: float) -> None:
 def test_outputs_leave_by_the_transport_they_name(core: EchoCore, reactor: Reactor) -> None:
     first, second = Wire(), Wire()
     assert (reactor.attach(first), reactor.attach(second)) == (0, 1)
-    reactor.receive(b"a", "192.0.2.1", 5060, 1, 1.0)
-    reactor.receive(b"b", "192.0.2.2", 5070, 0, 2.0)
-    assert second.sent == [(b"a", (1, "192.0.2.1", 5060))]
-    assert first.sent == [(b"b", (0, "192.0.2.2", 5070))]
+    reactor.receive(b"a", hop(1, "192.0.2.1", 5060), 1.0)
+    reactor.receive(b"b", hop(0, "192.0.2.2", 5070), 2.0)
+    assert second.sent == [(b"a", hop(1, "192.0.2.1", 5060))]
+    assert first.sent == [(b"b", hop(0, "192.0.2.2", 5070))]
     assert core.datagrams == []
 
 
@@ -65,18 +74,18 @@ def test_every_job_is_started_once(core: EchoCore) -> None:
     started: list[Job] = []
     reactor = Reactor(core, started.append)
     core.on_datagram = lambda data, source: core.jobs.extend([Job(1, "x"), Job(2, "y")])
-    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    reactor.receive(b"a", hop(0, "192.0.2.1", 5060), 1.0)
     core.on_datagram = lambda data, source: None
-    reactor.receive(b"a", "192.0.2.1", 5060, 0, 2.0)
+    reactor.receive(b"a", hop(0, "192.0.2.1", 5060), 2.0)
     assert [job.id for job in started] == [1, 2]
     assert core.jobs == []
 
 
 def test_unknown_transport_is_a_failure_reported_after_the_turn(core: EchoCore, reactor: Reactor) -> None:
-    core.on_datagram = lambda data, source: core.datagrams.append((b"lost", (7, "192.0.2.1", 5060)))
-    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    core.on_datagram = lambda data, source: core.datagrams.append((b"lost", hop(7, "192.0.2.1", 5060)))
+    reactor.receive(b"a", hop(0, "192.0.2.1", 5060), 1.0)
     assert core.seen("failed") == []
-    wait_until(lambda: core.seen("failed") == [((7, "192.0.2.1", 5060), b"lost")])
+    wait_until(lambda: core.seen("failed") == [(hop(7, "192.0.2.1", 5060), b"lost")])
 
 
 # --- turns ------------------------------------------------------------------------------------------------------------
@@ -91,9 +100,9 @@ def test_turn_that_raises_costs_its_input_only(core: EchoCore, reactor: Reactor,
         raise KeyError(data)
 
     core.on_datagram = broken
-    reactor.receive(b"bad", "192.0.2.1", 5060, 0, 1.0)
+    reactor.receive(b"bad", hop(0, "192.0.2.1", 5060), 1.0)
     core.on_datagram = None
-    reactor.receive(b"good", "192.0.2.1", 5060, 0, 1.0)
+    reactor.receive(b"good", hop(0, "192.0.2.1", 5060), 1.0)
     assert [data for data, _ in wire.sent] == [b"half done", b"good"]
     assert reactor.failed_turns == 1
     assert [line["message"] for line in log_lines] == ["input_fault"]
@@ -453,7 +462,7 @@ def test_a_job_that_cannot_be_started_fails_and_keeps_none_behind_it(core: EchoC
 
     reactor = Reactor(core, start)
     core.on_datagram = lambda data, source: core.jobs.extend([Job(1, "x"), Job(2, "y")])
-    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    reactor.receive(b"a", hop(0, "192.0.2.1", 5060), 1.0)
     assert started == [2] and core.jobs == []
     ((job, error),) = wait_until(lambda: core.seen("complete"))
     assert job == 1 and isinstance(error, StepError)
@@ -472,9 +481,9 @@ def test_a_sender_that_raises_fails_its_datagram_and_keeps_none_behind_it(
     wire = Broken()
     reactor.attach(wire)
     core.on_datagram = lambda data, source: core.datagrams.extend([(b"one", source), (b"two", source)])
-    reactor.receive(b"a", "192.0.2.1", 5060, 0, 1.0)
+    reactor.receive(b"a", hop(0, "192.0.2.1", 5060), 1.0)
     assert [data for data, _ in wire.sent] == [b"two"] and core.datagrams == []
-    assert wait_until(lambda: core.seen("failed")) == [((0, "192.0.2.1", 5060), b"one")]
+    assert wait_until(lambda: core.seen("failed")) == [(hop(0, "192.0.2.1", 5060), b"one")]
 
 
 def test_an_inbox_goes_on_behind_whatever_a_turn_does(core: EchoCore, reactor: Reactor, log_lines: list[Any]) -> None:

@@ -17,6 +17,7 @@ from echo_core import EchoCore, received, wait_until
 from orchestrator.errors import ListenError
 from orchestrator.runtime.reactor import BATCH, Reactor
 from orchestrator.runtime.udp import UdpTransport
+from orchestrator.sip.points import Hop, Point
 
 HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")  # noqa: PTH110
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -81,8 +82,14 @@ def test_link_local_source_keeps_its_interface(core: EchoCore, reactor: Reactor)
     transport._readable()
     transport._socket = kept
     assert core.seen("datagram") == [(b"x", "fe80::1%3", 5060, transport.id)]
-    assert transport._check((0, "fe80::1%3", 5060)) == ("fe80::1", 5060, 0, 3)
-    assert transport._check((0, "fe80::1%lo", 5060)) == ("fe80::1", 5060, 0, socket.if_nametoindex("lo"))
+    here = Point(0, "udp", "::1", 5060)
+    assert transport._check(Hop(here, "fe80::1%3", 5060)) == ("fe80::1", 5060, 0, 3)
+    assert transport._check(Hop(here, "fe80::1%lo", 5060)) == (
+        "fe80::1",
+        5060,
+        0,
+        socket.if_nametoindex("lo"),
+    )
     transport.close()
 
 
@@ -224,13 +231,13 @@ def test_one_wake_up_reads_a_bounded_batch(core: EchoCore, reactor: Reactor) -> 
 def test_bad_destination_is_counted_and_told_to_the_core(
     core: EchoCore, transport: UdpTransport, host: str, port: int, error: str
 ) -> None:
-    transport.send(b"INVITE", (transport.id, host, port))
-    wait_until(lambda: core.seen("failed") == [((transport.id, host, port), b"INVITE")])
+    transport.send(b"INVITE", Hop(transport._point, host, port))
+    wait_until(lambda: core.seen("failed") == [(Hop(transport._point, host, port), b"INVITE")])
     assert transport.errors == {error: 1}
 
 
 def test_datagram_that_is_too_long_is_a_transport_error(core: EchoCore, transport: UdpTransport) -> None:
-    transport.send(b"x" * 70_000, (transport.id, "127.0.0.1", 5060))
+    transport.send(b"x" * 70_000, Hop(transport._point, "127.0.0.1", 5060))
     wait_until(lambda: core.seen("failed"))
     assert transport.errors["EMSGSIZE"] == 1
 
@@ -241,8 +248,8 @@ def test_refusal_by_the_kernel_is_a_transport_error(core: EchoCore, transport: U
         raise OSError(code, os.strerror(code))
 
     transport._sendto = refuse  # type: ignore[assignment]
-    transport.send(b"INVITE", (transport.id, "127.0.0.1", 5060))
-    wait_until(lambda: core.seen("failed") == [((transport.id, "127.0.0.1", 5060), b"INVITE")])
+    transport.send(b"INVITE", Hop(transport._point, "127.0.0.1", 5060))
+    wait_until(lambda: core.seen("failed") == [(Hop(transport._point, "127.0.0.1", 5060), b"INVITE")])
     assert transport.errors == {errno.errorcode[code]: 1}
     assert transport.sent == 0
 
@@ -255,7 +262,7 @@ def closed_port() -> int:
 
 def test_unreachable_port_comes_back_as_a_transport_error(core: EchoCore, transport: UdpTransport) -> None:
     """ICMP's word arrives after the send; it names the destination and quotes the request (RFC 3261 §18.4)."""
-    destination = (transport.id, "127.0.0.1", closed_port())
+    destination = Hop(transport._point, "127.0.0.1", closed_port())
     transport.send(b"INVITE sip:bob@127.0.0.1", destination)
     wait_until(lambda: core.seen("failed"))
     assert core.seen("failed") == [(destination, b"INVITE sip:bob@127.0.0.1")]
@@ -266,8 +273,8 @@ def test_unreachable_port_does_not_cost_the_next_destination(
     core: EchoCore, transport: UdpTransport, phone: socket.socket
 ) -> None:
     """The kernel reports an ICMP error at the next call, whatever its destination; that one is sent all the same."""
-    dead = (transport.id, "127.0.0.1", closed_port())
-    alive = (transport.id, *phone.getsockname())
+    dead = Hop(transport._point, "127.0.0.1", closed_port())
+    alive = Hop(transport._point, *phone.getsockname())
     for number in range(5):
         transport.send(b"to nobody %d" % number, dead)
         transport.send(b"to the phone %d" % number, alive)
@@ -286,14 +293,14 @@ def test_unreachable_port_over_ipv6(core: EchoCore, reactor: Reactor) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
         port = sock.getsockname()[1]
-    transport.send(b"INVITE", (transport.id, "::1", port))
-    wait_until(lambda: core.seen("failed") == [((transport.id, "::1", port), b"INVITE")])
+    transport.send(b"INVITE", Hop(transport._point, "::1", port))
+    wait_until(lambda: core.seen("failed") == [(Hop(transport._point, "::1", port), b"INVITE")])
     transport.close()
 
 
 def test_listener_survives_errors(core: EchoCore, transport: UdpTransport, phone: socket.socket) -> None:
     for port in (0, closed_port(), 70_000):
-        transport.send(b"x", (transport.id, "127.0.0.1", port))
+        transport.send(b"x", Hop(transport._point, "127.0.0.1", port))
     wait_until(lambda: len(core.seen("failed")) == 3)
     phone.sendto(b"still there?", transport.address)
     assert wait_until(lambda: received(phone)) == b"still there?"

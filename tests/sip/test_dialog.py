@@ -7,7 +7,10 @@ import pytest
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.dialog import Leg, callee_leg, caller_leg
 from orchestrator.sip.message import Request, Response, build_response, parse_message
+from orchestrator.sip.points import Point
 from orchestrator.sip.uri import Uri
+
+HERE = Point(0, "udp", "10.0.0.1", 5060)
 
 VIA = b"Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKnew"
 
@@ -60,7 +63,7 @@ def routes(request: Request) -> list[bytes]:
 
 
 def test_to_the_callee_we_are_the_caller() -> None:
-    leg = callee_leg(answer(invite(*ROUTES)), is_own)
+    leg = callee_leg(answer(invite(*ROUTES)), is_own, HERE)
     assert leg is not None
     bye = read(leg.request(b"BYE", VIA, [b"Reason: SIP;cause=200"]))
     assert bye.uri == b"sip:bob@10.0.0.3"
@@ -73,7 +76,7 @@ def test_to_the_callee_we_are_the_caller() -> None:
 
 def test_to_the_caller_we_are_the_callee() -> None:
     """The INVITE as it reached us: the proxies below us are not in it yet."""
-    leg = caller_leg(invite(*ROUTES[2:]), answer(invite(*ROUTES)))
+    leg = caller_leg(invite(*ROUTES[2:]), answer(invite(*ROUTES)), HERE)
     assert leg is not None
     bye = read(leg.request(b"BYE", VIA))
     assert bye.uri == b"sip:alice@10.0.0.2;ob"
@@ -83,14 +86,14 @@ def test_to_the_caller_we_are_the_callee() -> None:
 
 
 def test_without_proxies_the_contact_is_the_next_hop() -> None:
-    leg = callee_leg(answer(invite()), is_own)
+    leg = callee_leg(answer(invite()), is_own, HERE)
     assert leg is not None
     assert leg.routes == ()
     assert bytes(leg.first_hop()) == b"sip:bob@10.0.0.3"
 
 
 def test_an_ack_uses_up_no_sequence_number() -> None:
-    leg = callee_leg(answer(invite()), is_own)
+    leg = callee_leg(answer(invite()), is_own, HERE)
     assert leg is not None
     sent = [read(leg.request(method, VIA)) for method in (b"ACK", b"INFO", b"BYE")]
     assert [(request.cseq, request.cseq_method) for request in sent] == [(314, b"ACK"), (315, b"INFO"), (316, b"BYE")]
@@ -98,14 +101,14 @@ def test_an_ack_uses_up_no_sequence_number() -> None:
 
 def test_without_a_contact_there_is_nobody_to_speak_to() -> None:
     request = invite(contact=b"")
-    assert caller_leg(request, answer(request)) is None
-    assert callee_leg(answer(invite(), contact=b""), is_own) is None
+    assert caller_leg(request, answer(request), HERE) is None
+    assert callee_leg(answer(invite(), contact=b""), is_own, HERE) is None
 
 
 @pytest.mark.parametrize("contact", [b"Contact: <<sip:bob", b"Contact: sip:bob@10.0.0.3:0", b"Contact: <sip:b@x>,"])
 def test_a_contact_that_cannot_be_read_is_an_error_of_the_message(contact: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        callee_leg(answer(invite(), contact=contact), is_own)
+        callee_leg(answer(invite(), contact=contact), is_own, HERE)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_a_contact_that_cannot_be_read_is_an_error_of_the_message(contact: bytes
     ],
 )
 def test_a_target_refresh_moves_the_target(method: bytes, contact: bytes, target: bytes) -> None:
-    leg = Leg(b"c1", b"", b"", b"sip:alice@10.0.0.2", (), 1)
+    leg = Leg(b"c1", b"", b"", b"sip:alice@10.0.0.2", (), 1, HERE)
     request = invite(contact=contact)
     request.method = method
     leg.refresh(request)

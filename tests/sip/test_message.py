@@ -530,7 +530,7 @@ def test_a_request_is_forwarded_by_splicing() -> None:
         uri=b"sip:bob@192.0.2.20",
         via=OUR_VIA,
         max_forwards=69,
-        record_route=b"Record-Route: <sip:us;lr>",
+        record_routes=(b"Record-Route: <sip:us;lr>",),
         drop_routes=1,
         remove=(b"p-secret", b"subject"),
         headers=[b"X-New: 1"],

@@ -11,6 +11,7 @@ from scene import Scene
 from orchestrator.core.jobs import Resolve
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Response
+from orchestrator.sip.points import Hop
 from orchestrator.sip.server import InviteServer
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import PROXY
@@ -407,12 +408,18 @@ def test_timer_c_gives_up_a_branch_that_does_not_even_hear_the_cancel() -> None:
     scene.quiet([call])
 
 
+def fail_to_send(scene: Scene, peer: Peer) -> None:
+    """The socket refuses what was sent to this peer last."""
+    engine = scene.world.engine
+    engine.transport_failed(Hop(engine.network.points[0], *peer.address), peer.raw[-1], scene.world.now)
+
+
 def test_a_phone_that_cannot_be_reached_is_a_480_and_not_a_wait() -> None:
     """§16.9: a transport error is a 503 of that branch."""
     scene = Scene(2)
     call = scene.call()
     for phone in scene.phones:
-        scene.world.engine.transport_failed((0, *phone.address), phone.raw[-1], scene.world.now)
+        fail_to_send(scene, phone)
     scene.run()
     assert call.statuses == [100, 480]
     assert scene.world.engine.counters["transport.failed"] == 2
@@ -425,7 +432,7 @@ def test_a_transport_error_finds_its_transaction_whatever_the_request_uri_says()
     scene.do(phone.register("bob@example.com", f"<sip:bob@{phone.here};branch=z9hG4bK>"))
     call = scene.call()
     assert phone.raw[-1].startswith(b"INVITE sip:bob@10.0.0.11:5060;branch=z9hG4bK ")
-    scene.world.engine.transport_failed((0, *phone.address), phone.raw[-1], scene.world.now)
+    fail_to_send(scene, phone)
     scene.run()
     assert call.statuses == [100, 480]
 
@@ -433,7 +440,7 @@ def test_a_transport_error_finds_its_transaction_whatever_the_request_uri_says()
 def test_a_response_we_cannot_send_disturbs_nobody() -> None:
     scene = Scene()
     call = scene.call()
-    scene.world.engine.transport_failed((0, *scene.alice.address), scene.alice.raw[-1], scene.world.now)
+    fail_to_send(scene, scene.alice)
     scene.answer(scene.phones[0], 180)
     assert call.statuses == [100, 180]
 

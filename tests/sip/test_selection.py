@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.sip.headers import parse_via
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import REASONS, reason_phrase
 from orchestrator.sip.routing import Addresses, is_literal, request_uri, response_destination, unicast
 from orchestrator.sip.selection import best_status, is_challenge, rank
@@ -138,9 +139,10 @@ def test_a_contact_becomes_a_request_uri_without_its_headers(contact: bytes, uri
 
 
 def test_answers_go_to_the_source_address_always_and_to_the_source_port_when_asked() -> None:
+    hop = Hop(Point(3, "udp", "10.0.0.1", 5060), "198.51.100.1", 40000)
     asked = parse_via(b"SIP/2.0/UDP 192.0.2.1:5070;rport;branch=z9hG4bK1")
     plain = parse_via(b"SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bK1")
     short = parse_via(b"SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1")
-    assert response_destination(asked, 3, "198.51.100.1", 40000) == (3, "198.51.100.1", 40000)
-    assert response_destination(plain, 3, "198.51.100.1", 40000) == (3, "198.51.100.1", 5070)
-    assert response_destination(short, 3, "198.51.100.1", 40000) == (3, "198.51.100.1", 5060)
+    assert response_destination(asked, hop) == hop
+    assert response_destination(plain, hop) == hop._replace(port=5070)
+    assert response_destination(short, hop) == hop._replace(port=5060)

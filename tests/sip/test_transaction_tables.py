@@ -18,11 +18,12 @@ import pytest
 from orchestrator.sip.client import INVITE_CLIENT, NON_INVITE_CLIENT, ClientTransaction
 from orchestrator.sip.layer import TransactionLayer, server_key
 from orchestrator.sip.message import Request, Response, build_response, parse_message
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.server import INVITE_SERVER, NON_INVITE_SERVER, ServerTransaction
 from orchestrator.sip.transaction import NETWORK_INPUTS, TERMINATED, Table, Transaction, TransactionError
 from orchestrator.timers import Timers
 
-PEER = (0, "192.0.2.1", 5060)
+PEER = Hop(Point(0, "udp", "10.0.0.1", 5060), "192.0.2.1", 5060)
 
 # --- the figures ------------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,12 @@ import pytest
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request, Response, build_response, parse_message
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.transaction import TERMINATED, TimerValues
 from orchestrator.timers import Timers
 
-PEER = (0, "192.0.2.1", 5060)
+PEER = Hop(Point(0, "udp", "10.0.0.1", 5060), "192.0.2.1", 5060)
 
 A_SENDS = [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
 """Timer A doubles without a bound: 7 sends before timer B."""

@@ -117,11 +117,6 @@ class Call(FlowCall):
         return self.invite
 
     @property
-    def transport(self) -> int:
-        """The listening point the INVITE came in by."""
-        return self.front.server.destination[0]
-
-    @property
     def held(self) -> bool:
         """FreeSWITCH has the one party of this call, the caller or the one it has called for us."""
         return self.carried and self.back is None
@@ -333,7 +328,7 @@ class Call(FlowCall):
         leg, name = (dialogs.far, "callee") if side == "caller" else (dialogs.caller, "caller")
         if leg is not None and self.back is not None:
             self.note(RequestSent("BYE", name, "FreeSWITCH is away"))
-            self.node.send_in_dialog(leg, b"BYE", self.transport, headers)
+            self.node.send_in_dialog(leg, b"BYE", headers)
             dialogs.far = None  # once
 
     @property
@@ -422,7 +417,7 @@ class Call(FlowCall):
         for side, leg in (("caller", self.dialogs.caller), ("callee", self.dialogs.callee)):
             if leg is not None and ending.leg in (side, "both"):
                 self.note(RequestSent("BYE", side))
-                self.node.send_in_dialog(leg, b"BYE", self.transport, ending.headers)
+                self.node.send_in_dialog(leg, b"BYE", ending.headers)
 
     def _end_channels(self) -> None:
         """The call is over; see to it that its channels are, too. BYE does it, and carries the reason; so that came

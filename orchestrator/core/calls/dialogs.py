@@ -109,7 +109,8 @@ class Dialogs:
 def caller_of(node: Node, invite: Request, server: ServerTransaction, response: Response) -> Leg | None:
     """Who has called, for the dialog of this answer; None where the INVITE does not say how to reach him."""
     try:
-        return caller_leg(invite, response, node.network.seen_elsewhere(invite, server.destination))
+        caller = server.destination
+        return caller_leg(invite, response, caller.point, node.network.seen_elsewhere(invite, caller))
     except MalformedMessage:
         node.count("call.answer.malformed")
         return None
@@ -118,7 +119,8 @@ def caller_of(node: Node, invite: Request, server: ServerTransaction, response: 
 def callee_of(node: Node, branch: Branch, response: Response) -> Leg | None:
     """Who has answered; None where the answer does not say how to reach him."""
     try:
-        leg = callee_leg(response, node.network.is_own, branch.target.hop)
+        by = (branch.client or branch.context.server).destination.point
+        leg = callee_leg(response, node.network.is_own, by, branch.target.hop)
         if leg is not None:
             leg.account = branch.target.account
         return leg

@@ -34,10 +34,6 @@ class AnsweredCall(Protocol):
     watch_timer: Timer | None
 
     @property
-    def transport(self) -> int:
-        """The listening point its requests leave from."""
-
-    @property
     def duration(self) -> float: ...
     def hangup(self, reason: str, code: int | None) -> None: ...
 
@@ -67,7 +63,7 @@ class Ping:
     def ask(self, legs: list[Leg]) -> None:
         self.waiting = len(legs)
         for leg in legs:
-            self.call.node.send_in_dialog(leg, b"OPTIONS", self.call.transport, user=self, counted=False)
+            self.call.node.send_in_dialog(leg, b"OPTIONS", user=self, counted=False)
 
     def _heard(self, alive: bool, certain: bool = False) -> None:
         self.waiting -= 1

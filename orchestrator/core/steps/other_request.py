@@ -17,6 +17,7 @@ from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
@@ -63,6 +64,11 @@ class OtherRequest:
         self._groups: list[Sequence[Target]] = []
         self._done: Done | None = None
         self._tried: list[str] = []
+
+    @property
+    def hop(self) -> Hop:
+        """Where it came from."""
+        return Hop(self.server.destination.point, *self.source)
 
     @property
     def user(self) -> str | None:

@@ -120,7 +120,7 @@ class OutboundCalls:
 
     def _here(self) -> str:
         """Our address, as a dial string of FreeSWITCH."""
-        return "call@" + self.node.settings.points[0].sent_by.decode()
+        return "call@" + self.node.network.points[0].sent_by.decode()
 
     def _hand_over(self, ticket: Ticket, job: effects.EslCommand) -> Any:
         """The leg is FreeSWITCH's from now on, or another call's: the flow hears only whether it was taken."""

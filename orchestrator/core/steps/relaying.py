@@ -90,7 +90,7 @@ class Relaying:
         """One that begins no call: sent on, but not back to the phone it comes from."""
         groups = self._destinations.groups(run, other.request, effect)
         if effect.registered or effect.aor:
-            groups = [[target for target in group if not leads_to(target, *other.source)] for group in groups]
+            groups = [[target for target in group if not leads_to(target, other.hop)] for group in groups]
         self._consume(other.request)
         other.relay(groups, RelayStep(self._flows, ticket))
         ticket.work = other if other.running else None

@@ -41,11 +41,10 @@ class Acceptance:
     def __init__(
         self,
         network: Network,
-        sender: Callable[[int], bytes],
         ask: Callable[[str, str, Heard], None],
         changed: Callable[[str, bool, str], None],
     ) -> None:
-        self.prober = Prober(network, sender, changed, self._answered)
+        self.prober = Prober(network, changed, self._answered)
         self._ask = ask
         self._ports: dict[str, int] = {}
         self._looked: set[str] = set()

@@ -26,7 +26,7 @@ class Servers:
         """State of each link: down, connecting, … up."""
         self.loads: dict[str, float] = {}
         """Share of its sessions that a server has in use, as its last HEARTBEAT says."""
-        self.acceptance = Acceptance(node.network, node.network.own_uri, self._ask_api, self._acceptance_changed)
+        self.acceptance = Acceptance(node.network, self._ask_api, self._acceptance_changed)
         self._node = node
         self._told: dict[str, str] = {}  # what flows were told last
 

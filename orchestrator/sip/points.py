@@ -1,0 +1,99 @@
+"""Where octets leave from and go to: points of ours, and hops.
+
+A *point* is one address and port of ours over one transport, and how others name it. A socket bound to all addresses
+of the machine has one for each address it was asked at: an answer leaves from where the question went to (RFC 3581 §4),
+and Via and Record-Route name what the receiver can reach (RFC 5658).
+
+A *hop* is a peer as seen from a point: address and port, and over a reliable transport the connection. Two networks may
+have the same private addresses; what is kept about a peer is therefore kept with its point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+RELIABLE: Final = frozenset(("tcp", "tls", "ws", "wss"))
+"""Transports that lose nothing: no retransmission (RFC 3261 §17, RFC 7118)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenPoint:
+    """One socket the runtime listens on; its index in `CoreSettings.points` is that of its points."""
+
+    host: str
+    """What we call ourselves in Via and Record-Route: an address or name others can reach."""
+    port: int
+    transport: str = "UDP"
+    bound: str = ""
+    """The address the socket is bound to, when it differs from `host`."""
+    aliases: tuple[str, ...] = ()
+    """Further addresses it is reached by: those of this machine, when it is bound to all of them."""
+    bound_port: int = 0
+    """The port the socket is bound to, when it differs from `port`."""
+    everywhere: bool = False
+    """It is bound to all addresses of this machine and answers from the one it was asked at."""
+    advertised: bool = False
+    """`host` is what we are told to call ourselves, whatever address we are asked at."""
+
+
+class Point:
+    """One of ours. `index` is the transport of the runtime that carries it; `host` and `port` are what others call it,
+    `local` the address it is bound to or was asked at, '' where the system chooses. Compared by identity: a point is
+    made once."""
+
+    __slots__ = (
+        "index", "transport", "host", "port", "local", "local_port", "reliable", "is_v6", "network", "name", "sent_by",
+        "via", "uri", "route_end",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        index: int,
+        transport: str,
+        host: str,
+        port: int,
+        *,
+        local: str = "",
+        local_port: int = 0,
+        reliable: bool | None = None,
+        is_v6: bool | None = None,
+        network: str = "",
+    ) -> None:
+        transport = transport.lower()
+        self.index = index
+        self.transport = transport
+        self.host = host
+        self.port = port
+        self.local = local
+        self.local_port = local_port or port
+        self.reliable = transport in RELIABLE if reliable is None else reliable
+        self.is_v6 = ":" in (local or host) if is_v6 is None else is_v6
+        self.network = network or local or host
+        """Private addresses mean the same at all points of a network, and only there."""
+        self.name = f"{transport}:{bracketed(local or host)}:{self.local_port}"
+        """What a binding remembers: the same after a restart."""
+        self.sent_by = f"{bracketed(host)}:{port}".encode()
+        self.via = b"Via: SIP/2.0/%b %b;branch=" % (transport.upper().encode(), self.sent_by)
+        parameter = b"" if transport == "udp" else b";transport=" + transport.encode()
+        self.uri = b"sip:%b%b" % (self.sent_by, parameter)
+        self.route_end = b"%b%b;lr>" % (self.sent_by, parameter)
+        """What follows the token and its `@` in our Record-Route values."""
+
+    def __repr__(self) -> str:
+        return f"<Point {self.name}>"
+
+
+class Hop(NamedTuple):
+    """A peer: the point of ours it is reached from, its IP address and port, and the connection, 0 where there is none
+    or it does not matter which."""
+
+    point: Point
+    host: str
+    port: int
+    connection: int = 0
+
+
+def bracketed(host: str) -> str:
+    """An address as it stands in a URI: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
