@@ -59,6 +59,7 @@ def test_a_file_of_the_first_version_is_migrated(tmp_path: Path) -> None:
         connection.execute("DROP TABLE secret")
         connection.execute("ALTER TABLE binding DROP COLUMN extra")
         connection.execute("ALTER TABLE binding DROP COLUMN source")
+        connection.execute("ALTER TABLE binding DROP COLUMN parameters")
         connection.execute("ALTER TABLE binding DROP COLUMN point")
         connection.execute("PRAGMA user_version=1")
     connection.close()
