@@ -99,6 +99,14 @@ class Registrations:
             news = self.location.take(change, self._node.wall)
             self.announce(news, _source_of(change.binding))
 
+    def connection_lost(self, connection: int) -> None:
+        """What was registered over this connection can be reached no more: it is removed."""
+        for aor in self.location.registered_over(connection):
+            self.writes.change(aor, partial(_registered_over, connection), self._lost)
+
+    def _lost(self, changes: Sequence[Change], standing: Sequence[Binding], error: SipError | None) -> None:
+        self.announce(changes)
+
     def announce(self, changes: Iterable[Change], source_ip: str = "") -> None:
         """Publish what a REGISTER, or the passing of time, has changed."""
         node = self._node
@@ -158,6 +166,10 @@ class Registrations:
     def _expire(self, _: object) -> None:
         self._expiry_timer = None
         self.announce(self.writes.expire(self._node.wall))
+
+
+def _registered_over(connection: int, standing: Sequence[Binding]) -> list[Change]:
+    return [Change("removed", binding) for binding in standing if binding.connection == connection]
 
 
 class Registration:

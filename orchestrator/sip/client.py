@@ -59,6 +59,16 @@ class ClientTransaction(Transaction):
         self.start_end_timer(self.layer.times.timeout, self.end_timer)
         self.resend()
 
+    def lose_connection(self) -> None:
+        """The connection it was sent over has ended: no answer comes over it any more (§17.1.4)."""
+        if self.state == "proceeding":
+            user = self.user
+            self.step("abandon")
+            if user is not None:
+                user.on_unreachable(self)
+        else:
+            self.step("transport error")
+
     def resend(self) -> None:
         self.layer.send(self.sent, self.destination)
 

@@ -30,6 +30,8 @@ class TransactionLayer:
         self.clients: dict[bytes, ClientTransaction] = {}
         self.refused: dict[object, ServerTransaction] = {}
         """INVITEs that a failure was sent to, by what their ACK shares with them beside the branch."""
+        self.by_connection: dict[int, set[ClientTransaction]] = {}
+        """Client transactions on each connection."""
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
@@ -90,6 +92,8 @@ class TransactionLayer:
         client.weight = len(data)
         self.octets += client.weight
         self.clients[client.key] = client
+        if destination.connection:
+            self.by_connection.setdefault(destination.connection, set()).add(client)
         client.start()
         return client
 
@@ -121,6 +125,14 @@ class TransactionLayer:
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
             self.octets -= transaction.weight
+            if transaction.destination.connection and isinstance(transaction, ClientTransaction):
+                self._leave(transaction, transaction.destination.connection)
+
+    def _leave(self, client: ClientTransaction, connection: int) -> None:
+        on_it = self.by_connection.get(connection, set())
+        on_it.discard(client)
+        if not on_it:
+            self.by_connection.pop(connection, None)
 
     def count_ignored(self, transaction: Transaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1

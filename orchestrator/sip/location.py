@@ -76,6 +76,8 @@ class Location:
         self.max_from_source = max_from_source
         self.refused: Counter[str] = Counter()
         """Registrations refused because the table (`bindings`) or the part of one source (`source`) was full."""
+        self._over: dict[int, set[str]] = {}
+        """Connection → addresses with a binding that came over it."""
         self._from: dict[str, int] = {}
         """Source → its bindings."""
         self._claimed: Counter[str] = Counter()
@@ -302,12 +304,26 @@ class Location:
                 self._from[binding.source] = left
             else:
                 del self._from[binding.source]
+            if binding.connection:
+                self._leave(binding.connection, aor)
         for binding in bindings:
             self._from[binding.source] = self._from.get(binding.source, 0) + 1
+            if binding.connection:
+                self._over.setdefault(binding.connection, set()).add(aor)
         if bindings:
             self._table[aor] = tuple(sorted(bindings, key=lambda b: (-b.q, -b.registered_at)))
         else:
             self._table.pop(aor, None)
+
+    def _leave(self, connection: int, aor: str) -> None:
+        aors = self._over.get(connection, set())
+        aors.discard(aor)
+        if not aors:
+            self._over.pop(connection, None)
+
+    def registered_over(self, connection: int) -> Sequence[str]:
+        """Addresses of record with a binding that came over this connection."""
+        return tuple(self._over.get(connection, ()))
 
     def _rebuild_due(self) -> None:
         self._due = [(binding.expires_at, binding.aor) for binding in self]

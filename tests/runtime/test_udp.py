@@ -20,6 +20,7 @@ from orchestrator.runtime.udp import UdpTransport
 from orchestrator.sip.points import Hop, Point
 
 HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")  # noqa: PTH110
+needs_addresses = pytest.mark.skipif(sys.platform != "linux", reason="IP_PKTINFO as Linux has it")
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 
 
@@ -47,6 +48,62 @@ def test_datagrams_of_every_size_arrive_whole(transport: UdpTransport, core: Ech
         peer.sendto(os.urandom(octets), transport.address)
         wait_until(lambda: core.seen("datagram"))
         assert len(core.seen("datagram")[0][0]) == octets
+
+
+@needs_addresses
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_socket_bound_to_all_answers_from_where_it_was_asked(core: EchoCore, reactor: Reactor, behind: bool) -> None:
+    """RFC 3581 §4; with a connected socket the peer hears nothing from anywhere else. `behind`: datagrams wait."""
+    everywhere = UdpTransport("0.0.0.0", 0)
+    points: dict[str, Point] = {}
+
+    def at(local: str) -> Point:
+        return points.setdefault(local, Point(everywhere.id, "udp", local, everywhere.address[1], local=local))
+
+    everywhere.start(reactor, None, at)
+    everywhere._behind = behind
+    asked = ("127.0.0.1", "127.0.0.2", "127.8.8.8")
+    peers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in asked]
+    for peer, address in zip(peers, asked, strict=True):
+        peer.connect((address, everywhere.address[1]))
+        peer.setblocking(False)
+        peer.send(address.encode())
+    for peer, address in zip(peers, asked, strict=True):
+        assert wait_until(lambda peer=peer: received(peer)) == address.encode()  # type: ignore[misc]
+        peer.close()
+    assert set(points) == set(asked)
+    assert everywhere.errors == {}
+    everywhere.close()
+
+
+@needs_ipv6
+@needs_addresses
+def test_an_ipv6_socket_bound_to_all_knows_where_it_was_asked(core: EchoCore, reactor: Reactor) -> None:
+    everywhere = UdpTransport("::", 0)
+    asked: list[str] = []
+
+    def at(local: str) -> Point:
+        asked.append(local)
+        return Point(everywhere.id, "udp", local, everywhere.address[1], local=local)
+
+    everywhere.start(reactor, None, at)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
+        peer.connect(("::1", everywhere.address[1]))
+        peer.setblocking(False)
+        peer.send(b"hello")
+        assert wait_until(lambda: received(peer)) == b"hello"
+    assert asked == ["::1"]
+    everywhere.close()
+
+
+@needs_addresses
+def test_an_address_the_machine_has_lost_is_a_transport_error(core: EchoCore, reactor: Reactor) -> None:
+    everywhere = UdpTransport("0.0.0.0", 0)
+    everywhere.start(reactor, None, lambda local: Point(everywhere.id, "udp", local, 5060, local=local))
+    gone = Hop(Point(everywhere.id, "udp", "192.0.2.77", 5060, local="192.0.2.77"), "127.0.0.1", 5060)
+    everywhere.send(b"INVITE", gone)
+    wait_until(lambda: core.seen("failed") == [(gone, b"INVITE")])
+    everywhere.close()
 
 
 @needs_ipv6
