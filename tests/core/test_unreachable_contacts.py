@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.settings import ListenPoint
+from orchestrator.sip.points import ListenPoint
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Ask
 from orchestrator.testing.world import PROXY, World
