@@ -137,7 +137,8 @@ def test_an_implicit_reply_that_comes_too_late_is_no_error() -> None:
 
 def test_a_register_is_never_left_without_a_reply_either() -> None:
     world = World(flow(log("x"), on="register"))
-    world.engine.start(world.program.flows[0], request={"aor": "bob@example.com"})
+    bob = {"aor": "bob@example.com"}
+    world.engine.start(world.program.flows[0], request={"from": bob, "to": bob, "contacts": []})
     assert world.replies == [403]
     world.assert_idle()
 

@@ -38,6 +38,16 @@ NO_REGISTRATION = 403
 """The same for a REGISTER: neither saved nor refused by the flow, and a retry would not change that."""
 
 
+PHASES: Mapping[Phase, Mapping[str, Phase]] = {
+    Phase.MAIN: {"steps done": Phase.OPEN, "broken off": Phase.ENDING},
+    Phase.OPEN: {"nothing left": Phase.ENDING, "broken off": Phase.ENDING},
+    Phase.ENDING: {"last steps done": Phase.DONE, "broken off": Phase.ENDING},
+    Phase.DONE: {},
+}
+"""Phase → what has happened → next phase. `nothing left`: no task, and neither a call nor a subscription it waits for;
+`broken off`: a bug has struck that its tasks did not catch."""
+
+
 class Run(Account):
     """One run, from its beginning to its end. Hosts read its account and set its `subject`; everything else belongs to
     the engine."""
@@ -50,6 +60,10 @@ class Run(Account):
         """Called with the run when it is done, by whoever started it."""
         self._grace: Timer | None = None
         self._recovered = False
+
+    def _move(self, what: str) -> None:
+        """The only place where the phase changes; what the table does not list changes nothing."""
+        self.phase = PHASES[self.phase].get(what, self.phase)
 
     # --- tasks
 
@@ -65,7 +79,7 @@ class Run(Account):
         announcement, read = _announcement(flow, env)
         self.trace(flow, *announcement, read=read)
         if self.call is not None and self.call["state"] == "ended":
-            self.phase = Phase.OPEN
+            self._move("steps done")
             self.end("caller", "before the flow started")
             return
         try:
@@ -94,7 +108,7 @@ class Run(Account):
         if error is not None:
             self.failed(None, "flow", error)
             self.engine.stats.failed += 1
-        self.phase = Phase.OPEN
+        self._move("steps done")
         code = 0
         kind, owes = self.flow.trigger.kind, not self.replied and self.ended is None
         if owes and kind in REQUESTS and error is None and self.failure is None:
@@ -144,7 +158,7 @@ class Run(Account):
         if self.phase is Phase.DONE:
             return
         self.ended = self.ended or CallEnded("engine", "internal error")
-        self.phase = Phase.ENDING
+        self._move("broken off")
         for listener in list(self.listeners):
             listener.close()
         for task in list(self.tasks):
@@ -175,7 +189,7 @@ class Run(Account):
             return
         if self.ended is None and (self.call is not None or self.listeners):
             return
-        self.phase = Phase.ENDING
+        self._move("nothing left")
         self._disarm()
         if not self.flow.on_end:
             self._finish()
@@ -200,7 +214,7 @@ class Run(Account):
         self._disarm()
         for task in list(self.tasks):  # branches that on_end left behind
             self.engine.kill(task, Cancelled())
-        self.phase = Phase.DONE
+        self._move("last steps done")
         self.engine.forget(self)
 
     def _disarm(self) -> None:
