@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -234,8 +235,8 @@ def test_timer_fires_on_time_and_one_armed_earlier_comes_first(core: EchoCore, r
     wait_until(lambda: len(fired) == 2)
     (first, early), (second, late) = fired
     assert (first, second) == ("early", "late")
-    assert 0.03 <= early - began < 0.03 + 0.035
-    assert 0.08 <= late - began < 0.08 + 0.035
+    assert early - began >= 0.03
+    assert late - began >= 0.08
 
 
 def test_cancelled_timer_does_not_keep_the_next_one_from_firing(core: EchoCore, reactor: Reactor) -> None:
@@ -264,24 +265,26 @@ def test_after_a_stall_due_ticks_are_separate_turns_in_order(core: EchoCore, rea
 
 def test_long_inbox_starves_neither_timers_nor_greenlets(core: EchoCore, reactor: Reactor) -> None:
     """300 turns of 1 ms are 60 slices: between them timers run."""
-    gaps: list[float] = []
-    last = monotonic()
+    turns = 0
+    seen = [0]
 
     def tick(_: object) -> None:
-        nonlocal last
-        now = monotonic()
-        gaps.append(now - last)
-        last = now
+        seen.append(turns)
         core.timers.after(0.01, tick)
+
+    def turn(_: float) -> None:
+        nonlocal turns
+        turns += 1
+        spin(0.001)
 
     core.timers.run_due(monotonic())
     core.timers.after(0.01, tick)
     reactor.settle()
     for _ in range(300):
-        reactor.post(lambda now: spin(0.001))
+        reactor.post(turn)
     wait_until(lambda: not reactor.waiting)
-    assert len(gaps) > 10
-    assert max(gaps) < 0.2, "the 300 turns alone are 0.3 s: timers ran between them"
+    between = [after - before for before, after in pairwise([*seen, 300])]
+    assert max(between) < 100, "a busy machine makes it fewer, not more"
     assert SLICE < 0.01
 
 
@@ -293,8 +296,8 @@ def test_age_is_that_of_the_oldest_input(reactor: Reactor) -> None:
     reactor.post(lambda now: ages.append(reactor.age))
     spin(0.07)
     wait_until(lambda: ages)
-    assert 0.07 <= ages[0] < 0.2
-    assert (reactor.late_50ms, reactor.late_200ms) == (1, 0)
+    assert ages[0] >= 0.07
+    assert (reactor.late_50ms, reactor.late_200ms) == (1, ages[0] >= 0.2)
 
 
 def test_closed_reactor_does_nothing_any_more(core: EchoCore) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -209,21 +210,18 @@ def test_burst_does_not_starve_timers(core: EchoCore, reactor: Reactor, transpor
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         for _ in range(1_000):
             peer.sendto(b"x" * 500, transport.address)
-    gaps: list[float] = []
-    last = monotonic()
+    served: list[int] = []
 
     def tick(_: object) -> None:
-        nonlocal last
-        gaps.append(monotonic() - last)
-        last = monotonic()
+        served.append(transport.received)
         core.timers.after(0.01, tick)
 
     core.timers.run_due(monotonic())
     core.timers.after(0.01, tick)
     reactor.settle()
     wait_until(lambda: transport.received == 1_000)
-    assert len(gaps) > 20
-    assert max(gaps) < 0.06
+    between = [after - before for before, after in pairwise([0, *served, 1_000])]
+    assert max(between) < 120, "a busy machine makes it fewer, not more"
 
 
 def test_age_tells_how_long_datagrams_waited_in_the_kernel(core: EchoCore, reactor: Reactor) -> None:
@@ -243,12 +241,13 @@ def test_age_tells_how_long_datagrams_waited_in_the_kernel(core: EchoCore, react
     transport.start(reactor)
     wait_until(lambda: transport.received == 100)
     assert ages[0] == 0.0
-    assert 0.08 < max(ages) < 0.5
+    behind = max(ages)
+    assert behind > 0.08
     core.on_datagram = lambda data, source: ages.append(reactor.age)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.sendto(b"x", transport.address)
     wait_until(lambda: transport.received == 101)
-    assert ages[-1] < 0.05  # no longer behind
+    assert ages[-1] < behind  # no longer behind
     transport.close()
 
 
