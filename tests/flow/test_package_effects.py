@@ -47,6 +47,8 @@ class Tally(TurnEffect):
     def perform(self, turn: Turn) -> int:
         if self.number == "bad":
             raise StepError("tally.bad", "not this one")
+        if self.number == "exit":
+            raise SystemExit(1)
         if self.number == "bug":
             raise KeyError("a bug of the package")
         turn.count("tally")
@@ -147,6 +149,7 @@ def test_an_effect_of_the_turn_uses_the_engine() -> None:
     [
         ("tally: bad", "tally.bad"),
         ("tally: bug", "flow.fault"),
+        ("tally: exit", "flow.fault"),
         ("nobody: x", "flow.fault"),
         ("strange: x", "flow.fault"),
     ],

@@ -86,6 +86,7 @@ def test_one_beyond_its_backlog_is_refused_and_counted(desk: Desk) -> None:
     [
         (StepError("ask.denied", "no"), "ask.denied"),
         (RuntimeError("a bug"), "ask.failed"),
+        (SystemExit(1), "ask.failed"),
         (gevent.Timeout(), "ask.failed"),
         (OSError("no route"), "ask.failed"),
     ],

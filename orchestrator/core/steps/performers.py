@@ -90,7 +90,10 @@ class Performers:
 
     def _of_package(self, run: Run, ticket: Ticket, effect: Effect) -> Any:
         if isinstance(effect, TurnEffect) and isinstance(ticket.task, Task):
-            return effect.perform(TurnOf(self._node, run, ticket.task))
+            try:
+                return effect.perform(TurnOf(self._node, run, ticket.task))
+            except SystemExit as error:  # in a turn it would end the server
+                raise RuntimeError(f"it called sys.exit({error.code!r})") from error
         if isinstance(effect, PoolEffect) and self.as_job is not None:
             return self.as_job(ticket, effect)
         raise StepError("flow.fault", f"nothing here performs the effect {type(effect).__name__}")
