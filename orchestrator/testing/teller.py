@@ -113,12 +113,7 @@ class Teller:
                 (r"fs\.execute (\S+) .*", self._executes),
                 (r"  skipped, .* = (.+) was seen before", self._repeats),
                 (r"collected (\d+) keys", self._has_collected),
-                (r"SIP >> INVITE to=(.+)", self._rings),
                 (r"inject (\d+) branch\(es\).*", self._injects),
-                (r"SIP >> CANCEL to=(.+)", self._cancels),
-                (r"SIP >> BYE to (\w+)", self._says_bye),
-                (r"SIP >> (\d{3}) ?(.*)", self._replies),
-                (r"SIP << (\d{3}) from (.+)", self._hears),
                 (r"raise (\S+) -> delivered to (\d+)", self._raises),
                 (r"http -> (\d{3})", lambda status: self.http.append(f"{{url: '*', status: {status}}}")),
                 (r".*failed, http\.(connect|timeout)\b.*", self._fails_web),
@@ -139,11 +134,23 @@ class Teller:
         if taken is not None and self._read:
             self._takes(taken[1], {name.removeprefix("event."): value for name, value in self._read.items()})
             return
+        if record["fact"] is not None:
+            self._reads_fact(**record["fact"])
+            return
         for pattern, method in self._patterns:
             found = pattern.fullmatch(text)
             if found is not None:
                 method(*found.groups())
                 return
+
+    def _reads_fact(self, kind: str, **fact: Any) -> None:
+        """SIP of the call (`orchestrator.history`)."""
+        if kind == "RequestSent":
+            {"INVITE": self._rings, "CANCEL": self._cancels, "BYE": self._says_bye}[fact["method"]](fact["to"])
+        elif kind == "ResponseSent":
+            self._replies(fact["code"], fact["reason"])
+        elif kind == "ResponseReceived":
+            self._hears(fact["code"], fact["contact"])
 
     def end(self) -> None:
         """That was the last line."""
@@ -227,14 +234,13 @@ class Teller:
         self._cancelled_at = self._now
         self._expect(f"sent: {{CANCEL: {quoted(pattern_of(contact))}}}")
 
-    def _replies(self, code: str, reason: str) -> None:
-        if int(code) >= 200 and self._no_fact != "caller":
+    def _replies(self, code: int, reason: str) -> None:
+        if code >= 200 and self._no_fact != "caller":
             self._replied = True
             said = f", reason: {quoted(pattern_of(reason))}" if reason else ""
             self._expect(f"reply: {{code: {code}{said}}}", timed=True)
 
-    def _hears(self, code: str, contact: str) -> None:
-        status = int(code)
+    def _hears(self, status: int, contact: str) -> None:
         at_once = self._unheard.pop(contact, None) == self._now
         if status < 200 or contact in self._cancelled or (contact in self._switch and status >= 300):
             return
@@ -243,13 +249,13 @@ class Teller:
             if at_once:
                 self.answers[bare(contact)] = status
             else:
-                self._act(f"branch: {{uri: {quoted(pattern_of(where))}, reply: {code}}}")
+                self._act(f"branch: {{uri: {quoted(pattern_of(where))}, reply: {status}}}")
             if status < 300 and self._no_fact == "callee":
                 self._no_fact = ""  # whom FreeSWITCH held has somebody to talk to now
         if status < 300 and not self._replied and self._no_fact != "caller":
-            self._expect_reply(code)
+            self._expect_reply(status)
 
-    def _expect_reply(self, code: str) -> None:
+    def _expect_reply(self, code: int) -> None:
         """The reply to the caller goes out before anybody is cancelled, also when that is traced first."""
         self._replied = True
         place = len(self.expected)
@@ -404,7 +410,7 @@ class Teller:
         if by in ("caller", "callee"):
             self._act(f"hangup: {by}")
         if by == "caller" and not self._replied:
-            self._expect_reply("487")
+            self._expect_reply(487)
         why = "" if by in ("caller", "callee") else f", reason: {quoted(pattern_of(reason))}"
         self.ended = f"ends: {{by: {by}{why}}}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import Trace, facts, summary
+from orchestrator.history import CallFact, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.testing.case_files import Case, find_cases, load_cases
 from orchestrator.testing.case_from_trace import case_from_trace
 from orchestrator.testing.teller import quoted
@@ -111,11 +112,18 @@ def test_a_run_that_goes_on_for_long_is_waited_for() -> None:
 
 
 def told(
-    records: list[tuple[float, str]], read: dict[int, dict[str, Any]] | None = None, **more: Any
+    records: Sequence[tuple[float, str | CallFact]], read: dict[int, dict[str, Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """A trace as JSON from (time, text)."""
+    """A trace as JSON from (time, text or fact)."""
     lines = [
-        {"time": 100.0 + time, "text": text, "line": 0, "step": "", "read": (read or {}).get(number, {})}
+        {
+            "time": 100.0 + time,
+            "text": str(text),
+            "line": 0,
+            "step": "",
+            "read": (read or {}).get(number, {}),
+            "fact": text.facts() if isinstance(text, CallFact) else None,
+        }
         for number, (time, text) in enumerate(records)
     ]
     facts = {"run": "main#1", "flow": "main", "file": "nowhere.flow.yaml", "hash": "abc", "call": "c1", "error": ""}
@@ -192,11 +200,11 @@ def test_collected_keys_are_those_a_condition_looked_at() -> None:
 
 
 def test_freeswitch_is_no_phone_of_the_test() -> None:
-    lines = [START, (0.0, "media on fs1, answered"), (0.0, "SIP >> INVITE to=sip:park@10.0.0.9:5080")]
+    lines = [START, (0.0, "media on fs1, answered"), (0.0, RequestSent("INVITE", "sip:park@10.0.0.9:5080"))]
     lines += [
-        (0.1, "SIP << 200 from sip:park@10.0.0.9:5080"),
-        (5.0, "SIP >> BYE to caller"),
-        (5.0, "SIP >> BYE to callee"),
+        (0.1, ResponseReceived(200, "sip:park@10.0.0.9:5080")),
+        (5.0, RequestSent("BYE", "caller")),
+        (5.0, RequestSent("BYE", "callee")),
     ]
     test = written(told(lines))
     assert test["expect"] == [{"reply": 200}, {"sent": {"BYE": "*"}}]
@@ -210,9 +218,12 @@ def test_one_event_that_two_handlers_took_happens_once() -> None:
 
 
 def test_a_branch_we_cancelled_has_said_nothing_of_its_own() -> None:
-    records = [START, (0.0, "relay to registered"), (0.0, "SIP >> INVITE to=sip:bob@10.0.0.5;x=1")]
-    records += [(0.1, "SIP << 180 from sip:bob@10.0.0.5;x=1"), (3.0, "SIP >> CANCEL to=sip:bob@10.0.0.5;x=1")]
-    records += [(3.0, "SIP << 487 from sip:bob@10.0.0.5;x=1"), (3.0, "call ended by caller: cancelled")]
+    records = [START, (0.0, "relay to registered"), (0.0, RequestSent("INVITE", "sip:bob@10.0.0.5;x=1"))]
+    records += [
+        (0.1, ResponseReceived(180, "sip:bob@10.0.0.5;x=1")),
+        (3.0, RequestSent("CANCEL", "sip:bob@10.0.0.5;x=1")),
+    ]
+    records += [(3.0, ResponseReceived(487, "sip:bob@10.0.0.5;x=1")), (3.0, "call ended by caller: cancelled")]
     test = written(told(records))
     assert test["given"]["registered"] == {"*8@example.org": ["bob@10.0.0.5;x=1"]}
     assert [list(act)[1] for act in test["when"]] == ["invite", "hangup"]
@@ -273,7 +284,8 @@ def test_schedules_see_the_time_of_day_of_the_call(tmp_path: Path) -> None:
     started = 1_800_000_000.25  # 2027-01-15 08:00:00.25 UTC
     path.write_text(
         case_from_trace(
-            told([START, (0.0, "SIP >> 404 Not Found")], started=started, file=str(tmp_path / "a.flow.yaml")), tmp_path
+            told([START, (0.0, ResponseSent(404, "Not Found"))], started=started, file=str(tmp_path / "a.flow.yaml")),
+            tmp_path,
         )
     )
     assert "time: '2027-01-15T08:00:00.250000+00:00'" in path.read_text()
