@@ -138,8 +138,9 @@ def test_an_implicit_reply_that_comes_too_late_is_no_error() -> None:
 def test_a_register_is_never_left_without_a_reply_either() -> None:
     world = World(flow(log("x"), on="register"))
     bob = {"aor": "bob@example.com"}
-    world.engine.start(world.program.flows[0], request={"from": bob, "to": bob, "contacts": []})
+    run = world.engine.start(world.program.flows[0], request={**bob, "from": bob, "to": bob, "contacts": ["sip:b@h"]})
     assert world.replies == [403]
+    assert world.trace(run)[0] == "flow main starts for REGISTER bob@example.com -> bob@example.com"
     world.assert_idle()
 
 

@@ -92,7 +92,8 @@ def test_cancel_hangup_reply() -> None:
 
 def test_register() -> None:
     world = World(flow(step("register", min_expires=60.0, max_expires=3600.0, max_contacts=5), on="register"))
-    world.engine.start(world.program.flows[0], request={"aor": "bob@example.com"})
+    bob = {"aor": "bob@example.com"}
+    world.engine.start(world.program.flows[0], request={**bob, "from": bob, "to": bob, "contacts": []})
     assert world.host.done == [effects.SaveContact(60.0, 3600.0, 5)]
     assert world.replies == []
 
