@@ -64,8 +64,8 @@ class Call(FlowCall):
     """One INVITE that a flow has taken; the listener of its response contexts. Its states: `core.calls.flow_call`."""
 
     __slots__ = (
-        "sip_call_id", "invite", "source", "front", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
-        "contact", "user", "dialogs", "_handshake", "_farewell",
+        "invite", "source", "front", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
+        "contact", "user", "dialogs", "_handshake",
     )  # fmt: skip
 
     exchange: Exchange
@@ -80,7 +80,6 @@ class Call(FlowCall):
         source: tuple[str, int],
     ) -> None:
         super().__init__(node, exchange, id)
-        self.sip_call_id = request.call_id
         self.invite = request
         self.source = source
         self.front = ResponseContext(node.network, server, request, self)
@@ -104,13 +103,16 @@ class Call(FlowCall):
         self.dialogs = Dialogs(request)
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
-        self._farewell: Ending | None = None
-        """What the BYE says that waits for that ACK; all else about the call is over by then."""
 
     @property
     def replied(self) -> bool:
         """A final reply to the INVITE is out."""
         return self.front.server.answered
+
+    @property
+    def sip_call_id(self) -> bytes:
+        """Call-ID of the INVITE."""
+        return self.dialogs.call_id
 
     @property
     def request(self) -> Request:
@@ -152,10 +154,8 @@ class Call(FlowCall):
 
     def drop_back(self) -> None:
         """FreeSWITCH's second leg is about to go elsewhere: its end is not the end of the call."""
-        if self.dialogs.back_call_id:
-            self.exchange.calls.drop_call_id(self.dialogs.back_call_id, self)
         self.back = None
-        self.dialogs.drop_back()
+        self.exchange.calls.drop_call_id(self.dialogs.drop_back(), self)
 
     # --- what the branches report (sip.branch.Listener) --------------------------------------------------------------
 
@@ -315,8 +315,7 @@ class Call(FlowCall):
                 self.note(ResponseSent(self.front.server.status))
 
     def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = CHANNEL_LOST) -> None:
-        """Its channels are gone without a word, or their server is: the call is over, and we tell the phone behind
-        them."""
+        """Its channels or their server are gone: the call is over, and we tell the phone behind them."""
         if not self.over:
             self.lost = tuple(channels)
             self._end_behind("caller", (reason_header(reason, None),))
@@ -342,8 +341,7 @@ class Call(FlowCall):
         self.step("confirmed")
 
     def on_unconfirmed_request(self, request: Request, from_caller: bool) -> None:
-        """A party speaks in the dialog that we are about to end: we go on behind its number, or it has ended it
-        itself."""
+        """A party speaks in the dialog that we are about to end: we count on from its number, or it has ended it."""
         if request.method == b"BYE":
             self.step("hung up")
         else:
@@ -370,14 +368,13 @@ class Call(FlowCall):
         if self.freeswitch_is_gone:
             self._end_behind("caller", ending.headers)
         self.note(ByeHeld())
-        self._farewell = ending
         if self._handshake is not None:
             self._handshake.hold()
 
     def say_farewell(self) -> None:
         """The BYE that has waited."""
-        if self._farewell is not None:
-            self._send_bye(self._farewell)
+        if self.ending is not None:
+            self._send_bye(self.ending)
 
     def left_by(self, ending: Ending) -> None:
         """A party has hung up, and FreeSWITCH may not be there to tell the other one."""
@@ -406,7 +403,6 @@ class Call(FlowCall):
     def let_go(self) -> None:
         """The dialog is not ours to end any more: it has been ended."""
         self.dialogs.let_go()
-        self._farewell = None
         if self.carried:
             self.node.timers.after(OUTLIVE, Call._end_channels, self)
         if self._handshake is not None:
@@ -420,8 +416,7 @@ class Call(FlowCall):
                 self.node.send_in_dialog(leg, b"BYE", ending.headers)
 
     def _end_channels(self) -> None:
-        """The call is over; see to it that its channels are, too. BYE does it, and carries the reason; so that came
-        first."""
+        """Its channels may have outlived it. BYE ends them, and carries the reason; so that came first."""
         kill_channels(self.node, self)
 
     def _give_up_relay(self) -> None:

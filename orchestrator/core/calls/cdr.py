@@ -83,8 +83,11 @@ class EndedCall(Protocol):
     started_at: float
     answered_at: float | None
     ended_at: float | None
-    ended_by: str
-    end_reason: str
+
+    @property
+    def ended_by(self) -> str: ...
+    @property
+    def end_reason(self) -> str: ...
 
 
 class CallRecords:

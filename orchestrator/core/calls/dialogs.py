@@ -23,7 +23,7 @@ NO_ANSWERS: Mapping[bytes, bytes | None] = {}
 class Dialogs:
     """Who may speak in the dialogs of a call, and how we would end them."""
 
-    __slots__ = ("caller", "callee", "far", "call_id", "caller_tag", "back_call_id", "_back_tag", "_answers")
+    __slots__ = ("caller", "callee", "far", "call_id", "caller_tag", "_back", "_answers")
 
     def __init__(self, request: Request) -> None:
         self.caller: Leg | None = None
@@ -32,23 +32,24 @@ class Dialogs:
         """The called phone behind FreeSWITCH."""
         self.call_id = request.call_id
         self.caller_tag = request.from_tag
-        self.back_call_id = b""
-        self._back_tag: bytes | None = None
+        self._back: tuple[bytes, bytes | None] | None = None
+        """Call-ID and tag of FreeSWITCH's second INVITE."""
         self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
 
     @property
     def call_ids(self) -> tuple[bytes, ...]:
         """SIP Call-IDs of the front and, where there is one, of the back."""
-        return (self.call_id, self.back_call_id) if self.back_call_id else (self.call_id,)
+        return (self.call_id,) if self._back is None else (self.call_id, self._back[0])
 
     def open_back(self, request: Request) -> None:
         """FreeSWITCH's second leg."""
-        self.back_call_id, self._back_tag = request.call_id, request.from_tag
+        self._back = request.call_id, request.from_tag
 
-    def drop_back(self) -> None:
-        """It is about to go elsewhere."""
-        self.back_call_id, self._back_tag, self.far = b"", None, None
+    def drop_back(self) -> bytes:
+        """It is about to go elsewhere; returns its Call-ID, b"" where there is none."""
+        back, self._back, self.far = self._back, None, None
+        return b"" if back is None else back[0]
 
     def let_go(self) -> None:
         """They are not ours to end any more."""
@@ -68,8 +69,13 @@ class Dialogs:
     def holds(self, request: Request) -> bool:
         """Whether a request is of one of them: not of a phone that lost the race, not a forged one."""
         id = request.call_id
-        opener = self._back_tag if id == self.back_call_id else self.caller_tag
+        opener = self._opener_of(request)
         return id in self._answers and {request.from_tag, request.to_tag} == {opener, self._answers[id]}
+
+    def _opener_of(self, request: Request) -> bytes | None:
+        """Tag of who has sent the INVITE of its dialog."""
+        back = self._back
+        return back[1] if back is not None and request.call_id == back[0] else self.caller_tag
 
     def account_beyond(self, request: Request, toward: Uri) -> Account | None:
         """Our account at the gateway that a request of the caller's side goes to (§22.2): it may challenge any. None
@@ -86,8 +92,7 @@ class Dialogs:
 
     def side_of(self, request: Request) -> str:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
-        opener = self._back_tag if request.call_id == self.back_call_id else self.caller_tag
-        return "caller" if request.from_tag == opener else "callee"
+        return "caller" if request.from_tag == self._opener_of(request) else "callee"
 
     def follow(self, request: Request, side: str) -> None:
         """Follow sequence numbers and targets."""

@@ -58,8 +58,8 @@ class FlowCall(ABC):
     """One call that a flow has taken: its state, its times, its end and who hears of it."""
 
     __slots__ = (
-        "node", "exchange", "id", "server", "run", "state", "started_at", "answered_at", "ended_at", "ended_by",
-        "end_reason", "watch_timer",
+        "node", "exchange", "id", "server", "run", "state", "started_at", "answered_at", "ended_at", "ending",
+        "watch_timer",
     )  # fmt: skip
 
     def __init__(self, node: Node, exchange: Witnesses, id: str, server: str = "") -> None:
@@ -73,8 +73,7 @@ class FlowCall(ABC):
         self.started_at = node.timers.now
         self.answered_at: float | None = None
         self.ended_at: float | None = None
-        self.ended_by: str = ""
-        self.end_reason: str = ""
+        self.ending: Ending | None = None
         self.watch_timer: Timer | None = None
         """What bounds the call."""
 
@@ -109,6 +108,16 @@ class FlowCall(ABC):
     def over(self) -> bool:
         """It has ended, for its flow."""
         return self.state in (PARTING, ENDED)
+
+    @property
+    def ended_by(self) -> str:
+        """caller, callee or engine; '' before the end."""
+        return "" if self.ending is None else self.ending.by
+
+    @property
+    def end_reason(self) -> str:
+        """Why it has ended; '' before the end."""
+        return "" if self.ending is None else self.ending.reason
 
     @property
     def shown(self) -> str:
@@ -255,8 +264,7 @@ def _left_by(call: FlowCall, ending: Ending) -> None:
 
 
 def _end(call: FlowCall, ending: Ending) -> None:
-    call.ended_at = call.node.timers.now
-    call.ended_by, call.end_reason = ending.by, ending.reason
+    call.ended_at, call.ending = call.node.timers.now, ending
     if call.watch_timer is not None:
         call.watch_timer.cancel()
     call.discard()

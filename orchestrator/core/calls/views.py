@@ -23,11 +23,13 @@ class Shown(Protocol):
     id: str
     answered_at: float | None
     user: str | None
-    ended_by: str
-    end_reason: str
     server: str
     lost: tuple[Channel, ...]
 
+    @property
+    def ended_by(self) -> str: ...
+    @property
+    def end_reason(self) -> str: ...
     @property
     def shown(self) -> str: ...
     @property

@@ -37,10 +37,11 @@ AT_A_TIME = 4
 class CarriedCall(Protocol):
     """A call that FreeSWITCH may have (`core.calls.call.Call`)."""
 
-    sip_call_id: bytes
     carried: bool
     server: str
 
+    @property
+    def sip_call_id(self) -> bytes: ...
     @property
     def held(self) -> bool: ...
     def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = ...) -> None: ...
