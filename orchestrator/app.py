@@ -32,12 +32,13 @@ from loguru import logger
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
-from orchestrator.core.settings import CoreLimits, CoreSettings, ServerTimes, Site
+from orchestrator.core.settings import LOCATION_TIMEOUT, CoreLimits, CoreSettings, ServerTimes, Site
 from orchestrator.core.stopping import give_up
 from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
+from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.service import find_service
 from orchestrator.resources import Resolved
 from orchestrator.runtime import gauges, log
@@ -61,7 +62,7 @@ from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.settings import FreeSwitchSettings, Settings
 from orchestrator.sip.admission import SourceLimits
-from orchestrator.sip.location import Location
+from orchestrator.sip.location import Location, SharedStore
 from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
@@ -162,6 +163,7 @@ class Server:
             sessions,
             http_queue=limits.http_queue,
             esl_queue=limits.esl_queue,
+            location_writes=limits.location_writes,
         )
         stack.callback(self.jobs.close)
         stack.callback(self._stop_links)
@@ -234,7 +236,7 @@ class Server:
 
     def _core_settings(self) -> CoreSettings:
         sip, limits = self._settings.sip, self._settings.limits
-        timers, registrar = sip.timers, self._settings.registrar
+        timers, registrar, where = sip.timers, self._settings.registrar, self._settings.location
         return CoreSettings(
             points=tuple(self._point(transport) for transport in self.transports),
             domains=sip.domains,
@@ -254,6 +256,7 @@ class Server:
                 octets=limits.transaction_memory,
                 message=limits.message,
                 subscriptions=limits.subscriptions,
+                location_writes=limits.location_writes,
                 runs=limits.runs,
                 runs_per_flow=limits.runs_per_flow,
                 chain=limits.chain,
@@ -261,6 +264,7 @@ class Server:
                 call_duration=limits.call_duration,
                 dialog_ping=sip.dialog_ping or 0.0,
             ),
+            location_timeout=where.timeout if isinstance(where, ChosenStore) else LOCATION_TIMEOUT,
             age=lambda: self.reactor.delay,
             late=lambda: self.reactor.age,
             entropy=os.urandom,
@@ -377,6 +381,9 @@ class Server:
         self.reactor.run(self._launch)
         self._serving = True
         self.services.open()
+        store = self.engine.location.store
+        if isinstance(store, SharedStore):
+            store.watch(partial(self.reactor.put, self.engine.bindings_changed))
         freeze()
         keeper = gevent.spawn(self._keep_house)
         self._stack.callback(keeper.kill)

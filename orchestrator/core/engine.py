@@ -249,7 +249,10 @@ class Engine(Node):
         """The store has been changed by others: other nodes, or its owner. Never written back; news that are late or
         come twice change nothing."""
         self.timers.run_due(now)
-        self.registrations.take(changes)
+        try:
+            self.registrations.take(changes)
+        except Exception as bug:
+            self.faults.struck(Fault("bindings", bug))
 
     def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""

@@ -20,6 +20,8 @@ EVENT_GROUP = "orchestrator.events"
 """An `EventSpec`, or several (events.event); docs/extending/event_source.md."""
 SERVICE_GROUP = "orchestrator.services"
 """A `Service` (packages.service), under its own name; docs/extending/service.md."""
+STORE_GROUP = "orchestrator.location_stores"
+"""A `StoreKind` (packages.location_store), under its own name; docs/extending/location_store.md."""
 
 T = TypeVar("T")
 

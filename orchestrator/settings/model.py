@@ -23,9 +23,10 @@ from pydantic import (
 )
 
 from orchestrator.core.probes import EVERY
-from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE
+from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
 from orchestrator.errors import Diagnostic
 from orchestrator.flow.run.trace import MEMORY
+from orchestrator.packages.location_store import ChosenStore
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -217,6 +218,7 @@ class LimitSettings(_Section):
     transaction_memory: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
     """Octets."""
     bindings: Count = 200_000
+    location_writes: Count = LOCATION_WRITES
     bindings_per_source: Count = 10_000
     contacts_per_aor: Count = 10
     runs: Count = 50_000
@@ -264,7 +266,7 @@ class Settings(_Section):
     """The whole configuration."""
 
     sip: SipSettings = SipSettings()
-    location: Annotated[str, PlainValidator(parse_location)] = "sqlite:///orchestrator.db"
+    location: Annotated[str | ChosenStore, PlainValidator(parse_location)] = "sqlite:///orchestrator.db"
     freeswitch: Annotated[
         Mapping[str, Annotated[FreeSwitchSettings, AfterValidator(guarded)]], BeforeValidator(present)
     ] = Field(default_factory=dict)

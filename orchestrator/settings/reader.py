@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.core.settings import LOCATION_TIMEOUT
 from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.flow.expr import closest
 from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
@@ -24,9 +25,10 @@ from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.written import environment_reference, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
+from orchestrator.packages.location_store import OURS, ChosenStore, find_store, store_names
 from orchestrator.packages.service import find_service, service_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
-from orchestrator.settings.values import InvalidValue
+from orchestrator.settings.values import InvalidValue, parse_duration
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
 
@@ -62,6 +64,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     reader = _Reader(document, environ)
     values = {} if document.root is None else reader.value(document.root, ())
     reader.read_services(values)
+    reader.read_store(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
     try:
@@ -82,6 +85,8 @@ class _Reader:
     """Path of keys and indexes → the value's node and that of its key."""
     services: dict[str, type[BaseModel]] = field(default_factory=dict)
     """Names under `services:` → the model of what stands there."""
+    store: type[BaseModel] | None = None
+    """The model of the store that `location:` names."""
 
     def __post_init__(self) -> None:
         self.diagnostics += self.document.diagnostics
@@ -167,6 +172,39 @@ class _Reader:
                     details["loc"] = ("services", name, *details["loc"])
                     self.diagnostics.append(self.diagnostic(details))
 
+    def read_store(self, values: Any) -> None:
+        """Put a `ChosenStore` in the place of a `location:` that names a store of a package."""
+        section = values.get("location") if isinstance(values, dict) else None
+        if not isinstance(section, dict):
+            return
+        node, key = self.places["location",]
+        name, known = section.get("store"), self.places.get(("location", "store"))
+        if known is None or not isinstance(name, str):
+            self._mistake(
+                known[0] if known else key or node, "E105", "the name of a store is expected here: {store: NAME}"
+            )
+            return
+        try:
+            kind = find_store(name)
+        except OrchestratorError as error:
+            self._mistake(known[0], "E118", str(error))
+            return
+        if kind is None:
+            help = meant(name, store_names()) or "install the package that has it"
+            self._mistake(known[0], "E118", f"no installed package has a location store {name!r}", help)
+            return
+        self.store = kind.settings
+        own = {key: value for key, value in section.items() if key not in OURS}
+        try:
+            timeout = parse_duration(section["timeout"]) if "timeout" in section else LOCATION_TIMEOUT
+            values["location"] = ChosenStore(kind, kind.settings.model_validate(own), timeout)
+        except InvalidValue as misfit:
+            self._mistake(self.places["location", "timeout"][0], "E105", str(misfit), misfit.help)
+        except ValidationError as error:
+            for details in error.errors():
+                details["loc"] = ("location", *details["loc"])
+                self.diagnostics.append(self.diagnostic(details))
+
     def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
         """What is odd in settings that can be used."""
         for position, network in enumerate(settings.sip.trust):
@@ -186,7 +224,10 @@ class _Reader:
             help = meant(misspelt.text.lower(), _SOURCES)
             return self._at(misspelt, "E101", f"unknown key {misspelt.text!r}", help)
         if details["type"] == "extra_forbidden" and key is not None:
-            known = _keys_at(path[:-1], self.services)
+            if path[:1] == ("location",) and self.store is not None:
+                known = [*OURS, *self.store.model_fields]
+            else:
+                known = _keys_at(path[:-1], self.services)
             return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
         return self._at(node, *_words(details))
 

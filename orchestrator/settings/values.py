@@ -27,6 +27,7 @@ from orchestrator.flow.language.written import (
     split_port,
     web_flaw,
 )
+from orchestrator.packages.location_store import ChosenStore
 from orchestrator.sip.digest import ALGORITHMS
 
 PLANNED_TRANSPORTS = ("tcp", "tls", "ws", "wss")
@@ -195,13 +196,18 @@ def parse_file(value: Any) -> Path | None:
     return None if value is None or value == "" else Path(_text(value))
 
 
-def parse_location(value: Any) -> str:
+def parse_location(value: Any) -> str | ChosenStore:
+    if isinstance(value, ChosenStore):
+        return value
     text = _text(value)
     if text.partition(":")[0] in ("redis", "rediss"):
         raise InvalidValue("redis is not built yet", "use sqlite:///orchestrator.db or memory:")
     if text == "memory:" or re.fullmatch(r"sqlite:///.+", text):
         return text
-    raise InvalidValue(f"{text!r} is not a location store", "write sqlite:///orchestrator.db or memory:")
+    raise InvalidValue(
+        f"{text!r} is not a location store",
+        "write sqlite:///orchestrator.db, memory: or {store: NAME}",
+    )
 
 
 def parse_sip_uri(value: Any) -> str | None:

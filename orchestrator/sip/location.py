@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from orchestrator.errors import SipError, StoreError
 from orchestrator.sip.binding import MAX_CONTACTS, Binding, Change, decide, decide_removal, is_overtaken, same_contact
 from orchestrator.sip.route_token import KEY_SIZE
 
-__all__ = ["MAX_CONTACTS", "Binding", "Change", "Location", "LocationStore", "StoreWork"]
+__all__ = ["MAX_CONTACTS", "Binding", "Change", "Location", "LocationStore", "SharedStore", "StoreWork"]
 
 MAX_BINDINGS = 200_000
 """Bindings in all, unless told otherwise."""
@@ -55,6 +55,16 @@ class LocationStore(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections. Idempotent; not called while a `StoreWork` runs."""
+
+
+@runtime_checkable
+class SharedStore(LocationStore, Protocol):
+    """One that others write to as well: further nodes, or whoever owns the data."""
+
+    def watch(self, changed: Callable[[Sequence[Change]], object]) -> None:
+        """Called once, when the server begins to serve: tell `changed(changes)` what others have written since `load`,
+        in order. It waits while the server has no room for more inputs, and may be called from any greenlet of the
+        server, from no other thread. What we wrote ourselves may be told, too, and what was told already."""
 
 
 class Location:

@@ -1,0 +1,74 @@
+"""Location stores of other packages: where registrations are kept.
+
+    STORE = StoreKind("jsonlog", "A log of JSON lines.", JsonLog, JsonLogSettings)
+
+    [project.entry-points."orchestrator.location_stores"]
+    jsonlog = "orchestrator_jsonlog:STORE"
+
+The configuration names one and has its settings beside: `location: {store: jsonlog, path: /var/lib/phones.jsonl}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from orchestrator.packages.groups import STORE_GROUP, Find, installed, load_entry, unusable
+from orchestrator.packages.service import NoSettings
+from orchestrator.sip.location import LocationStore
+
+OURS = ("store", "timeout")
+"""Keys of `location:` that are not the store's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKind:
+    """The declaration of a kind of store, which its entry point names."""
+
+    name: str
+    """A word of small letters, digits and `_`: in `location:`, and of the entry point."""
+    doc: str
+    open: Callable[[Any], LocationStore]
+    """Mostly a class: it is given an instance of `settings`. Raises StoreError when it cannot be used."""
+    settings: type[BaseModel] = NoSettings
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is None:
+            raise ValueError(f"{self.name!r} cannot be the name of a store: use small letters, digits and _")
+        taken = [name for name in OURS if name in self.settings.model_fields]
+        if taken:
+            raise ValueError(f"the store {self.name!r} cannot have a setting {taken[0]!r}: location: has its own")
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenStore:
+    """What `location:` says of a store of a package."""
+
+    kind: StoreKind
+    settings: BaseModel
+    timeout: float
+    """Seconds that it may take for a write."""
+
+
+def find_store(name: str, find: Find = installed) -> StoreKind | None:
+    """The installed store of that name; None when there is none. Raises OrchestratorError: it cannot be used."""
+    entries = [entry for entry in find(STORE_GROUP) if entry.name == name]
+    if not entries:
+        return None
+    if len(entries) > 1:
+        raise unusable(entries[1], STORE_GROUP, f"{entries[0].value} has a store {name!r}, too")
+    found = load_entry(entries[0], STORE_GROUP)
+    if not isinstance(found, StoreKind):
+        raise unusable(entries[0], STORE_GROUP, "it is no StoreKind")
+    if found.name != name:
+        raise unusable(entries[0], STORE_GROUP, f"the store is named {found.name!r}")
+    return found
+
+
+def store_names(find: Find = installed) -> list[str]:
+    """The names of all that are installed; none of their packages is loaded."""
+    return [entry.name for entry in find(STORE_GROUP)]
