@@ -427,8 +427,8 @@ def test_a_digest_about_us_is_good_for_one_request_of_one_method() -> None:
     assert stolen.statuses == [100, 407], "the nonce is of another address"
     assert stage.do(stage.alice.ask("INVITE", "sip:bob@example.com", line, call_id="c", cseq=2)).statuses == [100]
     again = line.replace("nc=00000001", "nc=00000002")
-    for number, (method, headers) in enumerate((("INVITE", line), ("INVITE", again))):
-        other = stage.do(stage.alice.ask(method, "sip:carol@example.com", headers, call_id=f"d{number}"))
+    for number, credentials in enumerate((line, again)):
+        other = stage.do(stage.alice.ask("INVITE", "sip:carol@example.com", credentials, call_id=f"d{number}"))
         assert other.statuses[-1] == 407
     assert len(bob.requests("INVITE")) == 1
 

@@ -1,4 +1,5 @@
-"""Debian's baresip as the phone: it registers with a password, calls another one and hangs up, with default settings.
+"""Debian's baresip as the phone: it registers with a password, calls another one, hangs up and sends it a text, with
+default settings.
 
 Its libre knows MD5 only, and gives up when any other algorithm is offered as well: `sip.digest` has its default here.
 """
@@ -42,6 +43,7 @@ CONFIG = """\
 sip: {listen: ['udp:127.0.0.1:0'], domains: [example.com], trust: []}
 location: 'memory:'
 flows: [flows]
+log: {level: debug}
 admin: {listen: '127.0.0.1:0'}
 """
 PHONE = """\
@@ -55,6 +57,7 @@ module g711.so
 module aubridge.so
 module_tmp uuid.so
 module_tmp account.so
+module_app contact.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen 127.0.0.1:%d
@@ -156,7 +159,7 @@ def phones(server: tuple[int, Path], tmp_path: Path) -> Iterator[dict[str, Bares
             (folder / "config").write_text(PHONE % (modules(), port))
             account = f'<sip:{name}@example.com>;auth_user={name};auth_pass={password};outbound="sip:127.0.0.1:%d"'
             (folder / "accounts").write_text(account % server[0] + ";regint=60\n")
-            (folder / "contacts").write_text("")
+            (folder / "contacts").write_text('"Bob" <sip:bob@example.com>\n')
             stack.enter_context(running("baresip", "-f", str(folder), folder=folder, output=folder / "out.txt"))
             found[name] = Baresip(port)
             stack.callback(found[name].close)
@@ -179,12 +182,15 @@ def test_what_is_offered_by_default_is_md5_alone(server: tuple[int, Path]) -> No
     assert b"algorithm=MD5" in challenge
 
 
-def test_it_registers_with_a_password_calls_holds_and_hangs_up(
+def test_it_registers_with_a_password_calls_holds_sends_a_message_and_hangs_up(
     phones: dict[str, Baresip], server: tuple[int, Path]
 ) -> None:
-    alice, bob = phones["alice"], phones["bob"]
+    alice, bob, log = phones["alice"], phones["bob"], server[1]
     for phone in (alice, bob):
         assert phone.event("REGISTER_OK", "REGISTER_FAIL") == "REGISTER_OK"
+    alice.command("message", "hello bob")
+    taken = r'sip_sent peer=(\S+) .*first="MESSAGE sip:bob(?:.*\n)*?.*sip_received peer=\1 .*first="SIP/2\.0 200 OK"'
+    wait_for(lambda: re.search(taken, log.read_text()), "bob takes alice's message")
     alice.command("dial", "sip:bob@example.com")
     bob.event("CALL_INCOMING")
     bob.command("accept")
@@ -194,6 +200,5 @@ def test_it_registers_with_a_password_calls_holds_and_hangs_up(
     bob.event("CALL_REMOTE_SDP")  # her re-INVITE has come through us
     bob.command("hangup")
     alice.event("CALL_CLOSED")
-    log = server[1]
     wait_for(lambda: "call_ended" in log.read_text(), "the call has ended")
     assert "ERROR" not in log.read_text()
