@@ -427,3 +427,16 @@ def test_one_device_moves_and_the_other_stays(order: int) -> None:
         binding(b"sip:bob@10.0.0.7", cseq=2, instance="urn:uuid:2"),
     ]
     assert contacts_after(standing, asked[::order]) == [b"sip:bob@10.0.0.7", NEW]
+
+
+def test_one_old_binding_makes_room_for_one_new_one() -> None:
+    """Several contacts of one instance in one REGISTER: without this an address outgrew its bound."""
+    old, other = binding(instance="urn:uuid:1"), binding(b"sip:bob@10.0.0.9")
+    asked = [binding(b"sip:bob@10.0.0.%d" % n, cseq=2, instance="urn:uuid:1") for n in (6, 7, 8)]
+    with pytest.raises(SipError, match="403"):
+        decide([old, other], asked, NOW, 3)
+    assert kinds(decide([old, other], asked, NOW, 4))[:3] == [
+        ("refreshed", b"sip:bob@10.0.0.6"),
+        ("added", b"sip:bob@10.0.0.7"),
+        ("added", b"sip:bob@10.0.0.8"),
+    ]
