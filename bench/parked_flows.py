@@ -51,9 +51,6 @@ class BenchHost:
             return PENDING
         return {"added": 1, "reason": ""} if type(effect) is Inject else None
 
-    def abandon(self, ticket: Ticket) -> None:
-        """Nothing to stop."""
-
     def names(self, program: Program) -> Mapping[str, Any]:
         return {}
 
