@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.sip.binding import Binding
 
 _OCTETS = ("contact", "call_id", "parameters")
-_FIELDS = tuple(field.name for field in fields(Binding))
+_FIELDS = tuple(field.name for field in fields(Binding) if field.name != "connection")  # none outlives the server
 
 
 def pack(binding: Binding) -> dict[str, Any]:

@@ -267,6 +267,10 @@ def test_a_binding_is_packed_to_the_last_field(binding: Binding) -> None:
     assert unpack(json.loads(json.dumps(pack(binding)))) == binding
 
 
+def test_a_connection_is_not_kept() -> None:
+    assert unpack(pack(Binding("a@x", b"sip:a@1.2.3.4", 5.0, connection=7))).connection == 0
+
+
 def test_a_row_of_another_version_is_unpacked() -> None:
     row: Mapping[str, object] = {"aor": "a@x", "contact": "sip:a@1.2.3.4", "expires_at": 5.0, "colour": "red"}
     assert unpack(row) == Binding("a@x", b"sip:a@1.2.3.4", 5.0)
