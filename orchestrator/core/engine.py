@@ -5,7 +5,7 @@
     receive_event(event, now)
     socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
     complete(job, result, now)      bindings_changed(changes, now)      transport_failed(hop, octets, now)
-    connection_lost(hop, now)                 publish_event(event, now)
+    connection_lost(hop, now)
 
 Each input is one *turn*: it runs to its end without waiting for anything, and what it wants done outside it leaves in
 `datagrams` and `jobs`. There is no clock, socket, thread or sleep in here; `now` is the caller's monotonic clock in
@@ -48,7 +48,6 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
-from orchestrator.events.registry import checked_event
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
@@ -280,19 +279,6 @@ class Engine(Node):
             self.registrations.connection_lost(hop.connection)
         except Exception as bug:
             self.faults.struck(Fault("connection", bug, f"{hop.host}:{hop.port}"))
-
-    def publish_event(self, event: Event, now: float) -> int:
-        """An event from outside; returns how many took it. Raises ValueError for one that the program does not know,
-        or not so (`events.registry.checked_event`), and for a call that we do not have."""
-        self.timers.run_due(now)
-        spec = self.flows.program.events.get(event.name)
-        if spec is None:
-            raise ValueError(f"no event {event.name!r} is known")
-        checked = checked_event(spec, event)
-        if event.call and self.calls.by_id(event.call) is None:
-            raise ValueError(f"event {event.name!r}: there is no call {event.call!r}")
-        checked.time = self.timers.now
-        return self.bus.publish(checked)
 
     def load(self, program: Program, site: Site) -> None:
         """Take a program and the site it belongs to, in one turn: new calls run it, running ones keep theirs."""

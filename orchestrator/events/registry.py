@@ -211,46 +211,6 @@ def build_event(spec: EventSpec, attributes: Mapping[str, Any], call: str = "", 
     return Event(spec.name, values, call, time)
 
 
-_PYTHON: Mapping[str, tuple[type, ...]] = {
-    "text": (str,),
-    "digits": (str,),
-    "contact": (str,),
-    "aor": (str,),
-    "uri": (str,),
-    "tel": (str,),
-    "number": (int, float),
-    "int": (int,),
-    "duration": (int, float),
-    "time": (int, float),
-    "bool": (bool,),
-    "list": (list, tuple),
-    "contacts": (list, tuple),
-    "map": (Mapping,),
-}
-"""Type word → what a value of it is in Python; `any` is anything."""
-
-
-def checked_event(spec: EventSpec, event: Event) -> Event:
-    """An event from outside, held against its spec: names, types, values, and whether it belongs to a call.
-
-    Raises:
-        ValueError: it is not as declared (WrongValue where an aor, uri or tel is none).
-    """
-    if bool(event.call) != (spec.scope == "call"):
-        raise ValueError(f"event {spec.name!r} " + ("belongs to no call" if event.call else "needs a call"))
-    for key, value in event.attributes.items():
-        attribute = spec.attributes.get(key)
-        if attribute is None or value is None:
-            continue  # `build_event` says what is wrong with these
-        types = _PYTHON.get(attribute.type)
-        odd = isinstance(value, bool) and attribute.type != "bool"
-        if types is not None and (odd or not isinstance(value, types)):
-            raise ValueError(f"attribute {key!r} of event {spec.name!r} is {attribute.type}, not {value!r}")
-        if attribute.values and value not in attribute.values:
-            raise ValueError(f"attribute {key!r} of event {spec.name!r} is one of {', '.join(attribute.values)}")
-    return build_event(spec, event.attributes, event.call, event.time)
-
-
 def _checked(spec: EventSpec, attribute: Attribute, value: Any) -> str:
     try:
         return CHECKED[attribute.type](str(value))
