@@ -48,7 +48,7 @@ def test_event_socket_names() -> None:
     assert {spec.name: spec.esl for spec in registry if spec.esl} == {
         "registered": ("CUSTOM sofia::register",),
         "dtmf": ("DTMF",),
-        "fax_tone": ("DETECTED_TONE",),
+        "fax_tone": ("DETECTED_TONE", "CHANNEL_EXECUTE_COMPLETE"),
         "beep": ("CUSTOM avmd::beep",),
         "silence": ("RECORD_STOP",),
         "decision": ("RECORD_STOP", "CUSTOM avmd::beep", "DETECTED_TONE", "DTMF"),
