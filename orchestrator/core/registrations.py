@@ -229,7 +229,11 @@ class Registration:
         self.saving = True
         sent_to = self.server.destination
         hop = Hop(sent_to.point, *self.source, sent_to.connection)
-        self._registrations.save(self.request, hop, policy, self._saved)
+        try:
+            self._registrations.save(self.request, hop, policy, self._saved)
+        except Exception:
+            self.saving = False  # a bug has struck: whoever asked for it still owes the answer
+            raise
 
     def _saved(self, answer: RegisterAnswer) -> None:
         """The answer is due, unless the server has stopped or the phone has given up meanwhile: what is stored stands
