@@ -512,9 +512,11 @@ def test_when_no_contact_leads_anywhere_the_call_fails_at_once() -> None:
     ],
 )
 def test_a_contact_no_datagram_may_be_sent_to_gets_none(contact: str) -> None:
+    """Such a binding may stand in a store of before; a REGISTER with it may be refused."""
     scene = Scene(0)
-    scene.do(scene.alice.register("bob@example.com", f"<{contact}>"))
-    scene.world.sent.clear()
+    wall = scene.world.engine.wall
+    binding = Binding("bob@example.com", contact.encode(), wall + 60)
+    scene.world.location.save("bob@example.com", [binding], wall)
     call = scene.call()
     assert call.statuses == [100, 500]
     assert targets(scene) == {scene.alice.address}
