@@ -31,16 +31,12 @@ from loguru import logger
 
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
-from orchestrator.core.faults import Fault
-from orchestrator.core.settings import LOCATION_TIMEOUT, CoreLimits, CoreSettings, ServerTimes, Site
 from orchestrator.core.stopping import give_up
-from orchestrator.errors import EslError, InputError, OrchestratorError, StepError, StoreError
+from orchestrator.core_settings import core_settings, core_site
+from orchestrator.errors import EslError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
-from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
-from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.service import find_service
-from orchestrator.resources import Resolved
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.bans import BansRoute
@@ -51,7 +47,7 @@ from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.inspection import add_routes
-from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses, source_toward
+from orchestrator.runtime.interfaces import address_text
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
@@ -60,13 +56,18 @@ from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.runtime.udp import UdpTransport
+from orchestrator.server_log import (
+    log_of_bound,
+    log_of_fault,
+    log_of_files,
+    log_of_flow,
+    log_of_location,
+    log_of_refusal,
+    log_of_turn,
+)
 from orchestrator.settings import FreeSwitchSettings, Settings
-from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.location import Location, SharedStore
-from orchestrator.sip.points import ListenPoint
-from orchestrator.sip.registrar import RegisterPolicy
-from orchestrator.sip.transaction import TimerValues
-from orchestrator.site import LoadedSite, needs_restart, read_site
+from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 
@@ -138,9 +139,13 @@ class Server:
         stack.callback(self.admin.close)
         self.links: dict[str, EslLink] = {}
         self._servers: dict[str, FreeSwitchSettings] = {}
-        _tell_oddities(site)
+        log_of_files(site)
         self.engine = Engine(
-            self._core_settings(), self._open_location(), site.program, monotonic(), _core_site(site.resolved)
+            core_settings(settings, self.transports, lambda: self.reactor.delay, lambda: self.reactor.age),
+            self._open_location(),
+            site.program,
+            monotonic(),
+            core_site(site.resolved),
         )
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
@@ -234,65 +239,6 @@ class Server:
             services.add(service, settings)
         return services
 
-    def _core_settings(self) -> CoreSettings:
-        sip, limits = self._settings.sip, self._settings.limits
-        timers, registrar, where = sip.timers, self._settings.registrar, self._settings.location
-        return CoreSettings(
-            points=tuple(self._point(transport) for transport in self.transports),
-            domains=sip.domains,
-            trust=sip.trust,
-            nat=sip.nat == "auto",
-            digest=sip.digest,
-            register=RegisterPolicy(
-                min_expires=int(registrar.min_expires),
-                raise_short=registrar.too_brief == "raise",
-                replace=registrar.on_full == "replace",
-            ),
-            events=sip.events,
-            times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
-            limits=CoreLimits(
-                transactions=limits.transactions,
-                lingering=limits.lingering,
-                octets=limits.transaction_memory,
-                message=limits.message,
-                subscriptions=limits.subscriptions,
-                location_writes=limits.location_writes,
-                runs=limits.runs,
-                runs_per_flow=limits.runs_per_flow,
-                chain=limits.chain,
-                trace_memory=limits.trace_memory,
-                call_duration=limits.call_duration,
-                dialog_ping=sip.dialog_ping or 0.0,
-            ),
-            location_timeout=where.timeout if isinstance(where, ChosenStore) else LOCATION_TIMEOUT,
-            age=lambda: self.reactor.delay,
-            late=lambda: self.reactor.age,
-            entropy=os.urandom,
-            sources=SourceLimits(**self._settings.sources.model_dump()),
-            contacts=self._settings.contacts.allow,
-            source_of=source_toward,
-            wall_offset=time() - monotonic(),
-        )
-
-    def _point(self, transport: UdpTransport) -> ListenPoint:
-        """How others reach a socket: as advertised, else by its address, else by the one this machine shows them."""
-        host, port = transport.address
-        everywhere = is_wildcard(host)
-        advertise = self._settings.sip.advertise
-        if advertise is not None:
-            name, port_there = advertise.host, advertise.port or port
-        else:
-            name, port_there = outward_address(host) if everywhere else host, port
-        return ListenPoint(
-            name,
-            port_there,
-            bound=host,
-            aliases=own_addresses(host) if everywhere else (),
-            bound_port=port,
-            everywhere=everywhere,
-            advertised=advertise is not None,
-        )
-
     def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
         engine, reactor = self.engine, self.reactor
 
@@ -360,10 +306,10 @@ class Server:
     @property
     def addresses(self) -> str:
         """`udp:127.0.0.1:5060 http://127.0.0.1:8080`, with the ports the system chose where it was asked to."""
-        bound = [f"udp:{_shown(transport.address)}" for transport in self.transports]
+        bound = [f"udp:{address_text(transport.address)}" for transport in self.transports]
         if self.listener is not None:
-            bound.append(f"socket:{_shown(self.listener.address)}")
-        return " ".join([*bound, f"http://{_shown(self.admin.address)}"])
+            bound.append(f"socket:{address_text(self.listener.address)}")
+        return " ".join([*bound, f"http://{address_text(self.admin.address)}"])
 
     def start(self) -> None:
         """Begin to serve; returns at once."""
@@ -459,9 +405,9 @@ class Server:
 
     def _reload(self) -> None:
         """Read and check in a thread, so that calls go on meanwhile; take the result in one turn, or nothing of it."""
-        site = gevent.get_hub().threadpool.apply(_try_to_read, (self._reread,))
+        site = gevent.get_hub().threadpool.apply(try_to_read, (self._reread,))
         if isinstance(site, OrchestratorError):
-            self._mistakes = _report(site)
+            self._mistakes = log_of_refusal(site)
             return
         taken = Event()
         self.reactor.post(self._take, site, taken)
@@ -474,8 +420,8 @@ class Server:
 
     def _take(self, site: LoadedSite, taken: Event, now: float) -> None:
         self.engine.run_timers(now)
-        _tell_oddities(site)
-        self.engine.load(site.program, _core_site(site.resolved))
+        log_of_files(site)
+        self.engine.load(site.program, core_site(site.resolved))
         taken.set()
 
     def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
@@ -498,85 +444,8 @@ class Server:
             self._add_link(name, server).start()
 
 
-def _tell_oddities(site: LoadedSite) -> None:
-    """Log what is odd or missing in the files of the site."""
-    for warning in site.warnings:
-        logger.bind(place=str(warning), help=warning.help).warning("file_warning")
-    for problem in site.resolved.problems:
-        logger.bind(problem=problem).warning("configuration_incomplete")
-    for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):
-        logger.bind(flow=flow.name, place=str(flow.place), unset=secrets).warning("flow_left_out")
-
-
-def _core_site(resolved: Resolved) -> Site:
-    """What the core takes of the files of a site."""
-    return Site(
-        freeswitch={name: server.sip_uri for name, server in resolved.freeswitch.items()},
-        server_times={
-            name: ServerTimes(server.lost_after, server.probe) for name, server in resolved.freeswitch.items()
-        },
-        secrets=resolved.secrets,
-        users=resolved.users,
-    )
-
-
-def _try_to_read(reread: Callable[[], LoadedSite]) -> LoadedSite | OrchestratorError:
-    """For a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
-    try:
-        return reread()
-    except OrchestratorError as error:
-        return error
-
-
-def _report(error: OrchestratorError) -> tuple[str, ...]:
-    """Log why a reload was refused, a line for each mistake; returns the mistakes with their places."""
-    diagnostics = error.diagnostics if isinstance(error, InputError) else ()
-    told = [(str(mistake), mistake.help) for mistake in diagnostics] or [(str(error), "")]
-    for mistake, help in told:
-        logger.bind(mistake=mistake, help=help).error("reload_refused")
-    return tuple(mistake for mistake, _ in told)
-
-
 def _subscribe_anew(link: EslLink) -> None:
     try:
         link.resubscribe()
     except EslError as error:
         logger.bind(server=link.server.name, reason=str(error)).warning("event_subscription_failed")
-
-
-def log_of_flow(run: Run, effect: Log) -> None:
-    """A `log:` step. The text is the flow's; what a caller put into it is escaped by the renderer."""
-    facts = {**effect.data, "flow": run.flow.name, "run": run.name, "call": run.call_id}
-    logger.bind(**facts).log(effect.level.upper(), effect.text)
-
-
-def log_of_location(trouble: str) -> None:
-    """Writes to the location store begin to fail, or succeed again: once for an outage."""
-    if trouble:
-        logger.bind(reason=trouble).error("location_unwritable")
-    else:
-        logger.info("location_writable")
-
-
-def log_of_bound(flow: str, what: str) -> None:
-    """Runs of a flow have met a bound of the configuration: once in a while is enough, it may go on for hours."""
-    logger.bind(source=flow, flow=flow, reason=what).error("flow_bound_reached")
-
-
-def log_of_fault(run: Run, bug: Exception) -> None:
-    """A bug of an action or of the host, once with its traceback; the call it was for has failed by itself."""
-    facts = {"flow": run.flow.name, "run": run.name, "call": run.call_id, "notes": getattr(bug, "__notes__", [])}
-    logger.bind(place=log.place_of(bug), **facts).opt(exception=bug).error("step_fault")
-
-
-def log_of_turn(fault: Fault) -> None:
-    """A bug of ours that an input has struck; what it was for has been ended."""
-    facts = {"input": fault.where, "from": fault.source, "sip_call_id": fault.call_id}
-    bound = {name: value for name, value in facts.items() if value}
-    place = log.place_of(fault.error)
-    logger.bind(place=place, **bound).opt(exception=fault.error).error("input_fault")
-
-
-def _shown(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,11 +6,11 @@ mistake in any of the files is an `InputError` with every mistake that was found
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import Diagnostic, InputError
+from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.program import Program, Resources
 from orchestrator.flow.language.unset import LeftOut, leave_out
@@ -74,3 +74,11 @@ def needs_restart(old: Settings, new: Settings) -> list[str]:
     """Sections that differ and are not applied by a reload."""
     names = (name for name in Settings.model_fields if name not in APPLIED_AGAIN)
     return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def try_to_read(reread: Callable[[], LoadedSite]) -> LoadedSite | OrchestratorError:
+    """For a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
+    try:
+        return reread()
+    except OrchestratorError as error:
+        return error

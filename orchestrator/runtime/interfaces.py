@@ -64,3 +64,9 @@ def own_addresses(wildcard: str) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(sorted(found))
+
+
+def address_text(address: tuple[str, int]) -> str:
+    """`192.0.2.1:5060`, `[2001:db8::1]:5060`."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -18,12 +18,12 @@ import pytest
 from loguru import logger
 from mediakit import Stage, media, stage
 
-from orchestrator.app import log_of_flow
 from orchestrator.errors import StepError
 from orchestrator.esl.commands import encode, sendmsg_execute
 from orchestrator.flow.run.effects import EslExecute, Http
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.log import render_json, render_text
+from orchestrator.server_log import log_of_flow
 from orchestrator.testing.phone import Phone
 from tests.runtime.web import answer, web
 

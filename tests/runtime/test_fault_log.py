@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from orchestrator.app import log_of_fault
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run import effects
+from orchestrator.server_log import log_of_fault
 from orchestrator.testing.world import World
 
 FLOW = """\

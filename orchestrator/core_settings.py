@@ -1,0 +1,94 @@
+"""What the configuration and the files of a site say, as the core takes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+
+from orchestrator.core.settings import LOCATION_TIMEOUT, CoreLimits, CoreSettings, ServerTimes, Site
+from orchestrator.packages.location_store import ChosenStore
+from orchestrator.resources import Resolved
+from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses, source_toward
+from orchestrator.runtime.udp import UdpTransport
+from orchestrator.settings import Settings
+from orchestrator.settings.values import Address
+from orchestrator.sip.admission import SourceLimits
+from orchestrator.sip.points import ListenPoint
+from orchestrator.sip.registrar import RegisterPolicy
+from orchestrator.sip.transaction import TimerValues
+
+
+def core_settings(
+    settings: Settings, transports: Sequence[UdpTransport], age: Callable[[], float], late: Callable[[], float]
+) -> CoreSettings:
+    """The configuration as the core takes it. `age`, `late`: seconds that datagrams wait, see `CoreSettings`."""
+    sip, limits = settings.sip, settings.limits
+    timers, registrar, where = sip.timers, settings.registrar, settings.location
+    return CoreSettings(
+        points=tuple(point_of(transport, settings.sip.advertise) for transport in transports),
+        domains=sip.domains,
+        trust=sip.trust,
+        nat=sip.nat == "auto",
+        digest=sip.digest,
+        register=RegisterPolicy(
+            min_expires=int(registrar.min_expires),
+            raise_short=registrar.too_brief == "raise",
+            replace=registrar.on_full == "replace",
+        ),
+        events=sip.events,
+        times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
+        limits=CoreLimits(
+            transactions=limits.transactions,
+            lingering=limits.lingering,
+            octets=limits.transaction_memory,
+            message=limits.message,
+            subscriptions=limits.subscriptions,
+            location_writes=limits.location_writes,
+            runs=limits.runs,
+            runs_per_flow=limits.runs_per_flow,
+            chain=limits.chain,
+            trace_memory=limits.trace_memory,
+            call_duration=limits.call_duration,
+            dialog_ping=sip.dialog_ping or 0.0,
+        ),
+        location_timeout=where.timeout if isinstance(where, ChosenStore) else LOCATION_TIMEOUT,
+        age=age,
+        late=late,
+        entropy=os.urandom,
+        sources=SourceLimits(**settings.sources.model_dump()),
+        contacts=settings.contacts.allow,
+        source_of=source_toward,
+        wall_offset=time() - monotonic(),
+    )
+
+
+def point_of(transport: UdpTransport, advertise: Address | None) -> ListenPoint:
+    """How others reach a socket: as advertised, else by its address, else by the one this machine shows them."""
+    host, port = transport.address
+    everywhere = is_wildcard(host)
+    if advertise is not None:
+        name, port_there = advertise.host, advertise.port or port
+    else:
+        name, port_there = outward_address(host) if everywhere else host, port
+    return ListenPoint(
+        name,
+        port_there,
+        bound=host,
+        aliases=own_addresses(host) if everywhere else (),
+        bound_port=port,
+        everywhere=everywhere,
+        advertised=advertise is not None,
+    )
+
+
+def core_site(resolved: Resolved) -> Site:
+    """What the core takes of the files of a site."""
+    return Site(
+        freeswitch={name: server.sip_uri for name, server in resolved.freeswitch.items()},
+        server_times={
+            name: ServerTimes(server.lost_after, server.probe) for name, server in resolved.freeswitch.items()
+        },
+        secrets=resolved.secrets,
+        users=resolved.users,
+    )
