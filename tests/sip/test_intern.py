@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.sip import sharing
+from orchestrator.sip import intern
 from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, parse_message
 
@@ -52,6 +52,6 @@ def test_lines_that_name_a_call_are_not_remembered() -> None:
 
 def test_strangers_cannot_grow_the_table() -> None:
     shared = SharedLines()
-    for number in range(sharing._MAX_LINES * 2):
+    for number in range(intern._MAX_LINES * 2):
         shared.share(invite(number, b"User-Agent: %d" % number))
-    assert len(shared) <= sharing._MAX_LINES + 3
+    assert len(shared) <= intern._MAX_LINES + 3
