@@ -53,7 +53,7 @@ class EchoCore:
         return [entry[1:] for entry in self.inputs if entry[0] == kind]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 3.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Let the loop turn until `condition()` is true; its value. Fails the test when it takes too long."""
     deadline = monotonic() + seconds
     while not (value := condition()):

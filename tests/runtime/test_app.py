@@ -124,7 +124,7 @@ class Running:
         return self.wait_ready()
 
     def wait_ready(self) -> Running:
-        wait_until(lambda: self.line("\nready "), 15)
+        wait_until(lambda: self.line("\nready "), 90)
         line = next(line for line in self.output.splitlines() if line.startswith("ready "))
         udp, http = line.removeprefix("ready ").split()
         self.sip = ("127.0.0.1", int(udp.rpartition(":")[2]))
