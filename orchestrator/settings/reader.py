@@ -179,6 +179,10 @@ class _Reader:
             return
         node, key = self.places["location",]
         name, known = section.get("store"), self.places.get(("location", "store"))
+        for each, _ in node if known is None and isinstance(node, Entries) else ():
+            if help := meant(each.text, ("env", "default", "store")):
+                self._mistake(each, "E101", f"unknown key {each.text!r}", help)
+                return
         if known is None or not isinstance(name, str):
             self._mistake(
                 known[0] if known else key or node, "E105", "the name of a store is expected here: {store: NAME}"

@@ -15,6 +15,7 @@ from torture_stage import MESSAGES
 from orchestrator.core.requests import Requests
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import Hop
 from orchestrator.sip.skim import skim
 from orchestrator.testing.phone import Address
 from orchestrator.testing.world import PROXY, World
@@ -119,8 +120,8 @@ class Twins:
         self.reader.engine.requests.receive_unread = lambda *_: False  # type: ignore[method-assign]
         receive = self.quick.engine.requests.receive_unread
 
-        def counted(data: bytes, host: str, port: int, transport: int) -> bool:
-            took = receive(data, host, port, transport)
+        def counted(data: bytes, hop: Hop) -> bool:
+            took = receive(data, hop)
             self.taken += took
             return took
 

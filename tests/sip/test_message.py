@@ -451,7 +451,7 @@ def test_line_breaks_are_never_put_into_a_message(evil: str) -> None:
         build_response(invite, 200, "OK", headers=[raw])
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         header_line(b"X", raw)
-    for put_in in ({"uri": raw}, {"via": raw}, {"record_route": raw}, {"routes": [raw]}, {"headers": [raw]}):
+    for put_in in ({"uri": raw}, {"via": raw}, {"record_routes": [raw]}, {"routes": [raw]}, {"headers": [raw]}):
         with pytest.raises(ValueError, match="CR, LF or NUL"):
             forward_request(invite, **{"uri": b"sip:b@h", "via": OUR_VIA, "max_forwards": 1, **put_in})  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import pytest
 from scene import BOB, Scene
 
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.points import Hop
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 from orchestrator.testing.peer import Ask, Peer
@@ -32,7 +33,7 @@ def held_call(scene: Scene) -> tuple[Ask, ResponseContext]:
     call = Ask(scene.alice, "INVITE", "z9hG4bKheld", invite(scene))
     request = parse_message(call.octets)
     assert isinstance(request, Request)
-    server = engine.layer.open_server(request, (0, *scene.alice.address))
+    server = engine.layer.open_server(request, Hop(engine.network.points[0], *scene.alice.address))
     context = ResponseContext(engine.network, server, request)
     context.held = True
     return call, context
@@ -394,7 +395,9 @@ def test_a_message_answered_late_is_no_call_to_be_ended() -> None:
     call = Ask(scene.alice, "MESSAGE", "z9hG4bKheld", invite(scene).replace(b"INVITE", b"MESSAGE"))
     request = parse_message(call.octets)
     assert isinstance(request, Request)
-    context = ResponseContext(engine.network, engine.layer.open_server(request, (0, *scene.alice.address)), request)
+    context = ResponseContext(
+        engine.network, engine.layer.open_server(request, Hop(engine.network.points[0], *scene.alice.address)), request
+    )
     context.add(Target(b"sip:bob1@10.0.0.11"))
     scene.run()
     context.reply(480)
