@@ -180,7 +180,7 @@ class _Reader:
         node, key = self.places["location",]
         name, known = section.get("store"), self.places.get(("location", "store"))
         for each, _ in node if known is None and isinstance(node, Entries) else ():
-            if help := meant(each.text, ("env", "default", "store")):
+            if (help := meant(each.text, ("env", "default", "store"))).startswith("did you mean"):
                 self._mistake(each, "E101", f"unknown key {each.text!r}", help)
                 return
         if known is None or not isinstance(name, str):
