@@ -19,9 +19,9 @@ ARGS   ?=
 run: $(VENV)/.stamp-run
 	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
 
-# Two runs: tests of pure code, one process for each core, then those on real sockets, processes and FreeSWITCH, alone,
+# Two runs: tests of pure code and of commands, one process for each core, then those on real sockets and FreeSWITCH, alone,
 # because a busy machine changes what they see. Both always run, so that one look shows everything.
-ALONE := tests/cli tests/e2e tests/editor tests/project tests/runtime
+ALONE := tests/e2e tests/project tests/runtime
 
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 ifeq ($(strip $(ARGS)),)
