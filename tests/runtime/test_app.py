@@ -540,6 +540,17 @@ def test_a_call_that_nobody_has_responded_to_does_not_hold_up_a_stop(tmp_path: P
         assert server.ended(20) == 0
 
 
+def test_a_stop_waits_for_ringing_calls_as_long_as_configured(tmp_path: Path) -> None:
+    """`stop: ringing`: then the caller hears 503 and the phone a CANCEL, without a second signal."""
+    with Running(tmp_path, config=CONFIG + "stop: {setup: 100ms, ringing: 300ms}\n") as server:
+        caller = Caller(server.ready())
+        ringing(server, caller, 1)
+        server.send(signal.SIGTERM)
+        assert wait_until(lambda: b"SIP/2.0 503 " in received(caller.sock))
+        assert wait_until(lambda: b"CANCEL " in received(server.sockets[-1]))
+        assert server.ended(20) == 0
+
+
 def test_second_stop_does_not_wait(tmp_path: Path) -> None:
     with Running(tmp_path) as server:
         caller = Caller(server.ready())

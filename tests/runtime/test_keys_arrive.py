@@ -1,0 +1,173 @@
+"""Every key of the configuration arrives where it counts: a value other than the default changes the server.
+
+What a part does with its bound is tested where the part is; here stands that the configuration is what sets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from orchestrator.app import Server
+from orchestrator.settings import FreeSwitchSettings, Settings, read_settings
+from orchestrator.sip.transaction import TimerValues
+from orchestrator.site import read_site
+
+FLOW = "flowlang: 1\nflows:\n  mine:\n    on: invite\n    do: [reply: 480]\n"
+
+CONFIG = """\
+sip:
+  listen: ['udp:127.0.0.1:0', 'udp:127.0.0.1:0']
+  advertise: sip.example.net:5070
+  domains: [example.net]
+  trust: [192.0.2.0/24]
+  nat: off
+  digest: [SHA-256, MD5]
+  events: {presence: fs7}
+  timers: {t1: 600ms, t2: 5s, t4: 6s, c: 4m}
+  dialog_ping: 7m
+location: 'sqlite:///FOLDER/here.db'
+freeswitch:
+  fs7:
+    {host: 127.0.0.7, port: 8027, user: 7@fs.example, password: '77', timeout: 7s, silence: 17s, lost_after: 37s,
+     probe: 8s, sip: 'sip:127.0.0.7:5087'}
+gateways: {telco: {uri: 'sip:192.0.2.9', probe: 0s}}
+users: {staff: {http: 'https://users.example.net/'}}
+flows: [FOLDER/mine]
+registrar: {min_expires: 90s, too_brief: raise, on_full: replace}
+socket: {listen: '127.0.0.1:0'}
+cdr: FOLDER/cdr.jsonl
+admin: {listen: '127.0.0.1:0', names: [calls.example.org], connections: 3, connections_per_client: 2}
+http: {allow: [192.0.2.128/25]}
+limits:
+  {transactions: 11, lingering: 12, transaction_memory: 1000013, bindings: 14, location_writes: 15,
+   bindings_per_source: 16, contacts_per_aor: 17, runs: 18, runs_per_flow: 19, chain: 20, subscriptions: 21,
+   trace_memory: 1000022, http_queue: 23, esl_queue: 24, message: 1325, call_duration: 26s}
+contacts: {allow: private}
+sources: {rate: 31, burst: 32, pending: 33, strangers: 34, ban: 35s}
+log: {level: debug}
+"""
+
+
+def backlog(server: Server, name: str) -> int:
+    server.jobs._esl_pool("fs7", 1)  # made when the first command comes
+    return next(pool.backlog for pool in server.jobs.pools if pool.name == name)
+
+
+ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
+    "sip.listen": (lambda s: len(s.transports), 2),
+    "sip.advertise": (lambda s: s.engine.network.points[1].sent_by, b"sip.example.net:5070"),
+    "sip.domains": (lambda s: s.engine.network.is_domain(b"example.net"), True),
+    "sip.trust": (
+        lambda s: (s.engine.network.trusts("192.0.2.1"), s.engine.network.trusts("127.0.0.1")),
+        (True, False),
+    ),
+    "sip.nat": (lambda s: s.engine.settings.nat, False),
+    "sip.digest": (lambda s: s.engine.settings.digest, ("SHA-256", "MD5")),
+    "sip.events": (lambda s: s.engine.settings.events, {"presence": "fs7"}),
+    "sip.timers": (lambda s: s.engine.settings.times, TimerValues(t1=0.6, t2=5.0, t4=6.0, c=240.0)),
+    "sip.dialog_ping": (lambda s: s.engine.settings.limits.dialog_ping, 420.0),
+    "location": (lambda s: Path(s.engine.location.store.path).name, "here.db"),  # type: ignore[attr-defined]
+    "freeswitch.host": (lambda s: s.links["fs7"].server.host, "127.0.0.7"),
+    "freeswitch.port": (lambda s: s.links["fs7"].server.port, 8027),
+    "freeswitch.user": (lambda s: s.links["fs7"].server.user, "7@fs.example"),
+    "freeswitch.password": (lambda s: s.links["fs7"].server.password, "77"),
+    "freeswitch.timeout": (lambda s: (s.links["fs7"]._command_timeout, s.links["fs7"]._connect_timeout), (7.0, 7.0)),
+    "freeswitch.silence": (lambda s: s.links["fs7"]._idle, 17.0),
+    "freeswitch.lost_after": (lambda s: s.engine.site.server_times["fs7"].lost_after, 37.0),
+    "freeswitch.probe": (lambda s: s.engine.site.server_times["fs7"].probe, 8.0),
+    "freeswitch.sip": (lambda s: s.engine.site.freeswitch["fs7"], "sip:127.0.0.7:5087"),
+    "gateways": (lambda s: s.engine.flows.program.resources.gateways["telco"]["probe"], 0.0),
+    "users": (lambda s: set(s.engine.site.users), {"staff"}),
+    "flows": (lambda s: [flow.name for flow in s.engine.flows.program.flows], ["mine"]),
+    "registrar.min_expires": (lambda s: s.engine.settings.register.min_expires, 90),
+    "registrar.too_brief": (lambda s: s.engine.settings.register.raise_short, True),
+    "registrar.on_full": (lambda s: s.engine.settings.register.replace, True),
+    "socket.listen": (lambda s: "socket:127.0.0.1:" in s.addresses, True),
+    "cdr": (lambda s: s.cdr is not None and s.cdr.path.name, "cdr.jsonl"),
+    "admin.listen": (lambda s: s.admin.address[1] not in (0, 8080), True),
+    "admin.connections": (lambda s: getattr(s.admin._server.pool, "size", 0), 3),
+    "admin.connections_per_client": (lambda s: s.admin._server._per_client, 2),
+    "http.allow": (lambda s: s.jobs.http._guard.allow, (ip_network("192.0.2.128/25"),)),
+    "limits.transactions": (lambda s: s.engine.settings.limits.transactions, 11),
+    "limits.lingering": (lambda s: s.engine.settings.limits.lingering, 12),
+    "limits.transaction_memory": (lambda s: s.engine.settings.limits.octets, 1_000_013),
+    "limits.bindings": (lambda s: s.engine.location.max_bindings, 14),
+    "limits.location_writes": (lambda s: (s.engine.settings.limits.location_writes, backlog(s, "location")), (15, 15)),
+    "limits.bindings_per_source": (lambda s: s.engine.location.max_from_source, 16),
+    "limits.contacts_per_aor": (lambda s: s.engine.location.max_contacts, 17),
+    "limits.runs": (lambda s: s.engine.flows.most_runs, 18),
+    "limits.runs_per_flow": (lambda s: s.engine.flows.most_runs_per_flow, 19),
+    "limits.chain": (lambda s: s.engine.flows.chain, 20),
+    "limits.subscriptions": (lambda s: s.engine.flows.capacity, 21),
+    "limits.trace_memory": (lambda s: s.engine.flows.trace_memory.most, 1_000_022),
+    "limits.http_queue": (lambda s: backlog(s, "http"), 23),
+    "limits.esl_queue": (lambda s: backlog(s, "esl fs7"), 24),
+    "limits.message": (lambda s: s.engine.settings.limits.message, 1325),
+    "limits.call_duration": (lambda s: s.engine.settings.limits.call_duration, 26.0),
+    "contacts.allow": (lambda s: s.engine.settings.contacts, "private"),
+    "sources.rate": (lambda s: s.engine.admission.limits.rate, 31),
+    "sources.burst": (lambda s: s.engine.admission.limits.burst, 32),
+    "sources.pending": (lambda s: s.engine.admission.limits.pending, 33),
+    "sources.strangers": (lambda s: s.engine.admission.limits.strangers, 34),
+    "sources.ban": (lambda s: s.engine.admission.limits.ban, 35.0),
+}
+
+ELSEWHERE = {
+    "admin.names": "tests/cli/test_served.py",
+    "log.level": "tests/runtime/test_log.py",
+    "log.format": "tests/runtime/test_log.py",
+    "services": "tests/runtime/test_services.py",
+    "stop.ringing": "tests/runtime/test_app.py",
+    "stop.setup": "tests/runtime/test_app.py",
+}
+"""Keys that show only while the server runs, and the tests that see it."""
+
+
+def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and name != "timers":
+            yield from leaves(kind, f"{path}{name}.")
+        else:
+            yield path + name
+
+
+def test_every_key_has_its_test() -> None:
+    keys = set(leaves(Settings)) - {"freeswitch"} | {f"freeswitch.{key}" for key in FreeSwitchSettings.model_fields}
+    assert keys == ARRIVES.keys() | ELSEWHERE.keys()
+    for file in ELSEWHERE.values():
+        assert (Path(__file__).parents[2] / file).exists()
+
+
+def test_no_value_here_is_the_default(tmp_path: Path) -> None:
+    """Else a key that arrives nowhere would look as if it did."""
+    settings, default = read_settings("o.yml", CONFIG.replace("FOLDER", str(tmp_path)), {}), Settings()
+    for key in ARRIVES:
+        mine: Any = settings if not key.startswith("freeswitch.") else settings.freeswitch["fs7"]
+        usual: Any = default if not key.startswith("freeswitch.") else FreeSwitchSettings()
+        for part in key.removeprefix("freeswitch.").split("."):
+            mine, usual = getattr(mine, part), getattr(usual, part)
+        assert mine != usual, key
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("keys")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "a.flow.yaml").write_text(FLOW)
+    settings = read_settings("o.yml", CONFIG.replace("FOLDER", str(folder)), {})
+    with ExitStack() as stack:
+        yield Server(read_site(settings, {}), stack)
+
+
+@pytest.mark.parametrize("key", ARRIVES)
+def test_a_key_arrives(server: Server, key: str) -> None:
+    read, expected = ARRIVES[key]
+    assert read(server) == expected
