@@ -6,7 +6,8 @@ arrive meanwhile wait in the kernel. Then the reactor starts to read, the links 
 so.
 
 SIGTERM and SIGINT drain: new calls are refused with 503, what is in progress ends by itself, for as long as `stop:` of
-the configuration says; who has no answer then is told 503, too. A second one does not wait.
+the configuration says; who has no answer then is told 503, too. Then flows end, with the time `limits: grace` for their
+last steps, and answered calls go on without us. A second one does not wait.
 
 SIGHUP reads configuration, users and flows again (`orchestrator.site`); new calls run the new flows, running ones keep
 theirs. With a mistake in any of them the last good state stays in force as a whole, and /readyz says `degraded` until a
@@ -31,7 +32,7 @@ from loguru import logger
 
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
-from orchestrator.core.stopping import give_up
+from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
 from orchestrator.errors import EslError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
@@ -340,16 +341,29 @@ class Server:
         self._serving = False
         logger.info("draining")
         self.reactor.run(self.engine.drain)
-        stop, began = self._settings.stop, monotonic()
+        self._refuse_late()
+        self._end_flows()
+
+    def _refuse_late(self) -> None:
+        stop, began, engine = self._settings.stop, monotonic(), self.engine
         for seconds, ringing in ((stop.setup, False), (stop.ringing, True)):
-            if self._has_ended(began + seconds):
+            if self._comes_true(lambda: engine.idle and self.jobs.idle, began + seconds):
                 return
-            self.reactor.run(partial(give_up, self.engine, ringing or self._hurry.is_set()))
+            self.reactor.run(partial(give_up, engine, engine.faults, ringing or self._hurry.is_set()))
             self._hurry.wait(LINGER)
 
-    def _has_ended(self, deadline: float) -> bool:
-        """Whether nothing is in progress any more before the deadline, and before somebody is in a hurry."""
-        while not (self.engine.idle and self.jobs.idle):
+    def _end_flows(self) -> None:
+        engine, flows = self.engine, self.engine.flows
+        hung_up = any(call.held for call in engine.calls)
+        self.reactor.run(partial(end_flows, flows, (*engine.calls, *engine.sockets), engine.faults))
+        last = monotonic() + 2 * flows.limits.grace + LINGER  # `finally` steps, then `on_end`
+        self._comes_true(lambda: not flows.runs and engine.idle and self.jobs.idle, last)
+        if hung_up:
+            self._hurry.wait(LINGER)  # BYE may be lost
+
+    def _comes_true(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Whether it does before the deadline, and before somebody is in a hurry."""
+        while not condition():
             if monotonic() >= deadline or self._hurry.wait(POLL):
                 return False
         return True

@@ -56,21 +56,25 @@ SIP: Mapping[str, Mapping[str, Then]] = {
         "refused": Then(ENDED, ("alice 486",), ENGINE),
         "hangup": Then(ENDED, ("alice 480",), ENGINE),
         "hung up": Then(ENDED, ("alice 200", "alice 487"), CALLER),
+        "left": Then(ENDED, ("alice 503",), ENGINE),
     },
     "ringing": {
         "answered": Then("answered", ("alice 200",)),
         "refused": Then(ENDED, ("alice 486", "bob CANCEL"), ENGINE),
         "hangup": Then(ENDED, ("alice 480", "bob CANCEL"), ENGINE),
         "hung up": Then(ENDED, ("alice 200", "alice 487", "bob CANCEL"), CALLER),
+        "left": Then(ENDED, ("alice 503", "bob CANCEL"), ENGINE),
     },
     "answered": {
         "confirmed": Then("confirmed", ("bob ACK",)),
         "hangup": Then("parting", (), ENGINE),
         "hung up": Then(ENDED, ("bob BYE",), CALLER),
+        "left": Then(ENDED, (), ENGINE),
     },
     "confirmed": {
         "hangup": Then(ENDED, ("alice BYE", "bob BYE"), ENGINE),
         "hung up": Then(ENDED, ("bob BYE",), CALLER),
+        "left": Then(ENDED, (), ENGINE),
     },
     "parting": {
         "confirmed": Then(ENDED, ("alice BYE", "bob ACK", "bob BYE")),
@@ -87,16 +91,18 @@ SOCKET: Mapping[str, Mapping[str, Then]] = {
         "answered": Then("confirmed"),
         "hangup": Then(ENDED, ("uuid_kill NO_USER_RESPONSE",), ENGINE),
         "hung up": Then(ENDED, (), CALLER),
+        "left": Then(ENDED, (), ENGINE),
     },
     "confirmed": {
         "hangup": Then(ENDED, ("uuid_kill NO_USER_RESPONSE",), ENGINE),
         "hung up": Then(ENDED, (), CALLER),
+        "left": Then(ENDED, (), ENGINE),
     },
     ENDED: {},
 }
 """A channel of the dialplan: nothing rings, nothing is refused, and the ACK is FreeSWITCH's affair."""
 
-INPUTS = ("ringing", "answered", "confirmed", "refused", "hangup", "hung up")
+INPUTS = ("ringing", "answered", "confirmed", "refused", "hangup", "hung up", "left")
 WAYS: Mapping[str, tuple[str, ...]] = {
     "new": (), "ringing": ("ringing",), "answered": ("answered",), "confirmed": ("answered", "confirmed"),
     "parting": ("answered", "hangup"), ENDED: ("hangup",),
@@ -135,6 +141,7 @@ class SipStage:
             "refused": lambda: self.call.reply(486),  # type: ignore[attr-defined]
             "hangup": lambda: self.call.hangup("over", None),
             "hung up": self._hang_up,
+            "left": lambda: self.call.leave("server stops"),
         }[what]()
         self.world.run()
 
@@ -189,6 +196,7 @@ class SocketStage:
             "answered": lambda: self.handed.hear("CHANNEL_ANSWER"),
             "hangup": lambda: self.call.hangup("over", 480),
             "hung up": lambda: self.handed.hear("CHANNEL_HANGUP"),
+            "left": lambda: self.call.leave("server stops"),
         }[what]()
         self.world.run()
 

@@ -374,7 +374,7 @@ def test_a_stop_waits_for_the_store_and_what_is_stored_after_the_503_stands() ->
     engine.drain(desk.world.now)
     late = desk.register(CAROL, "10.0.0.4")
     assert (late.statuses, engine.idle) == ([503], False)
-    give_up(engine, False, desk.world.now)
+    give_up(engine, engine.faults, False, desk.world.now)
     desk.world.run()
     assert (ask.statuses, engine.idle) == ([503], False)
     desk.answer(0)

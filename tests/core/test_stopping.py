@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from orchestrator.core.stopping import give_up
+import pytest
+from mediakit import media
+from test_call_table import SipStage
+
+from orchestrator.core.calls.cdr import CallRecord
+from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.testing.world import World
 
@@ -40,12 +45,12 @@ def test_a_call_that_rings_has_time_and_one_that_does_not_is_refused(called: str
         bob.answer(invite, 180)
         world.run()
     world.engine.drain(world.now)
-    give_up(world.engine, False, world.now)
+    give_up(world.engine, world.engine.faults, False, world.now)
     world.run()
     assert (503 in asked.statuses) is not rings
     assert world.engine.idle is not rings
     if rings:
-        give_up(world.engine, True, world.now)
+        give_up(world.engine, world.engine.faults, True, world.now)
         world.run()
         assert asked.statuses == [100, 180, 503] and bob.requests("CANCEL")
     else:
@@ -63,7 +68,7 @@ def test_a_phone_that_answers_behind_the_refusal_talks_to_nobody(called: str) ->
     world.run()
     asked = alice.ask("INVITE", f"sip:{called}@example.com")
     world.run()
-    give_up(world.engine, True, world.now)
+    give_up(world.engine, world.engine.faults, True, world.now)
     bob.answer(bob.requests("INVITE")[0], 200)
     world.run()
     assert asked.statuses == [100, 503] and bob.requests("ACK") and bob.requests("BYE")
@@ -79,9 +84,93 @@ def test_a_flow_that_waits_without_ringing_and_a_request_without_an_answer_are_e
     message = alice.ask("MESSAGE", "sip:bob@example.com", sender="<sip:alice@example.com>;tag=m", call_id="m")
     world.run()
     assert bob.requests("MESSAGE") and not world.engine.idle
-    give_up(world.engine, False, world.now)
+    give_up(world.engine, world.engine.faults, False, world.now)
     world.run()
     assert late.statuses == [100, 503] and message.statuses == [503]
     assert world.engine.idle and not world.engine.calls
     world.run(40.0)
     assert world.leftovers()["runs"] == 0 and world.leftovers()["transactions"] == 0
+
+
+# --- flows ------------------------------------------------------------------------------------------------------------
+
+
+def end(world: World) -> None:
+    engine = world.engine
+    end_flows(engine.flows, (*engine.calls, *engine.sockets), engine.faults, world.now)
+    world.run()
+
+
+def test_an_answered_call_goes_on_while_its_flow_ends_and_its_record_is_written(tmp_path: Path) -> None:
+    stage = SipStage(tmp_path)
+    world = stage.world
+    records: list[CallRecord] = []
+    world.engine.history.listen(CallRecord, records.append)
+    stage.feed("answered")
+    stage.feed("confirmed")
+    stage.forget()
+    end(world)
+    assert [(r.ended_by, r.reason, r.code) for r in records] == [("engine", "server stops", 200)]
+    assert stage.heard == ["ended by engine"] and not world.engine.flows.runs
+    assert stage.seen().sent == (), "nobody is hung up on"
+    stage.feed("hung up")
+    assert stage.seen().sent == ("bob BYE",), "the dialog leads through us still"
+
+
+LAST_STEPS = """\
+flowlang: 1
+flows:
+  slow:
+    on: invite
+    do:
+      - try: [{wait: dtmf, for: 1h}]
+        finally: [{sleep: 2s}, {log: finally}, {sleep: 4s}, {log: too late}]
+    on_end: [{sleep: 4s}, {log: on_end}, {sleep: 2s}, {log: too late}]
+"""
+
+
+def test_last_steps_have_their_time_and_no_more(tmp_path: Path) -> None:
+    """`limits: grace`, 5 s by default, for `finally` and again for `on_end`."""
+    program = load_sources([Source("s.flow.yaml", LAST_STEPS)])[0]
+    world = World(program)
+    said: list[str] = []
+    world.engine.host.on_log = lambda run, effect: said.append(effect.text)
+    asked = world.peer("alice", "10.0.0.2").ask("INVITE", "sip:bob@example.com")
+    world.run()
+    give_up(world.engine, world.engine.faults, True, world.now)
+    end(world)
+    assert asked.statuses == [100, 503] and world.engine.flows.runs
+    world.run(4.9)
+    assert said == ["finally"]
+    world.run(5.0)
+    assert said == ["finally", "on_end"] and world.engine.flows.runs
+    world.run(0.2)
+    assert said == ["finally", "on_end"] and not world.engine.flows.runs
+
+
+def test_a_flow_without_a_call_and_one_on_a_timer_end() -> None:
+    text = """\
+flowlang: 1
+flows:
+  ticks: {on: {every: 1s}, do: [{log: tick}]}
+  watches:
+    on: start
+    do: [{sleep: 1h}]
+    on_error: [{log: not told}]
+"""
+    world = World(load_sources([Source("s.flow.yaml", text)])[0])
+    said: list[str] = []
+    world.engine.host.on_log = lambda run, effect: said.append(effect.text)
+    world.engine.flows.launch()
+    world.run(1.5)
+    end(world)
+    world.run(20.0)
+    assert said == ["tick"] and not world.engine.flows.runs and world.engine.flows.live()["timers"] == 0
+
+
+def test_a_call_that_freeswitch_holds_for_its_flow_is_hung_up(tmp_path: Path) -> None:
+    s = media(tmp_path, "wait: dtmf\n for: 1h")
+    call = s.call()
+    assert call.state == "answered"
+    end(s.world)
+    s.over()

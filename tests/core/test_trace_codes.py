@@ -46,7 +46,7 @@ def cancels(world: World, call: PhoneCall) -> None:
 
 
 def stops(world: World, call: PhoneCall) -> None:
-    give_up(world.engine, True, world.now)
+    give_up(world.engine, world.engine.faults, True, world.now)
 
 
 def cannot_be_reached(world: World, call: PhoneCall) -> None:

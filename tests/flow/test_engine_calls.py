@@ -539,7 +539,7 @@ def test_stop_of_the_engine_ends_all_runs() -> None:
     )
     world.engine.launch()
     world.invite()
-    world.engine.stop()
+    world.engine.stop("server stops")
     assert world.event("ping") == 0
     assert sorted(world.logs) == ["call", "start"]
     world.host.waiting.clear()

@@ -170,7 +170,7 @@ class Play:
             self.act()
         for call in self.calls:
             self.world.hang_up(call)
-        self.world.engine.stop()
+        self.world.engine.stop("server stops")
         for _ in range(3):
             self.world.at(self.world.timers.now + 6.0)
         return [f"{record.time} {record.text}" for trace in self.world.engine.traces for record in trace.records]

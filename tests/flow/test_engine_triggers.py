@@ -57,7 +57,7 @@ def test_restart_of_a_run_that_only_listens() -> None:
     for number in (1, 2, 3):
         world.event("ping", n=number)
     assert world.event("pong", n=9) == 1
-    world.engine.stop()
+    world.engine.stop("server stops")
     world.assert_idle()
 
 
@@ -74,7 +74,7 @@ def test_stop_forgets_what_is_queued() -> None:
     world = World(flow(*SLOW, on="ping", mode="queued"))
     for number in (1, 2, 3):
         world.event("ping", n=number)
-    world.engine.stop()
+    world.engine.stop("server stops")
     assert world.logs == ["1"]
     world.assert_idle()
 
@@ -188,7 +188,7 @@ def test_queued_ticks_run_one_after_the_other() -> None:
     for second in (30.0, 60.0, 75.0, 90.0, 120.0):
         world.at(second)
     assert world.logs == ["tick", "done", "tick", "done", "tick"]
-    world.engine.stop()
+    world.engine.stop("server stops")
     world.at(200.0)
     assert len(world.logs) == 5
     world.assert_idle()

@@ -355,5 +355,5 @@ def test_event_and_timer_flows() -> None:
         world.at(second)
     assert world.logs == ["told 1", "zone 007 level 3", "told 0", "told 0", "told 1", "zone 007 level 3"]
     world.at(70.0)
-    world.engine.stop()
+    world.engine.stop("server stops")
     world.assert_idle()

@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from orchestrator.app import LINGER
+from orchestrator.flow.language.limits import Limits
 from orchestrator.settings import FACTORY_PASSWORD, Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -170,6 +172,7 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]) -> None:
 def test_a_drain_is_not_cut_short(compose: dict[str, Any], settings: Settings) -> None:
     grace = compose["services"]["orchestrator"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > 64 * settings.sip.timers.t1
+    assert int(grace.removesuffix("s")) > settings.stop.ringing + 2 * Limits().grace + 3 * LINGER
 
 
 # --- both sides -------------------------------------------------------------------------------------------------------

@@ -551,6 +551,35 @@ def test_a_stop_waits_for_ringing_calls_as_long_as_configured(tmp_path: Path) ->
         assert server.ended(20) == 0
 
 
+LASTING = """\
+flowlang: 1
+flows:
+  lasts:
+    on: invite
+    do:
+      - relay: registered
+    on_end:
+      - sleep: 200ms
+      - http: {url: 'http://web.invalid/ended', method: POST, json: {reason: '${call.end_reason}'}}
+"""
+
+
+def test_an_answered_call_gets_its_record_and_its_last_steps_at_a_stop(tmp_path: Path) -> None:
+    with web(answer(200, b"told")) as site:
+        flows = LASTING.replace("http://web.invalid", site.url)
+        with Running(tmp_path, flows=flows, config=CONFIG + "cdr: cdr.jsonl\n") as server:
+            caller = Caller(server.ready())
+            ringing(server, caller, 1, response="200 OK")
+            wait_until(lambda: b"SIP/2.0 200 " in received(caller.sock))
+            server.send(signal.SIGTERM)
+            assert server.ended(20) == 0
+            assert "Traceback" not in server.output
+        assert b'"server stops"' in site.exchanges[-1].body
+    (record,) = map(json.loads, (tmp_path / "cdr.jsonl").read_text().splitlines())
+    assert (record["code"], record["ended_by"], record["reason"]) == (200, "engine", "server stops")
+    assert record["answered"] is not None
+
+
 def test_second_stop_does_not_wait(tmp_path: Path) -> None:
     with Running(tmp_path) as server:
         caller = Caller(server.ready())

@@ -295,6 +295,14 @@ class Call(FlowCall):
             header = (reason_header(reason, code),) if reason else ()
             self.step("hangup", Ending("engine", reason or "hangup", code, header, leg))
 
+    def leave(self, reason: str) -> None:
+        """We stop. A call that nobody has answered or that FreeSWITCH holds for its flow has nobody but us: it ends."""
+        if self.held or self.answered_at is None:
+            self.hangup(reason, 503)
+        else:
+            super().leave(reason)
+            self._drop_dialogs()
+
     @property
     def attended(self) -> bool:
         """Its flow goes on: some step of it is at work, and a relay it waits for will end."""
@@ -402,9 +410,12 @@ class Call(FlowCall):
 
     def let_go(self) -> None:
         """The dialog is not ours to end any more: it has been ended."""
-        self.dialogs.let_go()
+        self._drop_dialogs()
         if self.carried:
             self.node.timers.after(OUTLIVE, Call._end_channels, self)
+
+    def _drop_dialogs(self) -> None:
+        self.dialogs.let_go()
         if self._handshake is not None:
             self._handshake.drop()
             self._handshake = None

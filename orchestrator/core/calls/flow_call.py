@@ -157,6 +157,10 @@ class FlowCall(ABC):
     def hangup(self, reason: str, code: int | None, leg: str = "both") -> None:
         """End the call by what fits its state. The flow ends with it."""
 
+    def leave(self, reason: str) -> None:
+        """We stop, and the call goes on without us: its flow ends, and its record is written, as far as we know it."""
+        self.step("left", Ending("engine", reason))
+
     def fail(self) -> None:
         """A bug has struck, or nothing is left that could answer: 500, or BYE where it has been answered."""
         self.hangup("internal error", 500)
@@ -296,12 +300,15 @@ class Move(NamedTuple):
 
 
 _OVER = (_end, _close, _let_go, _tell_flow)
+_LEFT = Move((), ENDED, (_end, _close, _tell_flow))
+"""Its dialogs and channels live on."""
 
 _UNANSWERED: Mapping[str, Move] = {
     "answered": Move((), "answered", (_note_answer, _open_dialog)),
     "refused": Move((), ENDED, (_end, _close, _let_go)),
     "hangup": Move((_turn_away,), ENDED, _OVER),
     "hung up": Move((_left_by,), ENDED, _OVER),
+    "left": _LEFT,
 }
 
 CALL: Mapping[str, Mapping[str, Move]] = {
@@ -311,10 +318,12 @@ CALL: Mapping[str, Mapping[str, Move]] = {
         "confirmed": Move((), "confirmed", ()),
         "hangup": Move((_hold_farewell,), PARTING, (_end, _close, _tell_flow)),
         "hung up": Move((_left_by,), ENDED, _OVER),
+        "left": _LEFT,
     },
     "confirmed": {
         "hangup": Move((_take_leave,), ENDED, _OVER),
         "hung up": Move((_left_by,), ENDED, _OVER),
+        "left": _LEFT,
     },
     PARTING: {
         "confirmed": Move((_say_farewell,), ENDED, (_let_go,)),
@@ -330,6 +339,7 @@ CALL: Mapping[str, Mapping[str, Move]] = {
     refused    a final failure has gone to the caller: the call is over, its flow goes on
     hangup     we end it: a flow, a bound, a bug
     hung up    a party does, by BYE, CANCEL or the end of its channel
+    left       we stop, and the call goes on without us
 """
 
 _SHOWN: Mapping[str, str] = {"confirmed": "answered", PARTING: ENDED}

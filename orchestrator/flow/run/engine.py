@@ -162,7 +162,7 @@ class FlowEngine(Scheduler):
         run.end(by, reason)
         self.drain()
 
-    def stop(self, reason: str = "engine stops") -> None:
+    def stop(self, reason: str) -> None:
         """End every run; their `finally` and `on_end` steps still get their time from the timers."""
         self.stopping = True
         for starter in self._starters:
