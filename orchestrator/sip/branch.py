@@ -7,7 +7,7 @@ to know who stands above it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip.client import ClientTransaction
@@ -87,6 +87,22 @@ class Context(Protocol):
     def on_failure(self, branch: Branch) -> None: ...
 
 
+class Attempt(Protocol):
+    """What a branch of a flow's call belongs to, a relay or a hold: the call tells it what becomes of the branch."""
+
+    def is_news(self, branch: Branch) -> bool:
+        """Whether flows hear of it: FreeSWITCH is no destination."""
+
+    def sent(self, branch: Branch) -> None:
+        """It is on its way."""
+
+    def rang(self, branch: Branch, status: int) -> None:
+        """A provisional response but 100 has passed."""
+
+    def failed(self, branch: Branch) -> None:
+        """A final failure, or none will come."""
+
+
 class Listener(Protocol):
     """Who decides about a context's failures: a call flow. All are called inside the turn that caused them."""
 
@@ -131,11 +147,11 @@ class Branch:
     """
 
     __slots__ = (
-        "context", "target", "number", "state", "status", "response", "client", "round", "ended", "breadth",
+        "context", "target", "number", "state", "status", "response", "client", "attempt", "ended", "breadth",
         "authorization", "from_line", "_nonces", "_resolving", "_patience_ends", "_cancel",
     )  # fmt: skip
 
-    def __init__(self, context: Context, target: Target, number: int, round: Any, breadth: int) -> None:
+    def __init__(self, context: Context, target: Target, number: int, attempt: Attempt | None, breadth: int) -> None:
         self.context = context
         self.target = target
         self.number = number
@@ -143,8 +159,8 @@ class Branch:
         self.status = 0
         self.response: Response | None = None
         self.client: ClientTransaction | None = None
-        self.round = round
-        """Whatever the adder wants to find again: a flow's relay."""
+        self.attempt = attempt
+        """None where no flow has the call."""
         self.breadth = breadth
         """How many copies of the request this branch may become further down."""
         self.ended: tuple[bytes | None, ...] = ()

@@ -16,10 +16,9 @@ BYE), so that no phone is left talking to nobody. `sip.departures` lists this wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.branch import Branch, Listener, Network
+from orchestrator.sip.branch import Attempt, Branch, Listener, Network
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.points import Hop, Point
@@ -97,7 +96,7 @@ class ResponseContext:
         """No branch can be added any more: answered, refused by a 6xx, cancelled, or a final answer has gone out."""
         return self._closed or self.answered or self.server.answered
 
-    def add(self, target: Target, round: Any = None, breadth: int = 0) -> Branch | None:
+    def add(self, target: Target, attempt: Attempt | None = None, breadth: int = 0) -> Branch | None:
         """Forward to one more target, now; `breadth` is its share, else a part of what is left.
 
         None when the context is closed, full, or the target is ringing already.
@@ -105,7 +104,7 @@ class ResponseContext:
         full = self._count >= MAX_BRANCHES or self.breadth < 1
         if self.closed or full or self.find(target) is not None:
             return None
-        branch = Branch(self, target, self._count, round, breadth or max(1, self.breadth // _LATE_SHARE))
+        branch = Branch(self, target, self._count, attempt, breadth or max(1, self.breadth // _LATE_SHARE))
         self.breadth -= branch.breadth
         self._count += 1
         self.pending.append(branch)

@@ -8,28 +8,12 @@ from typing import Protocol
 from orchestrator.errors import StepError
 from orchestrator.flow.run.effects import Relay
 from orchestrator.flow.run.signals import Work
-from orchestrator.sip.branch import Branch
+from orchestrator.sip.branch import Attempt, Branch
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 
 
-class Attempt(Work, Protocol):
-    """What a branch belongs to (`Branch.round`): its call tells it what becomes of the branch."""
-
-    def is_news(self, branch: Branch) -> bool:
-        """Whether flows hear of it: FreeSWITCH is no destination."""
-
-    def sent(self, branch: Branch) -> None:
-        """It is on its way."""
-
-    def rang(self, branch: Branch, status: int) -> None:
-        """A provisional response but 100 has passed."""
-
-    def failed(self, branch: Branch) -> None:
-        """A final failure, or none will come."""
-
-
-class CallRelay(Attempt, Protocol):
+class CallRelay(Attempt, Work, Protocol):
     """A relay at work (`core.steps.relay.RelayAttempt`)."""
 
     effect: Relay
@@ -48,7 +32,7 @@ class CallRelay(Attempt, Protocol):
     def abandon(self) -> None: ...
 
 
-class CallHold(Attempt, Protocol):
+class CallHold(Attempt, Work, Protocol):
     """The branch to FreeSWITCH that holds the caller (`core.steps.hold.Hold`)."""
 
     def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.calls.attempts import Attempt, CallHold, CallRelay
+from orchestrator.core.calls.attempts import CallHold, CallRelay
 from orchestrator.core.calls.dialogs import Dialogs, callee_of, caller_of
 from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
 from orchestrator.core.calls.liveness import look_after
@@ -26,7 +26,7 @@ from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.history import ByeHeld, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.sip.ack_wait import Handshake
-from orchestrator.sip.branch import NOBODY, Branch, Context
+from orchestrator.sip.branch import NOBODY, Attempt, Branch, Context
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
@@ -161,8 +161,7 @@ class Call(FlowCall):
 
     def on_sent(self, branch: Branch) -> None:
         self.note(RequestSent("INVITE", branch.target.contact))
-        attempt: Attempt = branch.round
-        attempt.sent(branch)
+        _attempt(branch).sent(branch)
 
     def on_cancelled(self, branch: Branch) -> None:
         self.note(RequestSent("CANCEL", branch.target.contact))
@@ -170,7 +169,7 @@ class Call(FlowCall):
     def on_ringing(self, branch: Branch, response: Response) -> None:
         if self.over:
             return
-        attempt: Attempt = branch.round
+        attempt = _attempt(branch)
         status, contact = response.status, branch.target.contact
         news = attempt.is_news(branch)
         if news:
@@ -195,7 +194,7 @@ class Call(FlowCall):
     def _on_front_answered(self, branch: Branch, response: Response) -> None:
         self.step("answered", (branch, response))
         hold, relay = self.hold, self.relay
-        if hold is not None and branch.round is hold:
+        if hold is not None and branch.attempt is hold:
             hold.progressed(response.status)
             return
         self.lose_hold()
@@ -219,7 +218,7 @@ class Call(FlowCall):
         if self.over:
             return
         self.note(failure_of(branch))
-        attempt: Attempt = branch.round
+        attempt = _attempt(branch)
         if attempt.is_news(branch):
             number, contact = str(branch.number), branch.target.contact
             self.publish("branch_failed", branch=number, code=branch.status, reason=branch.reason, contact=contact)
@@ -454,3 +453,9 @@ class Call(FlowCall):
         self.front.listener = NOBODY
         if self.back is not None:
             self.back.listener = NOBODY
+
+
+def _attempt(branch: Branch) -> Attempt:
+    """Each branch of a call is added by a relay or a hold."""
+    assert branch.attempt is not None
+    return branch.attempt

@@ -30,7 +30,7 @@ Done = Callable[[StepError | None], None]
 
 
 class Hold:
-    """The branch to FreeSWITCH that holds the caller; `round` of that branch, so it hears what becomes of it.
+    """The branch to FreeSWITCH that holds the caller; `attempt` of that branch, so it hears what becomes of it.
 
     `done` of `begin` and `answer` is called once, with None or with the error. While it waits for nothing it is silent.
     """

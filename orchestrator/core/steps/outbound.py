@@ -22,7 +22,7 @@ from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.relay import RelayAttempt, TransferRelay
+from orchestrator.core.steps.relay import RelayAttempt, TransferAttempt
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid
@@ -155,7 +155,7 @@ class OutboundCalls:
                 failure.append(error)
                 onward.refused(503)
 
-        onward = TransferRelay(call, effects.Relay(), [self._destinations.rung_by(target)], done, self.gateways)
+        onward = TransferAttempt(call, effects.Relay(), [self._destinations.rung_by(target)], done, self.gateways)
         call.relay = ticket.work = onward
         onward.start(())
         self.node.job(job, told)

@@ -7,7 +7,7 @@ headers and timers.
 
 With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back. A
 `transfer` is the same without that branch: FreeSWITCH has the call and is told to send it on through us
-(`TransferRelay`).
+(`TransferAttempt`).
 """
 
 from __future__ import annotations
@@ -409,7 +409,7 @@ class RelayAttempt:
         return f"<{type(self).__name__} {state} ringing={len(self._ringing)} next={len(self._groups)}>"
 
 
-class TransferRelay(RelayAttempt):
+class TransferAttempt(RelayAttempt):
     """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
     it."""
 
