@@ -163,7 +163,6 @@ class ChannelTable:
         self._ttl = ttl
         self._servers: dict[str, _Server] = {}
         self._index: dict[str, list[Channel]] = {}  # by Call-ID and by uuid
-        self._by_x_call: dict[str, list[Channel]] = {}
         self._dying: deque[tuple[float, Channel]] = deque()
 
     # --- input --------------------------------------------------------------------------------------------------------
@@ -296,10 +295,6 @@ class ChannelTable:
         """Channels of one SIP dialog, or whose uuid is this Call-ID; several when servers were tried in turn."""
         return list(self._index.get(call_id, ()))
 
-    def by_x_call(self, x_call: str) -> list[Channel]:
-        """Channels that carry this X-Orchestrator-Call."""
-        return list(self._by_x_call.get(x_call, ()))
-
     def of_server(self, server: str) -> list[Channel]:
         """Channels of one server that are not destroyed."""
         node = self._servers.get(server)
@@ -356,8 +351,6 @@ class ChannelTable:
                 self._index.setdefault(channel.sip_call_id, []).append(channel)
         if not channel.x_call:
             channel.x_call = event.get(X_CALL)
-            if channel.x_call:
-                self._by_x_call.setdefault(channel.x_call, []).append(channel)
         channel.other_uuid = event.get("Other-Leg-Unique-ID") or channel.other_uuid
 
     def _bridge(self, node: _Server, one: str, two: str) -> None:
@@ -391,15 +384,11 @@ class ChannelTable:
         node.channels[channel.uuid] = channel
         for key in {channel.uuid, channel.sip_call_id} - {""}:
             self._index.setdefault(key, []).append(channel)
-        if channel.x_call:
-            self._by_x_call.setdefault(channel.x_call, []).append(channel)
         return channel
 
     def _unindex(self, channel: Channel) -> None:
         for key in {channel.uuid, channel.sip_call_id} - {""}:
             _remove(self._index, key, channel)
-        if channel.x_call:
-            _remove(self._by_x_call, channel.x_call, channel)
 
 
 def _remove(index: dict[str, list[Channel]], key: str, channel: Channel) -> None:

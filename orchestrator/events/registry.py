@@ -219,7 +219,7 @@ def _checked(spec: EventSpec, attribute: Attribute, value: Any) -> str:
 
 
 class EventRegistry:
-    """All events one installation knows. A program gets its own copy (`with_custom`), so a reload cannot leak names."""
+    """All events one installation knows. A program gets its own, so a reload cannot leak names."""
 
     def __init__(self, specs: Iterable[EventSpec] = BUILTIN_EVENTS) -> None:
         self._by_name: dict[str, EventSpec] = {}
@@ -232,14 +232,6 @@ class EventRegistry:
             raise ValueError(f"event {spec.name!r} is defined twice")
         self._by_name[spec.name] = spec
         return spec
-
-    def with_custom(self, specs: Iterable[EventSpec]) -> EventRegistry:
-        """A copy that also knows `specs`; raises ValueError when one of them redefines an event."""
-        return EventRegistry((*self, *specs))
-
-    def build(self, name: str, attributes: Mapping[str, Any], call: str = "", time: float = 0.0) -> Event:
-        """`build_event` by name; raises KeyError when there is no such event."""
-        return build_event(self._by_name[name], attributes, call, time)
 
     @property
     def specs(self) -> Mapping[str, EventSpec]:

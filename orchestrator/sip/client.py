@@ -1,8 +1,9 @@
 """Client transactions: what we sent and are waiting for (RFC 3261 §17.1, RFC 6026 §7.2).
 
 The user of a client transaction gets `on_response(client, response)` for every response that is not a retransmission
-the machine absorbs, `on_timer_c(client)` while an INVITE rings, `on_timeout(client)` and `on_unreachable(client)`.
-The last two end the transaction.
+the machine absorbs, `on_timeout(client)` and `on_unreachable(client)`, which end the transaction. The user of an INVITE
+gets `on_timer_c(client)`, too, while it rings: timer C (§16.6 step 11, §16.8) has run out; it is armed for 64*T1 more
+unless the user arms it anew.
 """
 
 from __future__ import annotations
@@ -20,13 +21,6 @@ class ClientUser(Protocol):
     def on_response(self, client: ClientTransaction, response: Response) -> None: ...
     def on_timeout(self, client: ClientTransaction) -> None: ...
     def on_unreachable(self, client: ClientTransaction) -> None: ...
-
-
-class InviteUser(ClientUser, Protocol):
-    """The transaction user of an INVITE client transaction."""
-
-    def on_timer_c(self, client: ClientTransaction) -> None:
-        """Timer C (§16.6 step 11, §16.8) has run out; it is armed for 64*T1 more unless this arms it anew."""
 
 
 class ClientLayer(Layer, Protocol):

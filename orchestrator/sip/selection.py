@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 _CALLER_CAN_MEND = {401: 0, 407: 0, 415: 1, 420: 2, 484: 3}
 """Step 6 asks to prefer the 4xx that help the caller to try again."""
 
@@ -19,12 +17,6 @@ def rank(status: int) -> int:
     if group == 4:
         return 40_000 + 1_000 * _CALLER_CAN_MEND.get(status, 9) + (999 if status == 408 else rest)
     return group * 10_000 + (999 if status == 503 else rest)
-
-
-def best_status(statuses: Iterable[int]) -> int | None:
-    """The status to answer with, None when there is none. A 503 of one hop says nothing about ours: it becomes a 500
-    elsewhere."""
-    return min(statuses, key=rank, default=None)
 
 
 def is_challenge(name: bytes) -> bool:

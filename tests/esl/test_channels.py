@@ -53,7 +53,6 @@ def test_the_call_of_relay_via(recording) -> None:
     assert caller.answered
     assert callee.answered
     assert table.other(caller) is callee
-    assert table.by_x_call("c-42") == [caller, callee]
     assert table.by_call_id(CALLER) == [caller]
     assert (caller.destroyed, caller.hangup_cause) == (True, "NORMAL_CLEARING")
 
@@ -179,7 +178,6 @@ def test_nothing_is_left_after_all_calls_have_ended(recording) -> None:
     table.expire(1e9)
     assert len(table) == 0
     assert not table._index
-    assert not table._by_x_call
 
 
 def test_another_core_ends_all_channels_of_that_server() -> None:

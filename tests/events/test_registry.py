@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.events.event import EventSpec
-from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry, custom_event
+from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry, build_event, custom_event
 
 # the table of FLOWLANG §4.4: name, scope, attributes
 TABLE = """
@@ -71,7 +71,7 @@ def test_custom_event_with_an_unknown_type_is_refused(word: str) -> None:
 
 def test_custom_events_stay_with_their_program() -> None:
     registry = EventRegistry()
-    extended = registry.with_custom([custom_event("pickup", {"picker": "digits"})])
+    extended = EventRegistry((*registry, custom_event("pickup", {"picker": "digits"})))
     assert "pickup" in extended and "pickup" not in registry
     assert len(extended) == len(registry) + 1
     assert extended["pickup"].attributes["picker"].type == "digits"
@@ -80,17 +80,17 @@ def test_custom_events_stay_with_their_program() -> None:
 
 def test_a_builtin_event_cannot_be_redefined() -> None:
     with pytest.raises(ValueError, match="'dtmf' is defined twice"):
-        EventRegistry().with_custom([custom_event("dtmf", {"digit": "digits"})])
+        EventRegistry((*EventRegistry(), custom_event("dtmf", {"digit": "digits"})))
 
 
 def test_build_fills_in_what_is_optional() -> None:
-    event = EventRegistry().build("hangup", {"leg": "caller", "cause": "normal"}, call="c1", time=3.0)
+    event = build_event(EventRegistry()["hangup"], {"leg": "caller", "cause": "normal"}, call="c1", time=3.0)
     assert event.attributes == {"leg": "caller", "cause": "normal", "code": None}
     assert (event.name, event.call, event.time) == ("hangup", "c1", 3.0)
 
 
 def test_build_keeps_false_and_zero() -> None:
-    event = EventRegistry().build("beep", {"frequency": 0, "ms": 0, "leg": "callee"})
+    event = build_event(EventRegistry()["beep"], {"frequency": 0, "ms": 0, "leg": "callee"})
     assert event.attributes["frequency"] == 0
 
 
@@ -103,4 +103,4 @@ def test_build_keeps_false_and_zero() -> None:
 )
 def test_build_refuses_what_the_spec_does_not_say(attributes: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EventRegistry().build("hangup", attributes)
+        build_event(EventRegistry()["hangup"], attributes)

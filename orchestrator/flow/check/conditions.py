@@ -27,7 +27,7 @@ class State(NamedTuple):
 
 States = frozenset[State]
 
-NEW, ANSWERED, CLOSED, UNKNOWN = (frozenset({State(call)}) for call in ("new", "answered", "closed", "unknown"))
+NEW, CLOSED, UNKNOWN = (frozenset({State(call)}) for call in ("new", "closed", "unknown"))
 NEVER: States = frozenset()
 
 MOST = 64

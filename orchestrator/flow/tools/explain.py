@@ -184,10 +184,6 @@ class Explainer:
         if self._watchers.pop(number, None) is not None and not self._watchers:
             self._engine.bus.watch, self._before = self._before, None
 
-    @property
-    def watchers(self) -> int:
-        return len(self._watchers)
-
     def _watch(self, event: Event) -> None:
         if self._before is not None:
             self._before(event)
