@@ -418,6 +418,7 @@ class Requests:
         view.bind(call)
         self._calls.add(call)
         self._starts.call(flow, call, view, chain)
+        request.forget_parts()  # its flow waits now, maybe for long
         return True
 
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:

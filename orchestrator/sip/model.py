@@ -180,6 +180,11 @@ class Request(Message):
         self.lines[index] = line
         self.via = stamped
 
+    def forget_parts(self) -> None:
+        """Let go of the addresses that have been read: they can be read again, and a request that waits is kept for
+        long."""
+        self._parsed_uri = self._from = self._to = None
+
     def take_last_route(self) -> None:
         """Make the last Route value the Request-URI: a strict router has put the Request-URI there (§16.4, §16.12.1.2).
 

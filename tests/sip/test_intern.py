@@ -55,3 +55,11 @@ def test_strangers_cannot_grow_the_table() -> None:
     for number in range(intern._MAX_LINES * 2):
         shared.share(invite(number, b"User-Agent: %d" % number))
     assert len(shared) <= intern._MAX_LINES + 3
+
+
+def test_a_request_that_forgets_its_parts_reads_them_again() -> None:
+    request = invite(1)
+    before = [repr(part) for part in (request.parsed_uri, request.from_, request.to)]
+    request.forget_parts()
+    assert (request._parsed_uri, request._from, request._to) == (None, None, None)
+    assert [repr(part) for part in (request.parsed_uri, request.from_, request.to)] == before
