@@ -124,6 +124,7 @@ class Engine(Node):
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
         flows.on_collapse = self.faults.end
+        self.registrations.location.on_fault = lambda bug: self.faults.struck(Fault("location", bug))
         self.history.on_fault = lambda bug: self.faults.struck(Fault("history", bug))
 
     # --- inputs -------------------------------------------------------------------------------------------------------
@@ -248,10 +249,11 @@ class Engine(Node):
         """The store has been changed by others: other nodes, or its owner. Never written back; news that are late or
         come twice change nothing."""
         self.timers.run_due(now)
-        try:
-            self.registrations.take(changes)
-        except Exception as bug:
-            self.faults.struck(Fault("bindings", bug))
+        for change in changes:
+            try:
+                self.registrations.take(change)
+            except Exception as bug:
+                self.faults.struck(Fault("bindings", bug))
 
     def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""

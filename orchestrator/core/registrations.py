@@ -93,11 +93,10 @@ class Registrations:
     ) -> None:
         done(asked.answer(changes, standing, self._node.wall) if error is None else refusal(error))
 
-    def take(self, changes: Iterable[Change]) -> None:
+    def take(self, change: Change) -> None:
         """What others have changed in the store: into the table and told as events, but not written again."""
-        for change in changes:
-            news = self.location.take(change, self._node.wall)
-            self.announce(news, _source_of(change.binding))
+        news = self.location.take(change, self._node.wall)
+        self.announce(news, _source_of(change.binding))
 
     def connection_lost(self, connection: int) -> None:
         """What was registered over this connection can be reached no more: it is removed."""

@@ -195,8 +195,6 @@ def _within(kind: type[PoolEffect], perform: Callable[[Any], Any], effect: PoolE
     with gevent.Timeout(kind.timeout) as limit:
         try:
             return perform(effect)
-        except SystemExit as error:  # in a greenlet it would end the server
-            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
         except gevent.Timeout as over:
             if over is not limit:
                 raise

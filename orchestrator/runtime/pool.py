@@ -90,7 +90,7 @@ class Pool:
             return self._perform(effect)
         except StepError as error:
             return error
-        except (Exception, gevent.Timeout) as error:
+        except (Exception, gevent.Timeout, SystemExit) as error:  # SystemExit in a greenlet would end the server
             self.crashed += 1
             logger.bind(source=self.name, effect=type(effect).__name__).exception("job_fault")
             return StepError(self._error, f"{self.name} failed: {type(error).__name__}")

@@ -100,6 +100,8 @@ class Location:
         """Writes that failed."""
         self.on_trouble: Callable[[str], object] | None = None
         """Told `trouble` when writes begin to fail, and '' when they succeed again."""
+        self.on_fault: Callable[[Exception], object] | None = None
+        """Told of a bug of the store, which is then one more write that has failed."""
         self._table: dict[str, tuple[Binding, ...]] = {}
         self._route_key = b""
         self._count = 0
@@ -186,6 +188,12 @@ class Location:
         except StoreError as error:
             self.note(error)
             raise
+        except (Exception, SystemExit) as bug:  # SystemExit in a turn would end the server
+            refused = StoreError(f"the store has a bug: {type(bug).__name__}: {bug}")
+            self.note(refused)
+            if self.on_fault is not None:
+                self.on_fault(bug if isinstance(bug, Exception) else RuntimeError(f"it called sys.exit({bug.code!r})"))
+            raise refused from bug
         if work is None and self.trouble:
             self.note(None)
         return work

@@ -537,3 +537,46 @@ def test_a_phone_that_registers_at_another_node_is_a_late_branch() -> None:
     changed(desk, Change("added", binding("10.0.0.8:5060", call_id=b"elsewhere")))
     desk.world.run(0.1)
     assert callee.heard == ["INVITE"]
+
+
+# --- a store with bugs ------------------------------------------------------------------------------------------------
+
+
+class BuggyStore(MemoryStore):
+    """Its `write` raises `bug` while there is one."""
+
+    bug: BaseException | None = None
+
+    def write(self, changes: Sequence[Change]) -> None:
+        if self.bug is not None:
+            raise self.bug
+        super().write(changes)
+
+
+@pytest.mark.parametrize("bug", [KeyError("a bug"), SystemExit(1)])
+def test_a_bug_of_the_store_is_a_503_and_what_expires_is_told_all_the_same(bug: BaseException) -> None:
+    desk = Desk()
+    faults: list[str] = []
+    desk.world.engine.faults.told = lambda fault: faults.append(fault.where)
+    store = desk.world.location.store = BuggyStore()
+    assert desk.register(expires=60).statuses == [200]
+    assert desk.register(CAROL, "10.0.0.4", expires=90).statuses == [200]
+    store.bug = bug
+    assert desk.register(cseq=2).statuses == [503]
+    desk.world.run(100)
+    assert [name for name, _ in desk.events] == ["registered", "registered", "unregistered", "unregistered"]
+    assert (desk.contacts(), desk.contacts(CAROL), desk.world.location.unwritten) == ([], [], 2)
+    assert faults == ["location"] * 3
+    assert type(bug).__name__ in desk.world.location.trouble
+    store.bug = None
+    assert desk.register(cseq=3).statuses == [200]
+    assert not desk.world.location.trouble
+
+
+def test_news_that_strike_a_bug_cost_themselves_alone() -> None:
+    desk = Desk()
+    faults: list[str] = []
+    desk.world.engine.faults.told = lambda fault: faults.append(fault.where)
+    odd: Any = None
+    changed(desk, Change("added", Binding(BOB, odd, odd)), Change("added", binding()))
+    assert (desk.contacts(), faults) == (["sip:bob@10.0.0.8"], ["bindings"])

@@ -92,7 +92,7 @@ def test_step_error_is_the_answer() -> None:
     pool.close()
 
 
-@pytest.mark.parametrize("failure", [ZeroDivisionError("oops"), gevent.Timeout(1)])
+@pytest.mark.parametrize("failure", [ZeroDivisionError("oops"), gevent.Timeout(1), SystemExit(1)])
 def test_work_that_crashes_is_answered_and_the_worker_lives(failure: BaseException) -> None:
     lines: list[Any] = []
     sink = logger.add(lambda message: lines.append(message.record["message"]), level="ERROR")
