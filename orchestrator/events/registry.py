@@ -119,7 +119,7 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
     _spec(
         "silence",
         "call",
-        "Nobody has spoken for as long as detect: silence was told.",
+        "Nobody has spoken for the time given to detect: silence.",
         "ms: number, leg: caller/callee",
         source="FreeSWITCH switch_ivr_async.c, the end of a recording session that is not kept",
         esl=("RECORD_STOP",),
