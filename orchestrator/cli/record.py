@@ -57,7 +57,7 @@ def command(
         raise click.BadParameter(f"{out} exists; recordings are not overwritten", param_hint="--out")
     limit = seconds_of(length) if length else None
     if length and limit is None:
-        raise click.BadParameter(f"{length!r} is no time; write 10m", param_hint="--for")
+        raise click.BadParameter(f"{length!r} is not a time; write 10m", param_hint="--for")
     name, target = _target(settings_of(config), server, upstream)
     here = _address(listen, "--listen")
     masked = set(MASKS) if "all" in mask else set(mask)

@@ -56,7 +56,7 @@ def encode(command: str, headers: Mapping[str, str] | None = None, body: str | b
     lines = [_line(command, command)]
     for name, value in (headers or {}).items():
         if not _HEADER_NAME.fullmatch(name):
-            raise EslInjection(f"{name!r} is no header name", _verb(command))
+            raise EslInjection(f"{name!r} is not a header name", _verb(command))
         lines.append(f"{name}: {_line(value, command)}")
     content = b""
     if body is not None:
@@ -143,7 +143,7 @@ def originate_variables(variables: Mapping[str, str]) -> str:
     pairs = []
     for name, value in variables.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise EslInjection(f"{name[:80]!r} is no variable name")
+            raise EslInjection(f"{name[:80]!r} is not a variable name")
         words = [safe_argument(word) for word in value.split(" ")]
         pairs.append(f"{name}='{value}'" if len(words) > 1 else f"{name}={value}")
     return "{" + ",".join(pairs) + "}" if pairs else ""
@@ -169,7 +169,7 @@ def subscriptions(esl_names: Iterable[str]) -> list[str]:
         elif word in EVENT_NAMES and not subclass and word != "CUSTOM":
             plain.add(word)
         else:
-            raise EslInjection(f"{name[:80]!r} is no event of FreeSWITCH", "event")
+            raise EslInjection(f"{name[:80]!r} is not an event of FreeSWITCH", "event")
     commands = [f"event plain {' '.join(sorted(plain))}"] if plain else []
     return commands + ([f"event plain CUSTOM {' '.join(sorted(custom))}"] if custom else [])
 

@@ -27,21 +27,21 @@ def read_aor(text: str) -> str:
     """
     found = _is_aor(text)
     if found is None:
-        raise WrongValue(f"{text[:80]!r} is no address of the form user@domain")
+        raise WrongValue(f"{text[:80]!r} is not an address of the form user@domain")
     return f"{found[1]}@{found[2].lower()}"
 
 
 def read_uri(text: str) -> str:
     """A SIP URI. Raises WrongValue."""
     if _is_uri(text) is None:
-        raise WrongValue(f"{text[:80]!r} is no SIP URI")
+        raise WrongValue(f"{text[:80]!r} is not a SIP URI")
     return text
 
 
 def read_tel(text: str) -> str:
     """A telephone number: `+` in front, digits, `*` and `#`, at most 32. Raises WrongValue."""
     if _is_tel(text) is None or len(text) > 32:
-        raise WrongValue(f"{text[:80]!r} is no telephone number")
+        raise WrongValue(f"{text[:80]!r} is not a telephone number")
     return text
 
 

@@ -53,7 +53,7 @@ def _typed(spec: EventSpec, attribute: Attribute, value: Any) -> Any:
     where = f"attribute {attribute.name!r} of event {spec.name!r}"
     wanted = _KINDS.get(attribute.type)
     if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-        raise WrongValue(f"{where}: {type(value).__name__} is no {attribute.type}")
+        raise WrongValue(f"{where}: {type(value).__name__} is not of type {attribute.type}")
     if attribute.values and value not in attribute.values:
         raise WrongValue(f"{where}: {str(value)[:80]!r} is none of {', '.join(attribute.values)}")
     if attribute.type == "duration" and value < 0:
@@ -71,7 +71,7 @@ def _plain(where: str, value: Any, depth: int) -> Any:
         return [_plain(where, item, depth - 1) for item in value]
     if depth and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _plain(where, item, depth - 1) for key, item in value.items()}
-    what = "nested too deep" if not depth else f"{type(value).__name__} is no value of the language"
+    what = "nested too deep" if not depth else f"{type(value).__name__} is not a value of the language"
     if isinstance(value, float):
-        what = f"{value} is no number of the language"
+        what = f"{value} is not a number of the language"
     raise WrongValue(f"{where}: {what}")

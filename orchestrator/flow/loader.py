@@ -200,7 +200,7 @@ class _Loader:
             return None
         if not isinstance(root, Entries) or "flowlang" not in root:
             at = root or Scalar.nothing()
-            report.error("E002", f"this is no flow file: it does not start with  flowlang: {VERSION}", at)
+            report.error("E002", f"this is not a flow file: it does not start with  flowlang: {VERSION}", at)
             return None
         version = root.entries["flowlang"][1]
         if not isinstance(version, Scalar) or version.text != VERSION:

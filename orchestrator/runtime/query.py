@@ -25,7 +25,7 @@ class Query:
             if not isinstance(value, str):
                 raise _wrong(name, "It stands there more than once.")
             if len(value) > MOST_CHARACTERS or not value.isprintable() or "\ufffd" in value:
-                raise _wrong(name, f"The value is no text of at most {MOST_CHARACTERS} printable characters.")
+                raise _wrong(name, f"The value is not a text of at most {MOST_CHARACTERS} printable characters.")
             self._values[name] = value
 
     def text(self, name: str, default: str | None = None) -> str:

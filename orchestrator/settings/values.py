@@ -119,7 +119,7 @@ def parse_advertised(value: Any) -> Address | None:
         return None
     found = _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
     if found.host in _NOWHERE:
-        raise InvalidValue(f"{value!r} is no address that others can reach", "write the address phones see us at")
+        raise InvalidValue(f"{value!r} is not an address that others can reach", "write the address phones see us at")
     return found
 
 

@@ -81,5 +81,5 @@ class Shapes:
         if text in known:
             return text
         listed = " or ".join([", ".join(known[:-1]), known[-1]])
-        self.report.error("E106", f"{text!r} is no {what}", node or entries, listed)
+        self.report.error("E106", f"{text!r} is not a {what}", node or entries, listed)
         return None

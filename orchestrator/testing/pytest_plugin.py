@@ -120,7 +120,7 @@ class At:
     def tone(self, call: CallHandle, side: str, tone: str) -> None:
         """`beep`, `cng` or `ced`, heard by a detector that listens for it."""
         if tone not in TONES:
-            raise ValueError(f"{tone!r} is no tone: {', '.join(TONES)}")
+            raise ValueError(f"{tone!r} is not a tone: {', '.join(TONES)}")
         self._run.schedule(self._time, lambda story: story.sound(side, tone, call.story_call))
 
 

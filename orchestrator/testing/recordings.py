@@ -136,7 +136,7 @@ class Recording(Sequence[Recorded]):
             first, *lines = data.splitlines() or [b""]
             meta = _line(first, 1) if first else {}
             if not str(meta.get("format", "")).startswith("eslrec/"):
-                raise ValueError(f"{path} is no eslrec recording: its first line names no format")
+                raise ValueError(f"{path} is not an eslrec recording: its first line names no format")
             cut_off = 0 if data.endswith(b"\n") or not lines or _is_json(lines[-1]) else len(lines.pop())
             recording = cls(list(_from_lines(lines)), path.stem, meta)
             recording.cut_off = cut_off
@@ -208,7 +208,7 @@ def _line(line: bytes, number: int) -> dict[str, Any]:
     except ValueError:
         entry = None
     if not isinstance(entry, dict):
-        raise ValueError(f"line {number} is no JSON object")
+        raise ValueError(f"line {number} is not a JSON object")
     return entry
 
 

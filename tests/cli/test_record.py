@@ -84,7 +84,7 @@ def test_a_recording_nobody_came_to(tmp_path: Path, record: Callable[..., Any]) 
     [
         (("--out", "x.txt"), "x.txt is neither .esl nor .eslrec"),
         (("--out", "there.esl"), "there.esl exists; recordings are not overwritten"),
-        (("--out", "x.esl", "--for", "soon"), "'soon' is no time; write 10m"),
+        (("--out", "x.esl", "--for", "soon"), "'soon' is not a time; write 10m"),
         (("--out", "x.esl"), "no FreeSWITCH server is configured; name one with --to HOST:PORT"),
         (("--out", "x.esl", "--to", "nowhere"), "'nowhere' is not HOST:PORT"),
         (("--out", "x.esl", "--to", "h:99999"), "'h:99999' is not HOST:PORT"),

@@ -191,17 +191,17 @@ def _with_listener() -> Actions:
 @pytest.mark.parametrize(
     ("attributes", "complaint"),
     [
-        ({"number": 301}, "int is no digits"),
-        ({"number": b"301"}, "bytes is no digits"),
+        ({"number": 301}, "int is not of type digits"),
+        ({"number": b"301"}, "bytes is not of type digits"),
         ({}, "needs attribute 'number'"),
         ({"number": "1", "extra": 1}, "has no attribute 'extra'"),
         ({"number": "1", "level": "high"}, "'high' is none of low, mid"),
-        ({"number": "1", "count": True}, "bool is no number"),
-        ({"number": "1", "count": float("nan")}, "nan is no number of the language"),
+        ({"number": "1", "count": True}, "bool is not of type number"),
+        ({"number": "1", "count": float("nan")}, "nan is not a number of the language"),
         ({"number": "1", "lasts": -1}, "a duration is not negative"),
-        ({"number": "1", "data": {1: 2}}, "dict is no value of the language"),
-        ({"number": "1", "data": {"a": [object()]}}, "object is no value of the language"),
-        ({"number": "1", "who": "nobody"}, "is no address of the form user@domain"),
+        ({"number": "1", "data": {1: 2}}, "dict is not a value of the language"),
+        ({"number": "1", "data": {"a": [object()]}}, "object is not a value of the language"),
+        ({"number": "1", "who": "nobody"}, "is not an address of the form user@domain"),
     ],
 )
 def test_events_of_packages_are_checked(attributes: dict[str, Any], complaint: str) -> None:

@@ -65,7 +65,7 @@ def test_who_answers_is_told_by_what_is_heard(flow: Flow, length: str, tone: str
 
 def test_a_tone_that_is_none(flow: Flow) -> None:
     run = flow(VOICEMAIL)
-    with pytest.raises(ValueError, match="'bep' is no tone: beep, cng, ced"):
+    with pytest.raises(ValueError, match="'bep' is not a tone: beep, cng, ced"):
         run.at(0).tone(run.placed, "callee", "bep")
 
 
@@ -148,9 +148,9 @@ def test_an_error_nobody_caught_fails_the_test_unless_it_is_allowed(tmp_path: Pa
         ("  - name: x\n    flows: nowhere.flow.yaml\n", "there is no"),
         ("  - name: x\n    when: [{raise: {event: registerd}}]\n", "unknown event 'registerd'"),
         ("  - name: x\n    when: [{esl: nowhere.esl}]\n", "no recording"),
-        ("  - name: x\n    when: [{tone: {tone: bep}}]\n", "'bep' is no tone"),
-        ("  - name: x\n    when: [{tone: {}}]\n", "'' is no tone"),
-        ("  - name: x\n    when: [{speaks: {leg: calle}}]\n", "'calle' is no leg"),
+        ("  - name: x\n    when: [{tone: {tone: bep}}]\n", "'bep' is not a tone"),
+        ("  - name: x\n    when: [{tone: {}}]\n", "'' is not a tone"),
+        ("  - name: x\n    when: [{speaks: {leg: calle}}]\n", "'calle' is not a leg"),
         ("  - name: x\n    given: {sounds: {a.wav: 3}}\n", "'3' is not a duration"),
         ("  - name: x\n    given: {time: tomorrow}\n", "time is not a date and time"),
     ],

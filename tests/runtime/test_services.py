@@ -138,7 +138,7 @@ def test_what_is_published_before_the_server_is_ready_is_kept(stage: Stage) -> N
     ("event", "attributes", "call", "complaint"),
     [
         ("dore", {}, "", "there is no event 'dore'"),
-        ("door", {"number": "7"}, "", "str is no number"),
+        ("door", {"number": "7"}, "", "str is not of type number"),
         ("door", {}, "", "needs attribute 'number'"),
         ("door", {"number": 1}, "a-call", "belongs to no call"),
         ("key", {"number": 1}, "", "needs the id of its call"),

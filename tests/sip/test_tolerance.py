@@ -77,13 +77,13 @@ CHANGES: dict[str, list[Change]] = {
     "no empty line at the end of a datagram": [lambda d: d[:-2]],
     "the same Content-Length twice": [add(b"Content-Length: 0"), add(b"l: 0")],
     "Content-Length beyond the datagram": [line(b"Content-Length", lambda v: b"500")],
-    "Content-Length that is no number": [
+    "Content-Length that is not a number": [
         line(b"Content-Length", lambda v: b"none"),
         line(b"Content-Length", lambda v: b"-1"),
     ],
     "blanks between status and version": [lambda d: d.replace(b"SIP/2.0 ", b"SIP/2.0   ", 1)],
     "header line without a colon": [add(b"X-Garbage")],
-    "header name that is no token": [add(b"X Y@Z: 1")],
+    "header name that is not a token": [add(b"X Y@Z: 1")],
     "two Content-Type, Expires or Max-Forwards": [
         add(b"Expires: 1\r\nExpires: 2"),
         add(b"Content-Type: a/b\r\nContent-Type: c/d"),

@@ -278,7 +278,7 @@ class ResourceReader:
         for key, item in as_entries(self.report, node, "replies:") or ():
             code = self._field(status, item)
             if isinstance(code, int) and code < 300:
-                self.report.error("E106", f"{code} is no failure", item, "write a final failure, 300-699")
+                self.report.error("E106", f"{code} is not a failure", item, "write a final failure, 300-699")
             elif isinstance(code, int):
                 found[key.text] = code
         return found

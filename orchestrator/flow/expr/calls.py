@@ -151,7 +151,7 @@ def _compiled(function: Function, argument: Node) -> object:
     try:
         return re2.compile(text, _OPTIONS).search
     except (re2.error, UnicodeEncodeError) as wrong:
-        message = f"this is no regular expression: {_reason(wrong)}"
+        message = f"this is not a regular expression: {_reason(wrong)}"
         help = "patterns are RE2's: no look-ahead, no back references" if "(?" in text or "\\" in text else ""
         raise complaints.at(argument, "E207", message, help) from None
 

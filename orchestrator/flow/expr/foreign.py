@@ -38,7 +38,7 @@ def foreign_expression(source: str, offset: int) -> tuple[str, str] | None:
     pattern = re.match(r"(=~|!~|~=|~\*?|\^=|\$=|\*=)", rest)
     if pattern is not None and not rest.startswith("~~"):
         sign = pattern[1]
-        return f"{sign!r} is no operator", _call(
+        return f"{sign!r} is not an operator", _call(
             "matches" if "~" in sign else _ENDS[sign], source, offset, len(sign), sign == "!~"
         )
     if rest.startswith("$") and not rest.startswith("${"):
@@ -75,18 +75,18 @@ def foreign_operator(source: str, offset: int, word: str) -> tuple[str, str] | N
         before = source[max(0, offset - 2) : offset + 2]
         sign = next((sign for sign in _SIGNS if sign in before), None)
         if sign is not None:
-            return f"{sign!r} is no operator", f"write {_SIGNS[sign]}"
+            return f"{sign!r} is not an operator", f"write {_SIGNS[sign]}"
     negated = re.match(r"not\s+(\w+)", source[offset : offset + _NEAR])
     method = _METHODS.get((negated[1] if negated else word).lower())
     if method is not None:
         written = negated[0] if negated else word
-        return f"{written!r} is no operator", _call(method, source, offset, len(written), bool(negated))
+        return f"{written!r} is not an operator", _call(method, source, offset, len(written), bool(negated))
     test = re.match(r"is\s+(not\s+)?(null|none|empty|defined|nil)\b", source[offset : offset + _NEAR], re.IGNORECASE)
     if test is not None:
         defined = test[2].lower() == "defined"
         value = "''" if test[2].lower() == "empty" else "null"
         sign = "!=" if bool(test[1]) != defined else "=="
-        return f"'{test[0]}' is no operator", f"write {sign} {value}"
+        return f"'{test[0]}' is not an operator", f"write {sign} {value}"
     return None
 
 

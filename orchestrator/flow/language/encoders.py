@@ -67,7 +67,7 @@ _is_host = compile(
 
 def _host(text: str) -> str:
     if _is_host(text) is None:
-        raise StepError("expr.value", f"{text[:80]!r} is no host")
+        raise StepError("expr.value", f"{text[:80]!r} is not a host")
     return text
 
 
@@ -87,7 +87,7 @@ _is_uri = compile(r"sips?:[^\s<>\"\x00-\x1f\x7f]+|tel:[0-9+*#().-]+(?:;[^\s<>\"]
 
 def _uri(text: str) -> str:
     if not text.isascii() or _is_uri(text) is None:
-        raise StepError("expr.value", f"{text[:80]!r} is no SIP URI")
+        raise StepError("expr.value", f"{text[:80]!r} is not a SIP URI")
     return text
 
 
@@ -103,7 +103,7 @@ _is_built = compile(
 
 def _built(text: str) -> str:
     if _is_built(text) is None:
-        raise StepError("expr.value", f"{text[:80]!r} is no SIP URI")
+        raise StepError("expr.value", f"{text[:80]!r} is not a SIP URI")
     return text
 
 
@@ -231,7 +231,7 @@ _is_file = compile(r"[A-Za-z0-9._-]+", ASCII).fullmatch
 
 def _file(text: str) -> str:
     if _is_file(text) is None or text.strip(".") == "":
-        raise StepError("expr.value", f"{text[:80]!r} is no part of a file name (letters, digits, . _ -)")
+        raise StepError("expr.value", f"{text[:80]!r} is not part of a file name (letters, digits, . _ -)")
     return text
 
 

@@ -232,7 +232,7 @@ class Scheduler(ABC):
     def _perform(self, task: Waiter, effect: object) -> tuple[Any, BaseException | None]:
         """Ask the host; (value or PENDING, what to throw instead)."""
         if not isinstance(effect, Effect):  # of a package's handler
-            return None, self._fault(task, TypeError(f"{type(effect).__name__} is no Effect"))
+            return None, self._fault(task, TypeError(f"{type(effect).__name__} is not an Effect"))
         if task.signal is not None and effect.waits:
             signal, task.signal = task.signal, None
             return None, signal

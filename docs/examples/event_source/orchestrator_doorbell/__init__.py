@@ -59,7 +59,7 @@ class Doorbell:
         try:
             said = json.loads(data)
             if not isinstance(said, dict):
-                raise ValueError("it is no JSON object")
+                raise ValueError("it is not a JSON object")
             self.server.publish("doorbell", said)
         except (ValueError, RecursionError) as error:
             self.malformed += 1
