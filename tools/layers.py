@@ -54,7 +54,8 @@ a module is its room."""
 MEMBERS = {
     "core.node": {
         "delay", "gateways", "history", "jobs", "location_writes", "lookups", "network", "node", "overload", "peers",
-        "phones", "probes", "registrations", "request_routes", "request_view", "sender", "settings", "users",
+        "phones", "probes", "registrations", "request_routes", "request_view", "sender", "served_request", "settings",
+        "users",
     },
 }  # fmt: skip
 """Rooms that have no folder of their own, and the modules of the folder above that belong to them."""

@@ -10,9 +10,9 @@ from typing import Any
 from orchestrator.core.location_writes import Writes
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
+from orchestrator.core.served_request import ServedRequest
 from orchestrator.errors import SipError, StepError
 from orchestrator.events.event import Event
-from orchestrator.flow.run.run import Run
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding, Change, Location
@@ -171,10 +171,10 @@ def _registered_over(connection: int, standing: Sequence[Binding]) -> list[Chang
     return [Change("removed", binding) for binding in standing if binding.connection == connection]
 
 
-class Registration:
+class Registration(ServedRequest):
     """One REGISTER transaction."""
 
-    __slots__ = ("request", "server", "source", "view", "run", "saving", "on_saved", "_node", "_registrations")
+    __slots__ = ("saving", "on_saved", "_registrations")
 
     def __init__(
         self,
@@ -184,38 +184,18 @@ class Registration:
         server: ServerTransaction,
         source: tuple[str, int],
     ) -> None:
-        self._node = node
+        super().__init__(node, request, RequestView(node, request, source), server, source)
         self._registrations = registrations
-        self.request = request
-        self.server = server
-        self.source = source
         server.user = self
-        self.run: Run | None = None
-        """Of the flow that serves it, if any."""
         self.saving = False
         """Its bindings are being stored."""
         self.on_saved: Callable[[], object] | None = None
         """Told once when that has ended and the answer is out."""
-        self.view: RequestView = RequestView(node, request, source)
-
-    @property
-    def user(self) -> str | None:
-        """Who the sender is, as far as flows know."""
-        return self.view.user
-
-    @user.setter
-    def user(self, name: str | None) -> None:
-        self.view.user = name
 
     @property
     def replied(self) -> bool:
         """A final answer is out, or will be when the store has the bindings."""
         return self.saving or self.server.answered
-
-    @property
-    def attended(self) -> bool:
-        """A server transaction that is no INVITE has a deadline of its own."""
-        return True
 
     def fail(self) -> None:
         """A bug has struck: 500."""

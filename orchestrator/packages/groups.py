@@ -9,6 +9,7 @@ started without something that the files of a site may need.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -36,6 +37,14 @@ class EntryPoint(Protocol):
     def load(self) -> Any: ...
 
 
+class Declaration(Protocol):
+    """What an entry point of its own name stands for."""
+
+    @property
+    def name(self) -> str: ...
+
+
+D = TypeVar("D", bound=Declaration)
 Find = Callable[[str], Iterable[EntryPoint]]
 """Group → its entry points."""
 
@@ -63,6 +72,28 @@ def load_group(find: Find, group: str, kind: type[T]) -> Iterator[tuple[EntryPoi
             if not isinstance(item, kind):
                 raise unusable(entry, group, f"it is no {kind.__name__}")
             yield entry, item
+
+
+def load_named(find: Find, group: str, name: str, kind: type[D], what: str) -> D | None:
+    """What the one entry point of that name stands for; `what` says what it is in errors. None when there is none.
+    Raises OrchestratorError: it cannot be used."""
+    entries = [entry for entry in find(group) if entry.name == name]
+    if not entries:
+        return None
+    if len(entries) > 1:
+        raise unusable(entries[1], group, f"{entries[0].value} has a {what} {name!r}, too")
+    found = load_entry(entries[0], group)
+    if not isinstance(found, kind):
+        raise unusable(entries[0], group, f"it is no {kind.__name__}")
+    if found.name != name:
+        raise unusable(entries[0], group, f"the {what} is named {found.name!r}")
+    return found
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises ValueError: it cannot be the name of an entry point that the configuration names."""
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        raise ValueError(f"{name!r} cannot be the name of a {what}: use small letters, digits and _")
 
 
 def unusable(entry: EntryPoint, group: str, reason: str) -> OrchestratorError:

@@ -10,14 +10,13 @@ The configuration names one and has its settings beside: `location: {store: json
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator.packages.groups import STORE_GROUP, Find, installed, load_entry, unusable
+from orchestrator.packages.groups import STORE_GROUP, Find, check_name, installed, load_named
 from orchestrator.packages.service import NoSettings
 from orchestrator.sip.location import LocationStore
 
@@ -37,8 +36,7 @@ class StoreKind:
     settings: type[BaseModel] = NoSettings
 
     def __post_init__(self) -> None:
-        if re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is None:
-            raise ValueError(f"{self.name!r} cannot be the name of a store: use small letters, digits and _")
+        check_name(self.name, "store")
         taken = [name for name in OURS if name in self.settings.model_fields]
         if taken:
             raise ValueError(f"the store {self.name!r} cannot have a setting {taken[0]!r}: location: has its own")
@@ -56,17 +54,7 @@ class ChosenStore:
 
 def find_store(name: str, find: Find = installed) -> StoreKind | None:
     """The installed store of that name; None when there is none. Raises OrchestratorError: it cannot be used."""
-    entries = [entry for entry in find(STORE_GROUP) if entry.name == name]
-    if not entries:
-        return None
-    if len(entries) > 1:
-        raise unusable(entries[1], STORE_GROUP, f"{entries[0].value} has a store {name!r}, too")
-    found = load_entry(entries[0], STORE_GROUP)
-    if not isinstance(found, StoreKind):
-        raise unusable(entries[0], STORE_GROUP, "it is no StoreKind")
-    if found.name != name:
-        raise unusable(entries[0], STORE_GROUP, f"the store is named {found.name!r}")
-    return found
+    return load_named(find, STORE_GROUP, name, StoreKind, "store")
 
 
 def store_names(find: Find = installed) -> list[str]:

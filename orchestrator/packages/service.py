@@ -12,14 +12,13 @@ in greenlets, never inside a turn: what it raises is logged and counted, and cos
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.packages.groups import SERVICE_GROUP, Find, installed, load_entry, unusable
+from orchestrator.packages.groups import SERVICE_GROUP, Find, check_name, installed, load_named
 
 F = TypeVar("F")
 QUEUE = 1000
@@ -119,23 +118,12 @@ class Service:
     settings: type[BaseModel] = NoSettings
 
     def __post_init__(self) -> None:
-        if re.fullmatch(r"[a-z][a-z0-9_]*", self.name) is None:
-            raise ValueError(f"{self.name!r} cannot be the name of a service: use small letters, digits and _")
+        check_name(self.name, "service")
 
 
 def find_service(name: str, find: Find = installed) -> Service | None:
     """The installed service of that name; None when there is none. Raises OrchestratorError: it cannot be used."""
-    entries = [entry for entry in find(SERVICE_GROUP) if entry.name == name]
-    if not entries:
-        return None
-    if len(entries) > 1:
-        raise unusable(entries[1], SERVICE_GROUP, f"{entries[0].value} has a service {name!r}, too")
-    found = load_entry(entries[0], SERVICE_GROUP)
-    if not isinstance(found, Service):
-        raise unusable(entries[0], SERVICE_GROUP, "it is no Service")
-    if found.name != name:
-        raise unusable(entries[0], SERVICE_GROUP, f"the service is named {found.name!r}")
-    return found
+    return load_named(find, SERVICE_GROUP, name, Service, "service")
 
 
 def service_names(find: Find = installed) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
+from orchestrator.core.served_request import ServedRequest
 from orchestrator.core.steps.relay import outcome_of
 from orchestrator.errors import StepError
-from orchestrator.flow.run.run import Run
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.points import Hop
@@ -26,22 +26,10 @@ from orchestrator.sip.target import Target
 Done = Callable[[dict[str, Any]], None]
 
 
-class OtherRequest:
+class OtherRequest(ServedRequest):
     """One such transaction. It decides about the branches of its response context (`sip.branch.Listener`)."""
 
-    __slots__ = (
-        "request",
-        "server",
-        "source",
-        "view",
-        "run",
-        "_node",
-        "_context",
-        "_default",
-        "_groups",
-        "_done",
-        "_tried",
-    )
+    __slots__ = ("_context", "_default", "_groups", "_done", "_tried")
 
     def __init__(
         self,
@@ -52,13 +40,7 @@ class OtherRequest:
         source: tuple[str, int],
         default: Callable[[ServerTransaction], None],
     ) -> None:
-        self.request = request
-        self.server = server
-        self.source = source
-        self.view = view
-        self.run: Run | None = None
-        """Of the flow that serves it."""
-        self._node = node
+        super().__init__(node, request, view, server, source)
         self._context = ResponseContext(node.network, server, request, self)
         self._default = default
         self._groups: list[Sequence[Target]] = []
@@ -71,22 +53,8 @@ class OtherRequest:
         return Hop(self.server.destination.point, *self.source)
 
     @property
-    def user(self) -> str | None:
-        """Who the sender is, as far as flows know."""
-        return self.view.user
-
-    @user.setter
-    def user(self, name: str | None) -> None:
-        self.view.user = name
-
-    @property
     def replied(self) -> bool:
         return self.server.answered
-
-    @property
-    def attended(self) -> bool:
-        """A server transaction that is no INVITE has a deadline of its own."""
-        return True
 
     def fail(self) -> None:
         """A bug has struck: 500."""
