@@ -16,7 +16,7 @@ from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
-from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens
+from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens, minute_of
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri, parse_uri
@@ -82,6 +82,10 @@ class SipNetwork:
         self._own_names = frozenset(name for name in self._domains | hosts if not is_literal(name))
         self._home = settings.domains[0].lower() if settings.domains else ""
         self._trust = settings.trust
+        self._wall_offset = settings.wall_offset
+        self._longest = settings.limits.call_duration
+        """Seconds a call may last."""
+        self._started = self._wall
         self._trusted: dict[str, bool] = {}
         self._peers: frozenset[str] = frozenset()
         self.guard: Callable[[Binding, Hop], bool] | None = None
@@ -105,7 +109,7 @@ class SipNetwork:
         self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
     ) -> tuple[bytes, ...]:
         caller = seen_elsewhere(request, source, self._addresses)
-        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway)
+        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway, self._wall)
         toward, back = point.route_end, source.point.route_end
         if toward == back:
             return (_RECORD_ROUTE % (token, toward),)
@@ -120,8 +124,16 @@ class SipNetwork:
         return self._route_tokens.read(token, request.call_id, request.from_tag, request.to_tag)
 
     def is_marked(self, passage: Passage, gateway: str) -> bool:
-        """Whether a request is on its way to this gateway, by the token of the dialog."""
+        """Whether a request is on its way to this gateway, by the token of a dialog that was begun before our start and
+        may still last: the calls begun since are known, and nobody has a call for ever."""
+        oldest, begun = minute_of(self._wall - self._longest), passage.minute
+        if not oldest <= begun <= minute_of(self._started):
+            return False
         return bool(passage.gateway) and compare_digest(passage.gateway, self._route_tokens.mark(gateway))
+
+    @property
+    def _wall(self) -> float:
+        return self.layer.timers.now + self._wall_offset
 
     def are_at_one_address(self, one: Uri, other: Uri) -> bool:
         """Whether two URIs lead to the same host, as far as that is known without looking."""

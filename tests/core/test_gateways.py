@@ -301,6 +301,35 @@ def test_only_the_gateway_that_was_called_gets_our_account(
         assert fields_of(peer.requests(method)[-1])["username"] == "us"
 
 
+@pytest.mark.parametrize(
+    ("ended", "restart", "later", "answered"),
+    [(True, False, 60, False), (False, True, 11 * 3600, True), (False, True, 13 * 3600, False)],
+)
+def test_who_had_a_call_has_our_account_no_longer_than_the_call(
+    ended: bool, restart: bool, later: float, answered: bool
+) -> None:
+    """The route of a call that is over, sent again with another number: no flow has allowed that call."""
+    stage = Stage("{gateways: c}")
+    stage.world.run(120)
+    call = stage.call("Contact: <sip:alice@10.0.0.2>", call_id="c1")
+    stage.answer("c", 407, CHALLENGE)
+    stage.answer("c", 200)
+    route = f"Route: <{(call.final.record_routes()[0].uri or b'').decode()}>"
+    gate, asking = stage.gates["c"], {"to": "<sip:0049301@example.com>;tag=c", "call_id": "c1"}
+    if ended:
+        stage.alice.ask("BYE", "sip:c@10.0.1.3", route, cseq=2, **asking)
+        stage.world.run()
+        gate.answer(gate.requests("BYE")[-1], 200)
+    if restart:
+        restarted(stage)
+    stage.world.run(later)
+    stage.alice.ask("INVITE", "sip:00900123@10.0.1.3", route, cseq=3, **asking)
+    stage.world.run()
+    before = len(stage.invites("c"))
+    stage.answer("c", 407, CHALLENGE)
+    assert len(stage.invites("c")) == before + answered
+
+
 def test_a_dialog_without_a_gateway_opens_none() -> None:
     """bob and alice have a call; what she sends to a gateway under its name goes without our account."""
     stage = Stage("registered")
