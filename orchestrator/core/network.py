@@ -16,7 +16,7 @@ from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
-from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens, minute_of
+from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens, second_of
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri, parse_uri
@@ -126,8 +126,8 @@ class SipNetwork:
     def is_marked(self, passage: Passage, gateway: str) -> bool:
         """Whether a request is on its way to this gateway, by the token of a dialog that was begun before our start and
         may still last: the calls begun since are known, and nobody has a call for ever."""
-        oldest, begun = minute_of(self._wall - self._longest), passage.minute
-        if not oldest <= begun <= minute_of(self._started):
+        oldest, begun = second_of(self._wall - self._longest), passage.second
+        if not oldest <= begun <= second_of(self._started):
             return False
         return bool(passage.gateway) and compare_digest(passage.gateway, self._route_tokens.mark(gateway))
 

@@ -17,7 +17,7 @@ from, and where it goes to. The other party has no business with these addresses
 
 *Whose gateway it is.* A gateway that has got our account may challenge requests of the dialog, too, also after our
 restart. So its mark, a short keyed hash of its name, stands behind the sides, and is told of requests of the caller's
-side only. So does the minute its call was begun: whoever had a call once may not use our account for ever.
+side only. So does the second its call was begun: whoever had a call once may not use our account for ever.
 
     token = hex(tag ‖ sides ⊕ stream)     tag = H("tag", Call-ID, caller's tag, sides)     stream = H("stream", tag)
 
@@ -41,10 +41,10 @@ _TAG = 8
 """Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
 _MARK = 4
 """Octets of a gateway's mark: it tells a few apart, and is authenticated by the hash."""
-_MINUTE = 4
-"""Octets of the minute behind a mark."""
+_SECOND = 4
+"""Octets of the second behind a mark."""
 _CONNECTED = 0x10
-_MAX_SIDES = 2 * (4 + 16 + 4) + _MARK + _MINUTE
+_MAX_SIDES = 2 * (4 + 16 + 4) + _MARK + _SECOND
 _ABSENT = b"\0"
 
 
@@ -55,15 +55,15 @@ Place = tuple[str, int, int]
 class Passage:
     """A request that is inside a dialog of ours; `seen` is where its receiver was seen (address, port, connection),
     None when he is where he says. The point he is reached from is the one that our Route names. `gateway` is the mark
-    of the gateway that was called, b'' for none and for requests that come from there; `minute` is when it was called
-    (`minute_of`)."""
+    of the gateway that was called, b'' for none and for requests that come from there; `second` is when it was called
+    (`second_of`)."""
 
-    __slots__ = ("seen", "gateway", "minute")
+    __slots__ = ("seen", "gateway", "second")
 
-    def __init__(self, seen: Place | None, gateway: bytes = b"", minute: int = 0) -> None:
+    def __init__(self, seen: Place | None, gateway: bytes = b"", second: int = 0) -> None:
         self.seen = seen
         self.gateway = gateway
-        self.minute = minute
+        self.second = second
 
     def __repr__(self) -> str:
         return f"<Passage {self.seen or 'as its Request-URI says'}>"
@@ -103,7 +103,7 @@ class RouteTokens:
             self._key()
         sides = _pack(caller) + _pack(callee) if caller is not None or callee is not None or gateway else b""
         if gateway:
-            sides += self.mark(gateway) + minute_of(wall).to_bytes(_MINUTE, "big")
+            sides += self.mark(gateway) + second_of(wall).to_bytes(_SECOND, "big")
         tag = self._hash(call_id, caller_tag, sides)
         return (tag + self._cipher(tag, sides) if sides else tag).hex().encode()
 
@@ -158,13 +158,13 @@ def _pack(side: Hop | None) -> bytes:
     return packed + (connection & 0xFFFFFFFF).to_bytes(4, "big") if connection else packed
 
 
-def minute_of(wall: float) -> int:
-    """Whole minutes since the epoch, none before it."""
-    return max(0, int(wall // 60))
+def second_of(wall: float) -> int:
+    """Whole seconds since the epoch, as far as four octets hold them: to 2106."""
+    return min(max(0, int(wall)), 0xFFFFFFFF)
 
 
 def _unpack(sides: bytes) -> tuple[Place | None, Place | None, bytes, int]:
-    """Caller, callee, the mark of a gateway and its minute. Only for what has verified: we have packed it ourselves."""
+    """Caller, callee, the mark of a gateway and its second. Only for what has verified: we have packed it ourselves."""
     caller, rest = _unpack_one(sides)
     callee, rest = _unpack_one(rest)
     return caller, callee, rest[:_MARK], int.from_bytes(rest[_MARK:], "big")

@@ -310,7 +310,7 @@ def test_who_had_a_call_has_our_account_no_longer_than_the_call(
 ) -> None:
     """The route of a call that is over, sent again with another number: no flow has allowed that call."""
     stage = Stage("{gateways: c}")
-    stage.world.run(120)
+    stage.world.run(2)
     call = stage.call("Contact: <sip:alice@10.0.0.2>", call_id="c1")
     stage.answer("c", 407, CHALLENGE)
     stage.answer("c", 200)
