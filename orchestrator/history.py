@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 F = TypeVar("F")
 
@@ -25,30 +25,31 @@ class History:
     """The stream of one engine's facts. Listeners are called within the turn: they keep what they want, and do not
     wait."""
 
-    __slots__ = ("_told", "on_fault")
+    __slots__ = ("told", "on_fault")
 
     def __init__(self) -> None:
-        self._told: dict[type, tuple[Callable[[Any], object], ...]] = {}
+        self.told: Final[dict[type, tuple[Callable[[Any], object], ...]]] = {}
+        """Kind → its listeners, of those that anybody listens to. To be read; the wire looks here for each message."""
         self.on_fault: Callable[[Exception], object] | None = None
         """Told what a listener raises; the turn goes on."""
 
     def listen(self, kind: type[F], told: Callable[[F], object]) -> None:
         """Call `told` with each fact of this kind from now on."""
-        self._told[kind] = (*self._told.get(kind, ()), told)
+        self.told[kind] = (*self.told.get(kind, ()), told)
 
     def ignore(self, kind: type[F], told: Callable[[F], object]) -> None:
         """Call it no more."""
-        left = tuple(other for other in self._told.pop(kind, ()) if other != told)
+        left = tuple(other for other in self.told.pop(kind, ()) if other != told)
         if left:
-            self._told[kind] = left
+            self.told[kind] = left
 
     def hears(self, kind: type) -> bool:
         """Whether anybody listens: else the fact need not be made."""
-        return kind in self._told
+        return kind in self.told
 
     def tell(self, fact: object) -> None:
         """A fact, to those who listen to its kind, in the order they came."""
-        for told in self._told.get(type(fact), ()):
+        for told in self.told.get(type(fact), ()):
             try:
                 told(fact)
             except Exception as bug:

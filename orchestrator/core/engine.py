@@ -56,6 +56,7 @@ from orchestrator.sip.client import client_key
 from orchestrator.sip.location import Change, Location
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.points import Hop
+from orchestrator.sip.skim import BEGINNINGS
 
 _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
 """Method and branch of a request we have sent: our Via is its first header line."""
@@ -144,7 +145,7 @@ class Engine(Node):
             return
         message: Request | Response | None = None
         try:
-            if self.overload.is_on and self.requests.receive_unread(data, hop):
+            if data.startswith(BEGINNINGS) and self.overload.is_on and self.requests.receive_unread(data, hop):
                 return
             try:
                 message = parse_message(data, self.settings.limits.message)

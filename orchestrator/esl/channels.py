@@ -176,13 +176,14 @@ class ChannelTable:
         before = node.recent.get(sequence)
         if before is None:
             before = node.older.get(sequence)
-        named = bool(event.uuid)
+        uuid = event.uuid
+        named = bool(uuid)
         if before is not None and (before or not named):
             return True
         if len(node.recent) >= WINDOW:
             node.older, node.recent = node.recent, {}
         node.recent[sequence] = named
-        channel = node.channels.get(event.uuid) if named else None
+        channel = node.channels.get(uuid) if named else None
         if channel is not None and before is None and event.name != "COMMAND":
             number = integer(sequence)
             if 0 < number < channel.sequence:

@@ -210,7 +210,8 @@ class EslEvent:
     @property
     def key(self) -> str:
         """What handlers and flows call it: the subclass of a CUSTOM event, the name of any other."""
-        return self.subclass if self.name == "CUSTOM" else self.name
+        name = self.name
+        return self.subclass if name == "CUSTOM" else name
 
     @property
     def uuid(self) -> str:

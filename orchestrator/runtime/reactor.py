@@ -120,6 +120,7 @@ class Reactor:
         self.clock = clock
         self.loop = loop if loop is not None else gevent.get_hub().loop
         self._history = core.history
+        self._told = core.history.told
         self.capacity = inbox
         self.age = 0.0
         self.delay = 0.0
@@ -154,7 +155,7 @@ class Reactor:
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
         core = self.core
-        if self._history.hears(MessageIn):
+        if MessageIn in self._told:
             self._history.tell(MessageIn(data, hop.host, hop.port, hop.point.index))
         try:
             core.receive(data, hop, now)
@@ -230,7 +231,7 @@ class Reactor:
         core = self.core
         if core.datagrams:
             for data, destination in core.datagrams:
-                if self._history.hears(MessageOut):
+                if MessageOut in self._told:
                     self._history.tell(MessageOut(data, destination.host, destination.port, destination.point.index))
                 try:
                     self._transports[destination.point.index].send(data, destination)

@@ -45,7 +45,8 @@ RECEIVE_BUFFER = 8 * 2**20
 SEND_BUFFER = 2 * 2**20
 
 MAX_KNOWN = 10_000
-"""Destinations whose address has been checked; the table starts afresh when full, so strangers cannot grow it."""
+"""Destinations whose address has been checked, and peers; a table starts afresh when full, so strangers cannot grow
+it."""
 
 # Linux has these, other systems do without; the socket module does not name all of them.
 _MSG_ERRQUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
@@ -90,6 +91,8 @@ class UdpTransport:
         self._origins: dict[Point, list[tuple[int, int, bytes]]] = {}
         self._lasting = LastingDelay()
         self._known: dict[Hop, Address] = {}
+        self._met: dict[tuple[str, int], Hop] = {}
+        """Hops by the address datagrams came from: a peer sends many."""
         self._reactor: Reactor
         self._watcher: Any = None
 
@@ -166,7 +169,7 @@ class UdpTransport:
 
     def _readable(self) -> None:
         """Loop callback: one bounded batch. What is left makes the socket readable again at the loop's next pass."""
-        reactor, recvfrom = self._reactor, self._recvfrom
+        reactor, recvfrom, met = self._reactor, self._recvfrom, self._met
         receive, clock = reactor.receive, reactor.clock
         reactor.age = 0.0
         count = 0
@@ -178,7 +181,10 @@ class UdpTransport:
             self._behind = False
             while True:
                 count += 1
-                receive(data, Hop(self._asked, source[0], source[1]), now)
+                hop = met.get(source)
+                if hop is None or hop.point is not self._asked:
+                    hop = self._meet(source)
+                receive(data, hop, now)
                 began, now = now, clock()
                 if now - began > SLOW_TURN:
                     reactor.slow_turns += 1
@@ -198,6 +204,13 @@ class UdpTransport:
             self.errors["EIO"] += 1
         self.received += count
         reactor.settle()
+
+    def _meet(self, source: tuple[str, int]) -> Hop:
+        """The hop of a peer that has not sent to this address of ours lately."""
+        if len(self._met) >= MAX_KNOWN:
+            self._met.clear()
+        hop = self._met[source] = Hop(self._asked, source[0], source[1])
+        return hop
 
     def _receive_oldest(self) -> tuple[bytes, Any]:
         """The oldest datagram waiting, and its age to the reactor."""

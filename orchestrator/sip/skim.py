@@ -16,6 +16,8 @@ from orchestrator.sip.headers import Via
 from orchestrator.sip.model import Request
 from orchestrator.sip.parser import ADDRESS, CALL_ID, CSEQ_NUMBER, HOPS, LENGTH, SIP_URI, TAGGED, TOP_VIA
 
+BEGINNINGS: Final = (b"INVITE ", b"SUBSCRIBE ", b"MESSAGE ")
+"""How the octets begin that `skim` may read."""
 _REST: Final = rb"[^\r]*+"
 """Of a line. A LF or NUL that stands alone in it is looked for afterwards, which is cheaper."""
 _ONCE: Final = (

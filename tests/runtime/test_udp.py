@@ -16,6 +16,7 @@ import pytest
 from echo_core import EchoCore, received, wait_until
 
 from orchestrator.errors import ListenError
+from orchestrator.runtime import udp
 from orchestrator.runtime.reactor import BATCH, Reactor
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.sip.points import Hop, Point
@@ -75,6 +76,45 @@ def test_a_socket_bound_to_all_answers_from_where_it_was_asked(core: EchoCore, r
     assert set(points) == set(asked)
     assert everywhere.errors == {}
     everywhere.close()
+
+
+@needs_addresses
+def test_one_peer_is_answered_from_whichever_address_it_has_asked(core: EchoCore, reactor: Reactor) -> None:
+    everywhere = UdpTransport("0.0.0.0", 0)
+    points: dict[str, Point] = {}
+    everywhere.start(
+        reactor, None, lambda local: points.setdefault(local, Point(everywhere.id, "udp", local, 5060, local=local))
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        for address in ("127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.1"):
+            peer.sendto(address.encode(), (address, everywhere.address[1]))
+            assert wait_until(lambda: heard(peer)) == (address.encode(), (address, everywhere.address[1]))
+    everywhere.close()
+
+
+def heard(peer: socket.socket) -> Any:
+    """The next datagram and who has sent it; None when there is none."""
+    try:
+        return peer.recvfrom(100)
+    except BlockingIOError:
+        return None
+
+
+def test_peers_are_remembered_up_to_a_bound(
+    core: EchoCore, transport: UdpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udp, "MAX_KNOWN", 3)
+    hops: list[Hop] = []
+    core.on_datagram = lambda data, hop: hops.append(hop)
+    for number in range(10):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(b"one", transport.address)
+            peer.sendto(b"two", transport.address)
+            assert wait_until(lambda count=2 * number + 2: len(hops) == count)
+    assert all(hops[at] is hops[at + 1] for at in range(0, 20, 2))
+    assert len(transport._met) <= 3
 
 
 @needs_ipv6
