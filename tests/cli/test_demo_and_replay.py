@@ -61,6 +61,10 @@ class TestReplay:
         assert "2.420  dtmf_screening#1  L30   collected 1 keys" in done.stdout
         assert "call ended by engine: callee pressed 5" in done.stdout
 
+    def test_another_caller_can_be_given(self) -> None:
+        done = replay("via_bridge.esl", *self.SCREENED, "--from", "carol@example.com")
+        assert "flow dtmf_screening starts for carol@example.com -> 88bob@example.com" in done.stdout
+
     def test_the_caller_of_another_recording_presses_and_that_says_nothing(self) -> None:
         done = replay("dtmf.esl", *self.SCREENED)
         assert done.returncode == 0, done.stderr

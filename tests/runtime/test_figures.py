@@ -19,7 +19,7 @@ from orchestrator.site import read_site
 CONFIG = """\
 sip: {listen: 'udp:127.0.0.1:0', trust: 192.0.2.1}
 location: 'memory:'
-freeswitch: {fs1: {host: 127.0.0.1, port: 1, probe: 1h}}
+freeswitch: {fs1: {host: 127.0.0.1, port: 1, probe: 5s}}
 flows: FOLDER
 admin: {listen: '127.0.0.1:0'}
 cdr: FOLDER/cdr.jsonl
@@ -93,6 +93,23 @@ def ask_the_web_too_often(server: Server) -> None:
         server.jobs.start(Job(number, Http("GET", "http://127.0.0.1:1/")))
 
 
+def answer_no_options(server: Server) -> None:
+    engine = server.engine
+    for second in range(60):
+        engine.run_timers(engine.timers.now + 0.5 if second else engine.timers.now)
+
+
+def answer_options(server: Server) -> None:
+    engine = server.engine
+    engine.run_timers(engine.timers.now + 1.0)
+    request = next(data for data, _ in engine.datagrams if data.startswith(b"OPTIONS "))
+    kept = [
+        line for line in request.split(b"\r\n") if line.split(b":")[0] in (b"Via", b"From", b"To", b"Call-ID", b"CSeq")
+    ]
+    answer = b"\r\n".join([b"SIP/2.0 200 OK", *kept, b"Content-Length: 0", b"", b""])
+    receive(server, answer, "127.0.0.1")
+
+
 @pytest.mark.parametrize(
     ("act", "line"),
     [
@@ -107,6 +124,8 @@ def ask_the_web_too_often(server: Server) -> None:
         (register_twice, "transactions_lingering 2.0"),
         (refuse_to_write, "location_up 0.0"),
         (refuse_to_write, "location_write_failures_total 2.0"),
+        (answer_options, 'freeswitch_takes_calls{server="fs1"} 1.0'),
+        (answer_no_options, 'freeswitch_takes_calls{server="fs1"} 0.0'),
         (flood, "source_bans_total 1.0"),
         (flood, "sources_banned 1.0"),
         (ask_the_web_too_often, 'jobs_waiting{pool="http"} 1.0'),
