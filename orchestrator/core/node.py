@@ -77,7 +77,8 @@ class Node:
         self.counters[name] += 1
 
     def tell(self, event: str, **facts: Any) -> None:
-        """Something for the log; `source` is the network address that caused it."""
+        """Something for the log; `source` is the network address that caused it. A fact may be a function without
+        arguments that finds it out, should the line be written."""
         if self.on_news is not None:
             self.on_news(event, facts)
 

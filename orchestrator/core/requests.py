@@ -11,6 +11,7 @@ dialog is what brings back the token of our Record-Route (`sip.route_token`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -466,6 +467,6 @@ class Requests:
             self._starts.registration(flow, registration)
 
 
-def _ends(request: Request) -> dict[str, str]:
+def _ends(request: Request) -> dict[str, Callable[[], str]]:
     """Who calls whom, for the log."""
-    return {"from": text(request.from_.uri or b""), "to": text(request.uri)}
+    return {"from": lambda: text(request.from_.uri or b""), "to": lambda: text(request.uri)}

@@ -3,7 +3,8 @@
 A line is `event key=value …`; the names of events are stable. Whoever sends many messages must not fill the disk, nor
 may many senders together: each event has a bound for one source and one for all of them, looked at before anything is
 formatted. How many lines were left out is said on the next one, as `suppressed`. Values are cut to `LONGEST`
-characters; the renderer escapes control characters.
+characters; the renderer escapes control characters. A fact that costs something to find out is given as a function
+without arguments, called only for a line that is written.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class News:
         warning = event in WARNINGS
         if (self._quiet and not warning) or not self._room(event, str(facts.get("source", ""))):
             return
-        told = {name: _cut(value) for name, value in facts.items() if value not in (None, "")}
+        read = ((name, value() if callable(value) else value) for name, value in facts.items())
+        told = {name: _cut(value) for name, value in read if value not in (None, "")}
         left_out = self._suppressed.pop(event, 0)
         if left_out:
             told["suppressed"] = left_out

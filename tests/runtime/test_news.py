@@ -150,6 +150,19 @@ def test_strangers_cannot_fill_the_log(lines: Any) -> None:
     assert lines[-1][2]["suppressed"] > 1500
 
 
+def test_what_costs_something_is_found_out_for_a_line_that_is_written(lines: Any) -> None:
+    news, asked = News(clock=lambda: 0.0), []
+
+    def found() -> str:
+        asked.append(1)
+        return "alice"
+
+    for _ in range(PER_SOURCE + 5):
+        news.tell("call_begun", {"from": found, "to": lambda: "", "source": "192.0.2.1"})
+    assert len(asked) == len(lines) == PER_SOURCE
+    assert lines[0][2] == {"from": "alice", "address": "192.0.2.1"}
+
+
 def test_a_quiet_log_has_warnings_only(lines: Any) -> None:
     news = News(quiet=True)
     news.tell("call_begun", {"call": "1"})
