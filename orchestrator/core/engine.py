@@ -17,7 +17,6 @@ A turn that raises is a bug, and costs its own input only: see `core.faults`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,13 +26,10 @@ from orchestrator.core.calls.table import Calls
 from orchestrator.core.esl_events import EslEvents
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.malformed import refuse_malformed
-from orchestrator.core.network import CLAIMS
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
 from orchestrator.core.registrations import Registrations
-from orchestrator.core.request_view import text
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
@@ -44,22 +40,16 @@ from orchestrator.core.steps.steps import Steps
 from orchestrator.core.steps.subjects import unaware
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
-from orchestrator.errors import MalformedMessage
+from orchestrator.core.wire import Wire
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.language.usage import usage_of
 from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.sip.admission import STRAY, Admission
-from orchestrator.sip.client import client_key
+from orchestrator.sip.admission import Admission
 from orchestrator.sip.location import Change, Location
-from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.points import Hop
-from orchestrator.sip.skim import BEGINNINGS
-
-_TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
-"""Method and branch of a request we have sent: our Via is its first header line."""
 
 
 class Engine(Node):
@@ -79,7 +69,6 @@ class Engine(Node):
             seconds=round(source.banned_until - source.banned_since),
             proved=self.admission.is_proved(source, self.timers.now),
         )
-        self._late = settings.late
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.overload = Overload(self, location)
@@ -88,6 +77,7 @@ class Engine(Node):
         self.servers = Servers(self)
         self.host = Performers(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host)
+        self.faults = Faults(lambda: unaware(self.flows.runs.values()))
         self.calls = Calls()
         self.records = CallRecords(self.history, settings.wall_offset)
         self._compose()
@@ -110,6 +100,7 @@ class Engine(Node):
         self.requests = Requests(
             self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
         )
+        self.wire = Wire(self, sender, self.overload, self.requests, registrations, self.faults)
 
     def _reported(self, channel: Channel) -> None:
         self.esl_events.reported(channel)
@@ -120,7 +111,6 @@ class Engine(Node):
         flows.capacity = limits.subscriptions
         flows.most_runs, flows.most_runs_per_flow = limits.runs, limits.runs_per_flow
         flows.chain, flows.trace_memory.most = limits.chain, limits.trace_memory
-        self.faults = Faults(lambda: unaware(flows.runs.values()))
         self.esl_events.translator.on_fault = lambda spec, bug: self.faults.struck(Fault(f"read {spec.name}", bug))
         self.timers.on_fault = self.faults.of_timer
         self.bus.on_fault = lambda subscription, bug: self.faults.struck(Fault("event", bug), subscription.owner)
@@ -133,39 +123,7 @@ class Engine(Node):
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
         what is in it. One of a source that has had its share is not read."""
-        source = self.admission.admit(hop.host, now, self._late())
-        if source is None:
-            return
-        sender = self.sender
-        sender.source, sender.octets = source, len(data)
-        self.timers.run_due(now)
-        if data.startswith(b"ACK ") and self.overload.refusals.mark in data and self.admission.is_proved(source, now):
-            sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
-            self.count("ack.unmatched")
-            return
-        message: Request | Response | None = None
-        try:
-            if data.startswith(BEGINNINGS) and self.overload.is_on and self.requests.receive_unread(data, hop):
-                return
-            try:
-                message = parse_message(data, self.settings.limits.message)
-            except MalformedMessage as error:
-                refuse_malformed(self, sender, data, error, hop)
-                return
-            if not CLAIMS.isdisjoint(message.names) and not self.network.trusts(hop.host):
-                for name in CLAIMS.intersection(message.names):
-                    message.drop_header(name)
-            if isinstance(message, Request):
-                self.requests.receive(message, hop)
-            elif not self.layer.receive_response(message):
-                sender.charge(STRAY)
-                self.count("response.unmatched")
-            elif not source.exempt:  # only who has got our request knows its branch
-                sender.prove()
-        except Exception as bug:
-            call_id = text(message.call_id) if message is not None else ""
-            fault = Fault("datagram", bug, f"{hop.host}:{hop.port}", call_id)
-            self.faults.struck(fault, *self.requests.struck(message, hop))
+        self.wire.receive(data, hop, now)
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""
@@ -187,10 +145,8 @@ class Engine(Node):
         if event.call and self.calls.by_id(event.call) is None:
             self.count("event.without_call")
             return
-        try:
+        with self.faults.guard(f"event {event.name}"):
             self.bus.publish(event)
-        except Exception as bug:
-            self.faults.struck(Fault(f"event {event.name}", bug))
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float
@@ -200,10 +156,8 @@ class Engine(Node):
         A call whose channel is gone without a word is ended: the server was restarted, or we were away when it hung up.
         """
         self.timers.run_due(now)
-        try:
+        with self.faults.guard("snapshot", server):
             self.resync.compare(server, channels, since, core_uuid)
-        except Exception as bug:
-            self.faults.struck(Fault("snapshot", bug, server))
 
     def socket_opened(self, server: str, event: EslEvent, refuse: Callable[[], None], now: float) -> None:
         """FreeSWITCH's dialplan hands over a channel: `event` is its CHANNEL_DATA, `server` our name of the connection.
@@ -221,67 +175,42 @@ class Engine(Node):
     def socket_closed(self, server: str, reason: str, now: float) -> None:
         """That connection has ended."""
         self.timers.run_due(now)
-        call = self.sockets.of(server)
-        try:
+        with self.faults.guard("socket", server, self.sockets.of(server)):
             self.sockets.closed(server, reason)
-        except Exception as bug:
-            self.faults.struck(Fault("socket", bug, server), call)
 
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None:
         """The Event Socket link of a server is now down, connecting, … or up; `reason`: why it went down."""
         self.timers.run_due(now)
-        try:
+        with self.faults.guard("link", server):
             self.resync.link_changed(server, state)
             self.servers.link_changed(server, state, reason)
-        except Exception as bug:
-            self.faults.struck(Fault("link", bug, server))
 
     def complete(self, job: int, result: Any, now: float) -> None:
         """The result of a job: its value, or the StepError it failed with."""
         self.timers.run_due(now)
         done = self.done_of(job)
         if done is not None:
-            try:
+            with self.faults.guard("job", "", done):
                 done(result)
-            except Exception as bug:
-                self.faults.struck(Fault("job", bug), done)
 
     def bindings_changed(self, changes: Sequence[Change], now: float) -> None:
         """The store has been changed by others: other nodes, or its owner. Never written back; news that are late or
         come twice change nothing."""
         self.timers.run_due(now)
         for change in changes:
-            try:
+            with self.faults.guard("bindings"):
                 self.registrations.take(change)
-            except Exception as bug:
-                self.faults.struck(Fault("bindings", bug))
 
     def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
         """The socket refused these octets: the client transaction that sent them ends (RFC 3261 §17.1.4)."""
         self.timers.run_due(now)
-        self.count("transport.failed")
-        found = _TOP_BRANCH.match(data)
-        if found is not None and not data.startswith(b"SIP/2.0 "):
-            client = self.layer.clients.get(client_key(found[2], found[1]))
-            try:
-                self.layer.unreachable(found[2], found[1])
-            except Exception as bug:
-                self.faults.struck(Fault("transport", bug, f"{hop.host}:{hop.port}"), client)
+        self.wire.transport_failed(hop, data)
 
     def connection_lost(self, hop: Hop, now: float) -> None:
         """A connection has ended, whoever has ended it. What is under way on it fails, except for answers, which go
         where the Via leads (RFC 3261 §18.2.2); what was registered over it is gone (RFC 5626 §5.1)."""
         self.timers.run_due(now)
-        self.count("connection.lost")
-        for client in tuple(self.layer.by_connection.get(hop.connection, ())):
-            try:
-                client.lose_connection()
-            except Exception as bug:
-                self.faults.struck(Fault("connection", bug, f"{hop.host}:{hop.port}"), client)
-        try:
-            self.registrations.connection_lost(hop.connection)
-        except Exception as bug:
-            self.faults.struck(Fault("connection", bug, f"{hop.host}:{hop.port}"))
+        self.wire.connection_lost(hop)
 
     def load(self, program: Program, site: Site) -> None:
         """Take a program and the site it belongs to, in one turn: new calls run it, running ones keep theirs."""

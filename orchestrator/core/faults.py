@@ -69,6 +69,10 @@ class Faults:
             raise fault.error
         self.told(fault)
 
+    def guard(self, where: str, source: str = "", *about: Any) -> Guard:
+        """For `with`: an exception inside is a fault, and ends there."""
+        return Guard(self, where, source, about)
+
     def of_timer(self, callback: Callable[[Any], None], argument: Any, error: Exception) -> None:
         """A timer's callback raised."""
         self.struck(Fault(f"timer {getattr(callback, '__qualname__', '')}".strip(), error), callback, argument)
@@ -96,6 +100,27 @@ class Faults:
             act()
         except Exception:  # the bug that was told already, most likely, or one it caused
             return False
+        return True
+
+
+class Guard:
+    """Around the work of one turn; see `Faults.guard`."""
+
+    __slots__ = ("_faults", "_where", "_source", "_about")
+
+    def __init__(self, faults: Faults, where: str, source: str, about: tuple[Any, ...]) -> None:
+        self._faults = faults
+        self._where = where
+        self._source = source
+        self._about = about
+
+    def __enter__(self) -> None:
+        """Nothing is done before."""
+
+    def __exit__(self, kind: object, bug: BaseException | None, at: object) -> bool:
+        if not isinstance(bug, Exception):
+            return False
+        self._faults.struck(Fault(self._where, bug, self._source), *self._about)
         return True
 
 

@@ -391,7 +391,7 @@ def test_the_second_half_of_a_share_is_for_times_when_nobody_waits(late: float, 
 def test_a_flood_beside_late_datagrams_leaves_a_known_caller_alone(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.good_call()
-    stage.world.engine._late = lambda: 0.3
+    stage.world.engine.wire._late = lambda: 0.3
     for number in range(600):
         stage.mallory.ask("OPTIONS", f"sip:nobody{number}@example.com")
     stage.world.run()

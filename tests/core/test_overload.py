@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from orchestrator.core import engine
+from orchestrator.core import wire
 from orchestrator.core.overload import Refusals
 from orchestrator.core.settings import CoreLimits
 from orchestrator.flow.loader import Source, load_sources
@@ -258,7 +258,7 @@ def test_the_ack_of_a_refusal_costs_no_parsing(monkeypatch: pytest.MonkeyPatch) 
     ask = stage.do(stage.alice.ask("INVITE", BOB))
     assert ask.statuses == [503]
     parsed: list[bytes] = []
-    monkeypatch.setattr(engine, "parse_message", lambda data, most: parsed.append(data))
+    monkeypatch.setattr(wire, "parse_message", lambda data, most: parsed.append(data))
     acknowledge(stage, ask)
     assert parsed == []
     assert stage.world.engine.counters["ack.unmatched"] == 1

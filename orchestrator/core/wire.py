@@ -1,0 +1,101 @@
+"""What comes from the network: datagrams, and news of transports and connections that have failed."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.core.faults import Fault, Faults
+from orchestrator.core.malformed import refuse_malformed
+from orchestrator.core.network import CLAIMS
+from orchestrator.core.node import Node
+from orchestrator.core.overload import Overload
+from orchestrator.core.registrations import Registrations
+from orchestrator.core.request_view import text
+from orchestrator.core.requests import Requests
+from orchestrator.core.sender import Sender
+from orchestrator.errors import MalformedMessage
+from orchestrator.sip.admission import STRAY
+from orchestrator.sip.client import client_key
+from orchestrator.sip.message import Request, Response, parse_message
+from orchestrator.sip.points import Hop
+from orchestrator.sip.skim import BEGINNINGS
+
+_TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
+"""Method and branch of a request we have sent: our Via is its first header line."""
+
+
+class Wire:
+    """Takes the inputs of one engine that concern SIP on the network; see `core.engine` for what each means."""
+
+    def __init__(
+        self,
+        node: Node,
+        sender: Sender,
+        overload: Overload,
+        requests: Requests,
+        registrations: Registrations,
+        faults: Faults,
+    ) -> None:
+        self._node = node
+        self._layer = node.layer
+        self._late = node.settings.late
+        self._sender = sender
+        self._admission = sender.admission
+        self._overload = overload
+        self._requests = requests
+        self._registrations = registrations
+        self._faults = faults
+
+    def receive(self, data: bytes, hop: Hop, now: float) -> None:
+        """One datagram, or one message of a stream."""
+        source = self._admission.admit(hop.host, now, self._late())
+        if source is None:
+            return
+        sender = self._sender
+        sender.source, sender.octets = source, len(data)
+        self._node.timers.run_due(now)
+        if data.startswith(b"ACK ") and self._overload.refusals.mark in data and self._admission.is_proved(source, now):
+            sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
+            self._node.count("ack.unmatched")
+            return
+        message: Request | Response | None = None
+        try:
+            if data.startswith(BEGINNINGS) and self._overload.is_on and self._requests.receive_unread(data, hop):
+                return
+            try:
+                message = parse_message(data, self._node.settings.limits.message)
+            except MalformedMessage as error:
+                refuse_malformed(self._node, sender, data, error, hop)
+                return
+            if not CLAIMS.isdisjoint(message.names) and not self._node.network.trusts(hop.host):
+                for name in CLAIMS.intersection(message.names):
+                    message.drop_header(name)
+            if isinstance(message, Request):
+                self._requests.receive(message, hop)
+            elif not self._layer.receive_response(message):
+                sender.charge(STRAY)
+                self._node.count("response.unmatched")
+            elif not source.exempt:  # only who has got our request knows its branch
+                sender.prove()
+        except Exception as bug:
+            call_id = text(message.call_id) if message is not None else ""
+            fault = Fault("datagram", bug, f"{hop.host}:{hop.port}", call_id)
+            self._faults.struck(fault, *self._requests.struck(message, hop))
+
+    def transport_failed(self, hop: Hop, data: bytes) -> None:
+        """The socket refused these octets."""
+        self._node.count("transport.failed")
+        found = _TOP_BRANCH.match(data)
+        if found is not None and not data.startswith(b"SIP/2.0 "):
+            client = self._layer.clients.get(client_key(found[2], found[1]))
+            with self._faults.guard("transport", f"{hop.host}:{hop.port}", client):
+                self._layer.unreachable(found[2], found[1])
+
+    def connection_lost(self, hop: Hop) -> None:
+        """A connection has ended."""
+        self._node.count("connection.lost")
+        for client in tuple(self._layer.by_connection.get(hop.connection, ())):
+            with self._faults.guard("connection", f"{hop.host}:{hop.port}", client):
+                client.lose_connection()
+        with self._faults.guard("connection", f"{hop.host}:{hop.port}"):
+            self._registrations.connection_lost(hop.connection)
