@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.views import CallView
 from orchestrator.core.network import CALL_HEADER
@@ -29,13 +30,13 @@ from orchestrator.core.steps.auth import Authenticator
 from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.sip.admission import IN_DIALOG, REPETITION, STRAY
+from orchestrator.sip.admission import IN_DIALOG, REPETITION
 from orchestrator.sip.digest import Account
 from orchestrator.sip.intern import SharedLines
-from orchestrator.sip.message import Request, Response, build_response, forward_request
+from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
-from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS, ResponseContext
+from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.route_token import Passage
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
@@ -45,11 +46,6 @@ from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri
 
 _CALL_HEADER_NAME = CALL_HEADER.lower()
-
-
-def _tag(request: Request) -> bytes:
-    """Our To tag in an answer without a transaction: keyed, and the same for each repetition and the ACK."""
-    return b"%x" % (hash((request.via.branch, request.call_id, request.cseq)) & 0xFFFFFFFFFFFF)
 
 
 class Requests:
@@ -83,6 +79,7 @@ class Requests:
         self._gateways = outbound.gateways
         self._consume = authenticator.consume
         self._shared = SharedLines()
+        self._acks = Acks(node, sender, overload, self.routes, self._consume)
         self._others = OtherRequests(
             node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by
         )
@@ -92,7 +89,7 @@ class Requests:
         _, host, port, _ = hop
         request.stamp_source(host.encode(), port)
         if request.method == b"ACK":
-            self._receive_ack(request, hop)
+            self._acks.receive(request, hop)
             return
         repeated = self._layer.find_server(request)
         if repeated is not None:
@@ -124,7 +121,7 @@ class Requests:
         overload.refusals.add(request, now)
         self._count("refused.503")
         via = request.via.stamped(hop.host.encode(), hop.port)
-        tag = overload.refusals.mark + _tag(request)
+        tag = overload.refusals.mark + unkept_tag(request)
         answer = request.refusal(b"SIP/2.0 503 Service Unavailable", via, tag, overload.retry_after(request))
         self._send_refusal(answer, response_destination(via, hop, self._node.settings.nat), 503)
         return True
@@ -144,7 +141,7 @@ class Requests:
         if request.method == b"REGISTER":
             to = text(request.get(b"to") or b"")  # as it stands: it may be what is malformed
             self._tell("register_refused", source=destination.host, to=to, code=status, reason=reason)
-        answer = build_response(request, status, reason or reason_phrase(status), mark + _tag(request), headers)
+        answer = build_response(request, status, reason or reason_phrase(status), mark + unkept_tag(request), headers)
         self._send_refusal(answer, destination, status)
 
     def _send_refusal(self, answer: bytes, destination: Hop, status: int) -> None:
@@ -172,58 +169,7 @@ class Requests:
         cancelled = self._layer.find_cancelled(request) if request.method == b"CANCEL" else None
         return server, cancelled, call if call is not None and call.dialogs.holds(request) else None
 
-    # --- ACK and CANCEL -----------------------------------------------------------------------------------------------
-
-    def _receive_ack(self, request: Request, source: Hop) -> None:
-        """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
-        ever."""
-        server = self._layer.find_server(request) or self._layer.find_refused(request)
-        if server is not None:
-            proof = server.last and request.to_tag and b";tag=" + request.to_tag in server.last
-            if server.step("ACK"):
-                if proof:
-                    self._sender.prove()
-                return
-        try:
-            route = self.routes.route(request)
-        except MalformedMessage:
-            self._count("ack.malformed")
-            return
-        passage = self.routes.passage(request, route)
-        toward, hop = self.routes.onward(request, route, passage)
-        may_pass = request.to_tag and (passage is not None or self._network.trusts(source.host))
-        if not may_pass or request.max_forwards == 0 or (hop is None and self._network.ends_here(toward)):
-            if request.to_tag and request.to_tag.removeprefix(self._overload.refusals.mark) == _tag(
-                request
-            ):  # of a failure without a transaction
-                self._sender.prove()
-            self._sender.charge(STRAY)
-            self._count("ack.unmatched")
-            return
-        if request.call_id in self._sender.source.offered:
-            self._sender.prove()
-        self._consume(request)
-        self._forward_ack(request, route, toward, hop, source.point, passage)
-        self._node.handshakes.acknowledged(request)
-
-    def _forward_ack(
-        self, request: Request, route: Route, toward: Uri, seen: Hop | None, here: Point, passage: Passage | None
-    ) -> None:
-        def send(hop: Hop | None) -> None:
-            if hop is None:
-                self._count("ack.unreachable")
-                return
-            left = DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards - 1
-            via = self._network.via(hop.point, self._network.tokens.branch())
-            self._node.send(
-                forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
-            )
-
-        if seen is not None:
-            send(seen)
-        else:
-            by = route.point if passage is not None else None
-            self._network.resolve(toward, here, send, self._sender.source.name, by)
+    # --- CANCEL -------------------------------------------------------------------------------------------------------
 
     def _receive_cancel(self, request: Request, destination: Hop) -> None:
         """§9.2: the CANCEL has its own answer; what it cancels is told apart by everything but the method."""
