@@ -13,7 +13,7 @@ from orchestrator.flow.loader import load_program
 from orchestrator.testing.case_files import load_cases
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -54,6 +54,19 @@ def test_every_command_named_exists() -> None:
             [sys.executable, "-m", "orchestrator", command, "--help"], capture_output=True, check=False
         )
         assert done.returncode == 0, f"orchestrator {command}"
+
+
+def test_every_module_named_exists() -> None:
+    """`core.requests` is orchestrator/core/requests.py; `flow/check/` and `core/settings.py` are there, too."""
+    text = (ROOT / "docs" / "architecture.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = "|".join(sorted(path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")))
+    modules = set(re.findall(rf"`((?:{rooms})(?:\.[a-z_]+)+)(?:\.[A-Z]\w*)?`", text))
+    paths = set(re.findall(rf"`((?:{rooms})/[\w/]*(?:\.py)?)`", text))
+    paths |= {name.replace(".", "/") + ".py" for name in modules if not name.endswith(".py")}
+    assert {"core/requests.py", "sip/points.py", "core/switches/"} <= paths
+    package = ROOT / "orchestrator"
+    missing = [name for name in sorted(paths) if not ((package / name).exists() or (package / name[:-3]).is_dir())]
+    assert missing == []
 
 
 def test_every_make_target_named_exists() -> None:
