@@ -274,18 +274,17 @@ def test_channel_variable_of_an_execute(tmp_path: Path, text: str) -> None:
 
 @hostile
 @pytest.mark.parametrize(
-    ("step", "where"),
+    "step",
     [
-        (f"play: '/prompts/{X}.wav'", r"/prompts/([A-Za-z0-9._-]+)\.wav$"),
-        (f"record: {{file: '/rec/{X}.wav', max: 5s}}", r"/rec/([A-Za-z0-9._-]+)\.wav(?: \d+)*$"),
-        (f"collect: {{max: 1, prompt: '/p/{X}.wav'}}", r"/p/([A-Za-z0-9._-]+)\.wav$"),
+        f"play: '/prompts/{X}.wav'",
+        f"record: {{file: '/rec/{X}.wav', max: 5s}}",
+        f"collect: {{max: 1, prompt: '/p/{X}.wav'}}",
     ],
     ids=["play", "record", "collect"],
 )
-def test_file_names(tmp_path: Path, step: str, where: str, text: str) -> None:
-    for frame in changed(tmp_path, step, text):
-        found = re.findall(where, frame, re.MULTILINE)
-        assert len(found) == 1 and ".." not in found[0].split("/")
+def test_file_names(tmp_path: Path, step: str, text: str) -> None:
+    """None of these texts is one path segment of letters, digits, `. _ -`: FreeSWITCH hears of no file."""
+    assert changed(tmp_path, step, text) == []
 
 
 ORIGINATE = f"""flows:

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.core.stopping import give_up
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import TraceLine
+from orchestrator.sip.points import Hop
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.scenario import Scenario
@@ -54,7 +55,7 @@ def cannot_be_reached(world: World, call: PhoneCall) -> None:
     data, *_ = [
         data for _, source, _, data in world.sent if source == PROXY and data.startswith(b"INVITE sip:bob@10.0.0.3")
     ]
-    world.engine.transport_failed((0, "10.0.0.3", 5060), data, world.now)
+    world.engine.transport_failed(Hop(world.engine.network.points[0], "10.0.0.3", 5060), data, world.now)
 
 
 RELAY = "relay: registered"
