@@ -99,7 +99,7 @@ class EslEvent:
     Make it with `plain(block)` from the body of a text/event-plain frame, or with `json(text)`.
     """
 
-    __slots__ = ("_head", "_body", "_fields", "_headers", "_name", "_uuid", "_core_uuid")
+    __slots__ = ("_head", "_body", "_fields", "_headers", "name", "uuid", "core_uuid")
 
     def __init__(self, head: bytes, body: bytes = b"", fields: dict[str, Any] | None = None) -> None:
         """`head` begins and ends with a line feed."""
@@ -107,9 +107,12 @@ class EslEvent:
         self._body = body
         self._fields = fields
         self._headers: dict[str, str] | None = None
-        self._name: str | None = None
-        self._uuid: str | None = None
-        self._core_uuid: str | None = None
+        self.name = self.get("Event-Name")
+        """`DTMF`, `CUSTOM` …"""
+        self.uuid = self.get("Unique-ID")
+        """The channel it belongs to; '' for events of the switch and for core tone_detect."""
+        self.core_uuid = self.get("Core-UUID")
+        """Changes when FreeSWITCH is restarted."""
 
     @classmethod
     def plain(cls, block: bytes) -> EslEvent:
@@ -134,12 +137,12 @@ class EslEvent:
             text = text.decode("utf-8", "replace")
         try:
             fields = json.loads(text, strict=False)
+            if not isinstance(fields, dict):
+                return None
+            body = fields.pop("_body", "")
+            return cls(b"", str(body).encode("utf-8", "replace"), fields)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(fields, dict):
-            return None
-        body = fields.pop("_body", "")
-        return cls(b"", str(body).encode("utf-8", "replace"), fields)
 
     def find(self, name: str) -> str | None:
         """Value of the first header of this name (case matters), None when the event has none."""
@@ -196,13 +199,6 @@ class EslEvent:
         return self._body.decode("utf-8", "replace")
 
     @property
-    def name(self) -> str:
-        """`DTMF`, `CUSTOM` …"""
-        if self._name is None:
-            self._name = self.get("Event-Name")
-        return self._name
-
-    @property
     def subclass(self) -> str:
         """`avmd::beep` for a CUSTOM event, else ''."""
         return self.get("Event-Subclass")
@@ -214,25 +210,11 @@ class EslEvent:
         return self.subclass if name == "CUSTOM" else name
 
     @property
-    def uuid(self) -> str:
-        """The channel it belongs to; '' for events of the switch and for core tone_detect."""
-        if self._uuid is None:
-            self._uuid = self.get("Unique-ID")
-        return self._uuid
-
-    @property
     def sequence(self) -> int:
         """Event-Sequence: counts all events of one FreeSWITCH core, also those we did not subscribe to; 0 when
         absent.
         """
         return integer(self.get("Event-Sequence"))
-
-    @property
-    def core_uuid(self) -> str:
-        """Changes when FreeSWITCH is restarted."""
-        if self._core_uuid is None:
-            self._core_uuid = self.get("Core-UUID")
-        return self._core_uuid
 
     @property
     def timestamp(self) -> float:

@@ -276,3 +276,10 @@ def test_json_round_trip(fields: dict[str, str]) -> None:
     event = EslEvent.json(json.dumps(fields))
     assert event is not None
     assert event.headers == {name: "" if value == "_undef_" else value for name, value in fields.items()}
+
+
+@pytest.mark.parametrize("depth", [1, 100, 300, 400, 900, 5_000])
+@pytest.mark.parametrize("name", ["Event-Name", "Unique-ID", "Core-UUID", "_body"])
+def test_json_however_deep_is_an_event_or_none(depth: int, name: str) -> None:
+    event = EslEvent.json(f'{{"{name}": {"[" * depth}{"]" * depth}}}')
+    assert event is None or isinstance(event.name + event.uuid + event.core_uuid + event.body, str)
