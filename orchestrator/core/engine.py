@@ -58,7 +58,7 @@ class Engine(Node):
     def __init__(
         self, settings: CoreSettings, location: Location, program: Program, now: float = 0.0, site: Site = NO_SITE
     ) -> None:
-        super().__init__(settings, lambda: location.route_key(settings.entropy), now)
+        super().__init__(settings, location.route_key(settings.entropy), now)
         self.site = site
         self.location = location
         self.peers = Peers(self)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.jobs import Job, JobEffect, Resolve
-from orchestrator.core.network import SipNetwork
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
@@ -22,8 +21,8 @@ from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
-from orchestrator.sip.layer import TransactionLayer
-from orchestrator.sip.points import Hop
+from orchestrator.sip.layer import Outbox, TransactionLayer
+from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.tokens import Tokens
 from orchestrator.timers import Timers
 
@@ -31,12 +30,14 @@ from orchestrator.timers import Timers
 class Node:
     """Outputs are taken by whoever calls: `datagrams` and `jobs` are emptied after each turn."""
 
-    def __init__(self, settings: CoreSettings, route_key: Callable[[], bytes], now: float) -> None:
-        """`route_key()` is the key of our Record-Routes; `now` the monotonic clock in seconds."""
+    def __init__(self, settings: CoreSettings, route_key: bytes, now: float) -> None:
+        """`route_key` is the key of our Record-Routes; `now` the monotonic clock in seconds."""
         self.settings = settings
         self.site: Site = NO_SITE
         """What the files of the site say now."""
-        self.datagrams: list[tuple[bytes, Hop]] = []
+        self.datagrams = Outbox()
+        self.send = self.datagrams.send
+        """Put octets on the wire, towards a hop, when the turn is over."""
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
         self.history = History()
@@ -68,10 +69,6 @@ class Node:
         """Nothing is in progress that a stop would break off: no open transaction, no unanswered call of a flow, no
         BYE that waits for an ACK."""
         return not (self.layer.unanswered or self.handshakes.held)
-
-    def send(self, data: bytes, destination: Hop) -> None:
-        """Put a datagram on the wire when the turn is over."""
-        self.datagrams.append((data, destination))
 
     def count(self, name: str) -> None:
         self.counters[name] += 1

@@ -60,7 +60,7 @@ class Peer:
 
 
 class Network(Protocol):
-    """How a probe finds its way (core.network.SipNetwork)."""
+    """How a probe finds its way (sip.network.SipNetwork)."""
 
     @property
     def tokens(self) -> Tokens: ...

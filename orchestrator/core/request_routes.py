@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.core.network import SipNetwork
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, unescape
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request
+from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import ResponseContext, breadth_of
 from orchestrator.sip.route_token import Passage

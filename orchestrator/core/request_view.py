@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.network import SipNetwork
 from orchestrator.core.node import Node
 from orchestrator.sip.message import Request
+from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.uri import Uri
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.views import CallView
-from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
 from orchestrator.core.overload import Overload
@@ -34,6 +33,7 @@ from orchestrator.sip.admission import IN_DIALOG, REPETITION
 from orchestrator.sip.digest import Account
 from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import ResponseContext

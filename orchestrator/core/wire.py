@@ -6,7 +6,6 @@ import re
 
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.malformed import refuse_malformed
-from orchestrator.core.network import CLAIMS
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.registrations import Registrations
@@ -17,6 +16,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import STRAY
 from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
+from orchestrator.sip.network import CLAIMS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.skim import BEGINNINGS
 

@@ -19,6 +19,14 @@ from orchestrator.sip.transaction import TimerValues, Transaction
 from orchestrator.timers import Timers
 
 
+class Outbox(list[tuple[bytes, Hop]]):
+    """What leaves when the turn is over, in this order; emptied by whoever sends it."""
+
+    def send(self, data: bytes, destination: Hop) -> None:
+        """Put octets in, for this hop."""
+        self.append((data, destination))
+
+
 class TransactionLayer:
     """All transactions of one engine."""
 

@@ -29,7 +29,6 @@ or two to check, under a microsecond each.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
 from hashlib import blake2b
 from hmac import compare_digest
 
@@ -73,18 +72,11 @@ _AS_IT_SAYS = Passage(None)
 
 
 class RouteTokens:
-    """Makes and reads tokens. `key()` is asked for the key once, when the first token is made or read."""
+    """Makes and reads tokens with a key of `KEY_SIZE` octets."""
 
-    __slots__ = ("_draw", "_tag", "_stream")
+    __slots__ = ("_tag", "_stream")
 
-    def __init__(self, key: Callable[[], bytes]) -> None:
-        self._draw: Callable[[], bytes] | None = key
-        self._tag = self._stream = blake2b()
-
-    def _key(self) -> None:
-        draw, self._draw = self._draw, None
-        assert draw is not None
-        key = draw()
+    def __init__(self, key: bytes) -> None:
         self._tag = blake2b(key=key, digest_size=_TAG, person=b"tag")
         self._stream = blake2b(key=key, digest_size=_MAX_SIDES, person=b"stream")
 
@@ -99,8 +91,6 @@ class RouteTokens:
     ) -> bytes:
         """The token for a dialog that an INVITE may form; `caller` and `callee` are where they were seen, if elsewhere
         than they say; `gateway` is the name of one that has our account, called at `wall` (seconds since the epoch)."""
-        if self._draw is not None:
-            self._key()
         sides = _pack(caller) + _pack(callee) if caller is not None or callee is not None or gateway else b""
         if gateway:
             sides += self.mark(gateway) + second_of(wall).to_bytes(_SECOND, "big")
@@ -109,8 +99,6 @@ class RouteTokens:
 
     def read(self, token: bytes, call_id: bytes, from_tag: bytes | None, to_tag: bytes | None) -> Passage | None:
         """What the token says about a request with these identifiers; None when it is not of this dialog."""
-        if self._draw is not None:
-            self._key()
         try:
             octets = bytes.fromhex(token.decode("ascii"))
         except ValueError:
@@ -128,8 +116,6 @@ class RouteTokens:
 
     def mark(self, gateway: str) -> bytes:
         """What a token says about the gateway of this name."""
-        if self._draw is not None:
-            self._key()
         hashed = self._tag.copy()
         hashed.update(b"\n" + gateway.encode())  # no Call-ID is empty
         return hashed.digest()[:_MARK]

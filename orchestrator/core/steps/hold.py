@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.calls.call import Call
-from orchestrator.core.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.core.switches.acceptance import Acceptance
 from orchestrator.core.switches.executions import channel_of, command
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
 from orchestrator.sip.branch import Branch
+from orchestrator.sip.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
 

@@ -16,7 +16,6 @@ from uuid import UUID
 
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.node import Node
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import calling_party
@@ -30,6 +29,7 @@ from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip.message import Request
+from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target

@@ -7,7 +7,6 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import Gateways
-from orchestrator.core.network import CALL_HEADER
 from orchestrator.core.phones import leads_to
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import from_value
@@ -23,6 +22,7 @@ from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip.message import Request
+from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.target import Target
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.network import SipNetwork
 from orchestrator.core.settings import CoreSettings
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Request, parse_message
+from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop, ListenPoint
+from orchestrator.sip.route_token import KEY_SIZE
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import parse_uri
 from orchestrator.timers import Timers
@@ -47,7 +48,11 @@ class Place:
         layer = TransactionLayer(self.timers, lambda data, to: None)
         tokens = Tokens(lambda size: bytes(size))
         self.network = SipNetwork(
-            CoreSettings(points, **settings), layer, tokens, lambda host, found: self.asked.append((host, found))
+            CoreSettings(points, **settings),
+            layer,
+            tokens,
+            lambda host, found: self.asked.append((host, found)),
+            bytes(KEY_SIZE),
         )
         self.found: list[tuple[int, str, int] | None] = []
 

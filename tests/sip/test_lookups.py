@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.jobs import Job, Resolve
-from orchestrator.core.lookups import FOUND_LASTS, MISSED_LASTS, MOST_OF_SOURCE, MOST_UNDER_WAY, LookUps
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.admission import SourceLimits
+from orchestrator.sip.lookups import FOUND_LASTS, MISSED_LASTS, MOST_OF_SOURCE, MOST_UNDER_WAY, LookUps
 from orchestrator.testing.world import World
 from orchestrator.timers import Timers
 
@@ -111,7 +111,7 @@ def test_a_name_of_the_configuration_keeps_its_last_good_address() -> None:
 
 
 def test_strangers_names_push_out_the_one_used_least_lately(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.core.lookups.MOST_KEPT", 100)
+    monkeypatch.setattr("orchestrator.sip.lookups.MOST_KEPT", 100)
     desk = Desk()
     desk.find("used.example")
     desk.answer("used.example", "192.0.2.1")

@@ -1,22 +1,21 @@
-"""The core's own place in the network: how it names itself, what it recognises as itself, where URIs lead."""
+"""Our own place in the network: how we name ourselves, what we recognise as ourselves, where URIs lead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Protocol
 
-from orchestrator.core.lookups import LookUp, LookUps
-from orchestrator.core.settings import CoreSettings
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding
+from orchestrator.sip.lookups import LookUp, LookUps
 from orchestrator.sip.message import Message, Request
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
-from orchestrator.sip.route_token import KEY_SIZE, Passage, RouteTokens, second_of
+from orchestrator.sip.route_token import Passage, RouteTokens, second_of
 from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri, parse_uri
@@ -46,24 +45,46 @@ _MAX_SOURCES = 10_000
 _RECORD_ROUTE = b"Record-Route: <sip:%b@%b"
 
 
+class _Limits(Protocol):
+    @property
+    def call_duration(self) -> float: ...
+
+
+class NetworkSettings(Protocol):
+    """What a network has to know of its surroundings; see `core.settings.CoreSettings`."""
+
+    @property
+    def points(self) -> tuple[ListenPoint, ...]: ...
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+    @property
+    def trust(self) -> tuple[IPv4Network | IPv6Network, ...]: ...
+    @property
+    def source_of(self) -> Callable[[str], str] | None: ...
+    @property
+    def wall_offset(self) -> float: ...
+    @property
+    def limits(self) -> _Limits: ...
+
+
 class SipNetwork:
     """Implements `sip.branch.Network` over the listening points; `look_up(host, found)` is the engine's job for
     names."""
 
     def __init__(
         self,
-        settings: CoreSettings,
+        settings: NetworkSettings,
         layer: TransactionLayer,
         tokens: Tokens,
         look_up: LookUp,
-        key: Callable[[], bytes] | None = None,
+        key: bytes,
     ) -> None:
-        """`key()` is the key of our Record-Routes, a random one unless given."""
+        """`key` is that of our Record-Routes, `KEY_SIZE` octets."""
         self.layer = layer
         self.tokens = tokens
         self._addresses = Addresses()
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
-        self._route_tokens = RouteTokens(key or partial(settings.entropy, KEY_SIZE))
+        self._route_tokens = RouteTokens(key)
         self.transports = frozenset(point.transport.lower().encode() for point in settings.points)
         """What we send by."""
         self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
