@@ -23,7 +23,6 @@ from orchestrator.flow.language.program import Flow, Place, Program, Step, Trigg
 from orchestrator.flow.language.registry import ACTIONS
 from orchestrator.flow.run.effects import Inject, Relay
 from orchestrator.flow.run.engine import PENDING, FlowEngine, Run, Ticket
-from orchestrator.flow.run.trace import TraceLine
 from orchestrator.timers import Timers
 
 PLACE = Place("bench.flow.yaml", 1, 1)
@@ -53,9 +52,6 @@ class BenchHost:
 
     def names(self, program: Program) -> Mapping[str, Any]:
         return {}
-
-    def trace(self, run: Run, record: TraceLine) -> None:
-        """Nobody reads along."""
 
 
 def step(action: str, **args: Any) -> Step:

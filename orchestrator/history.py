@@ -7,15 +7,18 @@ formatted, and no fact of the wire is made, while nobody listens.
 | kind | what has happened |
 |---|---|
 | `MessageIn`, `MessageOut` | a SIP message came or left, octet for octet |
-| `RequestSent`, `ResponseSent`, `ResponseReceived`, `BranchEnded`, `ByeHeld` | SIP of one call, as its flow sees it |
-| `TraceWritten` (`flow.run.trace`) | a line of the trace of a run: a step, a decision, an event, SIP of its call |
+| `TraceWritten` (`flow.run.trace`) | a line of the trace of a run: what it did, as one of the facts below |
 | `CallRecord` (`core.calls.cdr`) | a call of a flow has ended |
+
+A line of a trace is a `RunFact`: SIP of the call (`CallFact`, here), or a step, a decision, an event, the beginning and
+the end of the run (`flow.run.facts`, `flow.run.step_facts`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 F = TypeVar("F")
@@ -62,44 +65,98 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageIn:
-    """A SIP message as it came: its octets, the peer's address, and the index of the listening point."""
+class SipMessage:
+    """A SIP message on the wire: its octets, the peer's address, and the index of our listening point. What it says of
+    itself is read when it is asked for."""
 
     data: bytes
     host: str
     port: int
     point: int
 
+    @property
+    def head(self) -> bytes:
+        """Start line and header."""
+        return self.data.split(b"\r\n\r\n", 1)[0]
 
-@dataclass(frozen=True, slots=True)
-class MessageOut:
-    """A SIP message as it leaves."""
+    @property
+    def start_line(self) -> bytes:
+        """`INVITE sip:bob@example.com SIP/2.0`, `SIP/2.0 200 OK`."""
+        return self.data.split(b"\r\n", 1)[0]
 
-    data: bytes
-    host: str
-    port: int
-    point: int
+    @property
+    def call_id(self) -> bytes:
+        """Value of Call-ID, b'' where there is none."""
+        return _value(_CALL_ID, self.head)
+
+    @property
+    def cseq_method(self) -> bytes:
+        """The method in CSeq: of a response that of its request; b'' where there is none."""
+        return _value(_CSEQ, self.head).rpartition(b" ")[2]
 
 
-# --- SIP of one call --------------------------------------------------------------------------------------------------
+class MessageIn(SipMessage):
+    """One that came."""
+
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CallFact:
-    """Something about the SIP of one call; `str()` is the line in its trace."""
+class MessageOut(SipMessage):
+    """One that leaves."""
+
+    __slots__ = ()
+
+
+_CALL_ID = re.compile(rb"^(?:Call-ID|i)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_CSEQ = re.compile(rb"^CSeq[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+
+
+def _value(field: re.Pattern[bytes], head: bytes) -> bytes:
+    found = field.search(head)
+    return found[1].strip() if found is not None else b""
+
+
+# --- what runs do ----------------------------------------------------------------------------------------------------
+
+
+class RunFact:
+    """Something about one run; `str()` is the line in its trace. Its kinds are dataclasses with slots, whose fields are
+    plain values."""
+
+    __slots__ = ()
 
     @property
     def octets(self) -> int:
         """What its texts take."""
-        return sum(len(value) for value in self.facts().values() if isinstance(value, str))
+        total = 0
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if type(value) is str:
+                total += len(value)
+        return total
 
     def facts(self) -> dict[str, Any]:
         """Name → plain value; `kind` says which fact it is."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"kind": type(self).__name__, **values}
+        return {"kind": type(self).__name__, **{name: getattr(self, name) for name in self.__slots__}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Note(RunFact):
+    """What an action of a package says of itself."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class CallFact(RunFact):
+    """Something about the SIP of one call."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
 class RequestSent(CallFact):
     """INVITE or CANCEL to a destination, or BYE to a side of the call."""
 
@@ -113,7 +170,7 @@ class RequestSent(CallFact):
         return f"SIP >> {self.method} {to}" + (f", {self.why}" if self.why else "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseSent(CallFact):
     """A response of ours to the caller."""
 
@@ -125,7 +182,7 @@ class ResponseSent(CallFact):
         return f"SIP >> {self.code} {self.reason}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseReceived(CallFact):
     """A response of a destination."""
 
@@ -136,7 +193,7 @@ class ResponseReceived(CallFact):
         return f"SIP << {self.code} from {self.contact}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BranchEnded(CallFact):
     """A destination that has sent no final response is not waited for any more."""
 
@@ -148,9 +205,31 @@ class BranchEnded(CallFact):
         return f"SIP -- {self.contact} {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ByeHeld(CallFact):
     """A BYE of ours waits for the caller's ACK (RFC 3261 §15)."""
 
     def __str__(self) -> str:
         return "SIP -- BYE waits for the ACK"
+
+
+@dataclass(slots=True)
+class GatewayPassedOver(RunFact):
+    """A gateway that is down is not tried."""
+
+    gateway: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"gateway {self.gateway} is down, passed over: {self.why}"
+
+
+@dataclass(slots=True)
+class FreeSwitchUnusable(RunFact):
+    """A call does not go through a FreeSWITCH server, or did not come back from it."""
+
+    server: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"FreeSWITCH {self.server} {self.why}"

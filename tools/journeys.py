@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import orchestrator
@@ -64,7 +64,8 @@ class Way:
     """What one journey took."""
 
     calls: int = 0
-    functions: set[CodeType] = field(default_factory=set)
+    functions: Counter[str] = field(default_factory=Counter)
+    """`module.function` → calls of it."""
     modules: set[str] = field(default_factory=set)
     down: Counter[str] = field(default_factory=Counter)
     up: Counter[str] = field(default_factory=Counter)
@@ -110,7 +111,7 @@ class Profile:
             return
         way = self.way
         way.calls += 1
-        way.functions.add(frame.f_code)
+        way.functions[f"{module}.{frame.f_code.co_qualname}"] += 1
         way.modules.add(module)
         caller, origin = frame.f_back, ""
         while caller is not None and not (origin := _module(caller.f_code.co_filename)):
@@ -175,9 +176,9 @@ def key() -> Way:
     return way
 
 
-def registration() -> Way:
-    """A REGISTER that is stored and wakes a call up, which sends a late branch to it."""
-    told = story(LATE)
+def registration(flows: str = LATE) -> Way:
+    """A REGISTER that is stored; with `LATE` it wakes a call up, which sends a late branch to it."""
+    told = story(flows)
     told.invite("alice@example.com", "carol@example.com")
     told.run_until(1.0)
 

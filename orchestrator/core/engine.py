@@ -76,7 +76,7 @@ class Engine(Node):
         self.channels = ChannelTable()
         self.servers = Servers(self)
         self.host = Performers(self)
-        self.flows = FlowEngine(program, self.bus, self.timers, self.host)
+        self.flows = FlowEngine(program, self.bus, self.timers, self.host, history=self.history)
         self.faults = Faults(lambda: unaware(self.flows.runs.values()))
         self.calls = Calls()
         self.records = CallRecords(self.history, settings.wall_offset)

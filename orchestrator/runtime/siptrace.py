@@ -16,7 +16,7 @@ from typing import Any
 import falcon
 from loguru import logger
 
-from orchestrator.history import History, MessageIn, MessageOut
+from orchestrator.history import History, MessageIn, MessageOut, SipMessage
 from orchestrator.runtime.jsonlines import JsonLines, Sink
 from orchestrator.runtime.query import Query
 from orchestrator.sip.shown import shown
@@ -29,7 +29,6 @@ _CALLS = 1000
 """Calls that one trace follows."""
 
 _LINES = re.IGNORECASE | re.MULTILINE
-_CALL_ID = re.compile(rb"^(?:Call-ID|i)[ \t]*:[ \t]*([^\r\n]*)", _LINES)
 _CREDENTIALS = re.compile(r"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)(.*(?:\r?\n[ \t].*)*)", _LINES)
 _CHALLENGE = re.compile(
     r"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
@@ -74,11 +73,9 @@ class _Watcher:
         number = b"" if at else rb"|\btel:" + re.escape(target.encode()) + rb"(?=[;>\s]|$)"
         self._uri = re.compile(rb"\bsips?:" + quoted + end + number, re.IGNORECASE)
 
-    def see(self, seen: dict[str, Any], data: bytes, host: str, port: int) -> None:
-        head = data.split(b"\r\n\r\n", 1)[0]
-        found = _CALL_ID.search(head)
-        call = found[1].strip() if found else b""
-        if not ((host == self._host and self._port in (0, port)) or call in self._calls or self._uri.search(head)):
+    def see(self, seen: dict[str, Any], message: SipMessage) -> None:
+        call, here = message.call_id, message.host == self._host and self._port in (0, message.port)
+        if not (here or call in self._calls or self._uri.search(message.head)):
             return
         if call and len(self._calls) < _CALLS:
             self._calls[call] = None
@@ -107,7 +104,7 @@ class SipTrace:
         self._history.listen(MessageIn, self.see)
         self._history.listen(MessageOut, self.see)
 
-    def see(self, message: MessageIn | MessageOut) -> None:
+    def see(self, message: SipMessage) -> None:
         """One message, received or sent."""
         data, host, port = message.data, message.host, message.port
         received = isinstance(message, MessageIn)
@@ -125,7 +122,7 @@ class SipTrace:
                 "message": masked(data.decode("utf-8", "replace")),
             }
             for watcher in self._watchers:
-                watcher.see(seen, data, host, port)
+                watcher.see(seen, message)
 
     def open(self, target: str, sink: Sink) -> object:
         """Tell `sink` each message of this address of record, number or address. Raises TooManyError."""

@@ -139,7 +139,7 @@ class Message:
 class Request(Message):
     """A request; `uri` is the raw Request-URI."""
 
-    __slots__ = ("method", "uri", "_parsed_uri")
+    __slots__ = ("method", "uri", "_contacts", "_parsed_uri")
 
     def __init__(self, method: bytes, uri: bytes) -> None:
         """Only the start line; the parser fills in the rest."""
@@ -147,6 +147,7 @@ class Request(Message):
         self.uri = uri
         self.max_forwards = self.from_tag = self.to_tag = None
         self._parsed_uri: Uri | None = None
+        self._contacts: list[NameAddr] | None = None
         self._from = None
         self._to = None
 
@@ -157,6 +158,12 @@ class Request(Message):
         if parsed is None:
             parsed = self._parsed_uri = parse_uri(self.uri)
         return parsed
+
+    def contacts(self) -> list[NameAddr]:
+        contacts = self._contacts
+        if contacts is None:
+            contacts = self._contacts = super().contacts()
+        return contacts
 
     @property
     def start_line(self) -> bytes:
@@ -183,7 +190,7 @@ class Request(Message):
     def forget_parts(self) -> None:
         """Let go of the addresses that have been read: they can be read again, and a request that waits is kept for
         long."""
-        self._parsed_uri = self._from = self._to = None
+        self._parsed_uri = self._contacts = self._from = self._to = None
 
     def take_last_route(self) -> None:
         """Make the last Route value the Request-URI: a strict router has put the Request-URI there (§16.4, §16.12.1.2).

@@ -26,7 +26,8 @@ from typing import Any
 from orchestrator.errors import InputError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
-from orchestrator.testing.teller import Teller, pattern_of, quoted, seconds_of
+from orchestrator.testing.case_text import pattern_of, quoted, seconds_of
+from orchestrator.testing.teller import Teller
 
 _PLACEHOLDER = "https://test.invalid/"
 """The value of every secret: good as a key, and as the URL some secrets are."""
@@ -80,8 +81,8 @@ def _given(teller: Teller, program: Program | None) -> Iterator[str]:
     if teller.answers:
         yield "      answers:"
         yield from (f"        {quoted(contact)}: {status}" for contact, status in teller.answers.items())
-    if teller.sounds:
-        sounds = (f"{quoted(pattern_of(file))}: {seconds_of(length)}" for file, length in teller.sounds.items())
+    if teller.heard.sounds:
+        sounds = (f"{quoted(pattern_of(file))}: {seconds_of(length)}" for file, length in teller.heard.sounds.items())
         yield f"      sounds: {{{', '.join(sounds)}}}"
     if teller.http or teller.asks_web:
         rules = teller.http[:1] or ["{url: '*', status: 200}"]

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from orchestrator.app import Server
 from orchestrator.flow.run.trace import TraceWritten
+from orchestrator.history import CallFact
 from orchestrator.settings import Settings
 from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall
@@ -92,7 +93,7 @@ class Demo:
     def step(self, written: TraceWritten) -> None:
         """A line of a flow's trace; the phones show its SIP."""
         line = written.line
-        if line.fact is None:
+        if not isinstance(line.fact, CallFact):
             place = f":{line.line}" if line.line else ""
             self._show(time(), f"{'':{_WIDTH}} {written.run.flow.name}{place}  {line.text}", "yellow")
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from orchestrator.flow.language.program import Place
-from orchestrator.testing.facts import Fact, contains, fields_of
+from orchestrator.testing.facts import Seen, contains, fields_of
 from orchestrator.testing.scenario import Scenario
 
 TOLERANCE = 0.05
@@ -61,16 +61,16 @@ def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[
     return failures + _left_behind(story, expectations, allow)
 
 
-def _facts_of(story: Scenario, expectation: Expectation) -> Sequence[Fact]:
+def _facts_of(story: Scenario, expectation: Expectation) -> Sequence[Seen]:
     """The facts that an expectation may be about: all, or those of one call; the others become nobody's."""
     call = story.named.get(str(expectation.wanted.get("call", "")))
     if call is None:
         return story.facts if "call" not in expectation.wanted else ()
-    nobody = Fact(-1.0, "sip", "", "", "")
+    nobody = Seen(-1.0, "sip", "", "", "")
     return [fact if fact.stream != "sip" or story.is_of(fact.call, call) else nobody for fact in story.facts]
 
 
-def _of_stream(facts: Sequence[Fact], expectation: Expectation, reached: dict[str, int]) -> str | None:
+def _of_stream(facts: Sequence[Seen], expectation: Expectation, reached: dict[str, int]) -> str | None:
     stream = STREAMS[expectation.kind]
     those = [fact for fact in facts if fact.stream == stream]
     if expectation.never:
@@ -86,7 +86,7 @@ def _of_stream(facts: Sequence[Fact], expectation: Expectation, reached: dict[st
     return f"expected {expectation.kind} {_shown(expectation.wanted)}{hint}; seen:\n{seen}"
 
 
-def _fits(fact: Fact, expectation: Expectation) -> bool:
+def _fits(fact: Seen, expectation: Expectation) -> bool:
     wanted = expectation.wanted
     if fact.kind != expectation.kind or not _near(fact.time, wanted.get("at")):
         return False
@@ -101,7 +101,7 @@ def _near(time: float, wanted: float | None) -> bool:
     return wanted is None or abs(time - wanted) <= TOLERANCE
 
 
-def _about(fact: Fact, wanted: str | None) -> bool:
+def _about(fact: Seen, wanted: str | None) -> bool:
     """A URI without parameters also fits the one with them; a glob decides by itself."""
     if wanted is None:
         return True
@@ -169,7 +169,8 @@ def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Se
     found = []
     for run in story.runs:
         if run.error and not _allowed(run.error, allow):
-            error = next((record.text for record in reversed(run.records) if run.error in record.text), run.error)
+            failures = (line.text for line in reversed(run.records) if getattr(line.fact, "type", "") == run.error)
+            error = next(failures, run.error)
             found.append(Failure(place, f"flow {run.flow.name!r} {error}; write allow: [{run.error}] if it may"))
     if story.http and story.unanswered:
         help = "add a rule under given: http, or one with  error: connect  if that is meant"

@@ -1,4 +1,4 @@
-"""What a story keeps and what it is given: facts that were seen, and rules for what the world outside answers."""
+"""What a story keeps and what it is given: what was seen, and rules for what the world outside answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.history import MessageOut
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Seen:
     """Something that was seen. `stream` is sip, http, esl or effect; `what` the method, the status, the kind of command
     or the name of the effect."""
 
@@ -38,25 +39,15 @@ _ANSWERS = {"INVITE": "reply", "REGISTER": "register", **{kind.upper(): "reply" 
 """What an answer to a method is in a story."""
 
 
-def fact_of(time: float, data: bytes) -> Fact | None:
+def seen_in(time: float, message: MessageOut) -> Seen | None:
     """What a SIP message of ours is for a story; None for what is of no interest (ACK, answers to BYE)."""
-    first, _, rest = data.split(b"\r\n", 1)[0].decode("utf-8", "replace").partition(" ")
-    call = _header(data, b"call-id")
+    first, _, rest = message.start_line.decode("utf-8", "replace").partition(" ")
+    call = message.call_id.decode("utf-8", "replace")
     if first != "SIP/2.0":
-        return Fact(time, "sip", "sent", first, rest.rpartition(" ")[0], call=call) if first != "ACK" else None
+        return Seen(time, "sip", "sent", first, rest.rpartition(" ")[0], call=call) if first != "ACK" else None
     status, _, reason = rest.partition(" ")
-    cseq = _header(data, b"cseq")
-    kind = _ANSWERS.get(cseq.rpartition(" ")[2], "")
-    return Fact(time, "sip", kind, status, reason, call=call) if kind else None
-
-
-def _header(data: bytes, name: bytes) -> str:
-    """The value of a header field in the long form, in which ours and those of the phones are."""
-    for line in data.split(b"\r\n\r\n", 1)[0].split(b"\r\n"):
-        field, _, value = line.partition(b":")
-        if field.strip().lower() == name:
-            return value.strip().decode("utf-8", "replace")
-    return ""
+    kind = _ANSWERS.get(message.cseq_method.decode("utf-8", "replace"), "")
+    return Seen(time, "sip", kind, status, reason, call=call) if kind else None
 
 
 @dataclass(slots=True)

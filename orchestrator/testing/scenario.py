@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
+from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.jobs import Job, Resolve, Write
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
@@ -22,13 +23,14 @@ from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
 from orchestrator.flow.run.traits import PoolEffect
-from orchestrator.testing.facts import EffectRule, EslRule, Fact, HttpRule, fact_of, fields_of
+from orchestrator.history import MessageOut
+from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, fields_of, seen_in
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.switch.channel import LOUD, SwitchChannel, Told
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
-from orchestrator.testing.world import PROXY, World, perform_write
+from orchestrator.testing.world import World, perform_write
 
 SERVER = "fs1"
 """The FreeSWITCH a recording stands for, unless the flows name servers."""
@@ -82,7 +84,7 @@ class Scenario:
         self.http = list(http)
         self.esl = list(esl)
         self.effects = list(effects)
-        self.facts: list[Fact] = []
+        self.facts: list[Seen] = []
         self.calls: list[StoryCall] = []
         """Those of callers, and those a flow has had FreeSWITCH place."""
         self.runs: list[Run] = []
@@ -101,7 +103,6 @@ class Scenario:
         self.ended: list[tuple[str, str, str]] = []
         """(SIP Call-ID, by whom, why) of the calls of flows when the story was told; ('', '') for what was still up."""
         self.finished = False
-        self._seen = 0
         self._callers = 0
         self._repeated: set[bytes] = set()
         self._watch()
@@ -112,13 +113,14 @@ class Scenario:
             phone = self.phone_at(contact, contact)
             phone.on_invite, phone.status = partial(_answer_at_once, status), status
         self.world.run()
-        self._forget_facts()
+        self.world.engine.history.listen(MessageOut, self._sent)
 
     def _watch(self) -> None:
         engine = self.world.engine
         self.world.on_job = self._job
         engine.host.on_log = self._logged
         engine.history.listen(TraceWritten, self._traced)
+        engine.history.listen(CallRecord, self._call_ended)
         engine.flows.on_step = self._stepped
 
     # --- acts ---------------------------------------------------------------------------------------------------------
@@ -176,7 +178,6 @@ class Scenario:
 
     def ringing(self, contact: str, of: StoryCall | None = None) -> PhoneCall:
         """The call that rings at the phone whose contact fits a glob. Raises StoryError."""
-        self._collect()
         for call in self.incoming(contact):
             if call.state == "ringing" and (of is None or self.is_of(call.call_id.decode(), of)):
                 return call
@@ -297,15 +298,16 @@ class Scenario:
             self.run_until(last)
         self.run_until(self.world.now + SETTLE)
         self.finished = True
-        calls = [run.call for run in self.runs if run.call is not None]
-        self.ended = [(call["sip_call_id"], call["ended_by"] or "", call["end_reason"] or "") for call in calls]
+        up = [run.call["sip_call_id"] for run in self.runs if run.call is not None]
+        over = {call_id for call_id, _, _ in self.ended}
+        self.ended += [(call_id, "", "") for call_id in up if call_id not in over]
+        self.world.engine.history.ignore(CallRecord, self._call_ended)
         self._hang_up_everything()
         self.world.run(QUIET)
 
     def run_until(self, time: float) -> None:
         """Run the acts due by then, and the clock to it."""
         self.world.run(max(0.0, time - self.world.now))
-        self._collect()
 
     def _hang_up_everything(self) -> None:
         placed = [call for switch in self.switches.values() for call in switch.placed]
@@ -315,43 +317,39 @@ class Scenario:
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
-    def _forget_facts(self) -> None:
-        self._seen = len(self.world.sent)
-
-    def _collect(self) -> None:
+    def _sent(self, message: MessageOut) -> None:
         """What went to people; what we and FreeSWITCH have to say to each other is nobody's business."""
         homes = {switch.address for switch in self.switches.values()}
-        for time, source, target, data in self.world.sent[self._seen :]:
-            if source == PROXY and target not in homes and data not in self._repeated:
-                self._repeated.add(data)
-                fact = fact_of(time, data)
-                if fact is not None:
-                    self._note_call(fact.call)
-                    self.facts.append(fact)
-        self._seen = len(self.world.sent)
+        if (message.host, message.port) in homes or message.data in self._repeated:
+            return
+        self._repeated.add(message.data)
+        seen = seen_in(self.world.now, message)
+        if seen is not None:
+            self._note_call(seen.call)
+            self.facts.append(seen)
 
     def _note_call(self, call_id: str) -> None:
         """Remember whose dialog it is as long as the engine knows."""
         known = self.world.engine.calls.by_call_id(call_id.encode())
         if known is not None and call_id not in self._call_ids:
-            self._call_ids[call_id] = known.dialogs.call_ids[0].decode()
+            self._call_ids[call_id] = known.sip_call_id.decode()
 
     def _job(self, job: Job) -> Any:
         effect, now = job.effect, self.world.now
         if isinstance(effect, Http):
-            self.facts.append(Fact(now, "http", "http", effect.method, effect.url, effect))
+            self.facts.append(Seen(now, "http", "http", effect.method, effect.url, effect))
             return self._answer_http(job, effect)
         if isinstance(effect, PoolEffect):
             return self._perform_effect(job, effect)
         if isinstance(effect, Resolve):
             return None
         if isinstance(effect, EslCommand):
-            self.facts.append(Fact(now, "esl", "esl", effect.kind, effect.command, effect))
+            self.facts.append(Seen(now, "esl", "esl", effect.kind, effect.command, effect))
             return self._ask_freeswitch(job, effect, effect.command)
         if isinstance(effect, Write):
             return perform_write(effect)
         command = f"{effect.app} {effect.args}".strip()
-        self.facts.append(Fact(now, "esl", "esl", "execute", command, effect))
+        self.facts.append(Seen(now, "esl", "esl", "execute", command, effect))
         return self._ask_freeswitch(job, effect, command)
 
     def _ask_freeswitch(self, job: Job, effect: EslCommand | EslExecute, command: str) -> Any:
@@ -380,7 +378,7 @@ class Scenario:
     def _perform_effect(self, job: Job, effect: PoolEffect) -> Any:
         """What the test says becomes of an effect of a package."""
         about = " ".join(f"{name}={value!r}" for name, value in fields_of(effect).items())
-        self.facts.append(Fact(self.world.now, "effect", "effect", effect.name, about, effect))
+        self.facts.append(Seen(self.world.now, "effect", "effect", effect.name, about, effect))
         rule = next((rule for rule in self.effects if rule.fits(effect)), None)
         if rule is None:
             self.unperformed.append(f"{effect.name} {about}".rstrip())
@@ -403,6 +401,9 @@ class Scenario:
         run = cast(Run, written.run)
         if run not in self.runs:
             self.runs.append(run)
+
+    def _call_ended(self, record: CallRecord) -> None:
+        self.ended.append((record.sip_call_id, record.ended_by, record.reason))
 
     def _stepped(self, step: Step) -> None:
         self.ran.add((step.place.file, step.place.line))

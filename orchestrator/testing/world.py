@@ -20,6 +20,7 @@ from orchestrator.core.settings import CoreSettings, Site
 from orchestrator.errors import StoreError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run.triggers import Starter
+from orchestrator.history import MessageIn, MessageOut
 from orchestrator.sip.location import Binding, Location, LocationStore
 from orchestrator.sip.points import Hop, ListenPoint
 from orchestrator.store.memory import MemoryStore
@@ -189,6 +190,8 @@ class World:
         """One datagram arrives."""
         self.sent.append((self.now, source, target, data))
         if target in self._points:
+            if self.engine.history.hears(MessageIn):
+                self.engine.history.tell(MessageIn(data, *source, self._points[target]))
             self.engine.receive(data, Hop(self.engine.network.points[self._points[target]], *source), self.now)
         elif target in self.phones:
             self.phones[target].receive(data, source)
@@ -200,6 +203,8 @@ class World:
         engine = self.engine
         while engine.datagrams or engine.jobs:
             for data, hop in engine.datagrams:
+                if engine.history.hears(MessageOut):
+                    engine.history.tell(MessageOut(data, hop.host, hop.port, hop.point.index))
                 self._wires.append((data, self._homes[hop.point.index], (hop.host, hop.port)))
             engine.datagrams.clear()
             jobs, engine.jobs = engine.jobs, []

@@ -98,7 +98,7 @@ def test_one_call_as_facts(tmp_path: Path) -> None:
     world.engine.history.listen(TraceWritten, lambda written: lines.append(written.line))
     world.engine.history.listen(CallRecord, records.append)
     a_call(world)
-    said = [line.fact for line in lines if line.fact is not None]
+    said = [line.fact for line in lines if isinstance(line.fact, CallFact)]
     contact = "sip:bob@10.0.0.3:5060"
     assert said == [RequestSent("INVITE", contact), ResponseReceived(180, contact), ResponseReceived(200, contact)]
     assert [record.ended_by for record in records] == ["caller"]
@@ -112,8 +112,9 @@ def test_the_admin_shows_facts_without_push_tokens(tmp_path: Path) -> None:
     world.phone("alice@example.com", "10.0.0.2").invite("bob@example.com")
     world.run(0.1)
     (run,) = world.engine.flows.runs.values()
-    shown = [line["fact"] for line in facts(Trace.of(run)) if line["fact"]]
-    assert shown[0]["kind"] == "RequestSent" and shown[0]["method"] == "INVITE"
+    shown = [line["fact"] for line in facts(Trace.of(run))]
+    assert [fact["kind"] for fact in shown[:3]] == ["RunBegan", "RelayBegan", "RequestSent"]
+    assert shown[2]["method"] == "INVITE"
     assert "geheim" not in str(shown)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -12,6 +11,7 @@ import pytest
 from orchestrator.core.stopping import give_up
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import TraceLine
+from orchestrator.history import ResponseSent
 from orchestrator.sip.points import Hop
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.testing.phone import PhoneCall
@@ -90,7 +90,8 @@ ENDS: list[tuple[str, Act, int]] = [
 
 def statuses(records: Sequence[TraceLine]) -> list[int]:
     """The failures that were sent, by the trace."""
-    return [int(found[1]) for line in records if (found := re.match(r"SIP >> ([3-6]\d\d)\b", line.text))]
+    sent = [line.fact for line in records if isinstance(line.fact, ResponseSent)]
+    return [fact.code for fact in sent if fact.code >= 300]
 
 
 def told(tmp_path: Path, step: str, act: Act) -> tuple[list[int], list[int]]:

@@ -19,7 +19,7 @@ from orchestrator.flow.language.program import Branch, Catch, Flow, Place, Progr
 from orchestrator.flow.language.registry import ACTIONS, Kind
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import PENDING, FlowEngine, Limits, Run, Ticket
-from orchestrator.flow.run.trace import Trace, TraceLine, render
+from orchestrator.flow.run.trace import Trace, render
 from orchestrator.timers import Timers
 
 Env = Mapping[str, Any]
@@ -263,9 +263,6 @@ class FakeHost:
         self.names_ |= {"const": resources.const, "groups": resources.groups}
         self.names_["secrets"] = dict.fromkeys(resources.secrets, "test")
         return self.names_
-
-    def trace(self, run: Run, record: TraceLine) -> None:
-        assert record.time == self.engine.timers.now
 
     def end(self, run: Run, by: str, reason: str = "normal", code: int = 487) -> None:
         """The call is over: a caller who has no final reply yet gets one, as a proxy would see to."""

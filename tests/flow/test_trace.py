@@ -8,6 +8,7 @@ from flowkit import Value, World, flow, step, steps, where
 
 from orchestrator.flow.run.engine import Limits
 from orchestrator.flow.run.trace import Trace, Traces, facts, render
+from orchestrator.history import RequestSent
 
 PUSH_WAKEUP = """
    0.000  ring_user#1   L16   flow ring_user starts for alice@example.com -> bob@example.com
@@ -55,7 +56,7 @@ def push_wakeup() -> World:
     )
     world.at(100.0)
     run = world.invite()
-    run.trace(None, "SIP >> INVITE to={}", "sip:bob@10.0.0.5:5060")
+    run.trace(None, RequestSent("INVITE", "sip:bob@10.0.0.5:5060"))
     world.bus.watch = world.engine.explain
     for seconds, aor in [(104.0, "bob@example.com"), (104.1, "bob@example.com"), (105.0, "carol@example.com")]:
         world.at(seconds)
@@ -85,7 +86,7 @@ def test_facts_are_json_with_the_values_read() -> None:
         "step": "inject",
         "text": "if event.mobile -> true",
         "read": {"event.mobile": True},
-        "fact": None,
+        "fact": {"kind": "Decided", "source": "event.mobile", "held": True},
     }
     assert lines[-1]["line"] == 0 and lines[-1]["step"] == ""
 
@@ -151,7 +152,8 @@ def test_a_kept_trace_holds_nothing_of_the_run() -> None:
     """Only texts and plain values stay: not the call, not the generators."""
     world = push_wakeup()
     (trace,) = world.engine.traces
-    assert all(isinstance(value, str | int | float) for record in trace.records for value in record.values)
+    kept = [value for record in trace.records for value in record.fact.facts().values()]
+    assert all(isinstance(value, str | int | float | None) for value in kept)
 
 
 def test_many_runs_of_one_flow_do_not_push_those_of_another_out() -> None:

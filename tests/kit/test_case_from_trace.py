@@ -12,11 +12,26 @@ import yaml
 
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
+from orchestrator.flow.run.facts import Decided, EventTaken, KeyIgnored, RunBegan, RunEnded, StepFailed
+from orchestrator.flow.run.step_facts import (
+    CollectBegan,
+    CollectEnded,
+    ContactsSaved,
+    HttpAnswered,
+    HttpAsked,
+    MediaBegan,
+    PlayBegan,
+    RecordBegan,
+    RecordEnded,
+    RelayBegan,
+    Replied,
+    Stepped,
+)
 from orchestrator.flow.run.trace import Trace, facts, summary
-from orchestrator.history import CallFact, RequestSent, ResponseReceived, ResponseSent
+from orchestrator.history import RequestSent, ResponseReceived, ResponseSent, RunFact
 from orchestrator.testing.case_files import Case, find_cases, load_cases
 from orchestrator.testing.case_from_trace import case_from_trace
-from orchestrator.testing.teller import quoted
+from orchestrator.testing.case_text import quoted
 from orchestrator.testing.world import WALL
 
 ROOT = Path(__file__).parents[2]
@@ -79,14 +94,14 @@ def test_each_run_of_the_shipped_tests_becomes_a_test_with_the_same_trace(
 
 
 def test_a_key_and_a_recording_stand_where_the_run_had_them() -> None:
-    lines = [START, (1.0, "record caller to /tmp/a.wav"), (9.0, "recorded 8.0s")]
+    lines = [START, (1.0, RecordBegan("caller", "/tmp/a.wav", silence=3.0)), (9.0, RecordEnded(8.0))]
     lines += [
-        (9.0, "key 7 of the caller ignored: no step takes it now"),
-        (10.0, "play a.wav to caller"),
-        (12.0, "stop"),
+        (9.0, KeyIgnored("7", "caller", "no step takes it now")),
+        (10.0, PlayBegan("a.wav", "caller")),
+        (12.0, Stepped("stop")),
     ]
     trace = told(lines)
-    trace["records"][1]["step"], trace["records"][5]["line"] = "record: {file: /tmp/a.wav, silence: 3s}", 9
+    trace["records"][5]["line"] = 9
     test = written(trace)
     assert test["when"][1:] == [
         {"at": "1s", "speaks": {"leg": "caller", "for": "5s"}},
@@ -96,41 +111,41 @@ def test_a_key_and_a_recording_stand_where_the_run_had_them() -> None:
 
 
 def test_a_request_is_sent_again() -> None:
-    lines = [(0.0, "flow main starts for REGISTER bob@example.org -> bob@example.org"), (0.0, "register")]
+    lines = [(0.0, RunBegan("main", "bob@example.org", "bob@example.org", "REGISTER")), (0.0, ContactsSaved())]
     test = written(told(lines, {0: {"request.contact": "sip:bob@10.0.0.5;x=1"}}))
     assert test["when"] == [{"at": "0s", "register": {"aor": "bob@example.org", "contact": "bob@10.0.0.5;x=1"}}]
     assert test["expect"] == [{"register": {"code": 200, "at": "0s"}}]
-    lines = [(0.0, "flow main starts for MESSAGE bob@example.org -> 7@example.org"), (0.0, "reply 404 Nobody")]
+    lines = [(0.0, RunBegan("main", "bob@example.org", "7@example.org", "MESSAGE")), (0.0, Replied(404, "Nobody"))]
     test = written(told(lines))
     assert test["when"][0]["send"] == {"method": "message", "from": "bob@example.org", "to": "7@example.org"}
     assert test["expect"] == [{"reply": {"code": 404, "reason": "Nobody", "at": "0s"}}]
 
 
 def test_a_run_that_goes_on_for_long_is_waited_for() -> None:
-    test = written(told([START, (100.0, "sleep 200s"), (300.0, "stop")]))
+    test = written(told([START, (100.0, Stepped("sleep", "200s")), (300.0, Stepped("stop"))]))
     assert test["when"][-1] == {"at": "300s"}
 
 
 def told(
-    records: Sequence[tuple[float, str | CallFact]], read: dict[int, dict[str, Any]] | None = None, **more: Any
+    records: Sequence[tuple[float, RunFact]], read: dict[int, dict[str, Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
-    """A trace as JSON from (time, text or fact)."""
+    """A trace as JSON from (time, fact)."""
     lines = [
         {
             "time": 100.0 + time,
-            "text": str(text),
+            "text": str(fact),
             "line": 0,
             "step": "",
             "read": (read or {}).get(number, {}),
-            "fact": text.facts() if isinstance(text, CallFact) else None,
+            "fact": fact.facts(),
         }
-        for number, (time, text) in enumerate(records)
+        for number, (time, fact) in enumerate(records)
     ]
     facts = {"run": "main#1", "flow": "main", "file": "nowhere.flow.yaml", "hash": "abc", "call": "c1", "error": ""}
-    return {**facts, "about": records[0][1], "running": False, "dropped": 0, "records": lines, **more}
+    return {**facts, "about": str(records[0][1]), "running": False, "dropped": 0, "records": lines, **more}
 
 
-START = (0.0, "flow main starts for alice@example.org -> *8@example.org")
+START: tuple[float, RunFact] = (0.0, RunBegan("main", "alice@example.org", "*8@example.org"))
 
 
 def written(trace: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +153,8 @@ def written(trace: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_event_of_the_flow_is_raised_again() -> None:
-    text = "handler of pickup runs (1)"
-    test = written(told([START, (2.5, text)], {1: {"event.picker": "o'hara", "event.group": "sales"}}))
+    taken = EventTaken("pickup", "handler", 1)
+    test = written(told([START, (2.5, taken)], {1: {"event.picker": "o'hara", "event.group": "sales"}}))
     assert test["when"] == [
         {"at": "0s", "invite": {"from": "alice@example.org", "to": "*8@example.org"}},
         {"at": "2.5s", "raise": {"event": "pickup", "data": {"picker": "o'hara", "group": "sales"}}},
@@ -148,7 +163,9 @@ def test_an_event_of_the_flow_is_raised_again() -> None:
 
 
 def test_what_only_freeswitch_can_cause_is_a_comment() -> None:
-    text = case_from_trace(told([START, (4.0, "first_of -> execute_done")], {1: {"event.app": "rxfax"}}), Path())
+    text = case_from_trace(
+        told([START, (4.0, EventTaken("execute_done", "first_of"))], {1: {"event.app": "rxfax"}}), Path()
+    )
     assert "# execute_done at 4s came from FreeSWITCH" in text
     assert len(yaml.safe_load(text)["tests"][0]["when"]) == 1
 
@@ -180,7 +197,7 @@ def test_what_only_freeswitch_can_cause_is_a_comment() -> None:
     ],
 )
 def test_what_freeswitch_heard_is_heard_again(event: str, read: dict[str, Any], act: dict[str, Any]) -> None:
-    test = written(told([START, (4.0, f"wait -> {event}")], {1: read}))
+    test = written(told([START, (4.0, EventTaken(event, "wait"))], {1: read}))
     assert as_text(test["when"][1]) == act
 
 
@@ -192,15 +209,15 @@ def as_text(act: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_collected_keys_are_those_a_condition_looked_at() -> None:
-    lines = [START, (1.0, "collect up to 4 keys from callee, 5s each"), (3.0, "collected 2 keys")]
-    test = written(told([*lines, (3.0, "if pin == '47' -> true")], {3: {"pin": "47"}}))
+    lines = [START, (1.0, CollectBegan(4, "callee", 5.0)), (3.0, CollectEnded(2))]
+    test = written(told([*lines, (3.0, Decided("pin == '47'", True))], {3: {"pin": "47"}}))
     assert [act["dtmf"]["digit"] for act in test["when"][1:]] == [4, 7]
     text = case_from_trace(told(lines), Path())
     assert "# 2 keys of the callee at 2.98s are not in the trace" in text
 
 
 def test_freeswitch_is_no_phone_of_the_test() -> None:
-    lines = [START, (0.0, "media on fs1, answered"), (0.0, RequestSent("INVITE", "sip:park@10.0.0.9:5080"))]
+    lines = [START, (0.0, MediaBegan("fs1", True)), (0.0, RequestSent("INVITE", "sip:park@10.0.0.9:5080"))]
     lines += [
         (0.1, ResponseReceived(200, "sip:park@10.0.0.9:5080")),
         (5.0, RequestSent("BYE", "caller")),
@@ -213,17 +230,19 @@ def test_freeswitch_is_no_phone_of_the_test() -> None:
 
 def test_one_event_that_two_handlers_took_happens_once() -> None:
     read = {"event.leg": "callee", "event.digit": "#"}
-    test = written(told([START, (1.0, "handler of dtmf runs (1)"), (1.0, "wait -> dtmf")], {1: read, 2: read}))
+    test = written(
+        told([START, (1.0, EventTaken("dtmf", "handler", 1)), (1.0, EventTaken("dtmf", "wait"))], {1: read, 2: read})
+    )
     assert test["when"][1:] == [{"at": "1s", "dtmf": {"leg": "callee", "digit": "#"}}]
 
 
 def test_a_branch_we_cancelled_has_said_nothing_of_its_own() -> None:
-    records = [START, (0.0, "relay to registered"), (0.0, RequestSent("INVITE", "sip:bob@10.0.0.5;x=1"))]
+    records = [START, (0.0, RelayBegan("registered")), (0.0, RequestSent("INVITE", "sip:bob@10.0.0.5;x=1"))]
     records += [
         (0.1, ResponseReceived(180, "sip:bob@10.0.0.5;x=1")),
         (3.0, RequestSent("CANCEL", "sip:bob@10.0.0.5;x=1")),
     ]
-    records += [(3.0, ResponseReceived(487, "sip:bob@10.0.0.5;x=1")), (3.0, "call ended by caller: cancelled")]
+    records += [(3.0, ResponseReceived(487, "sip:bob@10.0.0.5;x=1")), (3.0, RunEnded("caller", "cancelled"))]
     test = written(told(records))
     assert test["given"]["registered"] == {"*8@example.org": ["bob@10.0.0.5;x=1"]}
     assert [list(act)[1] for act in test["when"]] == ["invite", "hangup"]
@@ -231,19 +250,19 @@ def test_a_branch_we_cancelled_has_said_nothing_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "rule"),
+    ("facts", "rule"),
     [
-        (["http in the background"], {"url": "*", "status": 200}),
-        (["http POST", "http -> 202"], {"url": "*", "status": 202}),
-        (["http POST", "failed, http.timeout: too slow; on_error"], {"url": "*", "error": "timeout"}),
+        ([HttpAsked("POST", True)], {"url": "*", "status": 200}),
+        ([HttpAsked("POST"), HttpAnswered(202)], {"url": "*", "status": 202}),
+        ([HttpAsked("POST"), StepFailed("http.timeout", "too slow", "on_error")], {"url": "*", "error": "timeout"}),
     ],
 )
-def test_web_services_answer_as_they_did(texts: list[str], rule: dict[str, Any]) -> None:
-    assert written(told([START, *((1.0, text) for text in texts)]))["given"]["http"] == [rule]
+def test_web_services_answer_as_they_did(facts: list[RunFact], rule: dict[str, Any]) -> None:
+    assert written(told([START, *((1.0, fact) for fact in facts)]))["given"]["http"] == [rule]
 
 
 def test_services_that_answered_differently_are_told_of() -> None:
-    text = case_from_trace(told([START, (1.0, "http -> 200"), (2.0, "http -> 503")]), Path())
+    text = case_from_trace(told([START, (1.0, HttpAnswered(200)), (2.0, HttpAnswered(503))]), Path())
     assert "# they answered differently" in text
 
 

@@ -28,7 +28,7 @@ from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
-from orchestrator.history import CallFact
+from orchestrator.history import RunFact
 from orchestrator.timers import Timer
 
 PARTING, ENDED = "parting", "ended"
@@ -217,10 +217,10 @@ class FlowCall(ABC):
             self.node.count("event.too_deep")
             return 0
 
-    def note(self, fact: CallFact | str) -> None:
+    def note(self, fact: RunFact) -> None:
         """One fact of the call for the trace of the run."""
         if self.run is not None:
-            self.run.trace(None, "{}", fact)
+            self.run.trace(None, fact)
 
     def record(self, code: int | None, contact: str | None) -> None:
         """Write its call detail record."""

@@ -14,6 +14,7 @@ from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
+from orchestrator.history import GatewayPassedOver
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.message import Request
 from orchestrator.sip.target import Target
@@ -66,7 +67,7 @@ class Destinations:
         usable = gateways.usable(names)
         for name in names:
             if name not in usable:
-                run.trace(None, "gateway {} is down, passed over: {}", name, gateways.prober.reason(name))
+                run.trace(None, GatewayPassedOver(name, gateways.prober.reason(name)))
         return [gateways.target(name, dialled, known) for name in usable]
 
     def target_of(self, item: Any) -> Target:

@@ -12,6 +12,7 @@ from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.facts import BackgroundFailed
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 
@@ -35,7 +36,7 @@ class JobSteps:
         """It may outlive its run, and never fails it; what went wrong is counted and stands in the trace."""
         if isinstance(result, StepError):
             self._node.count("http.background.failed")
-            run.trace(None, "background http failed, {}: {}", result.type, result.message)
+            run.trace(None, BackgroundFailed("http", result.type, result.message))
 
     def _esl_command(self, run: Run, ticket: Ticket, effect: effects.EslCommand) -> Any:
         effect.server = self._servers.server_for(effect.server, subjects.carried_call(run))

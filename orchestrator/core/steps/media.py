@@ -38,6 +38,7 @@ from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import integer
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.facts import BackgroundFailed, KeyIgnored
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.timers import Timer
@@ -147,7 +148,7 @@ class Applications:
             try:
                 played(result)
             except StepError as error:
-                run.trace(None, "background play failed, {}: {}", error.type, error.message)
+                run.trace(None, BackgroundFailed("play", error.type, error.message))
             for waiting in self._queued.pop(key, ()):
                 waiting.start()
 
@@ -219,10 +220,10 @@ class Applications:
             else:
                 flows.resume(ticket, result)
 
-        def note(text: str) -> None:
-            run.trace(None, "{}", text)
+        def ignored(digit: str, why: str) -> None:
+            run.trace(None, KeyIgnored(digit, "", why))
 
-        collector = ticket.work = Collector(self.node, channel, effect, self._begin, ended, note)
+        collector = ticket.work = Collector(self.node, channel, effect, self._begin, ended, ignored)
         collector.start()
         return PENDING
 

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.served_request import ServedRequest
-from orchestrator.core.steps.relay import outcome_of
+from orchestrator.core.steps.outcomes import outcome_of, result_of
 from orchestrator.errors import StepError
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response, build_response
@@ -139,16 +139,7 @@ class OtherRequest(ServedRequest):
         done = self._done
         self.undo()
         if done is not None:
-            done(
-                {
-                    "outcome": outcome,
-                    "code": code,
-                    "reason": branch.reason if branch is not None else reason_phrase(code),
-                    "contact": branch.target.contact if branch is not None else None,
-                    "gateway": (branch.target.label or None) if branch is not None else None,
-                    "tried": self._tried,
-                }
-            )
+            done(result_of(outcome, code, branch, self._tried))
 
 
 def _name(branch: Branch) -> str:

@@ -21,7 +21,8 @@ from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.steps.relay import RelayAttempt, TransferAttempt
+from orchestrator.core.steps.relay import RelayAttempt
+from orchestrator.core.steps.transfer import TransferAttempt
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_argument, safe_uuid

@@ -22,7 +22,6 @@ from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
 from orchestrator.flow.run.task import Task
-from orchestrator.flow.run.trace import TraceLine, TraceWritten
 from orchestrator.flow.run.traits import Effect, PoolEffect, TurnEffect
 
 Perform = Callable[[Run, Ticket, Any], Any]
@@ -101,12 +100,6 @@ class Performers:
     def names(self, program: Program) -> Mapping[str, Any]:
         """Called whenever a program is loaded: what its expressions know besides the run."""
         return ProgramNames(program, lambda: self._node.wall, self._node.site.secrets)
-
-    def trace(self, run: Run, record: TraceLine) -> None:
-        """A line of the trace of a run."""
-        history = self._node.history
-        if history.hears(TraceWritten):
-            history.tell(TraceWritten(run, record))
 
     def _log(self, run: Run, ticket: Ticket, effect: effects.Log) -> None:
         if self.on_log is not None:

@@ -6,20 +6,20 @@ out of branches ends nothing before its time. Late branches (`inject`) join the 
 headers and timers.
 
 With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back. A
-`transfer` is the same without that branch: FreeSWITCH has the call and is told to send it on through us
-(`TransferAttempt`).
+`transfer` is the same without that branch (`core.steps.transfer`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
+from orchestrator.core.steps.outcomes import outcome_of, result_of
 from orchestrator.flow.run import effects
+from orchestrator.history import FreeSwitchUnusable
 from orchestrator.sip.branch import Branch
-from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.selection import rank
@@ -29,26 +29,32 @@ from orchestrator.timers import Timer
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
 
-_OUTCOMES = {
-    486: "busy", 600: "busy",
-    408: "no_answer", 487: "no_answer",
-    404: "unavailable", 410: "unavailable", 480: "unavailable", 604: "unavailable",
-    401: "rejected", 403: "rejected", 407: "rejected", 433: "rejected", 603: "rejected", 606: "rejected",
-}  # fmt: skip
+RELAY: Mapping[str, Mapping[str, str]] = {
+    "new": {"sent": "sent", "rings": "ringing", "quiet": "open", "over": "done"},
+    "sent": {"back": "open", "over": "done"},
+    "ringing": {"rings": "ringing", "quiet": "open", "over": "done"},
+    "open": {"rings": "ringing", "quiet": "open", "over": "done"},
+    "done": {},
+}
+"""State → what has happened → next state.
 
+    new      not begun
+    sent     FreeSWITCH has the call and is to send it back (`via:`, `transfer`)
+    ringing  destinations ring
+    open     nobody rings; the next group, `keep_open:` or a late branch may go on from here
+    done     the result is told, or the call is over
 
-def outcome_of(status: int) -> str:
-    """The flow's word for a failure status."""
-    return _OUTCOMES.get(status, "failed")
+`rings`: a destination has been sent the call. `quiet`: the last one that rang has failed or is not waited for any more.
+"""
 
 
 class RelayAttempt:
     """A running relay; `done(result)` is called once with the `relay result` mapping."""
 
     __slots__ = (
-        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_adding",
+        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_busy",
         "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaces_at_once",
-        "_late_timers", "_timed_out", "_gateways",
+        "_late_timers", "_timed_out", "_gateways", "state",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +68,7 @@ class RelayAttempt:
         headers: tuple[bytes, ...] = (),
     ) -> None:
         self.call = call
+        self.state = "new"
         self._gateways = gateways
         self.headers = headers
         """Header lines every branch of this relay carries, late ones too."""
@@ -74,7 +81,8 @@ class RelayAttempt:
         self._ringing: list[Branch] = []
         self._best: Branch | None = None
         self._tried: tuple[str, ...] = ()
-        self._adding = False
+        self._busy = False
+        """Several branches are being added or cancelled: one that fails on the spot settles nothing."""
         self._answered_by: Branch | None = None
         self._replacing: frozenset[bytes] = frozenset()
         """URIs of injected branches that take the place of the others."""
@@ -87,9 +95,13 @@ class RelayAttempt:
         self._timed_out = False
         """`each:` has run out for somebody."""
 
+    def _move(self, what: str) -> None:
+        """The only place where the state changes; what the table does not list changes nothing."""
+        self.state = RELAY[self.state].get(what, self.state)
+
     @property
     def running(self) -> bool:
-        return self._done is not None
+        return self.state != "done"
 
     @property
     def attended(self) -> bool:
@@ -102,7 +114,7 @@ class RelayAttempt:
 
     @property
     def awaits_back(self) -> bool:
-        return self.via is not None and self._context is None
+        return self.state == "sent"
 
     def start(self, waiting: Sequence[Target]) -> None:
         """Begin to ring. `waiting` were injected before and join the first group."""
@@ -123,23 +135,26 @@ class RelayAttempt:
         if self.via is not None:
             silence = self.call.exchange.servers.acceptance.silence(self.effect.via)
             if silence:
-                self.call.note(f"FreeSWITCH {self.effect.via} takes no calls: {silence}")
+                self.call.note(FreeSwitchUnusable(self.effect.via, f"takes no calls: {silence}"))
                 self._finish("failed", 503)
                 return
-            self._await_back()
+            self.await_back()
             self.call.front.add(self.via, self)
         else:
             self._ring_next()
 
     # --- FreeSWITCH in the middle -------------------------------------------------------------------------------------
 
-    def _await_back(self) -> None:
+    def await_back(self) -> None:
+        """FreeSWITCH is to send the call back."""
+        self._move("sent")
         self._back_timer = self.call.node.timers.after(BACK_WITHIN, RelayAttempt._back_missing, self)
 
     def back_arrived(self, context: ResponseContext) -> None:
         if self._back_timer is not None:
             self._back_timer.cancel()
         self._context = context
+        self._move("back")
         if self.via is not None:
             self.call.exchange.servers.acceptance.took(self.effect.via)
         self._ring_next()
@@ -149,7 +164,7 @@ class RelayAttempt:
         if branch is not None and branch.state == "trying":
             acceptance = self.call.exchange.servers.acceptance
             acceptance.silent(self.effect.via, f"no response to a call in {BACK_WITHIN:g} s")
-        self.call.note("FreeSWITCH did not send the call back")
+        self.call.note(FreeSwitchUnusable(self.call.server, "did not send the call back"))
         self._finish("failed", 504)
 
     # --- branches -----------------------------------------------------------------------------------------------------
@@ -160,7 +175,7 @@ class RelayAttempt:
         if cancel_others:
             self._replacing = frozenset(target.uri for target in targets)
             self._replaces_at_once = cancel_others == "when_sent"
-        if self._context is None:
+        if self.awaits_back:
             self._groups.insert(0, targets)
             added = len(targets)
         else:
@@ -201,18 +216,19 @@ class RelayAttempt:
     def _add(self, targets: Sequence[Target]) -> int:
         assert self._context is not None
         added = 0
-        self._adding = True
+        self._busy = True
         for target in targets:
             branch = self._context.add(target, self)
             if branch is None:
                 continue
             if branch.pending:
                 self._ringing.append(branch)
+                self._move("rings")
                 added += 1
                 if target.ring is not None:
                     timers = self.call.node.timers
                     self._late_timers += (timers.after(target.ring, self._rang_long_enough, branch),)
-        self._adding = False
+        self._busy = False
         return added
 
     def _ring_next(self) -> None:
@@ -225,6 +241,8 @@ class RelayAttempt:
                 return
         if self._context is not None and self._context.closed:
             self._groups.clear()
+        if not self._ringing:
+            self._move("quiet")
         self._check_settled()
 
     def _rang_long_enough(self, branch: Branch) -> None:
@@ -255,22 +273,20 @@ class RelayAttempt:
         """Branches we stopped are not waited for: what they still say is the response context's business."""
         for branch in list(self._ringing):
             if branch.cancelled:
-                self._ringing.remove(branch)
+                self._leave(branch)
                 self._note_tried(branch)
+
+    def _leave(self, branch: Branch) -> None:
+        """It rings no more."""
+        self._ringing.remove(branch)
+        if not self._ringing:
+            self._move("quiet")
 
     def failed(self, branch: Branch) -> None:
         if not self.running:
             return
-        if (
-            branch.target is self.via
-        ):  # FreeSWITCH has given the call up: whoever still rings behind it rings for nobody
-            if self._context is None and not branch.cancelled:  # what it says is its own
-                acceptance = self.call.exchange.servers.acceptance
-                acceptance.failed(self.effect.via, branch.status, branch.response)
-            self._cancel_ringing(("all",))
-            self._forget_cancelled()
-            self._best = branch
-            self._finish(outcome_of(branch.status), branch.status)
+        if branch.target is self.via:
+            self._front_failed(branch)
             return
         self._note_tried(branch)
         if branch.target.label:
@@ -279,12 +295,22 @@ class RelayAttempt:
             self._best = branch
         if branch not in self._ringing:
             return  # failed while it was being added
-        self._ringing.remove(branch)
+        self._leave(branch)
         if branch.status >= 600 or not self._fails_over(branch.status, branch.response is None):
             self._groups.clear()
             self._stop(self._open_timer)
             self._open_timer = None
         self._go_on()
+
+    def _front_failed(self, branch: Branch) -> None:
+        """FreeSWITCH has given the call up: whoever still rings behind it rings for nobody."""
+        if self.awaits_back and not branch.cancelled:  # what it says is its own
+            acceptance = self.call.exchange.servers.acceptance
+            acceptance.failed(self.effect.via, branch.status, branch.response)
+        self._cancel_ringing(("all",))
+        self._forget_cancelled()
+        self._best = branch
+        self._finish(outcome_of(branch.status), branch.status)
 
     def _go_on(self) -> None:
         if not self._ringing and self._groups:
@@ -316,11 +342,11 @@ class RelayAttempt:
         self.stop(("all",))
 
     def _cancel_ringing(self, wanted: Sequence[str]) -> None:
-        self._adding = True  # one that fails on the spot must not settle the relay half way
+        self._busy = True
         for branch in list(self._ringing):
             if "all" in wanted or str(branch.number) in wanted or branch.target.contact in wanted:
                 branch.cancel()
-        self._adding = False
+        self._busy = False
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -350,7 +376,7 @@ class RelayAttempt:
         self._check_settled()
 
     def _check_settled(self) -> None:
-        if self._adding or self._ringing or self._groups or self._open_timer is not None or self._context is None:
+        if self.state != "open" or self._busy or self._groups or self._open_timer is not None:
             return
         if self._best is not None:
             self._finish(outcome_of(self._best.status), self._best.status)
@@ -361,25 +387,15 @@ class RelayAttempt:
 
     def _finish(self, outcome: str, code: int, winner: Branch | None = None) -> None:
         done = self._done
-        if done is None:
+        if done is None or not self.running:
             return
-        branch = winner or self._best
+        branch, tried = winner or self._best, self._tried
         self.abandon()
         if self.call.relay is self:
             self.call.relay = None
         if winner is None:
             self._end_back(code)
-        reason = branch.reason if branch is not None and branch.status == code else reason_phrase(code)
-        done(
-            {
-                "outcome": outcome,
-                "code": code,
-                "reason": reason,
-                "contact": branch.target.contact if branch is not None else None,
-                "gateway": (branch.target.label or None) if branch is not None else None,
-                "tried": list(self._tried),
-            }
-        )
+        done(result_of(outcome, code, branch, tried))
 
     def _end_back(self, code: int) -> None:
         """The destinations behind FreeSWITCH have failed: tell it, and take back the call we sent it."""
@@ -391,6 +407,7 @@ class RelayAttempt:
 
     def abandon(self) -> None:
         """Stop all timers and report nothing more: the call is over or the result is known."""
+        self._move("over")
         self._done = None
         self._groups.clear()
         self._ringing.clear()  # branches refer to us
@@ -405,43 +422,4 @@ class RelayAttempt:
             timer.cancel()
 
     def __repr__(self) -> str:
-        state = "running" if self.running else "done"
-        return f"<{type(self).__name__} {state} ringing={len(self._ringing)} next={len(self._groups)}>"
-
-
-class TransferAttempt(RelayAttempt):
-    """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
-    it."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        call: Call,
-        effect: effects.Relay,
-        groups: Sequence[Sequence[Target]],
-        done: Callable[[dict[str, Any]], None],
-        gateways: Gateways,
-    ) -> None:
-        super().__init__(call, effect, groups, done, gateways)
-        self._context = None
-
-    @property
-    def awaits_back(self) -> bool:
-        return self._context is None
-
-    def refused(self, status: int) -> None:
-        """FreeSWITCH did not do as it was told."""
-        self._finish("failed", status)
-
-    def _open(self) -> None:
-        self._await_back()
-
-    def answered_by(self, branch: Branch) -> None:
-        super().answered_by(branch)
-        self.call.publish("answered", contact=branch.target.contact, leg="callee")
-        self.finish_answered(branch, branch.status)
-
-    def _end_back(self, code: int) -> None:
-        if self._context is not None:
-            self._context.reply(code)
+        return f"<{type(self).__name__} {self.state} ringing={len(self._ringing)} next={len(self._groups)}>"

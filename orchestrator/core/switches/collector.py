@@ -24,15 +24,15 @@ SILENCE = "silence_stream://-1"
 Begin = Callable[[Execution], None]
 """Starts an execution as soon as the leg is free for it."""
 Done = Callable[["str | StepError"], None]
-Note = Callable[[str], None]
-"""Puts a line into the trace of the run."""
+Ignored = Callable[[str, str], None]
+"""Told a key that has no effect, and why."""
 
 
 class Collector:
     """One `collect`. `done` is told the keys, or the error, once FreeSWITCH plays nothing for it any more."""
 
     def __init__(
-        self, node: Node, channel: Channel, effect: effects.Collect, begin: Begin, done: Done, note: Note
+        self, node: Node, channel: Channel, effect: effects.Collect, begin: Begin, done: Done, ignored: Ignored
     ) -> None:
         self.channel = channel
         self.keys = ""
@@ -40,7 +40,7 @@ class Collector:
         self._effect = effect
         self._begin = begin
         self._done: Done | None = done
-        self._note = note
+        self._ignored = ignored
         self._playing: Execution | None = None
         self._timer: Timer | None = None
         self._over = False
@@ -62,10 +62,10 @@ class Collector:
     def _hear_key(self, event: EslEvent) -> None:
         key = event.get("DTMF-Digit").upper()
         if key not in effects.KEYS:  # FreeSWITCH also reports flash and pauses as digits
-            self._note(f"key {key!r} ignored: collect takes 0-9, *, # and A-D")
+            self._ignored(repr(key), "collect takes 0-9, *, # and A-D")
             return
         if self._over:
-            self._note(f"key {key} ignored: collect has all its keys")
+            self._ignored(key, "collect has all its keys")
             return
         if key in self._effect.end:
             self._finish()

@@ -15,6 +15,16 @@ from orchestrator.flow.language.program import Step
 from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import aor_flaw, number_flaw, party_flaw
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.step_facts import (
+    Injected,
+    PlacingBegan,
+    PlacingEnded,
+    RelayBegan,
+    RelayEnded,
+    Replied,
+    Stepped,
+    Transferred,
+)
 from orchestrator.flow.run.task import Steps, Task
 
 LEGS = ("caller", "callee", "both")
@@ -41,7 +51,7 @@ REPLY = ACTIONS.add(
 def reply(task: Task, step: Step) -> Steps:
     code = task.value(step, "code")
     reason = task.value(step, "reason", "")
-    task.trace(step, "reply {} {}", code, reason)
+    task.trace(step, Replied(code, reason))
     yield effects.Reply(code, reason, task.values(step, "headers"))
 
 
@@ -96,13 +106,11 @@ RELAY = ACTIONS.add(
 def relay(task: Task, step: Step) -> Steps:
     """Waits for the outcome, then runs the steps under `on:` for it. `else` is any failure: never an answer."""
     effect = _relay_effect(task, step)
-    if effect.keep_open:
-        task.trace(step, "relay to {}, open for {:g}s", _target(effect), effect.keep_open)
-    else:
-        task.trace(step, "relay to {}", _target(effect))
+    task.trace(step, RelayBegan(_target(effect), effect.keep_open, effect.via))
     result: Mapping[str, Any] = yield effect
     outcome = result["outcome"]
-    task.trace(step, "relay -> {} {}", outcome, UNREACHABLE if result["reason"] == UNREACHABLE else result["code"])
+    why = UNREACHABLE if result["reason"] == UNREACHABLE else ""
+    task.trace(step, RelayEnded(outcome, result["code"], why))
     if outcome != "answered":
         task.run.failure = result
     if step.result is not None:
@@ -197,7 +205,7 @@ def inject(task: Task, step: Step) -> Steps:
         ring=task.value(step, "ring"),
         headers=task.values(step, "headers"),
     )
-    task.trace(step, "inject {} branch(es){}", result["added"], f", {result['reason']}" if result["reason"] else "")
+    task.trace(step, Injected(result["added"], result["reason"]))
     return result
 
 
@@ -215,7 +223,7 @@ CANCEL = ACTIONS.add(
 @CANCEL.performs
 def cancel(task: Task, step: Step) -> Steps:
     branches = tuple(task.value(step, "branches"))
-    task.trace(step, "cancel {}", ", ".join(branches))
+    task.trace(step, Stepped("cancel", ", ".join(branches)))
     yield effects.Cancel(branches)
 
 
@@ -238,7 +246,7 @@ HANGUP = ACTIONS.add(
 @HANGUP.performs
 def hangup(task: Task, step: Step) -> Steps:
     reason = task.value(step, "reason", "")
-    task.trace(step, "hangup {}", reason)
+    task.trace(step, Stepped("hangup", reason))
     yield effects.Hangup(reason, task.value(step, "code"), step.args.get("leg", "both"))
 
 
@@ -280,9 +288,9 @@ def originate(task: Task, step: Step) -> Steps:
         via=step.args.get("via", ""),
         vars=task.values(step, "vars"),
     )
-    task.trace(step, "originate to {}", effect.to)
+    task.trace(step, PlacingBegan(effect.to))
     result: Mapping[str, Any] = yield effect
-    task.trace(step, "originate -> {} {}", result["outcome"], result["code"])
+    task.trace(step, PlacingEnded(result["outcome"], result["code"]))
     if task.run.call is not None:
         task.env = task.env.bind("call", task.run.call)
     return result
@@ -315,6 +323,6 @@ def transfer(task: Task, step: Step) -> Steps:
     to = task.value(step, "to")
     uri = str(to["uri"] if isinstance(to, Mapping) else to)
     leg = step.args.get("leg", "caller")
-    task.trace(step, "transfer {} to {}", leg, uri)
+    task.trace(step, Transferred(leg, uri))
     yield effects.Transfer(uri, leg, task.value(step, "context", ""))
     task.run.passed_on = True

@@ -13,7 +13,9 @@ from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Fie
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.children import Children
 from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.facts import Caught, Switched
 from orchestrator.flow.run.signals import Break, Cancelled, FlowSignal, Return, Stop
+from orchestrator.flow.run.step_facts import Logged, Stepped
 from orchestrator.flow.run.task import Steps, Task, error_record
 from orchestrator.flow.run.trace import cut
 
@@ -32,7 +34,7 @@ def set_(task: Task, step: Step) -> None:
     """All values are worked out before the first is stored; nothing else runs in between."""
     values = task.values(step, "values")
     task.env["vars"].update(values)
-    task.trace(step, "set {}", ", ".join(values))
+    task.trace(step, Stepped("set", ", ".join(values)))
 
 
 CALL = ACTIONS.add(
@@ -59,7 +61,7 @@ def call(task: Task, step: Step) -> Steps:
     before = task.env
     names = {name: before[name] for name in ("call", "request") if name in before}
     variables: dict[str, Any] = {}
-    task.trace(step, "call {}", flow.name)
+    task.trace(step, Stepped("call", flow.name))
     inside = Environment(before.outer, {**names, "params": _params(task, step, flow.params), "vars": variables})
     task.env, task.nesting = inside, task.nesting + 1
     try:
@@ -116,7 +118,7 @@ STOP = ACTIONS.add(Action("stop", "End this flow here.", in_on_end=True, effect=
 
 @STOP.computes
 def stop(task: Task, step: Step) -> None:
-    task.trace(step, "stop")
+    task.trace(step, Stepped("stop"))
     raise Stop
 
 
@@ -139,7 +141,7 @@ SWITCH = ACTIONS.add(
 def switch(task: Task, step: Step) -> Steps:
     text = _as_written(task.value(step, "value"))
     block = step.args["cases"].get(text)
-    task.trace(step, "switch -> {}{}", text, "" if block is not None else " (default)")
+    task.trace(step, Switched(text, block is None))
     yield from task.walk(step.args.get("default", ()) if block is None else block)
 
 
@@ -172,7 +174,7 @@ def foreach(task: Task, step: Step) -> Steps:
     if not isinstance(items, Sequence) or isinstance(items, str):
         raise StepError("expr.value", "foreach: needs a list")
     name, until = step.args.get("item", "item"), step.args.get("until")
-    task.trace(step, "foreach over {}", len(items))
+    task.trace(step, Stepped("foreach", f"over {len(items)}"))
     for item in tuple(items):
         task.run.count_step()
         try:
@@ -249,7 +251,7 @@ def parallel(task: Task, step: Step) -> Steps:
     wanted = min(1, len(blocks)) if step.args.get("wait_for") == "first" else len(blocks)
     children = Children(task)
     failure: StepError | FlowSignal | None = None
-    task.trace(step, "parallel, {} branches", len(blocks))
+    task.trace(step, Stepped("parallel", f"{len(blocks)} branches"))
     try:
         for block in blocks:
             children.start(block, "branch")
@@ -291,7 +293,7 @@ def try_(task: Task, step: Step) -> Steps:
         ended = failure
     catch = _catch(step, ended)
     if catch is not None and isinstance(ended, StepError):
-        task.trace(step, "caught {}: {}", ended.type, ended.message)
+        task.trace(step, Caught(ended.type, ended.message))
         error, ended = error_record(ended), None
         try:
             yield from task.scoped(catch.do, {"error": error})
@@ -358,7 +360,7 @@ SLEEP = ACTIONS.add(
 @SLEEP.performs
 def sleep(task: Task, step: Step) -> Steps:
     seconds = task.value(step, "for")
-    task.trace(step, "sleep {:g}s", seconds)
+    task.trace(step, Stepped("sleep", f"{seconds:g}s"))
     yield from task.sleep(seconds)
 
 
@@ -380,6 +382,6 @@ LOG = ACTIONS.add(
 @LOG.performs
 def log(task: Task, step: Step) -> Steps:
     text = cut(task.value(step, "text"))
-    task.trace(step, "log: {}", text)
+    task.trace(step, Logged(text))
     data = {name: cut(value) if isinstance(value, str) else value for name, value in task.values(step, "data").items()}
     yield effects.Log(text, step.args.get("level", "info"), data)

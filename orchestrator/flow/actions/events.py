@@ -12,6 +12,16 @@ from orchestrator.events.checked import WrongValue
 from orchestrator.events.registry import build_event
 from orchestrator.flow.language.program import Branch, Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
+from orchestrator.flow.run.facts import (
+    EventTaken,
+    FirstOfBegan,
+    FirstOfTimedOut,
+    Raised,
+    Subscribed,
+    Unsubscribed,
+    WaitBegan,
+    WaitTimedOut,
+)
 from orchestrator.flow.run.listen import EXPIRED, Listener, Wait, event_read, event_spec
 from orchestrator.flow.run.signals import Cancelled, Ticket
 from orchestrator.flow.run.task import Steps, Task
@@ -51,16 +61,12 @@ SUBSCRIBE = ACTIONS.add(
 def subscribe(task: Task, step: Step) -> None:
     run = task.run
     if run.closing:
-        task.trace(step, "subscribe {}: not armed, the run ends", step.args["event"])
+        task.trace(step, Subscribed(step.args["event"], armed=False))
         return
     if len(run.listeners) >= run.engine.limits.subscriptions:
         raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
     run.listeners.append(Listener(task, step))
-    seconds = task.value(step, "for")
-    if seconds is None:
-        task.trace(step, "subscribe {}", step.args["event"])
-    else:
-        task.trace(step, "subscribe {} for {:g}s", step.args["event"], seconds)
+    task.trace(step, Subscribed(step.args["event"], task.value(step, "for")))
 
 
 UNSUBSCRIBE = ACTIONS.add(
@@ -79,7 +85,7 @@ def unsubscribe(task: Task, step: Step) -> None:
     found = [listener for listener in task.run.listeners if listener.step.id == id]
     for listener in found:
         listener.close()
-    task.trace(step, "unsubscribe {}{}", id, "" if found else ", it had ended")
+    task.trace(step, Unsubscribed(id, bool(found)))
 
 
 WAIT = ACTIONS.add(
@@ -109,7 +115,7 @@ def wait(task: Task, step: Step) -> Steps:
     ticket = Ticket(task)
     armed = Wait(task, step, ticket)
     meanwhile: Task | None = None
-    task.trace(step, "wait for {}", step.args["event"])
+    task.trace(step, WaitBegan(step.args["event"]))
     try:
         if "meanwhile" in step.args:
             meanwhile = task.spawn(step.args["meanwhile"], "meanwhile", _hand_on(ticket))
@@ -123,9 +129,9 @@ def wait(task: Task, step: Step) -> Steps:
     if meanwhile is not None and meanwhile.generator is not None:
         yield from task.give_way()
     if event is not EXPIRED:
-        task.run.trace(step, "wait -> {}", step.args["event"], read=event_read(event))
+        task.run.trace(step, EventTaken(step.args["event"], "wait"), event_read(event))
         return event
-    task.trace(step, "wait for {} timed out", step.args["event"])
+    task.trace(step, WaitTimedOut(step.args["event"]))
     if "on_timeout" not in step.args:
         raise StepError("wait.timeout", f"no event {step.args['event']!r} in time")
     yield from task.walk(step.args["on_timeout"])
@@ -168,7 +174,7 @@ def first_of(task: Task, step: Step) -> Steps:
             elif branch.after is not None:
                 answer = (ticket, (position, EXPIRED))
                 timers.append(engine.arm(branch.after.evaluate(task.env), engine.answer, answer))
-        task.trace(step, "first of {}", len(branches))
+        task.trace(step, FirstOfBegan(len(branches)))
         position, event = yield ticket
     finally:
         for armed in waits:
@@ -179,10 +185,10 @@ def first_of(task: Task, step: Step) -> Steps:
     for armed in waits:
         task.caused_by(armed.chain)
     if won.wait is None:
-        task.trace(step, "first_of -> after")
+        task.trace(step, FirstOfTimedOut())
         yield from task.walk(won.do)
         return
-    task.run.trace(won.wait, "first_of -> {}", won.wait.args["event"], read=event_read(event))
+    task.run.trace(won.wait, EventTaken(won.wait.args["event"], "first_of"), event_read(event))
     if won.wait.result is not None:
         task.env = task.env.bind(won.wait.result, event)
     yield from task.scoped(won.do, {"event": event})
@@ -214,5 +220,5 @@ def raise_(task: Task, step: Step) -> dict[str, int]:
     except ValueError as missing:
         raise StepError("expr.missing", str(missing)) from None
     delivered = task.raise_event(event)
-    task.trace(step, "raise {} -> delivered to {}", spec.name, delivered)
+    task.trace(step, Raised(spec.name, delivered))
     return {"delivered": delivered}

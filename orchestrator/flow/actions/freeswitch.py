@@ -16,6 +16,7 @@ from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.step_facts import FreeSwitchAsked
 from orchestrator.flow.run.task import Steps, Task
 
 COMMAND_FIELDS = (
@@ -51,7 +52,7 @@ def fs_api(task: Task, step: Step) -> Steps:
 
 def _command(task: Task, step: Step, kind: str) -> Steps:
     command = _text(task, step, "command")
-    task.trace(step, "fs.{} {}", kind, command)
+    task.trace(step, FreeSwitchAsked(kind, command))
     result: Mapping[str, Any] = yield effects.EslCommand(kind, command, step.args.get("server", ""))
     expect = task.value(step, "expect")
     if expect is not None and not fnmatchcase(result["text"].strip(), expect):
@@ -116,5 +117,5 @@ FS_EXECUTE = ACTIONS.add(
 def fs_execute(task: Task, step: Step) -> Steps:
     app, args = task.value(step, "app"), _text(task, step, "args")
     leg, wait = step.args.get("leg", "caller"), task.value(step, "wait", False)
-    task.trace(step, "fs.execute {} {} on {}", app, args, leg)
+    task.trace(step, FreeSwitchAsked("execute", app, args, leg))
     return (yield effects.EslExecute(app, args, leg, wait))

@@ -17,6 +17,16 @@ from orchestrator.flow.language.program import Step
 from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import level_flaw
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.step_facts import (
+    CollectBegan,
+    CollectEnded,
+    DetectBegan,
+    MediaBegan,
+    PlayBegan,
+    RecordBegan,
+    RecordEnded,
+    Stepped,
+)
 from orchestrator.flow.run.task import Steps, Task
 
 LEG = Field("leg", Kind.ENUM, "Which leg.", values=LEGS)
@@ -38,7 +48,7 @@ ANSWER = ACTIONS.add(
 
 @ANSWER.performs
 def answer(task: Task, step: Step) -> Steps:
-    task.trace(step, "answer")
+    task.trace(step, Stepped("answer"))
     yield effects.Answer(task.values(step, "headers"))
 
 
@@ -61,7 +71,7 @@ MEDIA = ACTIONS.add(
 @MEDIA.performs
 def media(task: Task, step: Step) -> Steps:
     server, answers = step.args["server"], task.value(step, "answer", False)
-    task.trace(step, "media on {}{}", server, ", answered" if answers else "")
+    task.trace(step, MediaBegan(server, answers))
     yield effects.Media(server, answers)
 
 
@@ -90,7 +100,7 @@ def play(task: Task, step: Step) -> Steps:
     file, leg = task.value(step, "file"), step.args.get("leg", "caller")
     repeat = task.value(step, "repeat", 1)
     background = task.value(step, "background", False)
-    task.trace(step, "play {} to {}{}", file, leg, " in the background" if background else "")
+    task.trace(step, PlayBegan(file, leg, background, repeat))
     if repeat < 1:
         return
     yield effects.Play(file, leg, repeat, background)
@@ -125,9 +135,9 @@ def record(task: Task, step: Step) -> Steps:
         silence=task.value(step, "silence"),
         stop=_keys(task, step, "stop"),
     )
-    task.trace(step, "record {} to {}", effect.leg, effect.file)
+    task.trace(step, RecordBegan(effect.leg, effect.file, effect.silence, effect.stop))
     result: Mapping[str, Any] = yield effect
-    task.trace(step, "recorded {:.1f}s", result["duration"])
+    task.trace(step, RecordEnded(result["duration"]))
     return result
 
 
@@ -168,10 +178,9 @@ def collect(task: Task, step: Step) -> Steps:
         end=_keys(task, step, "end"),
         prompt=task.value(step, "prompt", ""),
     )
-    prompt = f" after {effect.prompt}" if effect.prompt else ""
-    task.trace(step, "collect up to {} keys from {}, {:g}s each{}", effect.max, effect.leg, effect.timeout, prompt)
+    task.trace(step, CollectBegan(effect.max, effect.leg, effect.timeout, effect.prompt, effect.end))
     digits = yield effect
-    task.trace(step, "collected {} keys", len(digits))
+    task.trace(step, CollectEnded(len(digits)))
     return digits
 
 
@@ -213,6 +222,5 @@ def detect(task: Task, step: Step) -> Steps:
     )
     if effect.level is not None and level_flaw(str(effect.level)) is not None:
         raise StepError("expr.value", f"detect: {effect.level} is not a level")
-    seconds = effect.seconds
-    task.trace(step, "detect {} on {}{}", what, effect.leg, "" if seconds is None else f" for {seconds:g}s")
+    task.trace(step, DetectBegan(what, effect.leg, effect.seconds))
     yield effect

@@ -11,6 +11,7 @@ from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Fie
 from orchestrator.flow.language.written import aor_flaw
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.signals import Refused
+from orchestrator.flow.run.step_facts import AuthDone, ContactsSaved, LookedUp
 from orchestrator.flow.run.task import Steps, Task
 
 AUTH = ACTIONS.add(
@@ -43,9 +44,9 @@ def auth(task: Task, step: Step) -> Steps:
     found: Mapping[str, Any] = yield effect
     verdict = found["verdict"]
     if verdict == "passed":
-        task.trace(step, "auth -> {}{}", found["user"], ", trusted" if found["trusted"] else "")
+        task.trace(step, AuthDone(verdict, found["user"], found["trusted"]))
         return {"user": found["user"], "realm": found["realm"], "trusted": found["trusted"]}
-    task.trace(step, "auth -> {}", verdict)
+    task.trace(step, AuthDone(verdict))
     if verdict == "failed":
         yield from task.walk(step.args.get("on_fail", ()))
     raise Refused
@@ -70,7 +71,7 @@ REGISTER = ACTIONS.add(
 
 @REGISTER.performs
 def register(task: Task, step: Step) -> Steps:
-    task.trace(step, "register")
+    task.trace(step, ContactsSaved())
     yield effects.SaveContact(
         min_expires=task.value(step, "min_expires"),
         max_expires=task.value(step, "max_expires"),
@@ -100,7 +101,7 @@ def lookup(task: Task, step: Step) -> Steps:
     if where is not None:
         equals = {name: value.evaluate(task.env) for name, value in where.equals.items()}
         contacts = [contact for contact in contacts if _fits(task, where, equals, contact)]
-    task.trace(step, "lookup {} -> {} contact(s)", aor, len(contacts))
+    task.trace(step, LookedUp(aor, len(contacts)))
     return contacts
 
 

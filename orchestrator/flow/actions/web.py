@@ -12,6 +12,7 @@ from orchestrator.flow.language.places import Place
 from orchestrator.flow.language.program import Env, Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.step_facts import HttpAnswered, HttpAsked
 from orchestrator.flow.run.task import Steps, Task
 
 HTTP = ACTIONS.add(
@@ -63,10 +64,10 @@ HTTP = ACTIONS.add(
 def http(task: Task, step: Step) -> Steps:
     """The trace names neither URL nor values: secrets may be in any of them."""
     effect = _effect(task, step)
-    task.trace(step, "http in the background" if effect.background else "http {}", effect.method)
+    task.trace(step, HttpAsked(effect.method, effect.background))
     result: Mapping[str, Any] | None = yield effect
     if result is not None:
-        task.trace(step, "http -> {}", result["status"])
+        task.trace(step, HttpAnswered(result["status"]))
     return result
 
 

@@ -14,9 +14,11 @@ from typing import Any, Protocol
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import Flow, Program, Step
 from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.facts import Failed, KeyIgnored
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
-from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine
+from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
+from orchestrator.history import RunFact
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +138,19 @@ class Account(ABC):
 
     # --- trace and accounts
 
-    def trace(self, step: Step | Flow | None, template: str, *values: Any, read: Read = ()) -> None:
-        """Add a line.
-
-        `{}` in the template stand for the values, which must not change later; `read` is what a condition looked at.
-        """
+    def trace(self, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
+        """Add a line. `read` is what a condition looked at, or the attributes of an event."""
         engine = self.engine
         if len(self.records) + self.left_out < engine.limits.records:
-            record = TraceLine(engine.timers.now, step, template, values, read)
+            record = TraceLine(engine.timers.now, step, fact, read)
             if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
                 if engine.trace_memory.take(record.octets):
                     self.records.append(record)
                 else:
                     self.dropped += 1
-            engine.host.trace(self, record)
+            history = engine.history
+            if history.hears(TraceWritten):
+                history.tell(TraceWritten(self, record))
         else:
             self.dropped += 1
 
@@ -162,7 +163,7 @@ class Account(ABC):
 
     def ignored_key(self, digit: str, leg: str) -> None:
         """A key was pressed that no step has taken: neither a `collect` nor a filter."""
-        self.trace(None, "key {} of the {} ignored: no step takes it now", digit, leg)
+        self.trace(None, KeyIgnored(digit, leg, "no step takes it now"))
 
     def count_step(self) -> None:
         """One more step; raises StepError `flow.limit` beyond the bound."""
@@ -181,8 +182,7 @@ class Account(ABC):
     def failed(self, step: Step | None, what: str, error: StepError) -> None:
         """Put an error nobody caught into trace and accounts."""
         self.error = error.type
-        line = f" (line {error.line})" if error.line else ""
-        self.trace(step, "{} failed, {}: {}{}", what, error.type, error.message, line)
+        self.trace(step, Failed(what, error.type, error.message, error.line))
         if what != "flow":  # that of the main steps is told with the answer it led to
             self._tell_failure(what, error, 0)
 

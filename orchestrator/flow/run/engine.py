@@ -22,6 +22,7 @@ from orchestrator.flow.language.limits import Limits
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.account import Version
 from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.facts import EventUnfit
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.scheduler import Performer, Scheduler, Stats
@@ -29,6 +30,7 @@ from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.flow.run.task import Task
 from orchestrator.flow.run.trace import Trace, TraceMemory, Traces
 from orchestrator.flow.run.triggers import Starter
+from orchestrator.history import History
 from orchestrator.timers import Timers
 
 __all__ = ["PENDING", "FlowEngine", "Host", "Limits", "Run", "Stats", "Task", "Ticket"]
@@ -54,9 +56,17 @@ class FlowEngine(Scheduler):
     on_failure: Callable[[Run, str, StepError, int], object] | None
     on_collapse: Callable[[Run], object] | None
 
-    def __init__(self, program: Program, bus: Bus, timers: Timers, host: Host, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        bus: Bus,
+        timers: Timers,
+        host: Host,
+        limits: Limits | None = None,
+        history: History | None = None,
+    ) -> None:
         self._limits = limits or Limits()
-        super().__init__(bus, timers, self._limits)
+        super().__init__(bus, timers, self._limits, history or History())
         self.host = host
         self.runs: dict[int, Run] = {}
         self.traces = Traces(self._limits.traces, self._limits.failures)
@@ -191,8 +201,8 @@ class FlowEngine(Scheduler):
             waiting: Listener | Wait | None = subscription.owner
             if isinstance(waiting, Listener | Wait):
                 found = event.attributes.get(name)
-                about = (waiting.step.id or event.name, name, repr(found), repr(wanted))
-                waiting.run.trace(waiting.step, "  subscription {} not for us: {} is {}, wanted {}", *about)
+                why = f"{name} is {found!r}, wanted {wanted!r}"
+                waiting.run.trace(waiting.step, EventUnfit(waiting.step.id or event.name, why))
 
     def live(self) -> dict[str, int]:
         """What is held for runs right now: all zero when no call is up. Linear, for tests and gauges."""

@@ -19,6 +19,7 @@ from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Block, Evaluable, Program, Step, Where
 from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.facts import EventDropped, EventSkipped, EventTaken, FilterFailed, SubscriptionExpired
 from orchestrator.flow.run.signals import Cancelled, Ticket
 from orchestrator.flow.run.task import Task, spawn
 from orchestrator.flow.run.trace import Read
@@ -82,7 +83,7 @@ def fits(run: Account, step: Step, condition: Evaluable, env: Environment, event
         return condition.evaluate(env.bind("event", event.attributes)) is True
     except StepError as error:
         run.engine.stats.filter_errors += 1
-        run.trace(step, "where: failed, {}: {}", error.type, error.message)
+        run.trace(step, FilterFailed("where", error.type, error.message))
         return False
 
 
@@ -155,7 +156,7 @@ class Listener:
         full = len(self.run.tasks) >= limits.tasks or (self._queue is not None and len(self._queue) >= limits.queue)
         if full:
             self.run.engine.stats.dropped += 1
-            self.run.trace(self.step, "event dropped, too many wait already")
+            self.run.trace(self.step, EventDropped())
         return not full
 
     def _accept(self, event: Event) -> bool:
@@ -164,7 +165,7 @@ class Listener:
         if rest is not None and not fits(self.run, self.step, rest, self._env, event):
             return False
         if self.mode == "drop" and self._busy:
-            self._skip("still busy with the last one")
+            self._skip(EventSkipped("still busy with the last one"))
             return False
         return self._room(event) and self._is_new(event)
 
@@ -177,23 +178,23 @@ class Listener:
             value = unique.evaluate(self._env.bind("event", event.attributes))
         except StepError as error:
             self.run.engine.stats.filter_errors += 1
-            self.run.trace(self.step, "unique_by: failed, {}: {}", error.type, error.message)
+            self.run.trace(self.step, FilterFailed("unique_by", error.type, error.message))
             return False
         key = value if isinstance(value, str | int | float | bool | None) else repr(value)
         key = getattr(value, "unique_key", key)  # a contact is more than its text
         if self._seen is None:
             self._seen = {}
         if key in self._seen:
-            self._skip(f"{getattr(unique, 'source', 'unique_by')} = {value!r} was seen before")
+            self._skip(EventSkipped(getattr(unique, "source", "unique_by"), repr(value)))
             return False
         self._seen[key] = None
         if len(self._seen) > self.run.engine.limits.seen:
             del self._seen[next(iter(self._seen))]
         return True
 
-    def _skip(self, why: str) -> None:
+    def _skip(self, skipped: EventSkipped) -> None:
         self.run.count_handler(self.step, skipped=True)
-        self.run.trace(self.step, "  skipped, {}", why)
+        self.run.trace(self.step, skipped)
 
     def take(self, event: Event) -> None:
         """An event that passed the filter: handle it now, or when its turn has come."""
@@ -211,8 +212,7 @@ class Listener:
     def _start(self, event: Event) -> None:
         run = self.run
         count = run.count_handler(self.step, skipped=False)
-        read = event_read(event.attributes)
-        run.trace(self.step, "handler of {} runs ({})", self.step.args["event"], count, read=read)
+        run.trace(self.step, EventTaken(self.step.args["event"], "handler", count), event_read(event.attributes))
         env = self._env.bind("event", event.attributes)
         task = spawn(run, self.step.args["do"], env, "handler", self._handled, self._nesting)
         if event.chain:
@@ -236,7 +236,7 @@ class Listener:
         """`for:` is over."""
         taken = self.subscription.taken
         name = self.step.id or self.step.args["event"]
-        self.run.trace(self.step, "subscription {} expired after {} events", name, taken)
+        self.run.trace(self.step, SubscriptionExpired(name, taken))
         block: Block | None = self.step.args.get("on_expire")
         if block is not None:
             try:

@@ -22,6 +22,16 @@ from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS, Flow
 from orchestrator.flow.run.account import Account, Phase, Version
 from orchestrator.flow.run.effects import Release, Reply, Serve
+from orchestrator.flow.run.facts import (
+    LastSteps,
+    LastStepsCut,
+    ReplyImplied,
+    ReplyRefused,
+    RunBegan,
+    RunEnded,
+    ServedByDefault,
+    StepFailed,
+)
 from orchestrator.flow.run.listen import event_read
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Cancelled, Steps, Ticket
@@ -76,8 +86,7 @@ class Run(Account):
 
     def _begin(self) -> None:
         flow, env = self.flow, self.env
-        announcement, read = _announcement(flow, env)
-        self.trace(flow, *announcement, read=read)
+        self.trace(flow, *_beginning(flow, env))
         if self.call is not None and self.call["state"] == "ended":
             self._move("steps done")
             self.end("caller", "before the flow started")
@@ -97,7 +106,7 @@ class Run(Account):
         on_error = self.flow.on_error
         if isinstance(failure, StepError) and on_error is not None and not self._recovered and self.ended is None:
             self._recovered = True
-            self.trace(None, "failed, {}: {}; on_error of the flow", failure.type, failure.message)
+            self.trace(None, StepFailed(failure.type, failure.message, "on_error of the flow"))
             self.steps = 0  # it may be the limit itself that failed, and this has to run
             env = task.env.bind("error", error_record(failure))
             spawn(self, on_error, env, "on_error", self._main_done)
@@ -112,7 +121,7 @@ class Run(Account):
         code = 0
         kind, owes = self.flow.trigger.kind, not self.replied and self.ended is None
         if owes and kind in REQUESTS and error is None and self.failure is None:
-            self.trace(None, "no reply: served as if there were no flow")
+            self.trace(None, ServedByDefault())
             self.engine.host.perform(self, Ticket(None), Serve())
         elif owes and kind in ("invite", "register", *REQUESTS):
             code = self._reply(error)
@@ -124,11 +133,11 @@ class Run(Account):
     def _reply(self, error: StepError | None) -> int:
         """The implicit final reply. Returns its status, 0 when it was not sent."""
         reply = _implicit_reply(self, error)
-        self.trace(None, "implicit reply {} {}", reply.code, reply.reason)
+        self.trace(None, ReplyImplied(reply.code, reply.reason))
         try:
             self.engine.host.perform(self, Ticket(None), reply)
         except StepError as refused:  # a final reply went out after all: the host knows first
-            self.trace(None, "implicit reply not sent: {}", refused.message)
+            self.trace(None, ReplyRefused(refused.message))
             return self._reply_plainly(reply.code) if reply.reason or reply.headers else 0
         return reply.code
 
@@ -137,7 +146,7 @@ class Run(Account):
         try:
             self.engine.host.perform(self, Ticket(None), Reply(code))
         except StepError as refused:
-            self.trace(None, "implicit reply not sent: {}", refused.message)
+            self.trace(None, ReplyRefused(refused.message))
             return 0
         return code
 
@@ -170,7 +179,7 @@ class Run(Account):
         if self.closing:
             return
         self.ended = CallEnded(by, reason)
-        self.trace(None, "call ended by {}: {}" if self.call is not None else "ended by {}: {}", by, reason)
+        self.trace(None, RunEnded(by, reason, self.call is not None))
         tasks = list(self.tasks)  # taken before: with none of them, closing the last listener begins on_end
         for listener in list(self.listeners):
             listener.close()
@@ -194,7 +203,7 @@ class Run(Account):
         if not self.flow.on_end:
             self._finish()
             return
-        self.trace(None, "on_end")
+        self.trace(None, LastSteps())
         self.steps = 0
         spawn(self, self.flow.on_end, self.env, "on_end", self._on_end_done)
         self._grace = self.engine.arm(self.engine.limits.grace, self._kill, "on_end")
@@ -206,7 +215,7 @@ class Run(Account):
         self._finish()
 
     def _kill(self, what: str) -> None:
-        self.trace(None, "{} cut after {:g}s", what, self.engine.limits.grace)
+        self.trace(None, LastStepsCut(what, self.engine.limits.grace))
         for task in list(self.tasks):
             self.engine.kill(task, Cancelled())
 
@@ -235,20 +244,18 @@ def _failing(error: StepError) -> Steps:
     raise error
 
 
-def _announcement(flow: Flow, env: Mapping[str, Any]) -> tuple[tuple[str, ...], Read]:
+def _beginning(flow: Flow, env: Mapping[str, Any]) -> tuple[RunBegan, Read]:
     """The first line of a trace, and what began the run: an event, or a request."""
-    kind, call, event, request = flow.trigger.kind, env["call"], env["event"], env["request"]
+    kind, call, request = flow.trigger.kind, env.get("call"), env.get("request")
     if call is not None and kind in ("invite", "socket"):
-        return ("flow {} starts for {} -> {}", flow.name, call["from"]["aor"], call["to"]["aor"]), ()
+        return RunBegan(flow.name, call["from"]["aor"], call["to"]["aor"]), ()
     if kind == "event":
-        return ("flow {} starts on {}", flow.name, flow.trigger.event), event_read(event or {})
+        return RunBegan(flow.name, event=flow.trigger.event), event_read(env.get("event") or {})
     if request is None:
-        return ("flow {} starts", flow.name), ()
-    who = request["from"]["aor"], request["to"]["aor"]
+        return RunBegan(flow.name), ()
     contacts = request["contacts"] if kind == "register" else ()
-    return ("flow {} starts for {} {} -> {}", flow.name, kind.upper(), *who), tuple(
-        ("request.contact", contact) for contact in contacts[:1]
-    )
+    began = RunBegan(flow.name, request["from"]["aor"], request["to"]["aor"], kind.upper())
+    return began, tuple(("request.contact", contact) for contact in contacts[:1])
 
 
 def _implicit_reply(run: Run, error: StepError | None) -> Reply:

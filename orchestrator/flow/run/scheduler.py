@@ -23,6 +23,7 @@ from orchestrator.flow.language.program import Step
 from orchestrator.flow.run.signals import PENDING, Cancelled, FlowSignal, Owner, Ticket, Waiter
 from orchestrator.flow.run.trace import TraceMemory
 from orchestrator.flow.run.traits import Effect
+from orchestrator.history import History
 from orchestrator.timers import TICK, Timer, Timers
 
 CHAIN = 16
@@ -64,9 +65,6 @@ class Performer(Protocol):
             StepError: the effect is refused, at once; it is the step's error.
         """
 
-    def trace(self, run: Any, record: Any) -> None:
-        """A line was added to the trace of a run."""
-
 
 class Scheduler(ABC):
     """The tasks of one process, and the bounds and counters that all runs share. Not thread-safe."""
@@ -74,8 +72,10 @@ class Scheduler(ABC):
     host: Performer
     trace_memory: TraceMemory
 
-    def __init__(self, bus: Bus, timers: Timers, limits: Limits) -> None:
+    def __init__(self, bus: Bus, timers: Timers, limits: Limits, history: History) -> None:
         self.bus = bus
+        self.history = history
+        """Told each line of the trace of each run (`TraceWritten`)."""
         self.timers = timers
         self.limits = limits
         self.stats = Stats()

@@ -18,8 +18,10 @@ from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Block, Step
 from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import ABSENT, Environment
+from orchestrator.flow.run.facts import Decided, StepFailed
 from orchestrator.flow.run.signals import Deadline, FlowSignal, Ticket, Waiter
 from orchestrator.flow.run.signals import Steps as Steps
+from orchestrator.history import Note, RunFact
 
 Done = Callable[["Task", Any, BaseException | None], None]
 """Told when a task has ended: (task, what its steps returned, the StepError or FlowSignal that ended it or None)."""
@@ -53,9 +55,9 @@ class Task(Waiter):
         env = self.env
         return {key: evaluable.evaluate(env) for key, evaluable in step.args.get(name, {}).items()}
 
-    def trace(self, step: Step, text: str, *values: Any) -> None:
-        """A line of the run's trace; `{}` in `text` stand for `values`, which must not change later."""
-        self.run.trace(step, text, *values)
+    def trace(self, step: Step, fact: RunFact | str) -> None:
+        """A line of the run's trace: a fact of `flow.run.facts`, or what an action of a package says of itself."""
+        self.run.trace(step, Note(fact) if isinstance(fact, str) else fact)
 
     def spawn(self, block: Block, label: str, on_done: Done) -> Task:
         """Start a child with the names of now; it runs when this task waits.
@@ -170,7 +172,7 @@ class Task(Waiter):
         if type(held) is not bool:
             raise StepError("expr.type", f"if: gave {held!r} instead of true or false")
         source = getattr(condition, "source", "…")
-        self.run.trace(step, "if {} -> {}", source, "true" if held else "false", read=values_read(condition, self.env))
+        self.run.trace(step, Decided(source, held), values_read(condition, self.env))
         return held
 
     def _behind(self, step: Step, error: StepError) -> bool:
@@ -181,13 +183,13 @@ class Task(Waiter):
             return False
         if behind:
             self.run.engine.stats.background_failed += 1
-            self.trace(step, "skipped in the background, {}: {}", error.type, error.message)
+            self.trace(step, StepFailed(error.type, error.message))
             if step.result is not None:
                 self.env = self.env.bind(step.result, None)
         return behind
 
     def _recover(self, step: Step, block: Block, failed: Mapping[str, Any]) -> Steps:
-        self.trace(step, "failed, {}: {}; on_error", failed["type"], failed["message"])
+        self.trace(step, StepFailed(failed["type"], failed["message"], "on_error"))
         if step.result is not None:
             self.env = self.env.bind(step.result, None)
         yield from self.scoped(block, {"error": failed})

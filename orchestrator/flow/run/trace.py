@@ -1,6 +1,6 @@
 """The trace of a run: what each step did and why, as data first and as text on demand (FLOWLANG §9.4).
 
-A record keeps a template and its values; nothing is formatted while calls run. Traces of finished runs are kept for the
+A line keeps a fact (`flow.run.facts`); nothing is formatted while calls run. Traces of finished runs are kept for the
 last few hundred, and longer for runs that failed, so that the question "what happened to that call" has an answer
 without any log level having been set before.
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.flow.language.program import Flow, Program, Step
-from orchestrator.history import CallFact
+from orchestrator.history import RunFact
 
 LONGEST = 2_000
 """Characters of one value, and of the text of a `log:` step; what is longer is cut, and says so."""
@@ -42,32 +42,25 @@ class TraceLine:
     """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
     call)."""
 
-    __slots__ = ("octets", "read", "step", "template", "time", "values")
+    __slots__ = ("fact", "octets", "read", "step", "time")
 
-    def __init__(
-        self, time: float, step: Step | Flow | None, template: str, values: tuple[Any, ...], read: Read = ()
-    ) -> None:
+    def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
         self.time = time
         self.step = step
-        self.template = template
-        self.octets = _LINE + sum(map(_weight, values)) + sum(_weight(value) for _, value in read)
+        self.octets = _LINE + fact.octets
+        if read:
+            self.octets += sum(_weight(value) for _, value in read)
         if self.octets > _LINE + LONGEST:
-            values = tuple(map(_cut_value, values))
+            fact = _cut_fact(fact)
             read = tuple((path, _cut_value(value)) for path, value in read)
-            self.octets = _LINE + sum(map(_weight, values)) + sum(_weight(value) for _, value in read)
-        self.values = values
+            self.octets = _LINE + fact.octets + sum(_weight(value) for _, value in read)
+        self.fact = fact
         self.read = read
-
-    @property
-    def fact(self) -> CallFact | None:
-        """What has happened, where the line is about the SIP of the call."""
-        value = self.values[0] if self.values else None
-        return value if isinstance(value, CallFact) else None
 
     @property
     def text(self) -> str:
         """The line, without push tokens."""
-        return masked_text(self.template.format(*map(masked, self.values)))
+        return masked_text(str(self.fact))
 
     def what_was_read(self) -> dict[str, Any]:
         """Path → value, without push tokens."""
@@ -100,9 +93,7 @@ def masked_text(text: str) -> str:
     return _TOKEN.sub(r"\1***", text) if "pn-" in text.lower() else text
 
 
-def _without_tokens(fact: CallFact | None) -> dict[str, Any] | None:
-    if fact is None:
-        return None
+def _without_tokens(fact: RunFact) -> dict[str, Any]:
     return {name: masked(value, name) for name, value in fact.facts().items()}
 
 
@@ -117,7 +108,7 @@ def _weight(value: Any) -> int:
         return len(value)
     if isinstance(value, _PLAIN):
         return 0
-    return value.octets if isinstance(value, CallFact) else _weight_within(value, LONGEST + 1)
+    return _weight_within(value, LONGEST + 1)
 
 
 def _weight_within(value: Any, most: int) -> int:
@@ -141,6 +132,11 @@ def _cut_value(value: Any) -> Any:
     if isinstance(value, str):
         return cut(value)
     return cut(str(value)) if _weight(value) > LONGEST else value
+
+
+def _cut_fact(fact: RunFact) -> RunFact:
+    """A fact whose texts are cut; it is one of the dataclasses."""
+    return type(fact)(*(_cut_value(getattr(fact, name)) for name in fact.__slots__))
 
 
 class Traced(Protocol):

@@ -21,6 +21,7 @@ from orchestrator.events.bus import Subscription
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Evaluable, Where
 from orchestrator.flow.run.engine import FlowEngine
+from orchestrator.flow.run.facts import EventUnfit
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.task import values_read
 from orchestrator.flow.run.trace import masked, masked_text
@@ -194,7 +195,7 @@ class Explainer:
                 continue
             if not told["fits"] and isinstance(subscription.owner, Listener | Wait):
                 owner = subscription.owner
-                owner.run.trace(owner.step, "  subscription {} not for us: {}", party.id or event.name, told["why"])
+                owner.run.trace(owner.step, EventUnfit(party.id or event.name, told["why"]))
             for tell in meant:
                 tell(told)
 

@@ -75,5 +75,5 @@ def redis_get(task: Task, step: Step) -> Steps:
     """What `yield` returns is what `perform` has returned; an error of it is raised here."""
     key = task.value(step, "key")
     value: str | None = yield RedisGet(key, task.value(step, "host", "127.0.0.1"), int(task.value(step, "port", 6379)))
-    task.trace(step, "redis_get {} -> {}", key, "null" if value is None else value)
+    task.trace(step, f"redis_get {key} -> {'null' if value is None else value}")
     return value

@@ -1,0 +1,47 @@
+"""A `transfer` at work: a relay whose front FreeSWITCH has already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.core.calls.call import Call
+from orchestrator.core.gateways import Gateways
+from orchestrator.core.steps.relay import RelayAttempt
+from orchestrator.flow.run import effects
+from orchestrator.sip.branch import Branch
+from orchestrator.sip.target import Target
+
+
+class TransferAttempt(RelayAttempt):
+    """A call that FreeSWITCH has and sends on to new destinations, through us. The back is all there is to see of
+    it."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        call: Call,
+        effect: effects.Relay,
+        groups: Sequence[Sequence[Target]],
+        done: Callable[[dict[str, Any]], None],
+        gateways: Gateways,
+    ) -> None:
+        super().__init__(call, effect, groups, done, gateways)
+        self._context = None
+
+    def refused(self, status: int) -> None:
+        """FreeSWITCH did not do as it was told."""
+        self._finish("failed", status)
+
+    def _open(self) -> None:
+        self.await_back()
+
+    def answered_by(self, branch: Branch) -> None:
+        super().answered_by(branch)
+        self.call.publish("answered", contact=branch.target.contact, leg="callee")
+        self.finish_answered(branch, branch.status)
+
+    def _end_back(self, code: int) -> None:
+        if self._context is not None:
+            self._context.reply(code)
