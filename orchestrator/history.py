@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 F = TypeVar("F")
 
@@ -123,7 +123,7 @@ class RunFact:
     """Something about one run; `str()` is the line in its trace. Its kinds are dataclasses with slots, whose fields are
     plain values."""
 
-    __slots__ = ()
+    __slots__: ClassVar[tuple[str, ...]] = ()
 
     @property
     def octets(self) -> int:
