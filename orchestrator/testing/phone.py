@@ -53,12 +53,12 @@ class PhoneCall:
 
     def early(self) -> None:
         """183 with SDP: there is something to hear before anybody has answered."""
-        self._respond(183, SDP)
+        self._respond(183, self.phone.sdp)
 
     def answer(self) -> None:
         """200 with SDP."""
         self.state = "answered"
-        self._respond(200, SDP)
+        self._respond(200, self.phone.sdp)
 
     def reject(self, status: int = 486) -> None:
         self.state = "ended"
@@ -98,16 +98,29 @@ class PhoneCall:
 
 class Phone:
     """A phone of `user@domain` at an address, using one proxy. `on_invite` decides what a call makes it do; ringing by
-    default."""
+    default. `here`: what it calls itself in Via and Contact instead of its address; `transport` stands in Via."""
 
-    def __init__(self, aor: str, address: Address, proxy: Address, send: Send, parameters: str = "") -> None:
+    def __init__(
+        self,
+        aor: str,
+        address: Address,
+        proxy: Address,
+        send: Send,
+        parameters: str = "",
+        *,
+        transport: str = "UDP",
+        here: str = "",
+    ) -> None:
         self.user, _, self.domain = aor.partition("@")
         self.address = address
         self.proxy = proxy
         self.send = send
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        self.here = f"{host}:{address[1]}".encode()
+        self.here = (here or f"{host}:{address[1]}").encode()
+        self.transport = transport.encode()
         self.contact = b"<sip:%b@%b%b>" % (self.user.encode(), self.here, parameters.encode())
+        self.sdp = SDP
+        """What it offers and answers with."""
         self.calls: list[PhoneCall] = []
         self.registered: list[int] = []
         """Statuses of the answers to our REGISTERs."""
@@ -134,7 +147,7 @@ class Phone:
         self._sent[branch] = None
         lines = [
             b"REGISTER sip:%b SIP/2.0" % self.domain.encode(),
-            b"Via: SIP/2.0/UDP %b;branch=%b" % (self.here, branch),
+            b"Via: SIP/2.0/%b %b;branch=%b" % (self.transport, self.here, branch),
             b"Max-Forwards: 70",
             b"From: %b;tag=%b" % (aor, self.word()),
             b"To: " + aor,
@@ -150,13 +163,15 @@ class Phone:
         self,
         to: str,
         headers: Sequence[bytes] = (),
-        body: bytes = SDP,
+        body: bytes | None = None,
         call_id: bytes | None = None,
         *,
         sender: str = "",
         called: str = "",
     ) -> PhoneCall:
-        """Call `user@domain`. `sender` and `called`: other addresses for From and To than our own and `to`."""
+        """Call `user@domain`, with `sdp` where no body is given. `sender` and `called`: other addresses for From and To
+        than our own and `to`."""
+        body = self.sdp if body is None else body
         target = b"sip:" + to.encode()
         call = PhoneCall(self, None, call_id or self.word() + b"@" + self.here, target)
         call.local = b"<sip:%b>;tag=%b" % ((sender or f"{self.user}@{self.domain}").encode(), call._tag)
@@ -223,7 +238,7 @@ class Phone:
             self._sent[branch] = call
         lines = [
             b"%b %b SIP/2.0" % (method, uri),
-            b"Via: SIP/2.0/UDP %b;branch=%b" % (self.here, branch),
+            b"Via: SIP/2.0/%b %b;branch=%b" % (self.transport, self.here, branch),
             b"Max-Forwards: 70",
             b"From: " + local,
             b"To: " + remote,
