@@ -19,7 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from time import monotonic, time
@@ -38,6 +38,7 @@ from orchestrator.errors import EslError, OrchestratorError, StepError, StoreErr
 from orchestrator.esl.translate import needed
 from orchestrator.flow.run.run import Run
 from orchestrator.packages.service import find_service
+from orchestrator.packages.transport import Transport
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.bans import BansRoute
@@ -56,7 +57,9 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.runtime.udp import UdpTransport
+from orchestrator.runtime.streams.connections import Connections
+from orchestrator.runtime.streams.limits import StreamLimits
+from orchestrator.runtime.transports import Context, open_transport
 from orchestrator.server_log import (
     log_of_bound,
     log_of_fault,
@@ -67,6 +70,7 @@ from orchestrator.server_log import (
     log_of_turn,
 )
 from orchestrator.settings import FreeSwitchSettings, Settings
+from orchestrator.settings.values import Listen
 from orchestrator.sip.location import Location, SharedStore
 from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
@@ -124,7 +128,9 @@ class Server:
         self._hurry = Event()
         self._serving = False
         self._reloading = self._reload_wanted = False
-        self.transports = [self._bind(listen.address.host, listen.address.port) for listen in settings.sip.listen]
+        self.connections = Connections(StreamLimits(size=settings.limits.message))
+        stack.callback(self.connections.close)
+        self.transports = [self._bind(listen) for listen in settings.sip.listen]
         self.metrics = Metrics()
         self.health = Health()
         admin = settings.admin
@@ -142,12 +148,18 @@ class Server:
         self._servers: dict[str, FreeSwitchSettings] = {}
         log_of_files(site)
         self.engine = Engine(
-            core_settings(settings, self.transports, lambda: self.reactor.delay, lambda: self.reactor.age),
+            core_settings(
+                settings,
+                [transport.address for transport in self.transports],
+                lambda: self.reactor.delay,
+                lambda: self.reactor.age,
+            ),
             self._open_location(),
             site.program,
             monotonic(),
             core_site(site.resolved),
         )
+        self.connections.source_of = lambda host: self.engine.admission.source_of(host, monotonic())
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
         self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
@@ -180,8 +192,9 @@ class Server:
 
     # --- putting together ---------------------------------------------------------------------------------------------
 
-    def _bind(self, host: str, port: int) -> UdpTransport:
-        transport = UdpTransport(host, port)
+    def _bind(self, listen: Listen) -> Transport:
+        context = Context(self.connections, message=self._settings.limits.message)
+        transport = open_transport(listen.transport, listen.address.host, listen.address.port, context)
         self._stack.callback(transport.close)
         return transport
 
@@ -266,6 +279,7 @@ class Server:
         self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         gauges.export_transports(self.metrics, self.transports)
+        gauges.export_connections(self.metrics, self.connections)
         gauges.export_jobs(self.metrics, self.jobs)
         gauges.export_admin(self.metrics, self.admin)
         if self.listener is not None:
@@ -305,9 +319,13 @@ class Server:
     # --- running ------------------------------------------------------------------------------------------------------
 
     @property
+    def _listening(self) -> Iterable[tuple[Listen, Transport]]:
+        return zip(self._settings.sip.listen, self.transports, strict=True)
+
+    @property
     def addresses(self) -> str:
         """`udp:127.0.0.1:5060 http://127.0.0.1:8080`, with the ports the system chose where it was asked to."""
-        bound = [f"udp:{address_text(transport.address)}" for transport in self.transports]
+        bound = [f"{listen.transport}:{address_text(t.address)}" for listen, t in self._listening]
         if self.listener is not None:
             bound.append(f"socket:{address_text(self.listener.address)}")
         return " ".join([*bound, f"http://{address_text(self.admin.address)}"])

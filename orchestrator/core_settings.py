@@ -10,7 +10,7 @@ from orchestrator.core.settings import LOCATION_TIMEOUT, CoreLimits, CoreSetting
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.resources import Resolved
 from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses, source_toward
-from orchestrator.runtime.udp import UdpTransport
+from orchestrator.runtime.transports import transport_kind
 from orchestrator.settings import Settings
 from orchestrator.settings.values import Address
 from orchestrator.sip.admission import SourceLimits
@@ -20,13 +20,17 @@ from orchestrator.sip.transaction import TimerValues
 
 
 def core_settings(
-    settings: Settings, transports: Sequence[UdpTransport], age: Callable[[], float], late: Callable[[], float]
+    settings: Settings, bound: Sequence[tuple[str, int]], age: Callable[[], float], late: Callable[[], float]
 ) -> CoreSettings:
-    """The configuration as the core takes it. `age`, `late`: seconds that datagrams wait, see `CoreSettings`."""
+    """The configuration as the core takes it. `bound` is what the sockets of `sip: listen:` are bound to; `age`,
+    `late`: seconds that datagrams wait, see `CoreSettings`."""
     sip, limits = settings.sip, settings.limits
     timers, registrar, where = sip.timers, settings.registrar, settings.location
     return CoreSettings(
-        points=tuple(point_of(transport, settings.sip.advertise) for transport in transports),
+        points=tuple(
+            point_of(listen.transport, address, sip.advertise)
+            for listen, address in zip(sip.listen, bound, strict=True)
+        ),
         domains=sip.domains,
         trust=sip.trust,
         nat=sip.nat == "auto",
@@ -63,9 +67,9 @@ def core_settings(
     )
 
 
-def point_of(transport: UdpTransport, advertise: Address | None) -> ListenPoint:
+def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) -> ListenPoint:
     """How others reach a socket: as advertised, else by its address, else by the one this machine shows them."""
-    host, port = transport.address
+    host, port = bound
     everywhere = is_wildcard(host)
     if advertise is not None:
         name, port_there = advertise.host, advertise.port or port
@@ -74,6 +78,8 @@ def point_of(transport: UdpTransport, advertise: Address | None) -> ListenPoint:
     return ListenPoint(
         name,
         port_there,
+        transport,
+        reliable=transport_kind(transport).reliable,
         bound=host,
         aliases=own_addresses(host) if everywhere else (),
         bound_port=port,

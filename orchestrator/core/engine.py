@@ -41,6 +41,7 @@ from orchestrator.core.steps.subjects import unaware
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
 from orchestrator.core.wire import Wire
+from orchestrator.errors import MalformedMessage
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
@@ -124,6 +125,11 @@ class Engine(Node):
         """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
         what is in it. One of a source that has had its share is not read."""
         self.wire.receive(data, hop, now)
+
+    def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
+        """Octets of a connection that are no message; the connection ends by itself."""
+        self.timers.run_due(now)
+        self.wire.receive_malformed(data, error, hop, now)
 
     def run_timers(self, now: float) -> None:
         """Everything due by `now`; `timers.next_due()` says when to call."""

@@ -36,7 +36,7 @@ def allow_events(served: Mapping[str, str]) -> bytes:
 
 def is_registered_at(binding: Binding, hop: Hop) -> bool:
     """Whether a request from this hop may be of the phone that has made the binding."""
-    _, host, port, _ = hop
+    host, port = hop.host, hop.port
     if binding.point and binding.point != hop.point.name:  # another network may have the same addresses
         return False
     if binding.received is not None:
@@ -55,7 +55,7 @@ def _is_host(uri: Uri, host: str) -> bool:
 
 def leads_to(target: Target, hop: Hop) -> bool:
     """Whether a request to this target would go back to where another one came from."""
-    point, host, port, _ = hop
+    point, host, port = hop.point, hop.host, hop.port
     if target.point is not None and target.point is not point:
         return False
     if target.hop is not None:

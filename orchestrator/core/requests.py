@@ -86,7 +86,7 @@ class Requests:
 
     def receive(self, request: Request, hop: Hop) -> None:
         """One request from the network; every path ends in an answer, a forwarded request or, for an ACK, silence."""
-        _, host, port, _ = hop
+        host, port = hop.host, hop.port
         request.stamp_source(host.encode(), port)
         if request.method == b"ACK":
             self._acks.receive(request, hop)

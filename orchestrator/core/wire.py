@@ -82,6 +82,14 @@ class Wire:
             fault = Fault("datagram", bug, f"{hop.host}:{hop.port}", call_id)
             self._faults.struck(fault, *self._requests.struck(message, hop))
 
+    def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
+        """What a connection ends with; a request among it is answered."""
+        source = self._admission.admit(hop.host, now, self._late())
+        if source is not None:
+            self._sender.source, self._sender.octets = source, len(data)
+            with self._faults.guard("datagram", f"{hop.host}:{hop.port}"):
+                refuse_malformed(self._node, self._sender, data, error, hop)
+
     def transport_failed(self, hop: Hop, data: bytes) -> None:
         """The socket refused these octets."""
         self._node.count("transport.failed")

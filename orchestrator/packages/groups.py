@@ -23,6 +23,8 @@ SERVICE_GROUP = "orchestrator.services"
 """A `Service` (packages.service), under its own name; docs/extending/service.md."""
 STORE_GROUP = "orchestrator.location_stores"
 """A `StoreKind` (packages.location_store), under its own name; docs/extending/location_store.md."""
+TRANSPORT_GROUP = "orchestrator.transports"
+"""A `TransportKind` (packages.transport), under its own name; docs/extending/transport.md."""
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Faults
+from orchestrator.packages.transport import Transport
 from orchestrator.runtime.admin import Admin
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
@@ -17,7 +18,7 @@ from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Host, Services
-from orchestrator.runtime.udp import UdpTransport
+from orchestrator.runtime.streams.connections import Connections
 from orchestrator.sip.location import Location
 
 
@@ -41,7 +42,7 @@ def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
     )
 
 
-def export_transports(metrics: Metrics, transports: Sequence[UdpTransport]) -> None:
+def export_transports(metrics: Metrics, transports: Sequence[Transport]) -> None:
     """Datagrams and what became of them."""
 
     def errors() -> Mapping[str, float]:
@@ -49,13 +50,32 @@ def export_transports(metrics: Metrics, transports: Sequence[UdpTransport]) -> N
 
     metrics.counter(
         "datagrams",
-        "SIP datagrams received and sent.",
+        "SIP messages received and sent.",
         lambda: {"in": sum(t.received for t in transports), "out": sum(t.sent for t in transports)},
         ("direction",),
     )
     metrics.counter(
-        "transport_errors", "SIP datagrams rejected by the kernel or the network, by error.", errors, ("error",)
+        "transport_errors", "Errors of the kernel or the network at a socket, by error.", errors, ("error",)
     )
+
+
+def export_connections(metrics: Metrics, connections: Connections) -> None:
+    """Those of all transports that have some, but for packages."""
+
+    def ended() -> Mapping[str, float]:
+        return {why or "closed": count for why, count in connections.ended.items()}
+
+    metrics.gauge("connections", "Connections, by transport.", lambda: dict(connections.standing), ("transport",))
+    metrics.counter(
+        "connections_opened", "Connections established, by who opened them.", lambda: dict(connections.opened), ("by",)
+    )
+    metrics.counter(
+        "connections_refused",
+        "Connections refused before anything was read, by reason.",
+        lambda: dict(connections.refused),
+        ("reason",),
+    )
+    metrics.counter("connections_ended", "Connections that have ended, by reason.", ended, ("reason",))
 
 
 def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:

@@ -35,9 +35,10 @@ import gevent
 from gevent.event import Event as Signal
 from loguru import logger
 
-from orchestrator.errors import StepError
+from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.history import History, MessageIn, MessageOut
+from orchestrator.packages.transport import Transport
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
 
@@ -89,15 +90,9 @@ class Core(Protocol):
     def link_changed(self, server: str, state: str, reason: str, now: float) -> None: ...
     def complete(self, job: int, result: Any | StepError, now: float) -> None: ...
     def transport_failed(self, hop: Hop, data: bytes, now: float) -> None: ...
+    def connection_lost(self, hop: Hop, now: float) -> None: ...
+    def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None: ...
     def run_timers(self, now: float) -> None: ...
-
-
-class Transport(Protocol):
-    """Sends octets; what cannot be sent comes back through `Reactor.failed`, never as an exception."""
-
-    def send(self, data: bytes, destination: Hop) -> None: ...
-    def revive(self) -> bool:
-        """Read on, should the loop have let go of the socket. True when it had."""
 
 
 class Reactor:
@@ -164,6 +159,10 @@ class Reactor:
         if core.datagrams or core.jobs:
             self.flush()
 
+    def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
+        """The same for octets of a connection that are no message, or one that is refused without reading on."""
+        self._turn(self.core.receive_malformed, (data, error, hop), now)
+
     def post(self, receive: Callable[..., None], *arguments: Any) -> None:
         """Leave an input for the next pass of the loop: `receive(*arguments, now)` is its turn.
 
@@ -204,6 +203,10 @@ class Reactor:
     def failed(self, destination: Hop, data: bytes) -> None:
         """A transport could not send `data`, or the network said so later: an input of its own, after this turn."""
         self.offer(self.core.transport_failed, destination, data)
+
+    def lost(self, hop: Hop) -> None:
+        """A connection has ended: an input of its own that nothing may drop."""
+        self.post(self.core.connection_lost, hop)
 
     def run(self, receive: Callable[..., None], *arguments: Any) -> None:
         """One turn at once, for the composition root before it serves and while it stops."""

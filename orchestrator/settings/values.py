@@ -28,9 +28,12 @@ from orchestrator.flow.language.written import (
     web_flaw,
 )
 from orchestrator.packages.location_store import ChosenStore
+from orchestrator.packages.transport import transport_names
 from orchestrator.sip.digest import ALGORITHMS
 
-PLANNED_TRANSPORTS = ("tcp", "tls", "ws", "wss")
+LISTENING = ("udp", "tcp")
+"""Transports that can be listened on; those of packages come to them."""
+PLANNED_TRANSPORTS = ("tls", "ws", "wss")
 """What the form of `listen` provides for; refused by name until it is built."""
 
 
@@ -97,11 +100,12 @@ def _address_help(text: str, port: int | None, example: str) -> str:
 def parse_listen(value: Any) -> Listen:
     text = _text(value)
     transport, colon, rest = text.partition(":")
-    if not colon or transport not in (*TRANSPORTS, *PLANNED_TRANSPORTS):
+    known = transport in LISTENING or transport in PLANNED_TRANSPORTS or transport in transport_names()
+    if not colon or not known:
         message = f"{text!r} does not say what to listen on"
         raise InvalidValue(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
-    if transport not in TRANSPORTS:
-        raise InvalidValue(f"{transport} is not built yet", f"remove it; known: {', '.join(TRANSPORTS)}")
+    if transport in PLANNED_TRANSPORTS:
+        raise InvalidValue(f"{transport} is not built yet", f"remove it; known: {', '.join(LISTENING)}")
     return Listen(transport, _address(rest, None, "udp:0.0.0.0:5060"))
 
 

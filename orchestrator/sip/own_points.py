@@ -70,7 +70,15 @@ class OwnPoints:
         if not listen.everywhere or len(self._at) >= _MOST or unicast(local.encode()) is None:
             return base
         shown = base.host if listen.advertised else local
-        point = Point(index, base.transport, shown, base.port, local=local, local_port=base.local_port)
+        point = Point(
+            index,
+            base.transport,
+            shown,
+            base.port,
+            local=local,
+            local_port=base.local_port,
+            reliable=listen.reliable,
+        )
         self.all.append(point)
         self._add(point)
         self._learned(point)
@@ -158,5 +166,6 @@ def _point_of(index: int, listen: ListenPoint) -> Point:
         listen.port,
         local=local,
         local_port=listen.bound_port,
+        reliable=listen.reliable,
         is_v6=":" in bound,
     )

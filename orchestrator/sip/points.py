@@ -35,6 +35,8 @@ class ListenPoint:
     """It is bound to all addresses of this machine and answers from the one it was asked at."""
     advertised: bool = False
     """`host` is what we are told to call ourselves, whatever address we are asked at."""
+    reliable: bool | None = None
+    """It loses nothing; None for what is known of the name of its transport."""
 
 
 class Point:
@@ -86,12 +88,17 @@ class Point:
 
 class Hop(NamedTuple):
     """A peer: the point of ours it is reached from, its IP address and port, and the connection, 0 where there is none
-    or it does not matter which."""
+    or it does not matter which.
+
+    `name` is what a peer must prove to be when we connect to it over TLS: the host part of the URI that led to it, in
+    small letters, before any look-up (RFC 5922 §4); '' where nobody asks for a proof.
+    """
 
     point: Point
     host: str
     port: int
     connection: int = 0
+    name: str = ""
 
 
 def bracketed(host: str) -> str:

@@ -137,7 +137,7 @@ def _pack(side: Hop | None) -> bytes:
     side that is where it says."""
     if side is None:
         return _ABSENT
-    _, host, port, connection = side
+    _, host, port, connection, _ = side
     address = ipaddress.ip_address(host)
     version = address.version | (_CONNECTED if connection else 0)
     packed = bytes((version, 0)) + port.to_bytes(2, "big") + address.packed

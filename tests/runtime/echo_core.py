@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 
+from orchestrator.errors import MalformedMessage
 from orchestrator.history import History
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
@@ -24,6 +25,8 @@ class EchoCore:
         self.history = History()
         self.inputs: list[tuple[Any, ...]] = []
         self.on_datagram: Callable[[bytes, Hop], None] | None = None
+        self.on_malformed: bytes | None = None
+        """What is answered to octets that are no message."""
 
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         self.timers.run_due(now)
@@ -44,6 +47,14 @@ class EchoCore:
 
     def transport_failed(self, hop: Hop, data: bytes, now: float) -> None:
         self.inputs.append(("failed", hop, data))
+
+    def connection_lost(self, hop: Hop, now: float) -> None:
+        self.inputs.append(("lost", hop))
+
+    def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
+        self.inputs.append(("malformed", data, error, hop))
+        if self.on_malformed is not None:
+            self.datagrams.append((self.on_malformed, hop))
 
     def run_timers(self, now: float) -> None:
         self.inputs.append(("timers", now))

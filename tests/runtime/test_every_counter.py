@@ -18,6 +18,7 @@ ROOMS = ("core", "sip", "esl", "events", "flow", "store", "runtime")
 STATE = {
     "breadth": "branches that a request may still have (RFC 5393)",
     "busy": "commands of one connection under way",
+    "by_source": "connections of one source",
     "cseq": "a sequence number",
     "end": "a place in a text",
     "ended": "a tuple of To tags",
@@ -25,16 +26,19 @@ STATE = {
     "keys": "the keys of one collect",
     "left_out": "lines of one trace",
     "live": "a part of trace_octets",
+    "messages": "messages of one connection that wait",
     "nodes": "nodes of one YAML file",
     "offset": "a place in a text",
     "pending": "requests of one source under way",
     "points": "what one source has used of its share",
     "repeated": "answers of one transaction",
+    "size": "octets that wait on one connection",
     "start": "a place in a text",
     "steps": "steps of one run",
     "strangers_pending": "a part of transactions_unanswered",
     "taken": "events of one subscription",
     "told": "answers of one transaction",
+    "unsent": "messages that one connection could not send",
     "unacknowledged": "2xx of one source without an ACK",
 }
 """Public attributes that code adds to and that are no counters since the start, with what they are."""

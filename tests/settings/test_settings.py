@@ -105,8 +105,8 @@ def test_listen(written: str, transport: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("written", "message", "help"),
     [
-        ("tls:0.0.0.0:5061", "tls is not built yet", "remove it; known: udp"),
-        ("wss:0.0.0.0:443", "wss is not built yet", "remove it; known: udp"),
+        ("tls:0.0.0.0:5061", "tls is not built yet", "remove it; known: udp, tcp"),
+        ("wss:0.0.0.0:443", "wss is not built yet", "remove it; known: udp, tcp"),
         ("sctp:0.0.0.0:5060", "'sctp:0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("0.0.0.0:5060", "'0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("udp:0.0.0.0", "'0.0.0.0' is not an address and a port", "write udp:0.0.0.0:5060"),

@@ -1,0 +1,311 @@
+"""A connection: the socket of a `Stream`. Everything it does is done in callbacks of the loop, which never wait and
+never raise."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from loguru import logger
+
+from orchestrator.errors import MalformedMessage
+from orchestrator.runtime.reactor import READ
+from orchestrator.runtime.streams.pace import Pace
+from orchestrator.runtime.streams.stream import (
+    CLOSED,
+    CONNECTING,
+    HANDSHAKING,
+    OPEN,
+    Stream,
+)
+from orchestrator.sip.points import Hop
+from orchestrator.timers import Timer
+
+WRITE = 2
+"""libev's EV_WRITE."""
+READ_SIZE = 65_536
+"""Octets read at a time: the next ones wait until the other connections have had their turn."""
+
+
+class Counts(Protocol):
+    """The transport it belongs to."""
+
+    kind: str
+    received: int
+
+
+class Owner(Protocol):
+    """Whose connection it is (`connections.Connections`)."""
+
+    pace: Pace
+    loop: Any
+    clock: Callable[[], float]
+
+    def deliver(self, connection: Connection, message: bytes, now: float) -> None:
+        """One message has come."""
+
+    def deliver_malformed(self, connection: Connection, data: bytes, error: MalformedMessage, now: float) -> None: ...
+    def settle(self) -> None:
+        """After the last message of a wake-up."""
+
+    def wake(self, connection: Connection, due: float) -> Timer | None:
+        """Call `connection.time_out()` at `due`; None when the timer that it has comes early enough."""
+
+    def stands(self, connection: Connection) -> None:
+        """Its handshakes are done."""
+
+    def gone(self, connection: Connection) -> None:
+        """It takes no more messages, or only answers; called once it has been open."""
+
+    def failed(self, hop: Hop, message: bytes) -> None:
+        """This message was not sent."""
+
+    def closed(self, connection: Connection) -> None:
+        """Its socket is closed."""
+
+
+class Connection:
+    """One of them; `stream` is what it thinks, `hop` what the core calls it, `owner` is told everything."""
+
+    __slots__ = (
+        "hop", "key", "source", "stream", "timer", "transport",
+        "_heard_all", "_owner", "_reader", "_shut", "_socket", "_told", "_was_open", "_writer",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, sock: socket.socket, stream: Stream, transport: Counts, source: str) -> None:
+        self.stream = stream
+        self.hop = stream.hop
+        self.transport = transport
+        self.source = source
+        """Whose share it counts for, '' for one of our own."""
+        self.key: Any = None
+        """By which it is found for what has no connection yet."""
+        self.timer: Timer | None = None
+        self._owner = owner
+        self._socket: socket.socket | None = sock
+        self._reader = owner.loop.io(sock.fileno(), READ)
+        self._writer: Any = None
+        self._heard_all = False
+        """The peer has said that it sends nothing more."""
+        self._shut = self._was_open = self._told = False
+
+    def start(self) -> None:
+        """Begin: to wait for the connection we have asked for, or for what the peer says."""
+        stream = self.stream
+        if stream.state is CONNECTING:
+            self._watch_writable()
+        else:
+            self._reader.start(self._readable)
+            stream.step("connected", self._owner.clock())
+        self._settle()
+
+    def send(self, message: bytes, hop: Hop) -> None:
+        """One message; what cannot be sent goes back to the owner."""
+        try:
+            self.stream.send(message, hop, self._owner.clock())
+            self._settle()
+        except Exception:
+            self._fault()
+
+    def time_out(self) -> None:
+        """A deadline may have passed."""
+        if self._socket is not None:
+            self.timer = None
+            self._feed(lambda now: self.stream.time_out(now))
+
+    def close(self, what: str = "close") -> None:
+        """End it from our side: with a farewell, or at once (`abort`)."""
+        self._feed(lambda now: self.stream.step(what, now))
+
+    # --- callbacks of the loop ----------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        if self.stream.state is HANDSHAKING:
+            if not self._owner.pace.may_shake_hands():
+                self._pause()
+                self._owner.pace.later_handshake(self._resume)
+                return
+        elif not self._owner.pace.may():
+            self._pause()
+            self._owner.pace.later(self._resume)
+            return
+        self._feed(self._receive)
+
+    def _pause(self) -> None:
+        if self._socket is not None:
+            self._reader.stop()
+
+    def _resume(self) -> None:
+        """It is our turn again."""
+        if self._socket is None:
+            return
+        if not self._reader.active and not self._heard_all:
+            self._reader.start(self._readable)
+        self._feed(self._deliver if self.stream.messages or self._heard_all else self._receive)
+
+    def _receive(self, now: float) -> None:
+        stream, sock = self.stream, self._socket
+        assert sock is not None
+        try:
+            octets = sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            stream.step("reset", now)
+            return
+        if octets:
+            stream.receive(octets, now)
+            self._deliver(now)
+        else:
+            self._heard_all = True
+            self._pause()
+            stream.step("end", now)
+
+    def _deliver(self, now: float) -> None:
+        """Carry messages to the core while there is time."""
+        stream, owner = self.stream, self._owner
+        if stream.state is OPEN and not self._was_open:
+            self._note_open()
+        messages = stream.messages
+        while messages:
+            self.transport.received += 1
+            owner.deliver(self, messages.pop(0), now)
+            if messages and not owner.pace.may():
+                self._pause()
+                owner.pace.later(self._resume)
+                break
+            now = owner.clock()
+        if not messages:
+            malformed = stream.malformed
+            if malformed is not None and malformed[1].sip_status:
+                owner.deliver_malformed(self, *malformed, now)
+            stream.finish(now)
+        owner.settle()
+
+    def _writable(self) -> None:
+        if self.stream.state is CONNECTING:
+            self._feed(self._note_connected)
+        else:
+            self._feed(lambda now: None)
+
+    def _note_connected(self, now: float) -> None:
+        assert self._socket is not None
+        self._stop_writer()
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.stream.step("refused", now)
+            return
+        self._reader.start(self._readable)
+        self.stream.step("connected", now)
+
+    # --- afterwards ---------------------------------------------------------------------------------------------------
+
+    def _feed(self, work: Callable[[float], object]) -> None:
+        """Do something with the stream, then what follows from it."""
+        if self._socket is None:
+            return
+        try:
+            work(self._owner.clock())
+            self._settle()
+        except Exception:
+            self._fault()
+
+    def _fault(self) -> None:
+        """A bug of ours costs this connection."""
+        logger.bind(peer=f"{self.hop.host}:{self.hop.port}").exception("connection_fault")
+        self.stream.why = "fault"
+        self.stream.step("abort", self._owner.clock())
+        self._finish()
+
+    def _settle(self) -> None:
+        """Write what there is to write, and take the consequences of what has happened."""
+        stream = self.stream
+        if stream.outbox:
+            self._flush(stream)
+        state = stream.state
+        if state is OPEN and not self._was_open:
+            self._note_open()
+            if stream.outbox:
+                self._flush(stream)
+        if state is not OPEN and self._was_open and not self._told:
+            self._told = True
+            self._owner.gone(self)
+        if stream.unsent:
+            unsent, stream.unsent = stream.unsent, []
+            for piece in unsent:
+                if piece.hop is not None:
+                    self._owner.failed(piece.hop, piece.message)
+        if stream.state is CLOSED:
+            self._finish()
+            return
+        if stream.farewell_due and not stream.outbox and not self._shut:
+            self._shut = True
+            self._shut_down()
+        due = stream.deadline
+        if self.timer is None or self.timer.when > due:
+            self.timer = self._owner.wake(self, due)
+
+    def _note_open(self) -> None:
+        self._was_open = True
+        self._owner.stands(self)
+
+    def _flush(self, stream: Stream) -> None:
+        if stream.state is CONNECTING or self._socket is None:
+            return
+        send, clock = self._socket.send, self._owner.clock
+        try:
+            while stream.outbox:
+                octets = stream.outbox[0].octets
+                count = send(octets)
+                stream.written(count, clock())
+                if count < len(octets):
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            stream.step("write error", clock())
+        if stream.outbox:
+            self._watch_writable()
+        else:
+            self._stop_writer()
+
+    def _shut_down(self) -> None:
+        """We send nothing more; the peer's end is awaited, so that what we have sent last is not lost in a reset."""
+        assert self._socket is not None
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.stream.step("reset", self._owner.clock())
+            self._finish()
+            return
+        if self._heard_all:
+            self.stream.step("end", self._owner.clock())
+            self._finish()
+
+    def _watch_writable(self) -> None:
+        if self._writer is None and self._socket is not None:
+            self._writer = self._owner.loop.io(self._socket.fileno(), WRITE)
+            self._writer.start(self._writable)
+
+    def _stop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+            self._writer = None
+
+    def _finish(self) -> None:
+        """Let go of the socket."""
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        self._stop_writer()
+        self._reader.stop()
+        self._reader.close()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        sock.close()
+        self._owner.closed(self)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.hop.connection} {self.stream.state} {self.hop.host}:{self.hop.port}>"

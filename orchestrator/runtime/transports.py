@@ -1,0 +1,65 @@
+"""The transports that come with the server, and how the configuration finds one: ours, else one of a package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.packages.service import NoSettings
+from orchestrator.packages.transport import Transport, TransportKind, find_transport
+from orchestrator.runtime.streams.connections import Connections
+from orchestrator.runtime.streams.layers import Layers
+from orchestrator.runtime.streams.limits import StreamLimits
+from orchestrator.runtime.streams.listener import StreamTransport
+from orchestrator.runtime.udp import UdpTransport
+from orchestrator.sip.framing import StreamFramer
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The `TransportContext` of one transport."""
+
+    connections: Connections = field(default_factory=lambda: Connections(StreamLimits()))
+    """Shared by all of a server."""
+    settings: BaseModel = field(default_factory=NoSettings)
+    message: int = 65_535
+
+    @property
+    def number(self) -> Callable[[], int]:
+        return self.connections.number
+
+
+def _open_udp(host: str, port: int, context: Any) -> UdpTransport:
+    return UdpTransport(host, port)
+
+
+def _open_tcp(host: str, port: int, context: Context) -> StreamTransport:
+    layers = Layers(lambda ours: StreamFramer(context.message))
+    return StreamTransport("tcp", host, port, context.connections, layers)
+
+
+BUILT_IN: Final = {
+    kind.name: kind
+    for kind in (
+        TransportKind("udp", "RFC 3261 §18.1.", _open_udp, reliable=False, secure=False, default_port=5060),
+        TransportKind("tcp", "RFC 3261 §18.1.", _open_tcp, reliable=True, secure=False, default_port=5060),
+    )
+}
+"""By name."""
+
+
+def transport_kind(name: str) -> TransportKind:
+    """The transport of that name. Raises OrchestratorError: there is none, or it cannot be used."""
+    kind = BUILT_IN.get(name) or find_transport(name)
+    if kind is None:
+        raise OrchestratorError(f"no installed package has a transport {name!r}")
+    return kind
+
+
+def open_transport(name: str, host: str, port: int, context: Context) -> Transport:
+    """Bind one. Raises ListenError, OrchestratorError."""
+    return transport_kind(name).open(host, port, context)
