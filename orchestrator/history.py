@@ -131,7 +131,7 @@ class RunFact:
         total = 0
         for name in self.__slots__:
             value = getattr(self, name)
-            if type(value) is str:
+            if isinstance(value, str):  # a Contact is one, too
                 total += len(value)
         return total
 

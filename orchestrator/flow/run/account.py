@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Protocol
 
 from orchestrator.errors import StepError
@@ -31,7 +31,7 @@ class Version:
     flows: Mapping[str, Flow]
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     MAIN = "main"
     OPEN = "open"
     ENDING = "ending"
@@ -149,7 +149,7 @@ class Account(ABC):
                 else:
                     self.dropped += 1
             history = engine.history
-            if history.hears(TraceWritten):
+            if TraceWritten in history.told:  # as `hears` says; asked for each line
                 history.tell(TraceWritten(self, record))
         else:
             self.dropped += 1

@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 from orchestrator.flow.language.program import Flow, Program, Step
@@ -34,6 +35,8 @@ _TOKEN = re.compile(r"(pn-(?:prid|param|purr)(?:=|%3d))(?:(?!%3b|%3e|%26|%22)[^;
 """Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
 _TOKEN_FIELD = re.compile(r"\bpn[-_](?:prid|param|purr)\b|\bauthorization\b", re.IGNORECASE)
 
+_octets_of = attrgetter("octets")
+
 Read = tuple[tuple[str, Any], ...]
 """What a condition looked at, or the event that was taken: (path, plain value)."""
 
@@ -47,13 +50,12 @@ class TraceLine:
     def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
         self.time = time
         self.step = step
-        self.octets = _LINE + fact.octets
-        if read:
-            self.octets += sum(_weight(value) for _, value in read)
-        if self.octets > _LINE + LONGEST:
+        octets = _weight_of(fact, read)
+        if octets > _LINE + LONGEST:
             fact = _cut_fact(fact)
             read = tuple((path, _cut_value(value)) for path, value in read)
-            self.octets = _LINE + fact.octets + sum(_weight(value) for _, value in read)
+            octets = _weight_of(fact, read)
+        self.octets = octets
         self.fact = fact
         self.read = read
 
@@ -102,10 +104,16 @@ def cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST} characters left out)"
 
 
+def _weight_of(fact: RunFact, read: Read) -> int:
+    """Octets of a line. Nearly all values are short texts: those cost no call."""
+    octets = _LINE + fact.octets
+    for _, value in read:
+        octets += len(value) if isinstance(value, str) else _weight(value)
+    return octets
+
+
 def _weight(value: Any) -> int:
     """Octets that a value takes, roughly; a structure is looked at until it is too large anyway."""
-    if type(value) is str:
-        return len(value)
     if isinstance(value, _PLAIN):
         return 0
     return _weight_within(value, LONGEST + 1)
@@ -169,7 +177,7 @@ class TraceWritten:
 class Trace:
     """What is kept of a run. `hash` names the version of the flows it ran, `error` is the type of the error that
     ended it (or of a handler's), `dropped` counts records beyond the limit, `left_out` those behind the first one that
-    have made room for others."""
+    have made room for others, `octets` is what its lines take."""
 
     run: str
     flow: str
@@ -179,18 +187,14 @@ class Trace:
     records: Sequence[TraceLine]
     dropped: int = 0
     left_out: int = 0
+    octets: int = 0
 
     @classmethod
     def of(cls, run: Traced) -> Trace:
         """The trace of a run so far."""
         records = tuple(run.records)
-        hash = run.program.hash
-        return cls(run.name, run.flow.name, hash, run.call_id, run.error, records, run.dropped, run.left_out)
-
-    @property
-    def octets(self) -> int:
-        """What its lines take."""
-        return sum(record.octets for record in self.records)
+        hash, octets = run.program.hash, sum(map(_octets_of, records))
+        return cls(run.name, run.flow.name, hash, run.call_id, run.error, records, run.dropped, run.left_out, octets)
 
     @property
     def file(self) -> str:
@@ -267,23 +271,27 @@ class Traces:
     def __init__(self, kept: int, failed: int) -> None:
         self._all = _Rings(kept)
         self._failed = _Rings(failed)
+        self.octets = 0
+        """What all of them take; read for each line of a trace."""
 
     def bound(self, kept: int, failed: int) -> None:
         """Change how many are kept; the oldest of the largest rings go first."""
         self._all.bound(kept)
         self._failed.bound(failed)
+        self._weigh()
 
     def keep(self, trace: Trace) -> None:
         (self._failed if trace.error else self._all).append(trace)
-
-    @property
-    def octets(self) -> int:
-        """What all of them take."""
-        return self._all.octets + self._failed.octets
+        self._weigh()
 
     def drop_oldest(self) -> bool:
         """Let go of one, of those that failed last. False when there is none."""
-        return self._all.drop_oldest() or self._failed.drop_oldest()
+        dropped = self._all.drop_oldest() or self._failed.drop_oldest()
+        self._weigh()
+        return dropped
+
+    def _weigh(self) -> None:
+        self.octets = self._all.octets + self._failed.octets
 
     def find(self, run: str) -> Trace | None:
         """The trace of a finished run by its name (`ring_user#17`)."""
@@ -315,7 +323,7 @@ class TraceMemory:
 
     def take(self, octets: int) -> bool:
         """Whether a live run may have one more line of that size, for which others may have to make room."""
-        if self.octets + octets > self.most and not self._make_room(octets):
+        if self.live + self._traces.octets + octets > self.most and not self._make_room(octets):
             return False
         self.live += octets
         return True
