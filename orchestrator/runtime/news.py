@@ -33,7 +33,8 @@ class News:
         self._quiet = quiet
         self._clock = clock
         self._second = -1
-        self._lines: dict[tuple[str, str], int] = {}
+        self._lines: dict[str | tuple[str, str], int] = {}
+        """Lines written this second, by event, and by event and source."""
         self._suppressed: dict[str, int] = {}
 
     def tell(self, event: str, facts: Mapping[str, Any]) -> None:
@@ -55,11 +56,12 @@ class News:
         if second != self._second:
             self._second = second
             self._lines.clear()
-        for key, most in (((event, ""), PER_EVENT), ((event, source or "-"), PER_SOURCE if source else PER_EVENT)):
-            count = self._lines[key] = self._lines.get(key, 0) + 1
-            if count > most:
-                self._suppressed[event] = self._suppressed.get(event, 0) + 1
-                return False
+        lines, key = self._lines, (event, source)
+        of_all, of_one = lines.get(event, 0), lines.get(key, 0)
+        if of_all >= PER_EVENT or (source and of_one >= PER_SOURCE):
+            self._suppressed[event] = self._suppressed.get(event, 0) + 1
+            return False
+        lines[event], lines[key] = of_all + 1, of_one + 1
         return True
 
 
