@@ -41,7 +41,10 @@ class Timer:
         if self._callback is not None:
             self._callback = None
             self._argument = None
-            self._timers.note_hole()
+            timers = self._timers
+            timers._holes += 1
+            if timers._holes > _FEW and timers._holes * 2 > timers.held:
+                timers._sweep()
 
     def __repr__(self) -> str:
         return f"<Timer {self.when:.3f} {'armed' if self.armed else 'done'}>"
@@ -143,15 +146,11 @@ class Timers:
             self._buckets[tick] = rest
             heappush(self._ticks, tick)
 
-    def note_hole(self) -> None:
-        """A timer was cancelled: sweep when more than half are."""
-        self._holes += 1
-        if self._holes > _FEW and self._holes * 2 > self.held:
-            self._sweep()
-
     def _sweep(self) -> None:
-        """Drop the holes of all buckets but the one that `run_due` is in. Buckets and heap stay the same objects."""
-        kept = {tick: left for tick, bucket in self._buckets.items() if (left := [t for t in bucket if t.armed])}
+        """More than half are cancelled: drop the holes of all buckets but that which `run_due` is in. Buckets and heap
+        stay the same objects."""
+        pairs = ((tick, [t for t in bucket if t._callback is not None]) for tick, bucket in self._buckets.items())
+        kept = {tick: left for tick, left in pairs if left}
         self._let_go(sum(map(len, self._buckets.values())) - sum(map(len, kept.values())))
         self._buckets.clear()
         self._buckets.update(kept)

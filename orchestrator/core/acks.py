@@ -77,7 +77,7 @@ class Acks:
                 self._node.count("ack.unreachable")
                 return
             left = DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards - 1
-            via = self._network.via(hop.point, self._network.tokens.branch())
+            via = hop.point.via + self._network.tokens.branch()
             self._node.send(
                 forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
             )

@@ -102,6 +102,8 @@ class Engine(Node):
             self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
         )
         self.wire = Wire(self, sender, self.overload, self.requests, registrations, self.faults)
+        self.receive = self.wire.receive
+        """An input as well; each datagram is one, so there is no step in between."""
 
     def _reported(self, channel: Channel) -> None:
         self.esl_events.reported(channel)
@@ -120,11 +122,6 @@ class Engine(Node):
         self.history.on_fault = lambda bug: self.faults.struck(Fault("history", bug))
 
     # --- inputs -------------------------------------------------------------------------------------------------------
-
-    def receive(self, data: bytes, hop: Hop, now: float) -> None:
-        """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
-        what is in it. One of a source that has had its share is not read."""
-        self.wire.receive(data, hop, now)
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """Octets of a connection that are no message; the connection ends by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from orchestrator.core.node import Node
@@ -50,7 +51,7 @@ class Peers:
             self.are_at,
             lambda name: network.is_domain(name) or self.have_name(name),
         )
-        network.guard = lambda binding, hop: self._may_ring(guard, binding, hop)
+        network.guard = partial(self._may_ring, guard)
         return lambda uri, host: not network.trusts(host) and guard.at_source(uri, host)
 
     def _may_ring(self, guard: ContactGuard, binding: Binding, hop: Hop) -> bool:

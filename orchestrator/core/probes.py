@@ -68,7 +68,6 @@ class Network(Protocol):
     def layer(self) -> TransactionLayer: ...
     @property
     def points(self) -> Sequence[Point]: ...
-    def via(self, point: Point, branch: bytes) -> bytes: ...
     def resolve(self, uri: Uri, here: Point, found: Callable[[Hop | None], None]) -> None: ...
 
 
@@ -265,7 +264,7 @@ class Watch:
             return
         network = self.prober.network
         branch = network.tokens.branch()
-        octets = options(self.peer.uri, network.via(hop.point, branch), hop.point.uri, network.tokens)
+        octets = options(self.peer.uri, hop.point.via + branch, hop.point.uri, network.tokens)
         self._probe = network.layer.open_client(branch, b"OPTIONS", octets, hop, self)
 
     def _no_answer(self) -> None:

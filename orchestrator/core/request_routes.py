@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, unescape
@@ -101,20 +101,18 @@ class Routes:
                 return True
         return False
 
-    def _sent_by_us(self, request: Request) -> Iterator[ResponseContext]:
+    def _sent_by_us(self, request: Request) -> Sequence[ResponseContext]:
         """The requests that we are serving and whose copy this one is, the latest first."""
         names = request.names
         if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
-            return
+            return ()
         try:
             vias = request.vias()
         except MalformedMessage:  # one below the top: no business of ours, and Max-Forwards ends a loop, too
-            return
-        for via in vias:
-            client = self._layer.clients.get(via.branch or b"")
-            context = getattr(getattr(client, "user", None), "context", None)
-            if isinstance(context, ResponseContext):
-                yield context
+            return ()
+        clients = (self._layer.clients.get(via.branch or b"") for via in vias)
+        contexts = (getattr(getattr(client, "user", None), "context", None) for client in clients)
+        return [context for context in contexts if isinstance(context, ResponseContext)]
 
     def led_here_by(self, request: Request) -> tuple[str, ...]:
         """The flows whose runs have led to this request: it is a spiral, a flow has sent it to an address of ours."""

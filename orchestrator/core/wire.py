@@ -38,6 +38,9 @@ class Wire:
     ) -> None:
         self._node = node
         self._layer = node.layer
+        self._timers = node.timers
+        self._trusts = node.network.trusts
+        self._longest = node.settings.limits.message
         self._late = node.settings.late
         self._sender = sender
         self._admission = sender.admission
@@ -47,13 +50,14 @@ class Wire:
         self._faults = faults
 
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
-        """One datagram, or one message of a stream."""
-        source = self._admission.admit(hop.host, now, self._late())
+        """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
+        what is in it. One of a source that has had its share is not read."""
+        source = self._admission.admit(hop.host, now, self._late)
         if source is None:
             return
         sender = self._sender
         sender.source, sender.octets = source, len(data)
-        self._node.timers.run_due(now)
+        self._timers.run_due(now)
         if data.startswith(b"ACK ") and self._overload.refusals.mark in data and self._admission.is_proved(source, now):
             sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
             self._node.count("ack.unmatched")
@@ -63,11 +67,11 @@ class Wire:
             if data.startswith(BEGINNINGS) and self._overload.is_on and self._requests.receive_unread(data, hop):
                 return
             try:
-                message = parse_message(data, self._node.settings.limits.message)
+                message = parse_message(data, self._longest)
             except MalformedMessage as error:
                 refuse_malformed(self._node, sender, data, error, hop)
                 return
-            if not CLAIMS.isdisjoint(message.names) and not self._node.network.trusts(hop.host):
+            if not CLAIMS.isdisjoint(message.names) and not self._trusts(hop.host):
                 for name in CLAIMS.intersection(message.names):
                     message.drop_header(name)
             if isinstance(message, Request):
@@ -84,7 +88,7 @@ class Wire:
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """What a connection ends with; a request among it is answered."""
-        source = self._admission.admit(hop.host, now, self._late())
+        source = self._admission.admit(hop.host, now, self._late)
         if source is not None:
             self._sender.source, self._sender.octets = source, len(data)
             with self._faults.guard("datagram", f"{hop.host}:{hop.port}"):

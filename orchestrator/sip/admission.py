@@ -103,15 +103,16 @@ NOBODY: Final = Source("", 0.0, 0.0, exempt=True)
 class _Generations:
     """A table that forgets what was not used lately once it is full."""
 
-    __slots__ = ("_size", "_new", "_old")
+    __slots__ = ("_size", "new", "_old")
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._new: dict[str, Source] = {}
+        self.new: dict[str, Source] = {}
+        """Those that were put in last: most datagrams come from one of them."""
         self._old: dict[str, Source] = {}
 
     def get(self, key: str) -> Source | None:
-        found = self._new.get(key)
+        found = self.new.get(key)
         if found is None and self._old:
             found = self._old.pop(key, None)
             if found is not None:
@@ -119,16 +120,16 @@ class _Generations:
         return found
 
     def put(self, key: str, source: Source) -> None:
-        if len(self._new) >= self._size:
-            self._old, self._new = self._new, {}
-        self._new[key] = source
+        if len(self.new) >= self._size:
+            self._old, self.new = self.new, {}
+        self.new[key] = source
 
     def clear(self) -> None:
-        self._new.clear()
+        self.new.clear()
         self._old.clear()
 
     def __len__(self) -> int:
-        return len(self._new) + len(self._old)
+        return len(self.new) + len(self._old)
 
 
 class Admission:
@@ -153,12 +154,12 @@ class Admission:
 
     # --- before a datagram is read ------------------------------------------------------------------------------------
 
-    def admit(self, host: str, now: float, late: float = 0.0) -> Source | None:
+    def admit(self, host: str, now: float, late: Callable[[], float] = lambda: 0.0) -> Source | None:
         """The source of a datagram that may be read; None for one to be dropped, which is counted. `late`: seconds the
-        oldest datagram has waited."""
+        oldest datagram has waited, asked where it matters."""
         if self._off:
             return NOBODY
-        source = self._known.get(host) or self._met.get(host) or self._meet(host, now)
+        source = self._known.new.get(host) or self._find(host, now)
         if source.exempt:
             return source
         if source.banned_until > now:
@@ -170,7 +171,7 @@ class Admission:
         if source.points <= 0.0:
             self._drop(source, proved, now)
             return None
-        if late > LATE and source.points < self.limits.burst / 2:
+        if source.points < self.limits.burst / 2 and late() > LATE:
             self.dropped["late"] += 1
             return None
         if not proved and not self._stranger_may(now):
@@ -207,6 +208,9 @@ class Admission:
                 self._banned = {name: one for name, one in self._banned.items() if one.banned_until > now}
             if self.on_ban is not None:
                 self.on_ban(source)
+
+    def _find(self, host: str, now: float) -> Source:
+        return self._known.get(host) or self._met.get(host) or self._meet(host, now)
 
     def _meet(self, host: str, now: float) -> Source:
         """A source seen for the first time, or an address of an IPv6 network that was."""
@@ -284,7 +288,7 @@ class Admission:
 
     def source_of(self, host: str, now: float) -> Source:
         """The source an address belongs to."""
-        return NOBODY if self._off else self._known.get(host) or self._met.get(host) or self._meet(host, now)
+        return NOBODY if self._off else self._find(host, now)
 
     def forget(self) -> None:
         """Who is exempt has changed: begin anew, but for the bans."""

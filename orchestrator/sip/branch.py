@@ -39,9 +39,6 @@ class Network(Protocol):
         """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
         be kept from those we do not trust (RFC 3325 §7)."""
 
-    def via(self, point: Point, branch: bytes) -> bytes:
-        """Our Via header line for what leaves by this point."""
-
     def record_routes(
         self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
     ) -> tuple[bytes, ...]:

@@ -74,11 +74,13 @@ def build_response(
     copied = _copied(request.method, status)
     out = [b"SIP/2.0 %d %s" % (status, reason.encode())]
     _refuse_breaks((*out, *headers) if headers else out)
-    for name, line in zip(request.names, request.lines, strict=True):
-        if name in copied:
-            if name == b"to" and to_tag and not _has_tag(line):
-                line = b"%s;tag=%s" % (line, to_tag)
-            out.append(line)
+    names, lines = request.names, request.lines
+    if to_tag and b"to" in names:
+        at = names.index(b"to")
+        if not _has_tag(lines[at]):
+            lines = lines.copy()
+            lines[at] = b"%s;tag=%s" % (lines[at], to_tag)
+    out += [line for name, line in zip(names, lines, strict=True) if name in copied]
     out += headers
     out.append(b"Content-Length: %d\r\n\r\n" % len(body))
     return b"\r\n".join(out) + body

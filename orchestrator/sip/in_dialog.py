@@ -31,7 +31,7 @@ class Challenged:
         word, branch = network.tokens.token(), network.tokens.branch()
         found = account.answer(response.get_all(known[0]), client.method, self._leg.target, word)
         if found is not None:
-            via = network.via(client.destination.point, branch)
+            via = client.destination.point.via + branch
             data = self._leg.request(client.method, via, (*self._headers, known[1] + found[0]))
             network.layer.open_client(branch, client.method, data, client.destination, None)
 
@@ -56,7 +56,7 @@ def send_in_dialog(
         if hop is None:
             unreachable()
             return
-        data = leg.request(method, network.via(hop.point, branch), headers, counted)
+        data = leg.request(method, hop.point.via + branch, headers, counted)
         heard = Challenged(network, leg, headers) if user is None and leg.account is not None else user
         network.layer.open_client(branch, method, data, hop, heard)
 

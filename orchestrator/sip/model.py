@@ -63,7 +63,11 @@ class Message:
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Values of all headers of that name, one per line, not split at commas."""
-        return [line_value(line) for key, line in zip(self.names, self.lines, strict=True) if key == name]
+        names, lines = self.names, self.lines
+        count = names.count(name)
+        if count < 2:
+            return [line_value(lines[names.index(name)])] if count else []
+        return [line_value(line) for key, line in zip(names, lines, strict=True) if key == name]
 
     @property
     def from_(self) -> NameAddr:

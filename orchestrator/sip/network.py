@@ -114,9 +114,6 @@ class SipNetwork:
 
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
-    def via(self, point: Point, branch: bytes) -> bytes:
-        return point.via + branch
-
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names of headers that a receiver is not told; see `sip.branch.Network`."""
         names = message.names
@@ -130,7 +127,8 @@ class SipNetwork:
         self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
     ) -> tuple[bytes, ...]:
         caller = seen_elsewhere(request, source, self._addresses)
-        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway, self._wall)
+        begun = self._wall if gateway else 0.0
+        token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway, begun)
         toward, back = point.route_end, source.point.route_end
         if toward == back:
             return (_RECORD_ROUTE % (token, toward),)

@@ -77,6 +77,7 @@ class Point:
         """What a binding remembers: the same after a restart."""
         self.sent_by = f"{bracketed(host)}:{port}".encode()
         self.via = b"Via: SIP/2.0/%b %b;branch=" % (transport.upper().encode(), self.sent_by)
+        """Our Via header line for what leaves from here; the branch follows."""
         parameter = b"" if transport == "udp" else b";transport=" + transport.encode()
         self.uri = b"sip:%b%b" % (self.sent_by, parameter)
         self.route_end = b"%b%b;lr>" % (self.sent_by, parameter)

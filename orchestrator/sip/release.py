@@ -33,10 +33,10 @@ def release(network: Network, branch: Branch, response: Response, hang_up: bool 
     def send(hop: Hop | None) -> None:
         if hop is None:
             return
-        layer.send(leg.request(b"ACK", network.via(hop.point, tokens.branch())), hop)
+        layer.send(leg.request(b"ACK", hop.point.via + tokens.branch()), hop)
         if hang_up:
             bye_branch = tokens.branch()
-            bye = leg.request(b"BYE", network.via(hop.point, bye_branch), (COMPLETED_ELSEWHERE,))
+            bye = leg.request(b"BYE", hop.point.via + bye_branch, (COMPLETED_ELSEWHERE,))
             layer.open_client(bye_branch, b"BYE", bye, hop, None)
 
     if hop is not None:

@@ -186,7 +186,7 @@ class ResponseContext:
         return forward_request(
             request,
             uri=target.uri,
-            via=self.network.via(hop.point, token),
+            via=hop.point.via + token,
             max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
             record_routes=self._record_routes(hop.point, target) if dialog_forming else (),
             drop_routes=self.drop_routes,

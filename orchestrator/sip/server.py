@@ -147,14 +147,15 @@ def _is_stranger(server: ServerTransaction) -> bool:
 def _send_when_heard_again(server: ServerTransaction, data: bytes) -> None:
     """A provisional response. A stranger gets two for each repetition of his INVITE, and later one in half a minute,
     which keeps timer C of proxies before us from running out (§16.6 step 11)."""
-    now = server.layer.timers.now
-    if server.heard == 1:
-        return
-    enough = server.told >= 2 * (server.heard - 1) and now < server.told_at + _REFRESH
-    if server.heard and enough and _is_stranger(server):
-        return
-    server.told += 1
-    server.told_at = now
+    if server.heard:
+        now = server.layer.timers.now
+        if server.heard == 1:
+            return
+        enough = server.told >= 2 * (server.heard - 1) and now < server.told_at + _REFRESH
+        if enough and _is_stranger(server):
+            return
+        server.told += 1
+        server.told_at = now
     server.layer.send(data, server.destination)
 
 

@@ -23,7 +23,10 @@ class Target:
     ours that leads to it, where that is known.
     """
 
-    __slots__ = ("uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point")
+    __slots__ = (
+        "uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point",
+        "_contact",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,11 +52,16 @@ class Target:
         self.ring: float | None = None
         self.binding = binding
         self.point = point
+        self._contact: str | None = None
 
     @property
     def contact(self) -> str:
         """The request URI as text; it remembers the binding, so that a flow can ring it again."""
-        return self.uri.decode("utf-8", "replace") if self.binding is None else Contact(self.binding)
+        contact = self._contact
+        if contact is None:
+            binding = self.binding
+            contact = self._contact = self.uri.decode("utf-8", "replace") if binding is None else Contact(binding)
+        return contact
 
     def same_as(self, other: Target) -> bool:
         """Whether both are the same phone at the same place, which rings once.

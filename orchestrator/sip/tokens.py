@@ -26,12 +26,12 @@ class Tokens:
 
     def token(self) -> bytes:
         """18 hexadecimal digits."""
-        at = self._at
-        if at + _TOKEN > len(self._block):
-            self._block = self._entropy(_BLOCK).hex().encode()
+        at, block = self._at, self._block
+        if at + _TOKEN > len(block):
+            block = self._block = self._entropy(_BLOCK).hex().encode()
             at = 0
-        self._at = at + _TOKEN
-        return self._block[at : at + _TOKEN]
+        self._at = end = at + _TOKEN
+        return block[at:end]
 
     def branch(self) -> bytes:
         """A Via branch with the magic cookie of RFC 3261 §8.1.1.7."""

@@ -14,7 +14,7 @@ that arm one stand first in their entry, so that a later effect that raises does
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.errors import OrchestratorError
@@ -42,11 +42,11 @@ class TimerValues:
     t2: float = 4.0
     t4: float = 5.0
     c: float = 180.0
+    timeout: float = field(init=False)
+    """64*T1: timers B, F, H, J, L, M and, over UDP, at least D."""
 
-    @property
-    def timeout(self) -> float:
-        """64*T1: timers B, F, H, J, L, M and, over UDP, at least D."""
-        return 64 * self.t1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timeout", 64 * self.t1)
 
 
 class Layer(Protocol):

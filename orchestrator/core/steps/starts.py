@@ -64,8 +64,9 @@ class Starts:
 
     def _tell_begin(self, run: Run, view: Any) -> None:
         if self._node.on_news is not None:
-            ends = {"from": view["from"]["aor"], "to": view["target"]["aor"], "source": view["source_ip"]}
-            self._node.tell("call_begun", call=view["sip_call_id"], **ends, flow=run.flow.name, run=run.name)
+            ends = {"from": lambda: view["from"]["aor"], "to": lambda: view["target"]["aor"]}
+            source, call = view["source_ip"], view["sip_call_id"]
+            self._node.tell("call_begun", call=call, **ends, source=source, flow=run.flow.name, run=run.name)
 
     def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
         flows = self._flows
