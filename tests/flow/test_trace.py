@@ -9,6 +9,8 @@ from flowkit import Value, World, flow, step, steps, where
 from orchestrator.flow.run.engine import Limits
 from orchestrator.flow.run.trace import Trace, Traces, facts, render
 from orchestrator.history import RequestSent
+from orchestrator.sip.contact import Contact
+from orchestrator.sip.location import Binding
 
 PUSH_WAKEUP = """
    0.000  ring_user#1   L16   flow ring_user starts for alice@example.com -> bob@example.com
@@ -133,6 +135,11 @@ def test_a_trace_is_bounded() -> None:
     (trace,) = world.engine.traces
     assert len(trace.records) == 10 and trace.dropped == 91
     assert list(render(trace))[-1].endswith("… 91 more lines were not kept")
+
+
+def test_what_a_phone_has_registered_is_weighed() -> None:
+    contact = Contact(Binding("bob@example.com", b"sip:bob@10.0.0.2;x=" + b"y" * 1000, 0.0))
+    assert RequestSent("INVITE", contact).octets == len("INVITE") + len(contact)
 
 
 def test_a_running_call_can_be_traced() -> None:
