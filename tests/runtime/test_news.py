@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -43,7 +44,11 @@ def lines() -> Any:
 
 def told(world: World) -> list[tuple[str, dict[str, Any]]]:
     news: list[tuple[str, dict[str, Any]]] = []
-    world.engine.on_news = lambda event, facts: news.append((event, dict(facts)))
+
+    def tell(event: str, facts: Mapping[str, Any]) -> None:
+        news.append((event, {name: fact() if callable(fact) else fact for name, fact in facts.items()}))
+
+    world.engine.on_news = tell
     return news
 
 
