@@ -4,8 +4,10 @@ A browser asks with HTTP to speak WebSocket and names the subprotocol `sip`; fro
 SIP message (RFC 7118 §5), text or binary, in one frame or in several. h11 reads the request, wsproto the frames.
 
 Whatever comes, the layer gives messages or comes to a clean end: a refusal in HTTP before the handshake is done, a
-Close frame with a code after it. Then `ended` is true, and who holds the connection sends what `take` gives and closes
-it. A message that takes for ever is not our business: `unfinished` says that one has begun, the connection has a clock.
+Close frame with a code after it. Then `ended` is true, and who holds the connection calls `close`, sends what `take`
+gives and closes it. A message that takes for ever is not our business: `unfinished` says that one has begun, the
+connection has a clock. `why` is one of few words, since it becomes the label of a counter: `http 403`, `websocket
+1009`, and `closed` for a phone that has said good-bye.
 """
 
 from __future__ import annotations
@@ -81,8 +83,8 @@ class WebSocketServer:
     """The framing of one connection that a phone has opened (`layers.Framing`)."""
 
     __slots__ = (
-        "_binary", "_frames", "_http", "_in_message", "_out", "_partial", "_rules", "ended", "malformed", "open",
-        "unfinished", "why",
+        "ended", "malformed", "open", "unfinished", "why",
+        "_binary", "_farewell", "_frames", "_http", "_in_message", "_out", "_partial", "_rules", "_said",
     )  # fmt: skip
 
     def __init__(self, rules: WebSocketRules) -> None:
@@ -98,6 +100,11 @@ class WebSocketServer:
         self._partial = bytearray()
         self._in_message = False
         self._binary = False
+        """The last message of the phone was."""
+        self._farewell = (int(CloseReason.GOING_AWAY), "")
+        """Code and reason of the Close frame that `close` sends."""
+        self._said = False
+        """It has been sent."""
 
     def take(self) -> bytes:
         """Octets for the peer since the last time."""
@@ -145,7 +152,7 @@ class WebSocketServer:
 
     def _refuse(self, refusal: _Refused) -> None:
         self.ended = True
-        self.why = str(refusal)
+        self.why = f"http {refusal.status}"
         body = f"{_HINT}\n{refusal}\n".encode()
         self._out += _head(
             HTTPStatus(refusal.status),
@@ -168,7 +175,7 @@ class WebSocketServer:
                 self._binary = isinstance(event, BytesMessage)
                 self._partial += event.data.encode() if isinstance(event, TextMessage) else event.data
                 if len(self._partial) > self._rules.message:
-                    self._close(CloseReason.MESSAGE_TOO_BIG, f"a message has at most {self._rules.message} octets")
+                    self._end(CloseReason.MESSAGE_TOO_BIG, f"a message has at most {self._rules.message} octets")
                     break
                 self.unfinished = self._in_message = not event.message_finished
                 if event.message_finished:
@@ -180,10 +187,13 @@ class WebSocketServer:
             elif isinstance(event, CloseConnection):
                 if self._frames.state is ConnectionState.REMOTE_CLOSING:
                     self._out += self._frames.send(event.response())
-                    self.ended, self.unfinished = True, False
+                    self.ended = self._said = True
+                    self.why = "closed"
                 else:  # what is no frame, or no UTF-8 where text was promised
-                    self._close(event.code, event.reason or "")
+                    self._end(event.code, event.reason or "")
                 break
+        if self.ended:
+            self.unfinished = False
         return messages
 
     def _take_message(self, messages: list[bytes]) -> None:
@@ -193,7 +203,7 @@ class WebSocketServer:
         if found:
             if _is_longer(found):
                 self.malformed = found, MalformedMessage("Content-Length Is Not That of the Body")
-                self._close(CloseReason.POLICY_VIOLATION, "Content-Length is not that of the body")
+                self._end(CloseReason.POLICY_VIOLATION, "Content-Length is not that of the body")
             else:
                 messages.append(found)
         elif message == _PING:
@@ -203,8 +213,8 @@ class WebSocketServer:
 
     def send(self, message: bytes) -> bytes:
         """The octets that carry a SIP message, of the kind the phone sends itself (RFC 7118 §5: either may be sent);
-        what is no UTF-8 is always binary. Nothing before the handshake and after the end."""
-        if not self.open or self.ended:
+        what is no UTF-8 is always binary. Nothing before the handshake and after a Close frame."""
+        if not self.open or self._said:
             return b""
         if not self._binary:
             try:
@@ -219,16 +229,16 @@ class WebSocketServer:
         return self._frames.send(Ping()) if self.open and not self.ended else b""
 
     def close(self) -> None:
-        """End it from our side; a phone whose handshake is not done yet hears nothing."""
-        if not self.ended:
-            self._close(CloseReason.GOING_AWAY, "")
-
-    def _close(self, code: int, reason: str) -> None:
-        if self.open:
-            self._out += self._frames.send(CloseConnection(code, reason))
+        """Say what is said at the end, if it has not been said; a phone whose handshake is not done hears nothing."""
         self.ended = True
-        self.why = reason
-        self.unfinished = False
+        if self.open and not self._said:
+            self._said = True
+            self._out += self._frames.send(CloseConnection(*self._farewell))
+
+    def _end(self, code: int, reason: str) -> None:
+        self.ended = True
+        self.why = f"websocket {int(code)}"
+        self._farewell = code, reason
         self._partial.clear()
 
 
