@@ -59,6 +59,7 @@ from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.limits import StreamLimits
+from orchestrator.runtime.streams.websocket import WebSocketRules
 from orchestrator.runtime.transports import Context, open_transport
 from orchestrator.server_log import (
     log_of_bound,
@@ -193,7 +194,9 @@ class Server:
     # --- putting together ---------------------------------------------------------------------------------------------
 
     def _bind(self, listen: Listen) -> Transport:
-        context = Context(self.connections, message=self._settings.limits.message)
+        message, websocket = self._settings.limits.message, self._settings.sip.websocket
+        rules = WebSocketRules(websocket.path or "", frozenset(websocket.origins), message)
+        context = Context(self.connections, message=message, websocket=rules)
         transport = open_transport(listen.transport, listen.address.host, listen.address.port, context)
         self._stack.callback(transport.close)
         return transport

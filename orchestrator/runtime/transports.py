@@ -15,6 +15,7 @@ from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.layers import Layers
 from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.listener import StreamTransport
+from orchestrator.runtime.streams.websocket import WebSocketRules, WebSocketServer
 from orchestrator.runtime.udp import UdpTransport
 from orchestrator.sip.framing import StreamFramer
 
@@ -27,6 +28,7 @@ class Context:
     """Shared by all of a server."""
     settings: BaseModel = field(default_factory=NoSettings)
     message: int = 65_535
+    websocket: WebSocketRules = field(default_factory=WebSocketRules)
 
     @property
     def number(self) -> Callable[[], int]:
@@ -42,11 +44,17 @@ def _open_tcp(host: str, port: int, context: Context) -> StreamTransport:
     return StreamTransport("tcp", host, port, context.connections, layers)
 
 
+def _open_ws(host: str, port: int, context: Context) -> StreamTransport:
+    layers = Layers(lambda ours: WebSocketServer(context.websocket), connects=False)
+    return StreamTransport("ws", host, port, context.connections, layers)
+
+
 BUILT_IN: Final = {
     kind.name: kind
     for kind in (
         TransportKind("udp", "RFC 3261 §18.1.", _open_udp, reliable=False, secure=False, default_port=5060),
         TransportKind("tcp", "RFC 3261 §18.1.", _open_tcp, reliable=True, secure=False, default_port=5060),
+        TransportKind("ws", "WebSocket (RFC 7118).", _open_ws, reliable=True, secure=False, default_port=80),
     )
 }
 """By name."""

@@ -48,6 +48,8 @@ from orchestrator.settings.values import (
     parse_listen,
     parse_location,
     parse_number_rule,
+    parse_origin,
+    parse_path,
     parse_pause,
     parse_prefix,
     parse_sip_uri,
@@ -73,6 +75,13 @@ class TimerSettings(_Section):
     c: Duration = 180.0
 
 
+class WebSocketSettings(_Section):
+    """Which browsers may connect; see `runtime.streams.websocket`."""
+
+    path: Annotated[str | None, PlainValidator(parse_path)] = None
+    origins: Annotated[tuple[Annotated[str, PlainValidator(parse_origin)], ...], BeforeValidator(one_by_one)] = ()
+
+
 class SipSettings(_Section):
     listen: Annotated[
         tuple[Annotated[Listen, PlainValidator(parse_listen)], ...], BeforeValidator(one_by_one), Field(min_length=1)
@@ -85,6 +94,7 @@ class SipSettings(_Section):
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     )
+    websocket: WebSocketSettings = WebSocketSettings()
     nat: Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)] = "auto"
     digest: Annotated[
         tuple[Annotated[str, PlainValidator(parse_digest)], ...], BeforeValidator(one_by_one), Field(min_length=1)

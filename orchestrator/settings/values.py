@@ -31,10 +31,13 @@ from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.transport import transport_names
 from orchestrator.sip.digest import ALGORITHMS
 
-LISTENING = ("udp", "tcp")
+LISTENING = ("udp", "tcp", "ws")
 """Transports that can be listened on; those of packages come to them."""
-PLANNED_TRANSPORTS = ("tls", "ws", "wss")
+PLANNED_TRANSPORTS = ("tls", "wss")
 """What the form of `listen` provides for; refused by name until it is built."""
+
+_PATH = re.compile(r"/[!-\"$->@-~]*")  # neither query nor fragment
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 
 
 class InvalidValue(ValueError):
@@ -186,6 +189,26 @@ def parse_domain(value: Any) -> str:
         help = f"write {meant}" if usable else "write example.com, without sip: and without a port"
         raise InvalidValue(f"{text!r} is not a domain", help)
     return text.lower()
+
+
+def parse_path(value: Any) -> str | None:
+    """The path of a WebSocket address; null for any."""
+    if value is None:
+        return None
+    text = _text(value)
+    if _PATH.fullmatch(text) is None:
+        raise InvalidValue(f"{text!r} is not a path", "write /ws, or null for any")
+    return text
+
+
+def parse_origin(value: Any) -> str:
+    """Where a page is from (RFC 6454 §6.2), in small letters; `*` for all, `null` for those that have none to say."""
+    text = "null" if value is None else _text(value).lower()
+    if text not in ("*", "null") and _ORIGIN.fullmatch(text) is None:
+        raise InvalidValue(
+            f"{text!r} is not an origin", "write https://phone.example.com, without a path, or '*' for all"
+        )
+    return text
 
 
 def parse_digest(value: Any) -> str:

@@ -15,6 +15,8 @@ import pytest
 from pydantic import BaseModel
 
 from orchestrator.app import Server
+from orchestrator.runtime.streams.listener import StreamTransport
+from orchestrator.runtime.streams.websocket import WebSocketRules, WebSocketServer
 from orchestrator.settings import FreeSwitchSettings, Settings, read_settings
 from orchestrator.sip.transaction import TimerValues
 from orchestrator.site import read_site
@@ -23,10 +25,11 @@ FLOW = "flowlang: 1\nflows:\n  mine:\n    on: invite\n    do: [reply: 480]\n"
 
 CONFIG = """\
 sip:
-  listen: ['udp:127.0.0.1:0', 'udp:127.0.0.1:0']
+  listen: ['udp:127.0.0.1:0', 'udp:127.0.0.1:0', 'ws:127.0.0.1:0']
   advertise: sip.example.net:5070
   domains: [example.net]
   trust: [192.0.2.0/24]
+  websocket: {path: /ws, origins: ['https://phone.example.org']}
   nat: off
   digest: [SHA-256, MD5]
   events: {presence: fs7}
@@ -60,14 +63,24 @@ def backlog(server: Server, name: str) -> int:
     return next(pool.backlog for pool in server.jobs.pools if pool.name == name)
 
 
+def browsers(server: Server) -> WebSocketRules:
+    transport = server.transports[2]
+    assert isinstance(transport, StreamTransport)
+    framing = transport._layers.framing(False)
+    assert isinstance(framing, WebSocketServer)
+    return framing._rules
+
+
 ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
-    "sip.listen": (lambda s: len(s.transports), 2),
+    "sip.listen": (lambda s: len(s.transports), 3),
     "sip.advertise": (lambda s: s.engine.network.points[1].sent_by, b"sip.example.net:5070"),
     "sip.domains": (lambda s: s.engine.network.is_domain(b"example.net"), True),
     "sip.trust": (
         lambda s: (s.engine.network.trusts("192.0.2.1"), s.engine.network.trusts("127.0.0.1")),
         (True, False),
     ),
+    "sip.websocket.path": (lambda s: browsers(s).path, "/ws"),
+    "sip.websocket.origins": (lambda s: browsers(s).origins, {"https://phone.example.org"}),
     "sip.nat": (lambda s: s.engine.settings.nat, False),
     "sip.digest": (lambda s: s.engine.settings.digest, ("SHA-256", "MD5")),
     "sip.events": (lambda s: s.engine.settings.events, {"presence": "fs7"}),

@@ -105,8 +105,8 @@ def test_listen(written: str, transport: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("written", "message", "help"),
     [
-        ("tls:0.0.0.0:5061", "tls is not built yet", "remove it; known: udp, tcp"),
-        ("wss:0.0.0.0:443", "wss is not built yet", "remove it; known: udp, tcp"),
+        ("tls:0.0.0.0:5061", "tls is not built yet", "remove it; known: udp, tcp, ws"),
+        ("wss:0.0.0.0:443", "wss is not built yet", "remove it; known: udp, tcp, ws"),
         ("sctp:0.0.0.0:5060", "'sctp:0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("0.0.0.0:5060", "'0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("udp:0.0.0.0", "'0.0.0.0' is not an address and a port", "write udp:0.0.0.0:5060"),
@@ -354,3 +354,34 @@ def test_a_secret_in_the_wrong_shape_is_not_repeated(text: str) -> None:
     with pytest.raises(InputError) as refused:
         read_settings("o.yml", text, {})
     assert "hush" not in "".join(f"{diagnostic}{diagnostic.help}" for diagnostic in refused.value.diagnostics)
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "origins"),
+    [
+        ("{}", None, ()),
+        ("{path: null}", None, ()),
+        ("{path: /ws}", "/ws", ()),
+        ("{path: /}", "/", ()),
+        ("{origins: 'https://Phone.Example.com'}", None, ("https://phone.example.com",)),
+        ("{origins: ['http://127.0.0.1:8000', 'http://[::1]:8000', '*', 'null', null]}", None, (
+            "http://127.0.0.1:8000", "http://[::1]:8000", "*", "null", "null")),
+    ],
+)  # fmt: skip
+def test_browsers(written: str, path: str | None, origins: tuple[str, ...]) -> None:
+    found = read(f"sip: {{websocket: {written}}}").sip.websocket
+    assert (found.path, found.origins) == (path, origins)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{path: ws}", "'ws' is not a path"),
+        ("{path: '/ws?token=1'}", "'/ws?token=1' is not a path"),
+        ("{origins: phone.example.com}", "'phone.example.com' is not an origin"),
+        ("{origins: 'https://phone.example.com/'}", "'https://phone.example.com/' is not an origin"),
+        ("{origins: 'https://*.example.com'}", "'https://*.example.com' is not an origin"),
+    ],
+)
+def test_what_says_nothing_of_browsers(written: str, message: str) -> None:
+    assert the_mistake(f"sip: {{websocket: {written}}}").message == message

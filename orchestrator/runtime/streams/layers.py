@@ -71,3 +71,5 @@ class Layers:
     """Given whether we have connected; makes one for a connection."""
     cipher: Callable[[str | None], Cipher] | None = None
     """Given the name we have connected to, None where the peer has connected to us."""
+    connects: bool = True
+    """We may open connections, too."""

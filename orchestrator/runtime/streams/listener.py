@@ -83,9 +83,9 @@ class StreamTransport:
         self._socket.close()
 
     def send(self, data: bytes, hop: Hop) -> None:
-        """Send over the connection of the hop, over one that leads there, or over a new one."""
+        """Send over the connection of the hop, over one that leads there, or over a new one where we open any."""
         connection = self._connections.toward(hop)
-        if connection is None and not hop.connection:
+        if connection is None and not hop.connection and self._layers.connects:
             connection = self._connections.connect(hop, self._layers, self)
         if connection is None:
             self._inputs.failed(hop, data)
