@@ -39,6 +39,7 @@ from orchestrator.esl.translate import needed
 from orchestrator.flow.run.run import Run
 from orchestrator.packages.service import find_service
 from orchestrator.packages.transport import Transport
+from orchestrator.resources import asked_users
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.bans import BansRoute
@@ -296,6 +297,7 @@ class Server:
         self.health.add("reactor", lambda: self.reactor.stalled)
         self.health.add("freeswitch", self._servers_complaint)
         self.health.add_degradation("freeswitch", self._servers_degradation)
+        self.health.add_degradation("users", lambda: self.jobs.users.trouble)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
 
     def _servers_complaint(self) -> str:
@@ -448,6 +450,7 @@ class Server:
         self.reactor.post(self._take, site, taken)
         taken.wait()
         self._mistakes = ()
+        self.jobs.users.keep(asked_users(site.resolved))
         for section in needs_restart(self._settings, site.settings):
             logger.bind(section=section).warning("restart_needed")
         self._update_links(site.resolved.freeswitch)

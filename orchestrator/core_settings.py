@@ -6,12 +6,21 @@ import os
 from collections.abc import Callable, Sequence
 from time import monotonic, time
 
-from orchestrator.core.settings import LOCATION_TIMEOUT, CoreLimits, CoreSettings, ServerTimes, Site
+from orchestrator.core.settings import (
+    LOCATION_TIMEOUT,
+    AuthPolicy,
+    CoreLimits,
+    CoreSettings,
+    ServerTimes,
+    Site,
+    UserCachePolicy,
+)
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.resources import Resolved
 from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses, source_toward
 from orchestrator.runtime.transports import transport_kind
 from orchestrator.settings import Settings
+from orchestrator.settings.model import AuthSettings
 from orchestrator.settings.values import Address
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.points import ListenPoint
@@ -35,6 +44,7 @@ def core_settings(
         trust=sip.trust,
         nat=sip.nat == "auto",
         digest=sip.digest,
+        auth=_auth_policy(settings.auth),
         register=RegisterPolicy(
             min_expires=int(registrar.min_expires),
             raise_short=registrar.too_brief == "raise",
@@ -61,10 +71,16 @@ def core_settings(
         late=late,
         entropy=os.urandom,
         sources=SourceLimits(**settings.sources.model_dump()),
+        scanners=(settings.scanners.agents, settings.scanners.addresses),
         contacts=settings.contacts.allow,
         source_of=source_toward,
         wall_offset=time() - monotonic(),
     )
+
+
+def _auth_policy(auth: AuthSettings) -> AuthPolicy:
+    cache = UserCachePolicy(auth.cache, auth.absent, auth.stale, auth.users)
+    return AuthPolicy(auth.qop, auth.nonce, auth.userhash == "on", cache)
 
 
 def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) -> ListenPoint:

@@ -18,9 +18,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.core.probes import EVERY
-from orchestrator.core.users import HttpUsers, UserTable
+from orchestrator.core.users import AskedUsers, HttpUsers, UserTable
 from orchestrator.flow.language.program import Program, Resources
+from orchestrator.packages.user_source import ChosenUsers
+from orchestrator.runtime.sql_users import SQL, SqlTable
 from orchestrator.settings import FreeSwitchSettings, InvalidValue, Settings, guarded, read_secret
+from orchestrator.settings.model import UserSettings
 from orchestrator.settings.users import load_users
 
 
@@ -41,8 +44,15 @@ def known_resources(settings: Settings) -> Resources:
     return Resources(
         freeswitch={name: {"host": server.host, "sip": server.sip_uri} for name, server in settings.freeswitch.items()},
         gateways={name: {"uri": gateway.uri} for name, gateway in settings.gateways.items()},
-        users={name: table.model_dump(exclude_none=True) for name, table in settings.users.items()},
+        users={name: _declared(table) for name, table in settings.users.items()},
     )
+
+
+def _declared(table: UserSettings) -> Mapping[str, Any]:
+    """A table as a flow file would name it, without passwords."""
+    if table.source is not None:
+        return {"source": table.source.kind.name}
+    return {name: value for name in ("file", "http", "sql") if (value := getattr(table, name)) is not None}
 
 
 def at_site(program: Program, resolved: Resolved) -> Program:
@@ -53,7 +63,7 @@ def at_site(program: Program, resolved: Resolved) -> Program:
 def user_files(settings: Settings, resources: Resources) -> list[Path]:
     """The files of all user tables that are files, each once. One that only a flow file names may be missing."""
     tables = {name: _table(settings, name, written) for name, written in resources.users.items()}
-    files = {name: Path(table["file"]) for name, table in tables.items() if "http" not in table}
+    files = {name: Path(table["file"]) for name, table in tables.items() if "file" in table}
     return list(dict.fromkeys(file for name, file in files.items() if name in settings.users or file.exists()))
 
 
@@ -104,7 +114,7 @@ def _gateways(
 def _table(settings: Settings, name: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
     """A user table as the configuration declares it, else as the flow file does."""
     site = settings.users.get(name)
-    return site.model_dump(exclude_none=True) if site is not None else written
+    return _declared(site) if site is not None else written
 
 
 def _users(
@@ -116,11 +126,32 @@ def _users(
         table = _table(settings, name, written)
         if "http" in table:
             found[name] = HttpUsers(table["http"])
+        elif "file" not in table:
+            chosen = _chosen(settings.users.get(name) or UserSettings(sql=table["sql"]))
+            found[name] = AskedUsers(name, chosen, chosen.timeout)
         elif name in settings.users or Path(table["file"]).exists():
             found[name] = load_users(Path(table["file"]), environ)
         else:
             problems.append(f"user table {name} is left out: there is no file {table['file']}")
     return found
+
+
+def _chosen(table: UserSettings) -> ChosenUsers:
+    """A table that is a database or the source of a package."""
+    if table.source is not None:
+        return table.source
+    assert table.sql is not None
+    columns = tuple((ours, known) for ours, known in table.columns.model_dump().items() if known is not None)
+    password = table.password.get_secret_value() if table.password is not None else None
+    database = SqlTable(
+        table.sql, password, table.query or "", table.table, columns, table.timeout, table.connections
+    )  # fmt: skip
+    return ChosenUsers(SQL, database, table.timeout, table.connections)
+
+
+def asked_users(resolved: Resolved) -> list[tuple[str, ChosenUsers]]:
+    """The tables that are databases or sources of packages, by name."""
+    return [(name, table.chosen) for name, table in resolved.users.items() if isinstance(table, AskedUsers)]
 
 
 def _server(written: Mapping[str, Any], environ: Mapping[str, str]) -> FreeSwitchSettings:

@@ -48,6 +48,10 @@ class AdminClient:
         finally:
             response.release_conn()
 
+    def delete(self, path: str, **parameters: str) -> None:
+        """Have the server forget something. Raises AdminError."""
+        self._request(path, parameters, "DELETE").release_conn()
+
     def follow(self, path: str, **parameters: str) -> Iterator[dict[str, Any]]:
         """The JSON lines of an answer that goes on, as they come. Raises AdminError."""
         response = self._request(path, parameters)
@@ -61,15 +65,15 @@ class AdminClient:
         finally:
             response.close()
 
-    def _request(self, path: str, parameters: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(self, path: str, parameters: Mapping[str, str], method: str = "GET") -> urllib3.BaseHTTPResponse:
         try:
-            response = self._pool.request("GET", self.url + path, fields=dict(parameters), preload_content=False)
+            response = self._pool.request(method, self.url + path, fields=dict(parameters), preload_content=False)
         except (urllib3.exceptions.HTTPError, UnicodeError) as error:
             raise AdminError(
                 f"no server answers at {self.url}: {_reason(error)}\n"
                 "Is `orchestrator run` running, with this configuration? --admin names another one."
             ) from None
-        if response.status != 200:
+        if response.status not in (200, 204):
             raise AdminError(_refusal(response, self.url + path))
         return response
 

@@ -67,6 +67,7 @@ class Engine(Node):
         self.admission.on_ban = lambda source: self.tell(
             "source_banned",
             source=source.name,
+            reason=source.banned_for,
             seconds=round(source.banned_until - source.banned_since),
             proved=self.admission.is_proved(source, self.timers.now),
         )

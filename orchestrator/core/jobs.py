@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
@@ -27,7 +28,23 @@ class Write:
     """Seconds it may take."""
 
 
-JobEffect = Http | EslCommand | EslExecute | Resolve | Write | PoolEffect
+@dataclass(slots=True)
+class FindUser:
+    """Ask a user table that is not a file. Result: a Secret, or None for nobody."""
+
+    table: str
+    """Its name in the configuration."""
+    chosen: Any
+    """Which it is, with its settings; what the application has made of `users:`."""
+    user: str
+    realm: str
+    timeout: float
+    """Seconds it may take."""
+    given_up: bool = False
+    """Nobody waits for it any more."""
+
+
+JobEffect = Http | EslCommand | EslExecute | Resolve | Write | FindUser | PoolEffect
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -13,10 +13,11 @@ from orchestrator.core.users import UserTable
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.contact_guard import Allow
-from orchestrator.sip.digest import ALGORITHMS
+from orchestrator.sip.digest import LIFETIME
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.registrar import RegisterPolicy
+from orchestrator.sip.scanners import DEFAULT_ADDRESSES, DEFAULT_AGENTS
 from orchestrator.sip.transaction import TimerValues
 
 HTTP_QUEUE, ESL_QUEUE = 1_000, 1_000
@@ -55,6 +56,31 @@ class CoreLimits:
     """Seconds after which an answered call whose BYE was never seen is ended by us."""
     dialog_ping: float = 300.0
     """Seconds between two OPTIONS to the phones of an answered call; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserCachePolicy:
+    """How long the answers of user tables that are not files are kept, in seconds (`core.user_cache`)."""
+
+    keep: float = 60.0
+    absent: float = 10.0
+    """That a user is not there."""
+    stale: float = 600.0
+    """Beyond `keep`, while the table cannot be asked."""
+    users: int = 20_000
+    """Users that are kept, and as many that are not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthPolicy:
+    """How `auth` asks, beside the algorithms."""
+
+    qop: tuple[str, ...] = ("auth",)
+    nonce: float = LIFETIME
+    """Seconds a nonce may be used."""
+    userhash: bool = False
+    """Names may be sent as hashes, where the table is a file."""
+    cache: UserCachePolicy = field(default_factory=UserCachePolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +125,9 @@ class CoreSettings:
     nat: bool = True
     """A request with a private Via from a public address is answered where it came from, whether or not it asks for
     rport."""
-    digest: tuple[str, ...] = ALGORITHMS
+    digest: tuple[str, ...] = ("MD5", "SHA-256")
     """Digest algorithms offered, in this order; the configuration's default is `sip.digest.DEFAULT_ALGORITHMS`."""
+    auth: AuthPolicy = field(default_factory=AuthPolicy)
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0
@@ -114,6 +141,8 @@ class CoreSettings:
     """Event package of SUBSCRIBE and PUBLISH → FreeSWITCH server that serves it."""
     sources: SourceLimits | None = None
     """The share of each source that is not trusted; None: no bounds."""
+    scanners: tuple[Sequence[str], Sequence[str]] = (DEFAULT_AGENTS, DEFAULT_ADDRESSES)
+    """What untrusted scanners are told by (`sip.scanners`): words of a User-Agent, parts of From and To."""
     contacts: Allow | None = None
     """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
     location_timeout: float = LOCATION_TIMEOUT

@@ -13,11 +13,13 @@ from orchestrator.core.request_view import text
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.admission import STRAY
+from orchestrator.sip.admission import SCANNER, STRAY
 from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.network import CLAIMS
 from orchestrator.sip.points import Hop
+from orchestrator.sip.scanners import Scanners
+from orchestrator.sip.shown import shown
 from orchestrator.sip.skim import BEGINNINGS
 
 _TOP_BRANCH = re.compile(rb"([^ \r\n]+) [^\r\n]+\r\nVia: [^;\r\n]+;branch=([^;,\s]+)")
@@ -48,6 +50,7 @@ class Wire:
         self._requests = requests
         self._registrations = registrations
         self._faults = faults
+        self._scanners = Scanners(*node.settings.scanners)
 
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One datagram, or one message of a stream; `hop` is its sender and the point it was sent to. Never raises for
@@ -69,7 +72,13 @@ class Wire:
             try:
                 message = parse_message(data, self._longest)
             except MalformedMessage as error:
+                if not source.exempt and self._scanners.wrote(data):
+                    self._meet_scanner(hop, data)
+                    return
                 refuse_malformed(self._node, sender, data, error, hop)
+                return
+            if not source.exempt and isinstance(message, Request) and self._scanners.knows(message):
+                self._meet_scanner(hop, data)
                 return
             if not CLAIMS.isdisjoint(message.names) and not self._trusts(hop.host):
                 for name in CLAIMS.intersection(message.names):
@@ -89,10 +98,16 @@ class Wire:
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """What a connection ends with; a request among it is answered."""
         source = self._admission.admit(hop.host, now, self._late)
-        if source is not None:
+        if source is not None and (source.exempt or not self._scanners.wrote(data)):
             self._sender.source, self._sender.octets = source, len(data)
             with self._faults.guard("datagram", f"{hop.host}:{hop.port}"):
                 refuse_malformed(self._node, self._sender, data, error, hop)
+
+    def _meet_scanner(self, hop: Hop, data: bytes) -> None:
+        """Silence, but it costs the source points: one that goes on is banned."""
+        self._sender.charge(SCANNER)
+        self._node.count("scanner")
+        self._node.tell("scanner", source=hop.host, port=hop.port, first=lambda: shown(data.split(b"\r\n", 1)[0]))
 
     def transport_failed(self, hop: Hop, data: bytes) -> None:
         """The socket refused these octets."""

@@ -25,6 +25,8 @@ STORE_GROUP = "orchestrator.location_stores"
 """A `StoreKind` (packages.location_store), under its own name; docs/extending/location_store.md."""
 TRANSPORT_GROUP = "orchestrator.transports"
 """A `TransportKind` (packages.transport), under its own name; docs/extending/transport.md."""
+USER_GROUP = "orchestrator.user_sources"
+"""A `UserSourceKind` (packages.user_source), under its own name; docs/extending/user_source.md."""
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """The admin interface's view of banned sources.
 
-    GET /bans                      those whose ban lasts: {"bans": [{"source", "class", "since", "until"}]}
+    GET /bans                      those whose ban lasts: {"bans": [{"source", "class", "reason", "since", "until"}]}
     DELETE /bans?source=ADDRESS    end the ban of one
 
 A browser asks before it sends a DELETE for a page of somebody else, and is not told that it may.
@@ -33,6 +33,7 @@ class BansRoute:
                 {
                     "source": source.name,
                     "class": "proved" if self._admission.is_proved(source, now) else "stranger",
+                    "reason": source.banned_for,
                     "since": round(source.banned_since + offset, 3),
                     "until": round(source.banned_until + offset, 3),
                 }

@@ -256,10 +256,10 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge(
         "sources_banned", "Source addresses currently banned.", lambda: len(admission.banned(engine.timers.now))
     )
-    metrics.counter("source_bans", "Bans of sources.", lambda: admission.bans)
+    metrics.counter("source_bans", "Bans of sources, by reason.", lambda: dict(admission.bans), ("reason",))
     metrics.counter(
         "datagrams_unread",
-        "Datagrams dropped unread because of a ban or a rate limit, by reason.",
+        "Datagrams dropped unread, and connections refused, because of a ban or a rate limit, by reason.",
         lambda: dict(admission.dropped),
         ("reason",),
     )

@@ -17,7 +17,7 @@ import gevent
 from gevent import socket
 from gevent.threadpool import ThreadPool
 
-from orchestrator.core.jobs import Job, Resolve, Write
+from orchestrator.core.jobs import FindUser, Job, Resolve, Write
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError, StoreError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
@@ -26,6 +26,7 @@ from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import resolve
+from orchestrator.runtime.user_sources import UserSources
 
 T = TypeVar("T")
 E = TypeVar("E", bound=PoolEffect)
@@ -40,6 +41,8 @@ CONFIGURED_WORKERS = 4
 THREADS = 64
 """Of gevent's resolver, for callers' names and web services. A look-up that we have given up keeps its thread until the
 system gives up, too, which takes it several times as long."""
+USER_BACKLOG = 1_000
+"""Look-ups of users that may wait for those before them, for each table."""
 ESL_WORKERS = 16
 """Per server. FreeSWITCH runs the `api` commands of a connection one after the other anyway."""
 LONG_WORKERS = 1_000
@@ -71,6 +74,8 @@ class Jobs:
         """`http_queue`: web requests that may wait; `esl_queue`: commands of each server, short and long ones each;
         `location_writes`: writes of the location store at a time, none of which waits for another one here."""
         self.http = http
+        self.users = UserSources()
+        self._users: dict[str, Pool] = {}
         self._answer = answer
         self._links = links
         self._sessions = sessions
@@ -114,6 +119,8 @@ class Jobs:
             kind = type(effect)
             pool = self._of_packages.get(kind) or self._add_pool(kind, kind.perform)
             pool.submit(job.id, effect)
+        elif isinstance(effect, FindUser):
+            self._user_pool(effect).submit(job.id, effect)
         elif isinstance(effect, Resolve):
             (self._dns_configured if effect.configured else self._dns).submit(job.id, effect)
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
@@ -128,7 +135,7 @@ class Jobs:
     @property
     def pools(self) -> tuple[Pool, ...]:
         own = (self._http, self._dns, self._dns_configured, self._location)
-        return (*own, *self._esl.values(), *self._of_packages.values())
+        return (*own, *self._users.values(), *self._esl.values(), *self._of_packages.values())
 
     @property
     def idle(self) -> bool:
@@ -138,6 +145,7 @@ class Jobs:
         for pool in self.pools:
             pool.close()
         self.http.close()
+        self.users.close()
 
     def _add_pool(self, kind: type[PoolEffect], perform: Callable[[Any], Any]) -> Pool:
         name = kind.name
@@ -151,6 +159,17 @@ class Jobs:
             backlog=kind.backlog,
             error=f"{kind.name}.failed",
         )
+        return pool
+
+    def _user_pool(self, effect: FindUser) -> Pool:
+        """Each table has its own, as wide as it has connections now."""
+        pool = self._users.get(effect.table)
+        if pool is None:
+            pool = Pool(
+                f"users {effect.table}", self.users.find, self._answer, size=1, backlog=USER_BACKLOG, error="auth.down"
+            )
+            self._users[effect.table] = pool
+        pool.size = effect.chosen.connections
         return pool
 
     def _esl_pool(self, name: str, size: int) -> Pool:

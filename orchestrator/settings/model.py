@@ -27,6 +27,7 @@ from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
 from orchestrator.errors import Diagnostic
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.packages.location_store import ChosenStore
+from orchestrator.packages.user_source import ChosenUsers
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -36,9 +37,13 @@ from orchestrator.settings.values import (
     Listen,
     Network,
     Port,
+    on_or_off,
     one_by_one,
     parse_admin_address,
     parse_advertised,
+    parse_chosen,
+    parse_column,
+    parse_database,
     parse_digest,
     parse_directory_user,
     parse_domain,
@@ -54,9 +59,12 @@ from orchestrator.settings.values import (
     parse_prefix,
     parse_sip_uri,
     parse_socket_address,
+    parse_sql_name,
     parse_web_address,
+    parse_word,
 )
-from orchestrator.sip.digest import DEFAULT_ALGORITHMS
+from orchestrator.sip.digest import DEFAULT_ALGORITHMS, LIFETIME
+from orchestrator.sip.scanners import DEFAULT_ADDRESSES, DEFAULT_AGENTS
 
 FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it is refused
 """The Event Socket password of a FreeSWITCH nobody has configured. It gives a shell to whoever reaches the port."""
@@ -181,17 +189,48 @@ def _one_rule(gateway: GatewaySettings) -> GatewaySettings:
     return gateway
 
 
+_OF_SQL = ("password", "table", "columns", "query", "timeout", "connections")
+
+
 def _one_source(table: UserSettings) -> UserSettings:
-    if (table.file is None) == (table.http is None):
-        raise InvalidValue("a user table needs one of file, http", "write {file: config/users.yaml}")
+    if sum(value is not None for value in (table.file, table.http, table.sql, table.source)) != 1:
+        raise InvalidValue("a user table needs one of file, http, sql, source", "write {file: config/users.yaml}")
+    given = [name for name in _OF_SQL if name in table.model_fields_set]
+    if table.sql is None and given:
+        raise InvalidValue(f"{given[0]}: is for a database", "remove it, or name the database with sql:")
+    if table.query is not None and {"table", "columns"}.intersection(given):
+        raise InvalidValue("query: takes the place of table: and columns:", "write one or the other")
     return table
 
 
+class SqlColumns(_Section):
+    """Columns of a table of users; null for none. The defaults are in the tables of Kamailio and OpenSIPS alike."""
+
+    user: Annotated[str, PlainValidator(parse_sql_name)] = "username"
+    realm: Annotated[str | None, PlainValidator(parse_column)] = "domain"
+    password: Annotated[str | None, PlainValidator(parse_column)] = None
+    ha1: Annotated[str | None, PlainValidator(parse_column)] = "ha1"
+    ha1_sha256: Annotated[str | None, PlainValidator(parse_column)] = None
+    ha1_sha512_256: Annotated[str | None, PlainValidator(parse_column)] = None
+
+
 class UserSettings(_Section):
-    """Where the users of `auth:` stand."""
+    """Where the users of `auth:` stand: a file, a web service, a database, or the source of a package."""
 
     file: str | None = None
     http: Annotated[str | None, PlainValidator(parse_web_address)] = None
+    source: Annotated[ChosenUsers | None, PlainValidator(parse_chosen)] = None
+    """Written by its name, with its own settings beside."""
+    sql: Annotated[str | None, PlainValidator(parse_database)] = None
+    """URL of the database."""
+    password: SecretStr | None = None
+    """The database's."""
+    table: Annotated[str, PlainValidator(parse_sql_name)] = "subscriber"
+    columns: SqlColumns = SqlColumns()
+    query: str | None = None
+    """In place of both."""
+    timeout: Duration = 3.0
+    connections: Annotated[int, Field(ge=1, le=100)] = 4
 
 
 class AdminSettings(_Section):
@@ -206,6 +245,20 @@ class SocketSettings(_Section):
     """Where FreeSWITCH's dialplan connects to (its application `socket`)."""
 
     listen: Annotated[Address | None, PlainValidator(parse_socket_address)] = None
+
+
+class AuthSettings(_Section):
+    """How `auth:` asks for passwords, and how long it keeps what user tables say; see `core.user_cache`."""
+
+    qop: Annotated[tuple[Literal["auth", "auth-int"], ...], BeforeValidator(one_by_one), Field(min_length=1)] = (
+        "auth",
+    )
+    nonce: Duration = LIFETIME
+    userhash: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
+    cache: Interval = 60.0
+    absent: Interval = 10.0
+    stale: Interval = 600.0
+    users: Count = 20_000
 
 
 class HttpSettings(_Section):
@@ -265,6 +318,20 @@ class SourceSettings(_Section):
     pending: Count = 100
     strangers: Count = 2000
     ban: Duration = 60.0
+    failures: Annotated[int, Field(ge=0, le=10_000_000)] = 30
+    """0: nobody is banned for failed logins."""
+    failures_ban: Duration = 600.0
+
+
+class ScannerSettings(_Section):
+    """What scanners are told by; see `sip.scanners`. Two empty lists: nobody is one."""
+
+    agents: Annotated[tuple[Annotated[str, PlainValidator(parse_word)], ...], BeforeValidator(one_by_one)] = (
+        DEFAULT_AGENTS
+    )
+    addresses: Annotated[tuple[Annotated[str, PlainValidator(parse_word)], ...], BeforeValidator(one_by_one)] = (
+        DEFAULT_ADDRESSES
+    )
 
 
 class LogSettings(_Section):
@@ -287,11 +354,13 @@ class Settings(_Section):
     socket: SocketSettings = SocketSettings()
     cdr: Annotated[Path | None, PlainValidator(parse_file)] = None
     admin: AdminSettings = AdminSettings()
+    auth: AuthSettings = AuthSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     stop: StopSettings = StopSettings()
     contacts: ContactSettings = ContactSettings()
     sources: SourceSettings = SourceSettings()
+    scanners: ScannerSettings = ScannerSettings()
     services: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
     """Services of packages that run, by name: instances of the settings model of each."""
     log: LogSettings = LogSettings()

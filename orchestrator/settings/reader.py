@@ -27,7 +27,9 @@ from orchestrator.flow.language.written import environment_reference, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.packages.location_store import OURS, ChosenStore, find_store, store_names
 from orchestrator.packages.service import find_service, service_names
-from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, UserSettings
+from orchestrator.packages.user_source import OURS as SOURCE_KEYS
+from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
+from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
 from orchestrator.settings.values import InvalidValue, parse_duration
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
@@ -65,6 +67,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     values = {} if document.root is None else reader.value(document.root, ())
     reader.read_services(values)
     reader.read_store(values)
+    reader.read_users(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
     try:
@@ -85,6 +88,8 @@ class _Reader:
     """Path of keys and indexes → the value's node and that of its key."""
     services: dict[str, type[BaseModel]] = field(default_factory=dict)
     """Names under `services:` → the model of what stands there."""
+    sources: dict[str, type[BaseModel]] = field(default_factory=dict)
+    """Names under `users:` that are sources of packages → the model of what stands there."""
     store: type[BaseModel] | None = None
     """The model of the store that `location:` names."""
 
@@ -209,6 +214,39 @@ class _Reader:
                 details["loc"] = ("location", *details["loc"])
                 self.diagnostics.append(self.diagnostic(details))
 
+    def read_users(self, values: Any) -> None:
+        """Put a `ChosenUsers` in the place of each user table that names the source of a package."""
+        tables = values.get("users") if isinstance(values, dict) else None
+        if not isinstance(tables, dict):
+            return
+        for name, section in tables.items():
+            path = ("users", name)
+            if not isinstance(section, dict) or ("users", name, "source") not in self.places:
+                continue
+            place, source = self.places["users", name, "source"][0], section["source"]
+            if not isinstance(source, str):
+                self._mistake(place, "E105", "the name of a user source is expected here: {source: NAME}")
+                continue
+            try:
+                kind = find_user_source(source)
+            except OrchestratorError as error:
+                self._mistake(place, "E118", str(error))
+                continue
+            if kind is None:
+                help = meant(source, user_source_names()) or "install the package that has it"
+                self._mistake(place, "E118", f"no installed package has a user source {source!r}", help)
+                continue
+            self.sources[name] = kind.settings
+            own = {key: value for key, value in section.items() if key not in SOURCE_KEYS}
+            try:
+                base = UserSettings.model_validate({key: section[key] for key in SOURCE_KEYS[1:] if key in section})
+                settings = kind.settings.model_validate(own)
+                tables[name] = {"source": ChosenUsers(kind, settings, base.timeout, base.connections)}
+            except ValidationError as error:
+                for details in error.errors():
+                    details["loc"] = (*path, *details["loc"])
+                    self.diagnostics.append(self.diagnostic(details))
+
     def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
         """What is odd in settings that can be used."""
         for position, network in enumerate(settings.sip.trust):
@@ -230,6 +268,8 @@ class _Reader:
         if details["type"] == "extra_forbidden" and key is not None:
             if path[:1] == ("location",) and self.store is not None:
                 known = [*OURS, *self.store.model_fields]
+            elif path[:1] == ("users",) and path[1] in self.sources:
+                known = [*SOURCE_KEYS, *self.sources[str(path[1])].model_fields]
             else:
                 known = _keys_at(path[:-1], self.services)
             return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
@@ -256,7 +296,7 @@ def _keys_at(path: tuple[str | int, ...], services: Mapping[str, type[BaseModel]
     if path[:1] == ("gateways",):
         return list(GatewaySettings.model_fields)
     if path[:1] == ("users",):
-        return list(UserSettings.model_fields)
+        return list((SqlColumns if path[2:] == ("columns",) else UserSettings).model_fields)
     model: type[BaseModel] = Settings
     for key in path:
         if key in model.model_fields:
@@ -279,7 +319,7 @@ _SHAPES = {
 """Pydantic's type of error → our code and words."""
 
 
-_SECRETS = frozenset({"password", "key", "secret", "token"})
+_SECRETS = frozenset({"password", "key", "secret", "token", "sql"})
 """Keys whose values are in no message, whatever is wrong with them."""
 
 

@@ -3,6 +3,7 @@
     alice: her password
     bob:   {password: {env: BOB_PASSWORD}}
     carol: {ha1: 2f9a…}                      # 32 digits are MD5, 64 SHA-256; a list holds both
+    dave:  {ha1: {SHA-512-256: 77c1…}}       # a map names the algorithms
 
 A hash is that of `user:realm:password` (RFC 7616 §3.4.2), so it belongs to one realm. The file is read with the reader
 of the flows: a password `0123` stays that.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.core.users import LocalUsers, hashes_of
 from orchestrator.errors import Diagnostic, InputError
@@ -82,8 +84,12 @@ class _Reader:
         return node.text or None if isinstance(node, Scalar) else None
 
     def _hashes(self, node: Node) -> Secret | None:
-        written = [item.text if isinstance(item, Scalar) else None for item in _each(node)]
-        hashes = hashes_of(list(written))
+        written: Any
+        if isinstance(node, Entries):
+            written = {key.text: value.text if isinstance(value, Scalar) else None for key, value in node}
+        else:
+            written = [item.text if isinstance(item, Scalar) else None for item in _each(node)]
+        hashes = hashes_of(written)
         if hashes:
             return Secret(ha1=hashes)
         self._mistake(node, "E106", "ha1 takes 32 (MD5) or 64 (SHA-256) hexadecimal digits")

@@ -29,7 +29,9 @@ from orchestrator.flow.language.written import (
 )
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.transport import transport_names
-from orchestrator.sip.digest import ALGORITHMS
+from orchestrator.packages.user_source import ChosenUsers
+from orchestrator.runtime.sql_users import driver_flaw
+from orchestrator.sip.digest import SPOKEN, canonical
 
 LISTENING = ("udp", "tcp", "ws")
 """Transports that can be listened on; those of packages come to them."""
@@ -213,9 +215,54 @@ def parse_origin(value: Any) -> str:
 
 def parse_digest(value: Any) -> str:
     text = _text(value)
-    if text.upper() not in ALGORITHMS:
-        raise InvalidValue(f"{text!r} is not a digest algorithm", f"write one of {', '.join(ALGORITHMS)}")
-    return text.upper()
+    if canonical(text) not in SPOKEN:
+        raise InvalidValue(f"{text!r} is not a digest algorithm", f"write one of {', '.join(SPOKEN)}")
+    return canonical(text)
+
+
+def parse_chosen(value: Any) -> ChosenUsers | None:
+    """What the reader has made of the name of a user source."""
+    if value is None or isinstance(value, ChosenUsers):
+        return value
+    raise InvalidValue("the name of a user source is expected here", "write {source: NAME}")
+
+
+def parse_database(value: Any) -> str | None:
+    """The URL of a database with an installed driver."""
+    if value is None:
+        return None
+    flaw = driver_flaw(_text(value))
+    if flaw:
+        message, _, help = flaw.partition(": ")
+        raise InvalidValue(message, help)
+    return _text(value)
+
+
+def parse_sql_name(value: Any) -> str:
+    """The name of a table, perhaps with its schema, or of a column."""
+    text = _text(value)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?", text) is None:
+        raise InvalidValue(f"{text!r} is not the name of a table or a column", "use letters, digits and _")
+    return text
+
+
+def parse_column(value: Any) -> str | None:
+    """The name of a column, or None for none."""
+    return None if value is None else parse_sql_name(value)
+
+
+def on_or_off(value: Any) -> Any:
+    """What YAML takes for truth values."""
+    meant = {"true": "on", "yes": "on", "false": "off", "no": "off"}
+    return meant.get(value, value) if isinstance(value, str) else value
+
+
+def parse_word(value: Any) -> str:
+    """A part of a text that is looked for."""
+    text = _text(value)
+    if len(text) < 3 or not text.isprintable():
+        raise InvalidValue(f"{text!r} is too little to look for", "write three characters or more, as they are sent")
+    return text
 
 
 def parse_file(value: Any) -> Path | None:

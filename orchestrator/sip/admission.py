@@ -11,6 +11,13 @@ ours to it. All strangers together share a second store of points and half of th
 addresses take nothing from those we know. Nor do they take their places: strangers are remembered in a table of their
 own, which forgets them when it is full.
 
+Who answers challenges with wrong passwords or for unknown users is banned, too. A nonce is good for the address that
+was challenged only, so nobody can have somebody else banned for that; a refused call, which anybody can forge, costs
+points instead. A source that has logged somebody in is an office, maybe, and may fail ten times as often.
+
+Bans are for all transports: a connection of a banned source is refused (`refuses`). There are at most `MOST_BANS`, the
+oldest ends first, and they end with the process: who goes on is banned again within a second.
+
 Trusted sources, gateways and FreeSWITCH servers are exempt. Pure: `now` is the caller's monotonic clock in seconds.
 """
 
@@ -35,6 +42,9 @@ BAN_AFTER: Final = 1000
 """Datagrams dropped in a row, ten times as many of a proved source: what no phone does, and a scanner in a second."""
 MOST_SOURCES: Final = 10_000
 """Strangers of a generation; two are remembered, some 4 MB."""
+MOST_BANS: Final = 10_000
+FAILURES_LAST: Final = 600.0
+"""Seconds from the first failed login until all of them are forgotten."""
 MOST_KNOWN: Final = 50_000
 
 _METHODS: Final[Mapping[bytes, float]] = {b"INVITE": 5.0, b"REGISTER": 2.0, b"SUBSCRIBE": 2.0, b"MESSAGE": 2.0}
@@ -43,6 +53,8 @@ REPETITION: Final = 0.5
 IN_DIALOG: Final = 0.25
 FULL: Final = 5.0
 """What comes on top of it for one more request than may be pending."""
+SCANNER: Final = 20.0
+"""A request of a scanner, which is not answered."""
 STRAY: Final = 1.0
 """Responses and ACKs that belong to nothing."""
 _FAILURES: Final[Mapping[int, float]] = {401: 1.0, 407: 1.0, 480: 3.0, 486: 0.0, 487: 0.0, 503: 0.0, 600: 0.0, 603: 0.0}
@@ -65,6 +77,11 @@ class SourceLimits:
     """Points a second for all strangers together."""
     ban: float = 60.0
     """Seconds a source is left unread that goes on when it has no points left."""
+    failures: int = 30
+    """Failed logins within ten minutes; one more is a ban. 0: no bound. Ten times as many of a source that has logged
+    somebody in meanwhile."""
+    failures_ban: float = 600.0
+    """Seconds of that ban."""
 
 
 class Source:
@@ -72,7 +89,7 @@ class Source:
 
     __slots__ = (
         "name", "points", "at", "pending", "proved_until", "dropped", "banned_since", "banned_until", "offered",
-        "exempt", "unacknowledged", "answered_at",
+        "exempt", "unacknowledged", "answered_at", "failed", "failed_since", "logged_in_until", "banned_for",
     )  # fmt: skip
 
     def __init__(self, name: str, points: float, now: float, exempt: bool = False) -> None:
@@ -91,6 +108,11 @@ class Source:
         self.unacknowledged = 0
         """Calls that were answered within a minute and that it has not shown to know of."""
         self.answered_at = 0.0
+        self.failed = 0
+        """Failed logins since `failed_since`."""
+        self.failed_since = self.logged_in_until = 0.0
+        self.banned_for = ""
+        """Why it was banned last: `flood` or `passwords`."""
 
     def __repr__(self) -> str:
         return f"<Source {self.name} {self.points:.1f} points, {self.pending} pending>"
@@ -139,8 +161,9 @@ class Admission:
         self.limits = limits or SourceLimits()
         self.dropped: Counter[str] = Counter()
         """Datagrams not read, by `banned`, `share` (of the source), `late` (half of it, while others wait), `strangers`
-        (of all of them)."""
-        self.bans = 0
+        (of all of them); connections refused as `connection`."""
+        self.bans: Counter[str] = Counter()
+        """Bans, by reason: `flood`, `passwords`."""
         self.on_ban: Callable[[Source], object] | None = None
         """Told a source whose ban begins."""
         self.strangers_pending = 0
@@ -199,15 +222,19 @@ class Admission:
         self.dropped["share"] += 1
         source.dropped += 1
         if source.dropped >= BAN_AFTER * (PROVED_FACTOR if proved else 1):
-            source.dropped = 0
-            source.banned_since, source.banned_until = now, now + self.limits.ban
-            self.bans += 1
-            self._known.put(source.name, source)
-            self._banned[source.name] = source
-            if len(self._banned) > MOST_SOURCES:
-                self._banned = {name: one for name, one in self._banned.items() if one.banned_until > now}
-            if self.on_ban is not None:
-                self.on_ban(source)
+            self._ban(source, "flood", self.limits.ban, now)
+
+    def _ban(self, source: Source, reason: str, seconds: float, now: float) -> None:
+        source.dropped = source.failed = 0
+        source.banned_since, source.banned_until, source.banned_for = now, now + seconds, reason
+        self.bans[reason] += 1
+        self._banned.pop(source.name, None)
+        while len(self._banned) >= MOST_BANS:
+            oldest = self._banned.pop(next(iter(self._banned)))
+            oldest.banned_until = min(oldest.banned_until, now)
+        self._banned[source.name] = source
+        if self.on_ban is not None:
+            self.on_ban(source)
 
     def _find(self, host: str, now: float) -> Source:
         return self._known.get(host) or self._met.get(host) or self._meet(host, now)
@@ -215,7 +242,9 @@ class Admission:
     def _meet(self, host: str, now: float) -> Source:
         """A source seen for the first time, or an address of an IPv6 network that was."""
         name = source_name(host)
-        source = (self._known.get(name) or self._met.get(name)) if name != host else None
+        source = self._banned.get(name)
+        if source is None and name != host:
+            source = self._known.get(name) or self._met.get(name)
         if source is None:
             exempt = self._exempts(host)
             source = NOBODY if exempt else Source(name, self.limits.burst, now)
@@ -226,6 +255,14 @@ class Admission:
             self._met.put(name, source)
         self._met.put(host, source)
         return source
+
+    def refuses(self, host: str, now: float) -> bool:
+        """Whether a connection from this address is to be refused, or ended: its source is banned. That is counted."""
+        source = self._banned.get(source_name(host))
+        if source is None or source.banned_until <= now:
+            return False
+        self.dropped["connection"] += 1
+        return True
 
     # --- what it turned out to cost -----------------------------------------------------------------------------------
 
@@ -283,6 +320,23 @@ class Admission:
         source.proved_until = now + PROOF_LASTS
         source.unacknowledged = 0
 
+    def failed(self, source: Source, now: float) -> None:
+        """It has answered a challenge of ours with a wrong password, or for a user who is unknown."""
+        most = self.limits.failures
+        if source.exempt or not most:
+            return
+        if now > source.failed_since + FAILURES_LAST:
+            source.failed, source.failed_since = 0, now
+        source.failed += 1
+        if source.failed > most * (PROVED_FACTOR if source.logged_in_until > now else 1):
+            self._ban(source, "passwords", self.limits.failures_ban, now)
+
+    def logged_in(self, source: Source, now: float) -> None:
+        """It has answered a challenge with the right password."""
+        self.prove(source, now)
+        if not source.exempt:
+            source.logged_in_until = now + PROOF_LASTS
+
     def is_proved(self, source: Source, now: float) -> bool:
         return source.exempt or source.proved_until > now
 
@@ -291,11 +345,10 @@ class Admission:
         return NOBODY if self._off else self._find(host, now)
 
     def forget(self) -> None:
-        """Who is exempt has changed: begin anew, but for the bans."""
+        """Who is exempt has changed: begin anew, but for the bans of those that are not."""
         self._known.clear()
         self._met.clear()
-        for name, source in self._banned.items():
-            self._known.put(name, source)
+        self._banned = {name: one for name, one in self._banned.items() if not self._exempts(name)}
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
@@ -310,6 +363,7 @@ class Admission:
         if source is None or source.banned_until <= now:
             return False
         source.banned_until, source.dropped, source.points, source.at = now, 0, self.limits.burst, now
+        source.failed = 0
         return True
 
     def __len__(self) -> int:

@@ -9,6 +9,9 @@ The order of the checks matters. A nonce that is not ours, or too old, is answer
 looked at: whoever makes nonces up learns nothing about passwords and cannot have others locked out. The algorithm is
 bound to the nonce, so an answer to the SHA-256 challenge cannot be given in MD5. A client of RFC 2069 answers without
 `qop` and is served (RFC 3261 §22.4); without a count its nonce is good for one request.
+
+A nonce stays bound to the address. A phone that changes its network answers with a nonce of the old address, is told
+`stale` once and answers the new one without asking its user: one round trip, and no answer can be carried elsewhere.
 """
 
 from __future__ import annotations
@@ -16,25 +19,32 @@ from __future__ import annotations
 import hmac
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import md5, sha256
-from typing import Final
+from hashlib import md5, new, sha256
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import QUOTED, TOKEN, unquote
 from orchestrator.sip.uri import Uri, parse_uri
 
 _HASHES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
-    "MD5": lambda text: md5(text, usedforsecurity=False).hexdigest().encode(),
+    "SHA-512-256": lambda text: new("sha512_256", text).hexdigest().encode(),
     "SHA-256": lambda text: sha256(text).hexdigest().encode(),
+    "MD5": lambda text: md5(text, usedforsecurity=False).hexdigest().encode(),
 }
 ALGORITHMS: Final = tuple(_HASHES)
-"""Those we can check. RFC 8760 §2.4 offers the strongest first; phones that read only the first challenge and know only
-MD5 could not register then."""
+"""Those we can check, the strongest first, as RFC 8760 §2.4 offers them. Phones that read only the first challenge and
+know only MD5 could not register then."""
+_SESSION: Final = "-sess"
+SPOKEN: Final = (*ALGORITHMS, *(name + _SESSION for name in ALGORITHMS))
+"""The same with their `-sess` variants (RFC 7616 §3.4.2)."""
+_SPELT: Final = {name.upper(): name for name in SPOKEN}
 DEFAULT_ALGORITHMS: Final = ("MD5",)
 """What the configuration offers by default. A phone of RFC 3261 alone may know only MD5, and some of these give up when
 any other algorithm is offered beside it, in whatever order: baresip 1.0 with libre 1.1 (Debian 12)."""
+QOPS: Final = ("auth", "auth-int")
 LIFETIME: Final = 300.0
 """Seconds a nonce may be used; after that the phone gets a new one without asking its user."""
 MAX_NONCES: Final = 20_000
@@ -46,6 +56,16 @@ _CONTROLS: Final = bytes((*range(32), 127))
 _WS: Final = rb"[ \t]*+"
 _param = re.compile(_WS + rb"(" + TOKEN + rb"++)" + _WS + rb"=" + _WS + rb"(" + QUOTED + rb"|[^\s,\"]++)" + _WS).match
 _is_count = re.compile(rb"[0-9A-Fa-f]{8}").fullmatch
+
+
+def base_of(algorithm: str) -> str:
+    """The algorithm that makes the HA1 of a user: MD5 for MD5-sess."""
+    return algorithm.removesuffix(_SESSION)
+
+
+def canonical(algorithm: str) -> str:
+    """An algorithm as it is spelt here; in upper case where it is unknown."""
+    return _SPELT.get(algorithm.upper(), algorithm.upper())
 
 
 def _parse(value: bytes) -> dict[bytes, bytes] | None:
@@ -92,6 +112,8 @@ class Credentials:
     cnonce: bytes = b""
     count: bytes = b""
     """`nc` as written: eight hexadecimal digits, checked."""
+    hashed: bool = False
+    """`user` is H(user:realm) in place of the name (RFC 7616 §3.4.4)."""
 
 
 def parse_credentials(value: bytes) -> Credentials | None:
@@ -104,6 +126,8 @@ def parse_credentials(value: bytes) -> Credentials | None:
     if found is None:
         return None
     try:
+        if b"username*" in found:
+            found.setdefault(b"username", _extended(found[b"username*"]))
         user, realm, nonce = (found[name].decode("utf-8", "replace") for name in (b"username", b"realm", b"nonce"))
         uri, response = found[b"uri"], found[b"response"]
     except KeyError as missing:
@@ -111,8 +135,22 @@ def parse_credentials(value: bytes) -> Credentials | None:
     count, qop = found.get(b"nc", b""), found.get(b"qop", b"").decode("ascii", "replace").lower()
     if qop and (_is_count(count) is None or b"cnonce" not in found):
         raise MalformedMessage("Malformed Nonce Count")
-    algorithm = found.get(b"algorithm", b"MD5").decode("ascii", "replace").upper()
-    return Credentials(user, realm, nonce, uri, response.lower(), algorithm, qop, found.get(b"cnonce", b""), count)
+    algorithm, hashed = canonical(found.get(b"algorithm", b"MD5").decode("ascii", "replace")), found.get(b"userhash")
+    if algorithm.endswith(_SESSION) and b"cnonce" not in found:
+        raise MalformedMessage("Credentials Without Cnonce")
+    return Credentials(
+        user, realm, nonce, uri, response.lower(), algorithm, qop, found.get(b"cnonce", b""), count,
+        hashed is not None and hashed.lower() == b"true",
+    )  # fmt: skip
+
+
+def _extended(value: bytes) -> bytes:
+    """The name in a `username*` (RFC 7616 §3.4, RFC 8187). Raises MalformedMessage."""
+    charset, quote, rest = value.partition(b"'")
+    _, again, text = rest.partition(b"'")
+    if not quote or not again or charset.upper() != b"UTF-8":
+        raise MalformedMessage("Malformed Username")
+    return unquote_to_bytes(text)
 
 
 def find_credentials(values: Iterable[bytes], realm: str) -> tuple[int, Credentials] | None:
@@ -131,16 +169,33 @@ def find_credentials(values: Iterable[bytes], realm: str) -> tuple[int, Credenti
 
 def ha1(algorithm: str, user: str, realm: str, password: str) -> bytes:
     """The hash that stands for a password (RFC 7616 §3.4.2), as hexadecimal digits."""
-    return _HASHES[algorithm](f"{user}:{realm}:{password}".encode())
+    return _HASHES[base_of(algorithm)](f"{user}:{realm}:{password}".encode())
 
 
-def response_of(secret: bytes, credentials: Credentials, method: bytes) -> bytes:
-    """What `response` has to be for the HA1 `secret` (RFC 7616 §3.4.1), with the qop the credentials name."""
-    digest = _HASHES[credentials.algorithm]
-    parts = [secret, credentials.nonce.encode()]
+def user_hash(algorithm: str, user: str, realm: str) -> str:
+    """What stands for the name of a user where `userhash` is asked for (RFC 7616 §3.4.4)."""
+    return _HASHES[base_of(algorithm)](f"{user}:{realm}".encode()).decode()
+
+
+def is_hash(algorithm: str, text: Any) -> bool:
+    """Whether this is an HA1 of that algorithm, as hexadecimal digits."""
+    length = 32 if algorithm == "MD5" else 64
+    return isinstance(text, str) and len(text) == length and all(digit in "0123456789abcdefABCDEF" for digit in text)
+
+
+def response_of(secret: bytes, credentials: Credentials, method: bytes, body: bytes = b"") -> bytes:
+    """What `response` has to be for the HA1 `secret` (RFC 7616 §3.4.1), with the qop the credentials name; `body` is
+    the message's, for auth-int."""
+    digest, nonce = _HASHES[base_of(credentials.algorithm)], credentials.nonce.encode()
+    if credentials.algorithm.endswith(_SESSION):
+        secret = digest(b":".join((secret, nonce, credentials.cnonce)))
+    parts = [secret, nonce]
     if credentials.qop:
         parts += [credentials.count, credentials.cnonce, credentials.qop.encode()]
-    return digest(b":".join((*parts, digest(method + b":" + credentials.uri))))
+    about = method + b":" + credentials.uri
+    if credentials.qop == "auth-int":
+        about += b":" + digest(body)
+    return digest(b":".join((*parts, digest(about))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +213,7 @@ class Secret:
 
     def hash(self, algorithm: str, user: str, realm: str) -> bytes | None:
         """HA1 for an algorithm; None when the table has none."""
+        algorithm = base_of(algorithm)
         if self.password is not None:
             return ha1(algorithm, user, realm, self.password)
         known = (self.ha1 or {}).get(algorithm)
@@ -228,33 +284,43 @@ class Nonces:
 
 
 def challenges(
-    nonces: Nonces, realm: str, now: float, source: str, stale: bool = False, algorithms: Iterable[str] = ALGORITHMS
+    nonces: Nonces,
+    realm: str,
+    now: float,
+    source: str,
+    stale: bool = False,
+    algorithms: Iterable[str] = ALGORITHMS,
+    qop: Iterable[str] = ("auth",),
+    userhash: bool = False,
 ) -> tuple[bytes, ...]:
     """Values of WWW-Authenticate or Proxy-Authenticate, one per algorithm, in the order given."""
-    quoted = _quoted(realm.encode())
-    hint = b", stale=true" if stale else b""
+    quoted, asked = _quoted(realm.encode()), ",".join(qop).encode()
+    hint = (b", stale=true" if stale else b"") + (b", userhash=true" if userhash else b"")
     return tuple(
-        b'Digest realm=%b, nonce="%b", algorithm=%b, qop="auth"%b'
-        % (quoted, nonces.make(now, source, algorithm).encode(), algorithm.encode(), hint)
+        b'Digest realm=%b, nonce="%b", algorithm=%b, qop="%b"%b'
+        % (quoted, nonces.make(now, source, algorithm).encode(), algorithm.encode(), asked, hint)
         for algorithm in algorithms
     )
 
 
-def is_readable(credentials: Credentials) -> bool:
-    """Whether the credentials are of a kind we can check at all; a new nonce would not help those that are not."""
-    return credentials.algorithm in _HASHES and credentials.qop in ("", "auth")
+def is_readable(credentials: Credentials, qop: Collection[str] = ("auth",)) -> bool:
+    """Whether the credentials are of a kind we can check at all; a new nonce would not help those that are not. `qop`
+    is what we ask for."""
+    return credentials.algorithm in SPOKEN and (credentials.qop in qop or (not credentials.qop and "auth" in qop))
 
 
-def acceptable(credentials: Credentials, nonces: Nonces, now: float, source: str) -> bool:
+def acceptable(
+    credentials: Credentials, nonces: Nonces, now: float, source: str, qop: Collection[str] = ("auth",)
+) -> bool:
     """Whether the credentials answer a challenge of ours that still stands. If not, nobody looks at the password."""
-    return is_readable(credentials) and nonces.is_fresh(credentials.nonce, now, source, credentials.algorithm)
+    return is_readable(credentials, qop) and nonces.is_fresh(credentials.nonce, now, source, credentials.algorithm)
 
 
-def proves(credentials: Credentials, secret: Secret | None, method: bytes, target: Uri) -> bool:
+def proves(credentials: Credentials, secret: Secret | None, method: bytes, target: Uri, body: bytes = b"") -> bool:
     """Whether the response was made with the password, for this request (RFC 7616 §3.4.6: its URI is checked)."""
     known = secret or NOBODY
     hashed = known.hash(credentials.algorithm, credentials.user, credentials.realm)
-    wanted = response_of(hashed or b"-", credentials, method)
+    wanted = response_of(hashed or b"-", credentials, method, body)
     right = hmac.compare_digest(wanted, credentials.response)
     return right and secret is not None and hashed is not None and _same_resource(credentials.uri, target)
 
@@ -308,10 +374,10 @@ class Account:
 
     def _answer(self, challenge: Mapping[bytes, bytes], method: bytes, uri: bytes, cnonce: bytes) -> bytes | None:
         realm = challenge.get(b"realm", b"").decode("utf-8", "replace")
-        algorithm = challenge.get(b"algorithm", b"MD5").decode("ascii", "replace").upper()
+        algorithm = canonical(challenge.get(b"algorithm", b"MD5").decode("ascii", "replace"))
         offered = [word.strip().lower() for word in challenge.get(b"qop", b"").split(b",") if word.strip()]
         nonce = challenge.get(b"nonce", b"")
-        if (self.realm and realm != self.realm) or algorithm not in _HASHES or not nonce:
+        if (self.realm and realm != self.realm) or algorithm not in SPOKEN or not nonce:
             return None
         if offered and b"auth" not in offered:
             return None

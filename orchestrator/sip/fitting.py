@@ -39,9 +39,9 @@ def fit(data: bytes, room: int) -> bytes:
     for name in _NEEDED:
         while _size(start, rows) > room and any(n == name for n, _ in rows):
             del rows[_last(rows, name)]
-    for name in _CHALLENGES:  # the first one is MD5, which every phone speaks
+    for name in _CHALLENGES:
         while _size(start, rows) > room and sum(n == name for n, _ in rows) > 1:
-            del rows[_last(rows, name)]
+            del rows[_least_known(rows, name)]
     if _size(start, rows) > room:
         start = b" ".join(start.split(b" ", 2)[:2]) + b" "
     return b"\r\n".join((start, *(line for _, line in rows), b"", b""))
@@ -58,3 +58,13 @@ def _size(start: bytes, rows: Sequence[tuple[bytes, bytes]]) -> int:
 
 def _last(rows: Sequence[tuple[bytes, bytes]], name: bytes) -> int:
     return max(at for at, row in enumerate(rows) if row[0] == name)
+
+
+def _least_known(rows: Sequence[tuple[bytes, bytes]], name: bytes) -> int:
+    """The challenge that the fewest phones can answer: every phone speaks MD5."""
+
+    def rarity(at: int) -> tuple[int, int]:
+        line = rows[at][1]
+        return (2 if b"=SHA-512-256" in line else 1 if b"=SHA-256" in line else 0), at
+
+    return max((at for at, row in enumerate(rows) if row[0] == name), key=rarity)

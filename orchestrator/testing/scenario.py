@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, cast
 
 from orchestrator.core.calls.cdr import CallRecord
-from orchestrator.core.jobs import Job, Resolve, Write
+from orchestrator.core.jobs import FindUser, Job, Resolve, Write
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
@@ -348,6 +348,8 @@ class Scenario:
             return self._ask_freeswitch(job, effect, effect.command)
         if isinstance(effect, Write):
             return perform_write(effect)
+        if isinstance(effect, FindUser):
+            return StepError("auth.down", f"a test asks no database: give it the users of {effect.table!r}")
         command = f"{effect.app} {effect.args}".strip()
         self.facts.append(Seen(now, "esl", "esl", "execute", command, effect))
         return self._ask_freeswitch(job, effect, command)

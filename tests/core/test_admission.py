@@ -99,7 +99,7 @@ def test_one_that_floods_is_banned_and_the_good_caller_is_served(tmp_path: Path,
         stage.world.run()
         stage.good_call()
     assert [one.name for one in stage.admission.banned(stage.world.now)] == ["203.0.113.66"]
-    assert stage.admission.bans == 1
+    assert stage.admission.bans == {"flood": 1}
     assert stage.world.engine.layer.unanswered <= 100
     unread = len(stage.mallory.received)
     stage.mallory.ask("OPTIONS", "sip:10.0.0.1")

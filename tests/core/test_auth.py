@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import md5, sha256
+from functools import partial
+from hashlib import md5, new, sha256
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from orchestrator.core.settings import CoreLimits
+from orchestrator.core.settings import AuthPolicy, CoreLimits
 from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
 from orchestrator.errors import StepError
 from orchestrator.flow.loader import Source, load_sources
@@ -59,7 +60,7 @@ flows:
 """
 ALICE = Secret("wonder")
 BOB = Secret(ha1={"MD5": md5(b"bob:example.com:builder").hexdigest()})
-HASHES = {"MD5": md5, "SHA-256": sha256}
+HASHES: dict[str, Any] = {"MD5": md5, "SHA-256": sha256, "SHA-512-256": partial(new, "sha512_256")}
 
 
 class Stage:
@@ -113,6 +114,8 @@ def sign(
     algorithm: str = "SHA-256",
     uri: str = "sip:example.com",
     method: str = "",
+    about: str = "",
+    shown: str = "",
     **change: str | None,
 ) -> str:
     """A header line that answers a challenge; `change` replaces parameters, None leaves one out."""
@@ -121,15 +124,20 @@ def sign(
         "username": user, "realm": asked["realm"], "nonce": asked["nonce"], "uri": uri, "algorithm": algorithm,
         "qop": "auth", "nc": "00000001", "cnonce": "0a4f113b", **change,
     }  # fmt: skip
-    digest = HASHES[fields["algorithm"] or "MD5"]
+    spoken = fields["algorithm"] or "MD5"
+    digest = HASHES[spoken.removesuffix("-sess")]
 
     def hashed(text: str) -> str:
         return digest(text.encode()).hexdigest()
 
     secret = hashed(f"{user}:{fields['realm']}:{password}")
-    about = hashed(f"{method or response.cseq_method.decode()}:{fields['uri']}")
+    if spoken.endswith("-sess"):
+        secret = hashed(f"{secret}:{fields['nonce']}:{fields['cnonce']}")
+    about = about or hashed(f"{method or response.cseq_method.decode()}:{fields['uri']}")
     middle = f":{fields['nc']}:{fields['cnonce']}:{fields['qop']}" if fields["qop"] else ""
     fields.setdefault("response", hashed(f"{secret}:{fields['nonce']}{middle}:{about}"))
+    if shown:
+        fields["username"] = shown
     bare = ("algorithm", "qop", "nc")
     parts = [f"{k}={v}" if k in bare else f'{k}="{v}"' for k, v in fields.items() if v is not None]
     name = "Authorization" if response.status == 401 else "Proxy-Authorization"
@@ -306,13 +314,13 @@ def test_a_user_whose_only_hash_is_not_offered_is_asked_for_it() -> None:
     assert stage.register(bob, sign(again, "bob", "builder"), user="bob", cseq=3).statuses == [200]
 
 
-@pytest.mark.parametrize("change", [{"algorithm": "SHA-512-256"}, {"qop": "auth-int"}], ids=str)
+@pytest.mark.parametrize("change", [{"algorithm": "SHA-1"}, {"qop": "auth-int"}], ids=str)
 def test_what_a_new_nonce_would_not_mend_is_not_stale(change: dict[str, str]) -> None:
     stage = Stage()
     asked = stage.register(stage.alice).final
     line = sign(asked, "alice", "wonder", response="0" * 64, **{**change, "algorithm": "SHA-256"})
     if "algorithm" in change:
-        line = line.replace("algorithm=SHA-256", "algorithm=SHA-512-256")
+        line = line.replace("algorithm=SHA-256", "algorithm=SHA-1")
     refused = stage.register(stage.alice, line, cseq=2)
     assert refused.statuses == [401] and "stale" not in challenge_of(refused.final)
 
@@ -550,3 +558,84 @@ def test_realms_made_of_what_strangers_send_are_remembered_in_bounds() -> None:
         assert ask.statuses == [401]
     gate = stage.world.engine.steps.authenticator
     assert len(gate._realms) <= 100
+
+
+# --- RFC 8760 and RFC 7616 in full ------------------------------------------------------------------------------------
+
+ALL = ("SHA-512-256", "SHA-256", "MD5")
+
+
+def test_three_challenges_stand_in_the_order_of_the_configuration() -> None:
+    stage = Stage(digest=ALL)
+    values = stage.register(stage.alice).final.get_all(b"www-authenticate")
+    assert [value.decode().split("algorithm=")[1].split(",")[0] for value in values] == list(ALL)
+
+
+@pytest.mark.parametrize("algorithm", [*ALL, *(f"{name}-sess" for name in ALL)])
+def test_each_algorithm_lets_the_right_password_in_and_no_other(algorithm: str) -> None:
+    stage = Stage(digest=(*ALL, *(f"{name}-sess" for name in ALL)))
+    first = stage.register(stage.alice).final
+    assert stage.register(stage.alice, sign(first, "alice", "guess", algorithm=algorithm), cseq=2).statuses == [401]
+    first = stage.register(stage.alice, cseq=3).final
+    assert stage.register(stage.alice, sign(first, "alice", "wonder", algorithm=algorithm), cseq=4).statuses == [200]
+
+
+def test_a_session_hash_is_made_of_the_stored_hash() -> None:
+    stage = Stage(LocalUsers.of({"bob": BOB}), digest=("MD5-sess",))
+    bob = stage.world.peer("bob", "10.0.0.3")
+    first = stage.register(bob, user="bob").final
+    line = sign(first, "bob", "builder", algorithm="MD5-sess")
+    assert stage.register(bob, line, user="bob", cseq=2).statuses == [200]
+
+
+@pytest.mark.parametrize(("body", "passes"), [(b"v=0\r\n", True), (b"v=1\r\n", False)])
+def test_auth_int_covers_the_body(body: bytes, passes: bool) -> None:
+    stage = Stage(auth=AuthPolicy(qop=("auth", "auth-int")))
+    first = stage.do(stage.alice.ask("INVITE", "sip:bob@example.com", call_id="c"))
+    first.acknowledge()
+    assert b'qop="auth,auth-int"' in (first.final.get(b"proxy-authenticate") or b"")
+    about = sha256(b"INVITE:sip:bob@example.com:" + sha256(b"v=0\r\n").hexdigest().encode()).hexdigest()
+    line = sign(first.final, "alice", "wonder", uri="sip:bob@example.com", qop="auth-int", about=about)
+    again = stage.do(stage.alice.ask("INVITE", "sip:bob@example.com", line, call_id="c", cseq=2, body=body))
+    assert (again.statuses[-1] != 407) is passes, again.statuses
+
+
+def test_a_name_may_be_sent_as_a_hash_where_that_is_offered() -> None:
+    stage = Stage(auth=AuthPolicy(userhash=True))
+    first = stage.register(stage.alice).final
+    assert challenge_of(first)["userhash"] == "true"
+    hashed = sha256(b"alice:example.com").hexdigest()
+    line = sign(first, "alice", "wonder", shown=hashed) + ", userhash=true"
+    assert stage.register(stage.alice, line, cseq=2).statuses == [200]
+    assert stage.logged[-1].startswith("alice in ")
+    other = sign(first, "alice", "wonder", shown="0" * 64, nc="00000002") + ", userhash=true"
+    assert stage.register(stage.alice, other, cseq=3).statuses == [401]
+
+
+def test_an_extended_name_is_read() -> None:
+    flows = FLOWS.replace("who.user != request.to.user", "1 > 2")
+    stage = Stage(LocalUsers.of({"Jürgen": ALICE}), flows)
+    first = stage.register(stage.alice).final
+    line = sign(first, "Jürgen", "wonder").replace('username="Jürgen"', "username*=UTF-8''J%C3%BCrgen")
+    assert stage.register(stage.alice, line, cseq=2).statuses == [200]
+    broken = line.replace("UTF-8''", "latin-1'")
+    assert stage.register(stage.alice, broken, cseq=3).statuses == [400]
+
+
+def test_a_nonce_lives_as_long_as_the_configuration_says() -> None:
+    stage = Stage(auth=AuthPolicy(nonce=30.0))
+    line = sign(stage.register(stage.alice).final, "alice", "wonder")
+    stage.world.run(31.0)
+    again = stage.register(stage.alice, line, cseq=2)
+    assert again.statuses == [401] and challenge_of(again.final)["stale"] == "true"
+
+
+def test_a_phone_that_moves_is_asked_anew_once() -> None:
+    stage = Stage()
+    line = sign(stage.register(stage.alice).final, "alice", "wonder")
+    assert stage.register(stage.alice, line, cseq=2).statuses == [200]
+    moved = stage.world.peer("alice", "10.0.0.77")
+    next_count = line.replace("nc=00000001", "nc=00000002")
+    refused = stage.register(moved, next_count, user="alice", cseq=3)
+    assert refused.statuses == [401] and challenge_of(refused.final)["stale"] == "true"
+    assert stage.register(moved, sign(refused.final, "alice", "wonder"), user="alice", cseq=4).statuses == [200]

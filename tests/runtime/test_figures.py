@@ -126,7 +126,7 @@ def answer_options(server: Server) -> None:
         (refuse_to_write, "location_write_failures_total 2.0"),
         (answer_options, 'freeswitch_takes_calls{server="fs1"} 1.0'),
         (answer_no_options, 'freeswitch_takes_calls{server="fs1"} 0.0'),
-        (flood, "source_bans_total 1.0"),
+        (flood, 'source_bans_total{reason="flood"} 1.0'),
         (flood, "sources_banned 1.0"),
         (ask_the_web_too_often, 'jobs_waiting{pool="http"} 1.0'),
         (ask_the_web_too_often, 'jobs_refused_total{pool="http"} 69.0'),

@@ -23,6 +23,8 @@ CHANGED = {
     "stop": "{ringing: 5s}",
     "contacts": "{allow: any}",
     "sources": "{rate: 5}",
+    "scanners": "{agents: [], addresses: []}",
+    "auth": "{cache: 5s}",
     "log": "{level: debug}",
 }
 

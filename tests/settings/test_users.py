@@ -54,7 +54,11 @@ def test_a_table_may_be_empty(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "algorithms"),
-    [("a: x", ("MD5", "SHA-256")), (f"a: {{ha1: {MD5}}}", ("MD5",)), (f"a: {{ha1: {SHA}}}", ("SHA-256",))],
+    [
+        ("a: x", ("SHA-512-256", "SHA-256", "MD5")),
+        (f"a: {{ha1: {MD5}}}", ("MD5",)),
+        (f"a: {{ha1: {SHA}}}", ("SHA-256",)),
+    ],
 )
 def test_a_hash_serves_its_own_algorithm(text: str, algorithms: tuple[str, ...]) -> None:
     assert users(text)["a"].algorithms == algorithms

@@ -40,6 +40,31 @@ def nonces(**more: float) -> Nonces:
     return Nonces(b"key", lambda: b"%012x" % next(words), **more)  # type: ignore[arg-type]
 
 
+# --- algorithms of RFC 8760 -------------------------------------------------------------------------------------------
+
+
+def test_sha_512_256_is_the_one_of_fips_180_4() -> None:
+    """RFC 7616 §3.9.2 with erratum 4897: the text has a SHA-512 that is cut off."""
+    user, realm = "J\u00e4s\u00f8n Doe", "api@example.org"
+    credentials = Credentials(
+        user=user,
+        realm=realm,
+        nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK",
+        uri=b"/doe.json",
+        response=b"",
+        algorithm="SHA-512-256",
+        qop="auth",
+        cnonce=b"NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v",
+        count=b"00000001",
+    )
+    hashed = digest.ha1("SHA-512-256", user, realm, "Secret, or not?")
+    wanted = "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"
+    assert digest.response_of(hashed, credentials, b"GET").decode() == wanted
+    assert digest.user_hash("SHA-512-256", user, realm) == (
+        "793263caabb707a56211940d90411ea4a575adeccb7e360aeb624ed06ece9b0b"
+    )
+
+
 # --- responses --------------------------------------------------------------------------------------------------------
 
 
@@ -229,9 +254,10 @@ def test_what_answers_a_challenge(change: dict[str, str], ok: bool) -> None:
     assert digest.acceptable(credentials, made, 1, "10.0.0.2") is ok
 
 
-def test_a_challenge_names_md5_first() -> None:
-    first, second = digest.challenges(nonces(), 'a "realm"\r\n', 0, "10.0.0.2", stale=True)
-    assert b"algorithm=MD5" in first and b"algorithm=SHA-256" in second
+def test_challenges_stand_in_the_order_given_the_strongest_first_by_default() -> None:
+    """RFC 8760 §2.4."""
+    first, second, third = digest.challenges(nonces(), 'a "realm"\r\n', 0, "10.0.0.2", stale=True)
+    assert b"algorithm=SHA-512-256," in first and b"algorithm=SHA-256," in second and b"algorithm=MD5," in third
     assert first.startswith(b'Digest realm="a \\"realm\\"", nonce=') and first.endswith(b", stale=true")
     assert b"stale" not in digest.challenges(nonces(), "r", 0, "10.0.0.2")[0]
 
@@ -248,8 +274,16 @@ def test_a_gateways_challenge_is_answered() -> None:
     made = nonces()
     values = digest.challenges(made, "gw", 5, "10.0.0.9")
     found = answered(Account("us", "secret"), *values)
-    assert found is not None and found.algorithm == "MD5"
+    assert found is not None and found.algorithm == "SHA-512-256", "the first one that is known (RFC 8760 §2.5)"
     assert digest.acceptable(found, made, 5, "10.0.0.9")
+    assert digest.proves(found, Secret("secret"), b"INVITE", parse_uri(b"sip:1@gw"))
+
+
+@pytest.mark.parametrize("algorithm", digest.SPOKEN)
+def test_each_algorithm_is_answered(algorithm: str) -> None:
+    made = nonces()
+    found = answered(Account("us", "secret"), *digest.challenges(made, "gw", 5, "10.0.0.9", algorithms=(algorithm,)))
+    assert found is not None and found.algorithm == algorithm
     assert digest.proves(found, Secret("secret"), b"INVITE", parse_uri(b"sip:1@gw"))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Protocol
@@ -19,7 +20,8 @@ from typing import Any, Protocol
 from orchestrator.core.node import Node
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.performers import Performs
-from orchestrator.core.users import HttpUsers, LocalUsers, UserTable
+from orchestrator.core.user_cache import AGAIN, Known, UserCache
+from orchestrator.core.users import LocalUsers, RemoteUsers, UserTable
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run.effects import Authenticate
 from orchestrator.flow.run.engine import FlowEngine
@@ -38,6 +40,9 @@ _MAX_REALMS = 100
 
 _MAX_STALE = 10_000
 """Clients remembered that were told `stale` and have not passed since."""
+
+
+_LONGEST_NAME = 256
 
 
 class Asked(Protocol):
@@ -60,6 +65,7 @@ class Authenticator:
         self._admission = admission
         self.performs: Performs = {Authenticate: self._authenticate}
         self._nonces: digest.Nonces | None = None
+        self._users = UserCache(node, node.settings.auth.cache)
         self._realms: set[str] = set()
         self._passed: dict[int, dict[tuple[str, str], Mapping[str, Any]]] = {}
         """Run → what its `auth` steps have found already: a request's credentials are good once."""
@@ -91,14 +97,20 @@ class Authenticator:
             self._node.count("auth.malformed")
             asked.reply(400, error.reason)
             return _verdict("malformed", effect)
-        table = self._table(effect.users)
-        if found is None or not digest.is_readable(found[1]):
+        table, policy = self._table(effect.users), self._node.settings.auth
+        if found is None or not digest.is_readable(found[1], policy.qop):
             return self._challenge(asked, effect, "challenged")
         credentials = found[1]
-        if not digest.acceptable(credentials, self.nonces, self._now, asked.source[0]):
+        if not digest.acceptable(credentials, self.nonces, self._now, asked.source[0], policy.qop):
             return self._challenge(asked, effect, "challenged", stale=self._may_say_stale(asked, credentials))
         if isinstance(table, LocalUsers):
-            return self._judge(run, asked, effect, credentials, table.users.get(credentials.user))
+            name = credentials.user
+            if credentials.hashed:
+                name = table.named(name, credentials.realm, digest.base_of(credentials.algorithm)) or ""
+                credentials = replace(credentials, user=name)
+            return self._judge(run, asked, effect, credentials, table.users.get(name))
+        if credentials.hashed:  # which was not asked for
+            return self._challenge(asked, effect, "challenged")
         return self._ask(run, asked, ticket, effect, credentials, table)
 
     def forget(self, run: int) -> None:
@@ -122,7 +134,8 @@ class Authenticator:
     def nonces(self) -> digest.Nonces:
         """Made when the first challenge is, with a key that lives as long as the process."""
         if self._nonces is None:
-            self._nonces = digest.Nonces(self._node.settings.entropy(32), self._node.tokens.token)
+            settings = self._node.settings
+            self._nonces = digest.Nonces(settings.entropy(32), self._node.tokens.token, settings.auth.nonce)
         return self._nonces
 
     @property
@@ -142,26 +155,48 @@ class Authenticator:
         ticket: Ticket,
         effect: Authenticate,
         credentials: digest.Credentials,
-        table: HttpUsers,
+        table: RemoteUsers,
     ) -> Any:
-        """Look the user up elsewhere and go on when the answer is there, unless nobody waits for it any more."""
-        flows = self._flows
+        """Look the user up elsewhere, or in what is known of him, and go on when the answer is there, unless nobody
+        waits for it any more."""
+        name = credentials.user
+        if not name.isprintable() or len(name) > _LONGEST_NAME:  # no table can have him, and some choke on it
+            return self._judge(run, asked, effect, credentials, None)
+        flows, began = self._flows, self._now
+        verdict: Any = PENDING
+        waits = anew = False
 
-        def done(result: Any) -> None:
-            if ticket.task is None:
+        def judge(known: Known | StepError) -> None:
+            nonlocal verdict, anew
+            if waits and ticket.task is None:
                 return
+            fits = not isinstance(known, StepError) and self._fits(asked, credentials, known.secret)
+            if not isinstance(known, StepError) and not fits and known.at < (began if anew else self._now - AGAIN):
+                if not anew:  # his password may be a new one
+                    anew = True
+                    self._users.ask(effect.users, table, credentials.user, effect.realm, judge, began)
+                    return
+                known = StepError("auth.down", f"user table {effect.users!r} cannot be asked")
             try:
-                if isinstance(result, StepError):
-                    raise StepError("auth.down", f"user table {effect.users!r}: {result.message}")
-                secret = table.answer(result)
-                verdict = self._judge(run, asked, effect, credentials, secret)
+                if isinstance(known, StepError):
+                    raise known
+                verdict = self._judge(run, asked, effect, credentials, known.secret)
             except StepError as error:
+                if not waits:
+                    raise
                 flows.throw(ticket, error)
             else:
-                flows.resume(ticket, verdict)
+                if waits:
+                    flows.resume(ticket, verdict)
 
-        self._node.job(table.question(credentials.user, effect.realm), done)
-        return PENDING
+        self._users.ask(effect.users, table, credentials.user, effect.realm, judge)
+        waits = True
+        return verdict
+
+    def _fits(self, asked: Asked, credentials: digest.Credentials, secret: digest.Secret | None) -> bool:
+        request = asked.request
+        meant = self._meant(request, credentials)
+        return digest.proves(credentials, secret, request.method, meant, request.body)
 
     def _judge(
         self,
@@ -171,18 +206,19 @@ class Authenticator:
         credentials: digest.Credentials,
         secret: digest.Secret | None,
     ) -> Mapping[str, Any]:
-        request = asked.request
-        if secret is not None and secret.algorithms and credentials.algorithm not in secret.algorithms:
+        base = digest.base_of(credentials.algorithm)
+        if secret is not None and secret.algorithms and base not in secret.algorithms:
             again = self._may_say_stale(asked, credentials)  # he may know the password: once more, in the other way
             return self._challenge(asked, effect, "challenged", stale=again, only=secret.algorithms)
-        if not digest.proves(credentials, secret, request.method, self._meant(request, credentials)):
+        if not self._fits(asked, credentials, secret):
+            self._admission.failed(self._admission.source_of(asked.source[0], self._now), self._now)
             return self._challenge(asked, effect, "failed")
         if not self.nonces.use(credentials.nonce, digest.count_of(credentials)):
             self._node.count("auth.replayed")
             return self._challenge(asked, effect, "challenged", stale=self._may_say_stale(asked, credentials))
         self._stale.pop((asked.source[0], credentials.user, credentials.realm), None)
         admission, now = self._admission, self._now
-        admission.prove(admission.source_of(asked.source[0], now), now)
+        admission.logged_in(admission.source_of(asked.source[0], now), now)
         return self._pass(run, asked, effect, credentials.user, trusted=False)
 
     def _pass(self, run: int, asked: Asked, effect: Authenticate, user: str, trusted: bool) -> Mapping[str, Any]:
@@ -226,8 +262,12 @@ class Authenticator:
         self._node.count(f"auth.{verdict}")
         register = asked.request.method == b"REGISTER"
         name = b"WWW-Authenticate: " if register else b"Proxy-Authenticate: "
-        offered = [name for name in self._node.settings.digest if name in only] or only
-        values = digest.challenges(self.nonces, effect.realm, self._now, asked.source[0], stale, offered)
+        policy, host = self._node.settings.auth, asked.source[0]
+        offered = [name for name in self._node.settings.digest if digest.base_of(name) in only] or only
+        hashed = policy.userhash and isinstance(self._table(effect.users), LocalUsers)
+        values = digest.challenges(
+            self.nonces, effect.realm, self._now, host, stale, offered, policy.qop, hashed
+        )  # fmt: skip
         asked.reply(401 if register else 407, "", tuple(name + value for value in values))
         return _verdict(verdict, effect)
 

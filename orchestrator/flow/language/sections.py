@@ -81,7 +81,7 @@ USERS = Resource(
             "URL that answers with a user: GET url?user=...&realm=... gives password or ha1.",
             check=web_flaw,
         ),
-        Field("sql", Kind.TEXT, "URL of a database; not built yet.", planned=True),
+        Field("sql", Kind.TEXT, "URL of a database with a table `subscriber`."),
     ),
     one_of=("file", "http", "sql"),
 )

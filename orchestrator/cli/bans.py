@@ -1,0 +1,41 @@
+"""`orchestrator bans`: the sources that a running server does not listen to, and how to end that."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from orchestrator.cli._admin import AdminClient, admin_option
+from orchestrator.cli._output import config_option, settings_of
+
+
+@click.group(short_help="List banned sources, or end a ban.")
+def command() -> None:
+    """Sources (an IPv4 address, an IPv6 /64) whose datagrams and connections a running server refuses."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per ban.")
+@admin_option
+@config_option
+def list_bans(as_json: bool, url: str, config: Path | None) -> None:
+    """Show each banned source with its reason and the end of its ban, the latest last."""
+    for ban in AdminClient(settings_of(config), url).ask("/bans")["bans"]:
+        if as_json:
+            click.echo(json.dumps(ban))
+            continue
+        until = datetime.fromtimestamp(ban["until"]).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  # the reader's clock
+        click.echo(f"{ban['source']:<40} {ban['reason']:<10} until {until}")
+
+
+@command.command("remove")
+@click.argument("source", metavar="ADDRESS")
+@admin_option
+@config_option
+def remove_ban(source: str, url: str, config: Path | None) -> None:
+    """End the ban of a source, by its name or by an address of it."""
+    AdminClient(settings_of(config), url).delete("/bans", source=source)
+    click.echo(f"{source} is not banned any more")
