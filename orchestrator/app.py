@@ -19,14 +19,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from time import monotonic, time
 from typing import TextIO
 
 import gevent
-from gevent import socket
 from gevent.event import Event
 from loguru import logger
 
@@ -37,13 +36,14 @@ from orchestrator.core_settings import core_settings, core_site
 from orchestrator.errors import EslError, OrchestratorError, StepError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.flow.run.run import Run
+from orchestrator.listening import Listening
 from orchestrator.packages.service import find_service
-from orchestrator.packages.transport import Transport
 from orchestrator.resources import asked_users
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.bans import BansRoute
 from orchestrator.runtime.cdr import CdrFile
+from orchestrator.runtime.descriptors import note_descriptors
 from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.esl_server import EslListener, wanted
 from orchestrator.runtime.garbage import FullCollections, freeze
@@ -58,10 +58,6 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.runtime.streams.connections import Connections
-from orchestrator.runtime.streams.limits import StreamLimits
-from orchestrator.runtime.streams.websocket import WebSocketRules
-from orchestrator.runtime.transports import Context, open_transport
 from orchestrator.server_log import (
     log_of_bound,
     log_of_fault,
@@ -72,7 +68,6 @@ from orchestrator.server_log import (
     log_of_turn,
 )
 from orchestrator.settings import FreeSwitchSettings, Settings
-from orchestrator.settings.values import Listen
 from orchestrator.sip.location import Location, SharedStore
 from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
@@ -105,6 +100,7 @@ def serve(
     limiter = log.setup(settings.log.level, settings.log.format, out)
     log.adopt(gevent.get_hub())
     site = read_site(settings, environ)
+    note_descriptors(settings.sip.streams.connections)
     with ExitStack() as stack:
         server = Server(site, stack, lambda: read_site(reread() if reread is not None else settings, environ))
         gauges.export_log(server.metrics, limiter)
@@ -130,11 +126,9 @@ class Server:
         self._hurry = Event()
         self._serving = False
         self._reloading = self._reload_wanted = False
-        self.connections = Connections(StreamLimits(size=settings.limits.message))
-        stack.callback(self.connections.close)
-        self.transports = [self._bind(listen) for listen in settings.sip.listen]
         self.metrics = Metrics()
         self.health = Health()
+        self.listening = Listening(settings, stack)
         admin = settings.admin
         self.admin = Admin(
             admin.listen.host,
@@ -152,7 +146,7 @@ class Server:
         self.engine = Engine(
             core_settings(
                 settings,
-                [transport.address for transport in self.transports],
+                self.listening.bound,
                 lambda: self.reactor.delay,
                 lambda: self.reactor.age,
             ),
@@ -161,7 +155,6 @@ class Server:
             monotonic(),
             core_site(site.resolved),
         )
-        self.connections.source_of = lambda host: self.engine.admission.source_of(host, monotonic())
         self.engine.host.on_log = log_of_flow
         self.engine.flows.on_fault = log_of_fault
         self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
@@ -171,7 +164,6 @@ class Server:
         self.cdr = self._open_cdr()
         self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
         stack.callback(self.reactor.close)
-        families = {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
         self.listener = self._listen_for_dialplans()
         sessions = self.listener.sessions if self.listener is not None else NO_SESSIONS
         limits = settings.limits
@@ -179,7 +171,7 @@ class Server:
             self._answer,
             HttpClient(Guard(settings.http.allow)),
             self.links,
-            families,
+            self.listening.families,
             sessions,
             http_queue=limits.http_queue,
             esl_queue=limits.esl_queue,
@@ -193,14 +185,6 @@ class Server:
         self._export()
 
     # --- putting together ---------------------------------------------------------------------------------------------
-
-    def _bind(self, listen: Listen) -> Transport:
-        message, websocket = self._settings.limits.message, self._settings.sip.websocket
-        rules = WebSocketRules(websocket.path or "", frozenset(websocket.origins), message)
-        context = Context(self.connections, message=message, websocket=rules)
-        transport = open_transport(listen.transport, listen.address.host, listen.address.port, context)
-        self._stack.callback(transport.close)
-        return transport
 
     def _listen_for_dialplans(self) -> EslListener | None:
         """Where channels are handed over, if anywhere. What flows ask for with `fs` a link tells them, where there is
@@ -282,8 +266,7 @@ class Server:
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
         self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
-        gauges.export_transports(self.metrics, self.transports)
-        gauges.export_connections(self.metrics, self.connections)
+        self.listening.export(self.metrics, self.health)
         gauges.export_jobs(self.metrics, self.jobs)
         gauges.export_admin(self.metrics, self.admin)
         if self.listener is not None:
@@ -324,13 +307,9 @@ class Server:
     # --- running ------------------------------------------------------------------------------------------------------
 
     @property
-    def _listening(self) -> Iterable[tuple[Listen, Transport]]:
-        return zip(self._settings.sip.listen, self.transports, strict=True)
-
-    @property
     def addresses(self) -> str:
         """`udp:127.0.0.1:5060 http://127.0.0.1:8080`, with the ports the system chose where it was asked to."""
-        bound = [f"{listen.transport}:{address_text(t.address)}" for listen, t in self._listening]
+        bound = self.listening.addresses
         if self.listener is not None:
             bound.append(f"socket:{address_text(self.listener.address)}")
         return " ".join([*bound, f"http://{address_text(self.admin.address)}"])
@@ -340,9 +319,7 @@ class Server:
         signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
         self._stack.callback(signals.close)
         self.services.start()
-        network = self.engine.network
-        for index, transport in enumerate(self.transports):
-            transport.start(self.reactor, network.points[index], partial(network.point_at, index))
+        self.listening.start(self.reactor, self.engine)
         for link in self.links.values():
             link.start()
         if self.listener is not None:
@@ -420,7 +397,8 @@ class Server:
         full = FullCollections(monotonic())
         while True:
             gevent.sleep(HOUSEKEEPING)
-            if full.due(monotonic(), sum(transport.received for transport in self.transports)):
+            self.listening.look_at_certificates()
+            if full.due(monotonic(), self.listening.received):
                 gc.collect()
 
     # --- reload -------------------------------------------------------------------------------------------------------
@@ -449,6 +427,7 @@ class Server:
         taken = Event()
         self.reactor.post(self._take, site, taken)
         taken.wait()
+        self.listening.look_at_certificates()
         self._mistakes = ()
         self.jobs.users.keep(asked_users(site.resolved))
         for section in needs_restart(self._settings, site.settings):

@@ -45,6 +45,14 @@ def log_of_location(trouble: str) -> None:
         logger.info("location_writable")
 
 
+def log_of_certificates(trouble: str) -> None:
+    """Certificates have changed and are in use for new connections, or cannot be used."""
+    if trouble:
+        logger.bind(reason=trouble).error("certificates_refused")
+    else:
+        logger.info("certificates_loaded")
+
+
 def log_of_bound(flow: str, what: str) -> None:
     """Runs of a flow have met a bound of the configuration: once in a while is enough, it may go on for hours."""
     logger.bind(source=flow, flow=flow, reason=what).error("flow_bound_reached")

@@ -60,7 +60,19 @@ MEMBERS = {
 }  # fmt: skip
 """Rooms that have no folder of their own, and the modules of the folder above that belong to them."""
 
-GLUE = {"__init__", "__main__", "app", "cli", "core_settings", "resources", "server_log", "settings", "site", "testing"}
+GLUE = {
+    "__init__",
+    "__main__",
+    "app",
+    "cli",
+    "core_settings",
+    "listening",
+    "resources",
+    "server_log",
+    "settings",
+    "site",
+    "testing",
+}
 """Parts that put the others together or read files for them: they may import anything."""
 
 Graph = Mapping[str, Mapping[str, int]]

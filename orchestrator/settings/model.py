@@ -83,6 +83,34 @@ class TimerSettings(_Section):
     c: Duration = 180.0
 
 
+class TlsSettings(_Section):
+    """Certificates in PEM; see `runtime.streams.tls`."""
+
+    certificate: Annotated[Path | None, PlainValidator(parse_file)] = None
+    key: Annotated[Path | None, PlainValidator(parse_file)] = None
+    ca: Annotated[Path | None, PlainValidator(parse_file)] = None
+    verify: Literal["none", "optional", "required"] = "none"
+    verify_server: Literal["none", "required"] = "required"
+    versions: Annotated[tuple[Literal["1.2", "1.3"], ...], BeforeValidator(one_by_one), Field(min_length=1)] = (
+        "1.2",
+        "1.3",
+    )
+
+
+class StreamSettings(_Section):
+    """What connections may take; see `runtime.streams.limits`."""
+
+    connections: Count = 15_000
+    connections_per_source: Count = 1_000
+    connect: Duration = 4.0
+    handshake: Duration = 10.0
+    message: Duration = 10.0
+    idle: Duration = 3900.0
+    write: Duration = 20.0
+    write_queue: Annotated[int, Field(ge=65_535, le=1_000_000_000)] = 1_000_000
+    """Octets. Less than a message would cut a phone that reads as fast as it can."""
+
+
 class WebSocketSettings(_Section):
     """Which browsers may connect; see `runtime.streams.websocket`."""
 
@@ -110,6 +138,10 @@ class SipSettings(_Section):
     events: Mapping[str, str] = Field(default_factory=dict)
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
+    tls: TlsSettings = TlsSettings()
+    streams: StreamSettings = StreamSettings()
+    transports: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
+    """Settings of transports of packages, by name: instances of the settings model of each."""
 
 
 class FreeSwitchSettings(_Section):

@@ -9,7 +9,7 @@ into the words and at the place of the user's file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.written import environment_reference, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.packages.location_store import OURS, ChosenStore, find_store, store_names
-from orchestrator.packages.service import find_service, service_names
+from orchestrator.packages.service import Service, find_service, service_names
+from orchestrator.packages.transport import TransportKind, find_transport, transport_names
 from orchestrator.packages.user_source import OURS as SOURCE_KEYS
 from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
-from orchestrator.settings.values import InvalidValue, parse_duration
+from orchestrator.settings.values import SECURE, InvalidValue, parse_duration
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
 
@@ -65,7 +66,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     document = parse(name, text)
     reader = _Reader(document, environ)
     values = {} if document.root is None else reader.value(document.root, ())
-    reader.read_services(values)
+    reader.read_packages(values)
     reader.read_store(values)
     reader.read_users(values)
     if reader.diagnostics:
@@ -74,6 +75,8 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise InputError(in_order(reader.diagnostic(details) for details in error.errors())) from None
+    if found := in_order(reader.contradictions(settings)):
+        raise InputError(found)
     return settings.with_warnings(in_order(reader.warnings(settings)))
 
 
@@ -86,10 +89,10 @@ class _Reader:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     places: dict[tuple[str | int, ...], tuple[Node, Scalar | None]] = field(default_factory=dict)
     """Path of keys and indexes → the value's node and that of its key."""
-    services: dict[str, type[BaseModel]] = field(default_factory=dict)
-    """Names under `services:` → the model of what stands there."""
     sources: dict[str, type[BaseModel]] = field(default_factory=dict)
     """Names under `users:` that are sources of packages → the model of what stands there."""
+    sections: dict[tuple[str | int, ...], type[BaseModel]] = field(default_factory=dict)
+    """Paths of services and transports of packages → the model of what stands there."""
     store: type[BaseModel] | None = None
     """The model of the store that `location:` names."""
 
@@ -151,30 +154,45 @@ class _Reader:
             help = f"there is a {found[1]} in it: {ORDINARY_SPACE}"
         return Diagnostic(self.document.name, node.line, node.column, code, message, help=help, length=length)
 
-    def read_services(self, values: Any) -> None:
-        """Put an instance of its model in the place of what stands under the name of each service."""
-        sections = values.get("services") if isinstance(values, dict) else None
+    def read_packages(self, values: Any) -> None:
+        """Put instances of their models in the place of what stands under the names of services and transports."""
+        if not isinstance(values, dict):
+            return
+        self._read_sections(values, ("services",), "service", find_service, service_names)
+        if isinstance(sip := values.get("sip"), dict):
+            self._read_sections(sip, ("sip", "transports"), "transport", find_transport, transport_names)
+
+    def _read_sections(
+        self,
+        values: dict[str, Any],
+        path: tuple[str, ...],
+        what: str,
+        find: Callable[[str], Service | TransportKind | None],
+        names: Callable[[], list[str]],
+    ) -> None:
+        """The same for those under one key, the last one of `path`."""
+        sections = values.get(path[-1])
         if not isinstance(sections, dict):
-            if isinstance(values, dict) and sections is None:
-                values.pop("services", None)
+            if sections is None:
+                values.pop(path[-1], None)
             return
         for name, section in sections.items():
-            key = self.places["services", name][1] or self.places["services", name][0]
+            key = self.places[*path, name][1] or self.places[*path, name][0]
             try:
-                service = find_service(name)
+                found = find(name)
             except OrchestratorError as error:
                 self._mistake(key, "E118", str(error))
                 continue
-            if service is None:
-                help = meant(name, service_names()) or "install the package that has it"
-                self._mistake(key, "E118", f"no installed package has a service {name!r}", help)
+            if found is None:
+                help = meant(name, names()) or "install the package that has it"
+                self._mistake(key, "E118", f"no installed package has a {what} {name!r}", help)
                 continue
-            self.services[name] = service.settings
+            self.sections[*path, name] = found.settings
             try:
-                sections[name] = service.settings.model_validate({} if section is None else section)
+                sections[name] = found.settings.model_validate({} if section is None else section)
             except ValidationError as error:
                 for details in error.errors():
-                    details["loc"] = ("services", name, *details["loc"])
+                    details["loc"] = (*path, name, *details["loc"])
                     self.diagnostics.append(self.diagnostic(details))
 
     def read_store(self, values: Any) -> None:
@@ -271,9 +289,43 @@ class _Reader:
             elif path[:1] == ("users",) and path[1] in self.sources:
                 known = [*SOURCE_KEYS, *self.sources[str(path[1])].model_fields]
             else:
-                known = _keys_at(path[:-1], self.services)
+                known = self._keys_at(path[:-1])
             return self._at(key, "E101", f"unknown key {key.text!r}", meant(key.text, known))
         return self._at(node, *_words(details))
+
+    def _keys_at(self, path: tuple[str | int, ...]) -> list[str]:
+        """The keys that are known at a path of the file."""
+        for known, model in self.sections.items():
+            if path[: len(known)] == known:
+                return list(model.model_fields)
+        return _keys_at(path)
+
+    def contradictions(self, settings: Settings) -> Iterator[Diagnostic]:
+        """What cannot be used together, or not without a file."""
+        tls = settings.sip.tls
+        for position, listen in enumerate(settings.sip.listen):
+            if listen.transport in SECURE and tls.certificate is None:
+                place = self._item(("sip", "listen"), position)
+                help = "add tls: {certificate: certificate.pem, key: key.pem} to sip:"
+                yield self._at(place, "E106", f"{listen.transport} needs a certificate", help)
+        for key in ("certificate", "key", "ca"):
+            path = getattr(tls, key)
+            if path is not None and (reason := _unreadable(path)):
+                yield self._at(self.places["sip", "tls", key][0], "E003", f"cannot read {path}: {reason}")
+
+    def _item(self, path: tuple[str, ...], position: int) -> Node:
+        """An item of a list; a list of one may be written as its item."""
+        place = self.places.get((*path, position)) or self.places[path]
+        return place[0]
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file cannot be read, '' when it can."""
+    try:
+        with path.open("rb"):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 _SOURCES = ("env", "default", "file")
@@ -287,10 +339,8 @@ def _misspelt_source(node: Node) -> Scalar | None:
     return next((key for key in keys if closest(key.text.lower(), _SOURCES) is not None), None)
 
 
-def _keys_at(path: tuple[str | int, ...], services: Mapping[str, type[BaseModel]]) -> list[str]:
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
     """The keys the model knows at a path of the file."""
-    if path[:1] == ("services",):
-        return list(services[str(path[1])].model_fields)
     if path[:1] == ("freeswitch",):
         return list(FreeSwitchSettings.model_fields)
     if path[:1] == ("gateways",):

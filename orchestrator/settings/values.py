@@ -33,10 +33,10 @@ from orchestrator.packages.user_source import ChosenUsers
 from orchestrator.runtime.sql_users import driver_flaw
 from orchestrator.sip.digest import SPOKEN, canonical
 
-LISTENING = ("udp", "tcp", "ws")
+LISTENING = ("udp", "tcp", "tls", "ws", "wss")
 """Transports that can be listened on; those of packages come to them."""
-PLANNED_TRANSPORTS = ("tls", "wss")
-"""What the form of `listen` provides for; refused by name until it is built."""
+SECURE = ("tls", "wss")
+"""Those of ours that need a certificate."""
 
 _PATH = re.compile(r"/[!-\"$->@-~]*")  # neither query nor fragment
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
@@ -105,12 +105,9 @@ def _address_help(text: str, port: int | None, example: str) -> str:
 def parse_listen(value: Any) -> Listen:
     text = _text(value)
     transport, colon, rest = text.partition(":")
-    known = transport in LISTENING or transport in PLANNED_TRANSPORTS or transport in transport_names()
-    if not colon or not known:
+    if not colon or (transport not in LISTENING and transport not in transport_names()):
         message = f"{text!r} does not say what to listen on"
         raise InvalidValue(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
-    if transport in PLANNED_TRANSPORTS:
-        raise InvalidValue(f"{transport} is not built yet", f"remove it; known: {', '.join(LISTENING)}")
     return Listen(transport, _address(rest, None, "udp:0.0.0.0:5060"))
 
 

@@ -136,7 +136,7 @@ class Stage:
         self.server = Server(read_site(settings, environ), self._stack)
         self.server.engine.history.listen(TraceWritten, demo.step)
         self.server.start()
-        self.freeswitch.sip.proxy = self.server.transports[0].address
+        self.freeswitch.sip.proxy = self.server.listening.bound[0]
         demo.watch("FreeSWITCH", self.freeswitch.wire)
         self.freeswitch.wait_subscribed("CHANNEL_CREATE")
         demo.start_clock()
@@ -148,7 +148,7 @@ class Stage:
         self._stack.close()
 
     def phone(self, user: str, registered: bool = True) -> SocketPhone:
-        phone = SocketPhone(f"{user}@example.com", self.server.transports[0].address)
+        phone = SocketPhone(f"{user}@example.com", self.server.listening.bound[0])
         self._stack.callback(phone.close)
         self.demo.watch(user, phone.wire)
         if registered:

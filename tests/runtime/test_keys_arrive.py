@@ -5,6 +5,7 @@ What a part does with its bound is tested where the part is; here stands that th
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tls_files import write_authority, write_pair
 
 from orchestrator.app import Server
 from orchestrator.runtime.streams.listener import StreamTransport
@@ -25,7 +27,7 @@ FLOW = "flowlang: 1\nflows:\n  mine:\n    on: invite\n    do: [reply: 480]\n"
 
 CONFIG = """\
 sip:
-  listen: ['udp:127.0.0.1:0', 'udp:127.0.0.1:0', 'ws:127.0.0.1:0']
+  listen: ['udp:127.0.0.1:0', 'udp:127.0.0.1:0', 'ws:127.0.0.1:0', 'tls:127.0.0.1:0']
   advertise: sip.example.net:5070
   domains: [example.net]
   trust: [192.0.2.0/24]
@@ -35,6 +37,12 @@ sip:
   events: {presence: fs7}
   timers: {t1: 600ms, t2: 5s, t4: 6s, c: 4m}
   dialog_ping: 7m
+  tls:
+    {certificate: FOLDER/certificate.pem, key: FOLDER/key.pem, ca: FOLDER/ca.pem, verify: required,
+     verify_server: none, versions: '1.3'}
+  streams:
+    {connections: 41, connections_per_source: 42, connect: 43s, handshake: 44s, message: 45s, idle: 46s, write: 47s,
+     write_queue: 1000048}
 location: 'sqlite:///FOLDER/here.db'
 freeswitch:
   fs7:
@@ -64,15 +72,21 @@ def backlog(server: Server, name: str) -> int:
 
 
 def browsers(server: Server) -> WebSocketRules:
-    transport = server.transports[2]
+    transport = server.listening.transports[2]
     assert isinstance(transport, StreamTransport)
     framing = transport._layers.framing(False)
     assert isinstance(framing, WebSocketServer)
     return framing._rules
 
 
+def tls(server: Server) -> Any:
+    """The files and what is asked of others, as the transports have them."""
+    assert server.listening._certificates is not None
+    return server.listening._certificates._settings
+
+
 ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
-    "sip.listen": (lambda s: len(s.transports), 3),
+    "sip.listen": (lambda s: len(s.listening.transports), 4),
     "sip.advertise": (lambda s: s.engine.network.points[1].sent_by, b"sip.example.net:5070"),
     "sip.domains": (lambda s: s.engine.network.is_domain(b"example.net"), True),
     "sip.trust": (
@@ -86,6 +100,20 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.events": (lambda s: s.engine.settings.events, {"presence": "fs7"}),
     "sip.timers": (lambda s: s.engine.settings.times, TimerValues(t1=0.6, t2=5.0, t4=6.0, c=240.0)),
     "sip.dialog_ping": (lambda s: s.engine.settings.limits.dialog_ping, 420.0),
+    "sip.tls.certificate": (lambda s: tls(s).certificate.name, "certificate.pem"),
+    "sip.tls.key": (lambda s: tls(s).key.name, "key.pem"),
+    "sip.tls.ca": (lambda s: tls(s).ca.name, "ca.pem"),
+    "sip.tls.verify": (lambda s: s.listening._certificates._server.verify_mode, ssl.CERT_REQUIRED),  # type: ignore[union-attr]
+    "sip.tls.verify_server": (lambda s: s.listening._certificates._client.verify_mode, ssl.CERT_NONE),  # type: ignore[union-attr]
+    "sip.tls.versions": (lambda s: tls(s).versions, ("1.3",)),
+    "sip.streams.connections": (lambda s: s.listening.connections.limits.connections, 41),
+    "sip.streams.connections_per_source": (lambda s: s.listening.connections.limits.connections_per_source, 42),
+    "sip.streams.connect": (lambda s: s.listening.connections.limits.connect, 43.0),
+    "sip.streams.handshake": (lambda s: s.listening.connections.limits.handshake, 44.0),
+    "sip.streams.message": (lambda s: s.listening.connections.limits.message, 45.0),
+    "sip.streams.idle": (lambda s: s.listening.connections.limits.idle, 46.0),
+    "sip.streams.write": (lambda s: s.listening.connections.limits.write, 47.0),
+    "sip.streams.write_queue": (lambda s: s.listening.connections.limits.write_queue, 1_000_048),
     "location": (lambda s: Path(s.engine.location.store.path).name, "here.db"),  # type: ignore[attr-defined]
     "freeswitch.host": (lambda s: s.links["fs7"].server.host, "127.0.0.7"),
     "freeswitch.port": (lambda s: s.links["fs7"].server.port, 8027),
@@ -136,6 +164,7 @@ ELSEWHERE = {
     "admin.names": "tests/cli/test_served.py",
     "log.level": "tests/runtime/test_log.py",
     "log.format": "tests/runtime/test_log.py",
+    "sip.transports": "tests/runtime/test_transports.py",
     "services": "tests/runtime/test_services.py",
     "stop.ringing": "tests/runtime/test_app.py",
     "stop.setup": "tests/runtime/test_app.py",
@@ -161,6 +190,8 @@ def test_every_key_has_its_test() -> None:
 
 def test_no_value_here_is_the_default(tmp_path: Path) -> None:
     """Else a key that arrives nowhere would look as if it did."""
+    write_pair(tmp_path, "example.net")
+    write_authority(tmp_path / "ca.pem")
     settings, default = read_settings("o.yml", CONFIG.replace("FOLDER", str(tmp_path)), {}), Settings()
     for key in ARRIVES:
         mine: Any = settings if not key.startswith("freeswitch.") else settings.freeswitch["fs7"]
@@ -175,6 +206,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("keys")
     (folder / "mine").mkdir()
     (folder / "mine" / "a.flow.yaml").write_text(FLOW)
+    write_pair(folder, "example.net")
+    write_authority(folder / "ca.pem")
     settings = read_settings("o.yml", CONFIG.replace("FOLDER", str(folder)), {})
     with ExitStack() as stack:
         yield Server(read_site(settings, {}), stack)

@@ -13,7 +13,7 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.listener import StreamTransport
-from orchestrator.runtime.transports import Context, open_transport
+from orchestrator.runtime.transports import Context, transport_kind
 from orchestrator.sip.points import Hop, Point
 
 OPTIONS = b"OPTIONS sip:a@example.com SIP/2.0\r\nContent-Length: 3\r\n\r\nabc"
@@ -29,7 +29,7 @@ def connections() -> Iterator[Connections]:
 
 @pytest.fixture
 def tcp(reactor: Reactor, connections: Connections) -> Iterator[StreamTransport]:
-    transport = open_transport("tcp", "127.0.0.1", 0, Context(connections))
+    transport = transport_kind("tcp").open("127.0.0.1", 0, Context(connections))
     assert isinstance(transport, StreamTransport)
     transport.start(reactor, Point(0, "tcp", *transport.address))
     yield transport
@@ -167,7 +167,7 @@ def test_without_content_length_the_connection_ends_behind_the_answer(core: Echo
 
 def test_a_second_server_is_refused_the_port(tcp: StreamTransport, connections: Connections) -> None:
     with pytest.raises(ListenError, match="in use"):
-        open_transport("tcp", *tcp.address, Context(connections))
+        transport_kind("tcp").open(*tcp.address, Context(connections))
 
 
 def test_who_has_too_many_connections_is_refused_one_more(

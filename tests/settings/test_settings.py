@@ -105,8 +105,6 @@ def test_listen(written: str, transport: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("written", "message", "help"),
     [
-        ("tls:0.0.0.0:5061", "tls is not built yet", "remove it; known: udp, tcp, ws"),
-        ("wss:0.0.0.0:443", "wss is not built yet", "remove it; known: udp, tcp, ws"),
         ("sctp:0.0.0.0:5060", "'sctp:0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("0.0.0.0:5060", "'0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("udp:0.0.0.0", "'0.0.0.0' is not an address and a port", "write udp:0.0.0.0:5060"),
@@ -385,3 +383,19 @@ def test_browsers(written: str, path: str | None, origins: tuple[str, ...]) -> N
 )
 def test_what_says_nothing_of_browsers(written: str, message: str) -> None:
     assert the_mistake(f"sip: {{websocket: {written}}}").message == message
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+
+def test_a_transport_that_enciphers_needs_a_certificate() -> None:
+    found = the_mistake("sip:\n  listen: [udp:127.0.0.1:0, tls:127.0.0.1:0]\n")
+    assert (found.line, found.column, found.message) == (2, 29, "tls needs a certificate")
+    assert found.help == "add tls: {certificate: certificate.pem, key: key.pem} to sip:"
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "ca"])
+def test_a_file_of_tls_that_is_not_there(key: str, tmp_path: Path) -> None:
+    found = the_mistake(f"sip:\n  tls:\n    {key}: {tmp_path}/none.pem\n")
+    assert (found.line, found.code) == (3, "E003")
+    assert found.message == f"cannot read {tmp_path}/none.pem: No such file or directory"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class StreamLimits:
     """Of all connections of the server; times are in seconds, sizes in octets."""
 
-    connections: int = 20_000
+    connections: int = 15_000
     """In all. Ours to others have a tenth of it on top."""
     connections_per_source: int = 1_000
     """From one address (IPv6: one /64) that is not exempt."""
@@ -25,8 +25,6 @@ class StreamLimits:
     """Until the peer has taken a message."""
     write_queue: int = 1_000_000
     """Of messages that the peer has not taken yet."""
-    size: int = 65_535
-    """Of one message."""
 
 
 LINGER = 2.0

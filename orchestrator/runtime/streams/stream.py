@@ -121,7 +121,7 @@ class Stream:
             if cipher.ended and not octets:
                 self._note_end(cipher.why)
                 return
-            if not cipher.open:
+            if not cipher.open or (self.state is HANDSHAKING and self._is_other(cipher)):
                 return
         if octets:
             was_unfinished = framing.unfinished
@@ -228,14 +228,18 @@ class Stream:
         cipher, framing = self._cipher, self._framing
         if cipher is not None:
             self._push(cipher.take(), now)
-            if not cipher.open:
-                return
-            if self.name is not None and (why := cipher.admits(self.name)):
-                self._note_end(why)
+            if not cipher.open or self._is_other(cipher):
                 return
         self._pack(framing.take(), now)
         if framing.open:
             self.step("ready", now)
+
+    def _is_other(self, cipher: Cipher) -> bool:
+        """The peer is not the one we have connected to: nothing it says is read."""
+        why = cipher.admits(self.name) if self.name else ""
+        if why:
+            self._note_end(why)
+        return bool(why)
 
     def _note_end(self, why: str) -> None:
         """A layer has come to its end. The messages before that are still served and answered."""
@@ -255,6 +259,9 @@ class Stream:
             self._put(Piece(octets, b"", None, now))
 
     def _put(self, piece: Piece) -> None:
+        if not piece.octets:  # a layer that has ended takes nothing
+            self.unsent.append(piece)
+            return
         self.outbox.append(piece)
         self.size += len(piece.octets)
 

@@ -1,0 +1,27 @@
+"""File descriptors: each connection needs one."""
+
+from __future__ import annotations
+
+import resource
+
+from loguru import logger
+
+OTHERS = 200
+"""Descriptors for everything that is no SIP connection: sockets, links, the store, the console."""
+OURS = 1.1
+"""Connections of ours come on top of the limit; see `runtime.streams.connections`."""
+
+
+def note_descriptors(connections: int) -> None:
+    """Take as many descriptors as the system lets us have, and say when that is too few for the configured limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and soft != resource.RLIM_INFINITY:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):  # the kernel has a bound of its own
+            pass
+    wanted = int(connections * OURS) + OTHERS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        help = "raise the limit of open files (ulimit -n, LimitNOFILE=), or lower sip: streams: connections"
+        logger.bind(descriptors=soft, wanted=wanted, help=help).warning("descriptors_few")
