@@ -1,9 +1,29 @@
-"""Tests of the messages of RFC 4475 and RFC 5118 are collected where those messages are: beside the repository."""
+"""What holds for all tests.
+
+Those of the messages of RFC 4475 and RFC 5118 are collected where those messages are: beside the repository.
+"""
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 RFC_MESSAGES = Path(__file__).resolve().parents[2] / "shared" / "torture"
 
 collect_ignore = [] if RFC_MESSAGES.is_dir() else ["sip/test_torture.py", "core/test_torture_rfc.py"]
+
+# A busy machine takes its time for an example; that is no mistake.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="module")
+def port_5060(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One module at a time uses the port, whichever process runs its tests (pytest-xdist)."""
+    with (tmp_path_factory.getbasetemp().parent / "port-5060").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

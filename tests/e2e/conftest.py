@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,24 +17,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def free_port(kind: int = socket.SOCK_DGRAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+READY = re.compile(r"^ready udp:127\.0\.0\.1:(\d+) .*\bhttp://127\.0\.0\.1:(\d+)$")
 
 
 class Server:
     """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM, returns its exit status."""
 
     def __init__(self, folder: Path, config: dict[str, object], environment: dict[str, str]) -> None:
-        self.sip = ("127.0.0.1", free_port())
-        self.admin = ("127.0.0.1", free_port(socket.SOCK_STREAM))
+        self.sip = self.admin = ("", 0)
+        """Where it listens, once it is ready."""
         settings = {
-            "sip": {"listen": [f"udp:127.0.0.1:{self.sip[1]}"], "domains": ["example.com"]},
+            "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
             "location": "memory:",
             "freeswitch": {},
             "flows": [],
-            "admin": {"listen": f"127.0.0.1:{self.admin[1]}"},
+            "admin": {"listen": "127.0.0.1:0"},
         }
         path = folder / "orchestrator.yml"
         settings["sip"] |= config.pop("sip", {})  # type: ignore[operator]
@@ -55,13 +52,14 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(line.rstrip())
-            if "ready" in line:
+            if ready := READY.match(line):
+                self.sip, self.admin = (("127.0.0.1", int(port)) for port in ready.groups())
                 self._ready.set()
-        self._ready.set()
+        self._ready.set()  # it has ended
 
     def wait_ready(self) -> None:
         assert self._ready.wait(90), "no ready line: " + "\n".join(self.log)
-        assert self.process.poll() is None, "\n".join(self.log)
+        assert self.sip[1], "\n".join(self.log)
 
     def stop(self) -> int:
         if self.process.poll() is None:

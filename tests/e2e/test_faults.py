@@ -81,7 +81,7 @@ class Site:
         self.phone = phones
         self.caller = phones("alice")
 
-    def ask(self, user: str, seconds: float = 5.0) -> tuple[int, str]:
+    def ask(self, user: str, seconds: float = 30.0) -> tuple[int, str]:
         """Final status and reason of a call to `user`."""
         call = self.caller.invite(f"{user}@example.com")
         assert wait_until(lambda: call.statuses and call.statuses[-1] >= 200, seconds), call.statuses
@@ -98,7 +98,7 @@ class Site:
         return call
 
     def get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(self.server.admin[0], self.server.admin[1], timeout=5)
+        connection = http.client.HTTPConnection(self.server.admin[0], self.server.admin[1], timeout=30)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -117,7 +117,7 @@ class Site:
     def lines(self, text: str) -> list[str]:
         return [line for line in self.server.log if text in line]
 
-    def says(self, text: str, count: int = 1, seconds: float = 5.0) -> bool:
+    def says(self, text: str, count: int = 1, seconds: float = 30.0) -> bool:
         """Whether the log has so many lines with this in it by then."""
         return wait_until(lambda: len(self.lines(text)) >= count, seconds)
 
@@ -278,10 +278,10 @@ def test_fifty_restarts_leave_nothing_behind(site: Any) -> None:
     def restart(fs: FakeFreeSwitch, name: str) -> None:
         for turn in range(1, 11):
             fs.restart()
-            assert here.says(f"link {name} up", turn + 1, 10), (name, turn)
+            assert here.says(f"link {name} up", turn + 1), (name, turn)
 
     workers = [gevent.spawn(restart, fs, f"fs{number}") for number, fs in enumerate(here.fakes, 1)]
-    gevent.joinall(workers, timeout=30, raise_error=True)
+    gevent.joinall(workers, timeout=120, raise_error=True)
     assert all(worker.successful() for worker in workers)
     pulse.stop()
     assert here.up() == 5
@@ -304,7 +304,7 @@ def test_a_stopped_server_delays_neither_sip_nor_the_other_server(site: Any, dtm
     assert here.ask("ask2") == (486, "UP 0 ye")
     assert not asked.ready(), "a command to the other server does not wait"
     assert pulse.goes_on()
-    assert asked.get(timeout=10) in ((503, "esl.timeout"), (503, "esl.down"))
+    assert asked.get(timeout=60) in ((503, "esl.timeout"), (503, "esl.down"))
     assert wait_until(lambda: here.lines("link fs1 down")), "noticed by its silence"
     assert "no reply within 1 s" in here.lines("link fs1 down")[0]
     for digit in "123456":
@@ -335,22 +335,22 @@ def test_a_flood_of_events_delays_no_timer_and_mixes_up_no_call(site: Any, dtmf:
     sending = gevent.spawn(lambda: [fs.write(octets) for octets in flood])
     gevent.sleep(0.05)
     here.caller.invite("silent@example.com")
-    sending.join(30)
-    assert wait_until(lambda: len(here.lines("is through")) == len(calls), 30)
+    sending.join(60)
+    assert wait_until(lambda: len(here.lines("is through")) == len(calls), 60)
     assert here.metric("esl_events_total")['server="fs1"'] >= 20_020
 
     def invites() -> list[int]:
         return [at for at, data in silent.arrivals if data.startswith(b"INVITE")]
 
     # A fast machine has read the flood before timer A first fires (T1 = 500 ms): wait for that repetition.
-    assert wait_until(lambda: len(invites()) >= 2, 10), "the call placed during the flood was held up"
+    assert wait_until(lambda: len(invites()) >= 2, 30), "the call placed during the flood was held up"
     first, *repeated = invites()
     assert all(at - first >= due * 1e9 - 5e6 for at, due in zip(repeated, (0.5, 1.5, 3.5), strict=False)), "not earlier"
     assert here.resident() - before < 80 * 1024
     for call in calls:
         call.hangup()
     for number in range(len(calls)):
-        assert here.says(f"alice to user{number} heard", seconds=20)
+        assert here.says(f"alice to user{number} heard")
         heard = here.lines(f"alice to user{number} heard")[0].partition("[")[2].partition("]")[0]
         assert heard == digits
     assert here.metric("flow_events_dropped_total") == {"": 0.0}
@@ -379,9 +379,9 @@ def test_nonsense_costs_the_link_at_most(site: Any, dtmf: Recording) -> None:
     )
     for fs, octets in zip(mad, NONSENSE.values(), strict=True):
         fs.write(octets)
-    assert wait_until(lambda: here.up() == 7 and all(len(fs.connections) == 2 for fs in mad), 10)
+    assert wait_until(lambda: here.up() == 7 and all(len(fs.connections) == 2 for fs in mad), 60)
     assert sum(here.metric("esl_malformed_total").values()) >= len(mad)
-    spoken.join(10)
+    spoken.join(60)
     gevent.sleep(0.2)
     pulse.stop()
     call.hangup()
@@ -396,7 +396,7 @@ def test_a_refusal_is_told_once_and_sip_goes_on(site: Any, why: str) -> None:
     if why == "access list":
         fs.greeting = "rude"
     fs.start()
-    assert wait_until(lambda: here.lines("event_socket_refused"), 10)
+    assert wait_until(lambda: here.lines("event_socket_refused"), 60)
     status, said = here.get("/readyz")
     assert status == 503
     assert ("refused the password" if why == "password" else "Access Denied") in json.loads(said)["reasons"][

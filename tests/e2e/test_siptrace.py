@@ -14,6 +14,11 @@ from orchestrator.testing.sockets import SocketPhone, wait_until
 RELAY = "flowlang: 1\nflows:\n  all:\n    on: invite\n    do: [relay: registered]\n"
 
 
+def hear_ctrl_c() -> None:
+    """A shell lets its background jobs ignore SIGINT, and the tests may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_aor_a_number_and_an_address_are_seen_whole_and_masked(serve: Any, tmp_path: Any) -> None:
     flow = tmp_path / "relay.flow.yaml"
     flow.write_text(RELAY)
@@ -28,7 +33,7 @@ def test_an_aor_a_number_and_an_address_are_seen_whole_and_masked(serve: Any, tm
     for target, output in zip(targets, outputs, strict=True):
         command = [sys.executable, "-m", "orchestrator", "siptrace", target, "--for", "5m", "--json", "--admin", admin]
         with output.open("w") as stream:
-            traces.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL))
+            traces.append(subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL, preexec_fn=hear_ctrl_c))
 
     def watched() -> bool:
         for phone in (alice, bob, carol):

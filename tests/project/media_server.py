@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -30,14 +32,37 @@ needs_freeswitch = [
     pytest.mark.slow,
     pytest.mark.skipif(BINARY is None, reason="no freeswitch on this machine"),
 ]
-"""`pytestmark` of a module that uses it."""
+"""`pytestmark` of a module that starts one of its own."""
+needs_freeswitch = [*needs_freeswitch, pytest.mark.xdist_group("freeswitch")]
+"""`pytestmark` of a module that uses the one of this folder (fixture `server`): those run in one process."""
+
+
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to sockets without one (Linux: from 32768): no client takes a port meanwhile."""
+RTP_PORTS = 201
+"""Of each FreeSWITCH, as many as its configuration gives it."""
+_begin = os.getpid() * 2_503 % len(PORTS)  # processes that test at the same time begin apart
+_ports = cycle((*PORTS[_begin:], *PORTS[:_begin]))
 
 
 def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has here, and that no test beside this one is given."""
+    while True:
+        port = next(_ports)
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def rtp_ports() -> tuple[int, int]:
+    """The first and the last one of a range that no other FreeSWITCH of the tests has."""
+    while True:
+        first, *_, last = islice(_ports, RTP_PORTS)
+        if first % 2 == 0 and first < last:
+            return first, last
 
 
 class EventSocket:
@@ -73,11 +98,14 @@ class MediaServer:
         """`environment`: what its configuration shall find there instead."""
         assert BINARY is not None
         self.sip_port, self.esl_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+        first, last = rtp_ports()
         environ = {
             "ESL_PASSWORD": PASSWORD,
             "FREESWITCH_IP": "127.0.0.1",
             "FREESWITCH_SIP_PORT": str(self.sip_port),
             "FREESWITCH_ESL_PORT": str(self.esl_port),
+            "FREESWITCH_RTP_START": str(first),
+            "FREESWITCH_RTP_END": str(last),
             **environment,
         }
         self.environ = os.environ | environ
@@ -140,18 +168,24 @@ def media_server(folder: Path, **environment: str) -> Iterator[MediaServer]:
         server.stop()
 
 
+def addresses(folder: Path) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Where the orchestrator of this folder takes SIP, and where it serves HTTP."""
+    ready = re.search(r"^ready udp:(\S+):(\d+) .*\bhttp://(\S+):(\d+)$", (folder / "log.txt").read_text(), re.MULTILINE)
+    assert ready is not None
+    return (ready[1], int(ready[2])), (ready[3], int(ready[4]))
+
+
 @contextmanager
 def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, more: str = "") -> Iterator[int]:
     """An `orchestrator run` with this flow and the files or folders `flows`, connected to FreeSWITCH as fs1; gives its
     SIP port. `more`: further lines of its configuration. What it logs stands in log.txt of the folder."""
-    port, admin = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     (folder / "a.flow.yaml").write_text(flow)
     (folder / "config").mkdir(exist_ok=True)  # shipped flows name it
     shutil.copy(CONFIGURATION.parent / "users.yaml", folder / "config")
     link = f"port: {server.esl_port}, password: {PASSWORD}, sip: 'sip:127.0.0.1:{server.sip_port}'"
     (folder / "orchestrator.yml").write_text(
-        f"sip: {{listen: 'udp:127.0.0.1:{port}'}}\n"
-        f"admin: {{listen: '127.0.0.1:{admin}'}}\n"
+        "sip: {listen: 'udp:127.0.0.1:0'}\n"
+        "admin: {listen: '127.0.0.1:0'}\n"
         f"freeswitch: {{fs1: {{{link}}}}}\n"
         f"flows: [{', '.join(map(str, (folder, *flows)))}]\nlocation: 'memory:'\n{more}"
     )
@@ -164,7 +198,7 @@ def orchestrator(server: MediaServer, folder: Path, flow: str, *flows: Path, mor
         while "event_socket_up" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield port
+        yield addresses(folder)[0][1]
     finally:
         process.terminate()
         deadline = time.monotonic() + PATIENCE

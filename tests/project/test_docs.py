@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from click import Context
 
+from orchestrator.cli import cli
 from orchestrator.flow.loader import load_program
 from orchestrator.testing.case_files import load_cases
 
@@ -49,11 +49,7 @@ def test_every_command_named_exists() -> None:
         re.findall(r"^orchestrator ([a-z]+)", text, re.MULTILINE)
     )
     assert {"run", "check", "replay", "demo"} <= named
-    for command in sorted(named):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", command, "--help"], capture_output=True, check=False
-        )
-        assert done.returncode == 0, f"orchestrator {command}"
+    assert named <= set(cli.list_commands(Context(cli)))
 
 
 def test_every_module_named_exists() -> None:

@@ -57,7 +57,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(clone: Path) -> Iterator[tuple[int, int, Path]]:
+def server(clone: Path, port_5060: None) -> Iterator[tuple[int, int, Path]]:
     """`make run` in an empty environment, on the ports of the page where they are free. SIP port, HTTP port, output."""
     environ = {"PATH": os.environ["PATH"]}
     if not (free(5060, socket.SOCK_DGRAM) and free(8080, socket.SOCK_STREAM)):
@@ -120,5 +120,5 @@ def test_two_phones_of_any_names_call_each_other(server: tuple[int, int, Path], 
 
 def test_health_and_metrics(server: tuple[int, int, Path]) -> None:
     for path in ("healthz", "readyz", "metrics"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{server[1]}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server[1]}/{path}", timeout=60) as answer:
             assert answer.status == 200

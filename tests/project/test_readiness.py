@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from media_server import PATIENCE, MediaServer, media_server, needs_freeswitch, orchestrator
+from media_server import PATIENCE, MediaServer, addresses, media_server, needs_freeswitch, orchestrator
 
 pytestmark = needs_freeswitch
 
@@ -21,19 +20,11 @@ FLOW = "flowlang: 1\nflows:\n  m:\n    on: invite\n    do: [relay: {to: register
 READY = (200, "")
 
 
-@pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MediaServer]:
-    """One that takes our calls."""
-    with media_server(tmp_path_factory.mktemp("ready")) as server:
-        yield server
-
-
 def readyz(folder: Path) -> tuple[int, str]:
     """Status and what it says about FreeSWITCH."""
-    address = re.search(r"admin: \{listen: '([^']+)'", (folder / "orchestrator.yml").read_text())
-    assert address is not None
+    host, port = addresses(folder)[1]
     try:
-        with urllib.request.urlopen(f"http://{address[1]}/readyz", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=PATIENCE) as answer:
             status, told = answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         status, told = refused.code, json.load(refused)
@@ -51,8 +42,8 @@ def seen(folder: Path, fits: Callable[[tuple[int, str]], bool]) -> tuple[int, st
 
 def test_its_access_list_does_not_hold_our_address(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     with (
-        media_server(tmp_path_factory.mktemp("acl"), ORCHESTRATOR_NET="10.99.0.0/16") as server,
-        orchestrator(server, tmp_path, FLOW),
+        media_server(tmp_path_factory.mktemp("acl"), ORCHESTRATOR_NET="10.99.0.0/16") as refusing,
+        orchestrator(refusing, tmp_path, FLOW),
     ):
         status, reason = seen(tmp_path, lambda found: "acl" in found[1])
     assert (status, reason) == (
@@ -64,24 +55,24 @@ def test_its_access_list_does_not_hold_our_address(tmp_path_factory: pytest.Temp
 
 
 def test_nobody_listens_at_the_sip_address_that_we_have(
-    own_server: MediaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: MediaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_server, "sip_port", 1)
-    with orchestrator(own_server, tmp_path, FLOW):
+    monkeypatch.setattr(server, "sip_port", 1)
+    with orchestrator(server, tmp_path, FLOW):
         found = seen(tmp_path, lambda found: "it cannot be reached" in found[1] or "no answer" in found[1])
     assert found[0] == 503
     assert found[1].startswith("no FreeSWITCH server takes our calls: fs1 (")
 
 
-def test_it_stalls_and_goes_on(own_server: MediaServer, tmp_path: Path) -> None:
+def test_it_stalls_and_goes_on(server: MediaServer, tmp_path: Path) -> None:
     """Its sockets are open and nobody reads: what a debugger, a full disk or a suspended machine does."""
-    with orchestrator(own_server, tmp_path, FLOW):
+    with orchestrator(server, tmp_path, FLOW):
         assert seen(tmp_path, READY.__eq__) == READY
-        own_server.process.send_signal(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGSTOP)
         try:
             stalled = seen(tmp_path, lambda found: found[0] == 503)
         finally:
-            own_server.process.send_signal(signal.SIGCONT)
+            server.process.send_signal(signal.SIGCONT)
         assert stalled == (503, "no FreeSWITCH server takes our calls: fs1 (no answer to OPTIONS)")
         assert seen(tmp_path, READY.__eq__) == READY
     log = (tmp_path / "log.txt").read_text()

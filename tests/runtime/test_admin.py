@@ -37,7 +37,7 @@ def admin(health: Health, metrics: Metrics) -> Iterator[Admin]:
 
 def ask(admin: Admin, target: str, method: str = "GET") -> tuple[int, str, str]:
     """Status, content type and body."""
-    with socket.create_connection(admin.address, timeout=3) as sock:
+    with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         octets = b""
         while chunk := sock.recv(65_536):
@@ -136,9 +136,9 @@ def test_open_to_the_network_is_said(health: Health, metrics: Metrics, host: str
 
 def test_silent_client_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_module, "PATIENCE", 0.05)
-    with socket.create_connection(admin.address, timeout=3) as sock:
+    with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(b"GET /healthz HT")
-        with gevent.Timeout(3):
+        with gevent.Timeout(30):
             while sock.recv(1000):
                 pass  # an error page or nothing: in the end it closes
 
@@ -148,7 +148,7 @@ def test_silent_client_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch
 
 def send(admin: Admin, octets: bytes) -> bytes:
     """What comes back for these octets, until the server closes the connection."""
-    with socket.create_connection(admin.address, timeout=3) as sock:
+    with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(octets)
         answer = b""
         while chunk := sock.recv(65_536):
@@ -189,9 +189,9 @@ def test_only_known_names_are_served(health: Health, metrics: Metrics, host: str
 def test_a_client_that_drips_its_request_is_cut(monkeypatch: pytest.MonkeyPatch, admin: Admin) -> None:
     """One octet at a time is no silence; the whole head has a time of its own."""
     monkeypatch.setattr(admin_module, "HEAD", 0.2)
-    with socket.create_connection(admin.address, timeout=3) as sock:
+    with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
-        with gevent.Timeout(3):
+        with gevent.Timeout(30):
             try:
                 while True:
                     sock.sendall(b"x")
@@ -238,18 +238,18 @@ def test_one_client_leaves_connections_for_others(health: Health, metrics: Metri
     held = []
 
     def status(source: str) -> bytes:
-        with socket.create_connection(to, timeout=3, source_address=(source, 0)) as sock:
+        with socket.create_connection(to, timeout=30, source_address=(source, 0)) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return bytes(sock.recv(100)).split(b" ")[1]
 
     try:
-        held = [socket.create_connection(to, timeout=3) for _ in range(2)]
-        with socket.create_connection(to, timeout=3) as third:
+        held = [socket.create_connection(to, timeout=30) for _ in range(2)]
+        with socket.create_connection(to, timeout=30) as third:
             assert third.recv(100).startswith(b"HTTP/1.1 503")
         assert admin.refused == 1
         assert status("127.0.0.2") == b"200"
         held.pop().close()
-        with gevent.Timeout(3):
+        with gevent.Timeout(30):
             while status("127.0.0.1") != b"200":
                 gevent.sleep(0.01)
     finally:

@@ -36,7 +36,7 @@ def banned() -> Iterator[tuple[Admin, Admission]]:
 
 
 def ask(admin: Admin, target: str, method: str = "GET") -> tuple[int, Any]:
-    with socket.create_connection(admin.address, timeout=3) as sock:
+    with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         octets = b""
         while chunk := sock.recv(65_536):

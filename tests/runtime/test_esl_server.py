@@ -221,14 +221,14 @@ def test_a_connection_that_drops_in_the_middle_ends_the_flow(site: Site) -> None
 
 def test_a_number_no_flow_takes_goes_back_to_the_dialplan(site: Site) -> None:
     dialplan = Dialplan(site, "9999")
-    assert dialplan.closed.wait(5)
+    assert dialplan.closed.wait(30)
     wait_until(site.empty)
     assert site.listener.counters["refused"] == 1
 
 
 def test_a_socket_without_full_is_given_back_with_one_warning(site: Site) -> None:
     dialplan = Dialplan(site, full=False)
-    assert dialplan.closed.wait(5)
+    assert dialplan.closed.wait(30)
     wait_until(site.empty)
     assert site.listener.counters["unusable"] == 1
 
@@ -264,7 +264,7 @@ def test_there_is_a_bound(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Dialplan(site, "4800")
     first.slow = True
     wait_until(lambda: "playback" in first.commands)
-    assert Dialplan(site, "4800").closed.wait(5)
+    assert Dialplan(site, "4800").closed.wait(30)
     assert site.listener.counters["full"] == 1
     first.sock.close()
     wait_until(site.empty)
@@ -289,7 +289,7 @@ def test_a_stop_leaves_the_channel_to_its_dialplan(site: Site) -> None:
     dialplan.slow = True
     wait_until(lambda: "playback" in dialplan.commands)
     site.listener.close()
-    assert dialplan.closed.wait(5)
+    assert dialplan.closed.wait(30)
     wait_until(site.empty)
 
 

@@ -61,7 +61,7 @@ class Inspected:
         self.world.run()
 
     def connect(self, target: str) -> socket.socket:
-        sock: socket.socket = socket.create_connection(self.admin.address, timeout=5)
+        sock: socket.socket = socket.create_connection(self.admin.address, timeout=30)
         sock.sendall(f"GET {target} HTTP/1.0\r\n\r\n".encode())
         return sock
 

@@ -74,7 +74,7 @@ class Server:
                 stderr=err,
                 env={**os.environ, "PYTHONPATH": f"{folder / 'packages'}{os.pathsep}{ROOT}"},
             )
-        end = monotonic() + 30
+        end = monotonic() + 90
         while "ready udp:" not in self.err.read_text():
             assert self.process.poll() is None and monotonic() < end, self.err.read_text()
             sleep(0.02)
@@ -83,7 +83,7 @@ class Server:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1", 0))
 
-    def ask(self, method: str, user: str, *headers: str, cseq: int = 1, wait: float = 10.0) -> str:
+    def ask(self, method: str, user: str, *headers: str, cseq: int = 1, wait: float = 30.0) -> str:
         """The status line of the answer, '' when none comes in time."""
         here = f"127.0.0.1:{self.sock.getsockname()[1]}"
         uri = "sip:example.com" if method == "REGISTER" else f"sip:127.0.0.1:{self.port}"
@@ -102,14 +102,14 @@ class Server:
         self.sock.sendto("\r\n".join(lines).encode(), ("127.0.0.1", self.port))
         return self.heard(wait)
 
-    def heard(self, wait: float = 10.0) -> str:
+    def heard(self, wait: float = 30.0) -> str:
         self.sock.settimeout(wait)
         try:
             return self.sock.recv(65_535).decode().split("\r\n", 1)[0]
         except TimeoutError:
             return ""
 
-    def register(self, user: str, cseq: int = 1, wait: float = 10.0) -> str:
+    def register(self, user: str, cseq: int = 1, wait: float = 30.0) -> str:
         here = f"127.0.0.1:{self.sock.getsockname()[1]}"
         return self.ask("REGISTER", user, f"Contact: <sip:{user}@{here}>", cseq=cseq, wait=wait)
 
@@ -120,7 +120,7 @@ class Server:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self.sock.close()
 
 

@@ -16,7 +16,7 @@ socket = resolve_module.socket
 
 
 def run(script: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=120)
 
 
 def test_importing_the_runtime_patches_nothing() -> None:

@@ -180,7 +180,7 @@ def test_put_waits_for_room_and_loses_nothing(core: EchoCore) -> None:
             reactor.put(core.receive_esl, "fs1", number)
             deepest = max(deepest, reactor.waiting)
 
-    gevent.spawn(read).join(3)
+    gevent.spawn(read).join(30)
     wait_until(lambda: not reactor.waiting)
     assert [number for _, number in core.seen("esl")] == list(range(50))
     assert deepest == 4
@@ -196,8 +196,8 @@ def test_put_takes_turns_so_that_a_flood_of_one_server_does_not_keep_out_another
     flood = gevent.spawn(read, "fs1", 400)
     wait_until(lambda: len(core.seen("esl")) > 20)
     began = len(core.seen("esl"))
-    gevent.spawn(read, "fs2", 10).join(3)
-    flood.join(3)
+    gevent.spawn(read, "fs2", 10).join(30)
+    flood.join(30)
     wait_until(lambda: not reactor.waiting)
     order = [server for server, _ in core.seen("esl")]
     assert order.count("fs1") == 400 and order.count("fs2") == 10
@@ -212,7 +212,7 @@ def test_a_greenlet_killed_while_it_waits_gives_its_turn_away(core: EchoCore) ->
     waiting = [gevent.spawn(reactor.put, core.receive_esl, "fs1", number) for number in (1, 2, 3)]
     gevent.sleep(0)
     gevent.killall(waiting[:2], block=False)
-    gevent.joinall(waiting, timeout=3)
+    gevent.joinall(waiting, timeout=30)
     wait_until(lambda: not reactor.waiting)
     assert [number for _, number in core.seen("esl")][-1] == 3
     assert waiting[2].successful()
@@ -439,7 +439,7 @@ def test_the_watchdog_lets_those_in_who_were_not_woken(core: EchoCore, manual: A
     reactor._inbox_wakes = False
     patrol(reactor, manual)
     assert reactor.stalls == 1
-    greenlet.join(1)
+    greenlet.join(30)
     manual.turn()
     assert done
     reactor.close()

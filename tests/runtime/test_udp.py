@@ -238,7 +238,7 @@ assert not isinstance(ours, socket.socket)
 assert not ours.getsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT)
 assert not ours.getsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------
