@@ -33,9 +33,9 @@ from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
-from orchestrator.errors import EslError, OrchestratorError, StepError, StoreError
+from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
-from orchestrator.flow.run.run import Run
+from orchestrator.freeswitch_links import FreeSwitchLinks
 from orchestrator.listening import Listening
 from orchestrator.packages.service import find_service
 from orchestrator.resources import asked_users
@@ -44,7 +44,6 @@ from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.bans import BansRoute
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.descriptors import note_descriptors
-from orchestrator.runtime.esl_link import EslLink, EslServer, Snapshot
 from orchestrator.runtime.esl_server import EslListener, wanted
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
@@ -58,16 +57,8 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.server_log import (
-    log_of_bound,
-    log_of_fault,
-    log_of_files,
-    log_of_flow,
-    log_of_location,
-    log_of_refusal,
-    log_of_turn,
-)
-from orchestrator.settings import FreeSwitchSettings, Settings
+from orchestrator.server_log import log_of_engine, log_of_files, log_of_location, log_of_refusal
+from orchestrator.settings import Settings
 from orchestrator.sip.location import Location, SharedStore
 from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
@@ -129,21 +120,32 @@ class Server:
         self.metrics = Metrics()
         self.health = Health()
         self.listening = Listening(settings, stack)
-        admin = settings.admin
-        self.admin = Admin(
-            admin.listen.host,
-            admin.listen.port,
-            self.health,
-            self.metrics,
-            admin.names,
-            admin.connections,
-            admin.connections_per_client,
-        )
-        stack.callback(self.admin.close)
-        self.links: dict[str, EslLink] = {}
-        self._servers: dict[str, FreeSwitchSettings] = {}
+        self.admin = self._make_admin()
         log_of_files(site)
-        self.engine = Engine(
+        self.engine = self._make_engine(site)
+        self.cdr = self._open_cdr()
+        self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
+        stack.callback(self.reactor.close)
+        self.links = FreeSwitchLinks(self.engine, self.reactor, lambda: self._needed(self.engine.usage.fs))
+        self.listener = self._listen_for_dialplans()
+        self.jobs = self._make_jobs()
+        stack.callback(lambda: self.links.stop(self._hurry.is_set()))
+        self.links.update(site.resolved.freeswitch)
+        self.services = self._make_services()
+        self._export()
+
+    # --- putting together ---------------------------------------------------------------------------------------------
+
+    def _make_admin(self) -> Admin:
+        at = self._settings.admin
+        host, port = at.listen.host, at.listen.port
+        admin = Admin(host, port, self.health, self.metrics, at.names, at.connections, at.connections_per_client)
+        self._stack.callback(admin.close)
+        return admin
+
+    def _make_engine(self, site: LoadedSite) -> Engine:
+        settings = self._settings
+        engine = Engine(
             core_settings(
                 settings,
                 self.listening.bound,
@@ -155,36 +157,24 @@ class Server:
             monotonic(),
             core_site(site.resolved),
         )
-        self.engine.host.on_log = log_of_flow
-        self.engine.flows.on_fault = log_of_fault
-        self.engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
-        self.engine.flows.on_failure = self._log_failure
-        self.engine.faults.told = log_of_turn
-        self.engine.flows.on_bound = log_of_bound
-        self.cdr = self._open_cdr()
-        self.reactor = Reactor(self.engine, lambda job: self.jobs.start(job))
-        stack.callback(self.reactor.close)
-        self.listener = self._listen_for_dialplans()
-        sessions = self.listener.sessions if self.listener is not None else NO_SESSIONS
-        limits = settings.limits
-        self.jobs = Jobs(
+        log_of_engine(engine)
+        engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
+        return engine
+
+    def _make_jobs(self) -> Jobs:
+        limits = self._settings.limits
+        jobs = Jobs(
             self._answer,
-            HttpClient(Guard(settings.http.allow)),
-            self.links,
+            HttpClient(Guard(self._settings.http.allow)),
+            self.links.by_name,
             self.listening.families,
-            sessions,
+            self.listener.sessions if self.listener is not None else NO_SESSIONS,
             http_queue=limits.http_queue,
             esl_queue=limits.esl_queue,
             location_writes=limits.location_writes,
         )
-        stack.callback(self.jobs.close)
-        stack.callback(self._stop_links)
-        for name, server in site.resolved.freeswitch.items():
-            self._add_link(name, server)
-        self.services = self._make_services()
-        self._export()
-
-    # --- putting together ---------------------------------------------------------------------------------------------
+        self._stack.callback(jobs.close)
+        return jobs
 
     def _listen_for_dialplans(self) -> EslListener | None:
         """Where channels are handed over, if anywhere. What flows ask for with `fs` a link tells them, where there is
@@ -195,7 +185,7 @@ class Server:
 
         def names() -> set[str]:
             usage = self.engine.usage
-            return wanted(self._needed(() if self.links else usage.fs))
+            return wanted(self._needed(() if self.links.by_name else usage.fs))
 
         listener = EslListener(at.host, at.port, self.engine, self.reactor, names)
         self._stack.callback(listener.close)
@@ -241,25 +231,6 @@ class Server:
             services.add(service, settings)
         return services
 
-    def _add_link(self, name: str, server: FreeSwitchSettings) -> EslLink:
-        engine, reactor = self.engine, self.reactor
-
-        def snapshot(name: str, seen: Snapshot) -> None:
-            reactor.put(engine.receive_snapshot, name, seen.rows, seen.since, seen.core_uuid)
-
-        link = self.links[name] = EslLink(
-            EslServer(name, server.host, server.port, server.password.get_secret_value(), server.user or ""),
-            lambda: self._needed(engine.usage.fs),
-            lambda name, event: reactor.put(engine.receive_esl, name, event),
-            lambda name, state: reactor.post(engine.link_changed, name, state, link.reason),
-            snapshot,
-            command_timeout=server.timeout,
-            connect_timeout=server.timeout,
-            idle=server.silence,
-        )
-        self._servers[name] = server
-        return link
-
     def _export(self) -> None:
         add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
         trace = SipTrace(self._settings.log.level == "debug", self.engine.history)
@@ -274,35 +245,14 @@ class Server:
         if self.cdr is not None:
             gauges.export_cdr(self.metrics, self.cdr)
         gauges.export_services(self.metrics, self.services)
-        gauges.export_links(self.metrics, self.links)
+        gauges.export_links(self.metrics, self.links.by_name)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
         self.health.add("reactor", lambda: self.reactor.stalled)
-        self.health.add("freeswitch", self._servers_complaint)
-        self.health.add_degradation("freeswitch", self._servers_degradation)
+        self.health.add("freeswitch", self.links.complaint)
+        self.health.add_degradation("freeswitch", self.links.degradation)
         self.health.add_degradation("users", lambda: self.jobs.users.trouble)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
-
-    def _servers_complaint(self) -> str:
-        """Why no FreeSWITCH server is ready; '' when one is, or none is configured."""
-        trouble = self._troubled_servers()
-        if not self.links or len(trouble) < len(self.links):
-            return ""
-        connected = any(link.state == "up" for link in self.links.values())
-        what = "takes our calls" if connected else "is connected"
-        return f"no FreeSWITCH server {what}: " + ", ".join(trouble)
-
-    def _servers_degradation(self) -> str:
-        return "" if self._servers_complaint() else ", ".join(self._troubled_servers())
-
-    def _troubled_servers(self) -> list[str]:
-        """Those that are not ready, with the reason: `fs1 (timed out)`."""
-        found = []
-        for name, link in sorted(self.links.items()):
-            trouble = (link.reason or link.state) if link.state != "up" else self.engine.servers.complaint(name)
-            if trouble:
-                found.append(f"{name} ({trouble})")
-        return found
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -320,8 +270,7 @@ class Server:
         self._stack.callback(signals.close)
         self.services.start()
         self.listening.start(self.reactor, self.engine)
-        for link in self.links.values():
-            link.start()
+        self.links.start()
         if self.listener is not None:
             self.listener.start()
         self.admin.start()
@@ -368,14 +317,6 @@ class Server:
                 return False
         return True
 
-    def _log_failure(self, run: Run, what: str, error: StepError, code: int) -> None:
-        """A run, or a handler of it, ended in an error."""
-        place = f"{error.file}:{error.line}" if error.line else str(run.flow.place)
-        call = run.call["sip_call_id"] if run.call is not None else ""
-        facts = {"flow": run.flow.name, "run": run.name, "place": place, "error": error.type, "message": error.message}
-        part = "" if what == "flow" else what
-        self.engine.tell("run_failed", **facts, part=part, call=call, reply=code or "none")
-
     def _launch(self, now: float) -> None:
         self.engine.run_timers(now)
         self.engine.flows.launch()
@@ -387,11 +328,6 @@ class Server:
         self._stop.set()
         if count > 1:
             self._hurry.set()
-
-    def _stop_links(self) -> None:
-        """All at a time; commands under way get a moment unless we are in a hurry."""
-        seconds = 0.0 if self._hurry.is_set() else 1.0
-        gevent.joinall([gevent.spawn(link.stop, seconds) for link in self.links.values()])
 
     def _keep_house(self) -> None:
         full = FullCollections(monotonic())
@@ -432,7 +368,7 @@ class Server:
         self.jobs.users.keep(asked_users(site.resolved))
         for section in needs_restart(self._settings, site.settings):
             logger.bind(section=section).warning("restart_needed")
-        self._update_links(site.resolved.freeswitch)
+        self.links.update(site.resolved.freeswitch)
         logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows_reloaded")
 
     def _take(self, site: LoadedSite, taken: Event, now: float) -> None:
@@ -440,29 +376,3 @@ class Server:
         log_of_files(site)
         self.engine.load(site.program, core_site(site.resolved))
         taken.set()
-
-    def _update_links(self, servers: Mapping[str, FreeSwitchSettings]) -> None:
-        """Links as the servers now are: changed ones anew, the others subscribe to what is new. Each by itself, so that
-        none waits for a server that says nothing."""
-        changed = [name for name, server in self._servers.items() if servers.get(name) != server]
-        new = [name for name in servers if name not in self._servers]
-        kept = [gevent.spawn(_subscribe_anew, link) for name, link in self.links.items() if name not in changed]
-        renewed = [gevent.spawn(self._renew_link, name, servers.get(name)) for name in changed]
-        for name in new:
-            self._add_link(name, servers[name]).start()
-        gevent.joinall(kept)
-        gevent.joinall(renewed)
-
-    def _renew_link(self, name: str, server: FreeSwitchSettings | None) -> None:
-        """The old one ends before the new one begins: flows know them by the same name."""
-        del self._servers[name]
-        self.links.pop(name).stop()
-        if server is not None:
-            self._add_link(name, server).start()
-
-
-def _subscribe_anew(link: EslLink) -> None:
-    try:
-        link.resubscribe()
-    except EslError as error:
-        logger.bind(server=link.server.name, reason=str(error)).warning("event_subscription_failed")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from loguru import logger
 
+from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Fault
-from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.errors import InputError, OrchestratorError, StepError
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.runtime import log
@@ -29,6 +30,23 @@ def log_of_refusal(error: OrchestratorError) -> tuple[str, ...]:
     for mistake, help in told:
         logger.bind(mistake=mistake, help=help).error("reload_refused")
     return tuple(mistake for mistake, _ in told)
+
+
+def log_of_engine(engine: Engine) -> None:
+    """Have an engine log steps, failures and bugs."""
+    engine.host.on_log = log_of_flow
+    engine.flows.on_fault = log_of_fault
+    engine.flows.on_bound = log_of_bound
+    engine.flows.on_failure = lambda run, what, error, code: tell_failure(engine, run, what, error, code)
+    engine.faults.told = log_of_turn
+
+
+def tell_failure(engine: Engine, run: Run, what: str, error: StepError, code: int) -> None:
+    """A run, or a handler of it, ended in an error."""
+    place = f"{error.file}:{error.line}" if error.line else str(run.flow.place)
+    call = run.call["sip_call_id"] if run.call is not None else ""
+    facts = {"flow": run.flow.name, "run": run.name, "place": place, "error": error.type, "message": error.message}
+    engine.tell("run_failed", **facts, part="" if what == "flow" else what, call=call, reply=code or "none")
 
 
 def log_of_flow(run: Run, effect: Log) -> None:

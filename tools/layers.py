@@ -66,6 +66,7 @@ GLUE = {
     "app",
     "cli",
     "core_settings",
+    "freeswitch_links",
     "listening",
     "resources",
     "server_log",

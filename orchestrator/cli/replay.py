@@ -60,8 +60,7 @@ def command(
     from orchestrator.flow.loader import load_sources, read_sources
     from orchestrator.resources import known_resources
     from orchestrator.testing.faults import Faults
-    from orchestrator.testing.recordings import Recording
-    from orchestrator.testing.replay import Replay, UnknownFlow, only_flow
+    from orchestrator.testing.replay import Replay, UnknownFlow, UnusableRecording, only_flow, recording_with
 
     settings = settings_of(config)
     program, _ = load_sources(read_sources(paths or settings.flows), known_resources(settings))
@@ -70,11 +69,9 @@ def command(
     except UnknownFlow as error:
         raise click.BadParameter(str(error), param_hint="--flow") from None
     try:
-        stream = Recording.load(recording)
-    except (ValueError, KeyError) as error:
-        raise click.BadParameter(str(error), param_hint="RECORDING") from None
-    if not stream.events:
-        raise click.BadParameter(f"{recording} holds no FreeSWITCH events", param_hint="RECORDING")
+        stream = recording_with(recording, _legs(legs))
+    except UnusableRecording as error:
+        raise click.BadParameter(str(error), param_hint=error.parameter) from None
     replay = Replay(
         stream,
         chosen,
@@ -84,21 +81,15 @@ def command(
         legs=_legs(legs),
         faults=Faults(cut, silence, restart, duplicate),
     )
-    known = {event.uuid for event in stream.events}
-    for leg, uuid in _legs(legs).items():
-        if uuid not in known:
-            raise click.BadParameter(f"{leg}: the recording has no channel {uuid}", param_hint="--leg")
     if stream.cut_off:
-        what = f"{recording} ends in the middle of a frame: its last {stream.cut_off} octets are left out"
-        click.echo(what, err=True)
+        left_out = f"its last {stream.cut_off} octets are left out"
+        click.echo(f"{recording} ends in the middle of a frame: {left_out}", err=True)
     replay.run()
-    for line in replay.report():
-        click.echo(line)
+    click.echo("".join(f"{line}\n" for line in replay.report()), nl=False)
     if not replay.traces():
         why = f"flow {flow!r} took none of them" if replay.calls else "the recording has no CHANNEL_CREATE"
         click.echo(f"no flow has run: {len(replay.calls)} calls, and {why}", err=True)
-        return 1
-    return int(any(trace.error for trace in replay.traces()))
+    return int(not replay.traces() or any(trace.error for trace in replay.traces()))
 
 
 def _legs(given: tuple[str, ...]) -> dict[str, str]:

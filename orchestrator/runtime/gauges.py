@@ -205,10 +205,22 @@ def export_location(metrics: Metrics, location: Location) -> None:
 
 
 def export_engine(metrics: Metrics, engine: Engine) -> None:
-    """SIP, registrations and flows."""
-    stats = engine.flows.stats
-    metrics.gauge("transactions", "SIP transactions, answered ones included.", lambda: len(engine.layer))
-    layer, writes = engine.layer, engine.registrations.writes
+    """What one core counts."""
+    metrics.counter("core", "Counters of the core, by event.", lambda: dict(engine.counters), ("event",))
+    metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
+    metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
+    metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
+    metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
+    _export_sip(metrics, engine)
+    _export_sources(metrics, engine)
+    _export_peers(metrics, engine)
+    _export_flows(metrics, engine)
+
+
+def _export_sip(metrics: Metrics, engine: Engine) -> None:
+    """Transactions, look-ups, writes of the location store."""
+    layer, writes, names = engine.layer, engine.registrations.writes, engine.network.names
+    metrics.gauge("transactions", "SIP transactions, answered ones included.", lambda: len(layer))
     metrics.gauge("transactions_unanswered", "Server transactions without a final response.", lambda: layer.unanswered)
     metrics.gauge("transactions_lingering", "Answered transactions kept for retransmissions.", lambda: layer.lingering)
     metrics.gauge("transactions_octets", "Octets of the requests kept by transactions.", lambda: layer.octets)
@@ -224,19 +236,30 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: layer.unattended,
     )
     metrics.gauge("location_writes", "Registrations that wait for the location store.", lambda: writes.under_way)
-    metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
-    metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
-    metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
-    metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
-    metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
-    memory = engine.flows.trace_memory
-    metrics.gauge("trace_octets", "Octets of the traces of all runs.", lambda: memory.octets)
-    names = engine.network.names
     metrics.gauge("lookups", "Host names being looked up.", lambda: len(names))
     metrics.counter(
         "lookups_refused", "Host names not looked up because too many look-ups were running.", lambda: names.refused
     )
-    metrics.gauge("subscriptions", "Active subscriptions of flows.", lambda: len(engine.bus))
+
+
+def _export_sources(metrics: Metrics, engine: Engine) -> None:
+    """The shares of sources."""
+    admission = engine.admission
+    metrics.gauge("sources", "Source addresses in the rate-limit table.", lambda: len(admission))
+    metrics.gauge(
+        "sources_banned", "Source addresses currently banned.", lambda: len(admission.banned(engine.timers.now))
+    )
+    metrics.counter("source_bans", "Bans of sources, by reason.", lambda: dict(admission.bans), ("reason",))
+    metrics.counter(
+        "datagrams_unread",
+        "Datagrams dropped unread, and connections refused, because of a ban or a rate limit, by reason.",
+        lambda: dict(admission.dropped),
+        ("reason",),
+    )
+
+
+def _export_peers(metrics: Metrics, engine: Engine) -> None:
+    """Gateways and FreeSWITCH servers."""
     prober = engine.gateways.prober
     metrics.gauge(
         "gateway_up",
@@ -251,19 +274,6 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: {name: float(up) for name, up in servers.states().items()},
         ("server",),
     )
-    admission = engine.admission
-    metrics.gauge("sources", "Source addresses in the rate-limit table.", lambda: len(admission))
-    metrics.gauge(
-        "sources_banned", "Source addresses currently banned.", lambda: len(admission.banned(engine.timers.now))
-    )
-    metrics.counter("source_bans", "Bans of sources, by reason.", lambda: dict(admission.bans), ("reason",))
-    metrics.counter(
-        "datagrams_unread",
-        "Datagrams dropped unread, and connections refused, because of a ban or a rate limit, by reason.",
-        lambda: dict(admission.dropped),
-        ("reason",),
-    )
-    metrics.counter("core", "Counters of the core, by event.", lambda: dict(engine.counters), ("event",))
     translator, channels = engine.esl_events.translator, engine.channels
     metrics.counter(
         "esl_events_odd",
@@ -271,6 +281,15 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
         lambda: {"duplicate": translator.duplicates, "orphan": translator.orphans, "reordered": channels.reordered},
         ("kind",),
     )
+
+
+def _export_flows(metrics: Metrics, engine: Engine) -> None:
+    """Runs, their traces and what has gone wrong in them."""
+    stats = engine.flows.stats
+    metrics.gauge("flow_runs", "Flows running or waiting.", lambda: len(engine.flows.runs))
+    memory = engine.flows.trace_memory
+    metrics.gauge("trace_octets", "Octets of the traces of all runs.", lambda: memory.octets)
+    metrics.gauge("subscriptions", "Active subscriptions of flows.", lambda: len(engine.bus))
     metrics.counter("flow_runs_started", "Flows started.", lambda: stats.runs)
     metrics.counter(
         "flow_runs_refused", "Flows not started because of limits: runs, runs_per_flow.", lambda: stats.refused

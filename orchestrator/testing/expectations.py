@@ -172,11 +172,11 @@ def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Se
             failures = (line.text for line in reversed(run.records) if getattr(line.fact, "type", "") == run.error)
             error = next(failures, run.error)
             found.append(Failure(place, f"flow {run.flow.name!r} {error}; write allow: [{run.error}] if it may"))
-    if story.http and story.unanswered:
+    if story.outside.http and story.outside.unanswered:
         help = "add a rule under given: http, or one with  error: connect  if that is meant"
-        found += [Failure(place, f"no http: rule fits {asked}; {help}") for asked in story.unanswered]
+        found += [Failure(place, f"no http: rule fits {asked}; {help}") for asked in story.outside.unanswered]
     help = "add a rule under given: effects, with the result it is to have or  error:  and its type"
-    found += [Failure(place, f"no effects: rule fits {asked}; {help}") for asked in story.unperformed]
+    found += [Failure(place, f"no effects: rule fits {asked}; {help}") for asked in story.outside.unperformed]
     if not _allowed("leak", allow):
         found += [Failure(place, f"after the last call has ended: {what}") for what in story.leftovers()]
     return found

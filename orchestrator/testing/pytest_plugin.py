@@ -69,11 +69,11 @@ class HttpAnswer:
         self._story, self._method, self._url = story, method, url
 
     def reply(self, status: int, json: Any = None, text: str = "", delay: str | float = 0) -> None:
-        self._story.http.append(HttpRule(self._url, self._method, status, json, text, delay=_time(delay)))
+        self._story.outside.http.append(HttpRule(self._url, self._method, status, json, text, delay=_time(delay)))
 
     def fail(self, error: str = "connect") -> None:
         """No answer at all: `connect` or `timeout`."""
-        self._story.http.append(HttpRule(self._url, self._method, error=error))
+        self._story.outside.http.append(HttpRule(self._url, self._method, error=error))
 
 
 class Effects:
@@ -85,7 +85,7 @@ class Effects:
     def on(self, name: str, result: Any = None, *, error: str = "", delay: str | float = 0, **wanted: Any) -> None:
         """What becomes of an effect of that name (a glob) whose fields hold at least what is `wanted`: its result, or
         the type of the error it fails with."""
-        self._story.effects.append(EffectRule(name, wanted, result, error, _time(delay)))
+        self._story.outside.effects.append(EffectRule(name, wanted, result, error, _time(delay)))
 
     @property
     def asked(self) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import InputError
@@ -29,6 +30,32 @@ SERVER = "recording"
 """Name of the FreeSWITCH server in a replay."""
 HOME = ("10.254.0.1", 5080)
 """Its SIP address, whatever the flows call it."""
+
+
+class UnusableRecording(Exception):
+    """A recording that cannot be replayed; `parameter` is what is wrong of the command."""
+
+    def __init__(self, why: str, parameter: str = "RECORDING") -> None:
+        super().__init__(why)
+        self.parameter = parameter
+
+
+def recording_with(path: Path, legs: Mapping[str, str]) -> Recording:
+    """The recording of a file, which has to hold events, and the channels of these legs (leg → uuid).
+
+    Raises UnusableRecording.
+    """
+    try:
+        stream = Recording.load(path)
+    except (ValueError, KeyError) as error:
+        raise UnusableRecording(str(error)) from None
+    if not stream.events:
+        raise UnusableRecording(f"{path} holds no FreeSWITCH events")
+    known = {event.uuid for event in stream.events}
+    for leg, uuid in legs.items():
+        if uuid not in known:
+            raise UnusableRecording(f"{leg}: the recording has no channel {uuid}", "--leg")
+    return stream
 
 
 class UnknownFlow(InputError):

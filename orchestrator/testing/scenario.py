@@ -14,23 +14,21 @@ from functools import partial
 from typing import Any, cast
 
 from orchestrator.core.calls.cdr import CallRecord
-from orchestrator.core.jobs import FindUser, Job, Resolve, Write
-from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
-from orchestrator.flow.run.effects import EslCommand, EslExecute, Http, Log
+from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
-from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.history import MessageOut
-from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, fields_of, seen_in
+from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, seen_in
+from orchestrator.testing.outside import Outside
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
-from orchestrator.testing.switch.channel import LOUD, SwitchChannel, Told
-from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch, result_of
-from orchestrator.testing.world import World, perform_write
+from orchestrator.testing.switch.channel import LOUD, SwitchChannel
+from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch
+from orchestrator.testing.world import World
 
 SERVER = "fs1"
 """The FreeSWITCH a recording stands for, unless the flows name servers."""
@@ -65,15 +63,9 @@ class Scenario:
         seed: int = 1,
     ) -> None:
         homes = {name: (f"10.254.0.{n}", 5080) for n, name in enumerate(program.resources.freeswitch or (SERVER,), 1)}
-        self.world = World(
-            program,
-            domains=domains,
-            seed=seed,
-            wall=wall,
-            secrets=dict(secrets or {}),
-            freeswitch={name: f"sip:{host}:{port}" for name, (host, port) in homes.items()},
-            trust=(SWITCHES,),
-        )
+        sip = {name: f"sip:{host}:{port}" for name, (host, port) in homes.items()}
+        site: dict[str, Any] = {"secrets": dict(secrets or {}), "freeswitch": sip}
+        self.world = World(program, domains=domains, seed=seed, wall=wall, trust=(SWITCHES,), **site)
         self.switches = {name: VirtualFreeSwitch.in_world(self.world, name, home) for name, home in homes.items()}
         """The FreeSWITCH servers the flows name."""
         for switch in self.switches.values():
@@ -81,10 +73,8 @@ class Scenario:
             switch.on_placed = lambda call: self.calls.append(StoryCall(self, call))
         self.parties = Parties(self.world, self.switches)
         self.server = next(iter(homes))
-        self.http = list(http)
-        self.esl = list(esl)
-        self.effects = list(effects)
         self.facts: list[Seen] = []
+        self.outside = Outside(self.world, self.switches, self.facts, http, esl, effects)
         self.calls: list[StoryCall] = []
         """Those of callers, and those a flow has had FreeSWITCH place."""
         self.runs: list[Run] = []
@@ -94,10 +84,6 @@ class Scenario:
         """(file, line) of every step that was run."""
         self.named: dict[str, StoryCall] = {}
         """Calls that have a name, to tell several apart."""
-        self.unanswered: list[str] = []
-        """Requests to web services that no rule fits."""
-        self.unperformed: list[str] = []
-        """Effects of packages that no rule fits."""
         self._call_ids: dict[str, str] = {}
         """Call-ID of any dialog of a call → that of its caller's."""
         self.ended: list[tuple[str, str, str]] = []
@@ -106,18 +92,22 @@ class Scenario:
         self._callers = 0
         self._repeated: set[bytes] = set()
         self._watch()
-        for aor, contacts in (registered or {}).items():
+        self._begin(registered or {}, answers or {})
+        self.world.engine.history.listen(MessageOut, self._sent)
+
+    def _begin(self, registered: Mapping[str, Sequence[str]], answers: Mapping[str, int]) -> None:
+        """What is there before the story: phones that have registered, and what some of them answer at once."""
+        for aor, contacts in registered.items():
             for contact in contacts:
                 self.phone_at(aor, contact).register()
-        for contact, status in (answers or {}).items():
+        for contact, status in answers.items():
             phone = self.phone_at(contact, contact)
             phone.on_invite, phone.status = partial(_answer_at_once, status), status
         self.world.run()
-        self.world.engine.history.listen(MessageOut, self._sent)
 
     def _watch(self) -> None:
         engine = self.world.engine
-        self.world.on_job = self._job
+        self.world.on_job = self.outside.answer
         engine.host.on_log = self._logged
         engine.history.listen(TraceWritten, self._traced)
         engine.history.listen(CallRecord, self._call_ended)
@@ -333,68 +323,6 @@ class Scenario:
         known = self.world.engine.calls.by_call_id(call_id.encode())
         if known is not None and call_id not in self._call_ids:
             self._call_ids[call_id] = known.sip_call_id.decode()
-
-    def _job(self, job: Job) -> Any:
-        effect, now = job.effect, self.world.now
-        if isinstance(effect, Http):
-            self.facts.append(Seen(now, "http", "http", effect.method, effect.url, effect))
-            return self._answer_http(job, effect)
-        if isinstance(effect, PoolEffect):
-            return self._perform_effect(job, effect)
-        if isinstance(effect, Resolve):
-            return None
-        if isinstance(effect, EslCommand):
-            self.facts.append(Seen(now, "esl", "esl", effect.kind, effect.command, effect))
-            return self._ask_freeswitch(job, effect, effect.command)
-        if isinstance(effect, Write):
-            return perform_write(effect)
-        if isinstance(effect, FindUser):
-            return StepError("auth.down", f"a test asks no database: give it the users of {effect.table!r}")
-        command = f"{effect.app} {effect.args}".strip()
-        self.facts.append(Seen(now, "esl", "esl", "execute", command, effect))
-        return self._ask_freeswitch(job, effect, command)
-
-    def _ask_freeswitch(self, job: Job, effect: EslCommand | EslExecute, command: str) -> Any:
-        """What the test says, else what it would do."""
-        switch = self.switches.get(effect.server)
-        if switch is None:
-            return StepError("esl.down", f"there is no FreeSWITCH server {effect.server!r}")
-        rule = next((rule for rule in self.esl if rule.fits(command)), None)
-        if rule is None:
-            return switch.perform(job)
-        if isinstance(effect, EslCommand):
-            return result_of("+OK" if rule.reply is None else rule.reply)
-        return switch.perform(job, Told(rule.reply or "", rule.variables))
-
-    def _answer_http(self, job: Job, effect: Http) -> Any:
-        rules = (rule for rule in self.http if fnmatchcase(effect.url, rule.url))
-        rule = next((rule for rule in rules if fnmatchcase(effect.method, rule.method)), None)
-        if rule is None:
-            self.unanswered.append(f"{effect.method} {effect.url}")
-            return StepError("http.connect", f"no http: rule of the test fits {effect.method} {effect.url}")
-        answer, delay = rule.answer(effect), rule.delay
-        if rule.error == "timeout" or delay > effect.timeout:  # the client gives up by its own clock
-            answer, delay = StepError("http.timeout", "timeout (as the test says)"), effect.timeout
-        return self._answer_later(job, answer, delay)
-
-    def _perform_effect(self, job: Job, effect: PoolEffect) -> Any:
-        """What the test says becomes of an effect of a package."""
-        about = " ".join(f"{name}={value!r}" for name, value in fields_of(effect).items())
-        self.facts.append(Seen(self.world.now, "effect", "effect", effect.name, about, effect))
-        rule = next((rule for rule in self.effects if rule.fits(effect)), None)
-        if rule is None:
-            self.unperformed.append(f"{effect.name} {about}".rstrip())
-            return StepError(f"{effect.name}.failed", f"no effects: rule of the test fits {effect.name}")
-        if rule.delay > effect.timeout:  # its pool breaks it off
-            return self._answer_later(job, StepError(f"{effect.name}.timeout", "no result in time"), effect.timeout)
-        return self._answer_later(job, rule.answer(), rule.delay)
-
-    def _answer_later(self, job: Job, answer: Any, delay: float) -> Any:
-        if not delay:
-            return answer
-        world = self.world
-        world.call_at(world.now + delay, lambda: world.engine.complete(job.id, answer, world.now))
-        return World.LATER
 
     def _logged(self, run: Run, effect: Log) -> None:
         self.logs.append((self.world.now, effect.level, effect.text))

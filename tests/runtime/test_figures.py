@@ -130,7 +130,7 @@ def answer_options(server: Server) -> None:
         (flood, "sources_banned 1.0"),
         (ask_the_web_too_often, 'jobs_waiting{pool="http"} 1.0'),
         (ask_the_web_too_often, 'jobs_refused_total{pool="http"} 69.0'),
-        (lambda server: setattr(server.links["fs1"], "state", "up"), 'esl_up{server="fs1"} 1.0'),
+        (lambda server: setattr(server.links.by_name["fs1"], "state", "up"), 'esl_up{server="fs1"} 1.0'),
         (lambda server: setattr(server.cdr, "written", 4), "cdr_written_total 4.0"),
         (lambda server: setattr(server.reactor, "stalls", 3), "reactor_stalls_total 3.0"),
         (lambda server: setattr(server.admin._server, "refused", 5), "admin_connections_refused_total 5.0"),

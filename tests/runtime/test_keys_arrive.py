@@ -66,6 +66,10 @@ log: {level: debug}
 """
 
 
+def fs7(server: Server) -> Any:
+    return server.links.by_name["fs7"]
+
+
 def backlog(server: Server, name: str) -> int:
     server.jobs._esl_pool("fs7", 1)  # made when the first command comes
     return next(pool.backlog for pool in server.jobs.pools if pool.name == name)
@@ -115,12 +119,15 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.streams.write": (lambda s: s.listening.connections.limits.write, 47.0),
     "sip.streams.write_queue": (lambda s: s.listening.connections.limits.write_queue, 1_000_048),
     "location": (lambda s: Path(s.engine.location.store.path).name, "here.db"),  # type: ignore[attr-defined]
-    "freeswitch.host": (lambda s: s.links["fs7"].server.host, "127.0.0.7"),
-    "freeswitch.port": (lambda s: s.links["fs7"].server.port, 8027),
-    "freeswitch.user": (lambda s: s.links["fs7"].server.user, "7@fs.example"),
-    "freeswitch.password": (lambda s: s.links["fs7"].server.password, "77"),
-    "freeswitch.timeout": (lambda s: (s.links["fs7"]._command_timeout, s.links["fs7"]._connect_timeout), (7.0, 7.0)),
-    "freeswitch.silence": (lambda s: s.links["fs7"]._idle, 17.0),
+    "freeswitch.host": (lambda s: fs7(s).server.host, "127.0.0.7"),
+    "freeswitch.port": (lambda s: fs7(s).server.port, 8027),
+    "freeswitch.user": (lambda s: fs7(s).server.user, "7@fs.example"),
+    "freeswitch.password": (lambda s: fs7(s).server.password, "77"),
+    "freeswitch.timeout": (
+        lambda s: (fs7(s)._command_timeout, fs7(s)._connect_timeout),
+        (7.0, 7.0),
+    ),
+    "freeswitch.silence": (lambda s: fs7(s)._idle, 17.0),
     "freeswitch.lost_after": (lambda s: s.engine.site.server_times["fs7"].lost_after, 37.0),
     "freeswitch.probe": (lambda s: s.engine.site.server_times["fs7"].probe, 8.0),
     "freeswitch.sip": (lambda s: s.engine.site.freeswitch["fs7"], "sip:127.0.0.7:5087"),

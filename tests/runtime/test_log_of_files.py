@@ -93,7 +93,7 @@ def test_what_is_missing_is_named(server: Server, lines: dict[str, dict[str, Any
     assert lines["configuration_incomplete"]["problem"] == (
         "secret KEY has no value: environment variable NOT_SET is not set"
     )
-    assert list(server.links) == [], "no link to a server without a password"
+    assert list(server.links.by_name) == [], "no link to a server without a password"
 
 
 def test_a_warning_of_the_check_is_a_line(server: Server, lines: dict[str, dict[str, Any]]) -> None:

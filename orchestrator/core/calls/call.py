@@ -16,8 +16,9 @@ from typing import Protocol
 from orchestrator.core.calls.attempts import CallHold, CallRelay
 from orchestrator.core.calls.dialogs import Dialogs, callee_of, caller_of
 from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
+from orchestrator.core.calls.info_keys import hear_key
 from orchestrator.core.calls.liveness import look_after
-from orchestrator.core.calls.reason_texts import cause_of, failure_of, reason_header
+from orchestrator.core.calls.reason_texts import CHANNEL_LOST, cause_of, failure_of, reason_header
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import text
 from orchestrator.core.switches.executions import kill_channels
@@ -27,16 +28,13 @@ from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.history import ByeHeld, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.sip.ack_wait import Handshake
 from orchestrator.sip.branch import NOBODY, Attempt, Branch, Context
-from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 
-CHANNEL_LOST = "channel lost"
-"""Reason of the end of a call whose channels are gone."""
 OUTLIVE = 1.0
-"""Seconds that a channel may outlive its call: what FreeSWITCH does by itself takes some milliseconds."""
+"""Seconds that a channel may outlive its call: FreeSWITCH needs some milliseconds."""
 
 
 class CallTable(Protocol):
@@ -52,8 +50,7 @@ class CallTable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exchange(Witnesses):
-    """What the calls of one engine share besides the node: who hears of their end, where they are found, and what
-    FreeSWITCH has of them."""
+    """What the calls of one engine share besides the node: where they are found, and what FreeSWITCH has of them."""
 
     calls: CallTable
     channels: ChannelTable
@@ -225,7 +222,7 @@ class Call(FlowCall):
         attempt.failed(branch)
 
     def on_settled(self, context: Context) -> None:
-        """The relay counts its own branches: one that was cancelled long ago may still be pending here."""
+        """The relay counts its own branches."""
 
     # --- what passes inside the dialog --------------------------------------------------------------------------------
 
@@ -238,15 +235,7 @@ class Call(FlowCall):
         if request.method == b"BYE":
             self.end_by(side, cause_of(request))
         elif request.method == b"INFO" and not self.carried:  # FreeSWITCH reports the digits of a call it carries
-            self._hear_info(request, side)
-
-    def _hear_info(self, request: Request, side: str) -> None:
-        heard = dtmf_of_info(request)
-        if heard is not None:
-            digit, ms = heard
-            taken = self.publish("dtmf", digit=digit, ms=ms, leg=side, source="INFO", uuid=None)
-            if not taken and self.run is not None:
-                self.run.ignored_key(digit, side)
+            hear_key(self, request, side)
 
     # --- ending -------------------------------------------------------------------------------------------------------
 

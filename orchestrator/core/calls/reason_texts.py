@@ -6,6 +6,9 @@ from orchestrator.history import BranchEnded, ResponseReceived
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.message import Request
 
+CHANNEL_LOST = "channel lost"
+"""Reason of the end of a call whose channels are gone."""
+
 
 def failure_of(branch: Branch) -> ResponseReceived | BranchEnded:
     """What has become of a branch that has failed: what was received, or that nothing was."""
