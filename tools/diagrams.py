@@ -17,6 +17,7 @@ from orchestrator.core.calls.flow_call import CALL
 from orchestrator.core.probes import WATCH
 from orchestrator.core.steps.relay import RELAY
 from orchestrator.flow.run.run import PHASES
+from orchestrator.runtime.streams.stream import TABLE as CONNECTION
 from orchestrator.sip.client import INVITE_CLIENT, NON_INVITE_CLIENT
 from orchestrator.sip.server import INVITE_SERVER, NON_INVITE_SERVER
 
@@ -39,6 +40,7 @@ def tables() -> dict[str, States]:
     }
     return {
         **{name: {s: {i: e[0] for i, e in row.items()} for s, row in t.items()} for name, t in transactions.items()},
+        "connection": {state: {what: entry[0] for what, entry in row.items()} for state, row in CONNECTION.items()},
         "relay": RELAY,
         "call": {state: {what: move.state for what, move in row.items()} for state, row in CALL.items()},
         "run": {phase.value: {what: then.value for what, then in row.items()} for phase, row in PHASES.items()},

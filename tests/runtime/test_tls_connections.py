@@ -138,3 +138,57 @@ def test_who_speaks_no_tls_costs_nobody_else(tls: StreamTransport, certificates:
         wait_until(lambda: stranger_peer.look() and stranger_peer.ended)
         peer.sock.close()
     wait_until(lambda: tls._connections.ended["tls wrong version number"] == 1)
+
+
+# --- RFC 5923 ---------------------------------------------------------------------------------------------------------
+
+ASKED = (
+    b"OPTIONS sip:a@example.com SIP/2.0\r\nVia: SIP/2.0/TLS 127.0.0.1:%d;branch=z9hG4bK1%b\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("verify", "alias", "name", "used"),
+    [
+        ("required", b";alias", "example.com", True),
+        ("required", b";alias", "", True),
+        ("required", b"", "example.com", False),
+        ("required", b";alias", "example.net", False),
+        ("none", b";alias", "example.com", False),
+    ],
+)
+def test_a_connection_is_used_for_the_port_it_is_an_alias_of(
+    verify: str, alias: bytes, name: str, used: bool, core: EchoCore, reactor: Reactor, files: TlsFiles
+) -> None:
+    """Only where the peer has proved who it is, and only for that name (§9)."""
+    certificates = Certificates(TlsFiles(files.certificate, files.key, files.ca, verify=verify))
+    connections = Connections(StreamLimits())
+    transport = transport_kind("tls").open("127.0.0.1", 0, Context(connections, certificates))
+    assert isinstance(transport, StreamTransport)
+    transport.start(reactor, Point(0, "tls", *transport.address))
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)
+            peer = call(transport, certificates)
+            asked = ASKED % (server.getsockname()[1], alias)
+            peer.send(asked)
+            peer.hear(asked)
+            core.datagrams.append((OPTIONS, Hop(transport._point, *server.getsockname(), name=name)))
+            reactor.flush()
+            if used:
+                peer.hear(OPTIONS)
+            else:
+                wait_until(lambda: _accepts(server))
+                assert peer.look() and peer.heard == b""
+            peer.sock.close()
+    finally:
+        transport.close()
+        connections.close()
+
+
+def _accepts(server: socket.socket) -> bool:
+    try:
+        server.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True

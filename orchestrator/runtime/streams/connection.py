@@ -69,7 +69,7 @@ class Connection:
     """One of them; `stream` is what it thinks, `hop` what the core calls it, `owner` is told everything."""
 
     __slots__ = (
-        "hop", "key", "source", "stream", "timer", "transport",
+        "asked", "hop", "keys", "source", "stream", "timer", "transport",
         "_heard_all", "_owner", "_reader", "_shut", "_socket", "_told", "_was_open", "_writer",
     )  # fmt: skip
 
@@ -79,8 +79,10 @@ class Connection:
         self.transport = transport
         self.source = source
         """Whose share it counts for, '' for one of our own."""
-        self.key: Any = None
+        self.keys: tuple[Any, ...] = ()
         """By which it is found for what has no connection yet."""
+        self.asked = stream.name is not None
+        """The first request has been looked at for what its sender wants of the connection; not asked of our own."""
         self.timer: Timer | None = None
         self._owner = owner
         self._socket: socket.socket | None = sock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,16 +21,20 @@ from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.pace import Pace
 from orchestrator.runtime.streams.stream import Stream
 from orchestrator.sip.admission import Source, source_name
+from orchestrator.sip.headers import Via, parse_via
 from orchestrator.sip.points import Hop, Point
-from orchestrator.sip.routing import unicast
+from orchestrator.sip.routing import DEFAULT_PORT, unicast
 from orchestrator.timers import Timer, Timers
 
 LOOK = 0.1
 """Seconds between two looks at what has timed out."""
-OUTGOING = 1.1
-"""Connections of ours may exceed `limits.connections` by this factor: strangers must not keep us from calling."""
+RESERVE = 1.1
+"""Connections of ours, and of those we trust, may exceed `limits.connections` by this factor: strangers must not keep
+us from calling."""
 
 _IP_BIND_ADDRESS_NO_PORT = 24
+
+_first_via = re.compile(rb"\r\n(?:[Vv][Ii][Aa]|[Vv])[ \t]*+:([^\r\n]++)\r\n").search
 
 Key = tuple[Point, str, int, str]
 
@@ -96,12 +101,12 @@ class Connections:
     # --- new ones -----------------------------------------------------------------------------------------------------
 
     def refusal(self, host: str) -> str:
-        """Why nobody from this address may connect now; '' when he may."""
-        if len(self.by_number) >= self.limits.connections:
-            return "connections"
+        """Why nobody from this address may connect now; '' when he may. Who is trusted may when strangers may not."""
         source = self.source_of(host) if self.source_of is not None else None
         if source is not None and source.exempt:
-            return ""
+            return "" if len(self.by_number) < self.limits.connections * RESERVE else "connections"
+        if len(self.by_number) >= self.limits.connections:
+            return "connections"
         if source is not None and source.banned_until > self.clock():
             return "banned"
         if self.by_source[source_name(host)] >= self.limits.connections_per_source:
@@ -116,16 +121,22 @@ class Connections:
         self.by_source[source] += 1
         self._add(Connection(self, sock, stream, transport, source), (hop.point, hop.host, hop.port, ""))
 
-    def toward(self, hop: Hop) -> Connection | None:
+    def toward(self, hop: Hop, layers: Layers) -> Connection | None:
         """The connection for a hop: its own, else one that leads there; None when there is none."""
         if hop.connection:
             return self.by_number.get(hop.connection)
-        found = self._toward.get((hop.point, hop.host, hop.port, hop.name))
-        return found if found is not None and found.stream.usable else None
+        found = self._toward.get(_key_of(hop, layers))
+        if found is not None and found.stream.usable:
+            return found
+        if hop.name and layers.cipher is not None:  # a peer that has connected to us and proved to be the one asked for
+            found = self._toward.get((hop.point, hop.host, hop.port, ""))
+            if found is not None and found.stream.is_peer(hop.name):
+                return found
+        return None
 
     def connect(self, hop: Hop, layers: Layers, transport: Counts) -> Connection | None:
         """A new connection to where a hop leads; None, and why is counted, when there cannot be one."""
-        if len(self.by_number) >= self.limits.connections * OUTGOING:
+        if len(self.by_number) >= self.limits.connections * RESERVE:
             self.refused["connections"] += 1
             return None
         address = address_of(hop.host, hop.port)
@@ -140,19 +151,42 @@ class Connections:
         ours = hop._replace(connection=self.number(), name="")
         stream = Stream(self.limits, layers.framing(True), cipher, ours, self.clock(), hop.name)
         connection = Connection(self, sock, stream, transport, "")
-        self._add(connection, (hop.point, hop.host, hop.port, hop.name))
+        self._add(connection, _key_of(hop, layers))
         return connection
 
     def _add(self, connection: Connection, key: Key) -> None:
         self.by_number[connection.hop.connection] = connection
         self.standing[connection.transport.kind] += 1
-        connection.key = key
-        self._toward[key] = connection
+        self._lead(key, connection)
         connection.start()
+
+    def _lead(self, key: Key, connection: Connection) -> None:
+        """Have the connection found by this key."""
+        connection.keys += (key,)
+        self._toward[key] = connection
+
+    def _note_alias(self, connection: Connection, message: bytes) -> None:
+        """The sender of a connection's first request may want to be sent requests over it that are meant for the port
+        in its Via (RFC 5923 §5). Whoever shares an address with him could steal his calls that way, so he must have
+        proved who he is by a certificate (§9), or be trusted."""
+        connection.asked = True
+        via = _top_via(message)
+        if via is None or b"alias" not in via.params:
+            return
+        hop = connection.hop
+        source = self.source_of(hop.host) if self.source_of is not None else None
+        if not connection.stream.proved and (source is None or not source.exempt):
+            return
+        key = hop.point, hop.host, via.port or (5061 if via.transport == b"TLS" else DEFAULT_PORT), ""
+        there = self._toward.get(key)
+        if there is None or not there.stream.usable:
+            self._lead(key, connection)
 
     # --- for connections ----------------------------------------------------------------------------------------------
 
     def deliver(self, connection: Connection, message: bytes, now: float) -> None:
+        if not connection.asked:
+            self._note_alias(connection, message)
         self._inputs.receive(message, connection.hop, now)
 
     def deliver_malformed(self, connection: Connection, data: bytes, error: MalformedMessage, now: float) -> None:
@@ -165,9 +199,13 @@ class Connections:
         self.opened["we" if connection.stream.name is not None else "peer"] += 1
 
     def gone(self, connection: Connection) -> None:
-        if self._toward.get(connection.key) is connection:
-            del self._toward[connection.key]
+        self._lead_nowhere(connection)
         self._inputs.lost(connection.hop)
+
+    def _lead_nowhere(self, connection: Connection) -> None:
+        for key in connection.keys:
+            if self._toward.get(key) is connection:
+                del self._toward[key]
 
     def failed(self, hop: Hop, message: bytes) -> None:
         self._inputs.failed(hop, message)
@@ -176,8 +214,7 @@ class Connections:
         self.ended[connection.stream.why] += 1
         self.by_number.pop(connection.hop.connection, None)
         self.standing[connection.transport.kind] -= 1
-        if self._toward.get(connection.key) is connection:
-            del self._toward[connection.key]
+        self._lead_nowhere(connection)
         if connection.source:
             self.by_source[connection.source] -= 1
             if self.by_source[connection.source] <= 0:
@@ -198,6 +235,20 @@ class Connections:
             self._timers.run_due(self.clock())
         except Exception:
             logger.exception("connection_fault")
+
+
+def _key_of(hop: Hop, layers: Layers) -> Key:
+    """By which a connection to a hop is found: with the name that the peer has proved, where it has to."""
+    return hop.point, hop.host, hop.port, hop.name if layers.cipher is not None else ""
+
+
+def _top_via(message: bytes) -> Via | None:
+    """That of a request, None of a response and of one that cannot be read: the core says so."""
+    found = None if message.startswith(b"SIP/2.0 ") else _first_via(message)
+    try:
+        return parse_via(found[1].strip()) if found is not None else None
+    except MalformedMessage:
+        return None
 
 
 def address_of(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int] | None:

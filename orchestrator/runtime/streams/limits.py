@@ -29,6 +29,6 @@ class StreamLimits:
 
 LINGER = 2.0
 """Seconds that a peer has to take our farewell and to say its own."""
-ANSWERING = 32.0
+ANSWER_TIME = 32.0
 """Seconds since a peer's last word for which it may still be answered when it sends nothing more: as long as its
 transactions last."""

@@ -84,7 +84,7 @@ class StreamTransport:
 
     def send(self, data: bytes, hop: Hop) -> None:
         """Send over the connection of the hop, over one that leads there, or over a new one where we open any."""
-        connection = self._connections.toward(hop)
+        connection = self._connections.toward(hop, self._layers)
         if connection is None and not hop.connection and self._layers.connects:
             connection = self._connections.connect(hop, self._layers, self)
         if connection is None:

@@ -1,6 +1,6 @@
 """One connection without its socket: a table of states and inputs, and the clock is the caller's.
 
-    connecting ── connected ──► handshaking ── ready ──► open ── end ──► half-closed
+    connecting ── connected ──► handshaking ── ready ──► open ── end ──► answering
                                                           │                  │
                                             close, broken, time-out      time-out
                                                           ▼                  │
@@ -23,13 +23,13 @@ from typing import Final, NamedTuple
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.runtime.streams.layers import Cipher, Framing
-from orchestrator.runtime.streams.limits import ANSWERING, LINGER, StreamLimits
+from orchestrator.runtime.streams.limits import ANSWER_TIME, LINGER, StreamLimits
 from orchestrator.sip.points import Hop
 
 CONNECTING: Final = "connecting"
 HANDSHAKING: Final = "handshaking"
 OPEN: Final = "open"
-HALF_CLOSED: Final = "half-closed"
+ANSWERING: Final = "answering"
 CLOSING: Final = "closing"
 CLOSED: Final = "closed"
 
@@ -50,7 +50,7 @@ class Stream:
 
     __slots__ = (
         "farewell_due", "hop", "limits", "messages", "name", "outbox", "size", "state", "unsent", "why",
-        "_after_end", "_begun", "_cipher", "_ending", "_framing", "_heard", "_queue", "_served", "_since",
+        "_after_end", "_begun", "_born", "_cipher", "_ending", "_framing", "_heard", "_queue", "_served", "_since",
     )  # fmt: skip
 
     def __init__(
@@ -85,8 +85,8 @@ class Stream:
         """What was sent to a peer that has said that it sends nothing more; perhaps it does not listen either."""
         self._queue: list[Piece] = []
         """Messages that wait for the handshake."""
-        self._since = now
-        """When the state was entered."""
+        self._born = self._since = now
+        """When the connection, and its state, began."""
         self._heard = now
         self._begun = 0.0
         """When the message that is not whole yet began."""
@@ -153,10 +153,10 @@ class Stream:
     def send(self, message: bytes, hop: Hop, now: float) -> None:
         """One message for the peer; what cannot be sent any more is `unsent` at once."""
         state = self.state
-        if state is OPEN or state is HALF_CLOSED:
+        if state is OPEN or state is ANSWERING:
             piece = Piece(self._wrap(self._framing.send(message)), message, hop, now)
             self._put(piece)
-            if state is HALF_CLOSED:
+            if state is ANSWERING:
                 self._after_end.append(piece)
         elif state is CLOSING or state is CLOSED:
             self.unsent.append(Piece(b"", message, hop, now))
@@ -201,7 +201,7 @@ class Stream:
         limits, state = self.limits, self.state
         if state is OPEN:
             proved = self._served or self.name is not None
-            due = self._heard + limits.idle if proved else self._since + limits.handshake
+            due = self._heard + limits.idle if proved else self._born + limits.handshake
             if self._framing.unfinished:
                 due = min(due, self._begun + limits.message)
             if self.outbox:
@@ -209,14 +209,23 @@ class Stream:
             return due
         if state is CLOSED:
             return NEVER
-        if state is HALF_CLOSED:
-            return self._heard + ANSWERING
+        if state is ANSWERING:
+            return self._heard + ANSWER_TIME
         return self._since + _LASTS[state](limits)
 
     @property
     def usable(self) -> bool:
         """It may be chosen for what has no connection yet."""
         return self.state is OPEN or self.state is CONNECTING or self.state is HANDSHAKING
+
+    @property
+    def proved(self) -> bool:
+        """The peer has shown who it is: a certificate that we trust."""
+        return self._cipher is not None and self._cipher.proved
+
+    def is_peer(self, name: str) -> bool:
+        """Whether it is open, and the peer has proved to have this name."""
+        return self.state is OPEN and self._cipher is not None and self._cipher.proved and not self._cipher.admits(name)
 
     def __repr__(self) -> str:
         return f"<Stream {self.hop.connection} {self.state} {self.hop.host}:{self.hop.port}>"
@@ -315,17 +324,20 @@ def _say_farewell(stream: Stream, now: float) -> None:
 Effect = Callable[[Stream, float], None]
 Entry = tuple[str, str, tuple[Effect, ...]]
 
-_GONE: Final[Mapping[str, Entry]] = {
-    "reset": (CLOSED, "reset", (_give_back,)),
-    "write error": (CLOSED, "write error", (_give_back,)),
-    "overflow": (CLOSED, "write queue full", (_give_back,)),
-    "abort": (CLOSED, "aborted", (_give_back,)),
-}
-"""The socket is of no use any more, or not worth it."""
+
+def _gone(effect: Effect) -> dict[str, Entry]:
+    """The socket is of no use any more, or not worth it."""
+    return {
+        "reset": (CLOSED, "reset", (effect,)),
+        "write error": (CLOSED, "write error", (effect,)),
+        "overflow": (CLOSED, "write queue full", (effect,)),
+        "abort": (CLOSED, "aborted", (effect,)),
+    }
+
 
 TABLE: Final[Mapping[str, Mapping[str, Entry]]] = {
     CONNECTING: {
-        **_GONE,
+        **_gone(_give_back),
         "connected": (HANDSHAKING, "", (_shake_hands,)),
         "refused": (CLOSED, "refused", (_give_back,)),
         "end": (CLOSED, "refused", (_give_back,)),
@@ -333,7 +345,7 @@ TABLE: Final[Mapping[str, Mapping[str, Entry]]] = {
         "close": (CLOSED, "", (_give_back,)),
     },
     HANDSHAKING: {
-        **_GONE,
+        **_gone(_give_back),
         "connected": (HANDSHAKING, "", (_shake_hands,)),
         "ready": (OPEN, "", (_send_queue,)),
         "end": (CLOSED, "end in handshake", (_give_back,)),
@@ -342,24 +354,22 @@ TABLE: Final[Mapping[str, Mapping[str, Entry]]] = {
         "close": (CLOSED, "", (_give_back,)),
     },
     OPEN: {
-        **_GONE,
-        "end": (HALF_CLOSED, "", ()),
+        **_gone(_give_back),
+        "end": (ANSWERING, "", ()),
         "broken": (CLOSING, "broken", (_say_farewell,)),
         "silent": (CLOSING, "idle", (_say_farewell,)),
         "half a message": (CLOSED, "message time-out", (_give_back,)),
         "not taken": (CLOSED, "write time-out", (_give_back,)),
         "close": (CLOSING, "", (_say_farewell,)),
     },
-    HALF_CLOSED: {
-        **_GONE,
-        "reset": (CLOSED, "reset", (_give_back_all,)),
-        "write error": (CLOSED, "write error", (_give_back_all,)),
+    ANSWERING: {
+        **_gone(_give_back_all),
         "time-out": (CLOSING, "", (_say_farewell,)),
         "close": (CLOSING, "", (_say_farewell,)),
         "broken": (CLOSED, "broken", (_give_back,)),
     },
     CLOSING: {
-        **_GONE,
+        **_gone(_give_back),
         "end": (CLOSED, "", (_give_back,)),
         "time-out": (CLOSED, "", (_give_back,)),
     },
