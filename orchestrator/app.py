@@ -54,6 +54,7 @@ from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
 from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
@@ -162,13 +163,13 @@ class Server:
         return engine
 
     def _make_jobs(self) -> Jobs:
-        limits = self._settings.limits
+        limits, dns = self._settings.limits, self._settings.sip.dns
         jobs = Jobs(
             self._answer,
             HttpClient(Guard(self._settings.http.allow)),
             self.links.by_name,
-            self.listening.families,
             self.listener.sessions if self.listener is not None else NO_SESSIONS,
+            resolver=Resolver([(server.host, server.port) for server in dns.servers], dns.timeout),
             http_queue=limits.http_queue,
             esl_queue=limits.esl_queue,
             location_writes=limits.location_writes,

@@ -66,6 +66,8 @@ def core_settings(
             call_duration=limits.call_duration,
             dialog_ping=sip.dialog_ping or 0.0,
         ),
+        failover_after=sip.failover.after,
+        avoid=sip.failover.avoid,
         location_timeout=where.timeout if isinstance(where, ChosenStore) else LOCATION_TIMEOUT,
         age=age,
         late=late,

@@ -72,7 +72,7 @@ class Acks:
     def _forward(
         self, request: Request, route: Route, toward: Uri, seen: Hop | None, here: Point, passage: Passage | None
     ) -> None:
-        def send(hop: Hop | None) -> None:
+        def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
             if hop is None:
                 self._node.count("ack.unreachable")
                 return

@@ -7,16 +7,22 @@ from typing import Any
 
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.sip.locate import Goal
 from orchestrator.sip.location import StoreWork
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Look a host name up. Result: an IP address as text, or None when there is none."""
+    """Find the servers of a host name. Result: what is found (`sip.locate.Found`), or None when the look-up failed; an
+    address as text stands for a name that has nothing else."""
 
-    host: str
+    goal: Goal
     configured: bool = False
     """Whether the configuration names it: it does not wait behind names of callers."""
+
+    @property
+    def host(self) -> str:
+        return self.goal.name
 
 
 @dataclass(frozen=True, slots=True)

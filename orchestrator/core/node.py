@@ -13,7 +13,6 @@ from typing import Any
 
 from orchestrator.core.jobs import Job, JobEffect, Resolve
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
-from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.history import History
@@ -22,6 +21,7 @@ from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
 from orchestrator.sip.layer import Outbox, TransactionLayer
+from orchestrator.sip.locate import Found, Goal, found_at
 from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.tokens import Tokens
 from orchestrator.timers import Timers
@@ -49,7 +49,7 @@ class Node:
         self.layer = TransactionLayer(self.timers, self.send, settings.times)
         self.handshakes = Handshakes(self.timers, settings.times.timeout)
         self.tokens = Tokens(settings.entropy)
-        self.network = SipNetwork(settings, self.layer, self.tokens, self._look_up, route_key)
+        self.network = SipNetwork(settings, self.layer, self.tokens, self._look_up, route_key, self.count)
         self.bus = Bus(self.timers)
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
@@ -109,6 +109,10 @@ class Node:
     def _unreachable(self) -> None:
         self.count("dialog.unreachable")
 
-    def _look_up(self, host: str, found: Callable[[str | None], None]) -> None:
-        job = Resolve(host, host in self.network.names.configured)
-        self.job(job, lambda result: found(None if isinstance(result, StepError) else result))
+    def _look_up(self, goal: Goal, found: Callable[[Found | None], None]) -> None:
+        def told(result: Any) -> None:
+            if isinstance(result, str):
+                result = found_at(goal, result)
+            found(result if isinstance(result, Found) else None)
+
+        self.job(Resolve(goal, goal.name in self.network.names.configured), told)

@@ -15,7 +15,7 @@ from orchestrator.sip.headers import parse_name_addr
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop
-from orchestrator.sip.routing import DEFAULT_PORT, unicast
+from orchestrator.sip.routing import port_of, unicast
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
@@ -64,4 +64,4 @@ def leads_to(target: Target, hop: Hop) -> bool:
         uri = target.first_hop()
     except MalformedMessage:
         return False
-    return _is_host(uri, host) and (uri.port or DEFAULT_PORT) == port
+    return _is_host(uri, host) and port_of(uri) == port

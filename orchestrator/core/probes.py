@@ -30,7 +30,7 @@ from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.uri import Uri, parse_uri
+from orchestrator.sip.uri import parse_uri
 from orchestrator.timers import Timer
 
 EVERY = 30.0
@@ -68,7 +68,12 @@ class Network(Protocol):
     def layer(self) -> TransactionLayer: ...
     @property
     def points(self) -> Sequence[Point]: ...
-    def resolve(self, uri: Uri, here: Point, found: Callable[[Hop | None], None]) -> None: ...
+    @property
+    def resolve(self) -> Callable[..., None]: ...
+    @property
+    def avoid(self) -> Callable[[Hop], None]: ...
+    @property
+    def answers(self) -> Callable[[Hop], None]: ...
 
 
 Changed = Callable[[str, bool, str], None]
@@ -173,6 +178,7 @@ class Watch:
         "hold_for",
         "seen_as",
         "_probe",
+        "_further",
         "_next",
         "_patience",
         "_hold",
@@ -187,6 +193,8 @@ class Watch:
         self.hold_for = HOLD
         self.seen_as = ""
         self._probe: ClientTransaction | None = None
+        self._further: tuple[Hop, ...] = ()
+        """Servers of the peer that are asked if the one before gives no answer."""
         self._next: Timer | None = None
         self._patience: Timer | None = None
         self._hold: Timer | None = None
@@ -253,11 +261,12 @@ class Watch:
             return
         self._patience = self._after(min(self.peer.patience, self.peer.every), Watch._no_answer)
         network = self.prober.network
-        network.resolve(uri, network.points[0], self._send)
+        network.resolve(uri, network.points[0], self._send, in_order=True)
 
-    def _send(self, hop: Hop | None) -> None:
+    def _send(self, hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
         if self._patience is None or not self._patience.armed:
             return  # the name was found too late
+        self._further = further
         if hop is None:
             self._forget_probe()
             self.step("missed", "its address cannot be found")
@@ -268,8 +277,19 @@ class Watch:
         self._probe = network.layer.open_client(branch, b"OPTIONS", octets, hop, self)
 
     def _no_answer(self) -> None:
+        self._try_next("no answer to OPTIONS")
+
+    def _try_next(self, reason: str) -> None:
+        """The server that was asked is not there: the peer is, as long as another one of its servers is."""
+        probe, further = self._probe, self._further
         self._forget_probe()
-        self.step("missed", "no answer to OPTIONS")
+        if probe is not None and further:
+            network = self.prober.network
+            network.avoid(probe.destination)
+            self._patience = self._after(min(self.peer.patience, self.peer.every), Watch._no_answer)
+            self._send(further[0], further[1:])
+        else:
+            self.step("missed", reason)
 
     def _forget_probe(self) -> None:
         if self._patience is not None:
@@ -278,6 +298,7 @@ class Watch:
         if self._probe is not None:
             self._probe.end()
             self._probe = None
+        self._further = ()
 
     # --- transaction user ---------------------------------------------------------------------------------------------
 
@@ -286,6 +307,7 @@ class Watch:
             return
         self._probe = None  # the transaction absorbs repetitions and ends by itself
         self._forget_probe()
+        self.prober.network.answers(client.destination)
         if self.peer.accepts(response.status):
             via = response.via
             self.seen_as = (via.received or via.host).strip(b"[]").decode("ascii", "replace")
@@ -299,9 +321,7 @@ class Watch:
         self._no_answer()
 
     def on_unreachable(self, client: ClientTransaction) -> None:
-        self._probe = None
-        self._forget_probe()
-        self.step("missed", "it cannot be reached")
+        self._try_next("it cannot be reached")
 
     def __repr__(self) -> str:
         return f"<Watch {self.name} {self.state}>"

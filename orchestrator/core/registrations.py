@@ -53,10 +53,12 @@ class Registrations:
 
     def target_of(self, binding: Binding) -> Target:
         """A binding is reached from the point it registered at: through its Path, else where it was seen when that is
-        not where it says (NAT), over its connection where it has one."""
+        not where it says (NAT), over its connection where it has one. When that connection was of before our start it
+        is reached where it says: nobody listens at the other end of a connection."""
         hop, network = None, self._node.network
         point = network.point_called(binding.point)
-        if binding.received is not None and not binding.path:
+        over = point is not None and point.reliable
+        if binding.received is not None and not binding.path and (binding.connection or not over):
             hop = network.hop_of(*binding.received, binding.connection, point)
         return Target(request_uri(binding.contact), binding.path, hop, binding=binding, point=point)
 

@@ -147,6 +147,10 @@ class CoreSettings:
     """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
     location_timeout: float = LOCATION_TIMEOUT
     """Seconds that a location store may take for a write."""
+    failover_after: float = 4.0
+    """Seconds that a server has for its first response while there are others to try."""
+    avoid: float = 60.0
+    """Seconds that a server is avoided which gave none."""
     source_of: Callable[[str], str] | None = None
     """The address of this machine that the system would send from to another, '' where it has no way there. None:
     nobody to ask, requests leave by the point they came in by."""

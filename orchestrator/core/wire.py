@@ -18,6 +18,7 @@ from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.network import CLAIMS
 from orchestrator.sip.points import Hop
+from orchestrator.sip.routing import via_destination
 from orchestrator.sip.scanners import Scanners
 from orchestrator.sip.shown import shown
 from orchestrator.sip.skim import BEGINNINGS
@@ -60,6 +61,8 @@ class Wire:
             return
         sender = self._sender
         sender.source, sender.octets = source, len(data)
+        if hop.connection and not source.exempt:  # nobody forges the address of a connection
+            self._admission.prove(source, now)
         self._timers.run_due(now)
         if data.startswith(b"ACK ") and self._overload.refusals.mark in data and self._admission.is_proved(source, now):
             sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
@@ -110,18 +113,34 @@ class Wire:
         self._node.tell("scanner", source=hop.host, port=hop.port, first=lambda: shown(data.split(b"\r\n", 1)[0]))
 
     def transport_failed(self, hop: Hop, data: bytes) -> None:
-        """The socket refused these octets."""
+        """The socket refused these octets, or there is no connection to send them over."""
         self._node.count("transport.failed")
+        if data.startswith(b"SIP/2.0 "):
+            self._answer_elsewhere(hop, data)
+            return
         found = _TOP_BRANCH.match(data)
-        if found is not None and not data.startswith(b"SIP/2.0 "):
+        if found is not None:
             client = self._layer.clients.get(client_key(found[2], found[1]))
             with self._faults.guard("transport", f"{hop.host}:{hop.port}", client):
                 self._layer.unreachable(found[2], found[1])
 
+    def _answer_elsewhere(self, hop: Hop, data: bytes) -> None:
+        """A response whose connection is gone: once to where its Via leads (RFC 3261 §18.2.2)."""
+        if not hop.connection:
+            return
+        try:
+            message = parse_message(data)
+            there = via_destination(message.via, hop)
+        except MalformedMessage:  # we have made it, but of what others said
+            return
+        if there is not None:
+            self._node.count("response.new_connection")
+            self._node.send(data, there)
+
     def connection_lost(self, hop: Hop) -> None:
         """A connection has ended."""
         self._node.count("connection.lost")
-        for client in tuple(self._layer.by_connection.get(hop.connection, ())):
+        for client in self._layer.clients_on(hop):
             with self._faults.guard("connection", f"{hop.host}:{hop.port}", client):
                 client.lose_connection()
         with self._faults.guard("connection", f"{hop.host}:{hop.port}"):

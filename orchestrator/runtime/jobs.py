@@ -9,13 +9,11 @@ exception in it fails its step only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 import gevent
-from gevent import socket
-from gevent.threadpool import ThreadPool
 
 from orchestrator.core.jobs import FindUser, Job, Resolve, Write
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
@@ -25,8 +23,9 @@ from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
-from orchestrator.runtime.resolve import resolve
+from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.user_sources import UserSources
+from orchestrator.sip.locate import Found
 
 T = TypeVar("T")
 E = TypeVar("E", bound=PoolEffect)
@@ -37,9 +36,9 @@ HTTP_WORKERS = 64
 DNS_WORKERS, DNS_BACKLOG = 10, 500
 """Look-ups of callers' names at a time."""
 CONFIGURED_WORKERS = 4
-"""The same for names of the configuration, of which there are few; in threads of their own."""
+"""The same for names of the configuration, of which there are few; they do not wait behind callers' names."""
 THREADS = 64
-"""Of gevent's resolver, for callers' names and web services. A look-up that we have given up keeps its thread until the
+"""Of gevent's resolver, for web services. A look-up that we have given up keeps its thread until the
 system gives up, too, which takes it several times as long."""
 USER_BACKLOG = 1_000
 """Look-ups of users that may wait for those before them, for each table."""
@@ -64,15 +63,16 @@ class Jobs:
         answer: Callable[[int, Any], None],
         http: HttpClient,
         links: Mapping[str, Commands],
-        families: Collection[socket.AddressFamily],
         sessions: Mapping[str, Commands] = NO_SESSIONS,
         *,
+        resolver: Resolver | None = None,
         http_queue: int = HTTP_QUEUE,
         esl_queue: int = ESL_QUEUE,
         location_writes: int = LOCATION_WRITES,
     ) -> None:
-        """`http_queue`: web requests that may wait; `esl_queue`: commands of each server, short and long ones each;
-        `location_writes`: writes of the location store at a time, none of which waits for another one here."""
+        """`resolver` finds the servers of host names, those of the system unless given; `http_queue`: web requests that
+        may wait; `esl_queue`: commands of each server, short and long ones each; `location_writes`: writes of the
+        location store at a time, none of which waits for another one here."""
         self.http = http
         self.users = UserSources()
         self._users: dict[str, Pool] = {}
@@ -80,18 +80,11 @@ class Jobs:
         self._links = links
         self._sessions = sessions
         self._http = Pool("http", http.perform, answer, size=HTTP_WORKERS, backlog=http_queue, error="http.connect")
-        shared, own = gevent.get_hub().threadpool, ThreadPool(CONFIGURED_WORKERS)
+        shared = gevent.get_hub().threadpool
         shared.maxsize = max(shared.maxsize, THREADS)
-        self._dns = Pool(
-            "dns", lambda effect: resolve(effect.host, families), answer, size=DNS_WORKERS, backlog=DNS_BACKLOG
-        )
-        self._dns_configured = Pool(
-            "dns configured",
-            lambda effect: resolve(effect.host, families, own),
-            answer,
-            size=CONFIGURED_WORKERS,
-            backlog=DNS_BACKLOG,
-        )
+        self.resolver = resolver or Resolver()
+        self._dns = Pool("dns", self._find, answer, size=DNS_WORKERS, backlog=DNS_BACKLOG)
+        self._dns_configured = Pool("dns configured", self._find, answer, size=CONFIGURED_WORKERS, backlog=DNS_BACKLOG)
         self._location = Pool("location", _write, answer, size=location_writes, backlog=location_writes)
         self._esl: dict[str, Pool] = {}
         self._esl_queue = esl_queue
@@ -131,6 +124,9 @@ class Jobs:
             self._esl_pool(f"{effect.server} long", LONG_WORKERS).submit(job.id, effect)
         else:
             self._esl_pool(effect.server, ESL_WORKERS).submit(job.id, effect)
+
+    def _find(self, effect: Resolve) -> Found:
+        return self.resolver.find(effect.goal)
 
     @property
     def pools(self) -> tuple[Pool, ...]:

@@ -52,6 +52,7 @@ from orchestrator.settings.values import (
     parse_host,
     parse_listen,
     parse_location,
+    parse_name_server,
     parse_number_rule,
     parse_origin,
     parse_path,
@@ -118,6 +119,22 @@ class WebSocketSettings(_Section):
     origins: Annotated[tuple[Annotated[str, PlainValidator(parse_origin)], ...], BeforeValidator(one_by_one)] = ()
 
 
+class DnsSettings(_Section):
+    """Whom to ask for host names."""
+
+    servers: Annotated[
+        tuple[Annotated[Address, PlainValidator(parse_name_server)], ...], BeforeValidator(one_by_one)
+    ] = ()
+    timeout: Duration = 4.0
+
+
+class FailoverSettings(_Section):
+    """When another server of a domain is tried, in seconds; see `sip.branch`."""
+
+    after: Duration = 4.0
+    avoid: Duration = 60.0
+
+
 class SipSettings(_Section):
     listen: Annotated[
         tuple[Annotated[Listen, PlainValidator(parse_listen)], ...], BeforeValidator(one_by_one), Field(min_length=1)
@@ -142,6 +159,8 @@ class SipSettings(_Section):
     streams: StreamSettings = StreamSettings()
     transports: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
     """Settings of transports of packages, by name: instances of the settings model of each."""
+    dns: DnsSettings = DnsSettings()
+    failover: FailoverSettings = FailoverSettings()
 
 
 class FreeSwitchSettings(_Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -117,6 +117,18 @@ def parse_admin_address(value: Any) -> Address:
 
 def parse_socket_address(value: Any) -> Address | None:
     return None if value is None else _address(_text(value), None, "127.0.0.1:8084")
+
+
+def parse_name_server(value: Any) -> Address:
+    """An IP address, with a port where it is not 53."""
+    found = _address(_text(value), 53, "192.0.2.53 or 192.0.2.53:5353")
+    try:
+        ip_address(found.host)
+    except ValueError:
+        raise InvalidValue(
+            f"{value!r} is not the IP address of a name server", "write for example 192.0.2.53"
+        ) from None
+    return found
 
 
 def parse_advertised(value: Any) -> Address | None:

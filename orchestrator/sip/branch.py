@@ -6,16 +6,19 @@ to know who stands above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
-from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.client import ClientTransaction, ClientUser
+from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Message, Request, Response, forward_response
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.routing import is_private, port_of, unicast
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
@@ -29,11 +32,23 @@ CHALLENGES = {
 """Status → header of the challenge, header of the answer."""
 
 
+LONGEST_DATAGRAM: Final = 1_300
+"""Octets of a request that goes by UDP where the path is not known to take more (RFC 3261 §18.1.1)."""
+LONGEST_RETRY_AFTER: Final = 3600.0
+"""Seconds; what a longer Retry-After is cut to."""
+
+
 class Network(Protocol):
     """What a context needs of the engine it lives in."""
 
     layer: TransactionLayer
     tokens: Tokens
+    patience: float
+    """Seconds that a server has for its first response while there are others to try."""
+
+    @property
+    def count(self) -> Callable[[str], None]:
+        """Counts something by its name."""
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
@@ -46,19 +61,39 @@ class Network(Protocol):
         line, or two where these sides differ, the callee's first. `callee` is where it goes when that is not where its
         Request-URI leads."""
 
-    def resolve(
-        self, uri: Uri, here: Point, found: Callable[[Hop | None], None], source: str = "", by: Point | None = None
-    ) -> None:
-        """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
-        failure. It leaves by the point `by` where the receiver is known to be reached from there, else by the one that
-        leads there, by `here` where nothing says which. `source` is on whose behalf, for its share of look-ups; '' for
-        nobody's."""
+    @property
+    def resolve(self) -> Resolver:
+        """Find the next hop of a URI; see `Resolver`."""
+
+    @property
+    def avoid(self) -> Callable[[Hop, float | None], None]:
+        """A server gave no answer, or wants no requests for some seconds: others are tried before it for a while."""
+
+    @property
+    def answers(self) -> Callable[[Hop], None]:
+        """A server has answered."""
+
+    @property
+    def for_long(self) -> Callable[[Uri, Hop, Sequence[Hop]], tuple[Hop, ...]]:
+        """Hops for a request that is too long for the datagram to this one (RFC 3261 §18.1.1), best first; the last
+        argument are what else there is."""
 
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
 
     def may_ring(self, binding: Binding, hop: Hop) -> bool:
         """Whether a request for a registered contact may go to this place (`sip.contact_guard`)."""
+
+
+class Resolver(Protocol):
+    """Finds the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
+    failure, and with the hops to try after the first where there are any (RFC 3263 §4). It leaves by the point `by`
+    where the receiver is known to be reached from there, else by the one that leads there, by `here` where nothing says
+    which. `source` is on whose behalf, for its share of look-ups; '' for nobody's."""
+
+    def __call__(
+        self, uri: Uri, here: Point, found: Callable[..., None], source: str = "", by: Point | None = None
+    ) -> None: ...
 
 
 class Context(Protocol):
@@ -75,6 +110,16 @@ class Context(Protocol):
     @property
     def closed(self) -> bool:
         """No branch can be added any more."""
+
+    @property
+    def secure(self) -> bool:
+        """The request is for a `sips:` URI."""
+
+    def find_hops(self, branch: Branch) -> None:
+        """Tell it the hops of its target (`Branch.send`)."""
+
+    def superseded(self, branch: Branch) -> ClientUser:
+        """Who hears what a server says that was too slow (`sip.superseded`)."""
 
     def copy_for(self, branch: Branch, hop: Hop, token: bytes) -> bytes:
         """The request as this branch carries it; `token` is its Via branch. Raises ValueError, MalformedMessage."""
@@ -140,12 +185,13 @@ class Branch:
     """One forwarded copy of the request: the transaction user of its client transaction.
 
     `state` goes resolving → trying → ringing → answered | failed; a cancelled branch ends as failed with the status it
-    gave.
+    gave. A target may have several servers (RFC 3263 §4.3): one that gives no response in time, cannot be reached or
+    answers 503 is left for the next one, in a new transaction, and only what the last one says is the branch's result.
     """
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "attempt", "ended", "breadth",
-        "authorization", "from_line", "_nonces", "_resolving", "_patience_ends", "_cancel",
+        "authorization", "from_line", "_nonces", "_further", "_patience", "_patience_ends", "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: Context, target: Target, number: int, attempt: Attempt | None, breadth: int) -> None:
@@ -167,8 +213,11 @@ class Branch:
         self.from_line: bytes | None = None
         """The caller's From line, where the target was shown another one."""
         self._nonces: tuple[str, ...] = ()
-        self._resolving: Timer | None = None
-        """Runs while the next hop is looked up: an answer that never comes fails the branch."""
+        self._further: tuple[Hop, ...] = ()
+        """Where else the request may go."""
+        self._patience: Timer | None = None
+        """Runs while the next hop is looked up, for an answer that never comes fails the branch; and until the first
+        response while there are further hops."""
         self._patience_ends = 0.0
         """When timer C is really due: each 18x puts it off, and moving a number is cheaper than arming anew."""
         self._cancel: tuple[bytes, ...] | None = None
@@ -193,57 +242,124 @@ class Branch:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def send(self, hop: Hop | None) -> None:
-        """The next hop is known (None: it cannot be): forward (§16.6)."""
+    def send(self, hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
+        """The next hop is known (None: it cannot be), and where else to go: forward (§16.6)."""
         if self.state != "resolving":
             return
-        if self._resolving is not None:
-            self._resolving.cancel()
-            self._resolving = None
-        if hop is None:
-            self._fail(503, None)
-            return
+        self._stop_waiting()
         if self._cancel is not None:
             self._fail(487, None)
             return
-        binding = self.target.binding
-        if binding is not None and not self.context.network.may_ring(binding, hop):
-            self._fail(480, None)
+        problem = self._problem(hop)
+        if problem and not further:
+            self._fail(problem, None)
             return
-        self._forward(hop)
+        self._further = further
+        if hop is None or problem:
+            self._try_next(problem, None)
+        else:
+            self._forward(hop)
+
+    def _problem(self, hop: Hop | None) -> int:
+        """The status that the request fails with if it is to go there, 0 where it may."""
+        context, binding = self.context, self.target.binding
+        if hop is None:
+            return 480 if context.secure or (binding is not None and binding.connection) else 503
+        if context.secure and not hop.point.secure:
+            return 480  # `sips:` is TLS on every hop (RFC 3261 §26.2.2, RFC 5630 §5.3)
+        return 480 if binding is not None and not context.network.may_ring(binding, hop) else 0
 
     def await_hop(self) -> None:
         """The next hop has been asked for: no longer than 64*T1."""
         if self.state == "resolving":
             layer = self.context.network.layer
-            self._resolving = layer.timers.after(layer.times.timeout, _not_resolved, self)
+            self._patience = layer.timers.after(layer.times.timeout, _not_resolved, self)
 
     @property
     def attended(self) -> bool:
         """A timer runs that will end this branch, should nothing else do so."""
-        if self._resolving is not None:
-            return self._resolving.armed
+        if self._patience is not None:
+            return self._patience.armed
         return self.pending and self.client is not None and bool(self.client.armed)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _forward(self, hop: Hop) -> None:
         context = self.context
-        layer = context.network.layer
-        branch = context.network.tokens.branch()
+        network = context.network
+        branch = network.tokens.branch()
         try:
             data = context.copy_for(self, hop, branch)
+            if len(data) > LONGEST_DATAGRAM and not hop.point.reliable:
+                hop, data = self._over_a_stream(hop, branch, data)
         except (ValueError, MalformedMessage):  # what cannot be put into a message, of a binding or a flow
             self._fail(500, None)
             return
         self.state = "trying"
-        self.client = layer.open_client(branch, context.method, data, hop, self)
+        self.client = network.layer.open_client(branch, context.method, data, hop, self)
+        if self._further:
+            self._patience = network.layer.timers.after(network.patience, _gave_no_response, self)
         if context.listener is not None:
             context.listener.on_sent(self)
+
+    def _over_a_stream(self, hop: Hop, branch: bytes, data: bytes) -> tuple[Hop, bytes]:
+        """A long request goes by a stream where the receiver may take one (§18.1.1), and by a datagram after all where
+        it does not. Nobody can open a stream to a phone that is reached where it was seen."""
+        network, target = self.context.network, self.target
+        if target.hop is None:
+            best, *further = network.for_long(target.first_hop(), hop, self._further)
+            if best is not hop and not self._problem(best):
+                self._further = tuple(further)
+                return best, self.context.copy_for(self, best, branch)
+        network.count("request.long_datagram")
+        return hop, data
+
+    # --- the next server ----------------------------------------------------------------------------------------------
+
+    def _try_next(self, status: int, response: Response | None) -> None:
+        """Go to the next hop; where there is none that is allowed, the branch has failed with this."""
+        self._stop_waiting()
+        while self._further and not self.cancelled and not self.context.closed:
+            hop, self._further = self._further[0], self._further[1:]
+            if not self._problem(hop):
+                self.context.network.count("next_hop.failover")
+                self._forward(hop)
+                return
+        self._fail(status, response)
+
+    def give_up_waiting(self) -> None:
+        """No response in time: the next one is asked. What this one says later is not the branch's."""
+        client, self._patience = self.client, None
+        if client is None or self.state != "trying" or self.cancelled or not self._further:
+            return
+        self.context.network.avoid(client.destination, None)
+        if client.method == b"INVITE":
+            client.stop_timers()
+            client.start_end_timer(self.context.network.layer.times.timeout, client.end_timer)
+            client.user = self.context.superseded(self)
+        else:
+            client.step("abandon")
+        self._try_next(408, None)
+
+    def _unavailable(self, client: ClientTransaction, response: Response) -> None:
+        """503: the next server, if any (RFC 3263 §4.3); this one is avoided for as long as it says."""
+        found = _digits(response.get(b"retry-after") or b"")
+        seconds = read_number(found[0]) if found is not None else None
+        if seconds:
+            self.context.network.avoid(client.destination, min(float(seconds), LONGEST_RETRY_AFTER))
+        self._try_next(503, response)
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
         """Ask the branch to stop; with no provisional response yet the CANCEL waits for one (§9.1). Idempotent."""
         if self._cancel is not None or not self.pending:
             return
         self._cancel = headers
+        self._further = ()
+        if self.state != "resolving":
+            self._stop_waiting()
         if self.state == "resolving":
             self._fail(487, None)
         elif self.state == "ringing":
@@ -264,10 +380,15 @@ class Branch:
 
     def on_response(self, client: ClientTransaction, response: Response) -> None:
         status = response.status
+        if self._patience is not None:
+            self._stop_waiting()
+            self.context.network.answers(client.destination)
         if status < 200:
             self._on_provisional(response)
         elif status < 300:
             self._on_success(response)
+        elif status == 503 and self._further:
+            self._unavailable(client, response)
         elif status not in (401, 407) or not self._answers(client, response):
             self._fail(status, response)
 
@@ -295,10 +416,30 @@ class Branch:
         return forward_response(response, self.from_line)
 
     def on_timeout(self, client: ClientTransaction) -> None:
-        self._fail(408, None)
+        self._try_next(408, None)
 
     def on_unreachable(self, client: ClientTransaction) -> None:
-        self._fail(480 if self.target.binding is not None else 503, None)  # a phone that is off, a server that is down
+        if not self.pending:
+            return
+        target = self.target
+        if self._further:
+            self.context.network.avoid(client.destination, None)
+        elif target.hop is not None and target.hop.connection and target.binding is None and not self.cancelled:
+            self._leave_connection(target, target.hop)
+            return
+        self._try_next(480 if target.binding is not None else 503, None)  # a phone that is off, a server that is down
+
+    def _leave_connection(self, target: Target, hop: Hop) -> None:
+        """The connection to the receiver, in a dialog, is gone: he may take another one where his Contact leads, unless
+        that is within a network of his own or the other end of what is gone."""
+        contact, host = target.first_hop(), hop.host.partition("%")[0]
+        address = unicast(contact.host)
+        gone = (address, port_of(contact)) == (host, hop.port)
+        target.hop, self.state = None, "resolving"
+        if gone or self.context.closed or (address is not None and is_private(address) and not is_private(host)):
+            self.send(None)
+        else:
+            self.context.find_hops(self)
 
     def on_timer_c(self, client: ClientTransaction) -> None:
         """§16.8: a ringing branch is cancelled; one that has been is given up."""
@@ -346,3 +487,10 @@ class Branch:
 
 def _not_resolved(branch: Branch) -> None:
     branch.send(None)
+
+
+def _gave_no_response(branch: Branch) -> None:
+    branch.give_up_waiting()
+
+
+_digits = re.compile(rb"[0-9]+").match

@@ -52,7 +52,7 @@ def send_in_dialog(
     it. Not `counted`: the request has the number of the last one."""
     branch = network.tokens.branch()
 
-    def send(hop: Hop | None) -> None:
+    def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
         if hop is None:
             unreachable()
             return

@@ -38,8 +38,9 @@ class TransactionLayer:
         self.clients: dict[bytes, ClientTransaction] = {}
         self.refused: dict[object, ServerTransaction] = {}
         """INVITEs that a failure was sent to, by what their ACK shares with them beside the branch."""
-        self.by_connection: dict[int, set[ClientTransaction]] = {}
-        """Client transactions on each connection."""
+        self.by_connection: dict[object, set[ClientTransaction]] = {}
+        """Client transactions on each connection, by its number, or by where it leads to when anyone may do
+        (`connection_key`)."""
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
@@ -100,8 +101,8 @@ class TransactionLayer:
         client.weight = len(data)
         self.octets += client.weight
         self.clients[client.key] = client
-        if destination.connection:
-            self.by_connection.setdefault(destination.connection, set()).add(client)
+        if destination.point.reliable:
+            self.by_connection.setdefault(connection_key(destination), set()).add(client)
         client.start()
         return client
 
@@ -133,14 +134,19 @@ class TransactionLayer:
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
             self.octets -= transaction.weight
-            if transaction.destination.connection and isinstance(transaction, ClientTransaction):
-                self._leave(transaction, transaction.destination.connection)
+            if transaction.destination.point.reliable and isinstance(transaction, ClientTransaction):
+                self._leave(transaction, connection_key(transaction.destination))
 
-    def _leave(self, client: ClientTransaction, connection: int) -> None:
+    def _leave(self, client: ClientTransaction, connection: object) -> None:
         on_it = self.by_connection.get(connection, set())
         on_it.discard(client)
         if not on_it:
             self.by_connection.pop(connection, None)
+
+    def clients_on(self, hop: Hop) -> tuple[ClientTransaction, ...]:
+        """Client transactions whose answers come over this connection, whether they named it or took what there was."""
+        named = self.by_connection.get(hop.connection, ())
+        return (*named, *self.by_connection.get(connection_key(hop._replace(connection=0)), ()))
 
     def count_ignored(self, transaction: Transaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1
@@ -151,6 +157,11 @@ class TransactionLayer:
 
     def __len__(self) -> int:
         return len(self.servers) + len(self.clients)
+
+
+def connection_key(hop: Hop) -> object:
+    """What the transactions of one connection share: its number, or the place it leads to."""
+    return hop.connection or (hop.point.index, hop.host, hop.port)
 
 
 def server_key(request: Request, method: bytes) -> object:

@@ -13,14 +13,13 @@ from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding
 from orchestrator.sip.lookups import LookUp, LookUps
 from orchestrator.sip.message import Message, Request
+from orchestrator.sip.next_hops import NextHops
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.route_token import Passage, RouteTokens, second_of
-from orchestrator.sip.routing import DEFAULT_PORT, Addresses, is_literal, seen_elsewhere
+from orchestrator.sip.routing import Addresses, is_literal, port_of, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri, parse_uri
-
-Found = Callable[[Hop | None], None]
 
 CALL_HEADER = b"X-Orchestrator-Call"
 """Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
@@ -43,6 +42,7 @@ _KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
 
 _MAX_SOURCES = 10_000
 _RECORD_ROUTE = b"Record-Route: <sip:%b@%b"
+_SECURE_RECORD_ROUTE = b"Record-Route: <sips:%b@%b"
 
 
 class _Limits(Protocol):
@@ -65,11 +65,17 @@ class NetworkSettings(Protocol):
     def wall_offset(self) -> float: ...
     @property
     def limits(self) -> _Limits: ...
+    @property
+    def entropy(self) -> Callable[[int], bytes]: ...
+    @property
+    def failover_after(self) -> float: ...
+    @property
+    def avoid(self) -> float: ...
 
 
 class SipNetwork:
-    """Implements `sip.branch.Network` over the listening points; `look_up(host, found)` is the engine's job for
-    names."""
+    """Implements `sip.branch.Network` over the listening points; `look_up(goal, found)` is the engine's job for
+    names, `count(name)` its counters."""
 
     def __init__(
         self,
@@ -78,15 +84,16 @@ class SipNetwork:
         tokens: Tokens,
         look_up: LookUp,
         key: bytes,
+        count: Callable[[str], None] = lambda name: None,
     ) -> None:
         """`key` is that of our Record-Routes, `KEY_SIZE` octets."""
         self.layer = layer
         self.tokens = tokens
+        self.count = count
+        self.patience = settings.failover_after
         self._addresses = Addresses()
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._route_tokens = RouteTokens(key)
-        self.transports = frozenset(point.transport.lower().encode() for point in settings.points)
-        """What we send by."""
         self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
         self.points = self._own_points.all
         self.own_route_ends = self._own_points.by_route_end
@@ -94,6 +101,13 @@ class SipNetwork:
         self.point_named = self._own_points.named
         self.point_called = self._own_points.called
         self.hop_of = self._own_points.hop
+        self.transports = frozenset(transport.encode() for transport in self._own_points.transports)
+        """What we send by."""
+        next_hops = NextHops(
+            self._own_points, self.names, self._addresses, layer.timers, settings.entropy, settings.avoid
+        )
+        self.resolve = next_hops.resolve
+        self.avoid, self.answers, self.for_long = next_hops.avoid, next_hops.answers, next_hops.for_long
         ports = {port for p in settings.points for port in (p.port, p.bound_port) if port}
         hosts = {host.lower().encode() for p in settings.points for host in _names(p)}
         self._own = {(host.lower().encode(), port) for p in settings.points for host in _names(p) for port in _ports(p)}
@@ -130,9 +144,21 @@ class SipNetwork:
         begun = self._wall if gateway else 0.0
         token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway, begun)
         toward, back = point.route_end, source.point.route_end
+        if request.uri[:5].lower() == b"sips:":
+            return self._secure_record_routes(token, point, source.point)
         if toward == back:
             return (_RECORD_ROUTE % (token, toward),)
         return _RECORD_ROUTE % (token, toward), _RECORD_ROUTE % (token, back)
+
+    def _secure_record_routes(self, token: bytes, point: Point, back: Point) -> tuple[bytes, ...]:
+        """The same for `sips:` (§16.6 step 4); a side that has come without TLS is not told to use it."""
+        ends = dict.fromkeys((point, back))
+        return tuple(
+            _SECURE_RECORD_ROUTE % (token, end.secure_route_end)
+            if end.secure
+            else _RECORD_ROUTE % (token, end.route_end)
+            for end in ends
+        )
 
     def seen_elsewhere(self, request: Request, source: Hop) -> Hop | None:
         """Where the sender of a request is when its Contact does not lead there; see `sip.routing`."""
@@ -155,13 +181,16 @@ class SipNetwork:
         return self.layer.timers.now + self._wall_offset
 
     def are_at_one_address(self, one: Uri, other: Uri) -> bool:
-        """Whether two URIs lead to the same host, as far as that is known without looking."""
+        """Whether two URIs lead to the same host, as far as that is known without looking; a domain with several
+        servers leads to each of them."""
         mine, theirs = one.host.lower(), other.host.lower()
-        address = self._address_of(mine)
-        return mine == theirs or (address is not None and address == self._address_of(theirs))
+        return mine == theirs or not self._addresses_of(mine).isdisjoint(self._addresses_of(theirs))
 
-    def _address_of(self, host: bytes) -> str | None:
-        return self._addresses.numeric(host) if is_literal(host) else self.names.known(host.decode("ascii", "replace"))
+    def _addresses_of(self, host: bytes) -> frozenset[str]:
+        if not is_literal(host):
+            return self.names.known(host.decode("ascii", "replace"))
+        address = self._addresses.numeric(host)
+        return frozenset() if address is None else frozenset((address,))
 
     def _learn(self, point: Point) -> None:
         """The machine has got an address we have not known to be ours."""
@@ -174,7 +203,7 @@ class SipNetwork:
         host = uri.host.lower()
         if host[:1] == b"[":
             host = self._spelt_alike(host)
-        return (host, uri.port or DEFAULT_PORT) in self._own
+        return (host, uri.port or port_of(uri)) in self._own
 
     def _spelt_alike(self, host: bytes) -> bytes:
         address = self._addresses.numeric(host)
@@ -193,29 +222,6 @@ class SipNetwork:
         if host in self._own_names:
             return uri.port in self._own_ports
         return preloaded and uri.port is None and host in self._own_hosts
-
-    def resolve(self, uri: Uri, here: Point, found: Found, source: str = "", by: Point | None = None) -> None:
-        """Next hop of a SIP URI, wanted by a request of `source`; see `sip.branch.Network`. Only UDP is spoken: another
-        `transport` parameter or a sips URI finds nothing."""
-        if not uri.is_sip or uri.scheme == b"sips" or uri.transport not in (None, b"udp"):
-            found(None)
-            return
-        port = uri.port or DEFAULT_PORT
-        address = self._addresses.numeric(uri.host)
-        if address is not None:
-            found(self.destination(address, port, here, by))
-        elif is_literal(uri.host):
-            found(None)
-        else:
-            host = uri.host.decode("ascii", "replace").lower()
-            self.names.find(host, source, lambda found_at: found(self.destination(found_at, port, here, by)))
-
-    def destination(self, address: str | None, port: int, here: Point, by: Point | None = None) -> Hop | None:
-        """The hop to an address; None without one, and where we have no point of its family."""
-        if address is None:
-            return None
-        point = self._own_points.toward(address, here, by)
-        return None if point is None else Hop(point, address, port)
 
     # --- for the request handling -------------------------------------------------------------------------------------
 
@@ -272,7 +278,7 @@ class SipNetwork:
 
     def is_peer(self, host: str) -> bool:
         """Whether this IP address is a gateway's or a FreeSWITCH server's, as far as that is known without looking."""
-        return host in self._peers or any(host == self.names.known(name) for name in self.names.configured)
+        return host in self._peers or host in self.names.peers
 
     def know_peers(self, uris: Iterable[str]) -> None:
         """Take the URIs of the gateways and FreeSWITCH servers, whose host names are always looked up."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
-from orchestrator.sip.routing import DEFAULT_PORT, unicast
+from orchestrator.sip.points import ACCEPTED_ONLY, Hop, ListenPoint, Point, bracketed
+from orchestrator.sip.routing import port_of, transport_of, unicast
 from orchestrator.sip.uri import Uri
 from orchestrator.timers import Timers
 
@@ -32,12 +32,20 @@ class OwnPoints:
         self.by_route_end: dict[bytes, Point | None] = {}
         """What follows the token and its `@` in the Route values that our Record-Route makes, and the point it names,
         None where it names several; most in-dialog requests bring them back to the letter."""
-        self._named: dict[tuple[bytes, int], Point | None] = {}
+        self._named: dict[tuple[str, bytes, int], Point | None] = {}
         self._called: dict[str, Point] = {}
         self._listens = listens
         self._everywhere = [index for index, listen in enumerate(listens) if listen.everywhere]
         self._at: dict[tuple[int, str], Point] = {}
-        self._chooses = {is_v6: self._has_choice(is_v6) for is_v6 in (False, True)}
+        self.transports: tuple[str, ...] = tuple(dict.fromkeys(point.transport for point in self.all))
+        """What we send by, in the order of the sockets."""
+        self.opened = tuple(transport for transport in self.transports if transport not in ACCEPTED_ONLY)
+        """Those by which we can begin: browsers take no connection."""
+        self._chooses = {
+            (transport, is_v6): self._has_choice(transport, is_v6)
+            for transport in self.transports
+            for is_v6 in (False, True)
+        }
         self._source_of = source_of
         self._timers = timers
         self._ways: dict[str, tuple[str, float]] = {}
@@ -45,18 +53,18 @@ class OwnPoints:
         for point in self.all:
             self._add(point)
 
-    def _has_choice(self, is_v6: bool) -> bool:
+    def _has_choice(self, transport: str, is_v6: bool) -> bool:
         """Whether an address of that family can be reached from more than one of ours."""
-        same = [point.index for point in self.all if point.is_v6 == is_v6]
+        same = [point.index for point in self.all if point.is_v6 == is_v6 and point.transport == transport]
         return len(same) > 1 or any(index in self._everywhere for index in same)
 
     def _add(self, point: Point) -> None:
         self._called.setdefault(point.name, point)
         if self._listens[point.index].everywhere and point.local:
             self._at[point.index, point.local] = point
-        end, name = point.route_end, (bracketed(point.host).lower().encode(), point.port)
-        self.by_route_end[end] = None if end in self.by_route_end else point
-        self._named[name] = None if name in self._named else point
+        end, name = point.route_end, (point.transport, bracketed(point.host).lower().encode(), point.port)
+        self.by_route_end[end] = _one_of(self.by_route_end.get(end, point), point)
+        self._named[name] = _one_of(self._named.get(name, point), point)
 
     # --- which one --------------------------------------------------------------------------------------------------
 
@@ -78,6 +86,7 @@ class OwnPoints:
             local=local,
             local_port=base.local_port,
             reliable=listen.reliable,
+            secure=listen.secure,
         )
         self.all.append(point)
         self._add(point)
@@ -86,11 +95,11 @@ class OwnPoints:
 
     def named(self, uri: Uri) -> Point | None:
         """The point that a URI of ours names; None where it names several, or none in particular."""
-        host, port = uri.host.lower(), uri.port or DEFAULT_PORT
-        point = self._named.get((host, port))
+        transport, host, port = transport_of(uri) or "udp", uri.host.lower(), port_of(uri)
+        point = self._named.get((transport, host, port))
         if point is None and host[:1] == b"[":
             address = unicast(host)
-            point = None if address is None else self._named.get((bracketed(address).encode(), port))
+            point = None if address is None else self._named.get((transport, bracketed(address).encode(), port))
         return point
 
     def called(self, name: str) -> Point | None:
@@ -107,32 +116,41 @@ class OwnPoints:
                 return self.at(index, local.strip("[]"))
         return None
 
-    def toward(self, address: str, here: Point, by: Point | None = None) -> Point | None:
-        """The point that leads to an address: `by` where that is known, else the one with the address that the system
-        would send from, else `here` or the first of that family. None when there is none of that family."""
+    def toward(self, address: str, transport: str, here: Point, by: Point | None = None) -> Point | None:
+        """The point that leads to an address by a transport: `by` where that is known, else the one with the address
+        that the system would send from, else `here` or the first of that family. None when there is none of that family
+        and transport."""
         is_v6 = ":" in address
-        if by is not None and by.is_v6 == is_v6:
-            return by
-        if self._chooses[is_v6]:
-            local = self._local_toward(address)
-            found = self._with_address(local, here) if local else None
+        if by is not None:
+            if by.is_v6 == is_v6 and by.transport == transport:
+                return by
+            here = by  # of another transport: its address still leads there
+        if self._chooses.get((transport, is_v6), False):
+            local = self._local_toward(address) or (here.local if here.is_v6 == is_v6 else "")
+            found = self._with_address(local, transport, here) if local else None
             if found is not None:
                 return found
-        if here.is_v6 == is_v6:
+        if here.is_v6 == is_v6 and here.transport == transport:
             return here
-        return next((point for point in self.all if point.is_v6 == is_v6), None)
+        return next((point for point in self.all if point.is_v6 == is_v6 and point.transport == transport), None)
 
-    def _with_address(self, local: str, here: Point) -> Point | None:
+    def leads_to(self, address: str) -> bool:
+        """Whether the system has a way to an address, as far as it can be asked."""
+        return self._source_of is None or bool(self._local_toward(address))
+
+    def _with_address(self, local: str, transport: str, here: Point) -> Point | None:
         """Our point with this local address, the socket of `here` first."""
-        if here.local == local:
-            return here
-        if here.index in self._everywhere and here.is_v6 == (":" in local):
-            return self.at(here.index, local)
+        is_v6 = ":" in local
+        if here.transport == transport:
+            if here.local == local:
+                return here
+            if here.index in self._everywhere and here.is_v6 == is_v6:
+                return self.at(here.index, local)
         for point in self.all:
-            if point.local == local:
+            if point.local == local and point.transport == transport:
                 return point
         for index in self._everywhere:
-            if self.all[index].is_v6 == (":" in local):
+            if self.all[index].is_v6 == is_v6 and self.all[index].transport == transport:
                 return self.at(index, local)
         return None
 
@@ -151,8 +169,14 @@ class OwnPoints:
 
     def hop(self, address: str, port: int, connection: int, by: Point | None) -> Hop | None:
         """The hop to where the receiver of a request in a dialog was seen; `by` is the point that our Route names."""
-        point = self.toward(address, by or self.all[0], by)
+        point = self.toward(address, (by or self.all[0]).transport, by or self.all[0], by)
         return None if point is None else Hop(point, address, port, connection)
+
+
+def _one_of(first: Point | None, other: Point) -> Point | None:
+    """The point that a name means which both have. Octets that go by a connection leave where that ends: one point of a
+    stream socket does for all."""
+    return first if first is other or (first is not None and first.reliable and first.index == other.index) else None
 
 
 def _point_of(index: int, listen: ListenPoint) -> Point:
@@ -167,5 +191,6 @@ def _point_of(index: int, listen: ListenPoint) -> Point:
         local=local,
         local_port=listen.bound_port,
         reliable=listen.reliable,
+        secure=listen.secure,
         is_v6=":" in bound,
     )

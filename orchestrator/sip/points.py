@@ -16,6 +16,17 @@ from typing import Final, NamedTuple
 RELIABLE: Final = frozenset(("tcp", "tls", "ws", "wss"))
 """Transports that lose nothing: no retransmission (RFC 3261 §17, RFC 7118)."""
 
+SECURE: Final = frozenset(("tls", "wss"))
+"""Transports that `sips:` may go by (RFC 3261 §26.2.2)."""
+
+ACCEPTED_ONLY: Final = frozenset(("ws", "wss"))
+"""Transports whose connections browsers open and nobody else: who is behind one is reached over it (RFC 7118 §5)."""
+
+DEFAULT_PORT: Final = 5060
+DEFAULT_PORTS: Final = {"udp": 5060, "tcp": 5060, "tls": 5061, "ws": 80, "wss": 443}
+"""Port of a URI that names none, by transport (RFC 3261 §19.1.2, RFC 7118 §5.4). Those of further transports have
+5060."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListenPoint:
@@ -36,7 +47,12 @@ class ListenPoint:
     advertised: bool = False
     """`host` is what we are told to call ourselves, whatever address we are asked at."""
     reliable: bool | None = None
-    """It loses nothing; None for what is known of the name of its transport."""
+    """Whether it loses nothing; None: as its transport is known to (`RELIABLE`)."""
+    secure: bool | None = None
+    """Whether `sips:` may go by it; None: as its transport is known to (`SECURE`)."""
+
+
+_SIPS_PARAMETER = {"tls": b"", "wss": b";transport=ws"}
 
 
 class Point:
@@ -45,8 +61,8 @@ class Point:
     made once."""
 
     __slots__ = (
-        "index", "transport", "host", "port", "local", "local_port", "reliable", "is_v6", "network", "name", "sent_by",
-        "via", "uri", "route_end",
+        "index", "transport", "host", "port", "local", "local_port", "reliable", "secure", "is_v6", "network", "name",
+        "sent_by", "via", "uri", "route_end", "secure_route_end",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +75,7 @@ class Point:
         local: str = "",
         local_port: int = 0,
         reliable: bool | None = None,
+        secure: bool | None = None,
         is_v6: bool | None = None,
         network: str = "",
     ) -> None:
@@ -70,6 +87,7 @@ class Point:
         self.local = local
         self.local_port = local_port or port
         self.reliable = transport in RELIABLE if reliable is None else reliable
+        self.secure = transport in SECURE if secure is None else secure
         self.is_v6 = ":" in (local or host) if is_v6 is None else is_v6
         self.network = network or local or host
         """Private addresses mean the same at all points of a network, and only there."""
@@ -82,6 +100,10 @@ class Point:
         self.uri = b"sip:%b%b" % (self.sent_by, parameter)
         self.route_end = b"%b%b;lr>" % (self.sent_by, parameter)
         """What follows the token and its `@` in our Record-Route values."""
+        self.secure_route_end = b""
+        """The same in one with `sips:`, which means TLS by itself (RFC 3261 §19.1.2); b'' where that cannot be."""
+        if self.secure:
+            self.secure_route_end = b"%b%b;lr>" % (self.sent_by, _SIPS_PARAMETER.get(transport, parameter))
 
     def __repr__(self) -> str:
         return f"<Point {self.name}>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.branch import Branch, Network
+from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
@@ -15,14 +16,15 @@ MAX_DIALOGS = 60
 """Dialogs of one branch that are ended: a proxy below us may fork, and answer for ever."""
 
 
-def release(network: Network, branch: Branch, response: Response, hang_up: bool = True) -> None:
+def release(
+    network: Network, branch: Branch, client: ClientTransaction, response: Response, hang_up: bool = True
+) -> None:
     """End a call that was answered after its caller had gone: ACK and BYE to the callee, from us (§16.7 step 5;
-    DEPARTURES).
+    DEPARTURES). `client` is the transaction of the INVITE.
 
     A repeated 2xx is only acknowledged again, and so is that of a re-INVITE (`hang_up` false): its dialog stands.
     """
-    client = branch.client
-    if client is None or len(branch.ended) >= MAX_DIALOGS:
+    if len(branch.ended) >= MAX_DIALOGS:
         return
     hang_up = hang_up and response.to_tag not in branch.ended
     if hang_up:
@@ -30,7 +32,7 @@ def release(network: Network, branch: Branch, response: Response, hang_up: bool 
     leg, hop = _leg_of(network, branch, client.destination, response)
     layer, tokens = network.layer, network.tokens
 
-    def send(hop: Hop | None) -> None:
+    def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
         if hop is None:
             return
         layer.send(leg.request(b"ACK", hop.point.via + tokens.branch()), hop)

@@ -26,6 +26,7 @@ from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.superseded import Superseded
 from orchestrator.sip.target import Target
 from orchestrator.sip.transaction import TERMINATED
 
@@ -60,7 +61,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "on_refused", "_count", "_closed", "_challenges", "_inside",
+        "breadth", "secure", "on_refused", "_count", "_closed", "_challenges", "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,8 @@ class ResponseContext:
         """Route values of the request that meant us (§16.4)."""
         self.held = False
         """While true, running out of branches settles nothing: more may come."""
+        self.secure = request.uri[:5].lower() == b"sips:"
+        """The request is for a `sips:` URI."""
         self.breadth = breadth_of(request)
         """What is left of the request's Max-Breadth for further branches."""
         self.on_refused: Callable[[int], object] | None = None
@@ -110,7 +113,13 @@ class ResponseContext:
         self.pending.append(branch)
         if target.hop is not None:
             branch.send(target.hop)
-            return branch
+        else:
+            self.find_hops(branch)
+        return branch
+
+    def find_hops(self, branch: Branch) -> None:
+        """Have the hops of its target found, and told to the branch."""
+        target = branch.target
         try:
             toward = target.first_hop()
         except MalformedMessage:
@@ -119,7 +128,10 @@ class ResponseContext:
             here = self.server.destination.point
             self.network.resolve(toward, here, branch.send, _name_of(self.server), target.point)
             branch.await_hop()
-        return branch
+
+    def superseded(self, branch: Branch) -> Superseded:
+        """Hears what a server of this branch says that was too slow."""
+        return Superseded(branch)
 
     def add_all(self, targets: Sequence[Target]) -> None:
         """Fork to several targets and no others; 440 when the request's breadth does not suffice (RFC 5393 §5.3.3).
@@ -288,8 +300,8 @@ class ResponseContext:
         listens = self.server.state is not TERMINATED
         if self.answered and listens:
             self.server.respond(response.status, branch.upward(response))
-        elif first or not self.answered:
-            release(self.network, branch, response, hang_up=not self._inside)
+        elif (first or not self.answered) and branch.client is not None:
+            release(self.network, branch, branch.client, response, hang_up=not self._inside)
 
     def on_failure(self, branch: Branch) -> None:
         self.pending.remove(branch)

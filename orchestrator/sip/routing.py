@@ -6,16 +6,16 @@ runtime, because a look-up blocks and the core must not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, QUESTION
 from orchestrator.sip.headers import Via
 from orchestrator.sip.message import Request
-from orchestrator.sip.points import Hop
+from orchestrator.sip.points import ACCEPTED_ONLY, DEFAULT_PORT, DEFAULT_PORTS, Hop
 from orchestrator.sip.uri import Uri, parse_uri
 
-DEFAULT_PORT = 5060
 _MAX_REMEMBERED = 10_000
 """Address literals remembered, so that the stream of strangers cannot grow the table without bound."""
 
@@ -65,6 +65,26 @@ def _literal(host: bytes) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+_UNTRANSLATED: Mapping[bytes, str] = {b"udp": "udp", b"tcp": "tcp", b"tls": "tls", b"ws": "ws", b"wss": "wss"}
+_OVER_TLS = {"": "tls", "tcp": "tls", "tls": "tls", "ws": "wss", "wss": "wss"}
+"""What the transport of a `sips:` URI is (§19.1.2, §26.2.2; RFC 7118 §5)."""
+
+
+def transport_of(uri: Uri) -> str | None:
+    """The transport that a SIP URI names, in lower case; '' where it names none, None where it names one that there
+    cannot be: `sips:` over UDP."""
+    said = uri.transport
+    if said is None:
+        return "" if uri.scheme == b"sip" else "tls"
+    transport = _UNTRANSLATED.get(said) or said.decode("ascii", "replace")
+    return transport if uri.scheme == b"sip" else _OVER_TLS.get(transport)
+
+
+def port_of(uri: Uri) -> int:
+    """The port that a SIP URI leads to where its host has no SRV records (§19.1.2)."""
+    return uri.port or DEFAULT_PORTS.get(transport_of(uri) or "udp", DEFAULT_PORT)
 
 
 def request_uri(contact: bytes) -> bytes:
@@ -121,7 +141,7 @@ def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addres
     if not _comes_directly(request):
         return False
     address = addresses.numeric(contact.host)
-    if not contact.is_sip or (address == source[0] and (contact.port or DEFAULT_PORT) == source[1]):
+    if not contact.is_sip or (address == source[0] and port_of(contact) == source[1]):
         return False
     if address == source[0]:  # then it is its port that it may not know, if its Via shows that it knows the address
         return addresses.numeric(request.via.host) == address and is_unaware(request.via)
@@ -161,3 +181,13 @@ def response_destination(via: Via, hop: Hop, nat: bool = True) -> Hop:
     if via.wants_rport or point.reliable or (nat and via.host != host.encode() and _is_behind(via.host, host)):
         return hop
     return Hop(point, host, via.port or DEFAULT_PORT, connection)
+
+
+def via_destination(via: Via, hop: Hop) -> Hop | None:
+    """Where a response goes when the connection its request came over is gone: a connection of its own to the address
+    of the sender and the port of his Via (§18.2.2). None where nothing can be opened: a browser accepts none, and a
+    host name in the Via without `received` is the sender's own claim."""
+    point = hop.point
+    if point.transport in ACCEPTED_ONLY or not hop.connection:
+        return None
+    return Hop(point, hop.host, via.port or DEFAULT_PORTS.get(point.transport, DEFAULT_PORT))

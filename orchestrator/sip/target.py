@@ -9,7 +9,7 @@ from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
 from orchestrator.sip.location import Binding
 from orchestrator.sip.points import Hop, Point
-from orchestrator.sip.routing import DEFAULT_PORT, is_private, unicast
+from orchestrator.sip.routing import is_private, port_of, unicast
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
 
 
@@ -96,7 +96,7 @@ class Target:
             toward = self.first_hop()
         except MalformedMessage:
             return self.uri
-        return tuple(self.routes), toward.host.strip(b"[]").lower(), toward.port or DEFAULT_PORT
+        return tuple(self.routes), toward.host.strip(b"[]").lower(), port_of(toward)
 
     @property
     def parsed(self) -> Uri:

@@ -64,7 +64,14 @@ class Ask:
 class Peer:
     """An endpoint `name` at an address; `post(octets, target)` puts a datagram on the wires."""
 
-    def __init__(self, name: str, address: Address, proxy: Address, post: Callable[[bytes, Address], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        proxy: Address,
+        post: Callable[[bytes, Address], None],
+        transport: str = "udp",
+    ) -> None:
         self.name = name
         self.address = address
         self.proxy = proxy
@@ -76,7 +83,8 @@ class Peer:
         self._words = 0
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         self.here = f"{host}:{address[1]}"
-        self.contact = f"<sip:{name}@{self.here}>"
+        self.transport = transport
+        self.contact = f"<sip:{name}@{self.here}{'' if transport == 'udp' else f';transport={transport}'}>"
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -130,7 +138,7 @@ class Peer:
             headers = (f"Contact: {self.contact}", *headers)
         lines = [
             f"{method} {uri} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.here};branch={branch}",
+            f"Via: SIP/2.0/{self.transport.upper()} {self.here};branch={branch}",
             *([] if max_forwards is None else [f"Max-Forwards: {max_forwards}"]),
             f"From: {sender or f'<sip:{self.name}@example.com>;tag={self.name}'}",
             f"To: {to or f'<{uri}>'}",

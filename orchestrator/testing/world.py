@@ -26,10 +26,11 @@ from orchestrator.sip.points import Hop, ListenPoint
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone
+from orchestrator.testing.streams import Connection, Streams
 
 PROXY: Address = ("10.0.0.1", 5060)
-Wire = tuple[bytes, Address, Address]
-"""A datagram under way: octets, from, to."""
+Wire = tuple[bytes, Address, Address] | tuple[bytes, Address, Address, Connection]
+"""A datagram under way: octets, from, to; with a connection, octets of a stream."""
 
 WALL = 1_800_000_000.0
 """Seconds since 1970 at which a world begins, unless told otherwise: 2027-01-15 08:00 UTC, a Friday."""
@@ -79,8 +80,13 @@ class World:
         self.now = 0.0
         self.location = Location(store or MemoryStore())
         self.engine = Engine(self.settings, self.location, program or Program(), site=self.site)
-        self._points: dict[Address, int] = {(point.host, point.port): n for n, point in enumerate(points)}
-        self._homes = tuple(self._points)
+        self._points: dict[Address, int] = {
+            (point.host, point.port): n for n, point in enumerate(points) if point.transport.lower() == "udp"
+        }
+        self._homes = tuple((point.host, point.port) for point in points)
+        self.streams = Streams(points)
+        self.refusing: set[Address] = set()
+        """Where nobody listens and the machine says so: ICMP for a datagram."""
         self.phones: dict[Address, Phone] = {}
         self.peers: dict[Address, Peer] = {}
         self.sent: list[tuple[float, Address, Address, bytes]] = []
@@ -121,12 +127,31 @@ class World:
         self.engine.registrations.watch_expiry()
         return phone
 
-    def peer(self, name: str, host: str, port: int = 5060) -> Peer:
-        """A new endpoint that does only what it is told."""
+    def peer(self, name: str, host: str, port: int = 5060, transport: str = "udp", listens: bool = True) -> Peer:
+        """A new endpoint that does only what it is told. Over a stream it connects when it first speaks, and takes
+        connections where it `listens`."""
         address = (host, port)
-        peer = self.peers[address] = Peer(name, address, PROXY, self.post_from(address))
+        post = self.post_from(address) if transport == "udp" else self._stream_from(address, transport)
+        peer = self.peers[address] = Peer(name, address, PROXY, post, transport)
         self.attach(address, peer.receive)
+        if transport != "udp" and listens:
+            self.streams.listening[transport, address] = address
         return peer
+
+    def cut(self, *peers: Peer) -> None:
+        """All connections of these end, with what is under way on them; the engine hears of it."""
+        for peer in peers:
+            for connection in self.streams.open_of(peer.address):
+                connection.open = False
+                hop = Hop(connection.point, *connection.remote, connection.number)
+                self.engine.connection_lost(hop, self.now)
+
+    def _stream_from(self, address: Address, transport: str) -> Callable[[bytes, Address], None]:
+        def post(data: bytes, _: Address) -> None:
+            connection = self.streams.dial(address, transport, self.engine.network.points.__getitem__)
+            self._wires.append((data, address, self._homes[connection.point.index], connection))
+
+        return post
 
     def attach(self, address: Address, receive: Callable[[bytes, Address], None]) -> None:
         """An endpoint of the test's own: `receive(octets, source)` gets what is sent to its address."""
@@ -180,39 +205,61 @@ class World:
             self._collect()
 
     def _carry(self, wire: Wire) -> None:
-        for delay in self.fate(*wire):
+        for delay in self.fate(*wire[:3]):
             if delay:
                 self.engine.timers.after(delay, self._landed.append, wire)
             else:
                 self.deliver(*wire)
 
-    def deliver(self, data: bytes, source: Address, target: Address) -> None:
-        """One datagram arrives."""
+    def deliver(self, data: bytes, source: Address, target: Address, connection: Connection | None = None) -> None:
+        """One datagram arrives, or one message of a stream."""
+        if connection is not None and not connection.open:
+            return
         self.sent.append((self.now, source, target, data))
-        if target in self._points:
-            if self.engine.history.hears(MessageIn):
-                self.engine.history.tell(MessageIn(data, *source, self._points[target]))
-            self.engine.receive(data, Hop(self.engine.network.points[self._points[target]], *source), self.now)
+        if connection is not None and source == connection.home:
+            self._hear(data, Hop(connection.point, *connection.remote, connection.number))
+        elif target in self._points:
+            self._hear(data, Hop(self.engine.network.points[self._points[target]], *source))
         elif target in self.phones:
             self.phones[target].receive(data, source)
         elif target in self._ends:
             self._ends[target](data, source)
 
+    def _hear(self, data: bytes, hop: Hop) -> None:
+        if self.engine.history.hears(MessageIn):
+            self.engine.history.tell(MessageIn(data, hop.host, hop.port, hop.point.index))
+        self.engine.receive(data, hop, self.now)
+
     def _collect(self) -> None:
         """Take the engine's outputs."""
         engine = self.engine
         while engine.datagrams or engine.jobs:
-            for data, hop in engine.datagrams:
+            sent, engine.datagrams[:] = engine.datagrams[:], []
+            for data, hop in sent:
                 if engine.history.hears(MessageOut):
                     engine.history.tell(MessageOut(data, hop.host, hop.port, hop.point.index))
-                self._wires.append((data, self._homes[hop.point.index], (hop.host, hop.port)))
-            engine.datagrams.clear()
+                self._leave(data, hop)
             jobs, engine.jobs = engine.jobs, []
             for job in jobs:
                 self.jobs.append(job)
                 result = self.on_job(job)
                 if result is not self.LATER:
                     engine.complete(job.id, result, self.now)
+
+    def _leave(self, data: bytes, hop: Hop) -> None:
+        """What the runtime does with octets of the engine."""
+        source, target = self._homes[hop.point.index], (hop.host, hop.port)
+        if not hop.point.reliable and target not in self.refusing:
+            self._wires.append((data, source, target))
+            return
+        connection = None
+        if hop.point.reliable:
+            streams = self.streams
+            connection = streams.numbered(hop.connection) if hop.connection else streams.toward(hop.point, target)
+        if connection is None:
+            self.engine.transport_failed(hop, data, self.now)
+        else:
+            self._wires.append((data, source, connection.home, connection))
 
     # --- what is left -------------------------------------------------------------------------------------------------
 

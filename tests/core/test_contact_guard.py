@@ -12,6 +12,7 @@ from test_call_races import program
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.location import Binding, Change
+from orchestrator.sip.uri import parse_uri
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.recordings import rewrite
@@ -238,7 +239,7 @@ def test_a_host_name_is_guarded_by_the_address_it_leads_to(tmp_path: Path, addre
     assert stage.rung(first)
     first.answer(first.requests("INVITE")[-1], 486)
     world.run(100.0)
-    world.engine.network.names.find("gw.example.net", "", lambda found: None)
+    world.engine.network.resolve(parse_uri(b"sip:gw.example.net"), world.engine.network.points[0], print)
     world.run()
     leads["x7f3.example.org"] = address
     heard = len(first.requests("INVITE"))

@@ -18,6 +18,7 @@ from orchestrator.flow.language.program import Program
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.points import Hop, ListenPoint, Point
+from orchestrator.sip.uri import parse_uri
 from orchestrator.store.memory import MemoryStore
 
 NEAR, FAR = ListenPoint("10.0.0.1", 5060), ListenPoint("10.8.0.1", 5060)
@@ -209,8 +210,9 @@ def test_an_advertised_name_is_shown_whatever_was_asked() -> None:
 def test_without_a_binding_the_systems_routes_say_which_point_leads_there() -> None:
     ways = {"203.0.113.5": "10.8.0.1", "203.0.113.6": "198.51.100.1"}
     net = Net(NEAR, FAR, source_of=lambda address: ways.get(address, ""))
-    destination = net.engine.network.destination
-    found = [destination(host, 5060, net.points[0]) for host in ("203.0.113.5", "203.0.113.6", "203.0.113.7")]
+    found: list[Hop | None] = []
+    for host in (b"203.0.113.5", b"203.0.113.6", b"203.0.113.7"):
+        net.engine.network.resolve(parse_uri(b"sip:" + host), net.points[0], found.append)
     assert [hop.point.host for hop in found if hop] == ["10.8.0.1", "10.0.0.1", "10.0.0.1"], "ours, not ours, no way"
 
 

@@ -78,12 +78,11 @@ class Site:
             return wanted(needed(self.engine.usage.events))
 
         self.listener = EslListener("127.0.0.1", 0, self.engine, self.reactor, names)
-        families = {socket.AF_INET}
 
         def answer(job: int, result: object) -> None:
             self.reactor.post(self.engine.complete, job, result)
 
-        self.jobs = Jobs(answer, HttpClient(Guard(())), {}, families, self.listener.sessions)
+        self.jobs = Jobs(answer, HttpClient(Guard(())), {}, self.listener.sessions)
         self.listener.start()
 
     def close(self) -> None:

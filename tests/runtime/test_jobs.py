@@ -13,9 +13,9 @@ from orchestrator.core.jobs import Job, Resolve
 from orchestrator.errors import EslDown, EslError, EslInjection, EslTimeout, StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
-from orchestrator.runtime import jobs as jobs_module
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.jobs import ESL_WORKERS, EXECUTE_LIMIT, HTTP_WORKERS, JOB_LIMIT, LONG_WORKERS, Jobs
+from orchestrator.sip.locate import Goal, found_at
 
 
 class Link:
@@ -49,7 +49,7 @@ class Desk:
         self.answers: dict[int, Any] = {}
         self.link = Link(say)
         links: Any = {"fs1": self.link, "fs2": Link(say)}
-        self.jobs = Jobs(self.answers.__setitem__, HttpClient(), links, [jobs_module.socket.AF_INET])
+        self.jobs = Jobs(self.answers.__setitem__, HttpClient(), links)
         self.number = 0
 
     def start(self, effect: Any) -> int:
@@ -163,10 +163,9 @@ def test_what_hangs_holds_up_only_its_like() -> None:
 
 
 def test_names_are_looked_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, Any]] = []
-    monkeypatch.setattr(jobs_module, "resolve", lambda host, families: asked.append((host, families)) or "192.0.2.1")
-    assert desk.do(Resolve("phone.example.com")) == "192.0.2.1"
-    assert asked == [("phone.example.com", [jobs_module.socket.AF_INET])]
+    goal = Goal("phone.example.com")
+    monkeypatch.setattr(desk.jobs.resolver, "find", lambda asked: found_at(asked, "192.0.2.1"))
+    assert desk.do(Resolve(goal)) == found_at(goal, "192.0.2.1")
 
 
 def test_http_has_a_pool_of_its_own(desk: Desk) -> None:
@@ -180,7 +179,7 @@ def test_queues_are_as_long_as_configured_and_what_is_refused_is_counted() -> No
     hold = gevent.event.Event()
     client: Any = type("Client", (), {"perform": lambda self, effect: hold.wait(5), "close": lambda self: None})()
     links: Any = {"fs1": Link(lambda command: str(hold.wait(5)))}
-    jobs = Jobs(answers.__setitem__, client, links, [jobs_module.socket.AF_INET], http_queue=3, esl_queue=2)
+    jobs = Jobs(answers.__setitem__, client, links, http_queue=3, esl_queue=2)
     try:
         for number in range(HTTP_WORKERS + 5):
             jobs.start(Job(number, Http("GET", "http://a.example/")))

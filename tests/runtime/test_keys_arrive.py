@@ -43,6 +43,8 @@ sip:
   streams:
     {connections: 41, connections_per_source: 42, connect: 43s, handshake: 44s, message: 45s, idle: 46s, write: 47s,
      write_queue: 1000048}
+  dns: {servers: ['192.0.2.53', '192.0.2.54:5353'], timeout: 3s}
+  failover: {after: 3s, avoid: 90s}
 location: 'sqlite:///FOLDER/here.db'
 freeswitch:
   fs7:
@@ -118,6 +120,11 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.streams.idle": (lambda s: s.listening.connections.limits.idle, 46.0),
     "sip.streams.write": (lambda s: s.listening.connections.limits.write, 47.0),
     "sip.streams.write_queue": (lambda s: s.listening.connections.limits.write_queue, 1_000_048),
+    "sip.dns": (
+        lambda s: (s.jobs.resolver.timeout, s.jobs.resolver._servers),
+        (3.0, (("192.0.2.53", 53), ("192.0.2.54", 5353))),
+    ),
+    "sip.failover": (lambda s: (s.engine.settings.failover_after, s.engine.settings.avoid), (3.0, 90.0)),
     "location": (lambda s: Path(s.engine.location.store.path).name, "here.db"),  # type: ignore[attr-defined]
     "freeswitch.host": (lambda s: fs7(s).server.host, "127.0.0.7"),
     "freeswitch.port": (lambda s: fs7(s).server.port, 8027),

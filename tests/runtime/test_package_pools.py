@@ -9,7 +9,6 @@ from typing import Any
 import gevent
 import pytest
 from echo_core import wait_until
-from gevent import socket
 from gevent.event import Event
 
 from orchestrator.core.jobs import Job
@@ -40,7 +39,7 @@ class Namesake(Ask):
 class Desk:
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}
-        self.jobs = Jobs(self.answers.__setitem__, HttpClient(), {}, [socket.AF_INET])
+        self.jobs = Jobs(self.answers.__setitem__, HttpClient(), {})
 
     def do(self, *effects: PoolEffect) -> list[Any]:
         for number, effect in enumerate(effects):

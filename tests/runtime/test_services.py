@@ -12,7 +12,6 @@ from typing import Any
 import gevent
 import pytest
 from echo_core import wait_until
-from gevent import socket
 from gevent.event import Event
 from pydantic import BaseModel, ConfigDict
 
@@ -82,7 +81,7 @@ class Stage:
         self.logged: list[str] = []
         self.world.engine.host.on_log = lambda run, effect: self.logged.append(effect.text)
         self.room = True
-        self.jobs = Jobs(lambda job, result: None, HttpClient(), {}, [socket.AF_INET])
+        self.jobs = Jobs(lambda job, result: None, HttpClient(), {})
         self.metrics, self.health = Metrics(), Health()
         self.services = Services(self.world.engine, self.offer, self.metrics, self.health, self.jobs)
         export_services(self.metrics, self.services)

@@ -10,9 +10,12 @@ import pytest
 from orchestrator.core.jobs import Job, Resolve
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.admission import SourceLimits
-from orchestrator.sip.lookups import FOUND_LASTS, MISSED_LASTS, MOST_OF_SOURCE, MOST_UNDER_WAY, LookUps
+from orchestrator.sip.locate import MISSED_LASTS, Found, Goal, found_at
+from orchestrator.sip.lookups import MOST_OF_SOURCE, MOST_UNDER_WAY, LookUps
 from orchestrator.testing.world import World
 from orchestrator.timers import Timers
+
+TTL = 60.0
 
 
 class Desk:
@@ -20,15 +23,18 @@ class Desk:
 
     def __init__(self) -> None:
         self.timers = Timers()
-        self.asked: dict[str, Callable[[str | None], None]] = {}
-        self.names = LookUps(self.timers, self.asked.__setitem__, lambda text: text)
+        self.asked: dict[str, Callable[[Found | None], None]] = {}
+        self.names = LookUps(self.timers, lambda goal, told: self.asked.__setitem__(goal.name, told), lambda text: text)
         self.told: list[tuple[str, str | None]] = []
 
     def find(self, host: str, source: str = "10.0.0.9") -> None:
-        self.names.find(host, source, lambda address: self.told.append((host, address)))
+        self.names.find(Goal(host), source, lambda found: self.told.append((host, self._first(host, found))))
+
+    def _first(self, host: str, found: Found) -> str | None:
+        return next(iter(found.addresses.get(host, ())), None)
 
     def answer(self, host: str, address: str | None) -> None:
-        self.asked.pop(host)(address)
+        self.asked.pop(host)(None if address is None else found_at(Goal(host), address, ttl=TTL))
 
 
 def test_one_look_up_serves_all_who_wait_for_the_name() -> None:
@@ -44,17 +50,17 @@ def test_one_look_up_serves_all_who_wait_for_the_name() -> None:
 def test_one_who_raises_does_not_keep_the_answer_from_the_others() -> None:
     desk = Desk()
 
-    def bug(_: str | None) -> None:
+    def bug(_: Found) -> None:
         raise RuntimeError("a bug")
 
-    desk.names.find("a.example", "", bug)
+    desk.names.find(Goal("a.example"), "", bug)
     desk.find("a.example")
     with pytest.raises(RuntimeError):
         desk.answer("a.example", "192.0.2.1")
     assert desk.told == [("a.example", "192.0.2.1")]
 
 
-@pytest.mark.parametrize(("address", "lasts"), [("192.0.2.1", FOUND_LASTS), (None, MISSED_LASTS)])
+@pytest.mark.parametrize(("address", "lasts"), [("192.0.2.1", TTL), (None, MISSED_LASTS)])
 def test_answers_and_failures_are_kept(address: str | None, lasts: float) -> None:
     desk = Desk()
     desk.find("a.example")
@@ -107,7 +113,7 @@ def test_a_name_of_the_configuration_keeps_its_last_good_address() -> None:
     desk.timers.run_due(300.0)
     desk.find("gw.example")
     desk.answer("gw.example", "192.0.2.2")
-    assert desk.told[-1] == ("gw.example", "192.0.2.2") and desk.names.known("gw.example") == "192.0.2.2"
+    assert desk.told[-1] == ("gw.example", "192.0.2.2") and desk.names.known("gw.example") == {"192.0.2.2"}
 
 
 def test_strangers_names_push_out_the_one_used_least_lately(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +167,8 @@ def test_eighty_datagrams_with_dead_names_do_not_delay_a_gateway_by_name() -> No
     assert 0 < len(dead) <= MOST_OF_SOURCE and not any(effect.configured for effect in dead)
     alice.ask("INVITE", "sip:030@example.com")
     world.run()
-    [job] = [job for job in jobs if job.effect == Resolve("gw.carrier.example", True)]
+    [job] = [job for job in jobs if isinstance(job.effect, Resolve) and job.effect.host == "gw.carrier.example"]
+    assert job.effect.configured
     world.engine.complete(job.id, "10.0.0.3", world.engine.timers.now)
     world.run()
     assert carrier.heard == ["INVITE"]

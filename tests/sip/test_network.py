@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.core.settings import CoreSettings
 from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.locate import Found, Goal, found_at
 from orchestrator.sip.message import Request, parse_message
 from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop, ListenPoint
@@ -44,16 +45,10 @@ class Place:
     def __init__(self, points: tuple[ListenPoint, ...] = POINTS, **settings: Any) -> None:
         settings.setdefault("domains", ("Example.com", "example.org"))
         self.timers = Timers()
-        self.asked: list[tuple[str, Callable[[str | None], None]]] = []
+        self.asked: list[tuple[str, Callable[..., None]]] = []
         layer = TransactionLayer(self.timers, lambda data, to: None)
         tokens = Tokens(lambda size: bytes(size))
-        self.network = SipNetwork(
-            CoreSettings(points, **settings),
-            layer,
-            tokens,
-            lambda host, found: self.asked.append((host, found)),
-            bytes(KEY_SIZE),
-        )
+        self.network = SipNetwork(CoreSettings(points, **settings), layer, tokens, self._look_up, bytes(KEY_SIZE))
         self.found: list[tuple[int, str, int] | None] = []
 
     def resolve(self, uri: str, index: int = 0) -> list[tuple[int, str, int] | None]:
@@ -61,7 +56,10 @@ class Place:
         self.network.resolve(parse_uri(uri.encode()), self.network.points[index], self._find)
         return self.found
 
-    def _find(self, hop: Hop | None) -> None:
+    def _look_up(self, goal: Goal, found: Callable[[Found | None], None]) -> None:
+        self.asked.append((goal.name, lambda *there: found(found_at(goal, *there) if there else None)))
+
+    def _find(self, hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
         self.found.append(None if hop is None else (hop.point.index, hop.host, hop.port))
 
 
@@ -183,17 +181,17 @@ def test_a_name_is_asked_for_once_and_remembered_for_a_minute() -> None:
     answer("192.0.2.1")
     assert place.found == [(0, "192.0.2.1", 5070)]
     place.timers.run_due(59.0)
-    assert place.resolve("sip:phone.example.net")[-1] == (0, "192.0.2.1", 5060)
+    assert place.resolve("sip:phone.example.net:5080")[-1] == (0, "192.0.2.1", 5080)
     assert len(place.asked) == 1
     place.timers.run_due(61.0)
-    place.resolve("sip:phone.example.net")
+    place.resolve("sip:phone.example.net:5070")
     assert len(place.asked) == 2
 
 
 def test_a_name_that_was_not_found_is_asked_for_again_after_ten_seconds() -> None:
     place = Place()
     place.resolve("sip:gone.example.net")
-    place.asked[0][1](None)
+    place.asked[0][1]()
     assert place.found == [None]
     assert place.resolve("sip:gone.example.net") == [None, None]
     assert len(place.asked) == 1, "a failure is kept, for less time than an address is"

@@ -465,7 +465,7 @@ def test_a_contact_with_a_name_is_looked_up_outside_and_then_rung() -> None:
     scene.world.on_job = lambda job: scene.world.LATER
     call = scene.call()
     [job] = scene.world.jobs
-    assert job.effect == Resolve("phone.example.net")
+    assert isinstance(job.effect, Resolve) and job.effect.host == "phone.example.net"
     assert phone.requests() == []
     scene.world.engine.complete(job.id, phone.address[0], scene.world.now)
     scene.run()

@@ -18,7 +18,7 @@ from orchestrator.core.settings import SERVER_TIMES, ServerTimes
 from orchestrator.errors import MalformedMessage
 from orchestrator.esl.profiles import ASK, Profile, profiles_of
 from orchestrator.sip.message import Response
-from orchestrator.sip.routing import DEFAULT_PORT
+from orchestrator.sip.routing import port_of
 from orchestrator.sip.uri import parse_uri
 
 PATIENCE = 2.0
@@ -58,7 +58,7 @@ class Acceptance:
             if not (uri and every):
                 continue
             try:
-                self._ports[name] = parse_uri(uri.encode()).port or DEFAULT_PORT
+                self._ports[name] = port_of(parse_uri(uri.encode()))
             except MalformedMessage:
                 continue  # the configuration is checked; a test may give anything
             peers[name] = Peer(uri.encode(), every, _accepts, patience=PATIENCE, known=True)
