@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import gevent
-from gevent import socket
 
 from orchestrator.core.engine import Engine
 from orchestrator.packages.transport import Transport
@@ -78,10 +77,6 @@ class Listening:
     def received(self) -> int:
         """Messages, of all of them."""
         return sum(transport.received for transport in self.transports)
-
-    @property
-    def families(self) -> set[socket.AddressFamily]:
-        return {socket.AF_INET6 if ":" in t.address[0] else socket.AF_INET for t in self.transports}
 
     @property
     def bound(self) -> list[tuple[str, int]]:

@@ -120,11 +120,10 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.streams.idle": (lambda s: s.listening.connections.limits.idle, 46.0),
     "sip.streams.write": (lambda s: s.listening.connections.limits.write, 47.0),
     "sip.streams.write_queue": (lambda s: s.listening.connections.limits.write_queue, 1_000_048),
-    "sip.dns": (
-        lambda s: (s.jobs.resolver.timeout, s.jobs.resolver._servers),
-        (3.0, (("192.0.2.53", 53), ("192.0.2.54", 5353))),
-    ),
-    "sip.failover": (lambda s: (s.engine.settings.failover_after, s.engine.settings.avoid), (3.0, 90.0)),
+    "sip.dns.servers": (lambda s: s.jobs.resolver._servers, (("192.0.2.53", 53), ("192.0.2.54", 5353))),
+    "sip.dns.timeout": (lambda s: s.jobs.resolver.timeout, 3.0),
+    "sip.failover.after": (lambda s: s.engine.settings.failover_after, 3.0),
+    "sip.failover.avoid": (lambda s: s.engine.settings.avoid, 90.0),
     "location": (lambda s: Path(s.engine.location.store.path).name, "here.db"),  # type: ignore[attr-defined]
     "freeswitch.host": (lambda s: fs7(s).server.host, "127.0.0.7"),
     "freeswitch.port": (lambda s: fs7(s).server.port, 8027),
