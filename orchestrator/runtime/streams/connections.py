@@ -22,8 +22,8 @@ from orchestrator.runtime.streams.pace import Pace
 from orchestrator.runtime.streams.stream import Stream
 from orchestrator.sip.admission import Source, source_name
 from orchestrator.sip.headers import Via, parse_via
-from orchestrator.sip.points import Hop, Point
-from orchestrator.sip.routing import DEFAULT_PORT, unicast
+from orchestrator.sip.points import DEFAULT_PORT, Hop, Point
+from orchestrator.sip.routing import unicast
 from orchestrator.timers import Timer, Timers
 
 LOOK = 0.1
