@@ -65,6 +65,7 @@ def core_settings(
             trace_memory=limits.trace_memory,
             call_duration=limits.call_duration,
             dialog_ping=sip.dialog_ping or 0.0,
+            dialog_missed=sip.dialog_missed or 0,
         ),
         failover_after=sip.failover.after,
         avoid=sip.failover.avoid,

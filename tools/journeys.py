@@ -131,7 +131,7 @@ def profiled(engine: Engine, entry: str, act: Callable[[], object]) -> Way:
     profile, take = Profile(), getattr(engine, entry)
 
     def taken(*arguments: Any) -> None:
-        delattr(engine, entry)
+        setattr(engine, entry, take)
         sys.setprofile(profile)
         try:
             take(*arguments)

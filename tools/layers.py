@@ -54,8 +54,8 @@ a module is its room."""
 MEMBERS = {
     "core.node": {
         "delay", "gateways", "history", "jobs", "location_writes", "node", "overload", "peers",
-        "phones", "probes", "registrations", "request_routes", "request_view", "sender", "served_request", "settings",
-        "user_cache", "users",
+        "phones", "probes", "refer_view", "registrations", "request_routes", "request_view", "sender", "served_request",
+        "settings", "user_cache", "users",
     },
 }  # fmt: skip
 """Rooms that have no folder of their own, and the modules of the folder above that belong to them."""

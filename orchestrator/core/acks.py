@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.request_routes import Route, Routes
@@ -15,6 +16,7 @@ from orchestrator.sip.message import Request, forward_request
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS
 from orchestrator.sip.route_token import Passage
+from orchestrator.sip.target import NUMBERED
 from orchestrator.sip.uri import Uri
 
 
@@ -27,7 +29,13 @@ class Acks:
     """Serves the ACKs of one engine."""
 
     def __init__(
-        self, node: Node, sender: Sender, overload: Overload, routes: Routes, consume: Callable[[Request], None]
+        self,
+        node: Node,
+        sender: Sender,
+        overload: Overload,
+        routes: Routes,
+        consume: Callable[[Request], None],
+        numbering: Numbering,
     ) -> None:
         """`consume` takes credentials for us out of a request that is going on."""
         self._node = node
@@ -37,6 +45,7 @@ class Acks:
         self._overload = overload
         self._routes = routes
         self._consume = consume
+        self._numbering = numbering
 
     def receive(self, request: Request, source: Hop) -> None:
         """An ACK to a failure ends here; one to a 2xx travels on like any request of its dialog, without an answer
@@ -72,15 +81,24 @@ class Acks:
     def _forward(
         self, request: Request, route: Route, toward: Uri, seen: Hop | None, here: Point, passage: Passage | None
     ) -> None:
+        numbers = self._numbering.of(request)
+
         def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
             if hop is None:
                 self._node.count("ack.unreachable")
                 return
             left = DEFAULT_MAX_FORWARDS if request.max_forwards is None else request.max_forwards - 1
             via = hop.point.via + self._network.tokens.branch()
-            self._node.send(
-                forward_request(request, uri=request.uri, via=via, max_forwards=left, drop_routes=route.drop), hop
+            data = forward_request(
+                request,
+                uri=request.uri,
+                via=via,
+                max_forwards=left,
+                drop_routes=route.drop,
+                remove=NUMBERED if numbers is not None else (),
+                headers=numbers.lines(request) if numbers is not None else (),
             )
+            self._node.send(data, hop)
 
         if seen is not None:
             send(seen)

@@ -80,9 +80,9 @@ class Faults:
     def end(self, subject: Subject) -> None:
         """Give it its final answer and let go of it; never raises."""
         run = subject if isinstance(subject, Run) else getattr(subject, "run", None)
-        served = subject.subject if isinstance(subject, Run) else subject
-        if served is not None:
-            self._fail(served)
+        served = {subject.request, subject.subject} if isinstance(subject, Run) else {subject}
+        for each in served - {None}:
+            self._fail(each)
         if run is not None and not run.bounded:
             self._attempt(run.abort)
 

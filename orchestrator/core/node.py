@@ -102,9 +102,10 @@ class Node:
         headers: tuple[bytes, ...] = (),
         user: ClientUser | None = None,
         counted: bool = True,
+        body: bytes = b"",
     ) -> None:
         """A request of our own inside a dialog that passes through us; see `sip.in_dialog`."""
-        send_in_dialog(self.network, leg, method, self._unreachable, headers, user, counted)
+        send_in_dialog(self.network, leg, method, self._unreachable, headers, user, counted, body)
 
     def _unreachable(self) -> None:
         self.count("dialog.unreachable")

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.numbering import Numbering
+from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
+from orchestrator.core.refer_view import Asked, ReferView
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.request_view import RequestView, text
 from orchestrator.core.sender import Sender
 from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.steps.referred import Inside, Referred
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
@@ -29,7 +34,7 @@ from orchestrator.sip.target import Target
 
 ALLOW = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, INFO, UPDATE, PRACK, REFER, NOTIFY, SUBSCRIBE, MESSAGE"
 
-Default = Callable[[ServerTransaction | None], None]
+Default = Callable[[ServerTransaction | None], object]
 """Serves a request without a flow, in the transaction that a flow has opened, if one has."""
 
 
@@ -54,6 +59,7 @@ class OtherRequests:
         consume: Callable[[Request], None],
         answers: Answers,
         led_here_by: Callable[[Request], tuple[str, ...]],
+        numbering: Numbering,
     ) -> None:
         self._node = node
         self._network = node.network
@@ -64,20 +70,34 @@ class OtherRequests:
         self._consume = consume
         self._answers = answers
         self._led_here_by = led_here_by
+        self._numbering = numbering
 
     def receive(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         """One for an address of ours."""
         self.offer(request, source, destination, partial(self._by_default, request, source, destination))
 
-    def offer(self, request: Request, source: tuple[str, int], destination: Hop, default: Default) -> None:
+    def offer(
+        self,
+        request: Request,
+        source: tuple[str, int],
+        destination: Hop,
+        default: Default,
+        inside: Inside | None = None,
+    ) -> None:
         """Give a request to the first flow that fits; `default`, with the transaction if there is one, serves those
-        that no flow takes, or keeps."""
+        that no flow takes, or keeps. `inside`: where a REFER inside a dialog stands. Raises MalformedMessage for a
+        REFER that cannot be read."""
         flows, kind = self._flows, text(request.method).lower()
         if kind not in self._starts.triggers or kind not in REQUESTS:
             default(None)
             return
         view = RequestView(self._node, request, source)
-        flow = flows.choose(kind, {"request": view})
+        names: dict[str, Any] = {"request": view}
+        asked = Asked(request) if kind == "refer" else None
+        if asked is not None:
+            names["refer"] = ReferView(self._node, request, asked, inside.side if inside and inside.side else "none")
+            names["call"] = self._view_of(inside.call) if inside is not None and inside.call is not None else None
+        flow = flows.choose(kind, names)
         if flow is None:
             default(None)
             return
@@ -90,15 +110,30 @@ class OtherRequests:
         if not flows.has_room(flow):
             self._answers.turn_away(request, destination)
             return
-        server = self._sender.open(request, destination)
-        self._starts.other(flow, OtherRequest(self._node, request, view, server, source, default), chain)
+        if inside is not None:
+            server = self._node.layer.open_server(request, destination)
+        else:
+            server = self._sender.open(request, destination)
+        if asked is None:
+            other = OtherRequest(self._node, request, view, server, source, default)
+        else:
+            other = Referred(self._node, request, view, server, source, default, asked, inside, self._numbering)
+        self._starts.other(flow, other, chain, names)
+
+    def _view_of(self, call: Call) -> Any:
+        """`call` as the flow that has it sees it."""
+        if call.run is not None and call.run.call is not None:
+            return call.run.call
+        view = CallView(self._node, call.invite, call.source)
+        view.bind(call)
+        return view
 
     def _by_default(
         self, request: Request, source: tuple[str, int], destination: Hop, server: ServerTransaction | None
     ) -> None:
         if request.method == b"OPTIONS" and not request.parsed_uri.user:
             self._finish(request, destination, server, 200, (ALLOW, b"Accept: application/sdp"))
-        elif self._network.trusts(source[0]) or self._is_from_phone(request, Hop(destination.point, *source)):
+        elif self._network.trusts(source[0]) or self.is_from_phone(request, Hop(destination.point, *source)):
             self._between_phones(request, source, destination, server)
         else:
             self._finish(request, destination, server, 403)
@@ -119,7 +154,7 @@ class OtherRequests:
             tag = self._node.tokens.token()
             server.respond(status, build_response(request, status, reason_phrase(status), tag, headers))
 
-    def _is_from_phone(self, request: Request, source: Hop) -> bool:
+    def is_from_phone(self, request: Request, source: Hop) -> bool:
         """Whether the sender is registered, where the request comes from."""
         sender = request.from_.parsed
         if not sender.is_sip or not self._network.is_local(sender):

@@ -17,7 +17,10 @@ from typing import Any
 
 from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.numbering import Numbering
+from orchestrator.core.calls.replaced import ReplacedDialogs
 from orchestrator.core.calls.views import CallView
+from orchestrator.core.in_dialogs import DialogRequests
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
 from orchestrator.core.overload import Overload
@@ -29,21 +32,18 @@ from orchestrator.core.steps.auth import Authenticator
 from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
-from orchestrator.sip.admission import IN_DIALOG, REPETITION
-from orchestrator.sip.digest import Account
+from orchestrator.sip.admission import REPETITION
 from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.network import CALL_HEADER
-from orchestrator.sip.points import Hop, Point
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import ResponseContext
-from orchestrator.sip.route_token import Passage
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.shown import shown
 from orchestrator.sip.skim import skim
 from orchestrator.sip.target import Target
-from orchestrator.sip.uri import Uri
 
 _CALL_HEADER_NAME = CALL_HEADER.lower()
 
@@ -76,12 +76,16 @@ class Requests:
         self._calls = exchange.calls
         self._starts = starts
         self._outbound = outbound
-        self._gateways = outbound.gateways
         self._consume = authenticator.consume
         self._shared = SharedLines()
-        self._acks = Acks(node, sender, overload, self.routes, self._consume)
+        self._replaced = ReplacedDialogs(node.network, exchange.calls)
+        numbering = Numbering(node)
+        self._acks = Acks(node, sender, overload, self.routes, self._consume, numbering)
         self._others = OtherRequests(
-            node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by
+            node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by, numbering
+        )
+        self._dialogs = DialogRequests(
+            node, sender, self._calls, outbound.gateways, numbering, self._others, self._consume
         )
 
     def receive(self, request: Request, hop: Hop) -> None:
@@ -252,30 +256,7 @@ class Requests:
         if self._overload.must_refuse_all() or self._overload.refusals.knows(request, self._node.timers.now):
             self.turn_away(request, destination)
             return
-        self._consume(request)
-        self._sender.charge(IN_DIALOG)
-        server = self._layer.open_server(request, destination)
-        call = self._calls.by_call_id(request.call_id)
-        account = (
-            call.dialogs.account_beyond(request, toward) if call is not None else self._account_beyond(passage, toward)
-        )
-        self._forward(request, route, server, hop, account, route.point if passage is not None else None)
-        if call is not None:
-            if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
-                server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
-            call.passes(request)
-        elif request.method == b"BYE":
-            self._tell("call_ended", call=text(request.call_id), source=source[0])
-        self._node.handshakes.passes(request)
-
-    def _account_beyond(self, passage: Passage | None, toward: Uri) -> Account | None:
-        """The same for a dialog begun before our restart: its token names the gateway, and the request goes there."""
-        network = self._network
-        if passage is None or not passage.gateway:
-            return None
-        return self._gateways.account_beyond(
-            lambda name, uri: network.is_marked(passage, name) and network.are_at_one_address(uri, toward)
-        )
+        self._dialogs.pass_on(request, route, passage, (toward, hop), source, destination)
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
@@ -287,7 +268,13 @@ class Requests:
 
     def _foreign(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         if not self._network.trusts(source[0]):
-            self.refuse(request, destination, 403)
+            holder = self._replaced.phone_at(request) if request.method == b"INVITE" else None
+            if holder is None or not self._others.is_from_phone(request, Hop(destination.point, *source)):
+                self.refuse(request, destination, 403)
+                return
+            server = self._sender.open(request, destination)
+            self._trying(request, server)
+            ResponseContext(self._network, server, request).add_all((holder,))
         elif request.method != b"INVITE":
             self._others.offer(request, source, destination, partial(self._forward_other, request, route, destination))
         elif not self._start_call(request, source, destination):
@@ -298,21 +285,12 @@ class Requests:
     ) -> None:
         self._forward(request, route, server or self._sender.open(request, destination))
 
-    def _forward(
-        self,
-        request: Request,
-        route: Route,
-        server: ServerTransaction,
-        hop: Hop | None = None,
-        account: Account | None = None,
-        point: Point | None = None,
-    ) -> None:
+    def _forward(self, request: Request, route: Route, server: ServerTransaction) -> None:
         if request.method == b"INVITE":
             self._trying(request, server)
         context = ResponseContext(self._network, server, request)
         context.drop_routes = route.drop
-        toward = route.toward or request.parsed_uri
-        context.add_all((Target(request.uri, hop=hop, toward=toward, account=account, point=point),))
+        context.add_all((Target(request.uri, toward=route.toward or request.parsed_uri),))
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -370,6 +348,7 @@ class Requests:
 
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:
         targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
+        targets = self._replaced.narrow(request, targets)
         call, source, tell = text(request.call_id), destination.host, self._tell
         invites = request.method == b"INVITE"
         if invites:

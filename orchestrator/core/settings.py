@@ -56,6 +56,8 @@ class CoreLimits:
     """Seconds after which an answered call whose BYE was never seen is ended by us."""
     dialog_ping: float = 300.0
     """Seconds between two OPTIONS to the phones of an answered call; 0 for none."""
+    dialog_missed: int = 3
+    """How many of them in a row one phone may leave without an answer; 0: as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)

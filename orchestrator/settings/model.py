@@ -155,6 +155,7 @@ class SipSettings(_Section):
     events: Mapping[str, str] = Field(default_factory=dict)
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
+    dialog_missed: Annotated[int, Field(ge=1, le=1_000)] | None = 3
     tls: TlsSettings = TlsSettings()
     streams: StreamSettings = StreamSettings()
     transports: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)

@@ -191,7 +191,7 @@ class Branch:
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "attempt", "ended", "breadth",
-        "authorization", "from_line", "_nonces", "_further", "_patience", "_patience_ends", "_cancel",
+        "authorization", "from_line", "cseq_line", "_nonces", "_further", "_patience", "_patience_ends", "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: Context, target: Target, number: int, attempt: Attempt | None, breadth: int) -> None:
@@ -212,6 +212,8 @@ class Branch:
         """Header line that answers the challenge of the target."""
         self.from_line: bytes | None = None
         """The caller's From line, where the target was shown another one."""
+        self.cseq_line: bytes | None = None
+        """The same for CSeq."""
         self._nonces: tuple[str, ...] = ()
         self._further: tuple[Hop, ...] = ()
         """Where else the request may go."""
@@ -413,7 +415,7 @@ class Branch:
         network = self.context.network
         for name in network.withheld(response, self.context.server.destination.host).intersection(response.names):
             response.drop_header(name)
-        return forward_response(response, self.from_line)
+        return forward_response(response, self.from_line, self.cseq_line)
 
     def on_timeout(self, client: ClientTransaction) -> None:
         self._try_next(408, None)

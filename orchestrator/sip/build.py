@@ -149,12 +149,14 @@ def forward_request(
     return b"\r\n".join(out) + request.body
 
 
-def forward_response(response: Response, from_line: bytes | None = None) -> bytes:
+def forward_response(response: Response, from_line: bytes | None = None, cseq_line: bytes | None = None) -> bytes:
     """The response without its topmost Via value (§16.7 step 3), for the hop before us; with `from_line` as its From
-    where the request had gone on under another one."""
+    and `cseq_line` as its CSeq where the request had gone on under others."""
     names, lines = response.names, [response.start_line, *response.lines]
     if from_line is not None:
         lines[1 + names.index(b"from")] = from_line
+    if cseq_line is not None:
+        lines[1 + names.index(b"cseq")] = cseq_line
     index = 1 + names.index(b"via")
     line = lines[index]
     rest = split_first(line_value(line))[1] if COMMA in line else b""

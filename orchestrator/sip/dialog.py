@@ -8,12 +8,16 @@ for the caller, as they are for the callee. The sequence numbers continue where 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
+
+TARGET_REFRESH: Final = (b"INVITE", b"UPDATE")
+"""Methods whose Contact is the new remote target (§12.2; RFC 3311 §5.1)."""
 
 
 class Leg:
@@ -24,7 +28,10 @@ class Leg:
     reached from; `seen` where it is when it is not at its target.
     """
 
-    __slots__ = ("call_id", "sender", "receiver", "target", "routes", "cseq", "seen", "account", "point")
+    __slots__ = (
+        "call_id", "sender", "receiver", "target", "routes", "cseq", "seen", "account", "point", "missed", "own",
+        "own_before_invite", "refers",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -47,12 +54,21 @@ class Leg:
         self.seen = seen
         self.account: Account | None = None
         """What answers a challenge of this side."""
+        self.refers = 0
+        """How many REFERs of this side a flow has accepted."""
+        self.missed = 0
+        """How many pings in a row this side has not answered."""
+        self.own = self.own_before_invite = 0
+        """How many numbers requests of our own have used up, now and when the other side sent its last INVITE."""
 
-    def request(self, method: bytes, via: bytes, headers: Sequence[bytes] = (), counted: bool = True) -> bytes:
-        """An in-dialog request without a body; `via` is a whole header line. Uses up one sequence number, but for an
-        ACK and what is not `counted`."""
+    def request(
+        self, method: bytes, via: bytes, headers: Sequence[bytes] = (), counted: bool = True, body: bytes = b""
+    ) -> bytes:
+        """An in-dialog request; `via` is a whole header line. Uses up one sequence number, but for an ACK and what is
+        not `counted`."""
         if counted and method != b"ACK":
             self.cseq += 1
+            self.own += 1
         lines = [
             method + b" " + self.target + b" SIP/2.0",
             via,
@@ -63,18 +79,15 @@ class Leg:
             b"Call-ID: " + self.call_id,
             b"CSeq: %d %b" % (self.cseq, method),
             *headers,
-            b"Content-Length: 0\r\n\r\n",
+            b"Content-Length: %d\r\n\r\n" % len(body),
         ]
-        return b"\r\n".join(lines)
+        return b"\r\n".join(lines) + body
 
-    def refresh(self, request: Request) -> None:
-        """This side itself has sent a request: a re-INVITE or UPDATE says where it is reached from now on (§12.2.2)."""
-        if request.method not in (b"INVITE", b"UPDATE"):
-            return
-        try:
-            self.target = _contact(request) or self.target
-        except MalformedMessage:  # the other side will say so
-            return
+    def refresh(self, message: Request | Response) -> None:
+        """This side itself has spoken: a re-INVITE or UPDATE, and a 2xx to one, say where it is reached from now on
+        (§12.2.1.2, §12.2.2; RFC 3311 §5.2)."""
+        self.missed = 0
+        self.target = refreshed_target(message) or self.target
 
     @property
     def hop(self) -> Hop | None:
@@ -132,6 +145,16 @@ def callee_leg(response: Response, is_own: Callable[[Uri], bool], point: Point, 
         point,
         seen,
     )
+
+
+def refreshed_target(message: Request | Response) -> bytes | None:
+    """The remote target that a request, or a 2xx, inside a dialog makes of its sender; None where it refreshes none."""
+    if message.cseq_method not in TARGET_REFRESH:
+        return None
+    try:
+        return _contact(message)
+    except MalformedMessage:  # the other side will say so
+        return None
 
 
 def _contact(message: Request | Response) -> bytes | None:

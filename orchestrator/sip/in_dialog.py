@@ -47,6 +47,7 @@ def send_in_dialog(
     headers: tuple[bytes, ...] = (),
     user: ClientUser | None = None,
     counted: bool = True,
+    body: bytes = b"",
 ) -> None:
     """Send a request to the party of `leg`; `user` hears of the answer, `unreachable()` is called where no way leads to
     it. Not `counted`: the request has the number of the last one."""
@@ -56,7 +57,7 @@ def send_in_dialog(
         if hop is None:
             unreachable()
             return
-        data = leg.request(method, hop.point.via + branch, headers, counted)
+        data = leg.request(method, hop.point.via + branch, headers, counted, body)
         heard = Challenged(network, leg, headers) if user is None and leg.account is not None else user
         network.layer.open_client(branch, method, data, hop, heard)
 

@@ -27,7 +27,7 @@ from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.superseded import Superseded
-from orchestrator.sip.target import Target
+from orchestrator.sip.target import NUMBERED, Target
 from orchestrator.sip.transaction import TERMINATED
 
 DEFAULT_MAX_FORWARDS = 70
@@ -61,7 +61,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "secure", "on_refused", "_count", "_closed", "_challenges", "_inside",
+        "breadth", "secure", "on_refused", "on_accepted", "_count", "_closed", "_challenges", "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,8 @@ class ResponseContext:
         """What is left of the request's Max-Breadth for further branches."""
         self.on_refused: Callable[[int], object] | None = None
         """Called with the status of the failure that is the final answer."""
+        self.on_accepted: Callable[[Response], object] | None = None
+        """Called with the 2xx that is the final answer."""
         self._count = 0
         self._closed = False
         self._challenges: tuple[bytes, ...] = ()
@@ -195,6 +197,10 @@ class ResponseContext:
             stopped |= {b"from"}
             branch.from_line = branch.from_line or request.lines[request.names.index(b"from")]
             headers = (_from_line(target.sender, request.from_.tag), *headers)
+        if target.numbers is not None:
+            stopped |= NUMBERED
+            branch.cseq_line = request.lines[request.names.index(b"cseq")]
+            headers = (*target.numbers.lines(request), *headers)
         return forward_request(
             request,
             uri=target.uri,
@@ -292,6 +298,8 @@ class ResponseContext:
         self._send_up(response.status, branch.upward(response))
         if self.pending:
             self.cancel_pending((COMPLETED_ELSEWHERE,))
+        if self.on_accepted is not None:
+            self.on_accepted(response)
         if self.listener is not None:
             self.listener.on_answered(branch, response)
 

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
 from orchestrator.sip.location import Binding
+from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import is_private, port_of, unicast
 from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
+
+
+class Renumbering(NamedTuple):
+    """What is added to the CSeq of a request, and to that of the INVITE that its RAck names (RFC 3262 §7.2)."""
+
+    cseq: int
+    rack: int
+
+    def lines(self, request: Request) -> tuple[bytes, ...]:
+        """The header lines of the request that name numbers, as they go on."""
+        cseq = b"CSeq: %d %b" % (request.cseq + self.cseq, request.method)
+        rack = (request.get(b"rack") or b"").split() if b"rack" in request.names else []
+        if len(rack) != 3 or not rack[1].isdigit():
+            return (cseq,)
+        return cseq, b"RAck: %b %d %b" % (rack[0], int(rack[1][:10]) + self.rack, rack[2])
+
+
+NUMBERED: Final = frozenset((b"cseq", b"rack"))
+"""The headers that these lines replace."""
 
 
 class Target:
@@ -21,11 +42,12 @@ class Target:
     the caller's; `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it
     stands for; a URI that somebody wrote down has none, whoever may have registered the same one. `point` is the one of
     ours that leads to it, where that is known.
+    `numbers` is how the request is numbered where that is not as it came (`core.calls.numbering`).
     """
 
     __slots__ = (
         "uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point",
-        "_contact",
+        "numbers", "_contact",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +72,7 @@ class Target:
         self.account = account
         self.sender = sender
         self.ring: float | None = None
+        self.numbers: Renumbering | None = None
         self.binding = binding
         self.point = point
         self._contact: str | None = None

@@ -20,7 +20,20 @@ from orchestrator.testing.switch.channel import LOUD, TONES
 
 Act = Callable[[Scenario], object]
 
-ACTS = ("invite", "send", "register", "unregister", "branch", "hangup", "dtmf", "speaks", "tone", "raise", "esl")
+ACTS = (
+    "invite",
+    "send",
+    "register",
+    "unregister",
+    "branch",
+    "hangup",
+    "refer",
+    "dtmf",
+    "speaks",
+    "tone",
+    "raise",
+    "esl",
+)
 _SIDES = ("caller", "callee")
 
 
@@ -107,6 +120,14 @@ class Acts(Shapes):
             return None
         of = self.call_of(act)
         return lambda story: story.hangup(side, of(story))
+
+    def act_refer(self, node: Node, act: Entries) -> Act | None:
+        entries = self.entries(node, ("leg", "to", "instead_of"), "refer")
+        if entries is None:
+            return None
+        leg, to = self.leg(entries), self.text(entries.get("to"), "to")
+        other, of = self.call_name(entries.get("instead_of")), self.call_of(act)
+        return lambda story: story.refer(leg, to, of(story), story.call(other))
 
     def act_dtmf(self, node: Node, act: Entries) -> Act | None:
         entries = self.entries(node, ("leg", "digit"), "dtmf")

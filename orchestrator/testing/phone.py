@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.message import Request, Response, build_response, parse_message
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.replaces import parse_replaces
+from orchestrator.sip.uri import parse_name_addr
 
 Address = tuple[str, int]
 Send = Callable[[bytes, Address], None]
@@ -20,6 +22,11 @@ SDP = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     b"m=audio 40000 RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
 )
+
+
+def _escaped(value: bytes) -> bytes:
+    """As a header inside a URI (RFC 3261 §19.1.1)."""
+    return b"".join(b"%c" % octet if chr(octet).isalnum() else b"%%%02X" % octet for octet in value)
 
 
 class PhoneCall:
@@ -91,6 +98,40 @@ class PhoneCall:
         body = f"Signal={digit}\r\nDuration={ms}\r\n".encode()
         self.phone.send_in_dialog(self, b"INFO", body, [b"Content-Type: application/dtmf-relay"])
 
+    def ask(self, method: str, headers: Sequence[bytes] = (), body: bytes = b"", early: Response | None = None) -> None:
+        """A request inside the dialog: UPDATE, INFO, REFER and so on; `early` is the provisional response that has made
+        the early dialog it is for."""
+        self.cseq += 1
+        if early is None:
+            self.phone.send_in_dialog(self, method.encode(), body, headers)
+            return
+        routes = [b"Route: <%b>" % (route.uri or b"") for route in reversed(early.record_routes())]
+        contacts, remote = early.contacts(), early.get(b"to") or self.remote
+        uri = (contacts[0].uri if contacts else None) or self.remote_uri
+        branch = b"z9hG4bK" + self.phone.word()
+        lines = [*routes, *headers]
+        self.phone.send_lines(method.encode(), uri, branch, self.local, remote, self, body, self.cseq, lines)
+
+    def prack(self, response: Response) -> None:
+        """Acknowledge a reliable provisional response (RFC 3262 §4)."""
+        number = response.get(b"rseq") or b"1"
+        self.ask("PRACK", [b"RAck: %b %d INVITE" % (number, response.cseq)], early=response)
+
+    def refer(self, to: str, instead_of: PhoneCall | None = None) -> None:
+        """Ask the other side, or whoever takes it, to call a SIP URI; `instead_of` another call of this phone, which
+        that party then replaces (RFC 3891)."""
+        uri = to.encode()
+        if instead_of is not None:
+            mine, theirs = instead_of.tags
+            replaces = b"%b;to-tag=%b;from-tag=%b" % (instead_of.call_id, theirs, mine)
+            uri += b"?Replaces=" + _escaped(replaces)
+        self.ask("REFER", [b"Refer-To: <%b>" % uri, b"Contact: " + self.phone.contact])
+
+    @property
+    def tags(self) -> tuple[bytes, bytes]:
+        """Of this phone, and of the other side."""
+        return self._tag, parse_name_addr(self.remote).tag or b""
+
     def __repr__(self) -> str:
         way = "from" if self.incoming else "to"
         return f"<PhoneCall {self.phone.user} {way} {self.remote_uri.decode('utf-8', 'replace')} {self.state}>"
@@ -128,6 +169,8 @@ class Phone:
         """Every request received, in order, repetitions included."""
         self.status = 200
         """The answer to requests that begin no call."""
+        self.replies: dict[bytes, list[int]] = {}
+        """Statuses of the responses to requests other than INVITE and REGISTER, by method."""
         self.on_invite: Callable[[PhoneCall], None] = PhoneCall.ring
         self._words = 0
         self._register_cseq = 0
@@ -192,6 +235,12 @@ class Phone:
             method.upper().encode(), target, b"z9hG4bK" + self.word(), local, b"<%b>" % target, call, body, 1, lines
         )
         return call_id
+
+    @property
+    def news(self) -> list[bytes]:
+        """What NOTIFY has said about transfers that this phone has asked for: status lines, repetitions left out."""
+        told = {(r.call_id, r.cseq): r.body.strip() for r in self.requests if r.method == b"NOTIFY"}
+        return list(told.values())
 
     # --- wire ---------------------------------------------------------------------------------------------------------
 
@@ -278,8 +327,27 @@ class Phone:
         call.remote = request.get(b"from") or b""
         call.routes = [b"<%b>" % (route.uri or b"") for route in request.record_routes()]
         call.cseq = 100
+        replaced = self._replaced(request)
+        if replaced is None and b"replaces" in request.names:
+            call.reject(481)  # RFC 3891 §3
+            return
         self.calls.append(call)
-        self.on_invite(call)
+        if replaced is None:
+            self.on_invite(call)
+        else:
+            call.answer()
+            replaced.hangup()
+
+    def _replaced(self, request: Request) -> PhoneCall | None:
+        """The answered call that an INVITE takes the place of."""
+        value = request.get(b"replaces")
+        if value is None:
+            return None
+        dialog = parse_replaces(value)
+        for call in self.calls:
+            if (call.call_id, *call.tags) == (dialog.call_id, dialog.local_tag, dialog.remote_tag):
+                return call if call.state == "answered" else None
+        return None
 
     def _on_cancel(self, request: Request, call: PhoneCall | None) -> None:
         self.reply(request, 200 if call is not None else 481, self.word())
@@ -297,6 +365,8 @@ class Phone:
             self.registered.append(response.status)
         elif response.cseq_method == b"INVITE" and call is not None:
             self._on_invite_response(call, response)
+        else:
+            self.replies.setdefault(response.cseq_method, []).append(response.status)
 
     def _on_invite_response(self, call: PhoneCall, response: Response) -> None:
         call.statuses.append(response.status)

@@ -195,10 +195,25 @@ class Scenario:
 
     def hangup(self, side: str = "caller", call: StoryCall | None = None) -> None:
         """A side hangs up; the caller's is CANCEL while it rings. Raises StoryError."""
-        found = call or self._last_call()
-        dialog = found.phone_call if side == "caller" else self.parties.side(found, side)
+        self._dialog_of(call or self._last_call(), side).hangup()
+
+    def refer(self, side: str, to: str, call: StoryCall | None = None, instead_of: StoryCall | None = None) -> None:
+        """A side asks for a transfer to `user@domain`: blind, or attended to its other call `instead_of`. Raises
+        StoryError."""
+        dialog = self._dialog_of(call or self._last_call(), side)
+        other = None
+        if instead_of is not None:
+            phone = dialog.phone
+            mine = (self.parties.side(instead_of, each) for each in ("caller", "callee"))
+            other = next((each for each in (instead_of.phone_call, *mine) if each.phone is phone), None)
+            if other is None:
+                raise StoryError(f"the {side} has no part in the call that is to be replaced")
+        dialog.refer(f"sip:{to}", other)
+
+    def _dialog_of(self, call: StoryCall, side: str) -> PhoneCall:
+        dialog = call.phone_call if side == "caller" else self.parties.side(call, side)
         self._going_on(dialog, side)
-        dialog.hangup()
+        return dialog
 
     def press(self, side: str, digit: str, call: StoryCall | None = None) -> None:
         """A side presses a key: FreeSWITCH hears it where the media go through one, else it is a SIP INFO. Raises

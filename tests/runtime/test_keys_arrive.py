@@ -37,6 +37,7 @@ sip:
   events: {presence: fs7}
   timers: {t1: 600ms, t2: 5s, t4: 6s, c: 4m}
   dialog_ping: 7m
+  dialog_missed: 5
   tls:
     {certificate: FOLDER/certificate.pem, key: FOLDER/key.pem, ca: FOLDER/ca.pem, verify: required,
      verify_server: none, versions: '1.3'}
@@ -106,6 +107,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.events": (lambda s: s.engine.settings.events, {"presence": "fs7"}),
     "sip.timers": (lambda s: s.engine.settings.times, TimerValues(t1=0.6, t2=5.0, t4=6.0, c=240.0)),
     "sip.dialog_ping": (lambda s: s.engine.settings.limits.dialog_ping, 420.0),
+    "sip.dialog_missed": (lambda s: s.engine.settings.limits.dialog_missed, 5),
     "sip.tls.certificate": (lambda s: tls(s).certificate.name, "certificate.pem"),
     "sip.tls.key": (lambda s: tls(s).key.name, "key.pem"),
     "sip.tls.ca": (lambda s: tls(s).ca.name, "ca.pem"),

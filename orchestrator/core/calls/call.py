@@ -164,7 +164,7 @@ class Call(FlowCall):
         self.note(RequestSent("CANCEL", branch.target.contact))
 
     def on_ringing(self, branch: Branch, response: Response) -> None:
-        if self.over:
+        if self.over or self.dialogs.is_repetition(response):
             return
         attempt = _attempt(branch)
         status, contact = response.status, branch.target.contact
@@ -185,6 +185,7 @@ class Call(FlowCall):
             self._on_front_answered(branch, response)
         else:
             self.dialogs.far = callee_of(self.node, branch, response)
+            self.dialogs.goes_on(response)
             if self.relay is not None:
                 self.relay.answered_by(branch)
 
@@ -204,9 +205,10 @@ class Call(FlowCall):
         """It is answered, by a destination or by us."""
         if answer is not None:
             branch, response = answer
-            dialogs, front = self.dialogs, self.front
-            dialogs.caller = caller_of(self.node, self.invite, front.server, response)
+            dialogs = self.dialogs
+            dialogs.caller = caller_of(self.node, self.invite, self.front.server, response)
             dialogs.callee = callee_of(self.node, branch, response)
+            dialogs.goes_on(response)
             dialog = (self.sip_call_id, dialogs.caller_tag, response.to_tag)
             self._handshake = self.node.handshakes.begin(dialog, self)
         look_after(self)
@@ -228,13 +230,10 @@ class Call(FlowCall):
 
     def passes(self, request: Request) -> None:
         """A request with our Call-ID is on its way through us: follow sequence numbers, hear digits and the end."""
-        if not self.dialogs.holds(request):
-            return
-        side = self.dialogs.side_of(request)
-        self.dialogs.follow(request, side)
-        if request.method == b"BYE":
+        side = self.dialogs.follow(request)
+        if side is not None and request.method == b"BYE":
             self.end_by(side, cause_of(request))
-        elif request.method == b"INFO" and not self.carried:  # FreeSWITCH reports the digits of a call it carries
+        elif side is not None and request.method == b"INFO" and not self.carried:
             hear_key(self, request, side)
 
     # --- ending -------------------------------------------------------------------------------------------------------
@@ -381,6 +380,8 @@ class Call(FlowCall):
         """Leave the tables."""
         self.waiting = ()
         self.exchange.calls.discard(self)
+        if self.relay is not None:
+            self.relay.call_ended()
 
     def close(self, ending: Ending) -> None:
         """Tell and record the end."""

@@ -7,7 +7,9 @@ On the *front* the caller talks to whoever has answered; with FreeSWITCH in betw
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from orchestrator.core.calls.early import EarlyDialogs
 from orchestrator.core.node import Node
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.branch import Branch
@@ -20,10 +22,20 @@ from orchestrator.sip.uri import Uri
 NO_ANSWERS: Mapping[bytes, bytes | None] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class BackDialog:
+    """The dialog behind FreeSWITCH, answered by a phone."""
+
+    call_id: bytes
+    opener_tag: bytes | None
+    answerer_tag: bytes | None
+    far: Leg
+
+
 class Dialogs:
     """Who may speak in the dialogs of a call, and how we would end them."""
 
-    __slots__ = ("caller", "callee", "far", "call_id", "caller_tag", "_back", "_answers")
+    __slots__ = ("caller", "callee", "far", "call_id", "caller_tag", "_back", "_answers", "_early")
 
     def __init__(self, request: Request) -> None:
         self.caller: Leg | None = None
@@ -36,6 +48,8 @@ class Dialogs:
         """Call-ID and tag of FreeSWITCH's second INVITE."""
         self._answers: Mapping[bytes, bytes | None] = NO_ANSWERS
         """To tag of the answer by Call-ID: what makes the dialogs that passed through us ours."""
+        self._early: EarlyDialogs | None = None
+        """None while nobody has said a word in one."""
 
     @property
     def call_ids(self) -> tuple[bytes, ...]:
@@ -51,6 +65,31 @@ class Dialogs:
         back, self._back, self.far = self._back, None, None
         return b"" if back is None else back[0]
 
+    def back_dialog(self) -> BackDialog | None:
+        """The answered one behind FreeSWITCH."""
+        back = self._back
+        if back is None or self.far is None or back[0] not in self._answers:
+            return None
+        return BackDialog(back[0], back[1], self._answers[back[0]], self.far)
+
+    def take_back(self, back: BackDialog) -> None:
+        """That of another call is this one's from now on."""
+        self._back = back.call_id, back.opener_tag
+        self._answers = {**self._answers, back.call_id: back.answerer_tag}
+        self.far = back.far
+
+    def party_with(self, call_id: bytes, tag: bytes, other_tag: bytes) -> str | None:
+        """Which side of an answered dialog has this tag of its own and that one for the other side; FreeSWITCH stands
+        for the party behind it. None where there is no such dialog."""
+        if call_id not in self._answers:
+            return None
+        back = self._back
+        opener = back[1] if back is not None and call_id == back[0] else self.caller_tag
+        answerer = self._answers[call_id]
+        if (tag, other_tag) == (opener, answerer):
+            return "caller"
+        return "callee" if (tag, other_tag) == (answerer, opener) else None
+
     def let_go(self) -> None:
         """They are not ours to end any more."""
         self.caller = self.callee = self.far = None
@@ -63,6 +102,24 @@ class Dialogs:
         """The dialogs with somebody else than FreeSWITCH, which carries the call or has placed it."""
         near, inner = (self.callee, self.caller) if placed else (self.caller, self.callee)
         return [leg for leg in (near, self.far if carried else inner) if leg is not None]
+
+    def goes_on(self, response: Response) -> None:
+        """The dialog of an answer is followed from now on, from where its early dialog was."""
+        if self._early is not None:
+            front = response.call_id == self.call_id
+            opener, answerer = (self.caller, self.callee) if front else (None, self.far)
+            self._early.answered(response.call_id, response.to_tag, opener, answerer)
+
+    def is_repetition(self, response: Response) -> bool:
+        """Whether a reliable provisional response has come before (RFC 3262 §3)."""
+        if b"rseq" not in response.names:
+            return False
+        return self._early_ones().is_repetition(response)
+
+    def _early_ones(self) -> EarlyDialogs:
+        if self._early is None:
+            self._early = EarlyDialogs()
+        return self._early
 
     # --- what passes inside -------------------------------------------------------------------------------------------
 
@@ -94,14 +151,51 @@ class Dialogs:
         """Which side sent an in-dialog request. On the back FreeSWITCH stands for the caller."""
         return "caller" if request.from_tag == self._opener_of(request) else "callee"
 
-    def follow(self, request: Request, side: str) -> None:
-        """Follow sequence numbers and targets."""
+    def phone_of(self, request: Request, carried: bool, placed: bool) -> Leg | None:
+        """The phone that has sent a request of ours, as we speak to it; None where FreeSWITCH has."""
+        return self.leg_at(request.call_id, self.side_of(request), carried, placed)
+
+    def leg_at(self, call_id: bytes, side: str, carried: bool, placed: bool) -> Leg | None:
+        """The phone on one side of one of the dialogs; None where FreeSWITCH is there."""
+        front = call_id == self.call_id
+        if side == "caller":
+            return self.caller if front and not placed else None
+        return (self.callee if placed or not carried else None) if front else self.far
+
+    def is_early(self, request: Request) -> bool:
+        """Whether it is of a dialog of ours that nobody has answered yet."""
+        opener, id = self._opener_of(request), request.call_id
+        return id in self.call_ids and id not in self._answers and opener in (request.from_tag, request.to_tag)
+
+    def follow_answer(self, request: Request, response: Response) -> None:
+        """A 2xx to a re-INVITE or UPDATE: who sends it says where he is reached."""
+        side = self.side_of(request)
+        if not self.holds(request):
+            if self.is_early(request):
+                self._early_ones().follow_answer(request, response, side == "caller")
+            return
+        if request.call_id == self.call_id:
+            receiver = self.callee if side == "caller" else self.caller
+        else:
+            receiver = self.far if side == "caller" else None
+        if receiver is not None:
+            receiver.refresh(response)
+
+    def follow(self, request: Request) -> str | None:
+        """Follow sequence numbers and targets; the side that speaks, None where the dialog is not answered or not
+        ours."""
+        side = self.side_of(request)
+        if not self.holds(request):
+            if self.is_early(request):
+                self._early_ones().follow(request, side == "caller")
+            return None
         if request.call_id == self.call_id:
             self.follow_front(request, side)
         elif self.far is not None and side == "caller":
             self.far.cseq = max(self.far.cseq, request.cseq)
         elif self.far is not None:
             self.far.refresh(request)
+        return side
 
     def follow_front(self, request: Request, side: str) -> None:
         sender, receiver = (self.caller, self.callee) if side == "caller" else (self.callee, self.caller)

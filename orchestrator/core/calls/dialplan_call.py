@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
+from orchestrator.core.calls.liveness import TOO_LONG
 from orchestrator.core.calls.views import VariableView
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import AddressView
@@ -82,7 +83,19 @@ class SocketCall(FlowCall):
     # --- reactions of the table (core.calls.flow_call) ----------------------------------------------------------------
 
     def open_dialog(self, answer: None) -> None:
-        """Nothing more is to be done."""
+        """The dialog is FreeSWITCH's; how long it may last counts from now on."""
+        self._watch()
+
+    def begun(self) -> None:
+        """Its flow has begun, of a call that may have been answered before."""
+        if self.state == "confirmed":
+            self.ask_longest()
+            self._watch()
+
+    def _watch(self) -> None:
+        if self.watch_timer is not None:
+            self.watch_timer.cancel()
+        self.watch_timer = self.node.timers.after(max(0.0, self.longest - self.duration), _too_long, self)
 
     def turn_away(self, ending: Ending) -> None:
         """Kill the channel, answered or not."""
@@ -230,4 +243,4 @@ _LIVE: Mapping[str, tuple[Any, Callable[[SocketCall], Any]]] = {
 
 
 def _too_long(call: SocketCall) -> None:
-    call.hangup("maximum call duration", None)
+    call.hangup(TOO_LONG, None)

@@ -59,7 +59,7 @@ class FlowCall(ABC):
 
     __slots__ = (
         "node", "exchange", "id", "server", "run", "state", "started_at", "answered_at", "ended_at", "ending",
-        "watch_timer",
+        "longest", "watch_timer",
     )  # fmt: skip
 
     def __init__(self, node: Node, exchange: Witnesses, id: str, server: str = "") -> None:
@@ -74,6 +74,8 @@ class FlowCall(ABC):
         self.answered_at: float | None = None
         self.ended_at: float | None = None
         self.ending: Ending | None = None
+        self.longest: float = node.settings.limits.call_duration
+        """Seconds it may last once it is answered."""
         self.watch_timer: Timer | None = None
         """What bounds the call."""
 
@@ -144,6 +146,11 @@ class FlowCall(ABC):
     @abstractmethod
     def channels(self) -> Iterator[Channel]:
         """Its FreeSWITCH channels."""
+
+    def ask_longest(self) -> None:
+        """Its flow says how long it may last."""
+        if self.run is not None:
+            self.longest = min(self.longest, self.run.longest_call())
 
     # --- what ends it -------------------------------------------------------------------------------------------------
 
@@ -241,6 +248,7 @@ class FlowCall(ABC):
 
 def _note_answer(call: FlowCall, _: object) -> None:
     call.answered_at = call.node.timers.now
+    call.ask_longest()
 
 
 def _open_dialog(call: FlowCall, answer: Any) -> None:

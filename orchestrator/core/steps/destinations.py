@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.calls.replaced import ReplacedDialogs
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
@@ -26,7 +27,8 @@ _SCHEME = re.compile(r"(?:sips?|tel):", re.IGNORECASE)
 class Destinations:
     """Those of the flows of one engine."""
 
-    def __init__(self, node: Node, registrations: Registrations, gateways: Gateways) -> None:
+    def __init__(self, node: Node, registrations: Registrations, gateways: Gateways, replaced: ReplacedDialogs) -> None:
+        self.replaced = replaced
         self._node = node
         self._registrations = registrations
         self._gateways = gateways
@@ -52,7 +54,7 @@ class Destinations:
             targets = self.gateway_targets(effect.gateways, effect.number or request.parsed_uri, run)
         elif effect.registered or effect.aor:
             aor = effect.aor or self._node.network.aor(request.parsed_uri)
-            targets = self._registrations.targets_of(aor)
+            targets = self.replaced.narrow(request, self._registrations.targets_of(aor))
         elif effect.original:
             targets = [Target(request.uri)]
         else:

@@ -38,7 +38,7 @@ class OtherRequest(ServedRequest):
         view: RequestView,
         server: ServerTransaction,
         source: tuple[str, int],
-        default: Callable[[ServerTransaction], None],
+        default: Callable[[ServerTransaction], object],
     ) -> None:
         super().__init__(node, request, view, server, source)
         self._context = ResponseContext(node.network, server, request, self)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from orchestrator.core.calls.call import Call, Exchange
@@ -22,6 +22,7 @@ from orchestrator.core.steps.calling_party import calling_party
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.performers import Performs
 from orchestrator.core.steps.relay import RelayAttempt
+from orchestrator.core.steps.taking import Takings
 from orchestrator.core.steps.transfer import TransferAttempt
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
@@ -55,6 +56,13 @@ _CAUSES = {
 }
 
 
+class PlacedCall(Protocol):
+    """A call that FreeSWITCH has been told to place."""
+
+    def arrived(self, request: Request, server: ServerTransaction, source: tuple[str, int]) -> None:
+        """Its INVITE."""
+
+
 class OutboundCalls:
     """Performs `transfer` and `originate` for one engine's flows."""
 
@@ -72,15 +80,19 @@ class OutboundCalls:
         self.gateways = gateways
         self._destinations = destinations
         self.performs: Performs = {effects.Transfer: self._transfer, effects.Originate: self._originate}
-        self._placed: dict[str, OutboundCall] = {}
+        self._placed: dict[str, PlacedCall] = {}
+        self._takings = Takings(node, exchange, destinations, gateways, self._way_through_us, self._placed)
 
-    def take(self, id: str) -> OutboundCall | None:
+    def take(self, id: str) -> PlacedCall | None:
         """The call FreeSWITCH places under this id, once its INVITE is here."""
         return self._placed.pop(id, None)
 
     # --- transfer -----------------------------------------------------------------------------------------------------
 
     def _transfer(self, run: Run, ticket: Ticket, effect: effects.Transfer) -> Any:
+        refer = subjects.refer_of(run)
+        if refer is not None and run.subject is refer:
+            return self._takings.take(run, ticket, refer, effect)
         call = subjects.live_call(run)
         channel = channel_of(call, effect.leg)
         if channel is None:
@@ -323,6 +335,9 @@ class OutboundCall:
         if result is None or self._over or (result["outcome"] == "answered" and not self._confirmed):
             return
         self._end()
+        refer = subjects.refer_of(self.run)
+        if refer is not None:
+            refer.tell(200 if result["outcome"] == "answered" else result["code"])
         self._outbound.flows.resume(self.ticket, result)
 
     def _no_invite(self) -> None:

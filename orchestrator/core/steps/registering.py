@@ -26,7 +26,7 @@ class Registering:
         self.performs: Performs = {effects.SaveContact: self._save, effects.Lookup: self._lookup}
 
     def _save(self, run: Run, ticket: Ticket, effect: effects.SaveContact) -> Any:
-        registration = run.subject
+        registration = run.request
         if not isinstance(registration, Registration):
             raise StepError("call.state", "register: this run has no REGISTER")
         default = self._node.settings.register

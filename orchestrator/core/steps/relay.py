@@ -405,6 +405,9 @@ class RelayAttempt:
         if self._context is not None:
             self._context.reply(code)
 
+    def call_ended(self) -> None:
+        """The call is over. The run of the call hears so, and undoes what it waits for."""
+
     def abandon(self) -> None:
         """Stop all timers and report nothing more: the call is over or the result is known."""
         self._move("over")

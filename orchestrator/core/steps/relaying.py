@@ -14,6 +14,7 @@ from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.core.steps.performers import Performs
+from orchestrator.core.steps.referred import Referred
 from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
@@ -63,8 +64,8 @@ class Relaying:
         }
 
     def _relay(self, run: Run, ticket: Ticket, effect: effects.Relay) -> Any:
-        if isinstance(run.subject, OtherRequest):
-            return self._relay_other(run, ticket, run.subject, effect)
+        if isinstance(run.request, OtherRequest):
+            return self._relay_other(run, ticket, run.request, effect)
         call = subjects.live_call(run)
         if call.replied:
             raise StepError("call.state", "relay: the call already has a final reply")
@@ -88,7 +89,12 @@ class Relaying:
 
     def _relay_other(self, run: Run, ticket: Ticket, other: OtherRequest, effect: effects.Relay) -> Any:
         """One that begins no call: sent on, but not back to the phone it comes from."""
-        groups = self._destinations.groups(run, other.request, effect)
+        if isinstance(other, Referred) and other.inside is not None:
+            if not effect.original:
+                raise StepError("call.state", "relay: a REFER inside a call goes to its other party: to: original")
+            groups = other.onward(header_lines(effect.headers))
+        else:
+            groups = self._destinations.groups(run, other.request, effect)
         if effect.registered or effect.aor:
             groups = [[target for target in group if not leads_to(target, other.hop)] for group in groups]
         self._consume(other.request)

@@ -33,8 +33,8 @@ class Replies:
             served.reply(effect.code, effect.reason, headers)
 
     def _serve(self, run: Run, ticket: Ticket, effect: effects.Serve) -> None:
-        if isinstance(run.subject, OtherRequest):
-            run.subject.serve()
+        if isinstance(run.request, OtherRequest):
+            run.request.serve()
 
     def _hangup(self, run: Run, ticket: Ticket, effect: effects.Hangup) -> None:
         call = subjects.carried_call(run) or subjects.call_of(run)

@@ -47,19 +47,25 @@ class Starts:
         run.subject = call
         self._tell_begin(run, call.view)
         self._begin(run)
+        call.begun()
 
     def registration(self, flow: Flow, registration: Registration) -> None:
         run = registration.run = self._create(flow, {"request": registration.view})
-        run.subject = registration
+        run.subject = run.request = registration
         self._begin(run)
 
-    def other(self, flow: Flow, request: OtherRequest, chain: tuple[str, ...]) -> None:
-        """`chain` as for a call."""
+    def other(
+        self, flow: Flow, request: OtherRequest, chain: tuple[str, ...], names: Mapping[str, Any] | None = None
+    ) -> None:
+        """`chain` as for a call; `names` is what the flow knows where that is more than the request. A call among them
+        is another run's: this one does not end with it."""
         run = request.run = self._create(flow, {"request": request.view})
+        for name, value in (names or {}).items():
+            run.env = run.env.bind(name, value)
         run.chain = chain
         if request.request.max_forwards is not None:
             run.max_forwards = request.request.max_forwards
-        run.subject = request
+        run.subject = run.request = request
         self._begin(run)
 
     def _tell_begin(self, run: Run, view: Any) -> None:

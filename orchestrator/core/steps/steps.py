@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.dialplan_call import SocketCall
+from orchestrator.core.calls.replaced import ReplacedDialogs
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
@@ -38,7 +39,7 @@ class Steps:
         flows, servers = exchange.flows, exchange.servers
         self.detectors = Detectors(node)
         self.applications = Applications(node, flows, self.detectors)
-        destinations = Destinations(node, registrations, gateways)
+        destinations = Destinations(node, registrations, gateways, ReplacedDialogs(node.network, exchange.calls))
         self.authenticator = Authenticator(node, flows, admission)
         relaying = Relaying(flows, destinations, gateways, servers, self.authenticator.consume)
         self.holding = Holding(exchange, self.applications)

@@ -11,6 +11,7 @@ from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.steps.referred import Referred
 from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.message import Request
@@ -18,10 +19,14 @@ from orchestrator.sip.message import Request
 
 def forget(run: Run) -> None:
     """The run is done: it and what it has served let go of each other."""
-    subject, run.subject = run.subject, None
+    subject, request, run.subject, run.request = run.subject, run.request, None, None
+    if isinstance(request, Referred):
+        request.finish(bool(run.error))
+    if isinstance(request, Registration | OtherRequest):
+        request.run = None
     if isinstance(subject, Call) and subject.over:
         subject.part()
-    elif isinstance(subject, Registration | OtherRequest) or (isinstance(subject, SocketCall) and subject.over):
+    elif isinstance(subject, SocketCall) and subject.over:
         subject.run = None
 
 
@@ -44,7 +49,12 @@ def unaware(runs: Iterable[Run]) -> Iterator[Call]:
 
 def request_of(run: Run) -> Registration | OtherRequest | None:
     """The request of a run that is no call's, None for a run without one."""
-    return run.subject if isinstance(run.subject, Registration | OtherRequest) else None
+    return run.request if isinstance(run.request, Registration | OtherRequest) else None
+
+
+def refer_of(run: Run) -> Referred | None:
+    """The REFER of a run `on: refer`."""
+    return run.request if isinstance(run.request, Referred) else None
 
 
 def call_of(run: Run) -> Call:

@@ -45,3 +45,4 @@ class TransferAttempt(RelayAttempt):
     def _end_back(self, code: int) -> None:
         if self._context is not None:
             self._context.reply(code)
+            self.call.drop_back()  # FreeSWITCH has the caller again, and nobody else

@@ -299,7 +299,8 @@ def originate(task: Task, step: Step) -> Steps:
 TRANSFER = ACTIONS.add(
     Action(
         "transfer",
-        "Send the (answered) call to another destination; hangs up the old peer.",
+        "Send the (answered) call to another destination; hangs up the old peer. In a flow on: refer: carry out the "
+        "transfer that was asked for.",
         short="to",
         fields=(
             Field("to", Kind.DESTINATION, "A SIP URI, or ${...}.", required=True, place=Place.URI),
@@ -311,7 +312,7 @@ TRANSFER = ACTIONS.add(
                 place=Place.CONTEXT,
             ),
         ),
-        needs="call",
+        needs="transfer",
         waits=True,
     )
 )

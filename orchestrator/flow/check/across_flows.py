@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from orchestrator.flow.check.flows import FlowChecker
 from orchestrator.flow.check.overlap import Condition, Groups
-from orchestrator.flow.check.steps import IN_ON_END, NEEDS, SUITABLE, CallSite, StepChecker
+from orchestrator.flow.check.steps import IN_ON_END, NEEDS, OF_A_CALL, SUITABLE, CallSite, StepChecker
 from orchestrator.flow.language.declarations import FlowHead
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.language.yaml import Scalar
@@ -106,7 +106,7 @@ def _spread(checkers: Mapping[str, FlowChecker], sites: list[CallSite]) -> None:
                 continue
             mine, theirs = checkers[site.caller.name].steps.demands, checkers[site.callee.name].steps.demands
             for need, who in theirs.needs.items():
-                if need not in mine.needs and not (need in ("call", "relay") and site.call):
+                if need not in mine.needs and not (need in OF_A_CALL and site.call):
                     mine.needs[need] = who
                     changed = True
             if theirs.not_in_on_end and not mine.not_in_on_end:
@@ -125,7 +125,7 @@ def _judge(callers: StepChecker, callee: StepChecker, site: CallSite) -> None:
         caller.report.error("E304", message, site.key, IN_ON_END)
         return
     for need, who in callee.demands.needs.items():
-        given = (need in ("call", "relay") and site.call) or (need != "call" and caller.kind in SUITABLE[need])
+        given = (need in OF_A_CALL and site.call) or (need != "call" and caller.kind in SUITABLE[need])
         if caller.kind != "call" and not given:
             word, help = NEEDS[need]
             message = f"call: flow {name!r} needs {word} ({who}), but this flow runs on {caller.runs_on}"

@@ -184,6 +184,16 @@ def _originate(checker: StepChecker, shape: Shape, path: Path, around: Around) -
     return args, result_of(shape)
 
 
+def _transfer(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
+    """In a flow on: refer it is the other party of the call that moves, and FreeSWITCH calls through us."""
+    args, result = generic(checker, shape, path, around)
+    for name in ("leg", "context") if checker.head.kind == "refer" and not path.call else ():
+        if name in shape.fields:
+            message = f"transfer: {name}: has no meaning in a flow on: refer: the party that did not ask is transferred"
+            checker.report.error("E303", message, shape.fields[name].key, f"remove {name}:")
+    return args, result
+
+
 def _hangup(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
     args, result = generic(checker, shape, path, around)
     reason = constant_of(args.get("reason"))
@@ -291,6 +301,7 @@ COMPILERS: Mapping[str, Compiler] = {
     "auth": _auth,
     "originate": _originate,
     "hangup": _hangup,
+    "transfer": _transfer,
     "lookup": _lookup,
     "http": _http,
     "set": _set,

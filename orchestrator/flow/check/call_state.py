@@ -75,6 +75,7 @@ class StateChecker:
         """States after a called flow, by those before; a quiet walk has said nothing yet."""
         self._rules: dict[str, Callable[[Step, States], States]] = {
             "auth": self._auth,
+            "transfer": self._transfer,
             "subscribe": self._subscribe,
             "wait": self._wait,
             "first_of": self._first_of,
@@ -252,6 +253,10 @@ class StateChecker:
             elif good or (relays and outcome != "cancelled"):
                 after |= start
         return after
+
+    def _transfer(self, step: Step, states: States) -> States:
+        """In a flow on: refer it accepts the REFER."""
+        return become(states, "closed") if self._head is not None and self._head.kind == "refer" else states
 
     def _auth(self, step: Step, states: States) -> States:
         self._aside(step.args.get("on_fail", ()), CLOSED)

@@ -23,7 +23,7 @@ from orchestrator.flow.expr import (
     record,
 )
 from orchestrator.flow.expr.types import with_origin
-from orchestrator.flow.language.context import CALL, ERROR, REQUEST, ROOTS, event_type
+from orchestrator.flow.language.context import CALL, ERROR, REFER, REQUEST, ROOTS, event_type
 from orchestrator.flow.language.declarations import TRIGGERS, Declarations, FlowHead, as_entries
 from orchestrator.flow.language.evaluables import Constant, constant_of
 from orchestrator.flow.language.program import REQUESTS, Block, Flow, Trigger
@@ -140,7 +140,8 @@ def _misplaced(head: FlowHead) -> None:
         ("max", ("event", "every"), runs),
         ("key", ("event",), "flows that are started by an event"),
         ("returns", ("call",), "flows that are started by call:"),
-        ("on_end", ("invite", "socket", "event", "every", "start"), "flows that have a call"),
+        ("on_end", ("invite", "socket", "refer", "event", "every", "start"), "flows that have a call"),
+        ("max_duration", ("invite", "socket", "refer", "event", "every", "start"), "flows that have a call"),
     )
     for name, kinds, where in rules:
         if name in head.node and head.kind and head.kind not in kinds:
@@ -191,6 +192,7 @@ class FlowChecker:
             mode=self._text("mode", scope) or "parallel",
             max=constant_of(self._value("max", scope)) or 0,
             key=key,
+            max_duration=self._value("max_duration", scope),
             description=constant_of(self._value("description", scope)) or "",
         )
 
@@ -201,7 +203,7 @@ class FlowChecker:
 
     def _demand_what_is_read(self) -> None:
         """A flow that is called and reads `call` needs one, unless it originates it."""
-        for root in {"call", "request"} & self.values.reads:
+        for root in {"call", "request", "refer"} & self.values.reads:
             if root not in self.steps.provided:
                 self.steps.demands.needs.setdefault(root, f"{root}.…")
 
@@ -213,13 +215,15 @@ class FlowChecker:
                 names["call"] = CALL
             case kind if kind == "register" or kind in REQUESTS:
                 names["request"] = REQUEST
+                if kind == "refer":
+                    names |= {"refer": REFER, "call": optional(CALL)}
             case "event" if head.event is not None:
                 names["event"] = event_type(head.event)
             case "call":
                 given = {n: self.names.assumed(("params", head.name, n), t) for n, t in head.params.items()}
-                names |= {"call": CALL, "request": REQUEST, "params": record("params", given)}
+                names |= {"call": CALL, "request": REQUEST, "refer": REFER, "params": record("params", given)}
             case "":
-                names |= dict.fromkeys(("call", "request", "event"), ANY)
+                names |= dict.fromkeys(("call", "request", "refer", "event"), ANY)
         return Scope(names, hints=self._hint, flow=head.name)
 
     def _hint(self, name: str) -> str | None:
@@ -230,6 +234,8 @@ class FlowChecker:
             return "request is known in flows on: register, message and other requests but invite"
         if name == "event":
             return "event is known under do: of subscribe, in branches of first_of, and in flows started by an event"
+        if name == "refer":
+            return "refer is known in flows on: refer"
         if name in _kept_names(self.head.node):
             return f"{name} is set by as: on another way through the flow, or further down"
         return None

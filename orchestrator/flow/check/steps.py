@@ -30,8 +30,10 @@ _A_CALL = ("a call", "start the flow with on: invite, or originate: a call first
 NEEDS: dict[str, tuple[str, str]] = {
     "call": _A_CALL,
     "relay": _A_CALL,
+    "transfer": ("a call", "start the flow with on: invite or on: refer, or originate: a call first"),
     "request": ("a request to answer", "start the flow with on: invite or on: register"),
     "register": ("a REGISTER", "start the flow with on: register"),
+    "refer": ("a REFER", "start the flow with on: refer"),
     "sip": ("a SIP call", "FreeSWITCH has this call: use answer, play, collect, hangup or fs.execute"),
 }
 """`Action.needs` → how messages name it, and the help."""
@@ -39,11 +41,16 @@ NEEDS: dict[str, tuple[str, str]] = {
 SUITABLE: dict[str, tuple[str, ...]] = {
     "call": ("invite", "socket"),
     "relay": ("invite", "socket", *REQUESTS),
+    "transfer": ("invite", "socket", "refer"),
     "request": ("invite", "register", *REQUESTS),
     "register": ("register",),
+    "refer": ("refer",),
     "sip": ("invite", "register", *REQUESTS, "start", "every", "event"),
 }
 """`Action.needs` → triggers that give it."""
+
+OF_A_CALL = ("call", "relay", "transfer")
+"""What whoever has a call can give."""
 
 SIP_STEPS = frozenset({"relay", "inject", "cancel", "media", "transfer", "originate"})
 """Actions on a call that refuse one which FreeSWITCH's dialplan has handed over: there is no SIP dialog of ours."""
@@ -239,8 +246,8 @@ class StepChecker:
         `who` is how the message begins: `relay:`, `wait: dtmf`.
         """
         kind = self.head.kind
-        called = path.call or (kind != "call" and "call" in path.scope.names)
-        if (what in ("call", "relay") and called) or not kind:
+        called = path.call or (kind not in ("call", "refer") and "call" in path.scope.names)
+        if (what in OF_A_CALL and called) or not kind:
             return
         if kind == "call":
             self.demands.needs.setdefault(what, who.rstrip(":"))

@@ -50,7 +50,7 @@ VARIABLES = {
 }
 """Pseudo-variables of OpenSIPS and Kamailio without their dollar → our name, '' where there is none."""
 
-_ROOTS = "call|event|vars|params|request|relay|const|error"
+_ROOTS = "call|event|vars|params|request|refer|relay|const|error"
 _CALLS = "avp|var|hdr|json|dlg_val|xavp|xavu|shv|sht|script|param|acc_extra|T_branch_idx|rb|tlsv?|ct|sel|env|def"
 _FOREIGN = re.compile(
     r"(?<!\$)\{\{(?P<jinja>[^{}]*+)\}\}"

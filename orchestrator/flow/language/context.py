@@ -127,6 +127,17 @@ REQUEST = record(
 )
 """The request of a flow `on: register`, `on: message` and so on."""
 
+REFER = record(
+    "refer",
+    {
+        "to": TARGET,  # Refer-To without its headers: who is to be called
+        "by": FROM_OUTSIDE,  # Referred-By, else From
+        "replaces": optional(_OUTSIDE),  # the dialog that the new call takes the place of: an attended transfer
+        "leg": enum("caller", "callee", "none"),  # the party of the call that asks; none outside of the calls of flows
+    },
+)
+"""What the REFER of a flow `on: refer` asks for."""
+
 ERROR = record(
     "error",
     {"type": _OUTSIDE, "message": _OUTSIDE, "step": TEXT, "line": NUMBER, "data": theirs(map_of(ANY))},
@@ -166,7 +177,20 @@ RESULTS: Mapping[str, Type] = {
 
 SCHEDULE = record("schedule", {"open": BOOL})
 
-ROOTS = ("call", "request", "event", "error", "vars", "params", "const", "groups", "schedules", "secrets", "now")
+ROOTS = (
+    "call",
+    "request",
+    "refer",
+    "event",
+    "error",
+    "vars",
+    "params",
+    "const",
+    "groups",
+    "schedules",
+    "secrets",
+    "now",
+)
 
 RESERVED = frozenset((*ROOTS, "relay", "charge", "contact", "true", "false", "null", "and", "or", "not", "in"))
 """Names that `as:` and `item:` may not take: root names of the engine and words of the expression language."""

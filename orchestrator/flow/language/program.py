@@ -122,6 +122,8 @@ class Flow:
     max: int = 0
     """0: no bound."""
     key: Evaluable | None = None
+    max_duration: Evaluable | None = None
+    """Seconds an answered call may last."""
     description: str = ""
 
 

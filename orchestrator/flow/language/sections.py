@@ -139,6 +139,7 @@ FLOW_FIELDS = (
           values=("parallel", "single", "restart", "queued")),
     Field("max", Kind.NUMBER, "Event and timer flows: most runs at a time."),
     Field("key", Kind.EXPRESSION, "mode: and max: count for each value of this expression."),
+    Field("max_duration", Kind.DURATION, "Longest time from the answer of the call to its end; then it is hung up."),
     Field("do", Kind.STEPS, "The steps.", required=True),
     Field("on_error", Kind.STEPS, "Steps for an error that nobody caught; error is known in them."),
     Field("on_end", Kind.STEPS, "Steps to run when the call has ended."),

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Any, Protocol
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import Flow, Program, Step
 from orchestrator.flow.run.environment import Environment
-from orchestrator.flow.run.facts import Failed, KeyIgnored
+from orchestrator.flow.run.facts import Failed, KeyIgnored, StepFailed
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
 from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
@@ -78,6 +79,7 @@ class Account(ABC):
         "passed_on",
         "phase",
         "records",
+        "request",
         "steps",
         "subject",
         "tasks",
@@ -106,6 +108,9 @@ class Account(ABC):
         """Id of a subscribe step → [events handled, events skipped]; None as long as there was none."""
         self.steps = 0
         self.subject: Subject | None = None
+        self.request: Subject | None = None
+        """The request of a flow `on: register`, `on: message` and so on; its subject becomes the call that it
+        originates."""
         self.passed_on = False
         """The call was given to somebody who will answer it (`transfer`)."""
         self.failure: Mapping[str, Any] | None = None
@@ -125,7 +130,8 @@ class Account(ABC):
     @property
     def replied(self) -> bool:
         """A final reply is out, or another will send it."""
-        return self.passed_on or (self.subject is not None and self.subject.replied)
+        subject = self.request or self.subject
+        return self.passed_on or (subject is not None and subject.replied)
 
     @property
     def closing(self) -> bool:
@@ -135,6 +141,17 @@ class Account(ABC):
     @property
     def program(self) -> Program:
         return self.version.program
+
+    def longest_call(self) -> float:
+        """Seconds that its call may last, by `max_duration:` of the flow as it is now; inf where that says nothing."""
+        asked = self.flow.max_duration
+        if asked is None:
+            return inf
+        try:
+            return max(0.0, float(asked.evaluate(self.env)))
+        except StepError as error:
+            self.trace(None, StepFailed(error.type, error.message, "max_duration does not hold"))
+            return inf
 
     # --- trace and accounts
 

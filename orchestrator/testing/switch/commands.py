@@ -141,9 +141,22 @@ def _intercept(switch: Exchange, channel: SwitchChannel, uuid: str) -> None:
     switch.answer(other)
 
 
+def _bridge(switch: Exchange, channel: SwitchChannel, uuid: str) -> None:
+    """Two legs hear each other; those who were connected with them before are hung up (hangup_after_bridge)."""
+    other = switch.channels.get(uuid)
+    if other is None:
+        return
+    former = [leg.peer for leg in (channel, other) if leg.peer is not None]
+    channel.peer, other.peer = other, channel
+    for leg in former:
+        leg.peer = None
+        switch.hang_up(leg)
+
+
 COMMANDS: Mapping[str, Callable[[Exchange, SwitchChannel, str], None]] = {
     "uuid_answer": _answer,
     "uuid_break": _break,
+    "uuid_bridge": _bridge,
     "uuid_kill": _kill,
     "uuid_record": _record,
     "uuid_setvar": _set,

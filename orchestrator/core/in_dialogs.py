@@ -1,0 +1,131 @@
+"""Requests inside dialogs that have proved to be ours: each goes on to the other side, and the call it belongs to, if a
+flow has it, follows (RFC 3261 §16.4, §12.2). A REFER is offered to the flows first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.core.calls.accounts import account_beyond
+from orchestrator.core.calls.call import CallTable
+from orchestrator.core.calls.numbering import Numbering
+from orchestrator.core.gateways import Gateways
+from orchestrator.core.node import Node
+from orchestrator.core.others import OtherRequests
+from orchestrator.core.request_routes import Route
+from orchestrator.core.request_view import text
+from orchestrator.core.sender import Sender
+from orchestrator.core.steps.referred import Inside
+from orchestrator.sip.admission import IN_DIALOG
+from orchestrator.sip.dialog import TARGET_REFRESH
+from orchestrator.sip.digest import Account
+from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.points import Hop
+from orchestrator.sip.response_context import ResponseContext
+from orchestrator.sip.route_token import Passage
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
+from orchestrator.sip.uri import Uri
+
+
+class DialogRequests:
+    """Passes them on, for one engine. `consume` takes credentials for us out of a request that is going on."""
+
+    def __init__(
+        self,
+        node: Node,
+        sender: Sender,
+        calls: CallTable,
+        gateways: Gateways,
+        numbering: Numbering,
+        others: OtherRequests,
+        consume: Callable[[Request], None],
+    ) -> None:
+        self._node = node
+        self._layer = node.layer
+        self._network = node.network
+        self._sender = sender
+        self._calls = calls
+        self._gateways = gateways
+        self._numbering = numbering
+        self._others = others
+        self._consume = consume
+
+    def pass_on(
+        self,
+        request: Request,
+        route: Route,
+        passage: Passage | None,
+        onward: tuple[Uri, Hop | None],
+        source: tuple[str, int],
+        destination: Hop,
+    ) -> None:
+        """One whose way is known: `onward` is the URI of the next hop, and the hop where it is another."""
+        self._consume(request)
+        self._sender.charge(IN_DIALOG)
+        toward, hop = onward
+        call = self._calls.by_call_id(request.call_id)
+        account = account_beyond(call, request, toward) if call is not None else self._account_beyond(passage, toward)
+        point = route.point if passage is not None else None
+        target = Target(request.uri, hop=hop, toward=toward, account=account, point=point)
+        if request.method == b"REFER":
+            self._refer(request, route, source, destination, target)
+            return
+        server = self._layer.open_server(request, destination)
+        if request.method == b"INVITE":  # at once (§16.2 and §17.2.1), as for any
+            server.respond(100, build_response(request, 100, "Trying"))
+        target.numbers = self._numbering.of(request)
+        context = self._forward(request, route, server, target)
+        if call is not None:
+            if request.method in TARGET_REFRESH:
+                dialogs = call.dialogs
+
+                def accepted(response: Response) -> None:
+                    dialogs.follow_answer(request, response)
+
+                context.on_accepted = accepted
+            if request.method == b"BYE" and call.freeswitch_is_gone and not server.answered:
+                server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
+            call.passes(request)
+        elif request.method == b"BYE":
+            self._node.tell("call_ended", call=text(request.call_id), source=source[0])
+        self._node.handshakes.passes(request)
+
+    def _forward(self, request: Request, route: Route, server: ServerTransaction, target: Target) -> ResponseContext:
+        context = ResponseContext(self._network, server, request)
+        context.drop_routes = route.drop
+        context.add_all((target,))
+        return context
+
+    def _account_beyond(self, passage: Passage | None, toward: Uri) -> Account | None:
+        """The same for a dialog begun before our restart: its token names the gateway, and the request goes there."""
+        network = self._network
+        if passage is None or not passage.gateway:
+            return None
+        return self._gateways.account_beyond(
+            lambda name, uri: network.is_marked(passage, name) and network.are_at_one_address(uri, toward)
+        )
+
+    def _refer(self, request: Request, route: Route, source: tuple[str, int], destination: Hop, target: Target) -> None:
+        """A transfer that a party of a call asks for: a flow may take it, else it goes on to the other party."""
+        call, side, leg = self._calls.by_call_id(request.call_id), "", None
+        if call is not None:
+            call.passes(request)
+        self._node.handshakes.passes(request)
+        if call is not None and call.dialogs.holds(request):
+            side = call.dialogs.side_of(request)
+            leg = call.dialogs.phone_of(request, call.carried, call.placed)
+        else:
+            call = None
+
+        def onward() -> Target:
+            target.numbers = self._numbering.of(request)
+            return target
+
+        def forward(server: ServerTransaction | None) -> None:
+            self._forward(request, route, server or self._layer.open_server(request, destination), onward())
+
+        if call is not None and leg is None:  # FreeSWITCH speaks, which is no party
+            forward(None)
+        else:
+            inside = Inside(onward, route.drop, call, side, leg)
+            self._others.offer(request, source, destination, forward, inside)

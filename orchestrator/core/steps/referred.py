@@ -1,0 +1,181 @@
+"""A REFER served by a flow (RFC 3515): inside a call, or outside of one.
+
+What the flow leaves goes on to the other side of its dialog, or to the phone that it names. A flow that accepts it
+(2xx) owes its sender news: NOTIFY with a `message/sipfrag` that says what has become of the transfer, the first at once
+and one final one (§2.4.4, §2.4.5). Inside a call they go in the dialog of the call, numbered by us (`core.calls.
+numbering`); outside, in the dialog that the 2xx makes. A sender that wants no news (RFC 4488) gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.numbering import Numbering
+from orchestrator.core.node import Node
+from orchestrator.core.refer_view import Asked
+from orchestrator.core.request_view import RequestView
+from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.errors import StepError
+from orchestrator.sip.client import ClientTransaction
+from orchestrator.sip.dialog import Leg
+from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.target import Target
+
+EXPIRES = 180
+"""Seconds that news are promised for: a transfer that takes longer has failed."""
+
+_SIPFRAG = b"Content-Type: message/sipfrag;version=2.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Where a REFER inside a dialog stands: how it goes on, and whose call that is, as far as we know."""
+
+    onward: Callable[[], Target]
+    """Its way to the other side of the dialog."""
+    drop_routes: int
+    call: Call | None = None
+    side: str = ""
+    """The party of the call that has sent it: caller or callee."""
+    leg: Leg | None = None
+    """The same as we speak to it."""
+
+
+class News:
+    """The NOTIFYs of one accepted REFER."""
+
+    __slots__ = ("_node", "_leg", "_headers", "_over")
+
+    def __init__(self, node: Node, leg: Leg, contact: bytes, event: bytes) -> None:
+        self._node = node
+        self._leg = leg
+        self._headers = (b"Contact: <%b>" % contact, b"Event: " + event, _SIPFRAG)
+        self._over = False
+
+    def tell(self, code: int, reason: str = "") -> None:
+        """How it goes; a final code is the last word. Idempotent behind it."""
+        if self._over:
+            return
+        self._over = code >= 200
+        state = b"terminated;reason=noresource" if self._over else b"active;expires=%d" % EXPIRES
+        phrase = "".join(c for c in reason or reason_phrase(code) if c.isprintable())
+        body = f"SIP/2.0 {code} {phrase}\r\n".encode()
+        headers = (*self._headers, b"Subscription-State: " + state)
+        self._node.send_in_dialog(self._leg, b"NOTIFY", headers, self, body=body)
+
+    # --- transaction user ---------------------------------------------------------------------------------------------
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        self._over = self._over or response.status == 481  # it does not listen any more (RFC 6665 §4.2.2)
+
+    def on_timeout(self, client: ClientTransaction) -> None:
+        self._over = True
+
+    def on_unreachable(self, client: ClientTransaction) -> None:
+        self._over = True
+
+
+class Referred(OtherRequest):
+    """One such transaction."""
+
+    __slots__ = ("asked", "inside", "stranded", "_numbering", "_news")
+
+    def __init__(
+        self,
+        node: Node,
+        request: Request,
+        view: RequestView,
+        server: ServerTransaction,
+        source: tuple[str, int],
+        default: Callable[[ServerTransaction], object],
+        asked: Asked,
+        inside: Inside | None,
+        numbering: Numbering,
+    ) -> None:
+        super().__init__(node, request, view, server, source, default)
+        self.asked = asked
+        self.inside = inside
+        self._numbering = numbering
+        self.stranded: Call | None = None
+        """A caller whose transfer has failed: FreeSWITCH has him, and nobody else does."""
+        self._news: News | None = None
+        if inside is not None:
+            self._context.drop_routes = inside.drop_routes
+
+    def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
+        """Answer it; with a 2xx the sender hears how it goes from now on. Raises StepError `call.state`."""
+        if not 200 <= code < 300 or self.replied:
+            super().reply(code, reason, headers)
+            return
+        self.undo()
+        tag, contact = self._node.tokens.token(), self._contact
+        news = (self.request.get(b"refer-sub") or b"").strip().lower() != b"false"
+        leg = self._leg_with(tag) if news else None
+        more = (b"Contact: <%b>" % contact, *(() if leg is not None else (b"Refer-Sub: false",)))
+        answer = build_response(self.request, code, reason or reason_phrase(code), tag, (*more, *headers))
+        self.server.respond(code, answer)
+        if leg is not None:
+            self._news = News(self._node, leg, contact, self._event(leg))
+            self._news.tell(100)
+
+    def accept(self) -> None:
+        """202, unless it is answered already."""
+        if not self.replied:
+            self.reply(202)
+
+    def tell(self, code: int, reason: str = "") -> None:
+        """How the transfer goes, for its sender, if it was accepted."""
+        if self._news is not None:
+            self._news.tell(code, reason)
+
+    def finish(self, failed: bool) -> None:
+        """The flow is done: the last word, where none was said. A caller who is still alone is hung up."""
+        self.tell(500 if failed else 200)
+        call, self.stranded = self.stranded, None
+        if call is not None and not call.over and call.relay is None and call.held:
+            call.hangup("transfer failed", None)
+
+    @property
+    def _contact(self) -> bytes:
+        """Where the sender reaches us in the dialog. Inside a call that stays what it is: this would be a new target of
+        the call, too (RFC 6665 §4.5.2)."""
+        return self.request.uri if self.inside is not None else self.server.destination.point.uri
+
+    def _leg_with(self, tag: bytes) -> Leg | None:
+        """The sender, as we speak to it; None where it does not say how. Raises StepError `call.state`."""
+        request = self.request
+        if self.inside is not None:
+            if self.inside.leg is None:
+                raise StepError("call.state", "only a REFER of a call that a flow has taken can be accepted")
+            self._numbering.begin(self.inside.leg, request.from_tag)
+            return self.inside.leg
+        contacts = request.contacts()
+        if not contacts or not contacts[0].uri:
+            return None
+        hop = self.server.destination
+        return Leg(
+            request.call_id,
+            (request.get(b"to") or b"") + b";tag=" + tag,
+            request.get(b"from") or b"",
+            contacts[0].uri,
+            [b"<%b>" % (route.uri or b"") for route in request.record_routes()],
+            0,
+            hop.point,
+            self._node.network.seen_elsewhere(request, self.hop),
+        )
+
+    def _event(self, leg: Leg) -> bytes:
+        """The second REFER of a dialog, and those behind it, are told apart by the number (RFC 3515 §2.4.6)."""
+        leg.refers += 1
+        return b"refer" if leg.refers == 1 else b"refer;id=%d" % self.request.cseq
+
+    def onward(self, headers: Sequence[bytes]) -> list[list[Target]]:
+        """The other side of its dialog, as the one destination of a relay. Raises StepError `call.state`."""
+        assert self.inside is not None
+        target = self.inside.onward()
+        target.headers = tuple(headers)
+        return [[target]]
