@@ -16,18 +16,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-
-READY = re.compile(r"^ready udp:127\.0\.0\.1:(\d+) .*\bhttp://127\.0\.0\.1:(\d+)$")
+LISTENS = re.compile(r"\b([a-z]+):(?://)?127\.0\.0\.1:(\d+)")
+"""`udp:127.0.0.1:5060 http://127.0.0.1:8080` in the line that says it is ready."""
 
 
 class Server:
-    """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM, returns its exit status."""
+    """A running `orchestrator run`. `log` grows while it runs; `stop` ends it with SIGTERM, returns its exit status.
+
+    It listens on UDP (`sip`) and on the transports of `listen`; `ports` has the ports of all."""
 
     def __init__(self, folder: Path, config: dict[str, object], environment: dict[str, str]) -> None:
         self.sip = self.admin = ("", 0)
         """Where it listens, once it is ready."""
+        self.ports: dict[str, int] = {}
+        others: list[str] = config.pop("listen", [])  # type: ignore[assignment]
         settings = {
-            "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
+            "sip": {"listen": [f"{name}:127.0.0.1:0" for name in ("udp", *others)], "domains": ["example.com"]},
             "location": "memory:",
             "freeswitch": {},
             "flows": [],
@@ -52,8 +56,9 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(line.rstrip())
-            if ready := READY.match(line):
-                self.sip, self.admin = (("127.0.0.1", int(port)) for port in ready.groups())
+            if line.startswith("ready "):
+                self.ports = {name: int(port) for name, port in LISTENS.findall(line)}
+                self.sip, self.admin = ("127.0.0.1", self.ports["udp"]), ("127.0.0.1", self.ports["http"])
                 self._ready.set()
         self._ready.set()  # it has ended
 
@@ -75,15 +80,16 @@ class Server:
         return status
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """`serve(flows=[...], freeswitch={...}, env={...})`: a server that is ready. Each has to end well and quietly."""
+Serve = Callable[..., Server]
+
+
+def serving(folder: Path) -> Iterator[Serve]:
     servers: list[Server] = []
 
     def start(env: dict[str, str] | None = None, **config: object) -> Server:
-        folder = tmp_path / f"server{len(servers)}"
-        folder.mkdir()
-        server = Server(folder, config, env or {})
+        own = folder / f"server{len(servers)}"
+        own.mkdir()
+        server = Server(own, config, env or {})
         servers.append(server)
         server.wait_ready()
         return server
@@ -94,3 +100,16 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         text = "\n".join(server.log)
         assert "Traceback" not in text, text
         assert status in (0, -signal.SIGKILL), text
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """`serve(flows=[...], freeswitch={...}, env={...}, listen=['ws'])`: a server that is ready. Each has to end well
+    and quietly."""
+    yield from serving(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def serve_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The same for a server that all tests of a module share: it takes long to start on a busy machine."""
+    yield from serving(tmp_path_factory.mktemp("servers"))
