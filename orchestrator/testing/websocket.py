@@ -73,7 +73,8 @@ class WebSocketClient:
         self._socket = socket.create_connection(server, timeout=PATIENCE)
         try:
             if ca is not None:
-                context = ssl.create_default_context(cafile=ca)
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context makes one that blocks
+                context.load_verify_locations(ca)
                 self._socket = context.wrap_socket(self._socket, server_hostname=name or server[0])
             self.address: Address = self._socket.getsockname()[:2]
             headers = [(b"Origin", origin.encode())] if origin else []
