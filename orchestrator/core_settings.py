@@ -94,11 +94,14 @@ def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) 
         name, port_there = advertise.host, advertise.port or port
     else:
         name, port_there = outward_address(host) if everywhere else host, port
+    kind = transport_kind(transport)
     return ListenPoint(
         name,
         port_there,
         transport,
-        reliable=transport_kind(transport).reliable,
+        reliable=kind.reliable,
+        secure=kind.secure,
+        default_port=kind.default_port,
         bound=host,
         aliases=own_addresses(host) if everywhere else (),
         bound_port=port,

@@ -45,6 +45,7 @@ def known_resources(settings: Settings) -> Resources:
         freeswitch={name: {"host": server.host, "sip": server.sip_uri} for name, server in settings.freeswitch.items()},
         gateways={name: {"uri": gateway.uri} for name, gateway in settings.gateways.items()},
         users={name: _declared(table) for name, table in settings.users.items()},
+        transports=settings.sip.transports_listened,
     )
 
 

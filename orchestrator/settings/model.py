@@ -163,6 +163,11 @@ class SipSettings(_Section):
     dns: DnsSettings = DnsSettings()
     failover: FailoverSettings = FailoverSettings()
 
+    @property
+    def transports_listened(self) -> tuple[str, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(listen.transport for listen in self.listen))
+
 
 class FreeSwitchSettings(_Section):
     """One FreeSWITCH server: its Event Socket, and where it takes calls."""

@@ -23,7 +23,7 @@ from orchestrator.flow.expr import closest
 from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.suggest import meant
-from orchestrator.flow.language.written import environment_reference, trust_flaw
+from orchestrator.flow.language.written import environment_reference, transport_flaw, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.packages.location_store import OURS, ChosenStore, find_store, store_names
 from orchestrator.packages.service import Service, find_service, service_names
@@ -308,10 +308,20 @@ class _Reader:
                 place = self._item(("sip", "listen"), position)
                 help = "add tls: {certificate: certificate.pem, key: key.pem} to sip:"
                 yield self._at(place, "E106", f"{listen.transport} needs a certificate", help)
+        yield from self._unreachable(settings)
         for key in ("certificate", "key", "ca"):
             path = getattr(tls, key)
             if path is not None and (reason := _unreadable(path)):
                 yield self._at(self.places["sip", "tls", key][0], "E003", f"cannot read {path}: {reason}")
+
+    def _unreachable(self, settings: Settings) -> Iterator[Diagnostic]:
+        """URIs of gateways and servers that need a transport which is not listened on."""
+        uris = {("gateways", name, "uri"): gateway.uri for name, gateway in settings.gateways.items()}
+        uris |= {("freeswitch", name, "sip"): server.sip or "" for name, server in settings.freeswitch.items()}
+        for path, uri in uris.items():
+            flaw = transport_flaw(uri, settings.sip.transports_listened) if uri else None
+            if flaw is not None:
+                yield self._at(self.places[path][0], "E106", flaw.message, flaw.help)
 
     def _item(self, path: tuple[str, ...], position: int) -> Node:
         """An item of a list; a list of one may be written as its item."""

@@ -297,12 +297,17 @@ def parse_sip_uri(value: Any) -> str | None:
     if value is None:
         return None
     text = _text(value)
-    return _without_flaw(text, server_uri_flaw(text))
+    return _without_flaw(text, server_uri_flaw(text, _sendable()))
 
 
 def parse_gateway_uri(value: Any) -> str:
     text = _text(value)
-    return _without_flaw(text, gateway_uri_flaw(text))
+    return _without_flaw(text, gateway_uri_flaw(text, _sendable()))
+
+
+def _sendable() -> tuple[str, ...]:
+    """All transports there are; whether they are listened on is looked at when the whole file has been read."""
+    return (*LISTENING, *transport_names())
 
 
 def parse_web_address(value: Any) -> str | None:

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from orchestrator.sip.points import DEFAULT_PORT, DEFAULT_PORTS
-
 MOST_RECORDS: Final = 16
 """NAPTR and SRV records of one kind that are looked at, best first: a domain with more is a trap."""
 MOST_CANDIDATES: Final = 8
@@ -217,12 +215,12 @@ def candidates(
     found: Found,
     choose: Callable[[int], int],
     order: Callable[[Sequence[str]], Sequence[str]],
-    port: int = 0,
+    ports: Mapping[str, int],
     otherwise: str = "",
 ) -> list[Candidate]:
-    """Servers to try one after the other (§4.3). `port` is the one of the URI, 0 for none; `choose(n)` draws a number
-    of 0 to n; `order` puts the addresses of one host in order; `otherwise` is the transport where neither the URI nor
-    the domain says one.
+    """Servers to try one after the other (§4.3). `choose(n)` draws a number of 0 to n; `order` puts the addresses of
+    one host in order; `ports` are those of each transport where no record says one; `otherwise` is the transport where
+    neither the URI nor the domain says one.
 
     A domain whose SRV records name only itself as not served has none, and its address is not asked (RFC 2782).
     """
@@ -234,9 +232,8 @@ def candidates(
                 out += [Candidate(transport, address, record.port) for address in there]
     else:
         transport = goal.transport or (otherwise if otherwise in goal.wanted else "") or next(iter(goal.wanted), "")
-        port = port or DEFAULT_PORTS.get(transport, DEFAULT_PORT)
-        if transport:
-            out += [Candidate(transport, address, port) for address in order(found.addresses.get(goal.name, ()))]
+        there = order(found.addresses.get(goal.name, ())) if transport in ports else ()
+        out += [Candidate(transport, address, ports[transport]) for address in there]
     return list(dict.fromkeys(out))[:MOST_CANDIDATES]
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from orchestrator.sip.locate import Found, Goal, candidates
 from orchestrator.sip.lookups import LookUps
 from orchestrator.sip.own_points import OwnPoints
-from orchestrator.sip.points import DEFAULT_PORT, DEFAULT_PORTS, Hop, Point
+from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import Addresses, is_literal, transport_of
 from orchestrator.sip.uri import Uri
 from orchestrator.timers import Timers
@@ -76,7 +76,7 @@ class NextHops:
         if address is not None:
             transport = transport or self._otherwise(by)
             point = self._points.toward(address, transport, here, by)
-            port = uri.port or DEFAULT_PORTS.get(transport, DEFAULT_PORT)
+            port = uri.port or self._points.default_ports[transport]
             if point is None:
                 found(None)
             elif point.secure:
@@ -100,7 +100,8 @@ class NextHops:
 
     def _hops(self, goal: Goal, seen: Found, port: int, here: Point, by: Point | None, in_order: bool) -> list[Hop]:
         hops, otherwise = [], self._otherwise(by)
-        for candidate in candidates(goal, seen, self._draw, self._by_precedence, port, otherwise):
+        ports = dict.fromkeys(self._points.opened, port) if port else self._points.default_ports
+        for candidate in candidates(goal, seen, self._draw, self._by_precedence, ports, otherwise):
             point = self._points.toward(candidate.address, candidate.transport, here, by)
             if point is not None:
                 name = goal.name if point.secure else ""  # of the domain, not of its server (RFC 5922 §4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from orchestrator.sip.points import ACCEPTED_ONLY, Hop, ListenPoint, Point, bracketed
+from orchestrator.sip.points import ACCEPTED_ONLY, DEFAULT_PORT, DEFAULT_PORTS, Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.routing import port_of, transport_of, unicast
 from orchestrator.sip.uri import Uri
 from orchestrator.timers import Timers
@@ -41,6 +41,11 @@ class OwnPoints:
         """What we send by, in the order of the sockets."""
         self.opened = tuple(transport for transport in self.transports if transport not in ACCEPTED_ONLY)
         """Those by which we can begin: browsers take no connection."""
+        self.default_ports = {
+            listen.transport.lower(): listen.default_port or DEFAULT_PORTS.get(listen.transport.lower(), DEFAULT_PORT)
+            for listen in listens
+        }
+        """Port of a URI that names none, by transport."""
         self._chooses = {
             (transport, is_v6): self._has_choice(transport, is_v6)
             for transport in self.transports

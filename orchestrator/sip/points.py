@@ -50,6 +50,8 @@ class ListenPoint:
     """Whether it loses nothing; None: as its transport is known to (`RELIABLE`)."""
     secure: bool | None = None
     """Whether `sips:` may go by it; None: as its transport is known to (`SECURE`)."""
+    default_port: int = 0
+    """Port of a URI that names none, 0: as its transport is known to (`DEFAULT_PORTS`)."""
 
 
 _SIPS_PARAMETER = {"tls": b"", "wss": b";transport=ws"}

@@ -23,6 +23,7 @@ from orchestrator.sip.locate import (
     in_order,
     survey,
 )
+from orchestrator.sip.points import DEFAULT_PORTS
 
 Zone = dict[tuple[str, str], Answer | None]
 OURS = ("udp", "tcp", "tls")
@@ -74,7 +75,8 @@ def goal(name: str = "example.com", **more: object) -> Goal:
 
 def places(wanted: Goal, zone: Zone = ZONE, port: int = 0, otherwise: str = "") -> list[tuple[str, str, int]]:
     found = look(wanted, zone)[0]
-    return [tuple(each) for each in candidates(wanted, found, lambda most: 0, lambda order: order, port, otherwise)]
+    ports = dict.fromkeys(OURS, port) if port else DEFAULT_PORTS
+    return [tuple(each) for each in candidates(wanted, found, lambda most: 0, lambda order: order, ports, otherwise)]
 
 
 def test_naptr_says_the_transports_in_order_and_srv_the_hosts() -> None:
@@ -193,5 +195,5 @@ def test_weights_share_the_load_and_priorities_do_not() -> None:
 def test_addresses_are_put_in_the_order_that_is_given_and_named_once() -> None:
     wanted = goal("bare.example", addressed=True)
     found = Found((), {"bare.example": ("192.0.2.1", "2001:db8::1", "192.0.2.1")}, 60.0)
-    order = candidates(wanted, found, lambda most: 0, lambda there: sorted(there, reverse=True), 5060)
+    order = candidates(wanted, found, lambda most: 0, lambda there: sorted(there, reverse=True), DEFAULT_PORTS)
     assert order == [Candidate("udp", "2001:db8::1", 5060), Candidate("udp", "192.0.2.1", 5060)]

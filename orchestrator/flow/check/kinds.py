@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from orchestrator.flow.check.key_rules import CHECKS, RULES
@@ -36,7 +36,7 @@ from orchestrator.flow.language.places import Place, Rule
 from orchestrator.flow.language.program import Evaluable
 from orchestrator.flow.language.registry import Field, Kind
 from orchestrator.flow.language.report import Report
-from orchestrator.flow.language.written import Flaw, destination_help, filled_flaw, server_uri_flaw
+from orchestrator.flow.language.written import OVER_TRANSPORTS, Flaw, destination_help, filled_flaw, server_uri_flaw
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!%*_+`'~.-]+")
@@ -121,6 +121,8 @@ class Kinds(Values):
 
     def usable(self, node: Scalar, check: Callable[[str], Flaw | None]) -> bool:
         """Whether an address as written can be used; E106 otherwise."""
+        if check in OVER_TRANSPORTS:
+            check = partial(check, transports=self.names.known.transports)
         flaw = filled_flaw(node.text, check)
         if flaw is not None:
             self.report.error("E106", flaw.message, node, flaw.help)

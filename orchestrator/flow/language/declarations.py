@@ -142,7 +142,7 @@ class Declarations:
         """
         self.resources["freeswitch"].update(self.known.freeswitch)
         self.resources["gateways"].update(self.known.gateways)
-        return Resources(**self.resources, defaults=self.defaults)
+        return Resources(**self.resources, defaults=self.defaults, transports=self.known.transports)
 
 
 def as_written(node: Node) -> Any:

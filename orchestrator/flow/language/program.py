@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.language.registry import Action
+from orchestrator.flow.language.written import TRANSPORTS
 
 Env = Mapping[str, Any]
 """Root names of an expression (call, event, vars, as-names …) to their values."""
@@ -141,6 +142,8 @@ class Resources:
     """Name → {env: NAME} or {file: path}."""
     const: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    transports: tuple[str, ...] = TRANSPORTS
+    """By which requests leave: what is listened on."""
 
 
 @dataclass(frozen=True, slots=True)

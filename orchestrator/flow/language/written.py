@@ -8,12 +8,12 @@ the tolerance of the SIP parser; a test holds one against the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 TRANSPORTS = ("udp",)
-"""How SIP can be sent and received."""
+"""How SIP is sent where no configuration says more."""
 
 
 class Flaw(NamedTuple):
@@ -177,27 +177,40 @@ def _mended(text: str) -> str:
     return f"write {meant}" if usable and meant != text and not number else ""
 
 
-def server_uri_flaw(text: str) -> Flaw | None:
-    """The SIP URI of a server, over a transport that is built."""
-    flaw = sip_uri_flaw(text)
-    transport = re.search(r";transport=([^;?]*)", text, re.IGNORECASE)
-    if flaw is None and text.lower().startswith("sips:"):
-        return Flaw(f"{text!r} needs TLS, which is not built yet", f"write sip:{text[5:]}")
-    if flaw is None and transport is not None and transport[1].lower() not in TRANSPORTS:
-        meant = text[: transport.start()] + text[transport.end() :]
-        return Flaw(f"{transport[1]} is not built yet: {text!r} cannot be reached", f"write {meant}")
-    return flaw
+def server_uri_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | None:
+    """The SIP URI of a server, over one of the transports that are listened on."""
+    return sip_uri_flaw(text) or transport_flaw(text, transports)
 
 
-def gateway_uri_flaw(text: str) -> Flaw | None:
+def transport_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | None:
+    """What keeps a request for a SIP URI from leaving by one of these transports."""
+    found = re.search(r";transport=([^;?]*)", text, re.IGNORECASE)
+    said, secure = found[1].lower() if found else "", text.lower().startswith("sips:")
+    without = text[: found.start()] + text[found.end() :] if found else text
+    if said in ("ws", "wss"):
+        return Flaw(f"nobody can be connected to over {said}: {text!r} cannot be reached", f"write {without}")
+    needed = {"": "tls", "tcp": "tls", "tls": "tls"}.get(said, "") if secure else said
+    if secure and not needed:
+        return Flaw(f"sips: means TLS, and not {said}: {text!r} cannot be reached", f"write {without}")
+    if not needed or needed in transports:
+        return None
+    message = f"{text!r} needs {needed}, and listen: of sip: has no {needed}:…"
+    return Flaw(message, f"write sip:{without[5:]}" if secure else f"write {without}")
+
+
+def gateway_uri_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | None:
     """The URI of a gateway: the number that is called becomes its user part, so it has none."""
-    flaw = server_uri_flaw(text)
+    flaw = server_uri_flaw(text, transports)
     found = _SIP.fullmatch(text)
     if flaw is not None or found is None or not found["user"]:
         return flaw
     message = f"the URI of a gateway has no user part: the number that is called goes before the @ of {text!r}"
     start, _, rest = text.partition("@")
     return Flaw(message, f"write {start.partition(':')[0]}:{rest}; to log in there add user: and password:")
+
+
+OVER_TRANSPORTS = (server_uri_flaw, gateway_uri_flaw)
+"""Those that have to be told which transports there are."""
 
 
 def party_flaw(text: str) -> Flaw | None:
