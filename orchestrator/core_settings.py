@@ -50,6 +50,7 @@ def core_settings(
             raise_short=registrar.too_brief == "raise",
             replace=registrar.on_full == "replace",
         ),
+        open_registrar=registrar.without_flow == "anyone",
         events=sip.events,
         times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
         limits=CoreLimits(
@@ -59,6 +60,7 @@ def core_settings(
             message=limits.message,
             subscriptions=limits.subscriptions,
             location_writes=limits.location_writes,
+            addresses_per_user=limits.addresses_per_user,
             runs=limits.runs,
             runs_per_flow=limits.runs_per_flow,
             chain=limits.chain,

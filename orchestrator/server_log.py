@@ -9,6 +9,7 @@ from orchestrator.core.faults import Fault
 from orchestrator.errors import InputError, OrchestratorError, StepError
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
+from orchestrator.guards import guards_off
 from orchestrator.runtime import log
 from orchestrator.site import LoadedSite
 
@@ -17,6 +18,9 @@ def log_of_files(site: LoadedSite) -> None:
     """Log what is odd or missing in the files of the site."""
     for warning in site.warnings:
         logger.bind(place=str(warning), help=warning.help).warning("file_warning")
+    off = guards_off(site.settings)
+    if off:
+        logger.bind(guards=", ".join(off), help="see docs/security.md").warning("guards_off")
     for problem in site.resolved.problems:
         logger.bind(problem=problem).warning("configuration_incomplete")
     for flow, secrets in ((left.flow, ", ".join(left.secrets)) for left in site.left_out):

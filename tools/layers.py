@@ -55,7 +55,7 @@ MEMBERS = {
     "core.node": {
         "delay", "gateways", "history", "jobs", "location_writes", "node", "overload", "peers",
         "phones", "probes", "refer_view", "registrations", "request_routes", "request_view", "sender", "served_request",
-        "settings", "user_cache", "users",
+        "settings", "user_addresses", "user_cache", "users",
     },
 }  # fmt: skip
 """Rooms that have no folder of their own, and the modules of the folder above that belong to them."""
@@ -67,6 +67,7 @@ GLUE = {
     "cli",
     "core_settings",
     "freeswitch_links",
+    "guards",
     "listening",
     "resources",
     "server_log",

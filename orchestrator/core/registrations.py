@@ -11,6 +11,7 @@ from orchestrator.core.location_writes import Writes
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.served_request import ServedRequest
+from orchestrator.core.user_addresses import UserAddresses
 from orchestrator.errors import SipError, StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.admission import source_name
@@ -35,6 +36,8 @@ class Registrations:
         self.location = location
         self._node = node
         self._at_source = at_source
+        most, live = node.settings.limits.addresses_per_user, self.bindings_of
+        self._addresses = UserAddresses(most, lambda aor: bool(live(aor)))
         self.writes = Writes(node, location, self.watch_expiry)
         self._registrar = Registrar(node.network.aor, at_source, node.network.transports)
         self._expiry_timer: Timer | None = None
@@ -74,16 +77,25 @@ class Registrations:
         hop: Hop,
         policy: RegisterPolicy | None,
         done: Callable[[RegisterAnswer], None],
+        user: str | None = None,
     ) -> None:
         """Change the bindings as a REGISTER asks; `done(answer)` when they are stored, in this turn or a later one.
-        `announce` what has changed when it is answered."""
+        `announce` what has changed when it is answered. `user` has sent it, as far as that is known."""
         node = self._node
         try:
             asked = self._registrar.read(request, hop, node.wall, policy or node.settings.register)
+            if user and any(binding.expires_at > node.wall for binding in asked.bindings):
+                self._take(user, asked.aor)
         except SipError as error:
             done(refusal(error))
         else:
             self.writes.change(asked.aor, partial(asked.changes, self.location), partial(self._stored, asked, done))
+
+    def _take(self, user: str, aor: str) -> None:
+        """Count an address for its user. Raises SipError: he has registered too many."""
+        if not self._addresses.take(user, aor):
+            self.location.refused["user"] += 1
+            raise SipError(403, "Too Many Addresses Of This User")
 
     def _stored(
         self,
@@ -211,7 +223,7 @@ class Registration(ServedRequest):
         sent_to = self.server.destination
         hop = Hop(sent_to.point, *self.source, sent_to.connection)
         try:
-            self._registrations.save(self.request, hop, policy, self._saved)
+            self._registrations.save(self.request, hop, policy, self._saved, self.user)
         except Exception:
             self.saving = False  # a bug has struck: whoever asked for it still owes the answer
             raise

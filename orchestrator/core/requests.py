@@ -379,12 +379,20 @@ class Requests:
             self.refuse(request, destination, 404)
             return
         request.contacts()  # a malformed one is refused here, before anything is begun for it
+        closed = not self._node.settings.open_registrar and not self._network.trusts(source[0])
+        if closed and "register" not in self._starts.triggers:
+            self._node.count("register.closed")
+            self.refuse(request, destination, 403)
+            return
         server = self._sender.open(request, destination)
         registration = Registration(self._node, self._registrations, request, server, source)
         flow = None
         if "register" in self._starts.triggers:
             flow = self._flows.choose("register", {"request": registration.view})
-        if flow is None:
+        if flow is None and closed:
+            self._node.count("register.closed")
+            registration.reply(403)
+        elif flow is None:
             registration.save()
         elif not self._flows.has_room(flow):
             registration.reply(503, headers=(self._overload.retry_after(request),))

@@ -45,6 +45,8 @@ class CoreLimits:
     """Subscriptions of all flows together; a step that arms one more fails with `flow.limit`."""
     location_writes: int = LOCATION_WRITES
     """Registrations that may wait for a location store that answers later; one more is answered 503."""
+    addresses_per_user: int = 100
+    """Addresses of record that one user may register at a time, of those who have answered a challenge."""
     runs: int = 50_000
     """Runs of all flows together; a request that would begin one more is answered 503, an event is not taken."""
     runs_per_flow: int = 20_000
@@ -131,6 +133,8 @@ class CoreSettings:
     """Digest algorithms offered, in this order; the configuration's default is `sip.digest.DEFAULT_ALGORITHMS`."""
     auth: AuthPolicy = field(default_factory=AuthPolicy)
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
+    open_registrar: bool = True
+    """A REGISTER that no flow takes is saved for everybody; False: for trusted sources only."""
     limits: CoreLimits = field(default_factory=CoreLimits)
     age: Callable[[], float] = lambda: 0.0
     """How long the oldest input had waited when it was taken up, in seconds, where that lasts: the reactor's measure of

@@ -193,7 +193,7 @@ def export_location(metrics: Metrics, location: Location) -> None:
     metrics.gauge("bindings", "Registered contacts.", lambda: len(location))
     metrics.counter(
         "bindings_refused",
-        "Registrations rejected by limits: bindings, bindings_per_source.",
+        "Registrations rejected by limits: bindings, bindings_per_source (source), addresses_per_user (user).",
         lambda: dict(location.refused),
         ("limit",),
     )

@@ -147,6 +147,8 @@ class SipSettings(_Section):
         ip_network("127.0.0.0/8"),
         ip_network("::1/128"),
     )
+    open_relay: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
+    """Whether `trust` may hold everybody."""
     websocket: WebSocketSettings = WebSocketSettings()
     nat: Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)] = "auto"
     digest: Annotated[
@@ -330,6 +332,8 @@ class RegistrarSettings(_Section):
     min_expires: Duration = 60.0
     too_brief: Literal["refuse", "raise"] = "refuse"
     on_full: Literal["refuse", "replace"] = "refuse"
+    without_flow: Literal["trusted", "anyone"] = "trusted"
+    """Who may register when no flow takes the REGISTER."""
 
 
 class LimitSettings(_Section):
@@ -340,6 +344,7 @@ class LimitSettings(_Section):
     bindings: Count = 200_000
     location_writes: Count = LOCATION_WRITES
     bindings_per_source: Count = 10_000
+    addresses_per_user: Count = 100
     contacts_per_aor: Count = 10
     runs: Count = 50_000
     runs_per_flow: Count = 20_000

@@ -31,7 +31,14 @@ from orchestrator.packages.transport import TransportKind, find_transport, trans
 from orchestrator.packages.user_source import OURS as SOURCE_KEYS
 from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
-from orchestrator.settings.values import SECURE, InvalidValue, parse_duration
+from orchestrator.settings.values import (
+    SECURE,
+    InvalidValue,
+    holds_everybody,
+    on_or_off,
+    parse_duration,
+    parse_network,
+)
 
 DEFAULT_FILE = Path("config/orchestrator.yml")
 
@@ -69,6 +76,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     reader.read_packages(values)
     reader.read_store(values)
     reader.read_users(values)
+    reader.refuse_open_relay(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
     try:
@@ -264,6 +272,21 @@ class _Reader:
                 for details in error.errors():
                     details["loc"] = (*path, *details["loc"])
                     self.diagnostics.append(self.diagnostic(details))
+
+    def refuse_open_relay(self, values: Any) -> None:
+        """`sip: trust:` may hold everybody only where a word says so."""
+        sip = values.get("sip") if isinstance(values, dict) else None
+        if not isinstance(sip, dict) or on_or_off(sip.get("open_relay")) == "on":
+            return
+        written = sip.get("trust")
+        try:
+            networks = [parse_network(text) for text in ([written] if isinstance(written, str) else written or ())]
+        except (InvalidValue, TypeError):  # which is told elsewhere
+            return
+        if holds_everybody(networks):
+            place = self.places["sip", "trust"]
+            message = "trust: holds everybody, which makes an open relay: strangers call through your gateways"
+            self._mistake(place[0], "E106", message, "name your own networks, or say so with  open_relay: on")
 
     def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
         """What is odd in settings that can be used."""

@@ -7,8 +7,9 @@ Every `parse_*` takes what the reader made of a node (text, None, a list or a ma
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -258,6 +259,16 @@ def parse_sql_name(value: Any) -> str:
 def parse_column(value: Any) -> str | None:
     """The name of a column, or None for none."""
     return None if value is None else parse_sql_name(value)
+
+
+def holds_everybody(networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Whether these are, together, all addresses of a family, or nearly all of them."""
+    found = list(networks)
+    for version, most in ((4, 32), (6, 128)):
+        merged = collapse_addresses(network for network in found if network.version == version)  # type: ignore[type-var]
+        if sum(network.num_addresses for network in merged) > 2 ** (most - 1):
+            return True
+    return False
 
 
 def on_or_off(value: Any) -> Any:

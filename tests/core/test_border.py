@@ -9,7 +9,10 @@ import pytest
 from test_auth import sign
 from test_call_races import program
 
+from orchestrator.core.settings import CoreLimits
+from orchestrator.core.user_addresses import UserAddresses
 from orchestrator.core.users import LocalUsers
+from orchestrator.flow.loader import load_program
 from orchestrator.sip.admission import FAILURES_LAST, MOST_BANS, Admission, SourceLimits
 from orchestrator.sip.digest import Secret
 from orchestrator.sip.scanners import Scanners
@@ -209,3 +212,56 @@ def test_bans_survive_a_reload_but_of_those_that_are_trusted_now() -> None:
     admission.forget()
     assert admission.admit(STRANGER, 1.0) is None
     assert admission.admit(OFFICE, 1.0) is not None and not admission.refuses(OFFICE, 1.0)
+
+
+# --- who may register -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("host", "status"), [(STRANGER, 403), ("127.0.0.9", 200)])
+def test_a_register_that_no_flow_takes_is_for_trusted_sources(host: str, status: int) -> None:
+    stage = world(open_registrar=False)
+    ask = stage.peer("bob", host).register("bob@example.com")
+    stage.run()
+    assert ask.statuses == [status]
+    assert stage.engine.counters["register.closed"] == (status == 403)
+
+
+def test_one_that_a_flow_takes_is_the_flows(tmp_path: Path) -> None:
+    flow = tmp_path / "register.flow.yaml"
+    flow.write_text("flowlang: 1\nflows: {r: {on: register, when: request.to.user == 'bob', do: [register]}}\n")
+    stage = World(load_program([flow])[0], open_registrar=False)
+    for user, status in (("bob", 200), ("carol", 403)):
+        ask = stage.peer(user, STRANGER).register(f"{user}@example.com")
+        stage.run()
+        assert ask.statuses == [status]
+
+
+def test_one_user_registers_so_many_addresses(tmp_path: Path) -> None:
+    """A flow that does not compare the user with the address."""
+    flow = tmp_path / "register.flow.yaml"
+    do = "[auth: {realm: example.com, users: local}, register]"
+    flow.write_text(f"flowlang: 1\n{TOP}flows: {{r: {{on: register, do: {do}}}}}\n")
+    users = {"local": LocalUsers({"alice": Secret("secret")})}
+    limits = CoreLimits(addresses_per_user=3)
+    stage = World(load_program([flow])[0], users=users, limits=limits, digest=("MD5",))
+    peer = stage.peer("alice", OFFICE)
+
+    def register(number: int, cseq: int, expires: int = 3600) -> int:
+        first = peer.register(f"a{number}@example.com", "", expires, cseq=cseq)
+        stage.run()
+        line = sign(first.final, "alice", "secret", algorithm="MD5")
+        second = peer.register(f"a{number}@example.com", "", expires, line, cseq=cseq + 1)
+        stage.run()
+        return second.statuses[-1]
+
+    assert [register(number, 1) for number in range(5)] == [200, 200, 200, 403, 403]
+    assert register(0, 3) == 200, "a refresh is none more"
+    assert stage.location.refused["user"] == 2
+    assert register(1, 5, 0) == 200 and register(7, 1) == 200, "one that is gone makes room"
+
+
+def test_users_are_remembered_in_bounds() -> None:
+    addresses = UserAddresses(1, lambda aor: True)
+    for number in range(50_100):
+        assert addresses.take(f"u{number}", "a@b")
+    assert len(addresses) == 50_000
