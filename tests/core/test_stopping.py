@@ -170,7 +170,12 @@ flows:
 
 def test_a_call_that_freeswitch_holds_for_its_flow_is_hung_up(tmp_path: Path) -> None:
     s = media(tmp_path, "wait: dtmf\n for: 1h")
+    records: list[CallRecord] = []
+    s.world.engine.history.listen(CallRecord, records.append)
     call = s.call()
     assert call.state == "answered"
     end(s.world)
+    assert [(record.ended_by, record.reason, record.server) for record in records] == [
+        ("engine", "server stops", "fs1")
+    ]
     s.over()
