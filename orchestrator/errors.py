@@ -142,3 +142,7 @@ class StepError(OrchestratorError):
         self.step = ""
         self.file = ""
         self.line = 0
+
+
+class TooManyWatchersError(OrchestratorError):
+    """As many as may look at a running server do so."""

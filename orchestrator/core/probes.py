@@ -363,8 +363,6 @@ def _end_hold(watch: Watch) -> None:
     watch.forget_hold()
 
 
-INPUTS = ("answered", "missed", "responded", "silent", "retry after", "hold over", "refused", "accepted")
-
 _UNAVAILABLE = ("unavailable", (_hold_as_told,))
 _REFUSING = ("refusing", (_hold,))
 

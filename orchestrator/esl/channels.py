@@ -296,11 +296,6 @@ class ChannelTable:
         """Channels of one SIP dialog, or whose uuid is this Call-ID; several when servers were tried in turn."""
         return list(self._index.get(call_id, ()))
 
-    def of_server(self, server: str) -> list[Channel]:
-        """Channels of one server that are not destroyed."""
-        node = self._servers.get(server)
-        return [channel for channel in node.channels.values() if not channel.destroyed] if node is not None else []
-
     def core_uuid(self, server: str) -> str:
         """Core-UUID seen last; '' before the first event."""
         node = self._servers.get(server)

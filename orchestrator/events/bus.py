@@ -299,23 +299,6 @@ class Bus:
         """Armed subscriptions to events of this name."""
         return (subscription for table in self._events.get(name, {}).values() for subscription in table)
 
-    def near_misses(self, event: Event) -> list[tuple[Subscription, str, Any]]:
-        """Subscriptions to this event of this call that want another value: (subscription, attribute, wanted).
-
-        Walks all subscriptions of the event's name, so it is for explanations, not for the path of a call.
-        """
-        missed = []
-        for table in self._events.get(event.name, {}).values():
-            for subscription in table:
-                wanted = subscription.wanted
-                if wanted.pop("", event.call) != event.call:
-                    continue
-                for name, value in wanted.items():
-                    if event.attributes.get(name, _ABSENT) != value:
-                        missed.append((subscription, name, value))
-                        break
-        return missed
-
     def __iter__(self) -> Iterator[Subscription]:
         """Armed subscriptions, in no particular order."""
         return (subscription for tables in self._events.values() for table in tables.values() for subscription in table)

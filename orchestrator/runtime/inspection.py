@@ -20,8 +20,8 @@ import falcon
 
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.trace import Trace, facts, summary
-from orchestrator.flow.tools.explain import Explainer, TooManyError, waiting
-from orchestrator.runtime.jsonlines import JsonLines
+from orchestrator.flow.tools.explain import Explainer, waiting
+from orchestrator.runtime.jsonlines import answer_lines
 from orchestrator.runtime.query import Query
 
 LISTED = 20
@@ -97,13 +97,4 @@ class _Explanations:
         self._explainer = Explainer(engine)
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        query = Query(request, "of", "seconds")
-        target, explainer = query.text("of"), self._explainer
-        seconds = query.seconds("seconds", SECONDS, LONGEST)
-        try:
-            response.stream = JsonLines(lambda sink: explainer.open(target, sink), explainer.close, seconds)
-        except TooManyError:
-            raise falcon.HTTPServiceUnavailable(
-                title="too many explanations", description="others are being shown already", retry_after=30
-            ) from None
-        response.content_type = "application/x-ndjson"
+        answer_lines(request, response, self._explainer, SECONDS, LONGEST)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import falcon
 from gevent.queue import Empty, Full, Queue
+
+from orchestrator.errors import TooManyWatchersError
+from orchestrator.runtime.query import Query
 
 BEAT = 1.0
 """Seconds between two empty lines: that is how a client that has gone away is noticed."""
@@ -65,3 +69,28 @@ class JsonLines(Generic[Key]):
 
     def close(self) -> None:
         self._close(self._key)
+
+
+class Watchable(Protocol[Key]):
+    """What tells about a target for as long as somebody looks."""
+
+    def open(self, target: str, sink: Sink, /) -> Key:
+        """Begin; returns what `close` needs. Raises TooManyWatchersError."""
+
+    def close(self, key: Key, /) -> object:
+        """End."""
+
+
+def answer_lines(
+    request: falcon.Request, response: falcon.Response, source: Watchable[Key], seconds: float, longest: float
+) -> None:
+    """Answer `?of=TARGET&seconds=N` with what a source tells of the target; without `seconds` for so many."""
+    query = Query(request, "of", "seconds")
+    target, seconds = query.text("of"), query.seconds("seconds", seconds, longest)
+    try:
+        response.stream = JsonLines(lambda sink: source.open(target, sink), source.close, seconds)
+    except TooManyWatchersError as error:
+        raise falcon.HTTPServiceUnavailable(
+            title=str(error), description="others are being shown already", retry_after=30
+        ) from None
+    response.content_type = "application/x-ndjson"

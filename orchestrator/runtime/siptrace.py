@@ -16,9 +16,9 @@ from typing import Any
 import falcon
 from loguru import logger
 
+from orchestrator.errors import TooManyWatchersError
 from orchestrator.history import History, MessageIn, MessageOut, SipMessage
-from orchestrator.runtime.jsonlines import JsonLines, Sink
-from orchestrator.runtime.query import Query
+from orchestrator.runtime.jsonlines import Sink, answer_lines
 from orchestrator.sip.shown import shown
 
 SECONDS, LONGEST = 60.0, 3600.0
@@ -125,9 +125,9 @@ class SipTrace:
                 watcher.see(seen, message)
 
     def open(self, target: str, sink: Sink) -> object:
-        """Tell `sink` each message of this address of record, number or address. Raises TooManyError."""
+        """Tell `sink` each message of this address of record, number or address. Raises TooManyWatchersError."""
         if len(self._watchers) >= WATCHERS:
-            raise TooManyError
+            raise TooManyWatchersError("too many traces")
         watcher = _Watcher(target, sink)
         if not self._watchers and not self._debug:
             self._listen()
@@ -141,10 +141,6 @@ class SipTrace:
             self._history.ignore(MessageOut, self.see)
 
 
-class TooManyError(Exception):
-    """WATCHERS traces are on already."""
-
-
 class SipTraceRoute:
     """/siptrace"""
 
@@ -152,13 +148,4 @@ class SipTraceRoute:
         self._trace = trace
 
     def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        query = Query(request, "of", "seconds")
-        target, trace = query.text("of"), self._trace
-        seconds = query.seconds("seconds", SECONDS, LONGEST)
-        try:
-            response.stream = JsonLines(lambda sink: trace.open(target, sink), trace.close, seconds)
-        except TooManyError:
-            raise falcon.HTTPServiceUnavailable(
-                title="too many traces", description=f"{WATCHERS} SIP traces are on already", retry_after=30
-            ) from None
-        response.content_type = "application/x-ndjson"
+        answer_lines(request, response, self._trace, SECONDS, LONGEST)

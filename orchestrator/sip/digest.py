@@ -44,7 +44,6 @@ _SPELT: Final = {name.upper(): name for name in SPOKEN}
 DEFAULT_ALGORITHMS: Final = ("MD5",)
 """What the configuration offers by default. A phone of RFC 3261 alone may know only MD5, and some of these give up when
 any other algorithm is offered beside it, in whatever order: baresip 1.0 with libre 1.1 (Debian 12)."""
-QOPS: Final = ("auth", "auth-int")
 LIFETIME: Final = 300.0
 """Seconds a nonce may be used; after that the phone gets a new one without asking its user."""
 MAX_NONCES: Final = 20_000

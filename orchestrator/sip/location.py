@@ -2,8 +2,8 @@
 
 The changes that a REGISTER asks for (`sip.binding`) are written to the store first and applied to the table second: a
 phone that reads its 200 finds its binding after a crash, and a store that fails leaves the table as it was and the
-phone with a 503. `core.location_writes` does so for the requests of an engine; `save`, `remove_all` and `expire`
-do it at once, for whoever may wait.
+phone with a 503. `core.location_writes` does so for the requests of an engine; `save` and `expire` do it
+at once, for whoever may wait.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol, runtime_checkable
 
 from orchestrator.errors import SipError, StoreError
-from orchestrator.sip.binding import MAX_CONTACTS, Binding, Change, decide, decide_removal, is_overtaken, same_contact
+from orchestrator.sip.binding import MAX_CONTACTS, Binding, Change, decide, is_overtaken, same_contact
 from orchestrator.sip.route_token import KEY_SIZE
 
 __all__ = ["MAX_CONTACTS", "Binding", "Change", "Location", "LocationStore", "SharedStore", "StoreWork"]
@@ -164,11 +164,6 @@ class Location:
         """Plan, write and apply at once, for whoever may wait for the store. Raises SipError; StoreError when nothing
         was changed."""
         return self._do(aor, self.plan(self.bindings(aor, now), asked, now))
-
-    def remove_all(self, aor: str, call_id: bytes, cseq: int, now: float) -> list[Change]:
-        """Carry out `Contact: *` at once; see `decide_removal`. Raises SipError; StoreError when
-        nothing was changed."""
-        return self._do(aor, decide_removal(self.bindings(aor, now), call_id, cseq))
 
     def _do(self, aor: str, changes: list[Change]) -> list[Change]:
         if changes:

@@ -117,11 +117,6 @@ class Uri:
         return match[1].lower() if match is not None else None
 
     @property
-    def lr(self) -> bool:
-        """Whether this is a loose router's URI (§19.1.1)."""
-        return bool(self._tail) and b"lr" in self.params
-
-    @property
     def username(self) -> str:
         """The user part for humans and flows: unescaped once."""
         return unescape(self.user).decode()

@@ -178,14 +178,20 @@ def a_flow_rewrites_from() -> None:
     assert call.responses[-1].get(b"from") == b"<sip:alice@example.com>;tag=alice"
 
 
-@shows("RFC 3261 §16.7 step 5, RFC 6026 §7.1")
-def a_stranger_is_spared_most_copies_of_a_2xx() -> None:
+def called_by_a_stranger() -> tuple[World, Peer, Ask]:
+    """A source that has proved nothing has called bob."""
     world = World(sources=SourceLimits())
     bob, stranger = world.peer("bob", "10.0.0.11"), world.peer("stranger", "203.0.113.66")
     bob.register("bob@example.com")
     world.run()
     call = stranger.ask("INVITE", BOB)
     world.run()
+    return world, bob, call
+
+
+@shows("RFC 3261 §16.7 step 5, RFC 6026 §7.1")
+def a_stranger_is_spared_most_copies_of_a_2xx() -> None:
+    world, bob, call = called_by_a_stranger()
     for copies in (1, 2, 2, 3, 3, 3, 3, 4, 4):
         bob.answer(bob.requests("INVITE")[0], 200)
         world.run()
@@ -197,12 +203,7 @@ def a_stranger_is_spared_most_copies_of_a_2xx() -> None:
 
 @shows("RFC 3261 §16.2, §17.2.1")
 def a_stranger_gets_one_datagram_for_one() -> None:
-    world = World(sources=SourceLimits())
-    bob, stranger = world.peer("bob", "10.0.0.11"), world.peer("stranger", "203.0.113.66")
-    bob.register("bob@example.com")
-    world.run()
-    call = stranger.ask("INVITE", BOB)
-    world.run()
+    world, bob, call = called_by_a_stranger()
     bob.answer(bob.requests("INVITE")[0], 180)
     world.run(1.0)
     assert call.statuses == []

@@ -185,15 +185,6 @@ def test_settle_runs_once_after_the_outermost_publish(ears: Ears) -> None:
     assert ears.heard == ["inner", "outer", "settled"]
 
 
-def test_near_misses_name_the_attribute(ears: Ears) -> None:
-    ears.listen("bob", equals={"aor": "bob", "mobile": True})
-    ears.listen("eve", equals={"aor": "eve"})
-    ears.listen("other call", "registered", call="c9", equals={"aor": "bob"})
-    event = Event("registered", {"aor": "eve", "mobile": True})
-    assert [(s.owner, name, value) for s, name, value in ears.bus.near_misses(event)] == [("bob", "aor", "bob")]
-    assert ears.bus.near_misses(Event("dtmf", {})) == []
-
-
 def test_repr_says_what_is_awaited(ears: Ears) -> None:
     subscription = ears.listen("bob", call="c1", equals={"aor": "bob"})
     assert repr(subscription) == "<Subscription 1 {'': 'c1', 'aor': 'bob'} took 0>"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from flowkit import World
 
+from orchestrator.errors import TooManyWatchersError
 from orchestrator.flow.loader import Source, load_sources
-from orchestrator.flow.tools.explain import WATCHERS, Explainer, TooManyError, waiting
+from orchestrator.flow.tools.explain import WATCHERS, Explainer, waiting
 
 FLOWS = """\
 flowlang: 1
@@ -236,7 +237,7 @@ def test_no_more_than_some() -> None:
     explainer = Explainer(w.engine)
     for _ in range(WATCHERS):
         explainer.open("", print)
-    with pytest.raises(TooManyError):
+    with pytest.raises(TooManyWatchersError):
         explainer.open("", print)
 
 

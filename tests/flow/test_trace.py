@@ -8,6 +8,7 @@ from flowkit import Value, World, flow, step, steps, where
 
 from orchestrator.flow.run.engine import Limits
 from orchestrator.flow.run.trace import Trace, Traces, facts, render
+from orchestrator.flow.tools.explain import Explainer
 from orchestrator.history import RequestSent
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding
@@ -59,7 +60,7 @@ def push_wakeup() -> World:
     world.at(100.0)
     run = world.invite()
     run.trace(None, RequestSent("INVITE", "sip:bob@10.0.0.5:5060"))
-    world.bus.watch = world.engine.explain
+    Explainer(world.engine).open("", lambda told: None)
     for seconds, aor in [(104.0, "bob@example.com"), (104.1, "bob@example.com"), (105.0, "carol@example.com")]:
         world.at(seconds)
         world.event("registered", aor=aor)

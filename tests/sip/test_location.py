@@ -20,6 +20,11 @@ NOW = 1_800_000_000.0
 PUSH = b";pn-provider=apns;pn-param=ABCD.app;pn-prid=token-1"
 
 
+def remove_all(location: Location, aor: str, cseq: int, now: float, call_id: bytes = b"call-1") -> None:
+    """What `Contact: *` does."""
+    location._do(aor, decide_removal(location.bindings(aor, now), call_id, cseq))
+
+
 def binding(contact: bytes = b"sip:bob@10.0.0.5", ttl: float = 60, cseq: int = 1, **more: object) -> Binding:
     call_id = more.pop("call_id", b"call-1")
     assert isinstance(call_id, bytes)
@@ -203,7 +208,7 @@ def test_a_store_that_fails_leaves_the_table_as_it_was() -> None:
     store.broken = True
     for attempt in (
         lambda: location.save(AOR, [binding(cseq=2, ttl=999)], NOW),
-        lambda: location.remove_all(AOR, b"call-1", 2, NOW),
+        lambda: remove_all(location, AOR, 2, NOW),
     ):
         with pytest.raises(StoreError) as refused:
             attempt()
@@ -223,7 +228,7 @@ def test_expiry_follows_refreshes_and_removals() -> None:
     assert location.next_expiry == NOW + 90
     assert location.expire(NOW + 89) == []
     assert kinds(location.expire(NOW + 90)) == [("expired", b"sip:bob@10.0.0.6")]
-    location.remove_all(AOR, b"call-1", 3, NOW + 100)
+    remove_all(location, AOR, 3, NOW + 100)
     assert location.next_expiry is None and len(location) == 0
 
 
@@ -302,7 +307,7 @@ class TableAgainstStore(RuleBasedStateMachine):
     @rule(aor=st.sampled_from(["a@x", "b@x"]))
     def removes_all(self, aor: str) -> None:
         self.cseq += 1
-        self.location.remove_all(aor, b"c", self.cseq, self.now)
+        remove_all(self.location, aor, self.cseq, self.now, b"c")
         assert self.location.bindings(aor, self.now) == ()
 
     @invariant()

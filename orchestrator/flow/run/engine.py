@@ -17,12 +17,10 @@ from typing import Any, Protocol
 
 from orchestrator.errors import StepError
 from orchestrator.events.bus import Bus
-from orchestrator.events.event import Event
 from orchestrator.flow.language.limits import Limits
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.account import Version
 from orchestrator.flow.run.environment import Environment
-from orchestrator.flow.run.facts import EventUnfit
 from orchestrator.flow.run.listen import Listener, Wait
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.scheduler import Performer, Scheduler, Stats
@@ -193,16 +191,6 @@ class FlowEngine(Scheduler):
         self.traces.keep(trace)
         if run.on_done is not None:
             run.on_done(run)
-
-    def explain(self, event: Event) -> None:
-        """Put into the traces why subscriptions that looked similar do not get this event. Set it as `bus.watch` in
-        tests and while somebody asks: it looks at every subscription of the event."""
-        for subscription, name, wanted in self.bus.near_misses(event):
-            waiting: Listener | Wait | None = subscription.owner
-            if isinstance(waiting, Listener | Wait):
-                found = event.attributes.get(name)
-                why = f"{name} is {found!r}, wanted {wanted!r}"
-                waiting.run.trace(waiting.step, EventUnfit(waiting.step.id or event.name, why))
 
     def live(self) -> dict[str, int]:
         """What is held for runs right now: all zero when no call is up. Linear, for tests and gauges."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import StepError
+from orchestrator.errors import StepError, TooManyWatchersError
 from orchestrator.events.bus import Subscription
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Evaluable, Where
@@ -33,10 +33,6 @@ Tell = Callable[[dict[str, Any]], object]
 
 WATCHERS = 8
 """Explanations at a time: each makes every event cost a look at all its subscriptions."""
-
-
-class TooManyError(Exception):
-    """`WATCHERS` explanations are running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +165,12 @@ class Explainer:
     def open(self, target: str, tell: Tell) -> int:
         """Call `tell(verdict)` for every event of a name the target waits for; returns a number for `close`.
 
-        What did not fit also goes into the trace of the run, so that it is there afterwards. Raises TooManyError.
+        What did not fit also goes into the trace of the run, so that it is there afterwards.
+
+        Raises TooManyWatchersError.
         """
         if len(self._watchers) >= WATCHERS:
-            raise TooManyError
+            raise TooManyWatchersError("too many explanations")
         bus = self._engine.bus
         if not self._watchers:
             self._before, bus.watch = bus.watch, self._watch
