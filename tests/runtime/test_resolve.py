@@ -13,13 +13,10 @@ import dns.rcode
 import dns.rrset
 import gevent
 import pytest
-from gevent import socket
 
 from orchestrator.runtime.resolve import ResolvConf, Resolver, read_hosts, read_resolv_conf
 from orchestrator.sip.locate import Found, Goal, Srv
-
-Reply = Callable[[Any], Any]
-"""Makes of a query what is sent back: a message, octets, or None for silence."""
+from orchestrator.testing.name_server import NameServer, Reply, replies_of
 
 ZONE = """\
 example.com. 300 IN NAPTR 10 10 "s" "SIP+D2T" "" _sip._tcp.example.com.
@@ -39,67 +36,14 @@ SOA = "example.com. 3600 IN SOA ns.example.com. root.example.com. 1 7200 900 120
 GOAL = Goal("example.com", transports=("udp", "tcp"), kinds=("A", "AAAA"))
 
 
-def answer(query: Any) -> Any:
-    """What an honest server with this zone says; it follows no alias."""
-    response = dns.message.make_response(query)
-    question = query.question[0]
-    lines = [line for line in ZONE.splitlines() if line.split()[0] == question.name.to_text()]
-    kind = question.to_text().split()[-1]
-    for line in lines:
-        name, ttl, _, of, *data = line.split()
-        if of in (kind, "CNAME"):
-            response.answer.append(dns.rrset.from_text(name, int(ttl), "IN", of, " ".join(data)))
-    if not lines:
-        response.set_rcode(dns.rcode.NXDOMAIN)
-    if not response.answer:
-        name, ttl, _, of, *data = SOA.split()
-        response.authority.append(dns.rrset.from_text(name, int(ttl), "IN", of, " ".join(data)))
-    return response
+answer = replies_of(ZONE, SOA)
 
 
-class Server:
-    """A name server on loopback; `reply` says what it does with a query by UDP, `reply_tcp` by TCP."""
+class Server(NameServer):
+    """One with this zone, unless it is told otherwise."""
 
     def __init__(self, reply: Reply = answer, reply_tcp: Reply = answer) -> None:
-        self.reply, self.reply_tcp = reply, reply_tcp
-        self.asked: list[str] = []
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._tcp = socket.socket()
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._udp.bind(("127.0.0.1", 0))
-        self.address = self._udp.getsockname()
-        self._tcp.bind(self.address)
-        self._tcp.listen(5)
-        self._work = [gevent.spawn(self._serve_udp), gevent.spawn(self._serve_tcp)]
-
-    def _serve_udp(self) -> None:
-        while True:
-            octets, source = self._udp.recvfrom(4096)
-            self._work.append(gevent.spawn(self._one, octets, source))
-
-    def _one(self, octets: bytes, source: Any) -> None:
-        query = dns.message.from_wire(octets)
-        self.asked.append(query.question[0].to_text())
-        said = self.reply(query)
-        for each in said if isinstance(said, list) else [said]:
-            if each is not None:
-                self._udp.sendto(each if isinstance(each, bytes) else each.to_wire(), source)
-
-    def _serve_tcp(self) -> None:
-        while True:
-            peer, _ = self._tcp.accept()
-            octets = peer.recv(4096)[2:]
-            self.asked.append("tcp " + dns.message.from_wire(octets).question[0].to_text())
-            said = self.reply_tcp(dns.message.from_wire(octets))
-            if said is not None:
-                wire = said.to_wire()
-                peer.sendall(len(wire).to_bytes(2, "big") + wire)
-            peer.close()
-
-    def close(self) -> None:
-        gevent.killall(self._work)
-        self._udp.close()
-        self._tcp.close()
+        super().__init__(reply, reply_tcp)
 
 
 Make = Callable[..., Server]
