@@ -51,7 +51,7 @@ class NameServer:
         self.address: tuple[str, int] = self._udp.getsockname()
         self._tcp.bind(self.address)
         self._tcp.listen(5)
-        self._work = [gevent.spawn(self._serve_udp), gevent.spawn(self._serve_tcp)]
+        self._work: list[Any] = [gevent.spawn(self._serve_udp), gevent.spawn(self._serve_tcp)]
 
     def _serve_udp(self) -> None:
         while True:
