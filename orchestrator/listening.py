@@ -35,7 +35,7 @@ class Listening:
         self._sip = settings.sip
         self._message = settings.limits.message
         browsers = settings.sip.websocket
-        self._browsers = WebSocketRules(browsers.path or "", frozenset(browsers.origins), self._message)
+        self._browsers = WebSocketRules(browsers.path or "", frozenset(browsers.origins), self._message, browsers.ping)
         self.connections = Connections(StreamLimits(**settings.sip.streams.model_dump()))
         stack.callback(self.connections.close)
         tls = settings.sip.tls

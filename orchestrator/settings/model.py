@@ -117,6 +117,7 @@ class WebSocketSettings(_Section):
 
     path: Annotated[str | None, PlainValidator(parse_path)] = None
     origins: Annotated[tuple[Annotated[str, PlainValidator(parse_origin)], ...], BeforeValidator(one_by_one)] = ()
+    ping: Interval = 30.0
 
 
 class DnsSettings(_Section):

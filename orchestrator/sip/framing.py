@@ -40,6 +40,7 @@ class StreamFramer:
     __slots__ = ("ended", "malformed", "why", "_blank", "_buffer", "_end", "_most", "_pongs", "_scanned")
 
     open = True
+    ping_every = 0.0
 
     def __init__(self, message: int = 65_535) -> None:
         """`message`: octets that one may have, headers and body; a longer one is answered 513."""
@@ -117,6 +118,10 @@ class StreamFramer:
     def send(self, message: bytes) -> bytes:
         """The octets that carry a message."""
         return message
+
+    def ping(self) -> bytes:
+        """Nothing: it is for who has opened a connection to ask (RFC 5626 §3.5.1)."""
+        return b""
 
     def close(self) -> None:
         """End it from our side."""

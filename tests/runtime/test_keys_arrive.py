@@ -31,7 +31,7 @@ sip:
   advertise: sip.example.net:5070
   domains: [example.net]
   trust: [192.0.2.0/24]
-  websocket: {path: /ws, origins: ['https://phone.example.org']}
+  websocket: {path: /ws, origins: ['https://phone.example.org'], ping: 40s}
   nat: off
   digest: [SHA-256, MD5]
   events: {presence: fs7}
@@ -101,6 +101,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
         (True, False),
     ),
     "sip.websocket.path": (lambda s: browsers(s).path, "/ws"),
+    "sip.websocket.ping": (lambda s: browsers(s).ping, 40.0),
     "sip.websocket.origins": (lambda s: browsers(s).origins, {"https://phone.example.org"}),
     "sip.nat": (lambda s: s.engine.settings.nat, False),
     "sip.digest": (lambda s: s.engine.settings.digest, ("SHA-256", "MD5")),

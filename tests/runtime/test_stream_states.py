@@ -10,6 +10,7 @@ import pytest
 from orchestrator.errors import MalformedMessage
 from orchestrator.runtime.streams.limits import ANSWER_TIME, LINGER, StreamLimits
 from orchestrator.runtime.streams.stream import TABLE, Stream
+from orchestrator.runtime.streams.websocket import WebSocketRules, WebSocketServer
 from orchestrator.sip.framing import StreamFramer
 from orchestrator.sip.points import Hop, Point
 
@@ -366,3 +367,51 @@ def test_malformed_is_told_once() -> None:
     assert made.malformed is not None and isinstance(made.malformed[1], MalformedMessage)
     made.finish(0.0)
     assert made.malformed is None and made.why == "this is no SIP"
+
+
+# --- a framing that shakes hands and pings ----------------------------------------------------------------------------
+
+
+def browser(ping: float) -> Stream:
+    made = Stream(LIMITS, WebSocketServer(WebSocketRules(ping=ping)), None, PEER, 0.0)
+    made.step("connected", 0.0)
+    made.receive(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: sip\r\n\r\n",
+        5.0,
+    )
+    assert made.state == "open"
+    taken(made)
+    return made
+
+
+def test_who_has_shaken_hands_may_be_silent() -> None:
+    assert browser(0.0).deadline == 5.0 + LIMITS.idle
+
+
+def test_a_silent_browser_is_pinged_and_then_gone() -> None:
+    made = browser(30.0)
+    for due in (35.0, 65.0):
+        assert made.deadline == due
+        made.time_out(due)
+        assert (taken(made), made.state) == (b"\x89\x00", "open")
+    assert made.deadline == 95.0
+    made.time_out(95.0)
+    assert (made.state, made.why) == ("closing", "idle")
+    assert taken(made) == b"\x88\x02\x03\xe9"
+
+
+def test_a_pong_is_a_sign_of_life() -> None:
+    made = browser(30.0)
+    made.time_out(35.0)
+    taken(made)
+    made.receive(b"\x8a\x80abcd", 36.0)
+    assert (made.deadline, made._silent_at) == (66.0, 126.0)
+
+
+def test_an_idle_time_below_the_pings_counts() -> None:
+    made = browser(60.0)
+    made.time_out(65.0)
+    assert (taken(made), made.deadline) == (b"\x89\x00", 105.0)
+    made.time_out(105.0)
+    assert made.state == "closing"

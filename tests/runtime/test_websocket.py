@@ -88,7 +88,7 @@ class TestHandshake:
         assert status(answer) == 101
         assert f"\r\nSec-WebSocket-Accept: {ACCEPT}\r\n".encode() in answer
         assert b"\r\nSec-WebSocket-Protocol: sip\r\n" in answer
-        assert (server.open, server.ended) == (True, False)
+        assert (server.open, server.ended, server.unfinished) == (True, False, False)
 
     def test_octet_by_octet(self) -> None:
         server = WebSocketServer(WebSocketRules())

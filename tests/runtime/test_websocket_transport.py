@@ -12,7 +12,7 @@ from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.listener import StreamTransport
 from orchestrator.runtime.streams.websocket import WebSocketRules
-from orchestrator.runtime.transports import Context, open_transport
+from orchestrator.runtime.transports import Context, transport_kind
 from orchestrator.sip.points import Hop, Point
 from orchestrator.testing.websocket import HandshakeRefused, WebSocketClient
 
@@ -28,8 +28,8 @@ def connections() -> Iterator[Connections]:
 
 @pytest.fixture
 def ws(reactor: Reactor, connections: Connections) -> Iterator[StreamTransport]:
-    transport = open_transport(
-        "ws", "127.0.0.1", 0, Context(connections, websocket=WebSocketRules("/ws", message=1000))
+    transport = transport_kind("ws").open(
+        "127.0.0.1", 0, Context(connections, websocket=WebSocketRules("/ws", message=1000))
     )
     assert isinstance(transport, StreamTransport)
     transport.start(reactor, Point(0, "ws", *transport.address))

@@ -59,6 +59,13 @@ class Framing(Layer, Protocol):
     def unfinished(self) -> bool:
         """A message has begun and has not come to its end."""
 
+    @property
+    def ping_every(self) -> float:
+        """Seconds of silence after which the peer is to be asked for a sign of life; 0 where it cannot be."""
+
+    def ping(self) -> bytes:
+        """The octets that ask for one."""
+
     def receive(self, octets: bytes) -> list[bytes]:
         """The messages that are whole with what the peer has sent."""
 

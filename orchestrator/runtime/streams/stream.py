@@ -34,6 +34,8 @@ CLOSING: Final = "closing"
 CLOSED: Final = "closed"
 
 NEVER: Final = float("inf")
+UNANSWERED: Final = 3
+"""Intervals of pings after which a peer that says nothing is gone."""
 
 
 class Piece(NamedTuple):
@@ -50,7 +52,8 @@ class Stream:
 
     __slots__ = (
         "farewell_due", "hop", "limits", "messages", "name", "outbox", "size", "state", "unsent", "why",
-        "_after_end", "_begun", "_born", "_cipher", "_ending", "_framing", "_heard", "_queue", "_served", "_since",
+        "_after_end", "_begun", "_born", "_cipher", "_ending", "_framing", "_heard", "_pinged", "_queue", "_served",
+        "_shakes", "_since",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +93,10 @@ class Stream:
         self._heard = now
         self._begun = 0.0
         """When the message that is not whole yet began."""
+        self._pinged = 0.0
+        """When we have last asked whether the peer is still there."""
+        self._shakes = not framing.open
+        """The framing has a handshake: who has finished it is no stranger that only holds a connection."""
         self._served = False
         """A message has come."""
 
@@ -188,6 +195,9 @@ class Stream:
                 self.step("not taken", now)
             elif self._framing.unfinished and now >= self._begun + self.limits.message:
                 self.step("half a message", now)
+            elif self._framing.ping_every and now < self._silent_at:
+                self._pinged = now
+                self._pack(self._framing.ping(), now)
             else:
                 self.step("silent", now)
         else:
@@ -200,8 +210,9 @@ class Stream:
         """When `time_out` is to be called, in seconds of the caller's clock; it may move back and forth."""
         limits, state = self.limits, self.state
         if state is OPEN:
-            proved = self._served or self.name is not None
-            due = self._heard + limits.idle if proved else self._born + limits.handshake
+            due, every = self._silent_at, self._framing.ping_every
+            if every:
+                due = min(due, max(self._heard, self._pinged) + every)
             if self._framing.unfinished:
                 due = min(due, self._begun + limits.message)
             if self.outbox:
@@ -212,6 +223,14 @@ class Stream:
         if state is ANSWERING:
             return self._heard + ANSWER_TIME
         return self._since + _LASTS[state](limits)
+
+    @property
+    def _silent_at(self) -> float:
+        """When an open connection has been silent for too long."""
+        if not self._served and self.name is None:
+            return self._born + self.limits.handshake
+        every = self._framing.ping_every
+        return self._heard + (min(self.limits.idle, UNANSWERED * every) if every else self.limits.idle)
 
     @property
     def usable(self) -> bool:
@@ -241,6 +260,7 @@ class Stream:
                 return
         self._pack(framing.take(), now)
         if framing.open:
+            self._served = self._served or self._shakes
             self.step("ready", now)
 
     def _is_other(self, cipher: Cipher) -> bool:

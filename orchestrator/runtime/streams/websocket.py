@@ -57,6 +57,8 @@ class WebSocketRules:
     letters; `*` for all. A program that is no browser names none and may connect."""
     message: int = 65_535
     """Octets of a message, headers and body."""
+    ping: float = 0.0
+    """Seconds of silence after which a phone gets a Ping; 0 for none."""
 
     def allows(self, origin: str, host: str) -> bool:
         """May a page of this origin connect to us under this name (the Host header)? RFC 6455 §10.2."""
@@ -106,6 +108,11 @@ class WebSocketServer:
         self._said = False
         """It has been sent."""
 
+    @property
+    def ping_every(self) -> float:
+        """Seconds of silence after which `ping` is due."""
+        return self._rules.ping
+
     def take(self) -> bytes:
         """Octets for the peer since the last time."""
         octets = bytes(self._out)
@@ -117,28 +124,25 @@ class WebSocketServer:
         if self.ended or not octets:
             return []
         if self._http is not None:
-            rest = self._shake_hands(self._http, octets)
-            if rest is None:
-                return []
-            octets = rest
-        return self._read_frames(octets)
+            octets = self._shake_hands(self._http, octets)
+        return self._read_frames(octets) if octets else []
 
     # --- the handshake ------------------------------------------------------------------------------------------------
 
-    def _shake_hands(self, http: h11.Connection, octets: bytes) -> bytes | None:
-        """What comes behind the request (a browser waits for the answer; others may not). None: not yet, or never."""
+    def _shake_hands(self, http: h11.Connection, octets: bytes) -> bytes:
+        """What comes behind the request: nothing from a browser, which waits for the answer."""
         try:
             http.receive_data(octets)
             request = http.next_event()
             if not isinstance(request, h11.Request):
-                return None
+                return b""
             key = _judge(request, self._rules)
         except h11.RemoteProtocolError as error:
             self._refuse(_Refused(error.error_status_hint, "this is no request of HTTP"))
-            return None
+            return b""
         except _Refused as refusal:
             self._refuse(refusal)
-            return None
+            return b""
         self._http = None
         self.open = True
         self._out += _head(
