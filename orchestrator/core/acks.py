@@ -8,6 +8,7 @@ from collections.abc import Callable
 from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
+from orchestrator.core.registrations import Registrations
 from orchestrator.core.request_routes import Route, Routes
 from orchestrator.core.sender import Sender
 from orchestrator.errors import MalformedMessage
@@ -16,7 +17,8 @@ from orchestrator.sip.message import Request, forward_request
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import DEFAULT_MAX_FORWARDS
 from orchestrator.sip.route_token import Passage
-from orchestrator.sip.target import NUMBERED
+from orchestrator.sip.target import NUMBERED, Target
+from orchestrator.sip.topology import HIDDEN, NOTHING
 from orchestrator.sip.uri import Uri
 
 
@@ -34,6 +36,7 @@ class Acks:
         sender: Sender,
         overload: Overload,
         routes: Routes,
+        registrations: Registrations,
         consume: Callable[[Request], None],
         numbering: Numbering,
     ) -> None:
@@ -44,6 +47,7 @@ class Acks:
         self._sender = sender
         self._overload = overload
         self._routes = routes
+        self._registrations = registrations
         self._consume = consume
         self._numbering = numbering
 
@@ -64,7 +68,10 @@ class Acks:
             return
         passage = self._routes.passage(request, route)
         toward, hop = self._routes.onward(request, route, passage)
-        may_pass = request.to_tag and (passage is not None or self._network.trusts(source.host))
+        meant = self._registrations.target_meant(request) if route.toward is None else None
+        if meant is not None:
+            toward, hop = meant.first_hop(), meant.hop
+        may_pass = request.to_tag and (passage is not None or meant is not None or self._network.trusts(source.host))
         if not may_pass or request.max_forwards == 0 or (hop is None and self._network.ends_here(toward)):
             ours = request.to_tag and request.to_tag.removeprefix(self._overload.refusals.mark)
             if ours == unkept_tag(request):  # of a failure without a transaction
@@ -75,11 +82,18 @@ class Acks:
         if request.call_id in self._sender.source.offered:
             self._sender.prove()
         self._consume(request)
-        self._forward(request, route, toward, hop, source.point, passage)
+        self._forward(request, route, toward, hop, source.point, passage, meant)
         self._node.handshakes.acknowledged(request)
 
     def _forward(
-        self, request: Request, route: Route, toward: Uri, seen: Hop | None, here: Point, passage: Passage | None
+        self,
+        request: Request,
+        route: Route,
+        toward: Uri,
+        seen: Hop | None,
+        here: Point,
+        passage: Passage | None,
+        meant: Target | None,
     ) -> None:
         numbers = self._numbering.of(request)
 
@@ -91,11 +105,12 @@ class Acks:
             via = hop.point.via + self._network.tokens.branch()
             data = forward_request(
                 request,
-                uri=request.uri,
+                uri=request.uri if meant is None else meant.uri,
                 via=via,
                 max_forwards=left,
                 drop_routes=route.drop,
-                remove=NUMBERED if numbers is not None else (),
+                routes=route.hidden or (() if meant is None else meant.routes),
+                remove=(NUMBERED if numbers is not None else NOTHING) | (NOTHING if route.hidden is None else HIDDEN),
                 headers=numbers.lines(request) if numbers is not None else (),
             )
             self._node.send(data, hop)

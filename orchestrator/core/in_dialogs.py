@@ -58,19 +58,25 @@ class DialogRequests:
         onward: tuple[Uri, Hop | None],
         source: tuple[str, int],
         destination: Hop,
+        meant: Target | None = None,
     ) -> None:
-        """One whose way is known: `onward` is the URI of the next hop, and the hop where it is another."""
+        """One whose way is known: `onward` is the URI of the next hop, and the hop where it is another. `meant` is the
+        phone that a GRUU in its Request-URI means: it goes to the contact that is registered now (RFC 5627 §5.2)."""
         self._consume(request)
         self._sender.charge(IN_DIALOG)
         toward, hop = onward
         call = self._calls.by_call_id(request.call_id)
         account = account_beyond(call, request, toward) if call is not None else self._account_beyond(passage, toward)
         point = route.point if passage is not None else None
-        target = Target(request.uri, hop=hop, toward=toward, account=account, point=point)
+        target = meant or Target(
+            request.uri, route.hidden or (), hop=hop, toward=toward, account=account, point=point
+        )  # fmt: skip
+        target.hides = route.hidden is not None
         if request.method == b"REFER":
             self._refer(request, route, source, destination, target)
             return
-        server = self._layer.open_server(request, destination)
+        opened = self._layer.open_server if passage is not None else self._sender.open
+        server = opened(request, destination)
         if request.method == b"INVITE":  # at once (§16.2 and §17.2.1), as for any
             server.respond(100, build_response(request, 100, "Trying"))
         target.numbers = self._numbering.of(request)

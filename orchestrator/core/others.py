@@ -167,7 +167,7 @@ class OtherRequests:
     ) -> None:
         """A request that begins no call, from a phone or a trusted source: to the phones of whom it names, but never
         back to its sender. Subscriptions go to the server that is configured for their package."""
-        targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
+        targets = self._registrations.targets_for(request, self._network.aor(request.parsed_uri))
         here = Hop(destination.point, *source)
         targets = [target for target in targets if not leads_to(target, here)]
         if request.method in (b"SUBSCRIBE", b"PUBLISH"):

@@ -22,6 +22,10 @@ class Peers:
 
     def load(self, gateways: Mapping[str, Mapping[str, Any]]) -> None:
         """Take the gateways of a program and the servers of the site."""
+        hidden = {name: str(known["uri"]) for name, known in gateways.items() if known.get("topology_hiding") == "on"}
+        self._network.hide_from(hidden)
+        told = {str(known["uri"]): known["identity"] == "trusted" for known in gateways.values() if "identity" in known}
+        self._network.believe(told)
         self._network.know_peers(
             (*(str(gateway["uri"]) for gateway in gateways.values()), *self._node.site.freeswitch.values())
         )

@@ -14,8 +14,10 @@ from orchestrator.core.served_request import ServedRequest
 from orchestrator.core.user_addresses import UserAddresses
 from orchestrator.errors import SipError, StepError
 from orchestrator.events.event import Event
+from orchestrator.sip import gruu
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
+from orchestrator.sip.gruu import Gruu
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.points import Hop
@@ -39,7 +41,8 @@ class Registrations:
         most, live = node.settings.limits.addresses_per_user, self.bindings_of
         self._addresses = UserAddresses(most, lambda aor: bool(live(aor)))
         self.writes = Writes(node, location, self.watch_expiry)
-        self._registrar = Registrar(node.network.aor, at_source, node.network.transports)
+        gruus = partial(gruu.parameters, node.network.veil) if node.settings.gruu else None
+        self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus)
         self._expiry_timer: Timer | None = None
         self.watch_expiry()
 
@@ -68,6 +71,31 @@ class Registrations:
     def standing(self, binding: Binding) -> Target:
         """The destination of a binding that a flow has kept: what has become of it since."""
         return self.target_of(self.location.standing(binding, self._node.wall))
+
+    # --- one phone of an address (RFC 5627) ---------------------------------------------------------------------------
+
+    def gruu_of(self, request: Request) -> Gruu | None:
+        """The phone that its Request-URI means; None when that is no GRUU of ours."""
+        if b";gr" not in request.uri:
+            return None  # at a glance: it is asked of each request
+        uri, network = request.parsed_uri, self._node.network
+        return gruu.read(network.veil, uri, network.aor(uri)) if network.is_local(uri) else None
+
+    def targets_at(self, meant: Gruu) -> list[Target]:
+        """The contact that a GRUU leads to; none when it is not registered. Of an instance with several flows the
+        best."""
+        found = [binding for binding in self.bindings_of(meant.aor) if meant.is_of(binding)]
+        return [self.target_of(binding) for binding in found[:1]]
+
+    def target_meant(self, request: Request) -> Target | None:
+        """The phone that a request means by a GRUU; None for no GRUU, and where nobody is registered."""
+        meant = self.gruu_of(request)
+        return next(iter(self.targets_at(meant)), None) if meant is not None else None
+
+    def targets_for(self, request: Request, aor: str) -> list[Target]:
+        """The contacts of an address as a request for it rings them: only the one that its GRUU means."""
+        meant = self.gruu_of(request)
+        return self.targets_at(meant) if meant is not None and meant.aor == aor else self.targets_of(aor)
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

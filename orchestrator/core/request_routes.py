@@ -12,7 +12,7 @@ from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import ResponseContext, breadth_of
 from orchestrator.sip.route_token import Passage
-from orchestrator.sip.uri import Uri
+from orchestrator.sip.uri import Uri, parse_name_addr
 
 _SCHEMES = (b"sip", b"sips", b"tel")
 
@@ -21,17 +21,26 @@ class Route:
     """Where the Route header leads: how many values meant us, the next one, if any; the token of the last of ours,
     and the point of ours it names: by that one the request leaves, if the token is genuine (RFC 5658)."""
 
-    __slots__ = ("drop", "toward", "token", "point")
+    __slots__ = ("drop", "toward", "token", "point", "hidden")
 
-    def __init__(self, drop: int, toward: Uri | None, token: bytes = b"", point: Point | None = None) -> None:
+    def __init__(
+        self,
+        drop: int,
+        toward: Uri | None,
+        token: bytes = b"",
+        point: Point | None = None,
+        hidden: tuple[bytes, ...] | None = None,
+    ) -> None:
         self.drop = drop
+        self.hidden = hidden
+        """Route values that stood hidden in the last one of ours; None where the dialog is not hidden."""
         self.toward = toward
         self.token = token
         self.point = point
 
 
 NO_ROUTE = Route(0, None)
-NOT_STRICT: tuple[bytes, Point | None] = (b"", None)
+NOT_STRICT: tuple[bytes, Uri | None] = (b"", None)
 _SIP = b"<sip:"
 
 
@@ -47,36 +56,44 @@ class Routes:
         names = request.names
         if b"route" not in names:
             return NO_ROUTE
-        strict, strict_at = self._loosen(request) if request.to_tag else NOT_STRICT
-        if strict and b"route" not in names:
-            return Route(0, None, strict, strict_at)
+        strict, last = self._loosen(request) if request.to_tag else NOT_STRICT
+        if last is not None and b"route" not in names:
+            return self._way(0, None, strict, last)
         if names.count(b"route") == 1:
             begin, _, end = (request.get(b"route") or b"").partition(b"@")
             token = begin[len(_SIP) :]
             if end in self._network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
                 return Route(1, None, token, self._network.own_route_ends[end])
         routes = request.routes()
-        drop, token, last = 0, strict, None
+        drop, token = 0, strict
         while drop < len(routes) and self._network.is_own_route(routes[drop].parsed, not drop and not request.to_tag):
             last = routes[drop].parsed
             token = unescape(last.user)
             drop += 1
-        point = strict_at if last is None else self._network.point_named(last)
-        return Route(drop, routes[drop].parsed if drop < len(routes) else None, token, point)
+        return self._way(drop, routes[drop].parsed if drop < len(routes) else None, token, last)
 
-    def _loosen(self, request: Request) -> tuple[bytes, Point | None]:
+    def _way(self, drop: int, toward: Uri | None, token: bytes, last: Uri | None) -> Route:
+        """With the point that the `last` value of ours names, and the hops that stand hidden in it: they come before
+        all others."""
+        point = None if last is None else self._network.point_named(last)
+        hidden = self._network.shown(token, last) if last is not None and token else None
+        if hidden:
+            toward = parse_name_addr(hidden[0]).parsed
+        return Route(drop, toward, token, point, hidden)
+
+    def _loosen(self, request: Request) -> tuple[bytes, Uri | None]:
         """Undo what a strict router did (§16.4): our Record-Route is the Request-URI, and that the last Route value.
-        Returns the token of that Record-Route and the point it names; b'' where the Request-URI is none that we have
-        made for this dialog.
+        Returns the token of that Record-Route and its URI; b'' where the Request-URI is none that we have made for this
+        dialog.
         """
         uri = request.parsed_uri
         if not uri.user or not self._network.is_own(uri):
             return NOT_STRICT
-        token, point = unescape(uri.user), self._network.point_named(uri)
+        token = unescape(uri.user)
         if self._network.passage(request, token) is None:
             return NOT_STRICT
         request.take_last_route()
-        return token, point
+        return token, uri
 
     def passage(self, request: Request, route: Route) -> Passage | None:
         """What the Route proves (`sip.route_token`): that the request is in a dialog of ours, which a To tag alone
@@ -104,7 +121,8 @@ class Routes:
     def _sent_by_us(self, request: Request) -> Sequence[ResponseContext]:
         """The requests that we are serving and whose copy this one is, the latest first."""
         names = request.names
-        if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
+        alone = names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]
+        if alone and request.via.branch not in self._layer.clients:  # a hidden copy of ours has one Via, too
             return ()
         try:
             vias = request.vias()

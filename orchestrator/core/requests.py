@@ -80,7 +80,7 @@ class Requests:
         self._shared = SharedLines()
         self._replaced = ReplacedDialogs(node.network, exchange.calls)
         numbering = Numbering(node)
-        self._acks = Acks(node, sender, overload, self.routes, self._consume, numbering)
+        self._acks = Acks(node, sender, overload, self.routes, registrations, self._consume, numbering)
         self._others = OtherRequests(
             node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by, numbering
         )
@@ -200,6 +200,9 @@ class Requests:
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
+        if b";gr" in request.uri and not self._read_gruu(request) and not request.to_tag:
+            self.refuse(request, destination, 404)
+            return
         route = self.routes.route(request)
         if route.drop and route.toward is None and not request.to_tag:
             request.drop_header(b"route")  # all of it meant us: whoever is rung shall not send it back
@@ -218,6 +221,18 @@ class Requests:
             self._invite(request, source, destination)
         else:
             self._others.receive(request, source, destination)
+
+    def _read_gruu(self, request: Request) -> bool:
+        """Put what a temporary GRUU stands for in its place. False where it stands for nothing any more."""
+        meant = self._registrations.gruu_of(request)
+        if meant is None:
+            return b"gr" not in request.parsed_uri.params or not self._network.is_local(request.parsed_uri)
+        if not meant.call:
+            return True
+        if not self._registrations.targets_at(meant):
+            return False
+        request.readdress(meant.uri)
+        return True
 
     def _has_no_room(self, request: Request, repeats: bool, overload: bool) -> bool:
         """Whether there is no room for a request outside of dialogs, or was none when it came first (`repeats`); where
@@ -247,16 +262,17 @@ class Requests:
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         passage = self.routes.passage(request, route)
         toward, hop = self.routes.onward(request, route, passage)
-        if hop is None and self._network.ends_here(toward):
+        meant = self._registrations.target_meant(request) if route.toward is None else None
+        if meant is None and hop is None and self._network.ends_here(toward):
             self.refuse(request, destination, 481)
             return
-        if passage is None and not self._network.trusts(source[0]):
+        if passage is None and meant is None and not self._network.trusts(source[0]):
             self.refuse(request, destination, 481 if route.drop else 403)
             return
         if self._overload.must_refuse_all() or self._overload.refusals.knows(request, self._node.timers.now):
             self.turn_away(request, destination)
             return
-        self._dialogs.pass_on(request, route, passage, (toward, hop), source, destination)
+        self._dialogs.pass_on(request, route, passage, (toward, hop), source, destination, meant)
 
     def _send_on(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         """A pre-loaded Route to somebody else: only for those we trust, or anybody could have us shout at third
@@ -347,7 +363,7 @@ class Requests:
         return True
 
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:
-        targets = self._registrations.targets_of(self._network.aor(request.parsed_uri))
+        targets = self._registrations.targets_for(request, self._network.aor(request.parsed_uri))
         targets = self._replaced.narrow(request, targets)
         call, source, tell = text(request.call_id), destination.host, self._tell
         invites = request.method == b"INVITE"

@@ -133,6 +133,12 @@ class CoreSettings:
     """Digest algorithms offered, in this order; the configuration's default is `sip.digest.DEFAULT_ALGORITHMS`."""
     auth: AuthPolicy = field(default_factory=AuthPolicy)
     register: RegisterPolicy = field(default_factory=RegisterPolicy)
+    assert_identity: bool = False
+    """Calls whose sender has answered a challenge get a P-Asserted-Identity towards those we believe (RFC 3325 §5)."""
+    gruu: bool = True
+    """Phones are given GRUUs (RFC 5627)."""
+    topology_hiding: bool = False
+    """Who stands on the one side of us does not see the hops of the other (`sip.topology`)."""
     open_registrar: bool = True
     """A REGISTER that no flow takes is saved for everybody; False: for trusted sources only."""
     limits: CoreLimits = field(default_factory=CoreLimits)

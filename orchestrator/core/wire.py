@@ -16,7 +16,7 @@ from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import SCANNER, STRAY
 from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
-from orchestrator.sip.network import CLAIMS
+from orchestrator.sip.network import CLAIMS, OURS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.routing import via_destination
 from orchestrator.sip.scanners import Scanners
@@ -42,7 +42,6 @@ class Wire:
         self._node = node
         self._layer = node.layer
         self._timers = node.timers
-        self._trusts = node.network.trusts
         self._longest = node.settings.limits.message
         self._late = node.settings.late
         self._sender = sender
@@ -83,9 +82,8 @@ class Wire:
             if not source.exempt and isinstance(message, Request) and self._scanners.knows(message):
                 self._meet_scanner(hop, data)
                 return
-            if not CLAIMS.isdisjoint(message.names) and not self._trusts(hop.host):
-                for name in CLAIMS.intersection(message.names):
-                    message.drop_header(name)
+            if not CLAIMS.isdisjoint(message.names):
+                self._doubt(message, hop.host)
             if isinstance(message, Request):
                 self._requests.receive(message, hop)
             elif not self._layer.receive_response(message):
@@ -105,6 +103,14 @@ class Wire:
             self._sender.source, self._sender.octets = source, len(data)
             with self._faults.guard("datagram", f"{hop.host}:{hop.port}"):
                 refuse_malformed(self._node, self._sender, data, error, hop)
+
+    def _doubt(self, message: Request | Response, host: str) -> None:
+        """Take out what this source may not say."""
+        network = self._node.network
+        trusted, believed = network.trusts(host), network.believes(host)
+        for name in CLAIMS.intersection(message.names):
+            if not (trusted if name in OURS else believed):
+                message.drop_header(name)
 
     def _meet_scanner(self, hop: Hop, data: bytes) -> None:
         """Silence, but it costs the source points: one that goes on is banned."""

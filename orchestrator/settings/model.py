@@ -150,6 +150,8 @@ class SipSettings(_Section):
     )
     open_relay: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
     """Whether `trust` may hold everybody."""
+    topology_hiding: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
+    assert_identity: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
     websocket: WebSocketSettings = WebSocketSettings()
     nat: Annotated[Literal["auto", "off"], BeforeValidator(lambda value: "off" if value is False else value)] = "auto"
     digest: Annotated[
@@ -234,13 +236,16 @@ class GatewaySettings(_Section):
     """An Expression over the dialled `number`, in place of both."""
     probe: Interval = EVERY
     """Seconds between two OPTIONS; 0 for none."""
+    identity: Literal["trusted", "untrusted"] | None = None
+    """Whether it is believed who calls; None: as `sip: trust:` says."""
+    topology_hiding: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "off"
 
     def values(self) -> dict[str, Any]:
         """What is given, as a flow file would say it."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         if self.password is not None:
             given["password"] = self.password.get_secret_value()
-        return {name: value for name, value in given.items() if name == "probe" or value not in (None, "", 0)}
+        return {name: value for name, value in given.items() if name == "probe" or value not in (None, "", 0, "off")}
 
 
 def _one_rule(gateway: GatewaySettings) -> GatewaySettings:
@@ -333,6 +338,7 @@ class RegistrarSettings(_Section):
     min_expires: Duration = 60.0
     too_brief: Literal["refuse", "raise"] = "refuse"
     on_full: Literal["refuse", "replace"] = "refuse"
+    gruu: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "on"
     without_flow: Literal["trusted", "anyone"] = "trusted"
     """Who may register when no flow takes the REGISTER."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
+from orchestrator.sip import topology
 from orchestrator.sip.client import ClientTransaction, ClientUser
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.layer import TransactionLayer, derive_request
@@ -43,12 +44,16 @@ class Network(Protocol):
 
     layer: TransactionLayer
     tokens: Tokens
+    veil: topology.Veil
     patience: float
     """Seconds that a server has for its first response while there are others to try."""
 
     @property
     def count(self) -> Callable[[str], None]:
         """Counts something by its name."""
+
+    def hides(self, gateway: str, source: str) -> bool:
+        """Whether the topology is hidden between this source and where a request goes: this gateway, or '' for none."""
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
@@ -110,6 +115,10 @@ class Context(Protocol):
     @property
     def closed(self) -> bool:
         """No branch can be added any more."""
+
+    @property
+    def outer(self) -> topology.Outer | None:
+        """What copies that hide the topology have kept back."""
 
     @property
     def secure(self) -> bool:
@@ -191,7 +200,8 @@ class Branch:
 
     __slots__ = (
         "context", "target", "number", "state", "status", "response", "client", "attempt", "ended", "breadth",
-        "authorization", "from_line", "cseq_line", "_nonces", "_further", "_patience", "_patience_ends", "_cancel",
+        "authorization", "from_line", "cseq_line", "recorded", "_nonces", "_further", "_patience", "_patience_ends",
+        "_cancel",
     )  # fmt: skip
 
     def __init__(self, context: Context, target: Target, number: int, attempt: Attempt | None, breadth: int) -> None:
@@ -214,6 +224,8 @@ class Branch:
         """The caller's From line, where the target was shown another one."""
         self.cseq_line: bytes | None = None
         """The same for CSeq."""
+        self.recorded: tuple[bytes, ...] | None = None
+        """Our Record-Route lines in a copy that hides the topology; None for one that does not."""
         self._nonces: tuple[str, ...] = ()
         self._further: tuple[Hop, ...] = ()
         """Where else the request may go."""
@@ -415,6 +427,9 @@ class Branch:
         network = self.context.network
         for name in network.withheld(response, self.context.server.destination.host).intersection(response.names):
             response.drop_header(name)
+        outer = self.context.outer
+        if self.recorded is not None and outer is not None:
+            return topology.upward(network.veil, response, outer, self.recorded, self.from_line, self.cseq_line)
         return forward_response(response, self.from_line, self.cseq_line)
 
     def on_timeout(self, client: ClientTransaction) -> None:

@@ -211,6 +211,15 @@ class Request(Message):
             self.drop_line(index)
         self.uri, self._parsed_uri = bytes(parsed), parsed
 
+    def add_line(self, name: bytes, line: bytes) -> None:
+        """Put a header line behind the last one; `name` is canonical."""
+        self.names.append(name)
+        self.lines.append(line)
+
+    def readdress(self, uri: bytes) -> None:
+        """Put another Request-URI in place: what a temporary GRUU stands for (RFC 5627 §5.2)."""
+        self.uri, self._parsed_uri = uri, None
+
     def __repr__(self) -> str:
         return f"<Request {self.method!r} {self.uri!r} {self.call_id!r} {self.cseq}>"
 

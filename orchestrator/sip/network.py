@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
@@ -19,6 +19,7 @@ from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.route_token import Passage, RouteTokens, second_of
 from orchestrator.sip.routing import Addresses, is_literal, port_of, seen_elsewhere
 from orchestrator.sip.tokens import Tokens
+from orchestrator.sip.topology import PARAMETER, Veil
 from orchestrator.sip.uri import Uri, parse_uri
 
 CALL_HEADER = b"X-Orchestrator-Call"
@@ -35,6 +36,9 @@ CLAIMS = frozenset(
     )
 )  # fmt: skip
 """What only those we trust may say about a caller, and to us: from all others it is removed (RFC 3325 §5)."""
+
+OURS = frozenset((CALL_HEADER.lower(), MEDIA_HEADER.lower()))
+"""Those of them that are between FreeSWITCH and us."""
 
 NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
 
@@ -61,6 +65,10 @@ class NetworkSettings(Protocol):
     def trust(self) -> tuple[IPv4Network | IPv6Network, ...]: ...
     @property
     def source_of(self) -> Callable[[str], str] | None: ...
+    @property
+    def assert_identity(self) -> bool: ...
+    @property
+    def topology_hiding(self) -> bool: ...
     @property
     def wall_offset(self) -> float: ...
     @property
@@ -94,6 +102,15 @@ class SipNetwork:
         self._addresses = Addresses()
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._route_tokens = RouteTokens(key)
+        self.veil = Veil(key)
+        self._asserts = settings.assert_identity
+        self._believed: Mapping[str, bool] = {}
+        """Host name or address of a gateway → whether it is believed who calls, where its entry says so."""
+        self._hides_all = settings.topology_hiding
+        self._hiding: frozenset[str] = frozenset()
+        """Gateways towards which the topology is hidden."""
+        self._hiding_at: frozenset[str] = frozenset()
+        """Their host names and addresses."""
         self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
         self.points = self._own_points.all
         self.own_route_ends = self._own_points.by_route_end
@@ -131,11 +148,45 @@ class SipNetwork:
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names of headers that a receiver is not told; see `sip.branch.Network`."""
         names = message.names
-        if b"p-asserted-identity" in names and b"privacy" in names and not self.trusts(host):
+        if b"p-asserted-identity" not in names or self.believes(host):
+            return NOT_FORWARDED
+        if self._asserts:
+            return _KEPT_PRIVATE
+        if b"privacy" in names:
             asked = {word.strip().lower() for line in message.get_all(b"privacy") for word in line.split(b";")}
             if b"id" in asked:
                 return _KEPT_PRIVATE
         return NOT_FORWARDED
+
+    def hides(self, gateway: str, source: str) -> bool:
+        """See `sip.branch.Network`."""
+        if self._hides_all or not self._hiding:
+            return self._hides_all
+        return gateway in self._hiding or any(
+            source == (host if is_literal(host.encode()) else self.names.known(host)) for host in self._hiding_at
+        )
+
+    def believe(self, gateways: Mapping[str, bool]) -> None:
+        """Whether gateways, by their URIs, are believed who calls; of others `trusts` says it."""
+        named = {_host_of(uri).decode("ascii", "replace").strip("[]"): told for uri, told in gateways.items()}
+        self._believed = {host: told for host, told in named.items() if host}
+
+    def believes(self, host: str) -> bool:
+        """Whether this address is in our trust domain: it is told, and believed, who calls (RFC 3325 §2.3)."""
+        for named, told in self._believed.items():
+            if host in (named, self.names.known(named)):
+                return told
+        return self.trusts(host)
+
+    def hide_from(self, gateways: Mapping[str, str]) -> None:
+        """Hide the topology from these gateways: name → URI."""
+        self._hiding = frozenset(gateways)
+        self._hiding_at = frozenset(_host_of(uri).decode("ascii", "replace").strip("[]") for uri in gateways.values())
+
+    def shown(self, token: bytes, uri: Uri) -> tuple[bytes, ...] | None:
+        """The routes that stand hidden in a Route value of ours; None when it hides none."""
+        value = uri.params.get(PARAMETER)
+        return self.veil.show(token, value) if value else None
 
     def record_routes(
         self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
@@ -249,6 +300,10 @@ class SipNetwork:
             return f"{aor.rpartition('@')[0]}@{self._home}"
         return aor
 
+    def home_address(self, user: str) -> str:
+        """The address of record of a user in our first domain; '' where we have none."""
+        return f"{user}@{self._home}" if self._home else ""
+
     def home_aor(self, aor: str) -> str:
         """The same for an address as flows put it together: whoever dials our address means somebody registered here.
 
@@ -293,7 +348,7 @@ class SipNetwork:
 
     def user_of(self, request: Request, host: str) -> str | None:
         """Who a trusted source says the sender is (RFC 3325 §5); None from all others."""
-        return asserted_user(request) if self.trusts(host) else None
+        return asserted_user(request) if self.believes(host) else None
 
     def trusts(self, host: str) -> bool:
         """Whether a source address may send calls to foreign domains."""

@@ -29,7 +29,7 @@ _MAX_BINDING = 4_096
 """Octets of all that a phone has us keep with one contact. Push tokens take a few hundred, a Path a hundred for each
 proxy; a contact of 64 KB is an attack on memory."""
 _MAX_USER_AGENT = 256
-_SUPPORTED = (b"path",)
+_SUPPORTED = (b"path", b"gruu")
 """Option tags that may stand in the Require of a REGISTER."""
 
 
@@ -94,6 +94,8 @@ class Asked:
     path: tuple[bytes, ...]
     """Of the answer."""
     policy: RegisterPolicy
+    gruus: Callable[[Binding], bytes] | None = None
+    """Gives the GRUUs of a contact, where they are asked for."""
 
     def changes(self, location: Location, standing: Sequence[Binding]) -> Sequence[Change]:
         """What it changes in the bindings that stand (§10.3, steps 6 and 7). Raises SipError."""
@@ -106,8 +108,9 @@ class Asked:
     def answer(self, changes: Sequence[Change], standing: Sequence[Binding], wall: float) -> RegisterAnswer:
         """§10.3 step 8: all current bindings with their parameters and what is left of each; the Path that was
         stored (RFC 3327 §5.3)."""
+        gruus = self.gruus or (lambda binding: b"")
         lines = [
-            _DATED % (binding.contact, binding.parameters, max(1, round(binding.expires_at - wall)))
+            _DATED % (binding.contact, binding.parameters + gruus(binding), max(1, round(binding.expires_at - wall)))
             for binding in standing
             if binding.expires_at > wall
         ]
@@ -123,9 +126,12 @@ class Registrar:
         aor: Callable[[Uri], str] | None = None,
         at_source: Callable[[Uri, str], bool] | None = None,
         transports: Collection[bytes] = (b"udp",),
+        gruus: Callable[[Binding], bytes] | None = None,
     ) -> None:
         """`at_source(uri, host)`: whether a contact that came from this address is reached there; see
-        `sip.contact_guard`. `transports`: what we send by, in lower case."""
+        `sip.contact_guard`. `transports`: what we send by, in lower case. `gruus(binding)`: parameters of its Contact
+        in the 200 (`sip.gruu`), None where phones get none."""
+        self._gruus = gruus
         self._at_source = at_source or (lambda uri, host: False)
         self._transports = frozenset(transports)
         self._aor = aor or (lambda uri: uri.aor)
@@ -136,13 +142,14 @@ class Registrar:
         if unknown:
             raise _Refused(420, "Bad Extension", b"Unsupported: " + b", ".join(unknown))
         path = _path(request) if b"path" in request.tokens(b"supported") else ()
+        gruus = self._gruus if b"gruu" in request.tokens(b"supported") else None
         contacts, aor = request.contacts(), self._aor(request.to.parsed)
         if contacts and contacts[0].star:
             if request.expires != 0:
                 raise MalformedMessage("Contact * Needs Expires 0")
-            return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy)
+            return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy, gruus)
         bindings = [self._binding(request, aor, contact, hop, wall, policy) for contact in contacts]
-        return Asked(aor, wall, bindings, None, path, policy)
+        return Asked(aor, wall, bindings, None, path, policy, gruus)
 
     def _binding(
         self,

@@ -28,6 +28,7 @@ from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.superseded import Superseded
 from orchestrator.sip.target import NUMBERED, Target
+from orchestrator.sip.topology import HIDDEN, Outer, veiled
 from orchestrator.sip.transaction import TERMINATED
 
 DEFAULT_MAX_FORWARDS = 70
@@ -61,7 +62,8 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "secure", "on_refused", "on_accepted", "_count", "_closed", "_challenges", "_inside",
+        "breadth", "secure", "on_refused", "on_accepted", "outer", "_count", "_closed", "_challenges",
+        "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +89,8 @@ class ResponseContext:
         """Called with the status of the failure that is the final answer."""
         self.on_accepted: Callable[[Response], object] | None = None
         """Called with the 2xx that is the final answer."""
+        self.outer: Outer | None = None
+        """What copies that hide the topology have kept back."""
         self._count = 0
         self._closed = False
         self._challenges: tuple[bytes, ...] = ()
@@ -189,6 +193,13 @@ class ResponseContext:
         forwards = request.max_forwards
         dialog_forming = self.method in _DIALOG_FORMING and not request.to_tag
         headers, stopped = target.headers, self.network.withheld(request, hop.host)
+        recorded = self._record_routes(hop.point, target) if dialog_forming else ()
+        if target.hides or self.network.hides(target.label, self.server.destination.host):
+            self.outer = self.outer or Outer(request)
+            branch.recorded = recorded  # as it is: the caller's side is told otherwise
+            stopped |= HIDDEN
+            if recorded:
+                recorded = veiled(self.network.veil, recorded, -1, self.outer.routes())
         if branch.breadth != MAX_BREADTH:  # which is what its absence says
             headers = (*headers, b"Max-Breadth: %d" % branch.breadth)
         if branch.authorization is not None:
@@ -206,7 +217,7 @@ class ResponseContext:
             uri=target.uri,
             via=hop.point.via + token,
             max_forwards=DEFAULT_MAX_FORWARDS if forwards is None else forwards - 1,
-            record_routes=self._record_routes(hop.point, target) if dialog_forming else (),
+            record_routes=recorded,
             drop_routes=self.drop_routes,
             routes=target.routes,
             remove=() if stopped.isdisjoint(request.names) else stopped,

@@ -47,7 +47,7 @@ class Target:
 
     __slots__ = (
         "uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point",
-        "numbers", "_contact",
+        "numbers", "hides", "_contact",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class Target:
         binding: Binding | None = None,
         point: Point | None = None,
     ) -> None:
+        self.hides = False
+        """It is in a dialog whose topology is hidden."""
         self.uri = uri
         self.routes = routes
         self.hop = hop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,79 @@ def test_users_are_remembered_in_bounds() -> None:
     for number in range(50_100):
         assert addresses.take(f"u{number}", "a@b")
     assert len(addresses) == 50_000
+
+
+# --- who calls (RFC 3325) ---------------------------------------------------------------------------------------------
+
+PAI, OWN = "P-Asserted-Identity: <sip:boss@example.com>", "X-Orchestrator-Media: answer"
+GATEWAY = "203.0.113.50"
+
+
+def with_gateway(tmp_path: Path, identity: str | None, trust: str = "127.0.0.0/8") -> World:
+    flow = tmp_path / "g.flow.yaml"
+    flow.write_text(
+        f"flowlang: 1\ngateways: {{telco: {{uri: 'sip:{GATEWAY}'}}}}\nflows:\n"
+        "  out: {on: invite, when: call.target.user == 'out', do: [relay: {gateways: telco}]}\n"
+        "  boss: {on: invite, when: (call.user ?? '') == 'boss', do: [reply: 486]}\n"
+    )
+    program, _ = load_program([flow])
+    if identity is not None:
+        program.resources.gateways["telco"]["identity"] = identity  # type: ignore[index]
+    return World(program, trust=(ip_network(trust),))
+
+
+@pytest.mark.parametrize(
+    ("identity", "trust", "believed"),
+    [
+        (None, "127.0.0.0/8", False), (None, "203.0.113.50/32", True), ("trusted", "127.0.0.0/8", True),
+        ("untrusted", "203.0.113.50/32", False), ("untrusted", "127.0.0.0/8", False),
+    ],
+)  # fmt: skip
+def test_a_gateway_is_believed_as_its_entry_says(tmp_path: Path, identity: str, trust: str, believed: bool) -> None:
+    stage = with_gateway(tmp_path, identity, trust)
+    bob = stage.peer("bob", "10.0.0.3")
+    bob.register("bob@example.com")
+    ask = stage.peer("telco", GATEWAY).ask("INVITE", "sip:bob@example.com", PAI, OWN)
+    stage.run()
+    assert (486 in ask.statuses) is believed
+    if not believed:
+        (invite,) = bob.requests("INVITE")
+        assert not {b"p-asserted-identity", b"x-orchestrator-media"} & set(invite.names)
+
+
+@pytest.mark.parametrize(("identity", "told"), [("trusted", True), (None, False), ("untrusted", False)])
+def test_a_private_identity_is_told_those_who_are_believed(tmp_path: Path, identity: str | None, told: bool) -> None:
+    stage = with_gateway(tmp_path, identity)
+    telco = stage.peer("telco", GATEWAY)
+    stage.peer("pbx", "127.0.0.9").ask("INVITE", "sip:out@example.com", PAI, "Privacy: id")
+    stage.run()
+    (invite,) = telco.requests("INVITE")
+    assert (b"p-asserted-identity" in invite.names) is told
+
+
+@pytest.mark.parametrize("identity", ["trusted", None])
+@pytest.mark.parametrize(("sender", "asserted"), [("alice", "alice"), ("anonymous", "alice"), ("boss", "alice")])
+def test_who_has_logged_in_is_asserted_to_those_who_are_believed(
+    tmp_path: Path, sender: str, asserted: str, identity: str | None
+) -> None:
+    flow = tmp_path / "g.flow.yaml"
+    do = "[auth: {realm: example.com, users: local}, relay: {gateways: telco}]"
+    gateways = f"gateways: {{telco: {{uri: 'sip:{GATEWAY}'}}}}\n"
+    flow.write_text(f"flowlang: 1\n{TOP}{gateways}flows: {{g: {{on: invite, do: {do}}}}}\n")
+    program, _ = load_program([flow])
+    if identity:
+        program.resources.gateways["telco"]["identity"] = identity  # type: ignore[index]
+    users = {"local": LocalUsers({"alice": Secret("secret")})}
+    stage = World(program, users=users, digest=("MD5",), assert_identity=True)
+    alice, telco = stage.peer("alice", OFFICE), stage.peer("telco", GATEWAY)
+    claims = ("P-Preferred-Identity: <sip:boss@example.com>", PAI)
+    whom = {"sender": f"<sip:{sender}@example.com>;tag=1", "call_id": "c"}
+    first = alice.ask("INVITE", "sip:out@example.com", *claims, **whom)
+    stage.run()
+    line = sign(first.final, "alice", "secret", algorithm="MD5", uri="sip:out@example.com")
+    alice.ask("INVITE", "sip:out@example.com", line, *claims, **whom, cseq=2)
+    stage.run()
+    (invite,) = telco.requests("INVITE")
+    wanted = [f"<sip:{asserted}@example.com>".encode()] if identity else []
+    assert invite.get_all(b"p-asserted-identity") == wanted
+    assert b"p-preferred-identity" not in invite.names

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from orchestrator.core.node import Node
 from orchestrator.core.steps import subjects
@@ -225,9 +226,23 @@ class Authenticator:
         self._node.count("auth.passed")
         asked.user = user
         self.consume(asked.request)
+        if not trusted and self._node.settings.assert_identity:
+            self._assert(asked.request, user)
         result = _verdict("passed", effect, user, trusted)
         self._passed.setdefault(run, {})[effect.realm, effect.users] = result
         return result
+
+    def _assert(self, request: Request, user: str) -> None:
+        """Say who has sent it to those who are told (RFC 3325 §5): his own From where that is his, else his address in
+        our first domain. What he claimed himself was taken out when it came in."""
+        if request.method in (b"REGISTER", b"ACK") or b"p-asserted-identity" in request.names:
+            return
+        network, sender = self._node.network, request.from_.parsed
+        own = sender.is_sip and sender.username == user and network.is_local(sender)
+        aor = network.aor(sender) if own else network.home_address(user)
+        name, at, host = aor.rpartition("@")
+        if at:
+            request.add_line(b"p-asserted-identity", f"P-Asserted-Identity: <sip:{quote(name)}@{host}>".encode())
 
     def _meant(self, request: Request, credentials: digest.Credentials) -> Uri:
         """The URI the digest has to be about: the request's. One without a user may name us by another name than it,

@@ -54,7 +54,7 @@ class Destinations:
             targets = self.gateway_targets(effect.gateways, effect.number or request.parsed_uri, run)
         elif effect.registered or effect.aor:
             aor = effect.aor or self._node.network.aor(request.parsed_uri)
-            targets = self.replaced.narrow(request, self._registrations.targets_of(aor))
+            targets = self.replaced.narrow(request, self._registrations.targets_for(request, aor))
         elif effect.original:
             targets = [Target(request.uri)]
         else:
