@@ -22,7 +22,7 @@ def forget(run: Run) -> None:
     subject, request, run.subject, run.request = run.subject, run.request, None, None
     if isinstance(request, Referred):
         request.finish(bool(run.error))
-    if isinstance(request, Registration | OtherRequest):
+    if isinstance(request, _REQUEST):
         request.run = None
     if isinstance(subject, Call) and subject.over:
         subject.part()
@@ -49,7 +49,7 @@ def unaware(runs: Iterable[Run]) -> Iterator[Call]:
 
 def request_of(run: Run) -> Registration | OtherRequest | None:
     """The request of a run that is no call's, None for a run without one."""
-    return run.request if isinstance(run.request, Registration | OtherRequest) else None
+    return run.request if isinstance(run.request, _REQUEST) else None
 
 
 def refer_of(run: Run) -> Referred | None:

@@ -28,6 +28,7 @@ from orchestrator.flow.run.step_facts import (
 from orchestrator.flow.run.task import Steps, Task
 
 LEGS = ("caller", "callee", "both")
+_LIST = (list, tuple)
 
 RELAY_OUTCOMES = ("answered", "busy", "no_answer", "rejected", "unavailable", "failed", "cancelled")
 
@@ -160,7 +161,7 @@ def _destinations(task: Task, step: Step) -> tuple[tuple[Any, ...], bool, bool]:
     to = task.value(step, "to", ())
     if to in ("registered", "original"):
         return (), to == "registered", to == "original"
-    return (tuple(to) if isinstance(to, list | tuple) else (to,)), False, False
+    return (tuple(to) if isinstance(to, _LIST) else (to,)), False, False
 
 
 def _target(effect: effects.Relay) -> str:

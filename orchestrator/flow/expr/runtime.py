@@ -27,6 +27,12 @@ MAX_STEPS = 10_000
 MAX_LIST_TEXT = 16 * MAX_TEXT
 """Characters one evaluation may put into lists with map()."""
 
+# Made once: `int | float` in a condition is made anew each time, which costs more than the question.
+_NUMBER = (int, float)
+_LIST = (list, tuple)
+_STRUCTURE = (list, tuple, Mapping)
+_NO_MAP = (str, int, float, list, tuple)
+
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -134,7 +140,7 @@ def remainder(left: float, right: float) -> float:
 
 def whole(value: float) -> int:
     """A count or an index: a whole number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or value < 0 or value != int(value):
         raise missing_or_wrong(value, "a whole number from 0")
     return int(value)
 
@@ -177,9 +183,9 @@ def any_text(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return bool_text(value)
-    if isinstance(value, int | float):
+    if isinstance(value, _NUMBER):
         return number_text(value)
-    if isinstance(value, list | tuple | Mapping):
+    if isinstance(value, _STRUCTURE):
         return limit(json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":")))
     raise missing_or_wrong(value, "text")
 
@@ -194,7 +200,7 @@ def as_text(value: Any) -> str:
 
 
 def as_number(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, _NUMBER) and not isinstance(value, bool):
         return value
     raise missing_or_wrong(value, "a number")
 
@@ -206,14 +212,14 @@ def as_bool(value: Any) -> bool:
 
 
 def as_list(value: Any) -> Sequence[Any]:
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LIST):
         return value
     raise missing_or_wrong(value, "a list")
 
 
 def as_map(value: Any) -> Any:
     """A map or a view object: anything read by text keys that is no text, number or list."""
-    if value is None or isinstance(value, str | int | float | list | tuple):
+    if value is None or isinstance(value, _NO_MAP):
         raise missing_or_wrong(value, "a map")
     return value
 
@@ -236,7 +242,7 @@ def item(target: Sequence[Any], index: float) -> Any:
 
 def member(target: Any, key: Any) -> Any:
     """`target.key` or `target[key]` where only the call knows what the target is; null when there is no such key."""
-    if isinstance(target, list | tuple):
+    if isinstance(target, _LIST):
         return item(target, as_number(key))
     return get(as_map(target), as_text(key))
 
@@ -250,7 +256,7 @@ def same(left: Any, right: Any, source: str | None = None) -> bool:
 
 def within(left: Any, right: Any, sources: Sequence[str | None] = ()) -> bool:
     """`in` where a side is declared as anything."""
-    if isinstance(right, list | tuple):
+    if isinstance(right, _LIST):
         written = sources or (None,) * len(right)
         return any(same(left, value, source) for value, source in zip(right, written, strict=True))
     return get(as_map(right), as_text(left)) is not None

@@ -22,7 +22,7 @@ from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.facts import EventDropped, EventSkipped, EventTaken, FilterFailed, SubscriptionExpired
 from orchestrator.flow.run.signals import Cancelled, Ticket
 from orchestrator.flow.run.task import Task, spawn
-from orchestrator.flow.run.trace import Read
+from orchestrator.flow.run.trace import PLAIN, Read
 from orchestrator.timers import TICK
 
 _BUILTIN = {spec.name: spec for spec in BUILTIN_EVENTS}
@@ -30,8 +30,7 @@ _BUILTIN = {spec.name: spec for spec in BUILTIN_EVENTS}
 
 def event_read(attributes: Mapping[str, Any]) -> Read:
     """What the trace keeps of an event that was taken: its plain attributes."""
-    plain = ((name, value) for name, value in attributes.items() if isinstance(value, str | int | float))
-    return tuple((f"event.{name}", value) for name, value in plain)
+    return tuple([(f"event.{name}", value) for name, value in attributes.items() if isinstance(value, PLAIN)])
 
 
 class Expired:
@@ -180,7 +179,7 @@ class Listener:
             self.run.engine.stats.filter_errors += 1
             self.run.trace(self.step, FilterFailed("unique_by", error.type, error.message))
             return False
-        key = value if isinstance(value, str | int | float | bool | None) else repr(value)
+        key = value if value is None or isinstance(value, PLAIN) else repr(value)
         key = getattr(value, "unique_key", key)  # a contact is more than its text
         if self._seen is None:
             self._seen = {}

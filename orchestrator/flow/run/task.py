@@ -21,6 +21,7 @@ from orchestrator.flow.run.environment import ABSENT, Environment
 from orchestrator.flow.run.facts import Decided, StepFailed
 from orchestrator.flow.run.signals import Deadline, FlowSignal, Ticket, Waiter
 from orchestrator.flow.run.signals import Steps as Steps
+from orchestrator.flow.run.trace import PLAIN
 from orchestrator.history import Note, RunFact
 
 Done = Callable[["Task", Any, BaseException | None], None]
@@ -244,7 +245,7 @@ def values_read(expression: Any, env: Mapping[str, Any]) -> tuple[tuple[str, Any
                 value = value[name]
         except (LookupError, TypeError):
             continue
-        if value is None or isinstance(value, str | int | float):
+        if value is None or isinstance(value, PLAIN):
             found.append((".".join(path), value))
     return tuple(found)
 

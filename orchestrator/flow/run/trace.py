@@ -29,7 +29,9 @@ KEPT_LINES = 10
 """Lines that a run keeps, besides its first, when it has to make room."""
 _LINE = 300
 """Octets of a line without its texts."""
-_PLAIN = (int, float, bool, type(None))
+_NO_TEXT = (int, float, bool, type(None))
+PLAIN = (str, int, float)
+"""Types of values that are shown as they are. A tuple that is there: `str | int` in a condition is made each time."""
 
 _TOKEN = re.compile(r"(pn-(?:prid|param|purr)(?:=|%3d))(?:(?!%3b|%3e|%26|%22)[^;>,\s\"'&])+", re.IGNORECASE)
 """Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
@@ -114,7 +116,7 @@ def _weight_of(fact: RunFact, read: Read) -> int:
 
 def _weight(value: Any) -> int:
     """Octets that a value takes, roughly; a structure is looked at until it is too large anyway."""
-    if isinstance(value, _PLAIN):
+    if isinstance(value, _NO_TEXT):
         return 0
     return _weight_within(value, LONGEST + 1)
 

@@ -22,6 +22,7 @@ from orchestrator.flow.run.environment import Environment
 from orchestrator.flow.run.listen import equal_values
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.scheduler import Stats
+from orchestrator.flow.run.trace import PLAIN
 from orchestrator.timers import Timer, Timers
 
 
@@ -165,4 +166,4 @@ class Starter:
 
 
 def _hashable(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+    return value if value is None or isinstance(value, PLAIN) else repr(value)
