@@ -28,13 +28,13 @@ class SharedLines:
 
     def share(self, request: Request) -> None:
         """Let go of this request's own copies of lines already known. What it says stays the same."""
-        known, lines = self._known, request.lines
+        known, names, lines = self._known, request.names, request.lines
         if len(known) > _MAX_LINES:
             known.clear()
-        for position, name in enumerate(request.names):
-            if name in _ALIKE:
-                line = lines[position]
-                lines[position] = known.setdefault(line, line)
+        for name in _ALIKE.intersection(names):
+            position = names.index(name)
+            line = lines[position]
+            lines[position] = known.setdefault(line, line)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -71,8 +71,8 @@ class Starts:
     def _tell_begin(self, run: Run, view: Any) -> None:
         if self._node.on_news is not None:
             ends = {"from": lambda: view["from"]["aor"], "to": lambda: view["target"]["aor"]}
-            source, call = view["source_ip"], view["sip_call_id"]
-            self._node.tell("call_begun", call=call, **ends, source=source, flow=run.flow.name, run=run.name)
+            id, name, source = lambda: view["sip_call_id"], lambda: run.name, view["source_ip"]
+            self._node.tell("call_begun", call=id, **ends, source=source, flow=run.flow.name, run=name)
 
     def _create(self, flow: Flow, names: Mapping[str, Any]) -> Run:
         flows = self._flows

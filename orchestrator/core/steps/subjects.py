@@ -16,6 +16,9 @@ from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
 from orchestrator.sip.message import Request
 
+_REQUEST = (Registration, OtherRequest)
+_CALL = (Call, SocketCall)
+
 
 def forget(run: Run) -> None:
     """The run is done: it and what it has served let go of each other."""
@@ -86,4 +89,4 @@ def media_call(run: Run) -> Call | SocketCall:
 
 def carried_call(run: Run) -> Call | SocketCall | None:
     """The same, over or not; None for a run without one."""
-    return run.subject if isinstance(run.subject, Call | SocketCall) else None
+    return run.subject if isinstance(run.subject, _CALL) else None

@@ -52,11 +52,13 @@ class TraceLine:
     def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
         self.time = time
         self.step = step
-        octets = _weight_of(fact, read)
+        octets = _LINE + fact.octets
+        if read:
+            octets += _weight_of(read)
         if octets > _LINE + LONGEST:
             fact = _cut_fact(fact)
             read = tuple((path, _cut_value(value)) for path, value in read)
-            octets = _weight_of(fact, read)
+            octets = _LINE + fact.octets + _weight_of(read)
         self.octets = octets
         self.fact = fact
         self.read = read
@@ -106,9 +108,9 @@ def cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST} characters left out)"
 
 
-def _weight_of(fact: RunFact, read: Read) -> int:
-    """Octets of a line. Nearly all values are short texts: those cost no call."""
-    octets = _LINE + fact.octets
+def _weight_of(read: Read) -> int:
+    """Octets of what was read. Nearly all values are short texts: those cost no call."""
+    octets = 0
     for _, value in read:
         octets += len(value) if isinstance(value, str) else _weight(value)
     return octets
