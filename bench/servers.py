@@ -20,10 +20,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from bench.figures import Skipped
+from orchestrator.cli.certificate import self_signed
 
 ROOT = Path(__file__).parents[1]
 STARTS_WITHIN = 20.0
@@ -132,20 +134,39 @@ class Server:
             self.process.wait(STOPS_WITHIN)
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Files of a certificate of its own making for `HOST`, and its key."""
+    paths = folder / "certificate.pem", folder / "key.pem"
+    if not paths[0].exists():
+        for path, octets in zip(paths, self_signed([HOST], 30, datetime.now(UTC)), strict=True):
+            path.write_bytes(octets)
+    return paths
+
+
 class Orchestrator(Server):
-    """`orchestrator run` with registrations in memory; `flows` are flow files."""
+    """`orchestrator run` with registrations in memory; `flows` are flow files, `sip` more of that section."""
 
     name = "orchestrator"
 
-    def __init__(self, folder: Path, flows: Sequence[Path] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flows: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        transport: str = "udp",
+        sip: Mapping[str, Any] | None = None,
+    ) -> None:
         self.port = free_port()
-        settings = {
-            "sip": {"listen": [f"udp:{HOST}:{self.port}"], "domains": ["example.com"]},
+        settings: dict[str, Any] = {
+            "sip": {"listen": [f"{transport}:{HOST}:{self.port}"], "domains": ["example.com"], **(sip or {})},
             "location": "memory:",
             "freeswitch": {},
             "flows": [str(flow) for flow in flows],
             "admin": {"listen": f"{HOST}:{free_port(socket.SOCK_STREAM)}"},
         }
+        if transport == "tls":
+            public, key = map(str, certificate(folder))
+            settings["sip"]["tls"] = {"certificate": public, "key": key, "ca": public}
         config = folder / "orchestrator.yml"
         config.write_text(json.dumps(settings))  # JSON is YAML
         super().__init__([sys.executable, "-m", "orchestrator", "run", "-c", str(config)], folder, environment)

@@ -12,7 +12,7 @@ FILES = {
 # of the repository.
 sip:
   listen:
-    - {env: SIP_LISTEN, default: 'udp:0.0.0.0:5060'}
+    - {env: SIP_LISTEN, default: 'udp:0.0.0.0:5060, tcp:0.0.0.0:5060'}
   domains: [example.com]            # besides the addresses of this machine
 users:
   local: {file: config/users.yaml}

@@ -63,6 +63,7 @@ from orchestrator.settings.values import (
     parse_sql_name,
     parse_web_address,
     parse_word,
+    split_at_commas,
 )
 from orchestrator.sip.digest import DEFAULT_ALGORITHMS, LIFETIME
 from orchestrator.sip.scanners import DEFAULT_ADDRESSES, DEFAULT_AGENTS
@@ -138,8 +139,10 @@ class FailoverSettings(_Section):
 
 class SipSettings(_Section):
     listen: Annotated[
-        tuple[Annotated[Listen, PlainValidator(parse_listen)], ...], BeforeValidator(one_by_one), Field(min_length=1)
-    ] = (Listen("udp", Address("0.0.0.0", 5060)),)  # noqa: S104 - a SIP server is there to be reached
+        tuple[Annotated[Listen, PlainValidator(parse_listen)], ...],
+        BeforeValidator(split_at_commas),
+        Field(min_length=1),
+    ] = (Listen("udp", Address("0.0.0.0", 5060)), Listen("tcp", Address("0.0.0.0", 5060)))  # noqa: S104
     advertise: Annotated[Address | None, PlainValidator(parse_advertised)] = None
     domains: Annotated[tuple[Annotated[str, PlainValidator(parse_domain)], ...], BeforeValidator(one_by_one)] = (
         "example.com",

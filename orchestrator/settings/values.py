@@ -104,7 +104,7 @@ def _address_help(text: str, port: int | None, example: str) -> str:
 
 
 def parse_listen(value: Any) -> Listen:
-    text = _text(value)
+    text = _text(value).strip()
     transport, colon, rest = text.partition(":")
     if not colon or (transport not in LISTENING and transport not in transport_names()):
         message = f"{text!r} does not say what to listen on"
@@ -358,6 +358,14 @@ def _text(value: Any) -> str:
 def one_by_one(value: Any) -> Any:
     """A list may be written as the one value it holds."""
     return [value] if isinstance(value, str) else value
+
+
+def split_at_commas(value: Any) -> Any:
+    """A list whose items may be several, as an environment variable has them: `udp:0.0.0.0:5060, tcp:0.0.0.0:5060`."""
+    if not isinstance(value, list | str):
+        return value
+    items = one_by_one(value)
+    return [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
 
 
 Duration: TypeAlias = Annotated[float, PlainValidator(parse_duration)]

@@ -70,6 +70,7 @@ class Sipp:
         service: user called, `[service]` in the scenario.
         keys: further `[name]`s of the scenario.
         login: user and password of its `[authentication]`.
+        transport: SIPp's `-t`: `u1` for UDP, `t1` for TCP with one connection for all calls, `tn` with one for each.
         seconds: SIPp gives up after that time.
     """
 
@@ -86,13 +87,14 @@ class Sipp:
         service: str = "bob",
         keys: dict[str, str] | None = None,
         login: tuple[str, str] | None = None,
+        transport: str = "u1",
         seconds: int = 60,
     ) -> None:
         self.calls = calls
         self._statistics = folder / f"{scenario.stem}-{port}.csv"
         self._errors = folder / f"{scenario.stem}-{port}.log"
         arguments = [
-            *("-sf", str(scenario), "-i", host, "-s", service, "-m", str(calls), "-r", str(rate)),
+            *("-sf", str(scenario), "-i", host, "-s", service, "-m", str(calls), "-r", str(rate), "-t", transport),
             *("-trace_stat", "-stf", str(self._statistics), "-fd", "1", "-trace_err", "-error_file", str(self._errors)),
             *("-timeout", f"{seconds}s", "-timeout_error", "-buff_size", str(4 * 2**20), "-nostdin"),
         ]
@@ -162,6 +164,7 @@ def run_sipp(
     service: str = "bob",
     keys: dict[str, str] | None = None,
     login: tuple[str, str] | None = None,
+    transport: str = "u1",
     seconds: int = 60,
 ) -> SippResult:
     """Run a scenario that makes calls to its end; see `Sipp`. Raises subprocess.TimeoutExpired."""
@@ -175,6 +178,7 @@ def run_sipp(
         service=service,
         keys=keys,
         login=login,
+        transport=transport,
         seconds=seconds,
     ) as sipp:
         return sipp.wait(seconds + 10)
