@@ -255,6 +255,8 @@ class ResponseContext:
         request = self.request
         if request is None or self.server.answered:
             return
+        if 100 < status < 200 and b"100rel" in request.tokens(b"require"):
+            return  # RFC 3262 §3: then none may be unreliable, and ours are
         tag = to_tag or (self.network.tokens.token() if status > 100 else None)
         self._send_up(status, build_response(request, status, reason or reason_phrase(status), tag, headers))
 

@@ -81,6 +81,14 @@ def test_a_repeated_reliable_response_is_no_news_for_a_flow() -> None:
     assert len([r for r in stage.invite.responses if r.status == 183]) == 5, "the caller gets them all"
 
 
+@pytest.mark.parametrize(("require", "told"), [("100rel", [100]), ("replaces", [100, 180])])
+def test_no_provisional_response_of_ours_is_unreliable_where_it_must_not_be(require: str, told: list[int]) -> None:
+    stage = Stage("  main:\n    on: invite\n    do: [{reply: 180}, {relay: {to: registered, ring: 60s}}]\n")
+    assert stage.call(f"Require: {require}").statuses == told
+    stage.respond(stage.bobs[0], 183, *RELIABLE)
+    assert stage.invite.statuses == [*told, 183]
+
+
 def test_our_bye_goes_on_from_the_numbers_of_the_early_dialog() -> None:
     """PRACK and UPDATE use numbers up before the answer: a BYE with one of them would be out of order (§12.2.2)."""
     stage = Stage(HANGUP)

@@ -151,6 +151,37 @@ def test_the_caller_who_is_moved_hangs_up_meanwhile(who: str, tmp_path: Path) ->
     s.over()
 
 
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_phone_may_ask_before_freeswitch_has_reported_the_channels(reported: bool, tmp_path: Path) -> None:
+    s = Stage(VIA + TAKE, tmp_path)
+    s.switch.say_channels = False
+    alice, _ = s.talk(s.alice, s.bob)
+    alice.refer("sip:carol@example.com")
+    s.world.run(0.3)
+    assert s.alice.replies == {}
+    if reported:
+        s.switch.report()
+    s.world.run(1)
+    assert s.alice.replies[b"REFER"] == ([202] if reported else [200]), "passed on, for the flow has caught the error"
+    s.switch.report()
+    s.over()
+
+
+def test_a_callee_who_is_left_in_freeswitch_is_hung_up(tmp_path: Path) -> None:
+    """carol hangs up before FreeSWITCH has joined the two: it parks bob, and nobody would ever end that."""
+    s = Stage(VIA + TAKE, tmp_path)
+    alice, bob = s.talk(s.alice, s.bob)
+    s.switch._left = lambda channel, gone: None  # type: ignore[method-assign]
+    s.refer(alice, "sip:carol@example.com")
+    s.alice.calls[0].hangup()
+    s.carol.calls[0].hangup()
+    s.world.run(0.5)
+    assert bob.state == "answered"
+    s.world.run(2)
+    assert bob.state == "ended"
+    s.over()
+
+
 def test_what_freeswitch_says_behind_our_news_is_in_order(tmp_path: Path) -> None:
     """Its BYE to who has asked comes behind two NOTIFYs of ours in the same dialog (RFC 3261 §12.2.2)."""
     for who in ("alice", "bob"):
@@ -185,6 +216,20 @@ def test_two_legs_of_freeswitch_are_joined(first: str, second: str, tmp_path: Pa
     s.bob.calls[-1].hangup()
     s.world.run(1)
     assert s.in_call() == {}
+    s.over()
+
+
+def test_a_leg_that_ends_before_they_are_joined_takes_the_other_one_along(tmp_path: Path) -> None:
+    s = Stage(VIA + TAKE, tmp_path)
+    one, bob = s.talk(s.alice, s.bob)
+    two, carol = s.talk(s.alice, s.carol)
+    s.refer(one, "sip:carol@example.com", two)
+    s.switch._left = lambda channel, gone: None  # type: ignore[method-assign]
+    bob.hangup()
+    s.world.run(0.5)
+    assert carol.state == "answered"
+    s.world.run(2)
+    assert carol.state == "ended"
     s.over()
 
 

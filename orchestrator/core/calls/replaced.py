@@ -15,6 +15,7 @@ from orchestrator.sip.message import Request
 from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop
 from orchestrator.sip.replaces import Replaces, parse_replaces
+from orchestrator.sip.routing import port_of
 from orchestrator.sip.target import Target
 
 
@@ -67,7 +68,7 @@ class ReplacedDialogs:
         except MalformedMessage:
             return False
         host = uri.host.strip(b"[]").decode("ascii", "replace")
-        return not leg.routes and leads_to(target, Hop(leg.point, host, uri.port or 5060))
+        return not leg.routes and leads_to(target, Hop(leg.point, host, port_of(uri)))
 
 
 def _read(request: Request) -> Replaces | None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.calls.call import Call
+from orchestrator.core.calls.call import OUTLIVE, Call
 from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.node import Node
 from orchestrator.core.refer_view import Asked
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.steps.other_request import OtherRequest
+from orchestrator.core.switches.executions import command, ignore
 from orchestrator.errors import StepError
+from orchestrator.esl.channels import Channel
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Request, Response, build_response
@@ -82,7 +84,7 @@ class News:
 class Referred(OtherRequest):
     """One such transaction."""
 
-    __slots__ = ("asked", "inside", "stranded", "_numbering", "_news")
+    __slots__ = ("asked", "inside", "stranded", "moved", "_numbering", "_news")
 
     def __init__(
         self,
@@ -102,6 +104,8 @@ class Referred(OtherRequest):
         self._numbering = numbering
         self.stranded: Call | None = None
         """A caller whose transfer has failed: FreeSWITCH has him, and nobody else does."""
+        self.moved: Channel | None = None
+        """The leg of a callee who has been moved to a call of his own, which is the run's."""
         self._news: News | None = None
         if inside is not None:
             self._context.drop_routes = inside.drop_routes
@@ -138,6 +142,13 @@ class Referred(OtherRequest):
         call, self.stranded = self.stranded, None
         if call is not None and not call.over and call.relay is None and call.held:
             call.hangup("transfer failed", None)
+        if self.moved is not None:
+            self._node.timers.after(OUTLIVE, self._end_channel, self.moved)
+
+    def _end_channel(self, channel: Channel) -> None:
+        """The call of a moved callee is over, and FreeSWITCH has not hung him up: it had not joined the two yet."""
+        if not channel.destroyed:
+            self._node.job(command(channel.server, f"uuid_kill {channel.uuid}"), ignore)
 
     @property
     def _contact(self) -> bytes:

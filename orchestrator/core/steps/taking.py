@@ -14,18 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.core.calls.call import Call, Exchange
+from orchestrator.core.calls.call import OUTLIVE, Call, Exchange
 from orchestrator.core.calls.handover import release_back, take_back
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.destinations import Destinations
+from orchestrator.core.steps.media import CHANNEL_WITHIN
 from orchestrator.core.steps.referred import Referred
 from orchestrator.core.steps.relay import BACK_WITHIN, RelayAttempt
 from orchestrator.core.steps.transfer import TransferAttempt
 from orchestrator.core.switches.executions import channel_of, command, ignore
 from orchestrator.errors import EslInjection, StepError
-from orchestrator.esl.channels import Channel
+from orchestrator.esl.channels import ENDS, Channel
+from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import safe_uuid
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
@@ -35,6 +37,8 @@ from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
+LOOK_AGAIN = 0.05
+"""Seconds between two looks for a channel that has not been reported."""
 RING = 60.0
 """Seconds a destination rings where `defaults:` does not say."""
 
@@ -64,7 +68,18 @@ class Takings:
         self._way = way
 
     def take(self, run: Run, ticket: Ticket, refer: Referred, effect: effects.Transfer) -> Any:
-        """Begin it. Raises StepError."""
+        """Begin it; a little later where FreeSWITCH has not reported the channel yet: SIP is some milliseconds faster.
+        Raises StepError."""
+        try:
+            return self.begin(run, ticket, refer, effect)
+        except NoChannel as error:
+            if not error.may_come:
+                raise
+            ticket.work = Unreported(self, run, ticket, refer, effect)
+            return PENDING
+
+    def begin(self, run: Run, ticket: Ticket, refer: Referred, effect: effects.Transfer) -> Any:
+        """Begin it now. Raises StepError."""
         inside = refer.inside
         call = inside.call if inside is not None else None
         if inside is None or call is None:
@@ -100,7 +115,7 @@ class Takings:
         channel = channel_of(call, leg)
         if channel is None:
             what = f"transfer: FreeSWITCH does not have the {leg} of this call (media: or via: before)"
-            raise StepError("call.state", what)
+            raise NoChannel(what, call.carried)
         try:
             safe_uuid(channel.uuid)
         except EslInjection as error:
@@ -146,6 +161,7 @@ class Takings:
                 undo()
                 self.flows.throw(ticket, error)
                 return
+            Joined(self.node, one[2], two[2])
             refer.accept()
             refer.tell(200)
             self.flows.resume(ticket, None)
@@ -194,6 +210,66 @@ class Takings:
         attempt.start(())
         self.node.job(command(channel.server, f"uuid_transfer {channel.uuid} {where} inline"), told)
         return PENDING
+
+
+class NoChannel(StepError):
+    """FreeSWITCH does not have the party, as far as its events have told us; they may still come."""
+
+    def __init__(self, message: str, may_come: bool) -> None:
+        super().__init__("call.state", message)
+        self.may_come = may_come
+
+
+class Unreported:
+    """A transfer whose channel has not been reported yet."""
+
+    __slots__ = ("_takings", "_step", "_until", "_timer")
+
+    def __init__(self, takings: Takings, run: Run, ticket: Ticket, refer: Referred, effect: effects.Transfer) -> None:
+        self._takings = takings
+        self._step = run, ticket, refer, effect
+        self._until = takings.node.now + CHANNEL_WITHIN
+        self._timer = takings.node.timers.after(LOOK_AGAIN, Unreported._again, self)
+
+    def undo(self) -> None:
+        self._timer.cancel()
+
+    def _again(self) -> None:
+        takings, ticket = self._takings, self._step[1]
+        ticket.work = None
+        try:
+            takings.begin(*self._step)
+        except StepError as error:
+            if isinstance(error, NoChannel) and error.may_come and takings.node.now < self._until:
+                ticket.work = self
+                self._timer = takings.node.timers.after(LOOK_AGAIN, Unreported._again, self)
+            else:
+                takings.flows.throw(ticket, error)
+
+
+class Joined:
+    """Two legs that FreeSWITCH has been told to join: where one ends before that is done, the other one is ended by
+    us."""
+
+    __slots__ = ("_node", "_channels")
+
+    def __init__(self, node: Node, *channels: Channel) -> None:
+        self._node = node
+        self._channels = channels
+        for channel in channels:
+            channel.listen(self)
+
+    def hear(self, event: EslEvent) -> bool:
+        """An event of one of them."""
+        if event.name in ENDS:
+            for channel in self._channels:
+                channel.ignore(self)
+                self._node.timers.after(OUTLIVE, self._end, channel)
+        return False
+
+    def _end(self, channel: Channel) -> None:
+        if not channel.destroyed:
+            self._node.job(command(channel.server, f"uuid_kill {channel.uuid}"), ignore)
 
 
 class MovedCaller(TransferAttempt):
@@ -249,6 +325,7 @@ class MovedCallee:
             call.hangup("nobody waits for this call", None, "both")
             return
         subjects.adopt(node, self._run, call, request, source)
+        self._refer.moved = self._channel
         ring = self._run.program.resources.defaults.get("ring", RING)
         call.relay = RelayAttempt(call, effects.Relay(ring=ring), self._groups, self._rung, takings.gateways)
         call.relay.start(())
