@@ -46,8 +46,8 @@ admin: {listen: '127.0.0.1:0'}
 def install(target: Path) -> None:
     """What `pip install --target` leaves of the package, as its pyproject.toml says."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
-    for module in project["tool"]["setuptools"]["py-modules"]:
-        shutil.copy(EXAMPLE / f"{module}.py", target)
+    for package in project["tool"]["setuptools"]["packages"]:
+        shutil.copytree(EXAMPLE / package, target / package)
     name, version = project["project"]["name"], project["project"]["version"]
     metadata = target / f"{name.replace('-', '_')}-{version}.dist-info"
     metadata.mkdir()
