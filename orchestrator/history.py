@@ -11,7 +11,7 @@ formatted, and no fact of the wire is made, while nobody listens.
 | `CallRecord` (`core.calls.cdr`) | a call of a flow has ended |
 
 A line of a trace is a `RunFact`: SIP of the call (`CallFact`, here), or a step, a decision, an event, the beginning and
-the end of the run (`flow.run.facts`, `flow.run.step_facts`).
+the end of the run (`flow.run.run_facts`, `flow.run.step_facts`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from orchestrator.core.registrations import Registrations
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
-from orchestrator.core.sockets import Sockets
+from orchestrator.core.socket_calls import SocketCalls
 from orchestrator.core.steps.performers import Performers
 from orchestrator.core.steps.starts import Starts
 from orchestrator.core.steps.steps import Steps
@@ -94,7 +94,7 @@ class Engine(Node):
         steps = Steps(self, self.host, exchange, registrations, self.gateways, self.admission)
         self.steps = steps
         self.starts = Starts(self, flows, steps.forget)
-        self.sockets = Sockets(self, exchange, self.starts)
+        self.sockets = SocketCalls(self, exchange, self.starts)
         self.resync = Resync(self, servers, channels, self.calls, self._reported, self._channel_struck)
         self.esl_events = EslEvents(
             self, channels, self.calls, self.sockets, servers, self.resync, steps, registrations

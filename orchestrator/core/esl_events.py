@@ -9,7 +9,7 @@ from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.calls.table import Calls
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
-from orchestrator.core.sockets import Sockets
+from orchestrator.core.socket_calls import SocketCalls
 from orchestrator.core.steps.steps import Steps
 from orchestrator.core.switches.resync import Resync
 from orchestrator.core.switches.servers import Servers
@@ -28,7 +28,7 @@ class EslEvents:
         node: Node,
         channels: ChannelTable,
         calls: Calls,
-        sockets: Sockets,
+        sockets: SocketCalls,
         servers: Servers,
         resync: Resync,
         steps: Steps,

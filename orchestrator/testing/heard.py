@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.core.switches.detectors import PAUSE
-from orchestrator.flow.run.facts import KeyIgnored
+from orchestrator.flow.run.run_facts import KeyIgnored
 from orchestrator.flow.run.step_facts import CollectBegan, CollectEnded, PlayBegan, RecordBegan, RecordEnded
 from orchestrator.testing.case_text import quoted, seconds_of
 from orchestrator.testing.switch.commands import SOON

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.run.facts import (
+from orchestrator.flow.run.run_facts import (
     BackgroundFailed,
     EventSkipped,
     EventTaken,

@@ -9,7 +9,7 @@ import pytest
 from mediakit import Stage as Media
 from mediakit import media, stage
 from test_call_races import BOB, RELAY, Stage
-from test_outward import remind, start
+from test_outbound import remind, start
 
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.phone import Address, PhoneCall

@@ -92,6 +92,39 @@ def test_the_layers_have_no_cycle() -> None:
         order += ready
 
 
+TWICE = {
+    "call": "the actions of a call, and a call",
+    "cdr": "a record, and the file it goes to",
+    "control": "the actions of control flow, and how they are checked",
+    "engine": "the flow engine, and the engine",
+    "errors": "those of expressions, and all",
+    "events": "the actions about events, and how they are checked",
+    "facts": "about null in expressions; seen by a test",
+    "jobs": "what is handed out, and who does it",
+    "limits": "of flows, of connections",
+    "media": "the actions of media, and who performs them",
+    "model": "of messages, of the configuration",
+    "parser": "of expressions, of messages",
+    "registry": "of actions, of events",
+    "resources": "checked, and read for a site",
+    "signals": "of flows, of the operating system",
+    "steps": "checked, and performed",
+    "users": "in the configuration, and in the core",
+    "values": "of flows, of the configuration",
+}
+"""Names of modules that stand in two rooms, and what each is. A new one has to mislead nobody."""
+
+
+def test_a_module_has_a_name_of_its_own() -> None:
+    found: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parent
+        if path.stem not in ("__init__", "__main__") and room.parts[:1] not in (("cli",), ("testing",)):
+            found.setdefault(path.stem, set()).add(str(room))
+    assert {name for name, rooms in found.items() if len(rooms) > 1} <= set(TWICE)
+    assert all(len(rooms) <= 2 for rooms in found.values())
+
+
 LOADED = """
 import importlib, json, pkgutil, sys
 names = json.loads(sys.argv[1])

@@ -12,7 +12,7 @@ import yaml
 
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.run.facts import Decided, EventTaken, KeyIgnored, RunBegan, RunEnded, StepFailed
+from orchestrator.flow.run.run_facts import Decided, EventTaken, KeyIgnored, RunBegan, RunEnded, StepFailed
 from orchestrator.flow.run.step_facts import (
     CollectBegan,
     CollectEnded,

@@ -56,7 +56,7 @@ def test_own_addresses_where_the_kernel_does_not_say(tmp_path: Path, monkeypatch
     assert own_addresses("0.0.0.0") == ()
 
 
-def test_outward_address_is_one_we_can_bind() -> None:
+def test_outbound_address_is_one_we_can_bind() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((outward_address("0.0.0.0"), 0))
     if Path("/proc/net/if_inet6").exists():

@@ -38,8 +38,8 @@ from orchestrator.esl.channels import Channel
 from orchestrator.esl.codec import integer
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.flow.run.facts import BackgroundFailed, KeyIgnored
 from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.run_facts import BackgroundFailed, KeyIgnored
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.timers import Timer
 

@@ -12,7 +12,7 @@ from orchestrator.core.steps import subjects
 from orchestrator.core.steps.auth import Authenticator
 from orchestrator.core.steps.destinations import Destinations
 from orchestrator.core.steps.holding import Holding
-from orchestrator.core.steps.jobs import JobSteps
+from orchestrator.core.steps.job_steps import JobSteps
 from orchestrator.core.steps.media import Applications
 from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.performers import Performers

@@ -13,7 +13,7 @@ from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Fie
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.children import Children
 from orchestrator.flow.run.environment import Environment
-from orchestrator.flow.run.facts import Caught, Switched
+from orchestrator.flow.run.run_facts import Caught, Switched
 from orchestrator.flow.run.signals import Break, Cancelled, FlowSignal, Return, Stop
 from orchestrator.flow.run.step_facts import Logged, Stepped
 from orchestrator.flow.run.task import Steps, Task, error_record

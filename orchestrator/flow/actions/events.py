@@ -12,7 +12,8 @@ from orchestrator.events.checked import WrongValue
 from orchestrator.events.registry import build_event
 from orchestrator.flow.language.program import Branch, Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
-from orchestrator.flow.run.facts import (
+from orchestrator.flow.run.listen import EXPIRED, Listener, Wait, event_read, event_spec
+from orchestrator.flow.run.run_facts import (
     EventTaken,
     FirstOfBegan,
     FirstOfTimedOut,
@@ -22,7 +23,6 @@ from orchestrator.flow.run.facts import (
     WaitBegan,
     WaitTimedOut,
 )
-from orchestrator.flow.run.listen import EXPIRED, Listener, Wait, event_read, event_spec
 from orchestrator.flow.run.signals import Cancelled, Ticket
 from orchestrator.flow.run.task import Steps, Task
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import Flow, Program, Step
 from orchestrator.flow.run.environment import Environment
-from orchestrator.flow.run.facts import Failed, KeyIgnored, StepFailed
+from orchestrator.flow.run.run_facts import Failed, KeyIgnored, StepFailed
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
 from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten

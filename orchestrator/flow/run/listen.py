@@ -19,7 +19,7 @@ from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Block, Evaluable, Program, Step, Where
 from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import Environment
-from orchestrator.flow.run.facts import EventDropped, EventSkipped, EventTaken, FilterFailed, SubscriptionExpired
+from orchestrator.flow.run.run_facts import EventDropped, EventSkipped, EventTaken, FilterFailed, SubscriptionExpired
 from orchestrator.flow.run.signals import Cancelled, Ticket
 from orchestrator.flow.run.task import Task, spawn
 from orchestrator.flow.run.trace import PLAIN, Read

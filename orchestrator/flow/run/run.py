@@ -22,7 +22,8 @@ from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS, Flow
 from orchestrator.flow.run.account import Account, Phase, Version
 from orchestrator.flow.run.effects import Release, Reply, Serve
-from orchestrator.flow.run.facts import (
+from orchestrator.flow.run.listen import event_read
+from orchestrator.flow.run.run_facts import (
     LastSteps,
     LastStepsCut,
     ReplyImplied,
@@ -32,7 +33,6 @@ from orchestrator.flow.run.facts import (
     ServedByDefault,
     StepFailed,
 )
-from orchestrator.flow.run.listen import event_read
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Cancelled, Steps, Ticket
 from orchestrator.flow.run.task import Task, error_record, spawn

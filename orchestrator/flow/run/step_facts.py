@@ -1,4 +1,4 @@
-"""What the actions of the language tell the trace, as typed facts; see `flow.run.facts`.
+"""What the actions of the language tell the trace, as typed facts; see `flow.run.run_facts`.
 
 They name no secret: neither URLs and bodies of web requests, nor the values of variables.
 """

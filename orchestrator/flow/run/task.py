@@ -18,7 +18,7 @@ from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Block, Step
 from orchestrator.flow.run.account import Account
 from orchestrator.flow.run.environment import ABSENT, Environment
-from orchestrator.flow.run.facts import Decided, StepFailed
+from orchestrator.flow.run.run_facts import Decided, StepFailed
 from orchestrator.flow.run.signals import Deadline, FlowSignal, Ticket, Waiter
 from orchestrator.flow.run.signals import Steps as Steps
 from orchestrator.flow.run.trace import PLAIN
@@ -57,7 +57,7 @@ class Task(Waiter):
         return {key: evaluable.evaluate(env) for key, evaluable in step.args.get(name, {}).items()}
 
     def trace(self, step: Step, fact: RunFact | str) -> None:
-        """A line of the run's trace: a fact of `flow.run.facts`, or what an action of a package says of itself."""
+        """A line of the run's trace: a fact of `flow.run.run_facts`, or what an action of a package says of itself."""
         self.run.trace(step, Note(fact) if isinstance(fact, str) else fact)
 
     def spawn(self, block: Block, label: str, on_done: Done) -> Task:

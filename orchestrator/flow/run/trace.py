@@ -1,7 +1,7 @@
 """The trace of a run: what each step did and why, as data first and as text on demand (FLOWLANG §9.4).
 
-A line keeps a fact (`flow.run.facts`); nothing is formatted while calls run. Traces of finished runs are kept for the
-last few hundred, and longer for runs that failed, so that the question "what happened to that call" has an answer
+A line keeps a fact (`flow.run.run_facts`); nothing is formatted while calls run. Traces of finished runs are kept for
+the last few hundred, and longer for runs that failed, so that the question "what happened to that call" has an answer
 without any log level having been set before.
 
 Who calls us decides what stands in it, and how much. So a value is cut at `LONGEST` characters, and all traces together

@@ -21,8 +21,8 @@ from orchestrator.events.bus import Subscription
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Evaluable, Where
 from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.flow.run.facts import EventUnfit
 from orchestrator.flow.run.listen import Listener, Wait
+from orchestrator.flow.run.run_facts import EventUnfit
 from orchestrator.flow.run.task import values_read
 from orchestrator.flow.run.trace import masked, masked_text
 from orchestrator.flow.run.triggers import Starter

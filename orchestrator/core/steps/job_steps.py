@@ -12,8 +12,8 @@ from orchestrator.core.switches.servers import Servers
 from orchestrator.errors import StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.engine import FlowEngine
-from orchestrator.flow.run.facts import BackgroundFailed
 from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.run_facts import BackgroundFailed
 from orchestrator.flow.run.signals import PENDING, Ticket
 
 

@@ -14,7 +14,7 @@ from orchestrator.esl.codec import EslEvent
 from orchestrator.esl.commands import safe_uuid
 
 
-class Sockets:
+class SocketCalls:
     """The channels of one engine that came over a socket, by the name of their connection."""
 
     __slots__ = ("_node", "_exchange", "_channels", "_flows", "_starts", "_calls")
