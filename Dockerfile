@@ -19,7 +19,7 @@ WORKDIR /srv/orchestrator
 COPY config/orchestrator.yml config/users.yaml config/
 COPY flows flows
 USER orchestrator
-EXPOSE 5060/udp
+EXPOSE 5060/udp 5060/tcp 5061/tcp 8443/tcp
 # SIGTERM drains: new calls get a 503, those in setup are finished.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["orchestrator"]

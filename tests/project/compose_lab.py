@@ -41,6 +41,18 @@ SEARCHED = os.pathsep.join((media_server.USUAL_PLACES, "/usr/sbin", "/sbin"))
 WITH_ITS_MAKER = ("setpriv", "--pdeathsig", "KILL")
 """In front of a command: it is ended when the process that started it is gone."""
 
+VISIT = """
+import http.client, socket, ssl, sys
+address, trusted = sys.argv[1:]
+context = ssl.create_default_context(cafile=trusted)
+context.wrap_socket(socket.create_connection((address, 5061), 20), server_hostname=address).close()
+page = http.client.HTTPSConnection(address, 8443, timeout=20, context=context)
+page.request("GET", "/")
+answer = page.getresponse()
+print(answer.status, answer.read().decode())
+"""
+"""A handshake at the port for TLS, and the page at the one for WSS."""
+
 NOTHING: Mapping[str, str] = {}
 
 LIBRARIES = ("lib", "lib64", "lib/*", "local/lib")
@@ -190,10 +202,10 @@ class Service:
             source, target = volume.split(":")[:2]
             self.volumes[target] = folder / source
             if not source.startswith("."):  # a named volume is Docker's to make
-                self.volumes[target].mkdir()
-        self.environ = {key: self._mapped(value or "") for key, value in described["environment"].items()}
+                self.volumes[target].mkdir(exist_ok=True)
+        self.environ = {key: self.mapped(value or "") for key, value in described.get("environment", {}).items()}
 
-    def _mapped(self, value: str) -> str:
+    def mapped(self, value: str) -> str:
         """Nothing is mounted here: a path on a volume becomes the path of what Docker would mount there."""
         for target, source in self.volumes.items():
             value = value.replace(f"{target}/", f"{source}/")
@@ -258,6 +270,7 @@ class Lab:
         self._build_machine()
         self.orchestrator = self._service("orchestrator")
         self.freeswitch = self._service("freeswitch")
+        self._make_certificate()
         self._start_orchestrator()
         self._start_freeswitch()
 
@@ -309,6 +322,12 @@ class Lab:
             )
         return Service(self._plugged("telephony", address, bits, self.gateway), name, described, self.folder)
 
+    def _make_certificate(self) -> None:
+        described = self.compose["services"]["certificate"]
+        service = Service(self.machine, "certificate", described, self.folder)
+        arguments = [service.mapped(argument) for argument in described["command"]]
+        self.machine.do(sys.executable, "-m", "orchestrator", *arguments)
+
     def _start_orchestrator(self) -> None:
         dockerfile = (REPOSITORY / "Dockerfile").read_text()
         (workdir,) = set(re.findall(r"^WORKDIR (/srv/.*)$", dockerfile, re.MULTILINE))
@@ -344,12 +363,21 @@ class Lab:
         code = f"import urllib.request as r; print(r.urlopen('http://{listen}:8080/{path}', timeout=2).read().decode())"
         return self.machine.ask([sys.executable, "-c", code])[1]
 
+    def visit(self, number: int) -> str:
+        """The answer to a browser with the `number`-th address of the LAN that opens the page of docs/compose.md."""
+        here = self._plugged("lan", self._lan_address(number), LAN, None)
+        trusted = self.orchestrator.mapped("/var/lib/orchestrator/tls/certificate.pem")
+        return here.ask([sys.executable, "-c", VISIT, self.address, trusted])[1]
+
     def reload(self) -> None:
         self.orchestrator.process.send_signal(signal.SIGHUP)
 
+    def _lan_address(self, number: int) -> str:
+        return str(ip_network(f"{self.address}/{LAN}", strict=False)[number])
+
     def phone(self, user: str, number: int) -> Softphone:
         """A softphone with the `number`-th address of the LAN, registered at the machine's."""
-        address = str(ip_network(f"{self.address}/{LAN}", strict=False)[number])
+        address = self._lan_address(number)
         phone = Softphone(self._plugged("lan", address, LAN, None), user, address, self.address, self.folder / user)
         phone.wait("registered successfully")
         return phone

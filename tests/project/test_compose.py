@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from orchestrator.app import LINGER
+from orchestrator.cli import certificate
 from orchestrator.flow.language.limits import Limits
 from orchestrator.settings import FACTORY_PASSWORD, Settings, load_settings
 
@@ -95,9 +96,19 @@ def compose() -> dict[str, Any]:
     return read_compose(OUTSIDE)
 
 
+def settings_in(compose: dict[str, Any], folder: Path) -> Settings:
+    """The orchestrator's settings as in its container; the certificate that it would find there is in `folder`."""
+    environ = dict(compose["services"]["orchestrator"]["environment"])
+    for name in ("TLS_CERTIFICATE", "TLS_KEY"):
+        file = folder / Path(environ[name]).name
+        file.touch()
+        environ[name] = str(file)
+    return load_settings(REPOSITORY / "config" / "orchestrator.yml", environ)
+
+
 @pytest.fixture(scope="module")
-def settings(compose: dict[str, Any]) -> Settings:
-    return load_settings(REPOSITORY / "config" / "orchestrator.yml", compose["services"]["orchestrator"]["environment"])
+def settings(compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings_in(compose, tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +121,11 @@ def profile(freeswitch: FreeSwitch) -> dict[str, str]:
     return freeswitch.params(".//profile[@name='orchestrator']")
 
 
+def on_the_network(compose: dict[str, Any]) -> list[str]:
+    """The services that have an address."""
+    return [name for name, service in compose["services"].items() if "networks" in service]
+
+
 def address_of(compose: dict[str, Any], service: str) -> str:
     address: str = compose["services"][service]["networks"]["telephony"]["ipv4_address"]
     return address
@@ -119,18 +135,21 @@ def address_of(compose: dict[str, Any], service: str) -> str:
 
 
 def test_the_orchestrator_listens_where_the_network_puts_it(compose: dict[str, Any], settings: Settings) -> None:
-    (listen,) = settings.sip.listen
-    assert listen.address.host == address_of(compose, "orchestrator")
-    assert (
-        f"{listen.address.port}:{listen.address.port}/{listen.transport}"
-        in compose["services"]["orchestrator"]["ports"]
-    )
+    listens = settings.sip.listen
+    assert {listen.address.host for listen in listens} == {address_of(compose, "orchestrator")}
+    assert [listen.transport for listen in listens] == ["udp", "tcp", "tls", "wss"]
+    kinds = ["udp" if listen.transport == "udp" else "tcp" for listen in listens]
+    inside = [f"{listen.address.port}/{kind}" for listen, kind in zip(listens, kinds, strict=True)]
+    published = compose["services"]["orchestrator"]["ports"]
+    assert [f"{port.partition('/')[0]}:{port}" for port in inside] == [port for port in published if "/" in port]
+    (exposed,) = re.findall(r"^EXPOSE (.*)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    assert exposed.split() == inside
     assert str(settings.sip.advertise) == "203.0.113.7:0"
 
 
 def test_addresses_are_of_the_network_and_not_its_gateways(compose: dict[str, Any]) -> None:
     (subnet,) = (ip_network(pool["subnet"]) for pool in compose["networks"]["telephony"]["ipam"]["config"])
-    addresses = [ip_address(address_of(compose, name)) for name in compose["services"]]
+    addresses = [ip_address(address_of(compose, name)) for name in on_the_network(compose)]
     assert len(set(addresses)) == len(addresses)
     assert all(one in subnet and one not in (subnet[0], subnet[1], subnet[-1]) for one in addresses)
 
@@ -148,6 +167,23 @@ def test_registrations_are_kept_on_a_volume(compose: dict[str, Any], settings: S
     assert f"install -d -o orchestrator {folder}" in (REPOSITORY / "Dockerfile").read_text()
 
 
+def test_a_certificate_is_made_before_the_first_start(compose: dict[str, Any]) -> None:
+    maker, user = compose["services"]["certificate"], compose["services"]["orchestrator"]
+    assert user["depends_on"] == {"certificate": {"condition": "service_completed_successfully"}}
+    command, folder, *options = maker["command"]
+    assert command == "certificate"
+    environ = user["environment"]
+    assert environ["TLS_CERTIFICATE"] == f"{folder}/{certificate.CERTIFICATE}"
+    assert environ["TLS_KEY"] == f"{folder}/{certificate.KEY}"
+    (volume,) = maker["volumes"]
+    assert volume in user["volumes"]
+    assert folder.startswith(volume.split(":")[1])
+    parsed = certificate.command.make_context("certificate", [folder, *options]).params
+    assert parsed["names"] == (address_of(compose, "orchestrator"), "203.0.113.7", "example.com")
+    alone = read_compose({"ESL_PASSWORD": PASSWORD})["services"]["certificate"]["command"]
+    assert alone[-3] == "localhost"
+
+
 def test_admin_is_published_to_this_machine_only(compose: dict[str, Any], settings: Settings) -> None:
     service = compose["services"]["orchestrator"]
     port = settings.admin.listen.port
@@ -156,8 +192,8 @@ def test_admin_is_published_to_this_machine_only(compose: dict[str, Any], settin
 
 
 def test_every_variable_given_is_one_that_is_read(compose: dict[str, Any], freeswitch: FreeSwitch) -> None:
-    written = (REPOSITORY / "config" / "orchestrator.yml").read_text()
-    read = set(re.findall(r"\{env: ([A-Z_]+)", written)) - {"NAME"}
+    written = re.sub(r"#.*", "", (REPOSITORY / "config" / "orchestrator.yml").read_text())
+    read = set(re.findall(r"\{env: ([A-Z_]+)", written))
     assert set(compose["services"]["orchestrator"]["environment"]) == read
     assert set(compose["services"]["freeswitch"]["environment"]) <= freeswitch.asked
 
@@ -377,7 +413,7 @@ def test_a_call_without_our_header_is_refused(freeswitch: FreeSwitch, call: str)
     assert actions_for(freeswitch, "bob", call=call) == {}
 
 
-def test_ranges_sessions_and_ports_are_the_operators_on_both_sides() -> None:
+def test_ranges_sessions_and_ports_are_the_operators_on_both_sides(tmp_path: Path) -> None:
     """More calls: three names in .env. Other ports: two, and both programs read them."""
     wanted = {
         "FREESWITCH_RTP_START": "20000",
@@ -386,9 +422,10 @@ def test_ranges_sessions_and_ports_are_the_operators_on_both_sides() -> None:
         "FREESWITCH_SIP_PORT": "5090",
         "FREESWITCH_ESL_PORT": "8031",
     }
-    services = read_compose(OUTSIDE | wanted)["services"]
+    compose = read_compose(OUTSIDE | wanted)
+    services = compose["services"]
     freeswitch = FreeSwitch(services["freeswitch"]["environment"])
-    settings = load_settings(REPOSITORY / "config" / "orchestrator.yml", services["orchestrator"]["environment"])
+    settings = settings_in(compose, tmp_path)
     assert services["freeswitch"]["ports"] == ["20000-20998:20000-20998/udp"]
     switch = freeswitch.configuration("switch.conf")
     assert [switch[name] for name in ("rtp-start-port", "rtp-end-port", "max-sessions")] == ["20000", "20998", "500"]

@@ -12,11 +12,10 @@ from typing import ClassVar
 import pytest
 from compose_lab import Lab, Processes, Softphone, missing, wait_for
 from media_server import needs_freeswitch
-from test_compose import OUTSIDE, REPOSITORY, read_compose
+from test_compose import OUTSIDE, REPOSITORY, read_compose, settings_in
 
 from orchestrator.flow.loader import load_sources, read_sources
 from orchestrator.resources import known_resources
-from orchestrator.settings import load_settings
 
 PAGE = (REPOSITORY / "docs" / "compose.md").read_text()
 
@@ -36,8 +35,7 @@ def test_the_flow_loads_beside_those_that_are_there(tmp_path: Path) -> None:
     """All flow files are one program: a name that is defined twice is an error, and the page's flow is never taken."""
     shutil.copytree(REPOSITORY / "flows", tmp_path / "flows")
     (tmp_path / FLOW_FILE).write_text(FLOW)
-    environ = read_compose(OUTSIDE)["services"]["orchestrator"]["environment"]
-    settings = load_settings(REPOSITORY / "config" / "orchestrator.yml", environ)
+    settings = settings_in(read_compose(OUTSIDE), tmp_path)
     _, warnings = load_sources(read_sources([tmp_path / "flows"]), known_resources(settings))
     assert warnings == []
 
@@ -77,6 +75,9 @@ class TestPhones:
         assert [heard_from(phone) for phone in phones] == [bob.address, alice.address]
         alice.type("/hangup\n")
         bob.wait("session closed")
+
+    def test_the_certificate_of_the_first_start_is_trusted(self, lab: Lab) -> None:
+        assert lab.visit(23).startswith("426 This port speaks SIP over WebSocket")
 
     @pytest.mark.usefixtures("flow")
     def test_five_ends_the_call(self, lab: Lab, phones: tuple[Softphone, Softphone]) -> None:
