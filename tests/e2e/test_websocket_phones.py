@@ -93,3 +93,14 @@ def test_a_phone_whose_connection_is_gone_is_not_rung(phone: Callable[..., Any])
     assert wait_until(lambda: call.state == "ended")
     assert call.statuses[-1] == 480
     answered(alice, phone("ws", f"{bob.user}@example.com"))
+
+
+@pytest.mark.parametrize("transport", ["ws", "wss"])
+def test_a_route_to_us_is_written_as_browsers_write_it(phone: Callable[..., Any], server: Any, transport: str) -> None:
+    """JsSIP and SIP.js may put the address they have connected to into a Route, with `transport=ws` for both kinds."""
+    alice, bob = phone(transport), phone("udp")
+    bob.on_invite = PhoneCall.answer
+    route = b"Route: <sip:127.0.0.1:%d;transport=ws;lr>" % server.ports[transport]
+    call = alice.invite(f"{bob.user}@example.com", [route])
+    assert wait_until(lambda: call.state == "answered"), call.statuses
+    assert bob.calls[0].invite.get(b"route") is None
