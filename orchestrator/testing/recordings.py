@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 from urllib.parse import unquote_to_bytes
@@ -62,8 +63,7 @@ def rewrite(
     head, gap, body = block.partition(b"\n\n")
     wanted = dict(headers or {})
     lines, written = [], set()
-    for line in head.split(b"\n"):
-        name = line.partition(b": ")[0].decode()
+    for name, line in _named_lines(head):
         if name in wanted:
             written.add(name)
             value = wanted[name]
@@ -76,6 +76,12 @@ def rewrite(
     at = len(lines) - (lines[-1].startswith(b"Content-Length: ") if body else 0)  # the length of a body stays last
     lines[at:at] = [name.encode() + b": " + url_encode(value) for name, value in added]
     return b"\n".join(lines) + gap + body
+
+
+@lru_cache(maxsize=256)
+def _named_lines(head: bytes) -> tuple[tuple[str, bytes], ...]:
+    """Each line with the name of its header; few recorded events are rewritten again and again."""
+    return tuple((line.partition(b": ")[0].decode(), line) for line in head.split(b"\n"))
 
 
 def _substitute(line: bytes, substitute: Mapping[str, str]) -> bytes:

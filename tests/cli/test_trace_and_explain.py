@@ -178,7 +178,7 @@ def test_what_a_run_waits_for(server: Server) -> None:
 def test_near_misses_while_it_watches(server: Server) -> None:
     server.call()
     process = server.start("explain", "late_phone", "--for", "1s")
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while server.world.engine.bus.watch is None:
             gevent.sleep(0.01)
     server.register("carol@example.com")
