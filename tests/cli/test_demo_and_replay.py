@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from called import orchestrator
+
 ROOT = Path(__file__).parents[2]
 RECORDINGS = "tests/fixtures/esl"
 
@@ -23,17 +25,13 @@ flows:
 """Lives on events alone, and needs nothing of FreeSWITCH while the link is away."""
 
 
-def orchestrator(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
-
-
 def replay(file: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return orchestrator("replay", f"{RECORDINGS}/{file}", "--flows", "flows", *arguments)
+    return orchestrator(ROOT, "replay", f"{RECORDINGS}/{file}", "--flows", "flows", *arguments)
 
 
 def test_demo_shows_the_three_scenarios() -> None:
-    done = orchestrator("demo")
+    command = [sys.executable, "-m", "orchestrator", "demo"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     for shown in (
@@ -99,7 +97,7 @@ class TestReplay:
             "--flows",
             str(tmp_path),
         )
-        cut = orchestrator("replay", f"{RECORDINGS}/via_bridge.esl", *given, "--cut", "5", "--duplicate")
+        cut = orchestrator(ROOT, "replay", f"{RECORDINGS}/via_bridge.esl", *given, "--cut", "5", "--duplicate")
         assert cut.returncode == 0, cut.stderr
         assert "after 5 events: the link was cut" in cut.stdout
         assert "back, with 2 channels" in cut.stdout
@@ -108,7 +106,7 @@ class TestReplay:
     def test_a_recording_that_breaks_off_is_said_to(self, tmp_path: Path) -> None:
         whole = (ROOT / RECORDINGS / "dtmf.esl").read_bytes()
         (tmp_path / "cut.esl").write_bytes(whole[:-10])
-        done = orchestrator("replay", str(tmp_path / "cut.esl"), "--flows", "flows", *self.SCREENED)
+        done = orchestrator(ROOT, "replay", str(tmp_path / "cut.esl"), "--flows", "flows", *self.SCREENED)
         assert "cut.esl ends in the middle of a frame: its last" in done.stderr
         assert "59 events, 2 calls, 2 runs" in done.stdout and done.returncode == 0
 
@@ -124,7 +122,7 @@ class TestReplay:
         unknown = replay("dtmf.esl", "--flow", "screning")
         assert unknown.returncode == 2
         assert "no flow 'screning' with on: invite; there is: pickup, ring_member" in unknown.stderr
-        empty = orchestrator("replay", "README.md", "--flow", "push_wakeup")
+        empty = orchestrator(ROOT, "replay", "README.md", "--flow", "push_wakeup")
         assert empty.returncode == 2
         assert "README.md holds no FreeSWITCH events" in empty.stderr
         leg = replay("dtmf.esl", "--flow", "push_wakeup", "--leg", "calee=1")

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from called import orchestrator
 
 from orchestrator.cli.init import FILES
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "orchestrator", *arguments],
         cwd=folder,
@@ -28,38 +30,38 @@ def run(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedPr
 
 
 def test_a_new_folder_checks_and_tests(tmp_path: Path) -> None:
-    made = run(tmp_path, "init", "site")
+    made = orchestrator(tmp_path, "init", "site")
     assert made.returncode == 0, made.stderr
     site = tmp_path / "site"
     assert all((site / name).is_file() for name in FILES)
-    checked = run(site, "check")
+    checked = orchestrator(site, "check")
     assert (checked.returncode, checked.stderr) == (0, "no problems found\n")
-    tested = run(site, "test")
+    tested = orchestrator(site, "test")
     assert tested.returncode == 0 and "1 passed, 0 failed" in tested.stdout
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "users.yaml").write_text("alice: x\n")
-    made = run(tmp_path, "init")
+    made = orchestrator(tmp_path, "init")
     assert made.returncode == 1 and "config/users.yaml exists already" in made.stderr
     assert not (tmp_path / "flows").exists()
 
 
 def test_tests_without_a_folder_of_them(tmp_path: Path) -> None:
-    done = run(tmp_path, "test")
+    done = orchestrator(tmp_path, "test")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
     assert "there is no folder tests here" in done.stderr
 
 
 @pytest.mark.parametrize("admin", ["127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:1/"])
 def test_an_admin_address_needs_no_scheme(tmp_path: Path, admin: str) -> None:
-    done = run(tmp_path, "trace", "--admin", admin)
+    done = orchestrator(tmp_path, "trace", "--admin", admin)
     assert done.returncode == 1 and "no server answers at http://127.0.0.1:1:" in done.stderr
 
 
 def test_an_admin_address_that_is_none(tmp_path: Path) -> None:
-    done = run(tmp_path, "trace", "--admin", "ftp://x")
+    done = orchestrator(tmp_path, "trace", "--admin", "ftp://x")
     assert done.returncode == 2 and "write 127.0.0.1:8080" in done.stderr
 
 
@@ -72,7 +74,7 @@ def test_completion(tmp_path: Path, shell: str) -> None:
 
 
 def test_run_serves_in_a_new_folder_and_siptrace_asks_it(tmp_path: Path) -> None:
-    assert run(tmp_path, "init").returncode == 0
+    assert orchestrator(tmp_path, "init").returncode == 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         admin = f"127.0.0.1:{probe.getsockname()[1]}"
