@@ -23,7 +23,7 @@ from orchestrator.settings import Settings
 from orchestrator.settings.model import AuthSettings
 from orchestrator.settings.values import Address
 from orchestrator.sip.admission import SourceLimits
-from orchestrator.sip.points import ListenPoint
+from orchestrator.sip.points import DEFAULT_PORT, ListenPoint
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 
@@ -95,11 +95,13 @@ def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) 
     """How others reach a socket: as advertised, else by its address, else by the one this machine shows them."""
     host, port = bound
     everywhere = is_wildcard(host)
+    kind, port_there = transport_kind(transport), port
     if advertise is not None:
-        name, port_there = advertise.host, advertise.port or port
+        name = advertise.host
+        if advertise.port and kind.default_port == DEFAULT_PORT:
+            port_there = advertise.port
     else:
-        name, port_there = outward_address(host) if everywhere else host, port
-    kind = transport_kind(transport)
+        name = outward_address(host) if everywhere else host
     return ListenPoint(
         name,
         port_there,

@@ -186,8 +186,9 @@ class OtherRequests:
 
     def _at_server(self, request: Request, server: str) -> Target:
         user = request.parsed_uri.user
-        host = server.partition(":")[2].rpartition("@")[2].encode()
-        return Target(b"sip:%b@%b" % (user, host) if user else b"sip:" + host)
+        scheme, _, rest = server.encode().partition(b":")
+        host = rest.rpartition(b"@")[2]
+        return Target(b"%b:%b@%b" % (scheme, user, host) if user else b"%b:%b" % (scheme, host))
 
     def _is_to_oneself(self, request: Request) -> bool:
         sender = request.from_.parsed

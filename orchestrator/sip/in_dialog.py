@@ -4,6 +4,7 @@ phone is still there."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.branch import CHALLENGES, Network
@@ -39,6 +40,28 @@ class Challenged:
     def on_unreachable(self, client: ClientTransaction) -> None: ...
 
 
+class Persistent:
+    """Hears of a request of our own for `user`. When the hop cannot be reached it goes on to the next one, or to where
+    the Contact leads."""
+
+    __slots__ = ("_user", "_go_on")
+
+    def __init__(self, user: ClientUser | None, go_on: Callable[[], None]) -> None:
+        self._user = user
+        self._go_on = go_on
+
+    def on_response(self, client: ClientTransaction, response: Response) -> None:
+        if self._user is not None:
+            self._user.on_response(client, response)
+
+    def on_timeout(self, client: ClientTransaction) -> None:
+        if self._user is not None:
+            self._user.on_timeout(client)
+
+    def on_unreachable(self, client: ClientTransaction) -> None:
+        self._go_on()
+
+
 def send_in_dialog(
     network: Network,
     leg: Leg,
@@ -51,20 +74,28 @@ def send_in_dialog(
 ) -> None:
     """Send a request to the party of `leg`; `user` hears of the answer, `unreachable()` is called where no way leads to
     it. Not `counted`: the request has the number of the last one."""
-    branch = network.tokens.branch()
+    seen, used = leg.hop, not counted
 
     def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
+        nonlocal used
         if hop is None:
             unreachable()
             return
-        data = leg.request(method, hop.point.via + branch, headers, counted, body)
+        branch = network.tokens.branch()
+        data = leg.request(method, hop.point.via + branch, headers, not used, body)
+        used = True
         heard = Challenged(network, leg, headers) if user is None and leg.account is not None else user
+        if further or (hop is seen and hop.connection):
+            heard = Persistent(heard, partial(send, further[0], further[1:]) if further else find)
         network.layer.open_client(branch, method, data, hop, heard)
 
-    if leg.hop is not None:
-        send(leg.hop)
-        return
-    try:
-        network.resolve(leg.first_hop(), leg.point, send, by=leg.point)
-    except MalformedMessage:
-        unreachable()
+    def find() -> None:
+        try:
+            network.resolve(leg.first_hop(), leg.point, send, by=leg.point)
+        except MalformedMessage:
+            unreachable()
+
+    if seen is not None:
+        send(seen)
+    else:
+        find()

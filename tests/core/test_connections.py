@@ -335,3 +335,12 @@ def test_nobody_connects_to_a_phone_that_is_reached_where_it_was_seen() -> None:
     stage.call(BOB, LONG)
     assert phone.requests("INVITE")[0].via.transport == b"UDP"
     assert stage.world.engine.counters["request.long_datagram"] == 1
+
+
+def test_our_own_bye_reaches_a_party_whose_connection_is_gone() -> None:
+    """The end of a call that has lasted too long, over a new connection where the Contact leads."""
+    line = Line(flows=FLOW)
+    ask = _acknowledged(line)
+    line.world.cut(line.alice)
+    line.run(12 * 3600.0)
+    assert [request.cseq for request in line.alice.requests("BYE")] and ask.statuses[-1] == 200

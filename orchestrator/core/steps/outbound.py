@@ -133,7 +133,9 @@ class OutboundCalls:
 
     def _here(self) -> str:
         """Our address, as a dial string of FreeSWITCH."""
-        return "call@" + self.node.network.points[0].sent_by.decode()
+        points = self.node.network.points
+        point = next((point for point in points if point.transport == "udp"), points[0])
+        return f"call@{point.uri.partition(b':')[2].decode()}"
 
     def _hand_over(self, ticket: Ticket, job: effects.EslCommand) -> Any:
         """The leg is FreeSWITCH's from now on, or another call's: the flow hears only whether it was taken."""
