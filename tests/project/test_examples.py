@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,10 +132,12 @@ def _invite(port: int) -> bytes:
 
 
 @contextmanager
-def serving(example: Installed, folder: Path, services: str = "{}", **environ: str) -> Iterator[Running]:
+def serving(
+    example: Installed, folder: Path, services: str = "{}", sip: str = "{listen: 'udp:127.0.0.1:0'}", **environ: str
+) -> Iterator[Running]:
     config = folder / "orchestrator.yml"
     config.write_text(
-        "sip: {listen: 'udp:127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\nlocation: 'memory:'\n"
+        f"sip: {sip}\nadmin: {{listen: '127.0.0.1:0'}}\nlocation: 'memory:'\n"
         f"flows: {example.source / 'tests'}\nservices: {services}\n"
     )
     command = [sys.executable, "-m", "orchestrator", "run", "-c", str(config)]
@@ -233,6 +236,20 @@ def test_a_service_starts_and_stops_with_the_server(install: Install, tmp_path: 
         while told[-1] == b"WATCHDOG=1":
             told.append(systemd.recv(100))
         assert told[-1] == b"STOPPING=1"
+
+
+def test_a_transport_carries_calls(install: Install, tmp_path: Path) -> None:
+    sip = "{listen: ['udp:127.0.0.1:0', 'zudp:127.0.0.1:0'], transports: {zudp: {level: 9}}}"
+    with serving(install("transport"), tmp_path, sip=sip) as server:
+        port = int(server.wait_for("ready udp:").partition("zudp:127.0.0.1:")[2].split()[0])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+            wire.bind(("127.0.0.1", 0))
+            wire.settimeout(60)
+            wire.sendto(zlib.compress(_invite(wire.getsockname()[1]).replace(b"/UDP", b"/ZUDP")), ("127.0.0.1", port))
+            answers = [zlib.decompress(wire.recv(4000)) for _ in range(2)]
+        assert [answer[:12] for answer in answers] == [b"SIP/2.0 100 ", b"SIP/2.0 486 "]
+        assert all(b"Via: SIP/2.0/ZUDP" in answer for answer in answers)
+        assert server.stop() == 0
 
 
 def test_one_that_cannot_start_says_so_and_nothing_runs(install: Install, tmp_path: Path) -> None:
