@@ -10,6 +10,7 @@ from orchestrator.sip.message import build_response, salvage_request
 from orchestrator.sip.points import Hop
 from orchestrator.sip.routing import response_destination
 from orchestrator.sip.shown import shown
+from orchestrator.sip.stun import binding_response
 
 _KEEPALIVE = 4
 """Octets up to which a datagram of line ends is a keep-alive (RFC 5626 §3.5.1)."""
@@ -19,6 +20,11 @@ def refuse_malformed(node: Node, sender: Sender, data: bytes, error: MalformedMe
     """Answer what can be answered (RFC 3261 §8.2, RFC 4475); the rest gets silence and a counter."""
     if len(data) <= _KEEPALIVE and not data.strip(b"\r\n\0"):
         node.count("keepalive")
+        return
+    pong = None if hop.point.reliable else binding_response(data, hop.host, hop.port)
+    if pong is not None:
+        node.count("keepalive")
+        node.send(pong, hop)
         return
     node.count("malformed")
     sender.charge(MALFORMED)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from orchestrator.core.keepalive import Keepalive
 from orchestrator.core.location_writes import Writes
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
@@ -25,7 +26,7 @@ from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.registrar import Asked, RegisterAnswer, RegisterPolicy, Registrar, refusal
 from orchestrator.sip.routing import request_uri
 from orchestrator.sip.server import ServerTransaction
-from orchestrator.sip.target import Target
+from orchestrator.sip.target import Target, one_flow_each
 from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer
 
@@ -44,6 +45,9 @@ class Registrations:
         gruus = partial(gruu.parameters, node.network.veil) if node.settings.gruu else None
         self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus)
         self._expiry_timer: Timer | None = None
+        self.keepalive = Keepalive(node, node.settings.ping, self.bindings_of, self.target_of, self._silent)
+        self.keepalive.begin(tuple(location))
+        node.network.flow_failed = self.flow_failed
         self.watch_expiry()
 
     # --- destinations -------------------------------------------------------------------------------------------------
@@ -54,8 +58,8 @@ class Registrations:
         return self.location.bindings(node.network.home_aor(aor), node.wall)
 
     def targets_of(self, aor: str) -> list[Target]:
-        """The contacts registered for an address, as destinations, best first."""
-        return [self.target_of(binding) for binding in self.bindings_of(aor)]
+        """The contacts registered for an address, as destinations, best first; one flow of each phone."""
+        return one_flow_each([self.target_of(binding) for binding in self.bindings_of(aor)])
 
     def target_of(self, binding: Binding) -> Target:
         """A binding is reached from the point it registered at: through its Path, else where it was seen when that is
@@ -143,13 +147,23 @@ class Registrations:
     def connection_lost(self, connection: int) -> None:
         """What was registered over this connection can be reached no more: it is removed."""
         for aor in self.location.registered_over(connection):
-            self.writes.change(aor, partial(_registered_over, connection), self._lost)
+            self.writes.change(aor, partial(_registered_over, connection), partial(self._lost, "connection closed"))
 
-    def _lost(self, changes: Sequence[Change], standing: Sequence[Binding], error: SipError | None) -> None:
-        self.announce(changes)
+    def flow_failed(self, binding: Binding) -> None:
+        """The edge proxy on the way to a phone says that there is no flow to it any more (430, RFC 5626 §5.3.1)."""
+        self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "flow failed"))
 
-    def announce(self, changes: Iterable[Change], source_ip: str = "") -> None:
-        """Publish what a REGISTER, or the passing of time, has changed."""
+    def _silent(self, binding: Binding) -> None:
+        """A phone has left our pings without an answer."""
+        self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "no answer to OPTIONS"))
+
+    def _lost(self, why: str, changes: Sequence[Change], standing: Sequence[Binding], error: SipError | None) -> None:
+        self.announce(changes, why=why)
+
+    def announce(self, changes: Iterable[Change], source_ip: str = "", why: str = "") -> None:
+        """Publish what a REGISTER, the passing of time, or something else (`why`, for the log) has changed."""
+        changes = tuple(changes)
+        self.keepalive.heard(changes)
         node = self._node
         bus, now = node.bus, node.timers.now
         self.watch_expiry()
@@ -158,7 +172,9 @@ class Registrations:
             if change.kind == "added":
                 node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.uri)
             elif not change.stands:
-                node.tell("unregistered", source=source_ip, aor=binding.aor, contact=binding.uri, reason=change.kind)
+                node.tell(
+                    "unregistered", source=source_ip, aor=binding.aor, contact=binding.uri, reason=why or change.kind
+                )
             if change.stands:
                 if bus.hears("registered"):
                     attributes = registered_attributes(binding, change.kind == "added", source_ip, node.wall)
@@ -211,6 +227,11 @@ class Registrations:
 
 def _registered_over(connection: int, standing: Sequence[Binding]) -> list[Change]:
     return [Change("removed", binding) for binding in standing if binding.connection == connection]
+
+
+def _without(lost: Binding, standing: Sequence[Binding]) -> list[Change]:
+    """Unless the phone has registered again meanwhile."""
+    return [Change("removed", binding) for binding in standing if binding == lost]
 
 
 class Registration(ServedRequest):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal
 
 from orchestrator.core.users import UserTable
 from orchestrator.flow.run.trace import MEMORY
@@ -88,6 +89,16 @@ class AuthPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class PingPolicy:
+    """Which contacts are sent OPTIONS (`core.keepalive`): `nat` those behind NAT and on connections, `all`, `none`; how
+    often, in seconds; and after how many missing answers in a row a phone is gone (0: never)."""
+
+    phones: Literal["none", "nat", "all"] = "none"
+    every: float = 30.0
+    missed: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class ServerTimes:
     """How long a FreeSWITCH server is waited for, in seconds."""
 
@@ -139,6 +150,7 @@ class CoreSettings:
     """Phones are given GRUUs (RFC 5627)."""
     topology_hiding: bool = False
     """Who stands on the one side of us does not see the hops of the other (`sip.topology`)."""
+    ping: PingPolicy = field(default_factory=PingPolicy)
     open_registrar: bool = True
     """A REGISTER that no flow takes is saved for everybody; False: for trusted sources only."""
     limits: CoreLimits = field(default_factory=CoreLimits)

@@ -335,8 +335,16 @@ class HttpSettings(_Section):
     allow: Annotated[tuple[Network, ...], BeforeValidator(one_by_one)] = ()
 
 
+class PingSettings(_Section):
+    """OPTIONS to registered phones; see `core.keepalive`."""
+
+    phones: Literal["none", "nat", "all"] = "nat"
+    every: Duration = 30.0
+    missed: Annotated[int, Field(ge=1, le=1_000)] | None = 3
+
+
 class RegistrarSettings(_Section):
-    """What a REGISTER may ask for."""
+    """What a REGISTER may ask for, and what keeps the way to who is registered open."""
 
     min_expires: Duration = 60.0
     too_brief: Literal["refuse", "raise"] = "refuse"
@@ -344,6 +352,8 @@ class RegistrarSettings(_Section):
     gruu: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "on"
     without_flow: Literal["trusted", "anyone"] = "trusted"
     """Who may register when no flow takes the REGISTER."""
+    flow_timer: Annotated[float | None, PlainValidator(parse_pause)] = 120.0
+    ping: PingSettings = PingSettings()
 
 
 class LimitSettings(_Section):

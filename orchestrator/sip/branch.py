@@ -79,6 +79,10 @@ class Network(Protocol):
         """A server has answered."""
 
     @property
+    def flow_failed(self) -> Callable[[Binding], None]:
+        """The edge proxy of a binding has answered 430: there is no flow to that phone any more."""
+
+    @property
     def for_long(self) -> Callable[[Uri, Hop, Sequence[Hop]], tuple[Hop, ...]]:
         """Hops for a request that is too long for the datagram to this one (RFC 3261 §18.1.1), best first; the last
         argument are what else there is."""
@@ -493,10 +497,30 @@ class Branch:
     def _fail(self, status: int, response: Response | None) -> None:
         if not self.pending:
             return
+        binding = self.target.binding
+        if status == 430 and response is not None and binding is not None:
+            self.context.network.flow_failed(binding)
+        if (status in (408, 430) or response is None) and self._takes_next_flow():
+            return
         self.state = "failed"
         self.status = status
         self.response = response
         self.context.on_failure(self)
+
+    def _takes_next_flow(self) -> bool:
+        """The phone has not been reached: whether it has another flow, and the request goes there (RFC 5626 §6)."""
+        if self.cancelled or self.context.closed:
+            return False
+        target = self.target.next_flow()
+        if target is None:
+            return False
+        self.target, self.state, self.authorization = target, "resolving", None
+        self.context.network.count("flow.failover")
+        if target.hop is not None:
+            self.send(target.hop)
+        else:
+            self.context.find_hops(self)
+        return True
 
     def __repr__(self) -> str:
         return f"<Branch {self.number} {self.target.contact} {self.state} {self.status or ''}>"

@@ -140,6 +140,8 @@ class SipNetwork:
         self._started = self._wall
         self._trusted: dict[str, bool] = {}
         self._peers: frozenset[str] = frozenset()
+        self.flow_failed: Callable[[Binding], None] = lambda binding: None
+        """Told of a binding whose edge proxy has no flow to it any more; the registrations say what follows."""
         self.guard: Callable[[Binding, Hop], bool] | None = None
         """Says whether a call may go to a place for a registered contact; None where any may."""
 

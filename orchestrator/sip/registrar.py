@@ -1,5 +1,5 @@
 """The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626
-instance ids).
+outbound).
 
 Who may register what is not decided here; a flow has done so, or nobody was asked to. Nor is it stored here: the store
 may take its time, and the order is the promise: it has the binding before there is a 200. So a REGISTER is read into
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from orchestrator.errors import MalformedMessage, SipError
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.binding import Binding, Change, decide_removal
-from orchestrator.sip.grammar import NUL, is_token, quote
+from orchestrator.sip.grammar import COMMA, NUL, is_token, quote
 from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
@@ -29,7 +29,7 @@ _MAX_BINDING = 4_096
 """Octets of all that a phone has us keep with one contact. Push tokens take a few hundred, a Path a hundred for each
 proxy; a contact of 64 KB is an attack on memory."""
 _MAX_USER_AGENT = 256
-_SUPPORTED = (b"path", b"gruu")
+_SUPPORTED = (b"path", b"gruu", b"outbound")
 """Option tags that may stand in the Require of a REGISTER."""
 
 
@@ -50,6 +50,8 @@ class RegisterPolicy:
     """Whole lines to add to the 200."""
     extra: Mapping[str, str] | None = None
     """What to keep with each contact."""
+    flow_timer: int = 0
+    """Seconds after which a phone that keeps its flow open (RFC 5626) is to send a keep-alive; 0: as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Asked:
     policy: RegisterPolicy
     gruus: Callable[[Binding], bytes] | None = None
     """Gives the GRUUs of a contact, where they are asked for."""
+    outbound: bool = False
+    """The phone registers a flow (RFC 5626): it is called over what the REGISTER came over."""
 
     def changes(self, location: Location, standing: Sequence[Binding]) -> Sequence[Change]:
         """What it changes in the bindings that stand (§10.3, steps 6 and 7). Raises SipError."""
@@ -114,7 +118,8 @@ class Asked:
             for binding in standing
             if binding.expires_at > wall
         ]
-        headers = (*lines, *(b"Path: " + value for value in self.path), *self.policy.headers)
+        flow = _flow_headers(self.policy) if self.outbound else ()
+        headers = (*lines, *(b"Path: " + value for value in self.path), *flow, *self.policy.headers)
         return RegisterAnswer(200, "OK", headers, changes)
 
 
@@ -148,8 +153,9 @@ class Registrar:
             if request.expires != 0:
                 raise MalformedMessage("Contact * Needs Expires 0")
             return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy, gruus)
-        bindings = [self._binding(request, aor, contact, hop, wall, policy) for contact in contacts]
-        return Asked(aor, wall, bindings, None, path, policy, gruus)
+        outbound = _is_outbound(request, contacts)
+        bindings = [self._binding(request, aor, contact, hop, wall, policy, outbound) for contact in contacts]
+        return Asked(aor, wall, bindings, None, path, policy, gruus, outbound)
 
     def _binding(
         self,
@@ -159,12 +165,13 @@ class Registrar:
         hop: Hop,
         wall: float,
         policy: RegisterPolicy,
+        outbound: bool,
     ) -> Binding:
         lifetime = _lifetime(request, contact, policy)
         uri = contact.parsed
         params = contact.params
         path = _path(request)
-        source, away = (hop.host, hop.port), bool(hop.connection)
+        source, away = (hop.host, hop.port), bool(hop.connection) or (outbound and not path)
         if lifetime > 0:  # whoever removes a contact calls nobody there
             away = self._at_source(uri, source[0]) or away
             if path and self._at_source(parse_name_addr(path[0]).parsed, source[0]):
@@ -230,6 +237,26 @@ def _written(params: Mapping[bytes, bytes | None]) -> bytes:
             bare = is_token(value) and name not in _QUOTED and name[:1] != b"+"
             written.append(b";%b=%b" % (name, value if bare else quote(value)))
     return b"".join(written)
+
+
+def _is_outbound(request: Request, contacts: Sequence[NameAddr]) -> bool:
+    """Whether a REGISTER is for a flow (RFC 5626 §6): the phone says `outbound`, names its instance and the flow, and
+    nobody stands between it and us who does not keep flows, which is what `ob` in a Path says. Raises SipError 439."""
+    if b"outbound" not in request.tokens(b"supported") and b"outbound" not in request.tokens(b"require"):
+        return False
+    if not any(b"+sip.instance" in contact.params and b"reg-id" in contact.params for contact in contacts):
+        return False
+    names = request.names
+    if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
+        return True
+    if any(b"ob" in parse_name_addr(value).parsed.params for value in _path(request)):
+        return True
+    raise SipError(439, "First Hop Lacks Outbound Support")
+
+
+def _flow_headers(policy: RegisterPolicy) -> tuple[bytes, ...]:
+    timer = (b"Flow-Timer: %d" % policy.flow_timer,) if policy.flow_timer else ()
+    return (b"Require: outbound", *timer)
 
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

@@ -111,7 +111,7 @@ class ResponseContext:
         None when the context is closed, full, or the target is ringing already.
         """
         full = self._count >= MAX_BRANCHES or self.breadth < 1
-        if self.closed or full or self.find(target) is not None:
+        if self.closed or full or self.find(target) is not None or self._joins_flow(target):
             return None
         branch = Branch(self, target, self._count, attempt, breadth or max(1, self.breadth // _LATE_SHARE))
         self.breadth -= branch.breadth
@@ -185,6 +185,14 @@ class ResponseContext:
             if not branch.cancelled and branch.target.same_as(target):
                 return branch
         return None
+
+    def _joins_flow(self, target: Target) -> bool:
+        """Whether another flow of its phone is being used: then it is one to go on with, should that fail."""
+        for branch in self.pending:
+            if not branch.cancelled and branch.target.is_flow_of(target):
+                branch.target.flows += (target,)
+                return True
+        return False
 
     def copy_for(self, branch: Branch, hop: Hop, token: bytes) -> bytes:
         """The request as this branch carries it (§16.6 steps 1-8); `token` is its Via branch."""

@@ -165,6 +165,8 @@ def seen_elsewhere(request: Request, source: Hop, addresses: Addresses) -> Hop |
         contact = request.contacts()[0].parsed
     except MalformedMessage:  # the other side will say so
         return None
+    if b"ob" in contact.params and _comes_directly(request):
+        return source  # it wants to be reached over what it has sent this by (RFC 5626 §4.3)
     return source if is_elsewhere(request, contact, (source.host, source.port), addresses) else None
 
 

@@ -42,12 +42,13 @@ class Target:
     the caller's; `ring` are the seconds it may ring where it has a time of its own. `binding` is the registration it
     stands for; a URI that somebody wrote down has none, whoever may have registered the same one. `point` is the one of
     ours that leads to it, where that is known.
-    `numbers` is how the request is numbered where that is not as it came (`core.calls.numbering`).
+    `numbers` is how the request is numbered where that is not as it came (`core.calls.numbering`). `flows` are other
+    ways to the same phone, which are not used at the same time (RFC 5626 §6).
     """
 
     __slots__ = (
         "uri", "routes", "hop", "toward", "headers", "label", "account", "sender", "ring", "binding", "point",
-        "numbers", "hides", "_contact",
+        "numbers", "hides", "flows", "_contact",
     )  # fmt: skip
 
     def __init__(
@@ -74,10 +75,28 @@ class Target:
         self.account = account
         self.sender = sender
         self.ring: float | None = None
+        self.flows: tuple[Target, ...] = ()
         self.numbers: Renumbering | None = None
         self.binding = binding
         self.point = point
         self._contact: str | None = None
+
+    def is_flow_of(self, other: Target) -> bool:
+        """Whether both are flows of one phone: the same instance of the same address, registered twice."""
+        mine, theirs = self.binding, other.binding
+        if mine is None or theirs is None or mine.instance is None or mine.reg_id is None or theirs.reg_id is None:
+            return False
+        return (mine.aor, mine.instance) == (theirs.aor, theirs.instance) and mine.reg_id != theirs.reg_id
+
+    def next_flow(self) -> Target | None:
+        """The next way to the same phone, for the request as it went this way; None when there is none left."""
+        if not self.flows:
+            return None
+        found = self.flows[0]
+        found.flows = self.flows[1:]
+        found.headers, found.label, found.sender = self.headers, self.label, self.sender
+        found.account, found.ring, found.numbers = self.account, self.ring, self.numbers
+        return found
 
     @property
     def contact(self) -> str:
@@ -133,3 +152,15 @@ class Target:
         if self.toward is not None:
             return self.toward
         return parse_name_addr(self.routes[0]).parsed if self.routes else self.parsed
+
+
+def one_flow_each(targets: Sequence[Target]) -> list[Target]:
+    """The targets with one flow for each phone, the others of it behind that (RFC 5626 §6)."""
+    kept: list[Target] = []
+    for target in targets:
+        first = next((known for known in kept if known.is_flow_of(target)), None)
+        if first is None:
+            kept.append(target)
+        else:
+            first.flows += (target,)
+    return kept
