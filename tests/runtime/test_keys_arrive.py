@@ -38,6 +38,8 @@ sip:
   timers: {t1: 600ms, t2: 5s, t4: 6s, c: 4m}
   dialog_ping: 7m
   dialog_missed: 5
+  assert_identity: on
+  topology_hiding: on
   tls:
     {certificate: FOLDER/certificate.pem, key: FOLDER/key.pem, ca: FOLDER/ca.pem, verify: required,
      verify_server: none, versions: '1.3'}
@@ -54,7 +56,11 @@ freeswitch:
 gateways: {telco: {uri: 'sip:192.0.2.9', probe: 0s}}
 users: {staff: {http: 'https://users.example.net/'}}
 flows: [FOLDER/mine]
-registrar: {min_expires: 90s, too_brief: raise, on_full: replace}
+registrar:
+  {min_expires: 90s, too_brief: raise, on_full: replace, gruu: off, flow_timer: 95s,
+   ping: {phones: all, every: 96s, missed: 7}}
+auth: {qop: auth-int, nonce: 61s, userhash: on, cache: 62s, absent: 63s, stale: 64s, users: 65}
+scanners: {agents: [badphone], addresses: [bad@]}
 socket: {listen: '127.0.0.1:0'}
 cdr: FOLDER/cdr.jsonl
 admin: {listen: '127.0.0.1:0', names: [calls.example.org], connections: 3, connections_per_client: 2}
@@ -62,9 +68,10 @@ http: {allow: [192.0.2.128/25]}
 limits:
   {transactions: 11, lingering: 12, transaction_memory: 1000013, bindings: 14, location_writes: 15,
    bindings_per_source: 16, contacts_per_aor: 17, runs: 18, runs_per_flow: 19, chain: 20, subscriptions: 21,
-   trace_memory: 1000022, http_queue: 23, esl_queue: 24, message: 1325, call_duration: 26s}
+   trace_memory: 1000022, http_queue: 23, esl_queue: 24, message: 1325, call_duration: 26s,
+   addresses_per_user: 27}
 contacts: {allow: private}
-sources: {rate: 31, burst: 32, pending: 33, strangers: 34, ban: 35s}
+sources: {rate: 31, burst: 32, pending: 33, strangers: 34, ban: 35s, failures: 36, failures_ban: 37s}
 log: {level: debug}
 """
 
@@ -109,6 +116,8 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.timers": (lambda s: s.engine.settings.times, TimerValues(t1=0.6, t2=5.0, t4=6.0, c=240.0)),
     "sip.dialog_ping": (lambda s: s.engine.settings.limits.dialog_ping, 420.0),
     "sip.dialog_missed": (lambda s: s.engine.settings.limits.dialog_missed, 5),
+    "sip.assert_identity": (lambda s: s.engine.settings.assert_identity, True),
+    "sip.topology_hiding": (lambda s: s.engine.settings.topology_hiding, True),
     "sip.tls.certificate": (lambda s: tls(s).certificate.name, "certificate.pem"),
     "sip.tls.key": (lambda s: tls(s).key.name, "key.pem"),
     "sip.tls.ca": (lambda s: tls(s).ca.name, "ca.pem"),
@@ -146,6 +155,20 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "registrar.min_expires": (lambda s: s.engine.settings.register.min_expires, 90),
     "registrar.too_brief": (lambda s: s.engine.settings.register.raise_short, True),
     "registrar.on_full": (lambda s: s.engine.settings.register.replace, True),
+    "registrar.gruu": (lambda s: s.engine.settings.gruu, False),
+    "registrar.flow_timer": (lambda s: s.engine.settings.register.flow_timer, 95),
+    "registrar.ping.phones": (lambda s: s.engine.settings.ping.phones, "all"),
+    "registrar.ping.every": (lambda s: s.engine.settings.ping.every, 96.0),
+    "registrar.ping.missed": (lambda s: s.engine.settings.ping.missed, 7),
+    "auth.qop": (lambda s: s.engine.settings.auth.qop, ("auth-int",)),
+    "auth.nonce": (lambda s: s.engine.settings.auth.nonce, 61.0),
+    "auth.userhash": (lambda s: s.engine.settings.auth.userhash, True),
+    "auth.cache": (lambda s: s.engine.settings.auth.cache.keep, 62.0),
+    "auth.absent": (lambda s: s.engine.settings.auth.cache.absent, 63.0),
+    "auth.stale": (lambda s: s.engine.settings.auth.cache.stale, 64.0),
+    "auth.users": (lambda s: s.engine.settings.auth.cache.users, 65),
+    "scanners.agents": (lambda s: s.engine.settings.scanners[0], ("badphone",)),
+    "scanners.addresses": (lambda s: s.engine.settings.scanners[1], ("bad@",)),
     "socket.listen": (lambda s: "socket:127.0.0.1:" in s.addresses, True),
     "cdr": (lambda s: s.cdr is not None and s.cdr.path.name, "cdr.jsonl"),
     "admin.listen": (lambda s: s.admin.address[1] not in (0, 8080), True),
@@ -166,6 +189,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "limits.trace_memory": (lambda s: s.engine.flows.trace_memory.most, 1_000_022),
     "limits.http_queue": (lambda s: backlog(s, "http"), 23),
     "limits.esl_queue": (lambda s: backlog(s, "esl fs7"), 24),
+    "limits.addresses_per_user": (lambda s: s.engine.settings.limits.addresses_per_user, 27),
     "limits.message": (lambda s: s.engine.settings.limits.message, 1325),
     "limits.call_duration": (lambda s: s.engine.settings.limits.call_duration, 26.0),
     "contacts.allow": (lambda s: s.engine.settings.contacts, "private"),
@@ -174,12 +198,16 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sources.pending": (lambda s: s.engine.admission.limits.pending, 33),
     "sources.strangers": (lambda s: s.engine.admission.limits.strangers, 34),
     "sources.ban": (lambda s: s.engine.admission.limits.ban, 35.0),
+    "sources.failures": (lambda s: s.engine.admission.limits.failures, 36),
+    "sources.failures_ban": (lambda s: s.engine.admission.limits.failures_ban, 37.0),
 }
 
 ELSEWHERE = {
     "admin.names": "tests/cli/test_served.py",
     "log.level": "tests/runtime/test_log.py",
     "log.format": "tests/runtime/test_log.py",
+    "registrar.without_flow": "tests/settings/test_guards.py",
+    "sip.open_relay": "tests/settings/test_guards.py",
     "sip.transports": "tests/runtime/test_transports.py",
     "services": "tests/runtime/test_services.py",
     "stop.ringing": "tests/runtime/test_app.py",

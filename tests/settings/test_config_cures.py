@@ -79,10 +79,10 @@ def test_the_environment(key: str, value: str, code: str, help: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("sip:\n  trust: [10.0.0.0/8, 0.0.0.0/0]\n", (2, 23), "0.0.0.0/0 trusts everybody"),
-        ("sip:\n  trust: '::/0'\n", (2, 10), "::/0 trusts everybody"),
+        ("sip:\n  trust: [10.0.0.0/8, 0.0.0.0/0]\n  open_relay: on\n", (2, 23), "0.0.0.0/0 trusts everybody"),
+        ("sip:\n  trust: '::/0'\n  open_relay: on\n", (2, 10), "::/0 trusts everybody"),
         ("sip:\n  trust:\n    - 128.0.0.0/1\n", (3, 7), "128.0.0.0/1 trusts a large part of the Internet"),
-        ("sip: {trust: [{env: X}]}\n", (1, 15), "0.0.0.0/0 trusts everybody"),
+        ("sip: {trust: [{env: X}], open_relay: on}\n", (1, 15), "0.0.0.0/0 trusts everybody"),
     ],
 )
 def test_who_trusts_everybody_is_warned(text: str, place: tuple[int, int], message: str) -> None:
