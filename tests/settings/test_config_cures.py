@@ -40,7 +40,7 @@ def the_mistake(text: str, environ: dict[str, str] | None = None) -> Diagnostic:
         ("admin: {listen: 'http://127.0.0.1:8080/'}", "write 127.0.0.1:8080"),
         ("users: {a: {http: users.example.com/x}}", "write https://users.example.com/x"),
         ("gateways: {a: {uri: 'gw.example.net:5070'}}", "write sip:gw.example.net:5070"),
-        ("gateways: {a: {uri: 'sip:gw;transport=tcp'}}", "write sip:gw"),
+        ("gateways: {a: {uri: 'sip:gw;transport=ws'}}", "write sip:gw"),
         ("freeswitch: {a: {host: 'localhost:8021'}}", "write localhost; the port 8021 has a key of its own"),
     ],
 )
