@@ -9,7 +9,10 @@ The ratio depends on the rate. At a low one both pay for waking up, with caches 
 more datagrams one wake-up finds, the more it is the work alone that counts, and there C is further ahead. So the
 target holds for one rate, 300 calls per second, and the ratio at twice that rate stands beside it.
 
-    python -m bench.relay [--rate 300] [--rounds 5]
+Over TCP and TLS the caller has one connection to the server, which opens one to the callee (registered over UDP).
+Debian's SIPp speaks no TLS: tunnels lend it some (`bench.tls_tunnel`), which are no part of the servers.
+
+    python -m bench.relay [--rate 300] [--rounds 5] [--transport udp|tcp|tls]
 """
 
 from __future__ import annotations
@@ -20,12 +23,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from bench.figures import Figure, Skipped, render
-from bench.servers import HOST, Kamailio, Orchestrator, Server, free_port, on_core, udp_bound, wait_until
+from bench.servers import (
+    BEHIND,
+    HOST,
+    Kamailio,
+    Orchestrator,
+    Server,
+    certificate,
+    free_port,
+    on_core,
+    tcp_bound,
+    udp_bound,
+    wait_until,
+)
+from bench.tls_tunnel import callee_behind, tunnel
 from orchestrator.testing.sipp import Sipp, SippResult, run_sipp, sipp_path
 
 SCENARIOS = Path(__file__).parent / "sipp"
@@ -39,17 +55,27 @@ SECONDS = 4
 class Round:
     """One server with a callee of its own, called again and again."""
 
-    def __init__(self, server: Server, port: int, folder: Path) -> None:
+    def __init__(self, server: Server, port: int, folder: Path, transport: str = "udp") -> None:
         self.server = server
         self.proxy = f"{HOST}:{port}"
+        self.remote = f"{BEHIND}:{port}" if transport == "tls" else self.proxy
+        """Where the caller connects to."""
         self.folder = folder
+        self.transport = "u1" if transport == "udp" else "t1"
         self.callee_port = free_port()
+        self.contact = f"{HOST}:{self.callee_port}"
+        self.scenario = SCENARIOS / "uas.xml"
+        if transport == "tcp":
+            self.contact += ";transport=tcp"
+        elif transport == "tls":
+            self.contact = f"{BEHIND}:{self.callee_port};transport=tls"
+            self.scenario = callee_behind(folder, self.contact)
         self.microseconds: list[float] = []
         self.calls = 0
         self.retransmissions = 0
 
     def register(self) -> None:
-        contact = {"contact": f"{HOST}:{self.callee_port}"}
+        contact = {"contact": self.contact}
         result = run_sipp(
             SCENARIOS / "register.xml", self.proxy, folder=self.folder, host=HOST, keys=contact, seconds=10
         )
@@ -59,13 +85,21 @@ class Round:
         """Make calls; microseconds of the server's CPU for each. Raises RuntimeError when one was not as it should."""
         seconds = calls // rate + 20
         with Sipp(
-            SCENARIOS / "uas.xml", folder=self.folder, calls=calls, host=HOST, port=self.callee_port, seconds=seconds
+            self.scenario,
+            folder=self.folder,
+            calls=calls,
+            host=HOST,
+            port=self.callee_port,
+            seconds=seconds,
+            transport=self.transport,
         ) as callee:
-            wait_until(lambda: udp_bound(HOST, self.callee_port), 5, "the callee does not listen")
+            bound = udp_bound if self.transport == "u1" else tcp_bound
+            wait_until(lambda: bound(HOST, self.callee_port), 5, "the callee does not listen")
             begun = self.server.cpu()
             caller = run_sipp(
                 SCENARIOS / "uac.xml",
-                self.proxy,
+                self.remote,
+                transport=self.transport,
                 folder=self.folder,
                 calls=calls,
                 rate=rate,
@@ -87,26 +121,46 @@ def require_clean(server: str, result: SippResult) -> None:
         raise RuntimeError(f"calls through {server} were not clean: {result.problems}")
 
 
-def figures(rate: int = 300, rounds: int = 5) -> Iterator[Figure]:
+@contextmanager
+def tunnels(side: Round, folder: Path, port: int) -> Iterator[None]:
+    """TLS for the SIPps of one server."""
+    public, key = certificate(folder)
+    with (
+        tunnel("out", str(public), side.remote, side.proxy),
+        tunnel("in", str(public), str(key), f"{BEHIND}:{side.callee_port}", f"{HOST}:{side.callee_port}"),
+    ):
+        yield
+
+
+def figures(rate: int = 300, rounds: int = 5, transport: str = "udp") -> Iterator[Figure]:
     """The ratio and what it is made of. Raises Skipped."""
     if sipp_path() is None:
         raise Skipped("SIPp is not installed (Debian: sip-tester)")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ours = stack.enter_context(Orchestrator(folder))
-        theirs = stack.enter_context(Kamailio(folder))
+        sip = {"domains": [BEHIND]} if transport == "tls" else {}
+        ours = stack.enter_context(Orchestrator(folder, transport=transport, sip=sip))
+        theirs = stack.enter_context(Kamailio(folder, transport))
         stack.enter_context(on_core(-1))  # the SIPps
-        pair = [Round(ours, ours.port, folder), Round(theirs, theirs.port, folder)]
+        folders = [folder / server.name for server in (ours, theirs)]
+        for each in folders:
+            each.mkdir()
+        pair = [
+            Round(server, server.port, each, transport) for server, each in zip((ours, theirs), folders, strict=True)
+        ]
+        for side, server in zip(pair, (ours, theirs), strict=True):
+            if transport == "tls":
+                stack.enter_context(tunnels(side, folder, server.port))
         for side in pair:
             side.register()
             side.play(rate, rate)  # what is done once: caches, memory
-        yield from lone_figures(pair, rate, rounds)
+        yield from lone_figures(pair, rate, rounds, TARGET if transport == "udp" else None)
         yield from faster_figures(pair, 2 * rate)
     for side in pair:
         yield Figure(f"{side.server.name}: retransmissions of SIPp", side.retransmissions, f"of {side.calls:,} calls")
 
 
-def lone_figures(pair: Sequence[Round], rate: int, rounds: int) -> Iterator[Figure]:
+def lone_figures(pair: Sequence[Round], rate: int, rounds: int, target: float | None) -> Iterator[Figure]:
     """The ratio at one rate, and with the work that comes when all calls are over."""
     begun = [(side.server.cpu(), side.calls) for side in pair]
     ratios = measure(pair, rate, rounds)
@@ -115,7 +169,7 @@ def lone_figures(pair: Sequence[Round], rate: int, rounds: int) -> Iterator[Figu
         (side.server.cpu() - cpu) / (side.calls - calls) * 1e6 for side, (cpu, calls) in zip(pair, begun, strict=True)
     ]
     yield Figure(
-        f"CPU per relayed call at {rate} per second, beside Kamailio", statistics.median(ratios), "x", most=TARGET
+        f"CPU per relayed call at {rate} per second, beside Kamailio", statistics.median(ratios), "x", most=target
     )
     yield Figure("the same with what lingers for 32 s", whole[0] / whole[1], "x")
     for side, total in zip(pair, whole, strict=True):
@@ -157,8 +211,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=300, help="calls per second")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--transport", choices=("udp", "tcp", "tls"), default="udp")
     options = parser.parse_args()
-    print(render([("relay", list(figures(options.rate, options.rounds)))]))
+    print(render([(f"relay {options.transport}", list(figures(options.rate, options.rounds, options.transport)))]))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,9 @@ STOPS_WITHIN = 5.0
 HOST = "127.0.0.23"
 """Loopback address of servers and phones: other traffic of this machine does not come here by mistake."""
 
+BEHIND = "127.0.0.24"
+"""Of the tunnels that lend TLS to programs without it."""
+
 _CPU_CLOCK = 2
 """Linux: in a clock id made of a process id, the clock that counts its CPU time (CPUCLOCK_SCHED)."""
 
@@ -66,11 +69,15 @@ def wait_until(condition: Any, seconds: float, what: str) -> None:
         time.sleep(0.01)
 
 
-def udp_bound(host: str, port: int) -> bool:
+def udp_bound(host: str, port: int, table: str = "udp") -> bool:
     """Whether a process of this machine has bound this address (Linux)."""
     octets = socket.inet_aton(host)[::-1].hex().upper()
-    rows = Path("/proc/net/udp").read_text().splitlines()[1:]
+    rows = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
     return any(row.split()[1] == f"{octets}:{port:04X}" for row in rows)
+
+
+def tcp_bound(host: str, port: int) -> bool:
+    return udp_bound(host, port, "tcp")
 
 
 class Server:
@@ -138,9 +145,14 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """Files of a certificate of its own making for `HOST`, and its key."""
     paths = folder / "certificate.pem", folder / "key.pem"
     if not paths[0].exists():
-        for path, octets in zip(paths, self_signed([HOST], 30, datetime.now(UTC)), strict=True):
+        for path, octets in zip(paths, self_signed([HOST, BEHIND], 30, datetime.now(UTC)), strict=True):
             path.write_bytes(octets)
     return paths
+
+
+def listening(transport: str, port: int) -> list[str]:
+    """A transport, and UDP at the same port: callees register there."""
+    return [f"{name}:{HOST}:{port}" for name in dict.fromkeys((transport, "udp"))]
 
 
 class Orchestrator(Server):
@@ -158,7 +170,7 @@ class Orchestrator(Server):
     ) -> None:
         self.port = free_port()
         settings: dict[str, Any] = {
-            "sip": {"listen": [f"{transport}:{HOST}:{self.port}"], "domains": ["example.com"], **(sip or {})},
+            "sip": {"listen": listening(transport, self.port), "domains": ["example.com"], **(sip or {})},
             "location": "memory:",
             "freeswitch": {},
             "flows": [str(flow) for flow in flows],
@@ -178,7 +190,7 @@ class Kamailio(Server):
 
     name = "kamailio"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, transport: str = "udp") -> None:
         program = shutil.which("kamailio", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
         if program is None:
             raise Skipped("Kamailio is not installed (Debian: kamailio)")
@@ -188,7 +200,19 @@ class Kamailio(Server):
         self.port = free_port()
         text = (Path(__file__).parent / "kamailio.cfg").read_text()
         config = folder / "kamailio.cfg"
+        if transport != "udp":
+            text = text.replace("disable_tcp=yes", _streams(folder, transport, self.port))
         config.write_text(text.replace("@ADDRESS@", f"{HOST}:{self.port}").replace("@MODULES@", str(modules.parent)))
         options = ["-x", "tlsf", "-X", "tlsf", "-DD", "-E", "-m", "512", "-Y", str(folder), "-f", str(config)]
         super().__init__([program, *options], folder)
         self.wait_serving(lambda: udp_bound(HOST, self.port))
+
+
+def _streams(folder: Path, transport: str, port: int) -> str:
+    """What Kamailio is told to serve connections with one worker."""
+    lines = ["tcp_children=1", "tcp_connection_lifetime=3605", f"listen={transport}:{HOST}:{port}"]
+    if transport == "tls":
+        public, key = certificate(folder)
+        lines += ["enable_tls=yes", 'loadmodule "@MODULES@/tls.so"', 'modparam("tls", "tls_method", "TLSv1.2+")']
+        lines += [f'modparam("tls", "certificate", "{public}")', f'modparam("tls", "private_key", "{key}")']
+    return "\n".join(lines)
