@@ -7,7 +7,10 @@ not one message be unexpected on either side.
 
 from __future__ import annotations
 
+import signal
 import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -56,13 +59,20 @@ def ends(transport: str, server: Any, folder: Path, callee_port: int) -> Iterato
         yield f"{HOST}:{port}", contact, callee_behind(folder, contact)
 
 
+def write_certificate(folder: Path) -> str:
+    """A new one, and its key; returns it."""
+    paths = folder / "certificate.pem", folder / "key.pem"
+    for path, octets in zip(paths, self_signed([HOST, "127.0.0.1"], 30, datetime.now(UTC)), strict=True):
+        path.write_bytes(octets)
+    return paths[0].read_text()
+
+
 def sip_settings(transport: str, folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {"domains": [HOST]}
     if transport == "tls":
-        paths = folder / "certificate.pem", folder / "key.pem"
-        for path, octets in zip(paths, self_signed([HOST, "127.0.0.1"], 30, datetime.now(UTC)), strict=True):
-            path.write_bytes(octets)
-        settings["tls"] = {"certificate": str(paths[0]), "key": str(paths[1]), "ca": str(paths[0])}
+        write_certificate(folder)
+        files = {"certificate": "certificate.pem", "key": "key.pem", "ca": "certificate.pem"}
+        settings["tls"] = {key: str(folder / name) for key, name in files.items()}
     return settings
 
 
@@ -98,3 +108,27 @@ def test_calls_without_a_failed_one_or_an_unexpected_message(
     )
     assert seen['orchestrator_datagrams_total{direction="in"}'] == 6 * CALLS + 1  # and the REGISTER
     assert seen['orchestrator_datagrams_total{direction="out"}'] == 7 * CALLS + 1  # a 100 of our own
+
+
+def test_a_certificate_is_replaced_while_calls_go_on(serve: Callable[..., Any], tmp_path: Path) -> None:
+    """Standing connections keep the old one, a new one is shown the new one."""
+    server, port = serve(listen=["tls"], sip=sip_settings("tls", tmp_path)), free_port()
+    run = partial(run_sipp, folder=tmp_path, host=HOST)
+    with (
+        ends("tls", server, tmp_path, port) as (remote, contact, scenario),
+        Sipp(scenario, folder=tmp_path, calls=CALLS, host=HOST, port=port, transport="t1") as callee,
+    ):
+        assert run(SCENARIOS / "register.xml", proxy(server), keys={"contact": contact}, seconds=30).clean
+        with Sipp(
+            SCENARIOS / "uac.xml", remote, folder=tmp_path, calls=CALLS, rate=RATE, host=HOST, transport="t1"
+        ) as caller:
+            time.sleep(0.5)  # calls are under way
+            new = write_certificate(tmp_path)
+            server.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 60
+            while ssl.get_server_certificate(("127.0.0.1", server.ports["tls"])).strip() != new.strip():
+                assert time.monotonic() < deadline, "new connections get the old certificate"
+            made = caller.wait(60)
+        assert made.successful == CALLS, made.problems
+        assert callee.wait(30).successful == CALLS
+    assert any("certificates_loaded" in line for line in server.log)
