@@ -78,8 +78,8 @@ class Writes:
         self._longest = self._limit + GRACE
         self._held: dict[str, deque[Ask]] = {}
         """Address → who waits for it."""
-        self._doubts: dict[str, set[bytes]] = {}
-        """Address → contacts of which the store may know something else than the table."""
+        self._doubts: dict[str, dict[tuple[bytes, str], Binding]] = {}
+        """Address → bindings by their key of which the store may know something else than the table."""
 
     @property
     def idle(self) -> bool:
@@ -202,25 +202,23 @@ class Writes:
 
     def _doubt(self, write: StoreWrite) -> None:
         for change in write.changes:
-            contacts = self._doubts.setdefault(change.binding.aor, set())
-            contacts.add(change.binding.contact)
-            if len(contacts) > MOST_OF_ONE:
-                contacts.pop()
+            doubtful = self._doubts.setdefault(change.binding.aor, {})
+            doubtful[change.binding.key] = change.binding
+            if len(doubtful) > MOST_OF_ONE:
+                doubtful.popitem()
         while len(self._doubts) > MOST_DOUBTS:
             del self._doubts[next(iter(self._doubts))]
 
     def _said_anew(self, aors: Iterable[str], changes: Sequence[Change]) -> list[Change]:
         """What stands of the contacts in doubt that these changes do not name."""
-        named = {(change.binding.aor, change.binding.contact) for change in changes}
+        named = {(change.binding.aor, change.binding.key) for change in changes}
         found = []
         for aor in aors:
-            standing = {binding.contact: binding for binding in self._location.bindings(aor, self._node.wall)}
-            for contact in self._doubts.get(aor, ()):
-                if (aor, contact) not in named:
-                    binding = standing.get(contact)
-                    found.append(
-                        Change("refreshed", binding) if binding else Change("removed", Binding(aor, contact, 0))
-                    )
+            standing = {binding.key: binding for binding in self._location.bindings(aor, self._node.wall)}
+            for key, binding in self._doubts.get(aor, {}).items():
+                if (aor, key) not in named:
+                    stands = standing.get(key)
+                    found.append(Change("refreshed", stands) if stands else Change("removed", binding))
         return found
 
     def _settle(self, aors: Iterable[str]) -> None:

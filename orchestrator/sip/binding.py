@@ -61,6 +61,19 @@ class Binding:
     """The connection it came over, 0 for none. Not stored: no connection outlives us."""
 
     @property
+    def device(self) -> str:
+        """The phone and its flow, as far as it tells: `+sip.instance` and `reg-id` (RFC 5626 §6); '' for none."""
+        if self.instance is None:
+            return ""
+        return self.instance if self.reg_id is None else f"{self.instance};{self.reg_id}"
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """What tells it apart from the other bindings of its address of record: two phones in two private networks may
+        have the same contact."""
+        return self.contact, self.device
+
+    @property
     def uri(self) -> str:
         return self.contact.decode("utf-8", "replace")
 
@@ -113,10 +126,10 @@ class Change:
 
 def same_contact(a: Binding, b: Binding) -> bool:
     """Do two bindings of one address of record lead to the same phone?"""
-    if a.contact == b.contact:
-        return True
     if a.instance is not None and b.instance is not None:
         return a.instance == b.instance and a.reg_id == b.reg_id
+    if a.contact == b.contact:
+        return True
     first, second = _parsed(a.contact), _parsed(b.contact)
     if first is None or second is None:
         return False
@@ -203,7 +216,7 @@ def decide(
     """
     if len(asked) > len(current) + max_contacts:  # not even if it removed all that stand: no work for it
         raise SipError(403, "Too Many Contacts")
-    standing = {binding.contact: binding for binding in current}
+    standing = {binding.key: binding for binding in current}
     own = {id(binding) for binding in asked}
     kept = {wanted.contact for wanted in asked if wanted.expires_at > now}
     for wanted in asked:
@@ -214,13 +227,13 @@ def decide(
         if any(binding.cseq == wanted.cseq for binding in earlier):
             continue
         for binding in same:
-            del standing[binding.contact]
+            del standing[binding.key]
         if not removal:
-            standing[wanted.contact] = wanted
+            standing[wanted.key] = wanted
     if replace and len(standing) > max_contacts:
         others = (binding for binding in standing.values() if id(binding) not in own)
         for oldest in sorted(others, key=lambda binding: binding.registered_at)[: len(standing) - max_contacts]:
-            del standing[oldest.contact]
+            del standing[oldest.key]
     changes = _difference(current, standing)
     if len(standing) > max_contacts and any(change.kind == "added" for change in changes):
         raise SipError(403, "Too Many Contacts")
@@ -239,19 +252,19 @@ def _check_order(bindings: Iterable[Binding], cseq: int, removal: bool) -> None:
         raise SipError(400, "CSeq Out Of Order")
 
 
-def _difference(before: Sequence[Binding], after: Mapping[bytes, Binding]) -> list[Change]:
+def _difference(before: Sequence[Binding], after: Mapping[tuple[bytes, str], Binding]) -> list[Change]:
     """The changes that lead from one set of bindings to the other, new contacts first. A phone that had one contact and
     now has two has added one."""
     changes: list[Change] = []
     left = list(before)
     for binding in after.values():
         if not any(binding is old for old in before):
-            candidates = (old for old in left if old.contact == binding.contact or old.contact not in after)
+            candidates = (old for old in left if old.key == binding.key or old.key not in after)
             previous = next((old for old in candidates if same_contact(old, binding)), None)
             changes.append(Change("refreshed" if previous else "added", binding, previous))
             left = [old for old in left if old is not previous]
     for old in before:
-        if old.contact not in after:
+        if old.key not in after:
             moved = any(same_contact(old, binding) for binding in after.values())
             changes.append(Change("replaced" if moved else "removed", old))
     return changes

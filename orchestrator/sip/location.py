@@ -45,8 +45,8 @@ class LocationStore(Protocol):
         on. Called once, after `load`, and may wait as well. Raises StoreError."""
 
     def write(self, changes: Sequence[Change]) -> StoreWork | None:
-        """Keep the binding of each change that `stands`, keyed by address of record and contact; remove the others.
-        All or nothing.
+        """Keep the binding of each change that `stands`, keyed by address of record and `Binding.key`; remove the
+        others. All or nothing.
 
         None: it is done, durable on return. That must be quick and must not wait, or all calls wait. A store that
         waits hands the rest over as `StoreWork`; phones get their 200 after it. Raises StoreError when nothing was
@@ -140,7 +140,7 @@ class Location:
     def standing(self, binding: Binding, now: float) -> Binding:
         """What has become of a binding: the live one of the same address that leads to the same phone, else itself."""
         live = self.bindings(binding.aor, now)
-        return next((new for new in live if new is binding or new.contact == binding.contact), None) or next(
+        return next((new for new in live if new is binding or new.key == binding.key), None) or next(
             (new for new in live if same_contact(new, binding)), binding
         )
 
@@ -282,8 +282,8 @@ class Location:
         """Change the table, when the store has the changes, all of this address. Returns what stands now, in the order
         of `bindings`."""
         put = [change.binding for change in changes if change.stands]
-        gone = {change.binding.contact for change in changes}
-        kept = [binding for binding in self._table.get(aor, ()) if binding.contact not in gone]
+        gone = {change.binding.key for change in changes}
+        kept = [binding for binding in self._table.get(aor, ()) if binding.key not in gone]
         self._put(aor, kept + put)
         for binding in put:
             heappush(self._due, (binding.expires_at, aor))
@@ -295,7 +295,7 @@ class Location:
         """Apply what the store's owner or another node has changed; returns what that changes here: nothing where it
         is known or overtaken, where the same request (Call-ID and CSeq) or a later one stands already."""
         binding, aor = change.binding, change.binding.aor
-        standing = next((old for old in self.bindings(aor, now) if old.contact == binding.contact), None)
+        standing = next((old for old in self.bindings(aor, now) if old.key == binding.key), None)
         if standing is not None and is_overtaken(change, standing):
             return []
         if not change.stands:

@@ -11,7 +11,7 @@ class MemoryStore:
     """A LocationStore without a file. It keeps its rows, so that two tables made on it one after the other agree."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, bytes], Binding] = {}
+        self._rows: dict[tuple[str, tuple[bytes, str]], Binding] = {}
         self._route_key = b""
 
     def load(self, now: float) -> Iterable[Binding]:
@@ -24,10 +24,10 @@ class MemoryStore:
 
     def write(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            self._rows.pop((change.binding.aor, change.binding.contact), None)
+            self._rows.pop((change.binding.aor, change.binding.key), None)
         for change in changes:
             if change.stands:
-                self._rows[change.binding.aor, change.binding.contact] = change.binding
+                self._rows[change.binding.aor, change.binding.key] = change.binding
 
     def close(self) -> None:
         """Nothing to let go of."""

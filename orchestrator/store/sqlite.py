@@ -30,17 +30,17 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding, Change
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
 """'ORCH' in the file's header: says whose file this is, to `file` and to us."""
 
-SCHEMA = """
-CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+_BINDING = """
 CREATE TABLE binding (
     aor TEXT NOT NULL,
     contact BLOB NOT NULL,
+    device TEXT NOT NULL,            -- instance and reg_id: two phones may have the same contact
     expires_at REAL NOT NULL,
     q REAL NOT NULL,
     call_id BLOB NOT NULL,
@@ -57,16 +57,18 @@ CREATE TABLE binding (
     source TEXT NOT NULL DEFAULT '', -- address, or IPv6 /64, the REGISTER came from
     parameters BLOB NOT NULL DEFAULT x'',  -- of the Contact, as the 200 gives them back
     point TEXT NOT NULL DEFAULT '',  -- name of our point it came to: udp:10.0.0.1:5060
-    PRIMARY KEY (aor, contact)
+    PRIMARY KEY (aor, contact, device)
 ) WITHOUT ROWID
 """
+
+SCHEMA = f"CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID; {_BINDING}"
 
 ROUTE_KEY = "record-route"
 """Name of the key of our Record-Routes in the table `secret`. Until schema 3 it stood among the bindings, under an
 empty address."""
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ?"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ? AND device = ?"
 
 MIGRATIONS = {
     1: "ALTER TABLE binding ADD COLUMN extra TEXT",
@@ -78,6 +80,14 @@ DELETE FROM binding WHERE aor = ''
 """,
     4: "ALTER TABLE binding ADD COLUMN parameters BLOB NOT NULL DEFAULT x''",
     5: "ALTER TABLE binding ADD COLUMN point TEXT NOT NULL DEFAULT ''",
+    6: f"""
+ALTER TABLE binding RENAME TO former;
+{_BINDING};
+INSERT INTO binding SELECT aor, contact, CASE WHEN instance IS NULL THEN '' WHEN reg_id IS NULL THEN instance
+    ELSE instance || ';' || reg_id END, expires_at, q, call_id, cseq, path, received_host, received_port, transport,
+    user_agent, instance, reg_id, registered_at, extra, source, parameters, point FROM former;
+DROP TABLE former
+""",  # noqa: S608  # our own constants
 }
 """From each older version to the next one."""
 
@@ -130,7 +140,7 @@ class SqliteStore:
         """Done on return, and in the turn: 25 µs."""
         connection = self._connection
         put = [_row(change.binding) for change in changes if change.stands]
-        gone = [(change.binding.aor, change.binding.contact) for change in changes if not change.stands]
+        gone = [(change.binding.aor, *change.binding.key) for change in changes if not change.stands]
         try:
             self._check_identity()
             connection.execute("BEGIN IMMEDIATE")
@@ -263,6 +273,7 @@ def _row(binding: Binding) -> tuple[Any, ...]:
     return (
         binding.aor,
         binding.contact,
+        binding.device,
         binding.expires_at,
         binding.q,
         binding.call_id,
@@ -284,8 +295,8 @@ def _row(binding: Binding) -> tuple[Any, ...]:
 
 def _binding(row: tuple[Any, ...]) -> Binding:
     (
-        aor, contact, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at, kept,
-        source, parameters, point,
+        aor, contact, _, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at,
+        kept, source, parameters, point,
     ) = row  # fmt: skip
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()

@@ -37,7 +37,7 @@ class LaterStore(MemoryStore):
 
     @property
     def contacts(self) -> set[tuple[str, bytes]]:
-        return set(self._rows)
+        return {(aor, contact) for aor, (contact, _) in self._rows}
 
 
 class Desk:

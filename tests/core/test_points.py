@@ -15,7 +15,7 @@ from orchestrator.core.settings import CoreSettings
 from orchestrator.events.event import Event
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.program import Program
-from orchestrator.sip.location import Location
+from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.points import Hop, ListenPoint, Point
 from orchestrator.sip.uri import parse_uri
@@ -168,6 +168,28 @@ def test_two_networks_with_the_same_private_contact_are_two() -> None:
     assert [where for sent, where in message if isinstance(sent, Request)] == [two], (
         "not back to its sender: it is another"
     )
+
+
+def test_a_contact_of_one_address_leads_where_it_was_registered_last() -> None:
+    """RFC 3261 §10.3: the same URI is the same binding, and it moves to the network of the last REGISTER."""
+    net = Net(NEAR, FAR)
+    one, two = (Hop(point, "10.7.7.7", 5060) for point in net.points)
+    net.register(one, "bob@example.org", "sip:phone@10.7.7.7:5060")
+    net.register(two, "bob@example.org", "sip:phone@10.7.7.7:5060", cseq=2)
+    assert [to for _, to in net.invite(Hop(net.points[0], "10.7.7.9", 5060), "bob@example.org")] == [two]
+
+
+def test_two_phones_of_one_address_with_the_same_contact_in_two_networks_both_ring() -> None:
+    """RFC 5626 §6: their instances tell them apart, each is called in its own network."""
+    net = Net(NEAR, FAR)
+    hops = [Hop(point, "10.7.7.7", 5060) for point in net.points]
+    for number, hop in enumerate(hops):
+        binding = Binding(
+            "bob@example.org", b"sip:phone@10.7.7.7:5060", net.engine.wall + 600, instance=f"urn:uuid:{number}",
+            call_id=b"%d" % number, point=hop.point.name,
+        )  # fmt: skip
+        net.location.save("bob@example.org", [binding], net.engine.wall)
+    assert [to for _, to in net.invite(Hop(net.points[0], "10.7.7.9", 5060), "bob@example.org")] == hops
 
 
 # --- sockets bound to all addresses -----------------------------------------------------------------------------------

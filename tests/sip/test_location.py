@@ -114,7 +114,21 @@ def test_several_bindings_that_turn_out_to_be_one_phone_become_one() -> None:
     assert decide([by_instance, by_uri], [new], NOW) == [
         Change("refreshed", new, by_instance),
         Change("replaced", by_instance),
+        Change("replaced", by_uri),
     ]
+
+
+def test_two_phones_with_the_same_private_contact_are_two() -> None:
+    """RFC 5626 §6: the instance tells them apart; a phone that tells none is known by its contact."""
+    home = binding(instance="urn:uuid:1", call_id=b"home")
+    office = binding(instance="urn:uuid:2", call_id=b"office")
+    assert decide([home], [office], NOW) == [Change("added", office)]
+    again = binding(instance="urn:uuid:1", call_id=b"home", cseq=2)
+    assert decide([home, office], [again], NOW) == [Change("refreshed", again, home)]
+    gone = binding(instance="urn:uuid:2", call_id=b"office", cseq=2, ttl=0)
+    assert decide([home, office], [gone], NOW) == [Change("removed", office)]
+    plain = binding(call_id=b"other")
+    assert [change.kind for change in decide([home, office], [plain], NOW)] == ["refreshed", "replaced", "replaced"]
 
 
 @pytest.mark.parametrize("ttl", [60, 0])
@@ -312,7 +326,7 @@ class TableAgainstStore(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        rows = {(b.aor, b.contact): b for b in self.location}
+        rows = {(b.aor, b.key): b for b in self.location}
         assert rows == self.store._rows
         assert len(self.location) == len(rows)
         assert self.location.next_expiry == min((b.expires_at for b in rows.values()), default=None)

@@ -27,6 +27,8 @@ from orchestrator.packages.location_store import StoreKind
 from orchestrator.sip.location import Binding, Change
 from orchestrator.store.packing import pack, unpack
 
+Key = tuple[Any, ...]
+
 
 class JsonLogSettings(BaseModel):
     """What stands beside `store: jsonlog`."""
@@ -41,7 +43,7 @@ class JsonLog:
     def __init__(self, settings: JsonLogSettings) -> None:
         self._path = settings.path
         self._thread = ThreadPool(1)
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._rows: dict[Key, dict[str, Any]] = {}
         self._route_key = ""
         try:
             self._file = self._path.open("ab", buffering=0)
@@ -71,7 +73,7 @@ class JsonLog:
     def write(self, changes: Sequence[Change]) -> Callable[[], None]:
         """The work that remains: it runs in a greenlet, which waits for the thread."""
         put = [pack(change.binding) for change in changes if change.stands]
-        gone = [[c.binding.aor, c.binding.contact.decode("latin-1")] for c in changes if not c.stands]
+        gone = [[*_key(pack(change.binding))] for change in changes if not change.stands]
         return partial(self._thread.apply, self._append, (_line({"gone": gone, "put": put}),))
 
     def close(self) -> None:
@@ -102,10 +104,10 @@ class JsonLog:
         except ValueError:  # cut short by a crash: nobody was told 200
             return
         self._route_key = said.get("route_key", self._route_key)
-        for aor, contact in said.get("gone", ()):
-            self._rows.pop((aor, contact), None)
+        for key in said.get("gone", ()):
+            self._rows.pop(tuple(key), None)
         for row in said.get("put", ()):
-            self._rows[row["aor"], row["contact"]] = row
+            self._rows[_key(row)] = row
 
     def _rewrite(self) -> None:
         lines = [_line({"route_key": self._route_key})] if self._route_key else []
@@ -118,6 +120,11 @@ class JsonLog:
         fresh.replace(self._path)
         self._file.close()
         self._file = self._path.open("ab", buffering=0)
+
+
+def _key(row: dict[str, Any]) -> Key:
+    """What tells a row apart: address, contact, and the device where it tells (`Binding.key`)."""
+    return row["aor"], row["contact"], row["instance"], row["reg_id"]
 
 
 def _line(said: dict[str, Any]) -> bytes:
