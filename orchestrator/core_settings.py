@@ -75,6 +75,7 @@ def core_settings(
             dialog_ping=sip.dialog_ping or 0.0,
             dialog_missed=sip.dialog_missed or 0,
         ),
+        session_expires=int(sip.session_expires or 0),
         failover_after=sip.failover.after,
         avoid=sip.failover.avoid,
         location_timeout=where.timeout if isinstance(where, ChosenStore) else LOCATION_TIMEOUT,

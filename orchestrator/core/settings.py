@@ -171,6 +171,8 @@ class CoreSettings:
     """How far a contact of an untrusted phone is believed (`sip.contact_guard`); None: wholly."""
     location_timeout: float = LOCATION_TIMEOUT
     """Seconds that a location store may take for a write."""
+    session_expires: int = 0
+    """Seconds that sessions may go without a refresh (RFC 4028), at most; 0: nobody is asked for one."""
     failover_after: float = 4.0
     """Seconds that a server has for its first response while there are others to try."""
     avoid: float = 60.0

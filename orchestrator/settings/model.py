@@ -58,6 +58,7 @@ from orchestrator.settings.values import (
     parse_path,
     parse_pause,
     parse_prefix,
+    parse_session,
     parse_sip_uri,
     parse_socket_address,
     parse_sql_name,
@@ -164,6 +165,7 @@ class SipSettings(_Section):
     timers: TimerSettings = TimerSettings()
     dialog_ping: Annotated[float | None, PlainValidator(parse_pause)] = 300.0
     dialog_missed: Annotated[int, Field(ge=1, le=1_000)] | None = 3
+    session_expires: Annotated[float | None, PlainValidator(parse_session)] = None
     tls: TlsSettings = TlsSettings()
     streams: StreamSettings = StreamSettings()
     transports: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)

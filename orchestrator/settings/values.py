@@ -33,6 +33,7 @@ from orchestrator.packages.transport import transport_names
 from orchestrator.packages.user_source import ChosenUsers
 from orchestrator.runtime.sql_users import driver_flaw
 from orchestrator.sip.digest import SPOKEN, canonical
+from orchestrator.sip.session_timer import SHORTEST
 
 LISTENING = ("udp", "tcp", "tls", "ws", "wss")
 """Transports that can be listened on; those of packages come to them."""
@@ -160,6 +161,14 @@ def parse_duration(value: Any) -> float:
 def parse_pause(value: Any) -> float | None:
     """A duration, or None for never."""
     return None if value is None else parse_duration(value)
+
+
+def parse_session(value: Any) -> float | None:
+    """A duration of at least 90s (RFC 4028 §5), or None for never."""
+    found = parse_pause(value)
+    if found is not None and found < SHORTEST:
+        raise InvalidValue(f"{_text(value)!r} is too short", f"RFC 4028 allows {SHORTEST}s or more")
+    return found
 
 
 def parse_interval(value: Any) -> float:

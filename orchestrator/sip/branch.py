@@ -21,6 +21,7 @@ from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.routing import is_private, port_of, unicast
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.session_timer import SessionTimer
 from orchestrator.sip.target import Target
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri
@@ -47,6 +48,8 @@ class Network(Protocol):
     veil: topology.Veil
     patience: float
     """Seconds that a server has for its first response while there are others to try."""
+    session_timer: SessionTimer | None
+    """Asks for session timers; None where nobody is asked."""
 
     @property
     def count(self) -> Callable[[str], None]:

@@ -18,6 +18,7 @@ from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.route_token import Passage, RouteTokens, second_of
 from orchestrator.sip.routing import Addresses, is_literal, port_of, seen_elsewhere
+from orchestrator.sip.session_timer import SessionTimer
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.topology import PARAMETER, Veil
 from orchestrator.sip.uri import Uri, parse_uri
@@ -78,6 +79,8 @@ class NetworkSettings(Protocol):
     @property
     def failover_after(self) -> float: ...
     @property
+    def session_expires(self) -> int: ...
+    @property
     def avoid(self) -> float: ...
 
 
@@ -99,6 +102,7 @@ class SipNetwork:
         self.tokens = tokens
         self.count = count
         self.patience = settings.failover_after
+        self.session_timer = SessionTimer(settings.session_expires) if settings.session_expires else None
         self._addresses = Addresses()
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._route_tokens = RouteTokens(key)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip import session_timer
 from orchestrator.sip.branch import Attempt, Branch, Listener, Network
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response, build_response, forward_request
@@ -62,7 +63,7 @@ class ResponseContext:
 
     __slots__ = (
         "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "secure", "on_refused", "on_accepted", "outer", "_count", "_closed", "_challenges",
+        "breadth", "secure", "on_refused", "on_accepted", "_interval", "outer", "_count", "_closed", "_challenges",
         "_inside",
     )  # fmt: skip
 
@@ -91,6 +92,8 @@ class ResponseContext:
         """Called with the 2xx that is the final answer."""
         self.outer: Outer | None = None
         """What copies that hide the topology have kept back."""
+        self._interval = 0
+        """Seconds that the caller, who knows session timers, may go without a refresh; 0 for what he likes."""
         self._count = 0
         self._closed = False
         self._challenges: tuple[bytes, ...] = ()
@@ -216,6 +219,12 @@ class ResponseContext:
             stopped |= {b"from"}
             branch.from_line = branch.from_line or request.lines[request.names.index(b"from")]
             headers = (_from_line(target.sender, request.from_.tag), *headers)
+        timer = self.network.session_timer
+        if timer is not None and self.method in session_timer.TIMED:
+            interval = timer.interval(request)
+            self._interval = interval if session_timer.knows_timers(request) else 0
+            headers = (*headers, session_timer.expires_line(request, interval))
+            stopped |= {session_timer.EXPIRES}
         if target.numbers is not None:
             stopped |= NUMBERED
             branch.cseq_line = request.lines[request.names.index(b"cseq")]
@@ -311,6 +320,8 @@ class ResponseContext:
     def on_success(self, branch: Branch, response: Response, first: bool) -> None:
         if first:
             self.pending.remove(branch)
+        if self._interval:
+            session_timer.complete(response, self._interval)
         if self.server.answered:
             if self.method == b"INVITE":
                 self._on_late_success(branch, response, first)

@@ -197,6 +197,40 @@ def test_a_session_interval_that_is_too_small_is_told_to_the_caller(flows: str) 
     stage.over()
 
 
+@pytest.mark.parametrize(
+    ("own", "goes_on"),
+    [
+        ((), "600"),
+        (("Session-Expires: 1800;refresher=uas",), "600;refresher=uas"),
+        (("x: 300;a=b",), "300;a=b"),
+        (("Session-Expires: 1800", "Min-SE: 900"), "900"),
+        (("Min-SE: 900",), "900"),
+        (("Session-Expires: soon",), "600"),
+    ],
+)
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_proxy_asks_for_session_timers(own: tuple[str, ...], goes_on: str, knows: bool) -> None:
+    """RFC 4028 §8.1: never longer than asked for, never below Min-SE. §8.2: where the called side names no interval, a
+    caller who knows timers is told to refresh, in each copy of the 2xx; another one is not."""
+    stage = Stage(session_expires=600)
+    stage.call(*own, *(("Supported: timer",) if knows else ()))
+    assert stage.got(stage.bobs[0], "INVITE").get_all(b"session-expires") == [goes_on.encode()]
+    alice, bob = stage.respond(stage.bobs[0], 200)
+    stage.respond(stage.bobs[0], 200)
+    added = goes_on.partition(";")[0] + ";refresher=uac" if knows else None
+    for response in [r for r in stage.invite.responses if r.status == 200]:
+        assert response.get(b"session-expires") == (added.encode() if added else None)
+        assert response.get(b"require") == (b"timer" if knows else None)
+    for method, line in (("UPDATE", b"600"), ("INFO", None)):
+        alice.ask(method)
+        assert stage.got(stage.bobs[0], method).get(b"session-expires") == line
+    bob.ask("UPDATE", "Supported: timer")
+    stage.alice.answer(stage.got(stage.alice, "UPDATE"), 200, "Session-Expires: 120;refresher=uas", "Require: timer")
+    stage.world.run()
+    back = [r for r in stage.bobs[0].received if getattr(r, "status", 0) == 200]
+    assert [r.get_all(b"session-expires") for r in back] == [[b"120;refresher=uas"]]
+
+
 @FLOWS
 def test_news_of_a_transfer_pass_after_the_call(flows: str) -> None:
     """The subscription of a REFER outlives the call whose dialog it shares (RFC 5057 §4)."""

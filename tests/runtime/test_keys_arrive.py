@@ -38,6 +38,7 @@ sip:
   timers: {t1: 600ms, t2: 5s, t4: 6s, c: 4m}
   dialog_ping: 7m
   dialog_missed: 5
+  session_expires: 31m
   assert_identity: on
   topology_hiding: on
   tls:
@@ -115,6 +116,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.events": (lambda s: s.engine.settings.events, {"presence": "fs7"}),
     "sip.timers": (lambda s: s.engine.settings.times, TimerValues(t1=0.6, t2=5.0, t4=6.0, c=240.0)),
     "sip.dialog_ping": (lambda s: s.engine.settings.limits.dialog_ping, 420.0),
+    "sip.session_expires": (lambda s: s.engine.settings.session_expires, 1860),
     "sip.dialog_missed": (lambda s: s.engine.settings.limits.dialog_missed, 5),
     "sip.assert_identity": (lambda s: s.engine.settings.assert_identity, True),
     "sip.topology_hiding": (lambda s: s.engine.settings.topology_hiding, True),
