@@ -11,10 +11,12 @@ from typing import Any
 from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.message import Request, Response
+from orchestrator.sip.points import ListenPoint
 from orchestrator.testing.invariants import without_end
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
 
+TRANSPORTS = ("udp", "tcp", "tls", "ws", "wss")
 BOB = "sip:bob@example.com"
 RELAY = "  main:\n    on: invite\n    do: [{relay: {to: registered, ring: 60s}}]\n"
 
@@ -51,17 +53,22 @@ def _values(message: Request | Response) -> list[str]:
 
 
 class Stage:
-    """`flows` are the flows; none for a call that no flow takes."""
+    """`flows` are the flows; none for a call that no flow takes. `transports` are alice's and that of bob's phones."""
 
-    def __init__(self, flows: str = RELAY, head: str = "", **settings: Any) -> None:
+    def __init__(
+        self, flows: str = RELAY, head: str = "", transports: tuple[str, str] = ("udp", "udp"), **settings: Any
+    ) -> None:
         program = load_sources([Source("main.flow.yaml", f"flowlang: 1\n{head}flows:\n{flows}")])[0] if flows else None
+        if transports != ("udp", "udp"):
+            settings["points"] = [ListenPoint("10.0.0.1", 5060 + n, name) for n, name in enumerate(TRANSPORTS)]
         self.world = World(program, **settings)
         self.said: list[str] = []
         self.records: list[CallRecord] = []
         self.world.engine.host.on_log = lambda run, effect: self.said.append(effect.text)
         self.world.engine.history.listen(CallRecord, self.records.append)
-        self.alice = self.world.peer("alice", "10.0.0.2")
-        self.bobs = [self.world.peer("bob1", "10.0.0.11"), self.world.peer("bob2", "10.0.0.12")]
+        near, far = transports
+        self.alice = self.world.peer("alice", "10.0.0.2", transport=near)
+        self.bobs = [self.world.peer(f"bob{n}", f"10.0.0.1{n}", transport=far) for n in (1, 2)]
         for bob in self.bobs:
             bob.register("bob@example.com")
         self.alice.register("alice@example.com")
@@ -88,8 +95,8 @@ class Stage:
         tag = bob.name.encode()
         response = [r for r in self.invite.responses if r.to_tag == tag][-1]
         sender, receiver = (response.get(b"from") or b"").decode(), (response.get(b"to") or b"").decode()
-        alice = Side(self, self.alice, sender, receiver, f"sip:{bob.name}@{bob.here}", _values(response)[::-1], 1)
-        there = Side(self, bob, receiver, sender, f"sip:alice@{self.alice.here}", _values(invite), 100)
+        alice = Side(self, self.alice, sender, receiver, bob.contact.strip("<>"), _values(response)[::-1], 1)
+        there = Side(self, bob, receiver, sender, self.alice.contact.strip("<>"), _values(invite), 100)
         return alice, there
 
     def answered(self) -> tuple[Side, Side]:

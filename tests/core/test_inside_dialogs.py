@@ -9,6 +9,8 @@ from random import Random
 import pytest
 from dialogkit import BOB, RELAY, Side, Stage
 
+from orchestrator.testing.peer import Peer
+
 FLOWS = pytest.mark.parametrize("flows", [RELAY, ""], ids=["in a flow", "without one"])
 RELIABLE = ("Require: 100rel", "RSeq: 1")
 HANGUP = """\
@@ -177,6 +179,49 @@ def test_it_passes_from_both_sides_as_it_is(flows: str, method: str, headers: tu
     bob.ask("BYE")
     stage.alice.answer(stage.got(stage.alice, "BYE"), 200)
     stage.over()
+
+
+PAIRS = [("tcp", "tcp"), ("tls", "udp"), ("udp", "ws"), ("ws", "wss"), ("wss", "tls")]
+
+
+@FLOWS
+@pytest.mark.parametrize("transports", PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_it_passes_over_every_transport(flows: str, transports: tuple[str, str]) -> None:
+    """Early and answered, from both sides, over the connections that are there."""
+    stage = Stage(flows, transports=transports)
+    stage.call("Supported: 100rel")
+    alice, bob = stage.respond(stage.bobs[1], 183, *RELIABLE)
+    opened = len(stage.world.streams.connections)
+    for method, header in (("PRACK", "RAck: 1 1 INVITE"), ("UPDATE", "Session-Expires: 90")):
+        pass_on(stage, alice, stage.bobs[1], method, header)
+    pass_on(stage, bob, stage.alice, "UPDATE", "Session-Expires: 90")
+    stage.respond(stage.bobs[1], 200)
+    alice.ask("ACK", cseq=1)
+    assert stage.got(stage.bobs[1], "ACK").cseq == 1
+    for side, there in ((alice, stage.bobs[1]), (bob, stage.alice)):
+        for method, header in (
+            ("UPDATE", "Min-SE: 90"),
+            ("REFER", "Refer-To: <sip:carol@example.com>"),
+            ("NOTIFY", "Event: refer"),
+            ("INVITE", "Supported: timer"),
+            ("FROB", "X-What: nobody knows"),
+        ):
+            pass_on(stage, side, there, method, header)
+    pass_on(stage, bob, stage.alice, "BYE", "Reason: Q.850;cause=16")
+    assert len(stage.world.streams.connections) == opened
+
+
+def pass_on(stage: Stage, side: Side, there: Peer, method: str, header: str) -> None:
+    """A request of one side reaches the other, and its response comes back."""
+    ask = side.ask(method, f"Contact: {side.peer.contact}", header)
+    name, _, value = header.partition(": ")
+    assert stage.got(there, method).get(name.lower().encode()) == value.encode()
+    there.answer(stage.got(there, method), 202)
+    stage.world.run()
+    assert ask.statuses[-1] == 202
+    if method == "INVITE":
+        side.ask("ACK", cseq=side.number)
+        assert stage.got(there, "ACK").cseq == side.number
 
 
 @FLOWS

@@ -39,8 +39,10 @@ class Answering:
                 self.peer.answer(last, self.status)
 
 
-def called(flows: str = RELAY, missed: int = 3) -> tuple[Stage, Answering, Answering]:
-    stage = Stage(flows, limits=CoreLimits(dialog_ping=EVERY, dialog_missed=missed))
+def called(
+    flows: str = RELAY, missed: int = 3, transports: tuple[str, str] = ("udp", "udp")
+) -> tuple[Stage, Answering, Answering]:
+    stage = Stage(flows, transports=transports, limits=CoreLimits(dialog_ping=EVERY, dialog_missed=missed))
     stage.alice_side, stage.bob_side = stage.answered()  # type: ignore[attr-defined]
     return stage, Answering(stage, stage.alice), Answering(stage, stage.bobs[1])
 
@@ -64,6 +66,16 @@ def test_both_sides_are_asked_with_the_number_of_their_last_request() -> None:
         stage.alice_side.ask("INFO")  # type: ignore[attr-defined]
         assert stage.got(stage.bobs[1], "INFO").cseq == number, "ours use none up"
     assert len(stage.world.engine.calls) == 1
+
+
+@pytest.mark.parametrize("transports", [("tcp", "tcp"), ("tls", "udp"), ("ws", "wss")])
+def test_both_sides_are_asked_and_ended_over_every_transport(transports: tuple[str, str]) -> None:
+    stage, alice, bob = called(transports=transports)
+    stage.world.run(EVERY * 2 + 1)
+    assert (alice.numbers, bob.numbers) == ([0, 0], [1, 1])
+    bob.status = 481
+    stage.world.run(EVERY)
+    ended(stage, ONE_GONE)
 
 
 @pytest.mark.parametrize("which", [0, 1])
