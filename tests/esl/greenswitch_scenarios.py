@@ -1,16 +1,18 @@
 """What can go wrong on an Event Socket, once for any client with greenswitch's interface, and for any server.
 
 Each scenario drives one client against a fake FreeSWITCH, or has that call one server for outbound sockets, and
-returns, in a word or two, how it ended. The test runs them with ours; run as a program
-(`python greenswitch_scenarios.py NAME`) the same scenario is run with stock greenswitch.
+returns, in a word or two, how it ended. The test runs them with ours; as a program (`python greenswitch_scenarios.py
+NAME…`) it runs them with stock greenswitch, and prints a line about each.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -26,8 +28,13 @@ from orchestrator.testing.esl_rules import Command
 from orchestrator.testing.freeswitch import FakeFreeSwitch
 from orchestrator.testing.recordings import build_frame, build_reply
 
-PATIENCE = 1.0
-"""Seconds after which a client that does not come back is said to hang."""
+PATIENCE = 20.0
+"""Seconds after which a client that does not come back is said to hang; fewer for stock, which often does."""
+STOCK_PATIENCE = 1.5
+CPU_SECONDS = 2
+"""What a scenario may compute; one that takes more has frozen its loop."""
+AT_ONCE = 4
+"""Processes of stock: they mostly wait."""
 
 Client = Any
 Make = Callable[..., Client]
@@ -204,8 +211,11 @@ def _after(fs: FakeFreeSwitch, make: Make, odd: bytes) -> str:
     client, seen = connected(make)
     fs.write(odd)
     fs.write(event("DTMF"))
-    if seen.wait() and seen[-1].headers.get("Event-Name") == "DTMF":
-        return "goes on"
+    end = monotonic() + PATIENCE
+    while client.connected and monotonic() < end:
+        if any(told.headers.get("Event-Name") == "DTMF" for told in seen):
+            return "goes on"
+        gevent.sleep(0.01)
     return "zombie" if client.connected else "ends"
 
 
@@ -455,7 +465,7 @@ def two_at_once_where_one_may(fs: CallingFreeSwitch, side: Side) -> str:
 
 @outbound_scenario
 def time_to_accept(fs: CallingFreeSwitch, side: Side) -> str:
-    """Of five calls, one after the other, the one in the middle: the machine may be busy."""
+    """Of five calls, one after the other, the quickest but for the first: the machine may be busy."""
     address = side.serve(lambda _: None)
     took = []
     for count in range(1, 6):
@@ -463,7 +473,7 @@ def time_to_accept(fs: CallingFreeSwitch, side: Side) -> str:
         fs.call(address)
         fs.commands.wait_for("connect", count)
         took.append(monotonic() - begin)
-    return "at once" if sorted(took)[2] < 0.05 else "late"
+    return "at once" if min(took[1:]) < 0.05 else "late"
 
 
 @outbound_scenario
@@ -478,6 +488,30 @@ def run(name: str, *, stock: bool) -> str:
     return SCENARIOS[name](stock)
 
 
+def run_stock(names: Sequence[str]) -> None:
+    """Each in a process of its own, forked from this one: some freeze the whole loop or end it."""
+    running: dict[int, str] = {}
+    waiting = list(names)
+    while waiting or running:
+        if waiting and len(running) < AT_ONCE:
+            name = waiting.pop(0)
+            if (pid := os.fork()) == 0:
+                resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
+                _told(name, run(name, stock=True))
+                os._exit(0)
+            running[pid] = name
+        else:
+            pid, status = os.wait()
+            name = running.pop(pid)
+            if os.WIFSIGNALED(status):
+                _told(name, "freezes")
+
+
+def _told(name: str, outcome: str) -> None:
+    os.write(1, f"{name} {outcome}\n".encode())
+
+
 if __name__ == "__main__":
+    PATIENCE = STOCK_PATIENCE
     logging.disable()
-    sys.stdout.write(run(sys.argv[1], stock=True))
+    run_stock(sys.argv[1:])
