@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ OUTSIDE = {
 LOOKS_OUTSIDE = {"open", "print", "input", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 
 
+@cache
+def graph() -> dict[str, dict[str, int]]:
+    """Of the whole package; it takes its time."""
+    return graph_of(ROOT)
+
+
 def modules(part: str) -> Iterator[Path]:
     """The files of one part: a package or a single module."""
     single = ROOT / f"{part}.py"
@@ -55,11 +62,11 @@ def test_every_part_is_in_a_layer_or_is_glue() -> None:
 
 
 def test_a_room_imports_only_what_lies_below_it() -> None:
-    assert upward(arrows_of(graph_of(ROOT))) == {}
+    assert upward(arrows_of(graph())) == {}
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    found = {name.partition(".")[2] for circle in circles_of(graph_of(ROOT)) for name in circle}
+    found = {name.partition(".")[2] for circle in circles_of(graph()) for name in circle}
     assert found - CIRCLES == set(), "a new circle: `python -m tools.layers` shows it"
     assert CIRCLES - found == set(), "in no circle any more: take it out of CIRCLES"
 
