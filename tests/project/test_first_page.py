@@ -60,7 +60,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(clone: Path, port_5060: None) -> Iterator[tuple[int, int, Path]]:
     """`make run` in an empty environment, on the ports of the page where they are free. SIP port, HTTP port, output."""
     environ = {"PATH": os.environ["PATH"]}
-    if not (free(5060, socket.SOCK_DGRAM) and free(8080, socket.SOCK_STREAM)):
+    if not (free(5060, socket.SOCK_DGRAM) and free(5060, socket.SOCK_STREAM) and free(8080, socket.SOCK_STREAM)):
         environ |= {"SIP_LISTEN": "udp:127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
     output = clone / "output.txt"
     with output.open("w") as out:
@@ -68,7 +68,9 @@ def server(clone: Path, port_5060: None) -> Iterator[tuple[int, int, Path]]:
             ["make", "run"], cwd=clone, env=environ, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        ready = wait_for(lambda: re.search(r"^ready udp:\S+:(\d+) http://\S+:(\d+)$", output.read_text(), re.MULTILINE))
+        ready = wait_for(
+            lambda: re.search(r"^ready udp:\S+:(\d+) .*http://\S+:(\d+)$", output.read_text(), re.MULTILINE)
+        )
         yield int(ready[1]), int(ready[2]), output
     finally:
         os.killpg(process.pid, signal.SIGTERM)
