@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
+from time import time
 
 import gevent
 
@@ -71,7 +72,8 @@ class Listening:
         gauges.export_connections(metrics, self.connections)
         certificates = self._certificates
         if certificates is not None:
-            health.add_degradation("tls", lambda: certificates.trouble)
+            gauges.export_certificates(metrics, certificates)
+            health.add_degradation("tls", lambda: certificates.complaint(time()))
 
     @property
     def received(self) -> int:

@@ -19,6 +19,7 @@ from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Host, Services
 from orchestrator.runtime.streams.connections import Connections
+from orchestrator.runtime.streams.tls import Certificates
 from orchestrator.sip.location import Location
 
 
@@ -76,6 +77,14 @@ def export_connections(metrics: Metrics, connections: Connections) -> None:
         ("reason",),
     )
     metrics.counter("connections_ended", "Connections that have ended, by reason.", ended, ("reason",))
+
+
+def export_certificates(metrics: Metrics, certificates: Certificates) -> None:
+    """What connections over TLS are shown."""
+    metrics.gauge(
+        "tls_certificate_expires", "When our certificate expires, in seconds since 1970.", lambda: certificates.expires
+    )
+    metrics.counter("tls_certificate_loads", "Loads of the files of sip: tls:.", lambda: certificates.loads)
 
 
 def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:

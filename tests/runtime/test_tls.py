@@ -210,6 +210,16 @@ def test_a_certificate_whose_key_comes_later(tmp_path: Path) -> None:
     assert shown(both) == "new.example"
 
 
+def test_an_expired_certificate_is_complained_of(tmp_path: Path) -> None:
+    both = certificates(tmp_path, "example.com")
+    assert both.complaint(both.expires - 1) == ""
+    assert "has expired" in both.complaint(both.expires)
+    first = both.expires
+    write_pair(tmp_path, "example.com", days=60)
+    assert both.look() and both.expires > first
+    assert Certificates(TlsFiles(ca=tmp_path / "ca.pem")).complaint(1e12) == ""
+
+
 def test_what_cannot_be_used_at_the_start_is_said(tmp_path: Path) -> None:
     certificate, key = write_pair(tmp_path, "example.com")
     for files, words in [

@@ -105,10 +105,30 @@ class Connection:
     def send(self, message: bytes, hop: Hop) -> None:
         """One message; what cannot be sent goes back to the owner."""
         try:
-            self.stream.send(message, hop, self._owner.clock())
-            self._settle()
+            octets = self.stream.octets_of(message)
+            if octets:
+                self._write(octets, message, hop)
+            else:
+                self.stream.send(message, hop, self._owner.clock())
+                self._settle()
         except Exception:
             self._fault()
+
+    def _write(self, octets: bytes, message: bytes, hop: Hop) -> None:
+        """The usual case: the kernel takes all of it."""
+        assert self._socket is not None
+        try:
+            count = self._socket.send(octets)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            self.stream.keep(octets, message, hop, self._owner.clock())
+            self.stream.step("write error", self._owner.clock())
+            self._settle()
+            return
+        if count < len(octets):
+            self.stream.keep(octets[count:], message, hop, self._owner.clock())
+            self._settle()
 
     def time_out(self) -> None:
         """A deadline may have passed."""
@@ -243,9 +263,10 @@ class Connection:
         if stream.farewell_due and not stream.outbox and not self._shut:
             self._shut = True
             self._shut_down()
-        due = stream.deadline
-        if self.timer is None or self.timer.when > due:
-            self.timer = self._owner.wake(self, due)
+        if self.timer is None or not stream.at_ease:
+            due = stream.deadline
+            if self.timer is None or self.timer.when > due:
+                self.timer = self._owner.wake(self, due)
 
     def _note_open(self) -> None:
         self._was_open = True

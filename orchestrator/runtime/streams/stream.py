@@ -174,6 +174,19 @@ class Stream:
         if self.size > self.limits.write_queue:
             self.step("overflow", now)
 
+    def octets_of(self, message: bytes) -> bytes:
+        """What carries a message that may be written at once: nothing waits before it. b'' when it has to be `send`."""
+        if self.state is not OPEN or self.outbox:
+            return b""
+        octets = self._framing.send(message)
+        return octets if self._cipher is None else self._cipher.send(octets)
+
+    def keep(self, octets: bytes, message: bytes, hop: Hop, now: float) -> None:
+        """The kernel did not take these octets of it."""
+        self._put(Piece(octets, message, hop, now))
+        if self.size > self.limits.write_queue:
+            self.step("overflow", now)
+
     def written(self, octets: int, now: float) -> None:
         """The kernel has taken so many octets of the outbox."""
         outbox = self.outbox
@@ -231,6 +244,11 @@ class Stream:
             return self._born + self.limits.handshake
         every = self._framing.ping_every
         return self._heard + (min(self.limits.idle, UNANSWERED * every) if every else self.limits.idle)
+
+    @property
+    def at_ease(self) -> bool:
+        """Open, and its deadline is the one of silence, which only moves away."""
+        return self.state is OPEN and not self.outbox and not self._framing.unfinished
 
     @property
     def usable(self) -> bool:

@@ -14,6 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.x509 import load_pem_x509_certificate
+
 from orchestrator.errors import OrchestratorError
 
 VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -58,6 +60,8 @@ class Certificates:
         """Why files that have changed are not used, '' when they are."""
         self.loads = 0
         """How often they have been loaded."""
+        self.expires = 0.0
+        """When our certificate is not valid any more, in seconds since the epoch; 0 without one."""
         self._stamp = self._stamps()
         self._take()
 
@@ -70,11 +74,17 @@ class Certificates:
         self._stamp = stamp
         try:
             self._take()
-        except OrchestratorError as error:
+        except (OrchestratorError, OSError, ValueError) as error:
             self.trouble = str(error)
         else:
             self.trouble = ""
         return True
+
+    def complaint(self, wall: float) -> str:
+        """What is wrong with what is in use at this time (seconds since the epoch), '' for nothing."""
+        if self.trouble or not 0.0 < self.expires <= wall:
+            return self.trouble
+        return f"sip: tls: the certificate in {self._settings.certificate} has expired"
 
     def cipher(self, name: str | None) -> TlsCipher:
         """For one connection: to a peer with this name, '' when nobody asks for a proof; None when it came to us."""
@@ -84,9 +94,11 @@ class Certificates:
         return TlsCipher(self._client, name)
 
     def _take(self) -> None:
-        server = self._new_server() if self._settings.certificate is not None else None
+        certificate = self._settings.certificate
+        server = self._new_server() if certificate is not None else None
         self._client = self._new_client()
         self._server = server
+        self.expires = _end_of(certificate) if certificate is not None else 0.0
         self.loads += 1
 
     def _new_server(self) -> ssl.SSLContext:
@@ -257,6 +269,11 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _end_of(certificate: Path) -> float:
+    """When the first certificate of a file is not valid any more, in seconds since the epoch."""
+    return load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
