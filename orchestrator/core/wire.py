@@ -13,7 +13,7 @@ from orchestrator.core.request_view import text
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.admission import SCANNER, STRAY
+from orchestrator.sip.admission import SCANNER, STRAY, Source
 from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.network import CLAIMS, OURS
@@ -79,7 +79,7 @@ class Wire:
                     return
                 refuse_malformed(self._node, sender, data, error, hop)
                 return
-            if not source.exempt and isinstance(message, Request) and self._scanners.knows(message):
+            if isinstance(message, Request) and not source.exempt and self._is_scanner(message, source):
                 self._meet_scanner(hop, data)
                 return
             if not CLAIMS.isdisjoint(message.names):
@@ -111,6 +111,9 @@ class Wire:
         for name in CLAIMS.intersection(message.names):
             if not (trusted if name in OURS else believed):
                 message.drop_header(name)
+
+    def _is_scanner(self, request: Request, source: Source) -> bool:
+        return self._scanners.knows(request, source.proved_until > self._node.timers.now)
 
     def _meet_scanner(self, hop: Hop, data: bytes) -> None:
         """Silence, but it costs the source points: one that goes on is banned."""

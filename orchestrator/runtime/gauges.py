@@ -261,7 +261,7 @@ def _export_sources(metrics: Metrics, engine: Engine) -> None:
     metrics.counter("source_bans", "Bans of sources, by reason.", lambda: dict(admission.bans), ("reason",))
     metrics.counter(
         "datagrams_unread",
-        "Datagrams dropped unread, and connections refused, because of a ban or a rate limit, by reason.",
+        "Datagrams dropped unread because of a ban or a rate limit, by reason.",
         lambda: dict(admission.dropped),
         ("reason",),
     )

@@ -15,8 +15,8 @@ Who answers challenges with wrong passwords or for unknown users is banned, too.
 was challenged only, so nobody can have somebody else banned for that; a refused call, which anybody can forge, costs
 points instead. A source that has logged somebody in is an office, maybe, and may fail ten times as often.
 
-Bans are for all transports: a connection of a banned source is refused (`refuses`). There are at most `MOST_BANS`, the
-oldest ends first, and they end with the process: who goes on is banned again within a second.
+Bans are for all transports: a connection of a banned source is refused (`runtime.streams`). There are at most
+`MOST_BANS`, the oldest ends first, and they end with the process: who goes on is banned again within a second.
 
 Trusted sources, gateways and FreeSWITCH servers are exempt. Pure: `now` is the caller's monotonic clock in seconds.
 """
@@ -161,7 +161,7 @@ class Admission:
         self.limits = limits or SourceLimits()
         self.dropped: Counter[str] = Counter()
         """Datagrams not read, by `banned`, `share` (of the source), `late` (half of it, while others wait), `strangers`
-        (of all of them); connections refused as `connection`."""
+        (of all of them)."""
         self.bans: Counter[str] = Counter()
         """Bans, by reason: `flood`, `passwords`."""
         self.on_ban: Callable[[Source], object] | None = None
@@ -255,14 +255,6 @@ class Admission:
             self._met.put(name, source)
         self._met.put(host, source)
         return source
-
-    def refuses(self, host: str, now: float) -> bool:
-        """Whether a connection from this address is to be refused, or ended: its source is banned. That is counted."""
-        source = self._banned.get(source_name(host))
-        if source is None or source.banned_until <= now:
-            return False
-        self.dropped["connection"] += 1
-        return True
 
     # --- what it turned out to cost -----------------------------------------------------------------------------------
 
