@@ -9,28 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchestrator.flow.language.program import Program
 from orchestrator.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """One of them. `off(settings)`: whether nothing of it is left."""
+    """One of them. `off(settings, program)`: whether nothing of it is left."""
 
     name: str
     key: str
     """Of the configuration, with dots between sections and keys."""
-    off: Callable[[Settings], bool]
+    off: Callable[[Settings, Program], bool]
+
+
+def _anyone_registers(settings: Settings, program: Program) -> bool:
+    asked = any(flow.trigger.kind == "register" for flow in program.flows)
+    return settings.registrar.without_flow == "anyone" and not asked
 
 
 GUARDS = (
-    Guard("open relay", "sip.open_relay", lambda settings: settings.sip.open_relay == "on"),
-    Guard("registrar", "registrar.without_flow", lambda settings: settings.registrar.without_flow == "anyone"),
-    Guard("contacts", "contacts.allow", lambda settings: settings.contacts.allow == "any"),
-    Guard("failed logins", "sources.failures", lambda settings: not settings.sources.failures),
-    Guard("scanners", "scanners", lambda settings: not (settings.scanners.agents or settings.scanners.addresses)),
+    Guard("open relay", "sip.open_relay", lambda settings, _: settings.sip.open_relay == "on"),
+    Guard("registrar", "registrar.without_flow", _anyone_registers),
+    Guard("contacts", "contacts.allow", lambda settings, _: settings.contacts.allow == "any"),
+    Guard("failed logins", "sources.failures", lambda settings, _: not settings.sources.failures),
+    Guard("scanners", "scanners", lambda settings, _: not (settings.scanners.agents or settings.scanners.addresses)),
 )
 
 
-def guards_off(settings: Settings) -> list[str]:
+def guards_off(settings: Settings, program: Program) -> list[str]:
     """Keys of the guards that are off."""
-    return [guard.key for guard in GUARDS if guard.off(settings)]
+    return [guard.key for guard in GUARDS if guard.off(settings, program)]

@@ -18,7 +18,7 @@ def log_of_files(site: LoadedSite) -> None:
     """Log what is odd or missing in the files of the site."""
     for warning in site.warnings:
         logger.bind(place=str(warning), help=warning.help).warning("file_warning")
-    off = guards_off(site.settings)
+    off = guards_off(site.settings, site.program)
     if off:
         logger.bind(guards=", ".join(off), help="see docs/security.md").warning("guards_off")
     for problem in site.resolved.problems:

@@ -352,7 +352,7 @@ class RegistrarSettings(_Section):
     too_brief: Literal["refuse", "raise"] = "refuse"
     on_full: Literal["refuse", "replace"] = "refuse"
     gruu: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "on"
-    without_flow: Literal["trusted", "anyone"] = "trusted"
+    without_flow: Literal["trusted", "anyone"] = "anyone"
     """Who may register when no flow takes the REGISTER."""
     flow_timer: Annotated[float | None, PlainValidator(parse_pause)] = 120.0
     ping: PingSettings = PingSettings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from loguru import logger
 
 from orchestrator.core_settings import core_settings
 from orchestrator.errors import InputError
+from orchestrator.flow.language.program import Program
+from orchestrator.flow.loader import load_program
 from orchestrator.guards import GUARDS, guards_off
 from orchestrator.resources import Resolved
 from orchestrator.server_log import log_of_files
 from orchestrator.settings import Settings, read_settings
-from orchestrator.site import LoadedSite, check_site
+from orchestrator.site import LoadedSite
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "sip.open_relay": "off",
     "sip.trust": ("127.0.0.0/8", "::1/128"),
     "sip.digest": ("MD5",),
-    "registrar.without_flow": "trusted",
+    "registrar.without_flow": "anyone",
     "contacts.allow": "source",
     "sources.rate": 200,
     "sources.burst": 1000,
@@ -66,8 +69,29 @@ def read(text: str) -> Settings:
     return read_settings("o.yml", text, {})
 
 
+def program(tmp_path: Path, trigger: str) -> Program:
+    (tmp_path / "a.flow.yaml").write_text(f"flowlang: 1\nflows: {{r: {{on: {trigger}, do: [reply: 403]}}}}\n")
+    return load_program([tmp_path])[0]
+
+
+def off(settings: Settings) -> list[str]:
+    """Beside a flow that decides who registers."""
+    with TemporaryDirectory() as folder:
+        return guards_off(settings, program(Path(folder), "register"))
+
+
+def test_registration_without_a_password_is_a_guard_that_is_off_until_a_flow_asks(tmp_path: Path) -> None:
+    without, closed = program(tmp_path, "invite"), read("registrar: {without_flow: trusted}")
+    assert guards_off(Settings(), without) == guards_off(Settings(), Program()) == ["registrar.without_flow"]
+    assert guards_off(closed, without) == off(Settings()) == []
+
+
+def test_the_shipped_flows_ask() -> None:
+    assert guards_off(Settings(), load_program([ROOT / "flows"])[0]) == []
+
+
 def test_the_guards_are_on_by_default_and_their_defaults_are_these() -> None:
-    assert guards_off(Settings()) == []
+    assert off(Settings()) == []
     assert {key: value(Settings(), key) for key in DEFAULTS} == DEFAULTS
     assert "friendly-scanner" in Settings().scanners.agents and "sipvicious" in Settings().scanners.addresses
 
@@ -75,22 +99,21 @@ def test_the_guards_are_on_by_default_and_their_defaults_are_these() -> None:
 def test_the_core_gets_them() -> None:
     core = core_settings(Settings(), [("127.0.0.1", 5060)] * len(Settings().sip.listen), lambda: 0.0, lambda: 0.0)
     assert core.sources is not None and core.sources.failures == 30 and core.sources.failures_ban == 600.0
-    assert core.contacts == "source" and not core.open_registrar and all(core.scanners)
+    assert core.contacts == "source" and core.open_registrar and all(core.scanners)
     assert core.limits.addresses_per_user == 100
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
 def test_one_that_is_off_is_named(guard: Any) -> None:
-    assert guards_off(read(OFF[guard.key])) == [guard.key]
+    found = guards_off(read(OFF[guard.key]), Program())
+    assert set(found) == {"registrar.without_flow", guard.key}
 
 
 def test_the_log_names_them_at_the_start() -> None:
     settings = read("contacts: {allow: any}\nregistrar: {without_flow: anyone}\n")
-    _, program = check_site(settings, {}, ())
-    assert program is not None
     out = StringIO()
     sink = logger.add(out, format="{message} {extra}")
-    log_of_files(LoadedSite(settings, program, Resolved()))
+    log_of_files(LoadedSite(settings, Program(), Resolved()))
     logger.remove(sink)
     assert "guards_off" in out.getvalue() and "registrar.without_flow, contacts.allow" in out.getvalue()
 
@@ -114,9 +137,9 @@ def test_trust_in_everybody_needs_a_word(trust: str) -> None:
     (mistake,) = refused.value.diagnostics
     assert "open relay" in mistake.message and mistake.line == 2 and "open_relay: on" in mistake.help
     settings = read(f"sip: {{trust: {trust}, open_relay: on}}")
-    assert guards_off(settings) == ["sip.open_relay"]
+    assert off(settings) == ["sip.open_relay"]
 
 
 @pytest.mark.parametrize("trust", ["10.0.0.0/8", "[192.0.2.0/24, '2001:db8::/32']", "0.0.0.0/2"])
 def test_trust_in_some_needs_none(trust: str) -> None:
-    assert guards_off(read(f"sip: {{trust: {trust}}}")) == []
+    assert off(read(f"sip: {{trust: {trust}}}")) == []
