@@ -97,7 +97,8 @@ def test_the_guards_are_on_by_default_and_their_defaults_are_these() -> None:
 
 
 def test_the_core_gets_them() -> None:
-    core = core_settings(Settings(), [("127.0.0.1", 5060)] * len(Settings().sip.listen), lambda: 0.0, lambda: 0.0)
+    bound = [("127.0.0.1", 5060)] * len(Settings().sip.listen)
+    core = core_settings(Settings(), bound, lambda: 0.0, lambda: 0.0)
     assert core.sources is not None and core.sources.failures == 30 and core.sources.failures_ban == 600.0
     assert core.contacts == "source" and core.open_registrar and all(core.scanners)
     assert core.limits.addresses_per_user == 100
