@@ -19,7 +19,7 @@ from orchestrator.sip.points import Hop
 from orchestrator.site import read_site
 
 CONFIG = """\
-sip: {listen: 'udp:127.0.0.1:0', trust: 0.0.0.0/0}
+sip: {listen: 'udp:127.0.0.1:0', trust: 0.0.0.0/0, open_relay: on}
 location: 'memory:'
 flows: FOLDER
 admin: {listen: '127.0.0.1:0'}
