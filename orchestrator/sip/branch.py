@@ -267,11 +267,13 @@ class Branch:
         """The next hop is known (None: it cannot be), and where else to go: forward (§16.6)."""
         if self.state != "resolving":
             return
-        self._stop_waiting()
+        if self._patience is not None:
+            self._stop_waiting()
         if self._cancel is not None:
             self._fail(487, None)
             return
-        problem = self._problem(hop)
+        guarded = hop is None or self.context.secure or self.target.binding is not None
+        problem = self._problem(hop) if guarded else 0
         if problem and not further:
             self._fail(problem, None)
             return

@@ -17,7 +17,7 @@ from orchestrator.sip.next_hops import NextHops
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
 from orchestrator.sip.route_token import Passage, RouteTokens, second_of
-from orchestrator.sip.routing import Addresses, is_literal, port_of, seen_elsewhere
+from orchestrator.sip.routing import SIPS, Addresses, is_literal, port_of, seen_elsewhere
 from orchestrator.sip.session_timer import SessionTimer
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.topology import PARAMETER, Veil
@@ -201,7 +201,7 @@ class SipNetwork:
         begun = self._wall if gateway else 0.0
         token = self._route_tokens.make(request.call_id, request.from_tag, caller, callee, gateway, begun)
         toward, back = point.route_end, source.point.route_end
-        if request.uri[:5].lower() == b"sips:":
+        if request.uri[:4] in SIPS:
             return self._secure_record_routes(token, point, source.point)
         if toward == back:
             return (_RECORD_ROUTE % (token, toward),)
@@ -260,7 +260,7 @@ class SipNetwork:
         host = uri.host.lower()
         if host[:1] == b"[":
             host = self._spelt_alike(host)
-        return (host, uri.port or port_of(uri)) in self._own
+        return host in self._own_hosts and (host, uri.port or port_of(uri)) in self._own
 
     def _spelt_alike(self, host: bytes) -> bytes:
         address = self._addresses.numeric(host)

@@ -68,13 +68,16 @@ class NextHops:
     ) -> None:
         """Hops of a SIP URI, wanted by a request of `source`; see `sip.branch.Network`. `in_order`: as the DNS has
         them, avoided or not."""
-        transport = transport_of(uri) if uri.is_sip else None
-        if transport is None or (transport and transport not in self._points.opened):
-            found(None)
-            return
+        transport = ""
+        if uri.scheme != b"sip" or uri.transport is not None:
+            said = transport_of(uri) if uri.is_sip else None
+            if said is None or (said and said not in self._points.opened):
+                found(None)
+                return
+            transport = said
         address = self._addresses.numeric(uri.host)
         if address is not None:
-            transport = transport or self._otherwise(by)
+            transport = transport or (self._plain if by is None else self._otherwise(by))
             point = self._points.toward(address, transport, here, by)
             port = uri.port or self._points.default_ports[transport]
             if point is None:

@@ -25,6 +25,7 @@ from orchestrator.sip.message import Request, Response, build_response, forward_
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
+from orchestrator.sip.routing import SIPS
 from orchestrator.sip.selection import is_challenge, rank
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.superseded import Superseded
@@ -82,7 +83,7 @@ class ResponseContext:
         """Route values of the request that meant us (§16.4)."""
         self.held = False
         """While true, running out of branches settles nothing: more may come."""
-        self.secure = request.uri[:5].lower() == b"sips:"
+        self.secure = request.uri[:4] in SIPS
         """The request is for a `sips:` URI."""
         self.breadth = breadth_of(request)
         """What is left of the request's Max-Breadth for further branches."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from itertools import product
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, QUESTION
@@ -80,6 +81,10 @@ def transport_of(uri: Uri) -> str | None:
         return "" if uri.scheme == b"sip" else "tls"
     transport = _UNTRANSLATED.get(said) or said.decode("ascii", "replace")
     return transport if uri.scheme == b"sip" else _OVER_TLS.get(transport)
+
+
+SIPS = frozenset(bytes(letters) for letters in product(b"sS", b"iI", b"pP", b"sS"))
+"""The scheme of a `sips:` URI, the first four octets of one that names no other (§25.1: case does not matter)."""
 
 
 def port_of(uri: Uri) -> int:
