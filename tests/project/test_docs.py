@@ -10,6 +10,7 @@ from click import Context
 
 from orchestrator.cli import cli
 from orchestrator.flow.loader import load_program
+from orchestrator.settings import read_settings
 from orchestrator.testing.case_files import load_cases
 
 ROOT = Path(__file__).parents[2]
@@ -90,3 +91,13 @@ def test_the_log_page_lists_every_event() -> None:
     events = {next(filter(None, found)) for file in files for found in call.findall(file.read_text(encoding="utf-8"))}
     assert len(events) > 30
     assert [event for event in sorted(events) if not re.fullmatch("[a-z_]+", event) or f"`{event}`" not in page] == []
+
+
+def test_the_sockets_and_certificates_shown_are_a_configuration(tmp_path: Path) -> None:
+    (shown,) = re.findall(
+        r"^```\n(sip:\n.*?)^```", (ROOT / "docs" / "transports.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    for name in ("certificate.pem", "key.pem"):
+        (tmp_path / name).touch()
+    settings = read_settings("shown.yml", shown.replace("tls/", f"{tmp_path}/"), {})
+    assert [listen.transport for listen in settings.sip.listen] == ["udp", "tcp", "tls", "wss"]
