@@ -96,6 +96,15 @@ class DialogRequests:
             self._node.tell("call_ended", call=text(request.call_id), source=source[0])
         self._node.handshakes.passes(request)
 
+    def serves(self, request: Request, destination: Hop) -> bool:
+        """Whether this is a SUBSCRIBE for news that we have promised; it is answered then."""
+        subscription = self._numbering.subscription(request)
+        if subscription is None:
+            return False
+        self._sender.charge(IN_DIALOG)
+        subscription.asked_again(request, destination)
+        return True
+
     def _forward(self, request: Request, route: Route, server: ServerTransaction, target: Target) -> ResponseContext:
         context = ResponseContext(self._network, server, request)
         context.drop_routes = route.drop

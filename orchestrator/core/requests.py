@@ -260,6 +260,8 @@ class Requests:
         return _CALL_HEADER_NAME in request.names and self._network.trusts(source[0])
 
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
+        if request.method == b"SUBSCRIBE" and self._dialogs.serves(request, destination):
+            return
         passage = self.routes.passage(request, route)
         toward, hop = self.routes.onward(request, route, passage)
         meant = self._registrations.target_meant(request) if route.toward is None else None

@@ -362,6 +362,26 @@ def test_a_refer_outside_of_calls_has_news_in_its_own_dialog(status: int, tmp_pa
     s.over()
 
 
+def test_who_hears_the_news_may_ask_for_them_and_end_them(tmp_path: Path) -> None:
+    """baresip does when its call has ended: a SUBSCRIBE with Expires 0 (RFC 6665 §4.2.1)."""
+    s = Stage(VIA + TAKE, tmp_path)
+    s.carol.on_invite = PhoneCall.ring
+    alice, _ = s.talk(s.alice, s.bob)
+    s.refer(alice, "sip:carol@example.com")
+    assert s.alice.news == [b"SIP/2.0 100 Trying"]
+    for expires, state in (("60", b"active;expires=180"), ("0", b"terminated;reason=timeout")):
+        alice.ask("SUBSCRIBE", [b"Event: refer", b"Expires: " + expires.encode()])
+        s.world.run(0.1)
+        last = next(r for r in reversed(s.alice.requests) if r.method == b"NOTIFY")
+        assert last.get(b"subscription-state") == state and last.body == b"SIP/2.0 100 Trying\r\n"
+    assert s.alice.replies[b"SUBSCRIBE"] == [200, 200]
+    s.carol.calls[0].answer()
+    s.world.run(1)
+    assert len(s.alice.news) == 3 and s.in_call() == {"bob": 1, "carol": 1}
+    assert s.world.engine.requests._dialogs._numbering.subscriptions == {}
+    s.over()
+
+
 def test_a_sender_that_wants_no_news_gets_none(tmp_path: Path) -> None:
     """RFC 4488 §4."""
     s = Stage("  take: {on: refer, do: [reply: 200]}\n", tmp_path)

@@ -7,13 +7,23 @@ get back the one it has written. Most dialogs are in no need of this, and cost n
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from orchestrator.core.node import Node
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Request
+from orchestrator.sip.points import Hop
 from orchestrator.sip.target import Renumbering
 
 Dialog = tuple[bytes, bytes | None]
 """Call-ID, and the tag of the side that we have spoken to."""
+
+
+class Subscription(Protocol):
+    """News that are promised in a dialog (`core.steps.referred`)."""
+
+    def asked_again(self, request: Request, destination: Hop) -> None:
+        """A SUBSCRIBE for it (RFC 6665 §4.2.1): one with Expires 0 ends it."""
 
 
 class Numbering:
@@ -24,6 +34,8 @@ class Numbering:
         self._longest = node.settings.limits.call_duration
         self._linger = node.settings.times.timeout
         self._legs: dict[Dialog, Leg] = {}
+        self.subscriptions: dict[tuple[bytes, bytes | None, bytes | None], Subscription] = {}
+        """Call-ID, tag of who gets the news, tag that we speak with → what is promised there now."""
 
     def begin(self, leg: Leg, tag: bytes | None) -> None:
         """Requests of our own go to this side, which has this tag, or may."""
@@ -31,6 +43,12 @@ class Numbering:
         if dialog not in self._legs:
             self._legs[dialog] = leg
             self._timers.after(self._longest, self._forget, (dialog, leg))
+
+    def subscription(self, request: Request) -> Subscription | None:
+        """The one that a SUBSCRIBE of a dialog is about, if it is ours."""
+        if not self.subscriptions or (request.get(b"event") or b"").partition(b";")[0].strip().lower() != b"refer":
+            return None
+        return self.subscriptions.get((request.call_id, request.from_tag, request.to_tag))
 
     def of(self, request: Request) -> Renumbering | None:
         """How a request that is on its way through us is numbered for its receiver; None for as it is."""

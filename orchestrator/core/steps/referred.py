@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.core.calls.call import OUTLIVE, Call
 from orchestrator.core.calls.numbering import Numbering
@@ -23,6 +24,7 @@ from orchestrator.esl.channels import Channel
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
@@ -50,11 +52,15 @@ class Inside:
 class News:
     """The NOTIFYs of one accepted REFER."""
 
-    __slots__ = ("_node", "_leg", "_headers", "_over")
+    __slots__ = ("_node", "_leg", "_contact", "_headers", "_over", "_last", "on_over")
 
-    def __init__(self, node: Node, leg: Leg, contact: bytes, event: bytes) -> None:
+    def __init__(self, node: Node, leg: Leg, contact: bytes, event: bytes, on_over: Callable[[], object]) -> None:
         self._node = node
         self._leg = leg
+        self._contact = contact
+        self._last = b""
+        self.on_over = on_over
+        """Called when nothing more will be told."""
         self._headers = (b"Contact: <%b>" % contact, b"Event: " + event, _SIPFRAG)
         self._over = False
 
@@ -62,23 +68,41 @@ class News:
         """How it goes; a final code is the last word. Idempotent behind it."""
         if self._over:
             return
-        self._over = code >= 200
-        state = b"terminated;reason=noresource" if self._over else b"active;expires=%d" % EXPIRES
         phrase = "".join(c for c in reason or reason_phrase(code) if c.isprintable())
-        body = f"SIP/2.0 {code} {phrase}\r\n".encode()
+        self._last = f"SIP/2.0 {code} {phrase}\r\n".encode()
+        self._send(b"noresource" if code >= 200 else b"")
+
+    def asked_again(self, request: Request, destination: Hop) -> None:
+        """A SUBSCRIBE of who gets the news: how it is now, and no more of it if he wants none (RFC 6665 §4.2.1)."""
+        left = EXPIRES if request.expires is None else min(request.expires, EXPIRES)
+        headers = (b"Contact: <%b>" % self._contact, b"Expires: %d" % left)
+        server = self._node.layer.open_server(request, destination)
+        server.respond(200, build_response(request, 200, "OK", None, headers))
+        self._send(b"" if left else b"timeout")
+
+    def _send(self, ended: bytes) -> None:
+        state = b"terminated;reason=" + ended if ended else b"active;expires=%d" % EXPIRES
         headers = (*self._headers, b"Subscription-State: " + state)
-        self._node.send_in_dialog(self._leg, b"NOTIFY", headers, self, body=body)
+        self._node.send_in_dialog(self._leg, b"NOTIFY", headers, self, body=self._last)
+        if ended:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self.on_over()
 
     # --- transaction user ---------------------------------------------------------------------------------------------
 
     def on_response(self, client: ClientTransaction, response: Response) -> None:
-        self._over = self._over or response.status == 481  # it does not listen any more (RFC 6665 §4.2.2)
+        if response.status == 481:  # it does not listen any more (RFC 6665 §4.2.2)
+            self._end()
 
     def on_timeout(self, client: ClientTransaction) -> None:
-        self._over = True
+        self._end()
 
     def on_unreachable(self, client: ClientTransaction) -> None:
-        self._over = True
+        self._end()
 
 
 class Referred(OtherRequest):
@@ -117,14 +141,17 @@ class Referred(OtherRequest):
             return
         self.undo()
         tag, contact = self._node.tokens.token(), self._contact
-        news = (self.request.get(b"refer-sub") or b"").strip().lower() != b"false"
-        leg = self._leg_with(tag) if news else None
+        wanted = (self.request.get(b"refer-sub") or b"").strip().lower() != b"false"
+        leg = self._leg_with(tag) if wanted else None
         more = (b"Contact: <%b>" % contact, *(() if leg is not None else (b"Refer-Sub: false",)))
         answer = build_response(self.request, code, reason or reason_phrase(code), tag, (*more, *headers))
         self.server.respond(code, answer)
         if leg is not None:
-            self._news = News(self._node, leg, contact, self._event(leg))
-            self._news.tell(100)
+            known, request = self._numbering.subscriptions, self.request
+            dialog = (request.call_id, request.from_tag, request.to_tag or tag)
+            news = known[dialog] = News(self._node, leg, contact, self._event(leg), partial(known.pop, dialog, None))
+            self._news = news
+            news.tell(100)
 
     def accept(self) -> None:
         """202, unless it is answered already."""
