@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,9 +102,17 @@ class Stage:
             table.clear()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_there_before() -> Iterator[None]:
+    """Is looked through once: `in_rings` takes it out of the collector's sight."""
+    yield
+    gc.unfreeze()
+
+
 def in_rings(act: Callable[[], object]) -> dict[str, int]:
     """Types of ours, with numbers, of what only the collector frees of what `act` leaves behind."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+from orchestrator.cli import main
 
 ROOT = Path(__file__).parents[2]
 PUSH = ROOT / "flows" / "push_wakeup.flow.yaml"
@@ -98,11 +101,15 @@ flows:
 """
 
 
-def run_cases(tmp_path: Path, cases: str) -> subprocess.CompletedProcess[str]:
+def run_cases(tmp_path: Path, cases: str) -> CompletedProcess[str]:
+    """What `orchestrator test` says."""
     (tmp_path / "main.flow.yaml").write_text(FLOW)
     (tmp_path / "main.test.yaml").write_text(f"flowlang_test: 1\nflows: main.flow.yaml\ntests:\n{cases}")
-    command = [sys.executable, "-m", "orchestrator", "test", str(tmp_path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150, cwd=tmp_path)
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["test", str(tmp_path)])
+    assert isinstance(ended.value.code, int)
+    return CompletedProcess((), ended.value.code, out.getvalue(), err.getvalue())
 
 
 def test_a_failure_has_its_place_what_was_seen_and_the_trace(tmp_path: Path) -> None:
