@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gevent.threadpool import ThreadPool
-
 from orchestrator.errors import OrchestratorError
 from orchestrator.packages.user_source import UserSourceKind
 from orchestrator.sip.digest import Secret, is_hash
@@ -79,7 +77,7 @@ class SqlUsers:
         url = sqlalchemy.make_url(_with_driver(table.url))
         if table.password is not None:
             url = url.set(password=table.password)
-        self._threads: ThreadPool | None = None
+        self._threads: Any = None
         driver = url.get_driver_name()
         if driver in _COOPERATIVE:
             bounds: dict[str, Any] = {
@@ -87,6 +85,8 @@ class SqlUsers:
                 "pool_recycle": IDLE, "pool_pre_ping": True, "connect_args": _timeouts(driver, table.timeout),
             }  # fmt: skip
         else:
+            from gevent.threadpool import ThreadPool  # only where something is asked: `check` does without
+
             self._threads = ThreadPool(1)
             bounds = {"poolclass": sqlalchemy.NullPool}
         self._engine = sqlalchemy.create_engine(url, hide_parameters=True, **bounds)
