@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, Final, TypeVar
 
 F = TypeVar("F")
@@ -124,20 +125,29 @@ class RunFact:
     plain values."""
 
     __slots__: ClassVar[tuple[str, ...]] = ()
+    _texts: ClassVar[tuple[str, Callable[[Any], tuple[Any, ...]]]]
+    """A format for the values of its fields, and what reads them: made once for each kind, for all facts are
+    weighed."""
+
+    def __init_subclass__(cls) -> None:
+        cls._texts = "%s" * len(cls.__slots__), _reader(cls.__slots__)
 
     @property
     def octets(self) -> int:
-        """What its texts take."""
-        total = 0
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, str):  # a Contact is one, too
-                total += len(value)
-        return total
+        """What its values take as text."""
+        form, values = self._texts
+        return len(form % values(self))
 
     def facts(self) -> dict[str, Any]:
         """Name → plain value; `kind` says which fact it is."""
         return {"kind": type(self).__name__, **{name: getattr(self, name) for name in self.__slots__}}
+
+
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """What gives the attributes of these names, as a tuple."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda fact: tuple(getattr(fact, name) for name in names)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from orchestrator.sip.message import Request
 from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.response_context import ResponseContext, breadth_of
-from orchestrator.sip.route_token import Passage
+from orchestrator.sip.route_token import SHORTEST, Passage
 from orchestrator.sip.uri import Uri, parse_name_addr
 
 _SCHEMES = (b"sip", b"sips", b"tel")
@@ -87,7 +87,7 @@ class Routes:
         dialog.
         """
         uri = request.parsed_uri
-        if not uri.user or not self._network.is_own(uri):
+        if len(uri.user) < SHORTEST or not self._network.is_own(uri):
             return NOT_STRICT
         token = unescape(uri.user)
         if self._network.passage(request, token) is None:

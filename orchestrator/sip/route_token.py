@@ -38,6 +38,8 @@ KEY_SIZE = 32
 """Octets of the key: drawn once, kept for as long as dialogs made with it may last."""
 _TAG = 8
 """Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
+SHORTEST = 2 * _TAG
+"""Digits of a token that says nothing else."""
 _MARK = 4
 """Octets of a gateway's mark: it tells a few apart, and is authenticated by the hash."""
 _SECOND = 4
