@@ -66,8 +66,13 @@ class DialogRequests:
         self._sender.charge(IN_DIALOG)
         toward, hop = onward
         call = self._calls.by_call_id(request.call_id)
-        account = account_beyond(call, request, toward) if call is not None else self._account_beyond(passage, toward)
-        point = route.point if passage is not None else None
+        account, point = None, None
+        if call is not None:
+            account = account_beyond(call, request, toward)
+        if passage is not None:
+            point = route.point
+            if call is None and passage.gateway:
+                account = self._account_beyond(passage, toward)
         target = meant or Target(
             request.uri, route.hidden or (), hop=hop, toward=toward, account=account, point=point
         )  # fmt: skip
@@ -111,11 +116,9 @@ class DialogRequests:
         context.add_all((target,))
         return context
 
-    def _account_beyond(self, passage: Passage | None, toward: Uri) -> Account | None:
+    def _account_beyond(self, passage: Passage, toward: Uri) -> Account | None:
         """The same for a dialog begun before our restart: its token names the gateway, and the request goes there."""
         network = self._network
-        if passage is None or not passage.gateway:
-            return None
         return self._gateways.account_beyond(
             lambda name, uri: network.is_marked(passage, name) and network.are_at_one_address(uri, toward)
         )

@@ -58,9 +58,9 @@ class Wire:
         source = self._admission.admit(hop.host, now, self._late)
         if source is None:
             return
-        sender = self._sender
+        sender, exempt = self._sender, source.exempt
         sender.source, sender.octets = source, len(data)
-        if hop.connection and not source.exempt:  # nobody forges the address of a connection
+        if hop.connection and not exempt:  # nobody forges the address of a connection
             self._admission.prove(source, now)
         self._timers.run_due(now)
         if data.startswith(b"ACK ") and self._overload.refusals.mark in data and self._admission.is_proved(source, now):
@@ -74,12 +74,12 @@ class Wire:
             try:
                 message = parse_message(data, self._longest)
             except MalformedMessage as error:
-                if not source.exempt and self._scanners.wrote(data):
+                if not exempt and self._scanners.wrote(data):
                     self._meet_scanner(hop, data)
                     return
                 refuse_malformed(self._node, sender, data, error, hop)
                 return
-            if isinstance(message, Request) and not source.exempt and self._is_scanner(message, source):
+            if not exempt and isinstance(message, Request) and self._is_scanner(message, source):
                 self._meet_scanner(hop, data)
                 return
             if not CLAIMS.isdisjoint(message.names):
@@ -89,7 +89,7 @@ class Wire:
             elif not self._layer.receive_response(message):
                 sender.charge(STRAY)
                 self._node.count("response.unmatched")
-            elif not source.exempt:  # only who has got our request knows its branch
+            elif not exempt:  # only who has got our request knows its branch
                 sender.prove()
         except Exception as bug:
             call_id = text(message.call_id) if message is not None else ""

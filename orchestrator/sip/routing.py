@@ -75,12 +75,12 @@ _OVER_TLS = {"": "tls", "tcp": "tls", "tls": "tls", "ws": "wss", "wss": "wss"}
 
 def transport_of(uri: Uri) -> str | None:
     """The transport that a SIP URI names, in lower case; '' where it names none, None where it names one that there
-    cannot be: `sips:` over UDP."""
+    cannot be, `sips:` over UDP, and for other schemes."""
     said = uri.transport
-    if said is None:
-        return "" if uri.scheme == b"sip" else "tls"
-    transport = _UNTRANSLATED.get(said) or said.decode("ascii", "replace")
-    return transport if uri.scheme == b"sip" else _OVER_TLS.get(transport)
+    transport = "" if said is None else _UNTRANSLATED.get(said) or said.decode("ascii", "replace")
+    if uri.scheme == b"sip":
+        return transport
+    return _OVER_TLS.get(transport) if uri.scheme == b"sips" else None
 
 
 SIPS = frozenset(bytes(letters) for letters in product(b"sS", b"iI", b"pP", b"sS"))
