@@ -34,7 +34,7 @@ def core_settings(
 ) -> CoreSettings:
     """The configuration as the core takes it. `bound` is what the sockets of `sip: listen:` are bound to; `age`,
     `late`: seconds that datagrams wait, see `CoreSettings`."""
-    sip, limits = settings.sip, settings.limits
+    sip = settings.sip
     timers, registrar, where = sip.timers, settings.registrar, settings.location
     return CoreSettings(
         points=tuple(
@@ -59,22 +59,7 @@ def core_settings(
         open_registrar=registrar.without_flow == "anyone",
         events=sip.events,
         times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
-        limits=CoreLimits(
-            transactions=limits.transactions,
-            lingering=limits.lingering,
-            octets=limits.transaction_memory,
-            message=limits.message,
-            subscriptions=limits.subscriptions,
-            location_writes=limits.location_writes,
-            addresses_per_user=limits.addresses_per_user,
-            runs=limits.runs,
-            runs_per_flow=limits.runs_per_flow,
-            chain=limits.chain,
-            trace_memory=limits.trace_memory,
-            call_duration=limits.call_duration,
-            dialog_ping=sip.dialog_ping or 0.0,
-            dialog_missed=sip.dialog_missed or 0,
-        ),
+        limits=_limits(settings),
         session_expires=int(sip.session_expires or 0),
         failover_after=sip.failover.after,
         avoid=sip.failover.avoid,
@@ -87,6 +72,26 @@ def core_settings(
         contacts=settings.contacts.allow,
         source_of=source_toward,
         wall_offset=time() - monotonic(),
+    )
+
+
+def _limits(settings: Settings) -> CoreLimits:
+    sip, limits = settings.sip, settings.limits
+    return CoreLimits(
+        transactions=limits.transactions,
+        lingering=limits.lingering,
+        octets=limits.transaction_memory,
+        message=limits.message,
+        subscriptions=limits.subscriptions,
+        location_writes=limits.location_writes,
+        addresses_per_user=limits.addresses_per_user,
+        runs=limits.runs,
+        runs_per_flow=limits.runs_per_flow,
+        chain=limits.chain,
+        trace_memory=limits.trace_memory,
+        call_duration=limits.call_duration,
+        dialog_ping=sip.dialog_ping or 0.0,
+        dialog_missed=sip.dialog_missed or 0,
     )
 
 

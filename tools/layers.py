@@ -182,6 +182,18 @@ def upward(arrows: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, s
     }
 
 
+def sizes_of(package: Path) -> tuple[tuple[int, str], tuple[int, str]]:
+    """The largest module and the longest function, in lines."""
+    modules, functions = [], []
+    for name, path in modules_of(package).items():
+        text = path.read_text(encoding="utf-8")
+        modules.append((text.count("\n"), name))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}.{node.name}"))
+    return max(modules), max(functions)
+
+
 def main(package: str = "orchestrator") -> int:
     """Print the graph; returns the exit status."""
     graph = graph_of(Path(package))
@@ -198,6 +210,8 @@ def main(package: str = "orchestrator") -> int:
     print(f"circles {len(circles)}, modules in them {sum(map(len, circles))}")
     for circle in circles:
         print(f"  {len(circle)}: {', '.join(name.partition('.')[2] for name in circle)}")
+    (lines, module), (length, function) = sizes_of(Path(package))
+    print(f"largest module {lines} lines ({module}), longest function {length} ({function})")
     return 1 if circles or wrong else 0
 
 

@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -28,6 +27,15 @@ from orchestrator.errors import Diagnostic
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.user_source import ChosenUsers
+from orchestrator.settings.sip_sections import (
+    DnsSettings,
+    FailoverSettings,
+    Section,
+    StreamSettings,
+    TimerSettings,
+    TlsSettings,
+    WebSocketSettings,
+)
 from orchestrator.settings.values import (
     Address,
     Count,
@@ -52,10 +60,7 @@ from orchestrator.settings.values import (
     parse_host,
     parse_listen,
     parse_location,
-    parse_name_server,
     parse_number_rule,
-    parse_origin,
-    parse_path,
     parse_pause,
     parse_prefix,
     parse_session,
@@ -73,72 +78,7 @@ FACTORY_PASSWORD = "ClueCon"  # noqa: S105 - known to everybody, which is why it
 """The Event Socket password of a FreeSWITCH nobody has configured. It gives a shell to whoever reaches the port."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TimerSettings(_Section):
-    """RFC 3261's timers, in seconds."""
-
-    t1: Duration = 0.5
-    t2: Duration = 4.0
-    t4: Duration = 5.0
-    c: Duration = 180.0
-
-
-class TlsSettings(_Section):
-    """Certificates in PEM; see `runtime.streams.tls`."""
-
-    certificate: Annotated[Path | None, PlainValidator(parse_file)] = None
-    key: Annotated[Path | None, PlainValidator(parse_file)] = None
-    ca: Annotated[Path | None, PlainValidator(parse_file)] = None
-    verify: Literal["none", "optional", "required"] = "none"
-    verify_server: Literal["none", "required"] = "required"
-    versions: Annotated[tuple[Literal["1.2", "1.3"], ...], BeforeValidator(one_by_one), Field(min_length=1)] = (
-        "1.2",
-        "1.3",
-    )
-
-
-class StreamSettings(_Section):
-    """What connections may take; see `runtime.streams.limits`."""
-
-    connections: Count = 15_000
-    connections_per_source: Count = 1_000
-    connect: Duration = 4.0
-    handshake: Duration = 10.0
-    message: Duration = 10.0
-    idle: Duration = 3900.0
-    write: Duration = 20.0
-    write_queue: Annotated[int, Field(ge=65_535, le=1_000_000_000)] = 1_000_000
-    """Octets. Less than a message would cut a phone that reads as fast as it can."""
-
-
-class WebSocketSettings(_Section):
-    """Which browsers may connect; see `runtime.streams.websocket`."""
-
-    path: Annotated[str | None, PlainValidator(parse_path)] = None
-    origins: Annotated[tuple[Annotated[str, PlainValidator(parse_origin)], ...], BeforeValidator(one_by_one)] = ()
-    ping: Interval = 30.0
-
-
-class DnsSettings(_Section):
-    """Whom to ask for host names."""
-
-    servers: Annotated[
-        tuple[Annotated[Address, PlainValidator(parse_name_server)], ...], BeforeValidator(one_by_one)
-    ] = ()
-    timeout: Duration = 4.0
-
-
-class FailoverSettings(_Section):
-    """When another server of a domain is tried, in seconds; see `sip.branch`."""
-
-    after: Duration = 4.0
-    avoid: Duration = 60.0
-
-
-class SipSettings(_Section):
+class SipSettings(Section):
     listen: Annotated[
         tuple[Annotated[Listen, PlainValidator(parse_listen)], ...],
         BeforeValidator(split_at_commas),
@@ -179,7 +119,7 @@ class SipSettings(_Section):
         return tuple(dict.fromkeys(listen.transport for listen in self.listen))
 
 
-class FreeSwitchSettings(_Section):
+class FreeSwitchSettings(Section):
     """One FreeSWITCH server: its Event Socket, and where it takes calls."""
 
     host: Annotated[str, PlainValidator(parse_host)] = "127.0.0.1"
@@ -226,7 +166,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(Section):
     """Where calls to other networks go."""
 
     uri: Annotated[str, PlainValidator(parse_gateway_uri)]
@@ -273,7 +213,7 @@ def _one_source(table: UserSettings) -> UserSettings:
     return table
 
 
-class SqlColumns(_Section):
+class SqlColumns(Section):
     """Columns of a table of users; null for none. The defaults are in the tables of Kamailio and OpenSIPS alike."""
 
     user: Annotated[str, PlainValidator(parse_sql_name)] = "username"
@@ -284,7 +224,7 @@ class SqlColumns(_Section):
     ha1_sha512_256: Annotated[str | None, PlainValidator(parse_column)] = None
 
 
-class UserSettings(_Section):
+class UserSettings(Section):
     """Where the users of `auth:` stand: a file, a web service, a database, or the source of a package."""
 
     file: str | None = None
@@ -303,7 +243,7 @@ class UserSettings(_Section):
     connections: Annotated[int, Field(ge=1, le=100)] = 4
 
 
-class AdminSettings(_Section):
+class AdminSettings(Section):
     listen: Annotated[Address, PlainValidator(parse_admin_address)] = Address("127.0.0.1", 8080)
     names: Annotated[tuple[Annotated[str, PlainValidator(parse_domain)], ...], BeforeValidator(one_by_one)] = ()
     """Host names it is asked by, besides addresses and localhost."""
@@ -311,13 +251,13 @@ class AdminSettings(_Section):
     connections_per_client: Count = 16
 
 
-class SocketSettings(_Section):
+class SocketSettings(Section):
     """Where FreeSWITCH's dialplan connects to (its application `socket`)."""
 
     listen: Annotated[Address | None, PlainValidator(parse_socket_address)] = None
 
 
-class AuthSettings(_Section):
+class AuthSettings(Section):
     """How `auth:` asks for passwords, and how long it keeps what user tables say; see `core.user_cache`."""
 
     qop: Annotated[tuple[Literal["auth", "auth-int"], ...], BeforeValidator(one_by_one), Field(min_length=1)] = (
@@ -331,13 +271,13 @@ class AuthSettings(_Section):
     users: Count = 20_000
 
 
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """What `http:` steps may connect to."""
 
     allow: Annotated[tuple[Network, ...], BeforeValidator(one_by_one)] = ()
 
 
-class PingSettings(_Section):
+class PingSettings(Section):
     """OPTIONS to registered phones; see `core.keepalive`."""
 
     phones: Literal["none", "nat", "all"] = "nat"
@@ -345,7 +285,7 @@ class PingSettings(_Section):
     missed: Annotated[int, Field(ge=1, le=1_000)] | None = 3
 
 
-class RegistrarSettings(_Section):
+class RegistrarSettings(Section):
     """What a REGISTER may ask for, and what keeps the way to who is registered open."""
 
     min_expires: Duration = 60.0
@@ -358,7 +298,7 @@ class RegistrarSettings(_Section):
     ping: PingSettings = PingSettings()
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     transactions: Count = 20_000
     lingering: Count = 300_000
     transaction_memory: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
@@ -381,20 +321,20 @@ class LimitSettings(_Section):
     call_duration: Duration = 12 * 3600.0
 
 
-class StopSettings(_Section):
+class StopSettings(Section):
     """How long a stop waits, in seconds; see `core.stopping`."""
 
     setup: Duration = 1.0
     ringing: Duration = 35.0
 
 
-class ContactSettings(_Section):
+class ContactSettings(Section):
     """How far the contact of an untrusted phone is believed; see `sip.contact_guard`."""
 
     allow: Literal["source", "private", "any"] = "source"
 
 
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """The share of each source that is not trusted, in points; see `sip.admission`."""
 
     rate: Count = 200
@@ -407,7 +347,7 @@ class SourceSettings(_Section):
     failures_ban: Duration = 600.0
 
 
-class ScannerSettings(_Section):
+class ScannerSettings(Section):
     """What scanners are told by; see `sip.scanners`. Two empty lists: nobody is one."""
 
     agents: Annotated[tuple[Annotated[str, PlainValidator(parse_word)], ...], BeforeValidator(one_by_one)] = (
@@ -418,12 +358,12 @@ class ScannerSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole configuration."""
 
     sip: SipSettings = SipSettings()

@@ -6,106 +6,25 @@ to know who stands above it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
 from orchestrator.sip import topology
+from orchestrator.sip.challenges import CHALLENGES
 from orchestrator.sip.client import ClientTransaction, ClientUser
-from orchestrator.sip.grammar import read_number
-from orchestrator.sip.layer import TransactionLayer, derive_request
-from orchestrator.sip.location import Binding
-from orchestrator.sip.message import Message, Request, Response, forward_response
-from orchestrator.sip.points import Hop, Point
+from orchestrator.sip.layer import derive_request
+from orchestrator.sip.message import Response, forward_response
+from orchestrator.sip.points import Hop
+from orchestrator.sip.proxy_network import Network
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.retry_after import LONGEST_RETRY_AFTER, retry_after_of
 from orchestrator.sip.routing import is_private, port_of, unicast
 from orchestrator.sip.server import ServerTransaction
-from orchestrator.sip.session_timer import SessionTimer
 from orchestrator.sip.target import Target
-from orchestrator.sip.tokens import Tokens
-from orchestrator.sip.uri import Uri
 from orchestrator.timers import TICK, Timer
-
-CHALLENGES = {
-    401: (b"www-authenticate", b"Authorization: "),
-    407: (b"proxy-authenticate", b"Proxy-Authorization: "),
-}
-"""Status → header of the challenge, header of the answer."""
-
 
 LONGEST_DATAGRAM: Final = 1_300
 """Octets of a request that goes by UDP where the path is not known to take more (RFC 3261 §18.1.1)."""
-LONGEST_RETRY_AFTER: Final = 3600.0
-"""Seconds; what a longer Retry-After is cut to."""
-
-
-class Network(Protocol):
-    """What a context needs of the engine it lives in."""
-
-    layer: TransactionLayer
-    tokens: Tokens
-    veil: topology.Veil
-    patience: float
-    """Seconds that a server has for its first response while there are others to try."""
-    session_timer: SessionTimer | None
-    """Asks for session timers; None where nobody is asked."""
-
-    @property
-    def count(self) -> Callable[[str], None]:
-        """Counts something by its name."""
-
-    def hides(self, gateway: str, source: str) -> bool:
-        """Whether the topology is hidden between this source and where a request goes: this gateway, or '' for none."""
-
-    def withheld(self, message: Message, host: str) -> frozenset[bytes]:
-        """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
-        be kept from those we do not trust (RFC 3325 §7)."""
-
-    def record_routes(
-        self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
-    ) -> tuple[bytes, ...]:
-        """Our Record-Route for the dialogs of an INVITE that came from `source` and leaves by `point`: one header
-        line, or two where these sides differ, the callee's first. `callee` is where it goes when that is not where its
-        Request-URI leads."""
-
-    @property
-    def resolve(self) -> Resolver:
-        """Find the next hop of a URI; see `Resolver`."""
-
-    @property
-    def avoid(self) -> Callable[[Hop, float | None], None]:
-        """A server gave no answer, or wants no requests for some seconds: others are tried before it for a while."""
-
-    @property
-    def answers(self) -> Callable[[Hop], None]:
-        """A server has answered."""
-
-    @property
-    def flow_failed(self) -> Callable[[Binding], None]:
-        """The edge proxy of a binding has answered 430: there is no flow to that phone any more."""
-
-    @property
-    def for_long(self) -> Callable[[Uri, Hop, Sequence[Hop]], tuple[Hop, ...]]:
-        """Hops for a request that is too long for the datagram to this one (RFC 3261 §18.1.1), best first; the last
-        argument are what else there is."""
-
-    def is_own(self, uri: Uri) -> bool:
-        """Whether this URI means us."""
-
-    def may_ring(self, binding: Binding, hop: Hop) -> bool:
-        """Whether a request for a registered contact may go to this place (`sip.contact_guard`)."""
-
-
-class Resolver(Protocol):
-    """Finds the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
-    failure, and with the hops to try after the first where there are any (RFC 3263 §4). It leaves by the point `by`
-    where the receiver is known to be reached from there, else by the one that leads there, by `here` where nothing says
-    which. `source` is on whose behalf, for its share of look-ups; '' for nobody's."""
-
-    def __call__(
-        self, uri: Uri, here: Point, found: Callable[..., None], source: str = "", by: Point | None = None
-    ) -> None: ...
 
 
 class Context(Protocol):
@@ -179,22 +98,6 @@ class Listener(Protocol):
     @property
     def attended(self) -> bool:
         """It is at work, and something will make it go on."""
-
-
-class Nobody:
-    """Listens to a context whose call is over."""
-
-    attended = False
-
-    def on_sent(self, branch: Branch) -> None: ...
-    def on_cancelled(self, branch: Branch) -> None: ...
-    def on_ringing(self, branch: Branch, response: Response) -> None: ...
-    def on_answered(self, branch: Branch, response: Response) -> None: ...
-    def on_branch_failed(self, branch: Branch) -> None: ...
-    def on_settled(self, context: Context) -> None: ...
-
-
-NOBODY: Final = Nobody()
 
 
 class Branch:
@@ -369,10 +272,9 @@ class Branch:
 
     def _unavailable(self, client: ClientTransaction, response: Response) -> None:
         """503: the next server, if any (RFC 3263 §4.3); this one is avoided for as long as it says."""
-        found = _digits(response.get(b"retry-after") or b"")
-        seconds = read_number(found[0]) if found is not None else None
+        seconds = retry_after_of(response)
         if seconds:
-            self.context.network.avoid(client.destination, min(float(seconds), LONGEST_RETRY_AFTER))
+            self.context.network.avoid(client.destination, min(seconds, LONGEST_RETRY_AFTER))
         self._try_next(503, response)
 
     def cancel(self, headers: tuple[bytes, ...] = ()) -> None:
@@ -537,6 +439,3 @@ def _not_resolved(branch: Branch) -> None:
 
 def _gave_no_response(branch: Branch) -> None:
     branch.give_up_waiting()
-
-
-_digits = re.compile(rb"[0-9]+").match

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.branch import CHALLENGES, Network
+from orchestrator.sip.challenges import CHALLENGES
 from orchestrator.sip.client import ClientTransaction, ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
+from orchestrator.sip.proxy_network import Network
 
 
 class Challenged:

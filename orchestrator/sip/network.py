@@ -85,7 +85,7 @@ class NetworkSettings(Protocol):
 
 
 class SipNetwork:
-    """Implements `sip.branch.Network` over the listening points; `look_up(goal, found)` is the engine's job for
+    """Implements `sip.proxy_network.Network` over the listening points; `look_up(goal, found)` is the engine's job for
     names, `count(name)` its counters."""
 
     def __init__(
@@ -115,13 +115,9 @@ class SipNetwork:
         """Gateways towards which the topology is hidden."""
         self._hiding_at: frozenset[str] = frozenset()
         """Their host names and addresses."""
-        self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
-        self.points = self._own_points.all
-        self.own_route_ends = self._own_points.by_route_end
-        self.point_at = self._own_points.at
-        self.point_named = self._own_points.named
-        self.point_called = self._own_points.called
-        self.hop_of = self._own_points.hop
+        points = self._own_points = OwnPoints(settings.points, settings.source_of, layer.timers, self._learn)
+        self.points, self.own_route_ends, self.hop_of = points.all, points.by_route_end, points.hop
+        self.point_at, self.point_named, self.point_called = points.at, points.named, points.called
         self.transports = frozenset(transport.encode() for transport in self._own_points.transports)
         """What we send by."""
         next_hops = NextHops(
@@ -129,14 +125,7 @@ class SipNetwork:
         )
         self.resolve = next_hops.resolve
         self.avoid, self.answers, self.for_long = next_hops.avoid, next_hops.answers, next_hops.for_long
-        ports = {port for p in settings.points for port in (p.port, p.bound_port) if port}
-        hosts = {host.lower().encode() for p in settings.points for host in _names(p)}
-        self._own = {(host.lower().encode(), port) for p in settings.points for host in _names(p) for port in _ports(p)}
-        self._own_ports = frozenset((None, *ports))
-        self._own_hosts = frozenset(hosts)
-        self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
-        self._own_names = frozenset(name for name in self._domains | hosts if not is_literal(name))
-        self._home = settings.domains[0].lower() if settings.domains else ""
+        self._name_ourselves(settings)
         self._trust = settings.trust
         self._wall_offset = settings.wall_offset
         self._longest = settings.limits.call_duration
@@ -149,10 +138,21 @@ class SipNetwork:
         self.guard: Callable[[Binding, Hop], bool] | None = None
         """Says whether a call may go to a place for a registered contact; None where any may."""
 
+    def _name_ourselves(self, settings: NetworkSettings) -> None:
+        """What hosts, ports and domains are ours."""
+        ports = {port for p in settings.points for port in (p.port, p.bound_port) if port}
+        hosts = {host.lower().encode() for p in settings.points for host in _names(p)}
+        self._own = {(host.lower().encode(), port) for p in settings.points for host in _names(p) for port in _ports(p)}
+        self._own_ports = frozenset((None, *ports))
+        self._own_hosts = frozenset(hosts)
+        self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
+        self._own_names = frozenset(name for name in self._domains | hosts if not is_literal(name))
+        self._home = settings.domains[0].lower() if settings.domains else ""
+
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
-        """Names of headers that a receiver is not told; see `sip.branch.Network`."""
+        """Names of headers that a receiver is not told; see `sip.proxy_network.Network`."""
         names = message.names
         if b"p-asserted-identity" not in names or self.believes(host):
             return NOT_FORWARDED
@@ -165,7 +165,7 @@ class SipNetwork:
         return NOT_FORWARDED
 
     def hides(self, gateway: str, source: str) -> bool:
-        """See `sip.branch.Network`."""
+        """See `sip.proxy_network.Network`."""
         if self._hides_all or not self._hiding:
             return self._hides_all
         return gateway in self._hiding or any(

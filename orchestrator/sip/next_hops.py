@@ -66,8 +66,8 @@ class NextHops:
         by: Point | None = None,
         in_order: bool = False,
     ) -> None:
-        """Hops of a SIP URI, wanted by a request of `source`; see `sip.branch.Network`. `in_order`: as the DNS has
-        them, avoided or not."""
+        """Hops of a SIP URI, wanted by a request of `source`; see `sip.proxy_network`. `in_order`: as the DNS has them,
+        avoided or not."""
         transport = ""
         if uri.scheme != b"sip" or uri.transport is not None:
             said = transport_of(uri) if uri.is_sip else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.branch import Branch, Network
+from orchestrator.sip.branch import Branch
 from orchestrator.sip.client import ClientTransaction
 from orchestrator.sip.dialog import Leg, callee_leg
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
+from orchestrator.sip.proxy_network import Network
 
 COMPLETED_ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 """RFC 3326: tells the phone that the call is not to be listed as missed."""

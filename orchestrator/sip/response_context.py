@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip import session_timer
-from orchestrator.sip.branch import Attempt, Branch, Listener, Network
+from orchestrator.sip.branch import Attempt, Branch, Listener
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.points import Hop, Point
+from orchestrator.sip.proxy_network import Network
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.release import COMPLETED_ELSEWHERE, release
 from orchestrator.sip.routing import SIPS

@@ -152,6 +152,10 @@ def loaded_by(*names: str) -> list[str]:
     return modules
 
 
+def test_the_engine_only_composes_and_takes_inputs() -> None:
+    assert len((ROOT / "core" / "engine.py").read_text().splitlines()) <= 250
+
+
 def test_the_core_loads_without_gevent() -> None:
     assert loaded_by("errors", "timers", "sip", "events", "flow", "core", "esl", "store") == []
 

@@ -1,14 +1,15 @@
-"""Attempts of a call to get somebody: relays and holds at work, as their call sees them."""
+"""Attempts of a call to get somebody: relays and holds at work, as their call sees them, and who listens after it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from orchestrator.errors import StepError
 from orchestrator.flow.run.effects import Relay
 from orchestrator.flow.run.signals import Work
-from orchestrator.sip.branch import Attempt, Branch
+from orchestrator.sip.branch import Attempt, Branch, Context
+from orchestrator.sip.message import Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 
@@ -39,3 +40,19 @@ class CallHold(Attempt, Work, Protocol):
     def answer(self, headers: Sequence[tuple[str, str]], done: Callable[[StepError | None], None]) -> None: ...
     def progressed(self, status: int) -> None: ...
     def look(self) -> None: ...
+
+
+class Nobody:
+    """Listens to a context whose call is over."""
+
+    attended = False
+
+    def on_sent(self, branch: Branch) -> None: ...
+    def on_cancelled(self, branch: Branch) -> None: ...
+    def on_ringing(self, branch: Branch, response: Response) -> None: ...
+    def on_answered(self, branch: Branch, response: Response) -> None: ...
+    def on_branch_failed(self, branch: Branch) -> None: ...
+    def on_settled(self, context: Context) -> None: ...
+
+
+NOBODY: Final = Nobody()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.core.calls.attempts import CallHold, CallRelay
+from orchestrator.core.calls.attempts import NOBODY, CallHold, CallRelay
 from orchestrator.core.calls.dialogs import Dialogs, callee_of, caller_of
 from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
 from orchestrator.core.calls.info_keys import hear_key
@@ -27,7 +27,7 @@ from orchestrator.errors import StepError
 from orchestrator.esl.channels import Channel, ChannelTable
 from orchestrator.history import ByeHeld, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.sip.ack_wait import Handshake
-from orchestrator.sip.branch import NOBODY, Attempt, Branch, Context
+from orchestrator.sip.branch import Attempt, Branch, Context
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.server import ServerTransaction
@@ -223,8 +223,7 @@ class Call(FlowCall):
             self.publish("branch_failed", branch=number, code=branch.status, reason=branch.reason, contact=contact)
         attempt.failed(branch)
 
-    def on_settled(self, context: Context) -> None:
-        """The relay counts its own branches."""
+    def on_settled(self, context: Context) -> None: ...  # the relay counts its own branches
 
     # --- what passes inside the dialog --------------------------------------------------------------------------------
 
