@@ -184,13 +184,16 @@ def upward(arrows: Mapping[tuple[str, str], Sequence[str]]) -> dict[tuple[str, s
 
 def sizes_of(package: Path) -> tuple[tuple[int, str], tuple[int, str]]:
     """The largest module and the longest function, in lines."""
-    modules, functions = [], []
+    modules: list[tuple[int, str]] = []
+    functions: list[tuple[int, str]] = []
     for name, path in modules_of(package).items():
         text = path.read_text(encoding="utf-8")
         modules.append((text.count("\n"), name))
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                functions.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}.{node.name}"))
+        functions += [
+            ((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}.{node.name}")
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
     return max(modules), max(functions)
 
 
