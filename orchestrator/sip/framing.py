@@ -123,6 +123,11 @@ class StreamFramer:
         """Nothing: it is for who has opened a connection to ask (RFC 5626 §3.5.1)."""
         return b""
 
+    def give_up(self) -> None:
+        """The rest of the message that has begun does not come; a request is owed an answer all the same."""
+        if self._buffer and not self.ended:
+            self._fail(bytes(self._buffer), 400, "Incomplete Message")
+
     def close(self) -> None:
         """End it from our side."""
         self.ended = True

@@ -81,3 +81,39 @@ def test_the_corpus_over_a_socket(serve: Callable[..., Any], wire: socket.socket
     found_now = gauges(server)
     assert found_now["orchestrator_transactions_unanswered"] == found_now["orchestrator_calls"] == 0
     assert found_now["orchestrator_turns_failed_total"] == 0
+
+
+def statuses_over_a_connection(data: bytes, to: tuple[str, int], number: int) -> tuple[set[int], bool]:
+    """What the server says to this message before it answers the OPTIONS behind it on the same connection, or ends the
+    connection; and whether it does answer that."""
+    probe = PROBE.format(to=f"127.0.0.1:{to[1]}", host=HOST, n=number).encode()
+    with socket.create_connection(to, 60, (HOST, 0)) as wire:
+        wire.sendall(data + probe)
+        wire.shutdown(socket.SHUT_WR)
+        octets = b""
+        while b"Call-ID: probe%d\r\n" % number not in octets and (more := wire.recv(65_535)):
+            octets += more
+    *answers, last = re.findall(rb"(?ms)^SIP/2\.0 (\d{3}) (.*?)\r\n\r\n", octets)
+    is_probe = last[0] == b"200" and b"Call-ID: probe" in last[1]  # else a message without an end swallowed it
+    return {int(status) for status, _ in (answers if is_probe else [*answers, last])}, is_probe
+
+
+def test_the_corpus_over_connections(serve: Callable[..., Any]) -> None:
+    """The same by the same verdicts; a message without a Content-Length is refused, nobody knows where it ends."""
+    server = serve(listen=["tcp"], sip={"domains": ["example.com"], "trust": ["127.0.0.9"]})
+    to = "127.0.0.1", server.ports["tcp"]
+    for number, verdict in enumerate(VERDICTS):
+        data = (CORPUS / verdict["file"]).read_bytes()
+        statuses, goes_on = statuses_over_a_connection(data, to, number)
+        endless = re.search(rb"(?im)^(content-length|l)[ \t]*:", data.partition(b"\r\n\r\n")[0]) is None
+        said = verdict["name"], statuses, verdict["outcomes"]
+        assert fits(verdict, statuses) or (endless and statuses <= {400}), said
+        if not goes_on:
+            assert statuses_over_a_connection(b"", to, 10**6 + number)[1], "other connections do"
+    deadline = time.monotonic() + 60
+    while gauges(server)["orchestrator_transactions_unanswered"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    found_now = gauges(server)
+    assert found_now["orchestrator_transactions_unanswered"] == found_now["orchestrator_calls"] == 0
+    assert found_now["orchestrator_turns_failed_total"] == 0
+    assert not [line for line in server.log if "connection_fault" in line]

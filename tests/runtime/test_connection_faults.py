@@ -25,9 +25,10 @@ Open = Callable[..., StreamTransport]
 
 
 @pytest.fixture
-def listen(reactor: Reactor) -> Iterator[Open]:
+def listen(reactor: Reactor, request: pytest.FixtureRequest) -> Iterator[Open]:
     """A TCP transport with these limits."""
     opened: list[StreamTransport] = []
+    planted = request.node.name == "test_a_bug_costs_one_connection"
 
     def listen(**limits: float) -> StreamTransport:
         connections = Connections(StreamLimits(**limits))  # type: ignore[arg-type]
@@ -41,6 +42,7 @@ def listen(reactor: Reactor) -> Iterator[Open]:
     for transport in opened:
         transport.close()
         transport._connections.close()
+        assert transport._connections.ended["fault"] == planted
 
 
 def call(transport: StreamTransport) -> socket.socket:

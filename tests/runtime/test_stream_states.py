@@ -145,7 +145,7 @@ INPUTS: dict[str, Callable[[Stream], object]] = {
     "hello": lambda s: s.receive(HELLO, 1.0),
     "octets": lambda s: s.receive(OPTIONS, 1.0),
     "noise": broken,
-    "end": lambda s: s.step("end", 1.0),
+    "end": lambda s: s.hear_end(1.0),
     "reset": lambda s: s.step("reset", 1.0),
     "refused": lambda s: s.step("refused", 1.0),
     "time-out": late,
@@ -161,10 +161,10 @@ connected       handshaking  handshaking  open        open            open      
 hello           -            open         -           -               -           -           closing  closed
 octets          -            closing      open        open            open        answering   closing  closed
 noise           -            closing      closing     open            closing     closed      closing  closed
-end             closed       closed       answering   answering       answering   answering   closed   closed
+end             closed       closed       answering   closing         answering   answering   closed   closed
 reset           closed       closed       closed      closed          closed      closed      closed   closed
 refused         closed       handshaking  open        open            open        answering   closing  closed
-time-out        closed       closed       closing     closed          closed      closing     closed   closed
+time-out        closed       closed       closing     closing         closed      closing     closed   closed
 write error     closed       closed       closed      closed          closed      closed      closed   closed
 full            closed       closed       closed      closed          closed      closed      closing  closed
 close           closed       closed       closing     closing         closing     closing     closing  closed
@@ -218,6 +218,7 @@ def test_every_state_ends_when_nothing_happens_any_more() -> None:
         made = situation()
         for _ in range(4):
             late(made)
+            made.finish(made.deadline)
         assert made.state == "closed", situation.__name__
 
 
@@ -326,7 +327,9 @@ def test_a_message_has_its_time_from_the_first_octet() -> None:
     made.receive(OPTIONS[5:] + OPTIONS[:5], 5.0)
     assert made.deadline == 11.0, "the next one has its own"
     made.time_out(11.0)
-    assert (made.state, made.why) == ("closed", "message time-out")
+    assert made.malformed is not None and made.malformed[0] == OPTIONS[:5]
+    made.finish(11.0)
+    assert (made.state, made.why) == ("closing", "message time-out")
 
 
 def test_each_message_is_taken_in_its_time() -> None:

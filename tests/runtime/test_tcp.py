@@ -25,6 +25,7 @@ def connections() -> Iterator[Connections]:
     connections = Connections(StreamLimits())
     yield connections
     connections.close()
+    assert not connections.ended["fault"]
 
 
 @pytest.fixture
@@ -163,6 +164,20 @@ def test_without_content_length_the_connection_ends_behind_the_answer(core: Echo
     assert read(client, len(OPTIONS + refusal)) == OPTIONS + refusal
     wait_until(lambda: has_ended(client))
     assert len(core.seen("datagram")) == 1
+
+
+@pytest.mark.parametrize("sent", [OPTIONS[:-1], OPTIONS[:40], OPTIONS.replace(b"Content-Length", b"Content-Size")])
+def test_who_stops_in_a_message_is_answered(
+    sent: bytes, core: EchoCore, client: socket.socket, connections: Connections
+) -> None:
+    """RFC 4475 clerr: the Content-Length is larger than what comes."""
+    refusal = core.on_malformed = b"SIP/2.0 400 Incomplete Message\r\nContent-Length: 0\r\n\r\n"
+    client.send(sent)
+    client.shutdown(socket.SHUT_WR)
+    assert read(client, len(refusal)) == refusal
+    wait_until(lambda: has_ended(client))
+    wait_until(lambda: not connections.by_number)
+    assert [data for data, _, _ in core.seen("malformed")] == [sent if b"Size" not in sent else sent[:-3]]
 
 
 def test_a_second_server_is_refused_the_port(tcp: StreamTransport, connections: Connections) -> None:

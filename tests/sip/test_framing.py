@@ -101,6 +101,16 @@ def test_what_does_not_begin_like_a_message_is_no_sip(first: bytes) -> None:
     assert framer.ended and framer.malformed is not None and framer.malformed[1].sip_status == 0
 
 
+def test_what_has_begun_and_does_not_go_on_may_be_answered() -> None:
+    framer = StreamFramer()
+    framer.give_up()
+    assert not framer.ended, "nothing has begun"
+    framer.receive(message() + message()[:-1])
+    framer.give_up()
+    assert framer.ended and framer.malformed is not None
+    assert framer.malformed[0] == message()[:-1] and framer.malformed[1].sip_status == 400
+
+
 def test_a_head_without_an_end_is_not_kept_for_ever() -> None:
     framer = StreamFramer()
     for _ in range(HEAD // 1000 + 2):

@@ -134,7 +134,11 @@ class Connection:
         """A deadline may have passed."""
         if self._socket is not None:
             self.timer = None
-            self._feed(lambda now: self.stream.time_out(now))
+            self._feed(self._time_out)
+
+    def _time_out(self, now: float) -> None:
+        self.stream.time_out(now)
+        self._deliver(now)
 
     def close(self, what: str = "close") -> None:
         """End it from our side: with a farewell, or at once (`abort`)."""
@@ -182,7 +186,8 @@ class Connection:
         else:
             self._heard_all = True
             self._pause()
-            stream.step("end", now)
+            stream.hear_end(now)
+            self._deliver(now)
 
     def _deliver(self, now: float) -> None:
         """Carry messages to the core while there is time."""
@@ -263,6 +268,8 @@ class Connection:
         if stream.farewell_due and not stream.outbox and not self._shut:
             self._shut = True
             self._shut_down()
+            if self._socket is None:
+                return
         if self.timer is None or not stream.at_ease:
             due = stream.deadline
             if self.timer is None or self.timer.when > due:

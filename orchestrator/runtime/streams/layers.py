@@ -66,6 +66,9 @@ class Framing(Layer, Protocol):
     def ping(self) -> bytes:
         """The octets that ask for one."""
 
+    def give_up(self) -> None:
+        """The rest of the message that has begun does not come."""
+
     def receive(self, octets: bytes) -> list[bytes]:
         """The messages that are whole with what the peer has sent."""
 

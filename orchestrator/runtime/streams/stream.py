@@ -157,6 +157,17 @@ class Stream:
         """What came behind the messages, when that is the end of the stream but may be owed an answer."""
         return self._framing.malformed if self._ending else None
 
+    def hear_end(self, now: float) -> None:
+        """The peer sends nothing more."""
+        if self.state is OPEN and self._framing.unfinished and not self._ending:
+            self._give_up("end in a message")
+        else:
+            self.step("end", now)
+
+    def _give_up(self, ending: str) -> None:
+        self._framing.give_up()
+        self._ending = ending
+
     def send(self, message: bytes, hop: Hop, now: float) -> None:
         """One message for the peer; what cannot be sent any more is `unsent` at once."""
         state = self.state
@@ -207,7 +218,7 @@ class Stream:
             if self.outbox and now >= self.outbox[0].since + self.limits.write:
                 self.step("not taken", now)
             elif self._framing.unfinished and now >= self._begun + self.limits.message:
-                self.step("half a message", now)
+                self._give_up("half a message")
             elif self._framing.ping_every and now < self._silent_at:
                 self._pinged = now
                 self._pack(self._framing.ping(), now)
@@ -396,7 +407,8 @@ TABLE: Final[Mapping[str, Mapping[str, Entry]]] = {
         "end": (ANSWERING, "", ()),
         "broken": (CLOSING, "broken", (_say_farewell,)),
         "silent": (CLOSING, "idle", (_say_farewell,)),
-        "half a message": (CLOSED, "message time-out", (_give_back,)),
+        "half a message": (CLOSING, "message time-out", (_say_farewell,)),
+        "end in a message": (CLOSING, "end in a message", (_say_farewell,)),
         "not taken": (CLOSED, "write time-out", (_give_back,)),
         "close": (CLOSING, "", (_say_farewell,)),
     },

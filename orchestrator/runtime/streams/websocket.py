@@ -227,6 +227,9 @@ class WebSocketServer:
                 pass
         return self._frames.send(BytesMessage(message))
 
+    def give_up(self) -> None:
+        """The rest of the message that has begun does not come: there is nobody to answer within a frame."""
+
     def ping(self) -> bytes:
         """A Ping frame: it keeps what lies between us from forgetting the connection. The peer's Pong is a sign of
         life (RFC 7118 §6)."""
