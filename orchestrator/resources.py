@@ -21,7 +21,7 @@ from orchestrator.core.probes import EVERY
 from orchestrator.core.users import AskedUsers, HttpUsers, UserTable
 from orchestrator.flow.language.program import Program, Resources
 from orchestrator.packages.user_source import ChosenUsers
-from orchestrator.runtime.sql_users import SQL, SqlTable
+from orchestrator.runtime.sql_users import SQL, SqlTable, driver_flaw
 from orchestrator.settings import FreeSwitchSettings, InvalidValue, Settings, guarded, read_secret
 from orchestrator.settings.model import UserSettings
 from orchestrator.settings.users import load_users
@@ -127,6 +127,8 @@ def _users(
         table = _table(settings, name, written)
         if "http" in table:
             found[name] = HttpUsers(table["http"])
+        elif name not in settings.users and "sql" in table and (flaw := driver_flaw(table["sql"])):
+            problems.append(f"user table {name} is left out: {flaw}")
         elif "file" not in table:
             chosen = _chosen(settings.users.get(name) or UserSettings(sql=table["sql"]))
             found[name] = AskedUsers(name, chosen, chosen.timeout)

@@ -17,7 +17,12 @@ from orchestrator.packages.user_source import UserSourceKind
 from orchestrator.sip.digest import Secret, is_hash
 
 INSTALL: Final = "install the extra: pip install 'orchestrator[sql]'"
-_DRIVERS: Final = {"postgresql": "postgresql+pg8000", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+_DRIVERS: Final = {
+    "postgresql": "postgresql+pg8000",
+    "postgres": "postgresql+pg8000",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
 """Database → the driver that is meant where the URL names none."""
 _COOPERATIVE: Final = ("pymysql", "pg8000")
 HASHES: Final = {"ha1": "MD5", "ha1_sha256": "SHA-256", "ha1_sha512_256": "SHA-512-256"}

@@ -283,6 +283,7 @@ def test_a_slow_database_holds_up_itself_only(url: str) -> None:
         ("mariadb://u:pw@h/d", ""),
         ("sqlite:///users.db", ""),
         ("postgresql+pg8000://u@h/d", ""),
+        ("postgres://u@h/d", ""),
         ("oracle://u:secret@h/d", "the driver of this database is missing"),
         ("nonsense://u:secret@h/d", "this is not the URL of a database"),
         ("u:secret@h", "this is not the URL of a database"),

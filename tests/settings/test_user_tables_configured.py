@@ -131,3 +131,11 @@ def test_a_map_names_the_algorithms_of_a_file() -> None:
     assert found == Secret(ha1={"SHA-512-256": "a" * 64, "MD5": "b" * 32})
     with pytest.raises(InputError):
         read_users("users.yaml", f"carol: {{ha1: {{SHA-1: {'a' * 40}}}}}\n", {})
+
+
+def test_a_database_of_a_flow_that_cannot_be_used_is_left_out() -> None:
+    settings = read("")
+    found = resolve(settings, Resources(users={"db": {"sql": "nonsense://u:hush@b"}, "ok": {"sql": "sqlite:///x"}}), {})
+    assert list(found.users) == ["ok"]
+    (problem,) = found.problems
+    assert problem.startswith("user table db is left out: this is not the URL") and "hush" not in problem
