@@ -7,12 +7,14 @@ for the caller, as they are for the callee. The sequence numbers continue where 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, Response
+from orchestrator.sip.parser import SIP_URI
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
@@ -157,6 +159,15 @@ def refreshed_target(message: Request | Response) -> bytes | None:
         return None
 
 
+_usual_contact = re.compile(rb"[^:\n]++:[ \t]*+[A-Za-z0-9\-.!%*_+`'~ ]*+<(" + SIP_URI + rb")>").fullmatch
+"""A Contact without parameters of its own: nothing in it is left to check."""
+
+
 def _contact(message: Request | Response) -> bytes | None:
+    names = message.names
+    if names.count(b"contact") == 1:
+        usual = _usual_contact(message.lines[names.index(b"contact")])
+        if usual is not None:
+            return usual[1]
     contacts = message.contacts()
     return contacts[0].uri if contacts else None

@@ -52,6 +52,34 @@ ROUTES = (
 """As the callee saw it: 40 nearest to the caller, then 41, then us, then 51 and 52 before the callee."""
 
 
+@pytest.mark.parametrize(
+    "contact",
+    [
+        b"Contact: <sip:alice@10.0.0.2>",
+        b"m:Alice Liddell <sips:alice@[2001:db8::2]:5061;transport=tcp>",
+        b"Contact: <sip:alice@10.0.0.2;ob;x=1>",
+        b"Contact: <sip:alice@10.0.0.2>;expires=60",
+        b'Contact: "A, <b>" <sip:alice@10.0.0.2>',
+        b"Contact: sip:alice@10.0.0.2;expires=60",
+        b"Contact: <sip:alice@10.0.0.2>, <sip:alice@10.0.0.9>",
+        b"Contact: <sip:alice@10.0.0.2>\r\nContact: <sip:alice@10.0.0.9>",
+        b"Contact: <sip:alice@10.0.0.2>\r\n ",
+        b"Contact: <sip:a%6cice@10.0.0.2>",
+    ],
+)
+def test_the_target_is_the_first_contact_however_it_is_written(contact: bytes) -> None:
+    request = invite(contact=contact)
+    leg = caller_leg(request, answer(request), HERE)
+    assert leg is not None and leg.target == request.contacts()[0].uri
+
+
+@pytest.mark.parametrize("contact", [b"Contact: <sip:alice@10.0.0.2", b"Contact: <sip:alice@10.0.0.2:99999>"])
+def test_a_malformed_contact_is_no_target(contact: bytes) -> None:
+    request = invite(contact=contact)
+    with pytest.raises(MalformedMessage):
+        caller_leg(request, answer(request), HERE)
+
+
 def read(octets: bytes) -> Request:
     message = parse_message(octets)
     assert isinstance(message, Request)
@@ -124,6 +152,6 @@ def test_a_contact_that_cannot_be_read_is_an_error_of_the_message(contact: bytes
 def test_a_target_refresh_moves_the_target(method: bytes, contact: bytes, target: bytes) -> None:
     leg = Leg(b"c1", b"", b"", b"sip:alice@10.0.0.2", (), 1, HERE)
     request = invite(contact=contact)
-    request.method = method
+    request.method = request.cseq_method = method
     leg.refresh(request)
     assert leg.target == target
