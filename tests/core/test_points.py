@@ -284,7 +284,7 @@ def test_a_lost_connection_fails_what_is_under_way_and_removes_what_was_register
     assert isinstance(answer, Response) and (answer.status, to) == (480, caller)
     assert [binding.aor for binding in net.location] == ["carol@example.com"]
     [gone] = [facts for event, facts in net.told if event == "unregistered"]
-    assert (gone["aor"], gone["reason"]) == ("bob@example.com", "removed")
+    assert (gone["aor"], gone["reason"]) == ("bob@example.com", "connection closed")
     assert not net.engine.layer.by_connection
     net.engine.connection_lost(bob, net.now)
     assert net.sent() == [] and net.engine.counters["connection.lost"] == 2
