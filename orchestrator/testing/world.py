@@ -111,10 +111,15 @@ class World:
         self.site = replace(self.site, **changed)
         self.engine.load(self.engine.flows.program, self.site)
 
-    def phone(self, aor: str, host: str, port: int = 5060, parameters: str = "") -> Phone:
-        """A new phone on the wires; it does nothing yet."""
+    def phone(
+        self, aor: str, host: str, port: int = 5060, parameters: str = "", transport: str = "udp", listens: bool = True
+    ) -> Phone:
+        """A new phone on the wires; it does nothing yet. For `transport` and `listens` see `peer`."""
         address = (host, port)
-        phone = self.phones[address] = Phone(aor, address, PROXY, self.post_from(address), parameters)
+        if transport != "udp":
+            parameters += f";transport={transport}"
+        post = self._post_by(transport, address, listens)
+        self.phones[address] = phone = Phone(aor, address, PROXY, post, parameters, transport=transport.upper())
         return phone
 
     def registered_phone(self, aor: str, host: str, port: int = 5060) -> Phone:
@@ -131,14 +136,12 @@ class World:
         """A new endpoint that does only what it is told. Over a stream it connects when it first speaks, and takes
         connections where it `listens`."""
         address = (host, port)
-        post = self.post_from(address) if transport == "udp" else self._stream_from(address, transport)
+        post = self._post_by(transport, address, listens)
         peer = self.peers[address] = Peer(name, address, PROXY, post, transport)
         self.attach(address, peer.receive)
-        if transport != "udp" and listens:
-            self.streams.listening[transport, address] = address
         return peer
 
-    def cut(self, *peers: Peer) -> None:
+    def cut(self, *peers: Peer | Phone) -> None:
         """All connections of these end, with what is under way on them; the engine hears of it."""
         for peer in peers:
             for connection in self.streams.open_of(peer.address):
@@ -146,7 +149,13 @@ class World:
                 hop = Hop(connection.point, *connection.remote, connection.number)
                 self.engine.connection_lost(hop, self.now)
 
-    def _stream_from(self, address: Address, transport: str) -> Callable[[bytes, Address], None]:
+    def _post_by(self, transport: str, address: Address, listens: bool) -> Callable[[bytes, Address], None]:
+        """How somebody at an address sends, who takes connections there if he `listens`."""
+        if transport == "udp":
+            return self.post_from(address)
+        if listens:
+            self.streams.listening[transport, address] = address
+
         def post(data: bytes, _: Address) -> None:
             connection = self.streams.dial(address, transport, self.engine.network.points.__getitem__)
             self._wires.append((data, address, self._homes[connection.point.index], connection))

@@ -344,3 +344,17 @@ def test_our_own_bye_reaches_a_party_whose_connection_is_gone() -> None:
     line.world.cut(line.alice)
     line.run(12 * 3600.0)
     assert [request.cseq for request in line.alice.requests("BYE")] and ask.statuses[-1] == 200
+
+
+def test_phones_of_the_test_kit_speak_over_streams_too() -> None:
+    line = Line("udp")
+    carol = line.world.phone("carol@example.com", "10.0.0.7", transport="ws", listens=False)
+    carol.register()
+    line.run()
+    assert carol.registered == [200]
+    line.call("sip:carol@example.com")
+    [call] = carol.calls
+    assert call.state == "ringing" and carol.requests[0].via.transport == b"WS"
+    line.world.cut(carol)
+    line.run()
+    assert len(line.world.location.bindings("carol@example.com", line.world.engine.wall)) == 0

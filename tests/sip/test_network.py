@@ -206,3 +206,16 @@ def test_a_name_server_cannot_send_us_where_no_datagram_may_go(address: str) -> 
     place.resolve("sip:trap.example.net")
     place.asked[0][1](address)
     assert place.found == [None]
+
+
+def test_who_is_called_over_tls_has_to_prove_the_name_in_the_uri() -> None:
+    """RFC 5922 §4: the domain that was asked for, whatever its SRV records name."""
+    place = Place((*POINTS, ListenPoint("10.0.0.1", 5061, "tls")))
+    hops: list[Hop | None] = []
+    for uri in (b"sips:bob@Carrier.example.net", b"sips:bob@192.0.2.1", b"sip:bob@192.0.2.1;transport=tls"):
+        place.network.resolve(parse_uri(uri), place.network.points[0], hops.append)
+    [(_, answer)] = place.asked
+    answer("192.0.2.9")
+    assert [hop and (hop.host, hop.port, hop.name) for hop in hops] == [
+        ("192.0.2.1", 5061, "192.0.2.1"), ("192.0.2.1", 5061, "192.0.2.1"), ("192.0.2.9", 5061, "carrier.example.net"),
+    ]  # fmt: skip
