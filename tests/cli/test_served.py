@@ -22,18 +22,24 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@pytest.fixture
-def sip(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """Where a server listens whose configuration lies in the folder."""
-    (tmp_path / "flows").mkdir()
-    (tmp_path / "flows" / "a.flow.yaml").write_text(FLOW)
-    (tmp_path / "config").mkdir()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server runs, and where its configuration lies."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def sip(folder: Path) -> Iterator[tuple[str, int]]:
+    """Where a server listens."""
+    (folder / "flows").mkdir()
+    (folder / "flows" / "a.flow.yaml").write_text(FLOW)
+    (folder / "config").mkdir()
     admin = f"{{listen: '127.0.0.1:{free_port()}', names: [calls.example.org], connections_per_client: 2}}"
     config = f"sip: {{listen: ['udp:127.0.0.1:0']}}\nlocation: 'memory:'\nadmin: {admin}\n"
-    (tmp_path / "config" / "orchestrator.yml").write_text(config)
-    said = tmp_path / "said"
+    (folder / "config" / "orchestrator.yml").write_text(config)
+    said = folder / "said"
     with said.open("w") as stream:
-        process = subprocess.Popen([sys.executable, "-c", CODE, "run"], cwd=tmp_path, stderr=stream, env={**os.environ})
+        process = subprocess.Popen([sys.executable, "-c", CODE, "run"], cwd=folder, stderr=stream, env={**os.environ})
     try:
         deadline = monotonic() + 90
         while "ready udp:" not in said.read_text():
@@ -53,7 +59,7 @@ def admin_of(folder: Path) -> tuple[str, int]:
     return host, int(port)
 
 
-def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_path: Path) -> None:
+def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], folder: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
         phone.bind(("127.0.0.1", 0))
         phone.settimeout(5)
@@ -74,7 +80,7 @@ def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_p
             assert answer.startswith(b"SIP/2.0 100")
     asked = subprocess.run(
         [sys.executable, "-c", CODE, "trace", "last"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
@@ -89,15 +95,15 @@ def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], tmp_p
     ("host", "status"), [("calls.example.org", 200), ("calls.example.org:8080", 200), ("stranger.example.net", 421)]
 )
 def test_the_admin_interface_is_asked_by_its_configured_names(
-    sip: tuple[str, int], tmp_path: Path, host: str, status: int
+    sip: tuple[str, int], folder: Path, host: str, status: int
 ) -> None:
-    with socket.create_connection(admin_of(tmp_path), timeout=5) as sock:
+    with socket.create_connection(admin_of(folder), timeout=5) as sock:
         sock.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         assert int(sock.recv(100).split()[1]) == status
 
 
-def test_a_client_with_too_many_connections_gets_503_and_is_counted(sip: tuple[str, int], tmp_path: Path) -> None:
-    to = admin_of(tmp_path)
+def test_a_client_with_too_many_connections_gets_503_and_is_counted(sip: tuple[str, int], folder: Path) -> None:
+    to = admin_of(folder)
     with socket.create_connection(to, timeout=5), socket.create_connection(to, timeout=5) as second:
         with socket.create_connection(to, timeout=5) as third:
             assert third.recv(100).startswith(b"HTTP/1.1 503")
