@@ -113,15 +113,22 @@ class SqlUsers:
 
     def find(self, user: str, realm: str) -> Secret | None:
         """What the database knows of a user. Raises what the driver raises, and LookupError: several rows fit."""
-        if self._threads is not None:
-            rows: Sequence[Mapping[str, Any]] = self._threads.apply(self._rows, (user, realm))
-        else:
-            rows = self._rows(user, realm)
+        told = self._rows(user, realm) if self._threads is None else self._threads.apply(self._try, (user, realm))
+        if isinstance(told, Exception):
+            raise told
+        rows: Sequence[Mapping[str, Any]] = told
         if self._exact:  # MySQL takes Alice for alice
             rows = [row for row in rows if row[self._exact] == user]
         if len(rows) > 1:
             raise LookupError("the query finds several rows for a user")
         return secret_of(rows[0]) if rows else None
+
+    def _try(self, user: str, realm: str) -> list[Mapping[str, Any]] | Exception:
+        """For a thread of gevent's pool, which reports what is raised in it as a fault of its own."""
+        try:
+            return self._rows(user, realm)
+        except Exception as error:
+            return error
 
     def _rows(self, user: str, realm: str) -> list[Mapping[str, Any]]:
         named = self._statement.compile().params

@@ -194,13 +194,14 @@ def test_a_query_of_ones_own(url: str) -> None:
     fixed.close()
 
 
-def test_what_cannot_be_asked_raises_and_names_no_password(url: str) -> None:
+def test_what_cannot_be_asked_raises_and_names_no_password(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     for table in (SqlTable(url, table="nothing"), SqlTable(url, query="select nonsense from")):
         users = SqlUsers(table)
         with pytest.raises(sqlalchemy.exc.SQLAlchemyError) as raised:
             users.find("alice", "example.com")
         assert "alice" not in str(raised.value), "parameters are not told"
         users.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 GREEN = textwrap.dedent(
