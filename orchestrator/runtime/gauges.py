@@ -76,6 +76,11 @@ def export_connections(metrics: Metrics, connections: Connections) -> None:
         lambda: dict(connections.refused),
         ("reason",),
     )
+    metrics.gauge(
+        "connections_octets",
+        "Octets of messages begun to be read or written.",
+        lambda: connections.octets,
+    )
     metrics.counter("connections_ended", "Connections that have ended, by reason.", ended, ("reason",))
 
 

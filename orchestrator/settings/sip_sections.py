@@ -57,6 +57,8 @@ class StreamSettings(Section):
     message: Duration = 10.0
     idle: Duration = 3900.0
     write: Duration = 20.0
+    buffered: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = 64_000_000
+    """Octets."""
     write_queue: Annotated[int, Field(ge=65_535, le=1_000_000_000)] = 1_000_000
     """Octets. Less than a message would cut a phone that reads as fast as it can."""
 

@@ -80,6 +80,28 @@ def test_who_does_not_read_costs_only_himself(core: EchoCore, reactor: Reactor, 
         wait_until(lambda: hears(other))
 
 
+def test_all_connections_together_keep_so_much(core: EchoCore, listen: Open) -> None:
+    """Half messages of many peers: who adds to them goes, who has little stays."""
+    transport = listen(buffered=100_000)
+    connections = transport._connections
+    socks = [call(transport) for _ in range(5)]
+    try:
+        large = OPTIONS[:40].replace(b"a@", b"a" * 29_000 + b"@")
+        for number, sock in enumerate(socks[:3], 1):
+            sock.send(large)
+            wait_until(lambda number=number: connections.octets == number * len(large))  # type: ignore[misc]
+        socks[3].send(large)
+        wait_until(lambda: connections.ended)
+        assert connections.ended == {"no memory left": 1} and len(connections.by_number) == 4
+        socks[4].send(OPTIONS[:10])
+        socks[4].send(OPTIONS[10:])
+        wait_until(lambda: hears(socks[4]))
+    finally:
+        for sock in socks:
+            sock.close()
+    wait_until(lambda: connections.octets == 0)
+
+
 def test_half_a_message_and_silence_are_cut_in_their_time(core: EchoCore, listen: Open) -> None:
     transport = listen(message=0.05, handshake=0.3)
     with call(transport) as half, call(transport) as silent:

@@ -46,7 +46,7 @@ sip:
      verify_server: none, versions: '1.3'}
   streams:
     {connections: 41, connections_per_source: 42, connect: 43s, handshake: 44s, message: 45s, idle: 46s, write: 47s,
-     write_queue: 1000048}
+     write_queue: 1000048, buffered: 1000049}
   dns: {servers: ['192.0.2.53', '192.0.2.54:5353'], timeout: 3s}
   failover: {after: 3s, avoid: 90s}
 location: 'sqlite:///FOLDER/here.db'
@@ -133,6 +133,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "sip.streams.message": (lambda s: s.listening.connections.limits.message, 45.0),
     "sip.streams.idle": (lambda s: s.listening.connections.limits.idle, 46.0),
     "sip.streams.write": (lambda s: s.listening.connections.limits.write, 47.0),
+    "sip.streams.buffered": (lambda s: s.listening.connections.limits.buffered, 1_000_049),
     "sip.streams.write_queue": (lambda s: s.listening.connections.limits.write_queue, 1_000_048),
     "sip.dns.servers": (lambda s: s.jobs.resolver._servers, (("192.0.2.53", 53), ("192.0.2.54", 5353))),
     "sip.dns.timeout": (lambda s: s.jobs.resolver.timeout, 3.0),

@@ -11,6 +11,7 @@ from loguru import logger
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.runtime.reactor import READ
+from orchestrator.runtime.streams.limits import FEW
 from orchestrator.runtime.streams.pace import Pace
 from orchestrator.runtime.streams.stream import (
     CLOSED,
@@ -61,6 +62,13 @@ class Owner(Protocol):
     def failed(self, hop: Hop, message: bytes) -> None:
         """This message was not sent."""
 
+    def keep(self, octets: int) -> None:
+        """A connection keeps so many octets more than before."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all connections keep more than they may together."""
+
     def closed(self, connection: Connection) -> None:
         """Its socket is closed."""
 
@@ -70,7 +78,7 @@ class Connection:
 
     __slots__ = (
         "asked", "hop", "keys", "source", "stream", "timer", "transport",
-        "_heard_all", "_owner", "_reader", "_shut", "_socket", "_told", "_was_open", "_writer",
+        "_heard_all", "_held", "_owner", "_reader", "_shut", "_socket", "_told", "_was_open", "_writer",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, sock: socket.socket, stream: Stream, transport: Counts, source: str) -> None:
@@ -88,6 +96,8 @@ class Connection:
         self._socket: socket.socket | None = sock
         self._reader = owner.loop.io(sock.fileno(), READ)
         self._writer: Any = None
+        self._held = 0
+        """Octets that it is counted with."""
         self._heard_all = False
         """The peer has said that it sends nothing more."""
         self._shut = self._was_open = self._told = False
@@ -249,6 +259,12 @@ class Connection:
         stream = self.stream
         if stream.outbox:
             self._flush(stream)
+        held = stream.held
+        if held != self._held:
+            self._owner.keep(held - self._held)
+            self._held = held
+            if held > FEW and self._owner.is_full:
+                stream.step("memory", self._owner.clock())
         state = stream.state
         if state is OPEN and not self._was_open:
             self._note_open()
@@ -335,6 +351,7 @@ class Connection:
             self.timer.cancel()
             self.timer = None
         sock.close()
+        self._owner.keep(-self._held)
         self._owner.closed(self)
 
     def __repr__(self) -> str:

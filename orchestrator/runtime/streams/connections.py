@@ -46,6 +46,8 @@ class Connections:
         self.limits = limits
         self.by_number: dict[int, Connection] = {}
         self.by_source: Counter[str] = Counter()
+        self.octets = 0
+        """Kept by all of them: unfinished messages, and what waits to be written."""
         self.standing: Counter[str] = Counter()
         """Connections there are, by transport."""
         self.opened: Counter[str] = Counter()
@@ -209,6 +211,13 @@ class Connections:
 
     def failed(self, hop: Hop, message: bytes) -> None:
         self._inputs.failed(hop, message)
+
+    def keep(self, octets: int) -> None:
+        self.octets += octets
+
+    @property
+    def is_full(self) -> bool:
+        return self.octets > self.limits.buffered
 
     def closed(self, connection: Connection) -> None:
         self.ended[connection.stream.why] += 1

@@ -66,6 +66,10 @@ class Framing(Layer, Protocol):
     def ping(self) -> bytes:
         """The octets that ask for one."""
 
+    @property
+    def held(self) -> int:
+        """Octets kept of it."""
+
     def give_up(self) -> None:
         """The rest of the message that has begun does not come."""
 

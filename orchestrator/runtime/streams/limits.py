@@ -23,10 +23,15 @@ class StreamLimits:
     """Without a word: longer than phones take until they register again."""
     write: float = 20.0
     """Until the peer has taken a message."""
+    buffered: int = 64_000_000
+    """Of unfinished messages and of what waits to be written, of all connections: beyond it a connection that has more
+    than `FEW` is ended."""
     write_queue: int = 1_000_000
     """Of messages that the peer has not taken yet."""
 
 
+FEW = 4_096
+"""Octets that a connection may keep in any case: an ordinary message."""
 LINGER = 2.0
 """Seconds that a peer has to take our farewell and to say its own."""
 ANSWER_TIME = 32.0

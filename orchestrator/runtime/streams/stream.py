@@ -257,6 +257,11 @@ class Stream:
         return self._heard + (min(self.limits.idle, UNANSWERED * every) if every else self.limits.idle)
 
     @property
+    def held(self) -> int:
+        """Octets of messages that it keeps, in both directions."""
+        return self.size + self._framing.held
+
+    @property
     def at_ease(self) -> bool:
         """Open, and its deadline is the one of silence, which only moves away."""
         return self.state is OPEN and not self.outbox and not self._framing.unfinished
@@ -381,6 +386,7 @@ def _gone(effect: Effect) -> dict[str, Entry]:
         "write error": (CLOSED, "write error", (effect,)),
         "overflow": (CLOSED, "write queue full", (effect,)),
         "abort": (CLOSED, "aborted", (effect,)),
+        "memory": (CLOSED, "no memory left", (effect,)),
     }
 
 

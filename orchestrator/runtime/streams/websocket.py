@@ -227,6 +227,11 @@ class WebSocketServer:
                 pass
         return self._frames.send(BytesMessage(message))
 
+    @property
+    def held(self) -> int:
+        """Octets kept of a message that has begun."""
+        return len(self._partial)
+
     def give_up(self) -> None:
         """The rest of the message that has begun does not come: there is nobody to answer within a frame."""
 
