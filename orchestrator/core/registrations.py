@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.core.keepalive import Keepalive
 from orchestrator.core.location_writes import Writes
+from orchestrator.core.moves import Moves
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.served_request import ServedRequest
@@ -47,7 +48,9 @@ class Registrations:
         self._expiry_timer: Timer | None = None
         self.keepalive = Keepalive(node, node.settings.ping, self.bindings_of, self.target_of, self._silent)
         self.keepalive.begin(tuple(location))
+        self.moves = Moves(lambda binding: location.standing(binding, node.wall))
         node.network.flow_failed = self.flow_failed
+        node.network.moved = self.moved
         self.watch_expiry()
 
     # --- destinations -------------------------------------------------------------------------------------------------
@@ -75,6 +78,12 @@ class Registrations:
     def standing(self, binding: Binding) -> Target:
         """The destination of a binding that a flow has kept: what has become of it since."""
         return self.target_of(self.location.standing(binding, self._node.wall))
+
+    def moved(self, hop: Hop, uri: bytes) -> Hop:
+        """Where a phone behind NAT is now that was seen at this hop and has this Contact: it may have registered from
+        another place since (`core.moves`)."""
+        binding = self.moves.of((hop.host, hop.port, hop.connection & 0xFFFFFFFF), uri)
+        return hop if binding is None else self.target_of(binding).hop or hop
 
     # --- one phone of an address (RFC 5627) ---------------------------------------------------------------------------
 
@@ -168,6 +177,7 @@ class Registrations:
         bus, now = node.bus, node.timers.now
         self.watch_expiry()
         for change in changes:
+            self.moves.heard(change)
             binding = change.binding
             if change.kind == "added":
                 node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.uri)

@@ -106,7 +106,10 @@ class Routes:
         if route.toward is not None:
             return route.toward, None
         seen = passage.seen if passage is not None else None
-        return request.parsed_uri, None if seen is None else self._network.hop_of(*seen, route.point)
+        if seen is None:
+            return request.parsed_uri, None
+        network = self._network
+        return request.parsed_uri, network.moved(network.hop_of(*seen, route.point), request.uri)
 
     def loops(self, request: Request) -> bool:
         """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.

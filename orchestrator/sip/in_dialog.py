@@ -76,6 +76,8 @@ def send_in_dialog(
     """Send a request to the party of `leg`; `user` hears of the answer, `unreachable()` is called where no way leads to
     it. Not `counted`: the request has the number of the last one."""
     seen, used = leg.hop, not counted
+    if seen is not None:
+        seen = network.moved(seen, leg.target)
 
     def send(hop: Hop | None, further: tuple[Hop, ...] = ()) -> None:
         nonlocal used

@@ -135,6 +135,8 @@ class SipNetwork:
         self._peers: frozenset[str] = frozenset()
         self.flow_failed: Callable[[Binding], None] = lambda binding: None
         """Told of a binding whose edge proxy has no flow to it any more; the registrations say what follows."""
+        self.moved: Callable[[Hop, bytes], Hop] = lambda hop, uri: hop
+        """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
         self.guard: Callable[[Binding, Hop], bool] | None = None
         """Says whether a call may go to a place for a registered contact; None where any may."""
 

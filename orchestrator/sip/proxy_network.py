@@ -57,6 +57,10 @@ class Network(Protocol):
         """A server has answered."""
 
     @property
+    def moved(self) -> Callable[[Hop, bytes], Hop]:
+        """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
+
+    @property
     def flow_failed(self) -> Callable[[Binding], None]:
         """The edge proxy of a binding has answered 430: there is no flow to that phone any more."""
 

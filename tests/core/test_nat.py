@@ -13,6 +13,7 @@ from mediakit import Stage as Media
 from mediakit import stage as media_stage
 from test_call_races import program
 
+from orchestrator.core import moves
 from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Program
 from orchestrator.sip.location import Location
@@ -262,3 +263,102 @@ def test_a_restart_forgets_nobody_behind_nat() -> None:
     again.bob.received.append(stage.bob.requests("INVITE")[0])
     again.send(again.alice, again.bob, "INFO")
     again.send(again.bob, again.alice, "INFO")
+
+
+# --- when the NAT gives a phone another place -------------------------------------------------------------------------
+
+ELSEWHERE = ("203.0.113.11", 51111)
+
+
+def moved(stage: Stage, name: str, place: tuple[str, int], *contacts: str, call_id: str = "") -> Peer:
+    """`name` registers from this place; what it says of itself stays as it was."""
+    old = getattr(stage, name)
+    new = stage.world.peer(f"{name}{place[1]}", *place)
+    new.here, new.contact = old.here, old.contact
+    new.received += old.requests("INVITE")  # it keeps its dialogs
+    registers(stage, new, name, call_id or f"register-{name}", 10 + place[1], *contacts)
+    setattr(stage, name, new)
+    return new
+
+
+def registers(stage: Stage, peer: Peer, name: str, call_id: str, cseq: int, *contacts: str) -> None:
+    headers = contacts or (f"Contact: {peer.contact}",)
+    ask = peer.ask("REGISTER", "sip:example.com", *headers, to=f"<sip:{name}@example.com>", call_id=call_id, cseq=cseq)
+    stage.world.run()
+    assert ask.final.status == 200
+
+
+def in_a_call(*natted: str, world: World | None = None) -> Stage:
+    stage = Stage(*natted, world=world)
+    for name in natted:
+        registers(stage, getattr(stage, name), name, f"register-{name}", 1)
+    call = stage.alice.ask("INVITE", BOB, call_id="call")
+    stage.world.run()
+    stage.bob.answer(stage.bob.requests("INVITE")[0], 200)
+    stage.world.run()
+    assert call.statuses == [100, 200]
+    return stage
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_phone_that_registers_from_its_new_place_goes_on_with_its_call(method: str) -> None:
+    stage = in_a_call("alice", "bob")
+    moved(stage, "bob", ("203.0.113.11", 51111))
+    moved(stage, "bob", ("203.0.113.77", 52222))  # twice, and the router has got another address
+    stage.send(stage.alice, stage.bob, method)
+    moved(stage, "alice", ("203.0.113.2", 53333))
+    stage.send(stage.bob, stage.alice, method)
+
+
+def test_a_phone_that_comes_back_is_where_it_was() -> None:
+    stage = in_a_call("bob")
+    bob = stage.bob
+    moved(stage, "bob", ELSEWHERE)
+    registers(stage, bob, "bob", "register-bob", 60_000)
+    stage.bob = bob
+    stage.send(stage.alice, bob, "INFO")
+
+
+def test_another_phone_with_the_same_contact_gets_nothing_of_the_call() -> None:
+    """The same private address behind another router, and the same account: its REGISTERs have another Call-ID."""
+    stage = in_a_call("bob")
+    bob = stage.bob
+    other = moved(stage, "bob", ("203.0.113.99", 5060), call_id="register-the-other-phone")
+    stage.bob = bob
+    stage.send(stage.alice, bob, "INFO")
+    assert other.requests("INFO") == []
+
+
+def test_an_instance_is_one_phone_whatever_its_call_id() -> None:
+    """RFC 5626: a phone that has started again keeps its instance, not its Call-ID."""
+    stage = Stage("bob")
+    contact = f'Contact: {stage.bob.contact};+sip.instance="<urn:uuid:0f0a-1>"'
+    registers(stage, stage.bob, "bob", "first", 1, contact)
+    stage.alice.ask("INVITE", BOB, call_id="call")
+    stage.world.run()
+    bob = stage.bob
+    bob.answer(bob.requests("INVITE")[0], 200)
+    stage.world.run()
+    moved(stage, "bob", ELSEWHERE, contact, call_id="second")
+    stage.send(stage.alice, stage.bob, "BYE")
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_a_flow_hangs_up_where_a_phone_has_moved_to(name: str, tmp_path: Path) -> None:
+    flow = "      - relay: {to: registered}\n      - sleep: 5s\n      - hangup: enough\n"
+    stage = in_a_call("alice", "bob", world=World(program(tmp_path, flow)))
+    stage.send(stage.alice, stage.bob, "ACK", cseq=1)
+    phone = moved(stage, name, ELSEWHERE)
+    stage.world.run(5.0)
+    assert [bye.uri for bye in phone.requests("BYE")] == [phone.contact.strip("<>").encode()]
+
+
+def test_old_places_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moves, "MOST", 3)
+    stage = in_a_call("bob")
+    for port in range(51_000, 51_003):
+        moved(stage, "bob", ("203.0.113.11", port))
+    stage.send(stage.alice, stage.bob, "INFO")
+    for port in range(51_003, 51_006):
+        moved(stage, "bob", ("203.0.113.11", port))
+    assert len(stage.world.engine.registrations.moves) == 3
