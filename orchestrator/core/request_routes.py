@@ -108,8 +108,8 @@ class Routes:
         seen = passage.seen if passage is not None else None
         if seen is None:
             return request.parsed_uri, None
-        network = self._network
-        return request.parsed_uri, network.moved(network.hop_of(*seen, route.point), request.uri)
+        hop = self._network.hop_of(*seen, route.point)
+        return request.parsed_uri, None if hop is None else self._network.moved(hop, request.uri)
 
     def loops(self, request: Request) -> bool:
         """A copy of ours that comes back for an address we are serving it for is a loop; for another it is a spiral.
