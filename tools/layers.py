@@ -53,7 +53,7 @@ a module is its room."""
 
 MEMBERS = {
     "core.node": {
-        "delay", "gateways", "history", "jobs", "keepalive", "location_writes", "node", "overload", "peers",
+        "delay", "gateways", "history", "jobs", "keepalive", "location_writes", "moves", "node", "overload", "peers",
         "phones", "probes", "refer_view", "registrations", "request_routes", "request_view", "sender", "served_request",
         "settings", "user_addresses", "user_cache", "users",
     },
