@@ -6,8 +6,10 @@ Those of the messages of RFC 4475 and RFC 5118 are collected where those message
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,8 +24,8 @@ settings.load_profile("tests")
 
 
 @pytest.fixture(scope="module")
-def port_5060(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One module at a time uses the port, whichever process runs its tests (pytest-xdist)."""
-    with (tmp_path_factory.getbasetemp().parent / "port-5060").open("w") as lock:
+def port_5060() -> Iterator[None]:
+    """One module at a time uses the port, whichever process of this user runs its tests."""
+    with (Path(gettempdir()) / f"orchestrator-tests-{os.getuid()}-port-5060").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -30,7 +30,7 @@ import pytest
 import yaml
 from test_compose import REPOSITORY, substituted
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 """Seconds anything may take on a slow machine."""
 
 LAN = 24

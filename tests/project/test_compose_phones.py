@@ -64,7 +64,11 @@ def flow(lab: Lab) -> None:
 
 
 class TestPhones:
-    pytestmark: ClassVar = [*needs_freeswitch, pytest.mark.skipif(missing() != "", reason=missing() or "-")]
+    pytestmark: ClassVar = [
+        *needs_freeswitch,
+        pytest.mark.timeout(500),
+        pytest.mark.skipif(missing() != "", reason=missing() or "-"),
+    ]
 
     def test_both_register(self, lab: Lab, phones: tuple[Softphone, Softphone]) -> None:
         assert re.search(r"^orchestrator_bindings 2(\.0)?$", metrics(lab), re.MULTILINE)
