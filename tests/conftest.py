@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -23,9 +24,22 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Whatever process of this user runs tests: one at a time is here."""
+    with (Path(gettempdir()) / f"orchestrator-tests-{os.getuid()}-{name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="module")
 def port_5060() -> Iterator[None]:
-    """One module at a time uses the port, whichever process of this user runs its tests."""
-    with (Path(gettempdir()) / f"orchestrator-tests-{os.getuid()}-port-5060").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("port-5060"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def full_load() -> Iterator[None]:
+    """For calls at a rate that takes most of a core: no other such load beside it."""
+    with alone("full-load"):
         yield

@@ -22,6 +22,7 @@ from orchestrator.testing.sipp import Sipp, SippResult, run_sipp, sipp_path
 pytestmark = [
     pytest.mark.sipp,
     pytest.mark.slow,
+    pytest.mark.usefixtures("full_load"),
     pytest.mark.skipif(sipp_path() is None, reason="SIPp is not installed (Debian: sip-tester)"),
 ]
 
@@ -136,13 +137,13 @@ def test_sipp_registers_and_calls_with_a_password(serve: Any, tmp_path: Path, ca
     server = serve(flows=[str(flow)])
     run = partial(run_sipp, remote=proxy(server), folder=tmp_path, host=HOST)
     register = partial(run, WITH_PASSWORD / "register_auth.xml", keys={"contact": f"{HOST}:{callee_port}"}, seconds=30)
-    with Sipp(SCENARIOS / "uas.xml", folder=tmp_path, calls=100, host=HOST, port=callee_port) as callee:
+    with Sipp(SCENARIOS / "uas.xml", folder=tmp_path, calls=40, host=HOST, port=callee_port) as callee:
         wait_bound(callee_port)
         wrong = register(login=("bob", "wrong"))
         assert (wrong.successful, wrong.failed) == (0, 1), wrong.problems
         registered = register(login=("bob", "builder"))
         assert registered.clean, registered.problems
         login = ("alice", "wonderland")
-        caller = run(WITH_PASSWORD / "uac_auth.xml", calls=100, rate=50, login=login, seconds=60)
+        caller = run(WITH_PASSWORD / "uac_auth.xml", calls=40, rate=20, login=login, seconds=60)
         assert caller.clean, caller.problems
         assert callee.wait(30).clean

@@ -28,6 +28,7 @@ from orchestrator.testing.sipp import Sipp, run_sipp, sipp_path
 pytestmark = [
     pytest.mark.sipp,
     pytest.mark.slow,
+    pytest.mark.usefixtures("full_load"),
     pytest.mark.skipif(sipp_path() is None, reason="SIPp is not installed (Debian: sip-tester)"),
 ]
 
