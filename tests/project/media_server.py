@@ -32,9 +32,7 @@ needs_freeswitch = [
     pytest.mark.slow,
     pytest.mark.skipif(BINARY is None, reason="no freeswitch on this machine"),
 ]
-"""`pytestmark` of a module that starts one of its own."""
-needs_freeswitch = [*needs_freeswitch, pytest.mark.xdist_group("freeswitch")]
-"""`pytestmark` of a module that uses the one of this folder (fixture `server`): those run in one process."""
+"""`pytestmark` of a module that uses it."""
 
 
 PORTS = range(20_000, 32_000)
