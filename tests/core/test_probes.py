@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.probes import HOLD, INPUTS, WATCH, Peer, Prober
+from orchestrator.core.probes import HOLD, WATCH, Peer, Prober
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.sip.message import Request
 from orchestrator.testing.world import World
 
+INPUTS = ("answered", "missed", "responded", "silent", "retry after", "hold over", "refused", "accepted")
 FLOW = """\
 flowlang: 1
 gateways:
