@@ -71,6 +71,10 @@ class _Reader:
                 node = value
         password = self._text(node)
         if password is None:
+            variable = _variable(node)
+            if variable:
+                self._mistake(node, "E105", f"environment variable {variable} is not set", f"set {variable}")
+                return None
             help = "write a password, {password: ...}, {password: {env: NAME}} or {ha1: ...}"
             self._mistake(node, "E105", f"the password of {key.text!r} is expected here", help)
             return None
@@ -101,3 +105,9 @@ class _Reader:
 
 def _each(node: Node) -> tuple[Node, ...]:
     return tuple(node) if isinstance(node, Items) else (node,)
+
+
+def _variable(node: Node) -> str:
+    """The environment variable that a value is to come from, '' where none is named."""
+    name = node.get("env") if isinstance(node, Entries) and set(node.entries) == {"env"} else None
+    return name.text if isinstance(name, Scalar) else ""

@@ -17,6 +17,7 @@ from pydantic import Field, PlainValidator
 
 from orchestrator.flow.expr import TEXT, ExprError, Expression, Scope, compile_expression
 from orchestrator.flow.expr.lexer import meant_duration, seconds
+from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.language.written import (
     TRANSPORTS,
     Flaw,
@@ -107,7 +108,11 @@ def _address_help(text: str, port: int | None, example: str) -> str:
 def parse_listen(value: Any) -> Listen:
     text = _text(value).strip()
     transport, colon, rest = text.partition(":")
-    if not colon or (transport not in LISTENING and transport not in transport_names()):
+    known = (*LISTENING, *transport_names())
+    if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", transport) and ":" in rest and transport not in (*known, "sip", "sips"):
+        help = did_you_mean(transport, known) or f"known: {', '.join(dict.fromkeys(known))}"
+        raise InvalidValue(f"unknown transport {transport!r}", help)
+    if not colon or transport not in known:
         message = f"{text!r} does not say what to listen on"
         raise InvalidValue(message, _address_help(f"sip:{text}", None, "udp:0.0.0.0:5060"))
     return Listen(transport, _address(rest, None, "udp:0.0.0.0:5060"))

@@ -105,7 +105,9 @@ def test_listen(written: str, transport: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     ("written", "message", "help"),
     [
-        ("sctp:0.0.0.0:5060", "'sctp:0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
+        ("sctp:0.0.0.0:5060", "unknown transport 'sctp'", "known: udp, tcp, tls, ws, wss"),
+        ("upd:0.0.0.0:5060", "unknown transport 'upd'", "did you mean 'udp'?"),
+        ("quic:0.0.0.0:5060", "unknown transport 'quic'", "known: udp, tcp, tls, ws, wss"),
         ("0.0.0.0:5060", "'0.0.0.0:5060' does not say what to listen on", "write udp:0.0.0.0:5060"),
         ("udp:0.0.0.0", "'0.0.0.0' is not an address and a port", "write udp:0.0.0.0:5060"),
         ("udp:0.0.0.0:70000", "'0.0.0.0:70000' is not an address and a port", "write udp:0.0.0.0:5060"),

@@ -70,7 +70,7 @@ def test_a_hash_serves_its_own_algorithm(text: str, algorithms: tuple[str, ...])
         ("- alice", "users.yaml:1:1: error E103: a map of users is expected here"),
         ("alice:", "users.yaml:1:1: error E105: the password of 'alice' is expected here"),
         ("alice: [x]", "users.yaml:1:8: error E105: the password of 'alice' is expected here"),
-        ("alice: {password: {env: NOT_SET}}", "users.yaml:1:19: error E105: the password of 'alice' is expected here"),
+        ("alice: {password: {env: NOT_SET}}", "users.yaml:1:19: error E105: environment variable NOT_SET is not set"),
         ("alice: {ha1: geheim}", "users.yaml:1:14: error E106: ha1 takes 32 (MD5) or 64 (SHA-256) hexadecimal digits"),
         ("alice: x\nalice: y", "users.yaml:2:1: error E104: 'alice' is written twice"),
     ],
