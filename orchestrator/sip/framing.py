@@ -41,6 +41,7 @@ class StreamFramer:
 
     open = True
     ping_every = 0.0
+    read_size = 65_536
 
     def __init__(self, message: int = 65_535) -> None:
         """`message`: octets that one may have, headers and body; a longer one is answered 513."""

@@ -294,3 +294,45 @@ def test_handshakes_have_a_number_per_pass_and_the_last_place() -> None:
     loop.turn()
     assert done[5:] == ["handshake"] * 4
     assert not pace.may_shake_hands() or len(pace.handshakes) == 2
+
+
+def test_a_pass_that_is_full_still_shakes_hands() -> None:
+    """Eight connections that have something in each pass kept all others out."""
+    loop, now, done = Loop(), 0.0, list[str]()
+    pace = Pace(loop, lambda: now)
+
+    def flood() -> None:
+        nonlocal now
+        now += SLICE * 2
+        done.append("flood")
+        pace.later(flood)
+
+    pace.later(flood)
+    for _ in range(6):
+        pace.later_handshake(lambda: done.append("handshake"))
+    loop.turn()
+    loop.turn()
+    assert done == ["flood", *["handshake"] * 4, "flood", *["handshake"] * 2]
+
+
+def test_connections_that_flood_keep_nobody_out(core: EchoCore, listen: Open) -> None:
+    transport = listen()
+    connections = transport._connections
+    connections.pace.may = lambda: False  # type: ignore[method-assign]  # no pass has any time left
+    with call(transport):
+        wait_until(lambda: len(connections.by_number) == 1)
+
+
+def test_a_ban_ends_the_connections_of_its_source(core: EchoCore, listen: Open) -> None:
+    transport = listen()
+    connections = transport._connections
+    source = Source("127.0.0.1", 0.0, 0.0)
+    connections.source_of = lambda host: source
+    with call(transport) as sock:
+        sock.send(OPTIONS)
+        wait_until(lambda: hears(sock))
+        source.banned_until = connections.clock() + 1000.0
+        sock.send(OPTIONS)
+        wait_until(lambda: has_ended(sock))
+    wait_until(lambda: not connections.by_number)
+    assert connections.ended == {"banned": 1}

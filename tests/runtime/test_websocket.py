@@ -340,6 +340,18 @@ class TestTheEnd:
         assert server.receive(frame(b"x" * 1000)) == [b"x" * 1000]
 
 
+@pytest.mark.parametrize("one", [frame(b"", 0x9), frame(b"", TEXT, fin=False), frame(b"", 0xA)])
+def test_frames_that_say_nothing_end_a_connection(one: bytes) -> None:
+    """A read of 4 KB holds 600 of them; honest phones send one in half a minute."""
+    server = connected()
+    rest = frame(b"", 0x0, fin=False) if one == frame(b"", TEXT, fin=False) else one
+    assert server.receive(one + rest * 199) == []
+    assert not server.ended
+    server = connected()
+    assert server.receive(one + rest * 200) == []
+    assert server.ended and server.why == "websocket 1008"
+
+
 # --- whatever comes ---------------------------------------------------------------------------------------------------
 
 _PIECES = st.one_of(

@@ -25,8 +25,6 @@ from orchestrator.timers import Timer
 
 WRITE = 2
 """libev's EV_WRITE."""
-READ_SIZE = 65_536
-"""Octets read at a time: the next ones wait until the other connections have had their turn."""
 
 
 class Counts(Protocol):
@@ -52,6 +50,9 @@ class Owner(Protocol):
 
     def wake(self, connection: Connection, due: float) -> Timer | None:
         """Call `connection.time_out()` at `due`; None when the timer that it has comes early enough."""
+
+    def is_banned(self, host: str) -> bool:
+        """Nothing is read from this address for some time."""
 
     def stands(self, connection: Connection) -> None:
         """Its handshakes are done."""
@@ -157,6 +158,9 @@ class Connection:
     # --- callbacks of the loop ----------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        if self.source and self._owner.is_banned(self.hop.host):
+            self._feed(self._ban)
+            return
         if self.stream.state is HANDSHAKING:
             if not self._owner.pace.may_shake_hands():
                 self._pause()
@@ -167,6 +171,11 @@ class Connection:
             self._owner.pace.later(self._resume)
             return
         self._feed(self._receive)
+
+    def _ban(self, now: float) -> None:
+        """Whoever is banned is not read: the connection ends."""
+        self.stream.why = "banned"
+        self.stream.step("abort", now)
 
     def _pause(self) -> None:
         if self._socket is not None:
@@ -184,7 +193,7 @@ class Connection:
         stream, sock = self.stream, self._socket
         assert sock is not None
         try:
-            octets = sock.recv(READ_SIZE)
+            octets = sock.recv(stream.read_size)
         except BlockingIOError:
             return
         except OSError:

@@ -109,11 +109,15 @@ class Connections:
             return "" if len(self.by_number) < self.limits.connections * RESERVE else "connections"
         if len(self.by_number) >= self.limits.connections:
             return "connections"
-        if source is not None and source.banned_until > self.clock():
+        if self.is_banned(host):
             return "banned"
         if self.by_source[source_name(host)] >= self.limits.connections_per_source:
             return "connections_per_source"
         return ""
+
+    def is_banned(self, host: str) -> bool:
+        source = self.source_of(host) if self.source_of is not None else None
+        return source is not None and not source.exempt and source.banned_until > self.clock()
 
     def accept(self, sock: socket.socket, layers: Layers, hop: Hop, transport: Counts) -> None:
         """Serve a connection that has been accepted; `hop` has the number it gets."""

@@ -60,6 +60,10 @@ class Framing(Layer, Protocol):
         """A message has begun and has not come to its end."""
 
     @property
+    def read_size(self) -> int:
+        """Octets to read at a time: what they may cost is bounded by it."""
+
+    @property
     def ping_every(self) -> float:
         """Seconds of silence after which the peer is to be asked for a sign of life; 0 where it cannot be."""
 

@@ -117,9 +117,9 @@ class StreamTransport:
     def _acceptable(self) -> None:
         """Loop callback: some of those who wait."""
         try:
-            for _ in range(ACCEPTS):
-                if not self._connections.pace.may():
-                    return  # who is left makes it wake again at the loop's next pass
+            for number in range(ACCEPTS):
+                if number and not self._connections.pace.may():
+                    return  # who is left makes it wake again at the loop's next pass; one is let in at each
                 self._accept()
         except BlockingIOError:
             pass

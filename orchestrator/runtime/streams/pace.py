@@ -42,8 +42,10 @@ class Pace:
         return now < self._until
 
     def may_shake_hands(self) -> bool:
-        """The same for a step of a handshake, which is counted."""
-        if not self.may() or self._shaken >= HANDSHAKES:
+        """The same for a step of a handshake, which is counted: these have a share of each pass of their own, however
+        much the connections that stand have to say."""
+        self.may()
+        if self._shaken >= HANDSHAKES:
             return False
         self._shaken += 1
         return True

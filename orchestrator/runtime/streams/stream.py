@@ -153,6 +153,11 @@ class Stream:
             self.step(ending, now)
 
     @property
+    def read_size(self) -> int:
+        """Octets to read at a time; the next ones wait until the other connections have had their turn."""
+        return self._framing.read_size
+
+    @property
     def malformed(self) -> tuple[bytes, MalformedMessage] | None:
         """What came behind the messages, when that is the end of the stream but may be owed an answer."""
         return self._framing.malformed if self._ending else None
