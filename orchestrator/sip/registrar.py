@@ -180,7 +180,6 @@ class Registrar:
         if lifetime > 0 and not (uri.is_sip and (path or self._is_reachable(uri, received is not None))):
             raise SipError(400, "Contact Cannot Be Reached")
         instance = params.get(b"+sip.instance")
-        reg_id = params.get(b"reg-id")
         address, parameters = contact.uri or b"", _written(params)
         kept = (aor, address, request.call_id, parameters, *path)
         if sum(map(len, kept)) > _MAX_BINDING:
@@ -197,7 +196,7 @@ class Registrar:
             transport=request.via.transport.decode("ascii", "replace").lower(),
             user_agent=(request.get(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("utf-8", "replace"),
             instance=instance.strip(b"<>").decode("utf-8", "replace") if instance else None,
-            reg_id=int(reg_id) if reg_id and reg_id.isdigit() and len(reg_id) < 10 else None,
+            reg_id=_flow_number(params),
             registered_at=wall,
             extra=policy.extra,
             source=source_name(source[0]),
@@ -244,7 +243,7 @@ def _is_outbound(request: Request, contacts: Sequence[NameAddr]) -> bool:
     nobody stands between it and us who does not keep flows, which is what `ob` in a Path says. Raises SipError 439."""
     if b"outbound" not in request.tokens(b"supported") and b"outbound" not in request.tokens(b"require"):
         return False
-    if not any(b"+sip.instance" in contact.params and b"reg-id" in contact.params for contact in contacts):
+    if not any(b"+sip.instance" in contact.params and _flow_number(contact.params) for contact in contacts):
         return False
     names = request.names
     if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
@@ -252,6 +251,13 @@ def _is_outbound(request: Request, contacts: Sequence[NameAddr]) -> bool:
     if any(b"ob" in parse_name_addr(value).parsed.params for value in _path(request)):
         return True
     raise SipError(439, "First Hop Lacks Outbound Support")
+
+
+def _flow_number(params: Mapping[bytes, bytes | None]) -> int | None:
+    """`reg-id`, a number from 1 to 2^31 - 1 (RFC 5626 §4.2); None for anything else."""
+    value = params.get(b"reg-id") or b""
+    number = int(value) if value.isdigit() and len(value) <= 10 else 0
+    return number if 0 < number < 2**31 else None
 
 
 def _flow_headers(policy: RegisterPolicy) -> tuple[bytes, ...]:

@@ -63,6 +63,10 @@ def test_a_flow_is_confirmed_and_told_how_often_to_say_something() -> None:
         ("Contact: <sip:bob@10.0.0.9>;reg-id=1", "Supported: outbound"),  # no instance
         (f"Contact: <sip:bob@10.0.0.9>;{INSTANCE}", "Supported: outbound"),  # no flow
         (f"Contact: <sip:bob@10.0.0.9>;{INSTANCE};reg-id=1", "Supported: path"),
+        *(
+            (f"Contact: <sip:bob@10.0.0.9>;{INSTANCE};reg-id={wrong}", "Supported: outbound")
+            for wrong in ("0", "-1", "x", "1.5", "2147483648", "99999999999999999999999")
+        ),
     ],
 )
 def test_what_is_no_flow_is_an_ordinary_contact(headers: tuple[str, ...]) -> None:
@@ -71,6 +75,17 @@ def test_what_is_no_flow_is_an_ordinary_contact(headers: tuple[str, ...]) -> Non
     stage.run()
     assert ask.final.status == 200
     assert ask.final.get(b"require") is None
+
+
+def test_the_largest_number_of_a_flow() -> None:
+    stage = world()
+    contact = f"Contact: <sip:bob@10.0.0.9>;{INSTANCE};reg-id=2147483647"
+    ask = stage.peer("bob", "10.0.0.9").ask(
+        "REGISTER", "sip:example.com", contact, "Supported: outbound", to=f"<{BOB}>"
+    )
+    stage.run()
+    assert ask.final.get(b"require") == b"outbound"
+    assert [b.reg_id for b in stage.location.bindings("bob@example.com", stage.engine.wall)] == [2**31 - 1]
 
 
 @pytest.mark.parametrize(("path", "status"), [("", 439), ("<sip:edge.example.net;lr>", 439)])
