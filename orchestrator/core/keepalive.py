@@ -5,8 +5,9 @@ where it was seen, not where it says (`sip.routing.is_elsewhere`), is sent an OP
 point it registered at and over its connection. They are spread over that time, one contact a moment.
 
 Any final answer shows that the phone is there. One that has answered before and then leaves `missed` in a row without
-one is gone: its contact is removed, which is the event `unregistered` with the reason `lost`. A phone that has never
-answered may ignore OPTIONS. One that is woken by push may sleep: it is left alone.
+one is gone: its contact is removed, which is the event `unregistered`. One that is woken by push may sleep: it gets
+none. One that has never answered may ignore OPTIONS, or be somebody whose address was forged in a REGISTER over UDP:
+its pings are not repeated, and after `TRIES` of them it is left alone until it registers again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from orchestrator.timers import Timer
 
 BATCH: Final = 20
 """Contacts that one turn pings at most."""
+TRIES: Final = 3
+"""Pings without an answer to a phone that has never answered one."""
 TICK: Final = 0.02
 """Seconds between two turns that are behind."""
 
@@ -150,6 +153,8 @@ class Keepalive:
         binding = next(found, None)
         if binding is None or not self._wants(binding):
             return False
+        if not pinged.has_answered and pinged.missed >= TRIES:
+            return False
         missed = self._policy.missed
         if missed and pinged.has_answered and pinged.missed >= missed:
             self._node.count("registration.lost")
@@ -167,7 +172,10 @@ class Keepalive:
             branch = network.tokens.branch()
             octets = options(target.uri, hop.point.via + branch, hop.point.uri, network.tokens)
             self._node.count("registration.ping")
-            pinged.under_way = self._node.layer.open_client(branch, b"OPTIONS", octets, hop, pinged)
+            client = pinged.under_way = self._node.layer.open_client(branch, b"OPTIONS", octets, hop, pinged)
+            if not pinged.has_answered:
+                client.stop_timers()
+                client.start_end_timer(self._policy.every, client.end_timer)
 
         if target.hop is not None:
             send(target.hop)

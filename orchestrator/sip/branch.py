@@ -405,7 +405,7 @@ class Branch:
         if not self.pending:
             return
         binding = self.target.binding
-        if status == 430 and response is not None and binding is not None:
+        if status == 430 and response is not None and binding is not None and binding.path:  # only an edge proxy knows
             self.context.network.flow_failed(binding)
         if (status in (408, 430) or response is None) and self._takes_next_flow():
             return

@@ -153,6 +153,21 @@ def test_a_flow_that_has_failed_is_followed_by_the_next(status: int) -> None:
     assert left == ([1] if status == 430 else [2, 1]), "430: there is no flow any more"
 
 
+def test_a_430_of_nobody_who_keeps_flows_removes_nothing() -> None:
+    """A phone without an edge proxy does not say that; somebody who knows the branch might."""
+    stage = world()
+    first, second = stage.peer("bob1", "203.0.113.9", 40009), stage.peer("bob2", "203.0.113.9", 40010)
+    register(first, 1)
+    stage.run(1)
+    register(second, 2)
+    stage.peer("alice", "10.0.0.2").ask("INVITE", BOB)
+    stage.run()
+    second.answer(invites(second)[0], 430)
+    stage.run()
+    assert len(invites(first)) == 1
+    assert len(stage.location) == 2
+
+
 @pytest.mark.parametrize("status", [486, 603, 500, 404])
 def test_a_phone_that_has_spoken_has_spoken_for_all_its_flows(status: int) -> None:
     stage = world()
@@ -282,11 +297,33 @@ def test_one_that_has_answered_and_is_silent_now_is_gone() -> None:
     assert len(pings(phone)) == before
 
 
-def test_one_that_has_never_answered_may_ignore_options() -> None:
+def test_one_that_has_never_answered_is_left_alone_after_three() -> None:
+    """It may ignore OPTIONS; or somebody has forged its address, and three datagrams are all that he gets for that."""
     stage = world(ping=NAT)
-    behind_nat(stage)
+    phone = behind_nat(stage)
     stage.run(600)
     assert len(stage.location) == 1
+    assert len(phone.requests("OPTIONS")) == 3, "not one is repeated"
+
+
+def test_a_ping_of_one_that_has_answered_is_repeated() -> None:
+    stage = world(ping=NAT)
+    phone = behind_nat(stage)
+    stage.run(30.1)
+    phone.answer(pings(phone)[-1], 200)
+    stage.run(35)
+    assert len(phone.requests("OPTIONS")) > 2 == len(pings(phone))
+
+
+def test_one_that_was_left_alone_is_pinged_again_when_it_registers() -> None:
+    stage = world(ping=NAT)
+    phone = behind_nat(stage)
+    stage.run(200)
+    phone.ask(
+        "REGISTER", "sip:example.com", "Contact: <sip:bob@192.168.1.9:5060>", to=f"<{BOB}>", call_id="bob", cseq=2
+    )
+    stage.run(31)
+    assert len(pings(phone)) == 4
 
 
 def test_a_phone_that_registers_again_is_there() -> None:
