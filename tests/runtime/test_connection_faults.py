@@ -80,6 +80,28 @@ def test_who_does_not_read_costs_only_himself(core: EchoCore, reactor: Reactor, 
         wait_until(lambda: hears(other))
 
 
+def test_pongs_that_nobody_reads_have_their_bound(listen: Open) -> None:
+    """What the layers say counts like messages do (RFC 5626 §3.5.1: a pong for each ping)."""
+    transport = listen(write_queue=200_000)
+    connections, most = transport._connections, 0
+    with call(transport) as greedy:
+
+        def pings() -> bool:
+            nonlocal most
+            most = max(most, connections.octets)
+            try:
+                greedy.send(b"\r\n\r\n" * 10_000)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                return True
+            return most > 2_000_000
+
+        wait_until(pings)
+    assert connections.ended == {"write queue full": 1} and most <= 200_000
+    assert connections.octets == 0
+
+
 def test_all_connections_together_keep_so_much(core: EchoCore, listen: Open) -> None:
     """Half messages of many peers: who adds to them goes, who has little stays."""
     transport = listen(buffered=100_000)
