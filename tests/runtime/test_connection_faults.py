@@ -6,12 +6,14 @@ import errno
 import resource
 import socket
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from time import monotonic
 
 import pytest
 from echo_core import EchoCore, wait_until
 
 from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.streams import listener
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.listener import StreamTransport
@@ -207,6 +209,21 @@ def test_without_descriptors_the_loop_does_not_spin(core: EchoCore, listen: Open
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         waiting.close()
+
+
+def test_each_pause_of_the_listener_has_its_time(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as there are no descriptors, not just once."""
+    monkeypatch.setattr(listener, "PAUSE", 0.1)
+    transport, failures = listen(), []
+
+    def accept() -> None:
+        failures.append(monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(transport, "_accept", accept)
+    with call(transport):
+        wait_until(lambda: len(failures) >= 4)
+    assert all(later - earlier >= 0.09 for earlier, later in pairwise(failures))
 
 
 def test_banned_sources_are_not_accepted_and_trusted_ones_have_no_share(core: EchoCore, listen: Open) -> None:
