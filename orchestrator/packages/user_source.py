@@ -37,7 +37,8 @@ class UserSource(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections. Not called while `find` runs."""
+        """Let go of connections, at a reload that no longer names the source and at the end. A `find` that still runs
+        may raise."""
 
 
 @dataclass(frozen=True, slots=True)

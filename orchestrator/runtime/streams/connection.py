@@ -48,8 +48,8 @@ class Owner(Protocol):
     def settle(self) -> None:
         """After the last message of a wake-up."""
 
-    def wake(self, connection: Connection, due: float) -> Timer | None:
-        """Call `connection.time_out()` at `due`; None when the timer that it has comes early enough."""
+    def wake(self, connection: Connection, due: float) -> Timer:
+        """Call `connection.time_out()` at `due`, in place of its timer."""
 
     def is_banned(self, host: str) -> bool:
         """Nothing is read from this address for some time."""

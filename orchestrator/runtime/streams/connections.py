@@ -235,7 +235,7 @@ class Connections:
             if self.by_source[connection.source] <= 0:
                 del self.by_source[connection.source]
 
-    def wake(self, connection: Connection, due: float) -> Timer | None:
+    def wake(self, connection: Connection, due: float) -> Timer:
         if connection.timer is not None:
             connection.timer.cancel()
         timers = self._timers
