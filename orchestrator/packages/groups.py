@@ -10,7 +10,7 @@ started without something that the files of a site may need.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.errors import OrchestratorError
@@ -98,6 +98,18 @@ def check_name(name: str, what: str) -> None:
     """Raises ValueError: it cannot be the name of an entry point that the configuration names."""
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
         raise ValueError(f"{name!r} cannot be the name of a {what}: use small letters, digits and _")
+
+
+def check_settings(own: Collection[str], ours: Iterable[str], what: str, section: str) -> None:
+    """Raises ValueError: a setting of a package has the name of a key that its section has for all packages."""
+    for key in ours:
+        if key in own:
+            raise ValueError(f"the {what} cannot have a setting {key!r}: {section}: has its own")
+
+
+def names_of(find: Find, group: str) -> list[str]:
+    """The names of all that are installed; none of their packages is loaded."""
+    return [entry.name for entry in find(group)]
 
 
 def unusable(entry: EntryPoint, group: str, reason: str) -> OrchestratorError:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator.packages.groups import STORE_GROUP, Find, check_name, installed, load_named
+from orchestrator.packages.groups import STORE_GROUP, Find, check_name, check_settings, installed, load_named, names_of
 from orchestrator.packages.service import NoSettings
 from orchestrator.sip.location import LocationStore
 
@@ -37,9 +37,7 @@ class StoreKind:
 
     def __post_init__(self) -> None:
         check_name(self.name, "store")
-        taken = [name for name in OURS if name in self.settings.model_fields]
-        if taken:
-            raise ValueError(f"the store {self.name!r} cannot have a setting {taken[0]!r}: location: has its own")
+        check_settings(self.settings.model_fields, OURS, f"store {self.name!r}", "location")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +57,4 @@ def find_store(name: str, find: Find = installed) -> StoreKind | None:
 
 def store_names(find: Find = installed) -> list[str]:
     """The names of all that are installed; none of their packages is loaded."""
-    return [entry.name for entry in find(STORE_GROUP)]
+    return names_of(find, STORE_GROUP)

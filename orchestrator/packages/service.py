@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.packages.groups import SERVICE_GROUP, Find, check_name, installed, load_named
+from orchestrator.packages.groups import SERVICE_GROUP, Find, check_name, installed, load_named, names_of
 
 F = TypeVar("F")
 QUEUE = 1000
@@ -128,4 +128,4 @@ def find_service(name: str, find: Find = installed) -> Service | None:
 
 def service_names(find: Find = installed) -> list[str]:
     """The names of all that are installed; none of their packages is loaded."""
-    return [entry.name for entry in find(SERVICE_GROUP)]
+    return names_of(find, SERVICE_GROUP)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.packages.groups import TRANSPORT_GROUP, Find, check_name, installed, load_named
+from orchestrator.packages.groups import TRANSPORT_GROUP, Find, check_name, installed, load_named, names_of
 from orchestrator.packages.service import NoSettings
 from orchestrator.sip.points import Hop, Point
 
@@ -122,4 +122,4 @@ def find_transport(name: str, find: Find = installed) -> TransportKind | None:
 
 def transport_names(find: Find = installed) -> list[str]:
     """The names of all that are installed; none of their packages is loaded."""
-    return [entry.name for entry in find(TRANSPORT_GROUP)]
+    return names_of(find, TRANSPORT_GROUP)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from orchestrator.packages.groups import USER_GROUP, Find, check_name, installed, load_named
+from orchestrator.packages.groups import USER_GROUP, Find, check_name, check_settings, installed, load_named, names_of
 from orchestrator.packages.service import NoSettings
 from orchestrator.sip.digest import Secret
 
@@ -37,7 +37,8 @@ class UserSource(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections. Not called while `find` runs."""
+        """Let go of connections, at a reload that no longer names the source and at the end. A `find` that still runs
+        may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,7 @@ class UserSourceKind:
 
     def __post_init__(self) -> None:
         check_name(self.name, "user source")
-        taken = [name for name in OURS if name in self.settings.model_fields]
-        if taken:
-            raise ValueError(f"the user source {self.name!r} cannot have a setting {taken[0]!r}: users: has its own")
+        check_settings(self.settings.model_fields, OURS, f"user source {self.name!r}", "users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +77,4 @@ def find_user_source(name: str, find: Find = installed) -> UserSourceKind | None
 
 def user_source_names(find: Find = installed) -> list[str]:
     """The names of all that are installed; none of their packages is loaded."""
-    return [entry.name for entry in find(USER_GROUP)]
+    return names_of(find, USER_GROUP)

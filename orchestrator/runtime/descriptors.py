@@ -6,10 +6,10 @@ import resource
 
 from loguru import logger
 
+from orchestrator.runtime.streams.connections import RESERVE
+
 OTHERS = 200
 """Descriptors for everything that is no SIP connection: sockets, links, the store, the console."""
-OURS = 1.1
-"""Connections of ours come on top of the limit; see `runtime.streams.connections`."""
 
 
 def note_descriptors(connections: int) -> None:
@@ -21,7 +21,7 @@ def note_descriptors(connections: int) -> None:
             soft = hard
         except (ValueError, OSError):  # the kernel has a bound of its own
             pass
-    wanted = int(connections * OURS) + OTHERS
+    wanted = int(connections * RESERVE) + OTHERS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         help = "raise the limit of open files (ulimit -n, LimitNOFILE=), or lower sip: streams: connections"
         logger.bind(descriptors=soft, wanted=wanted, help=help).warning("descriptors_few")

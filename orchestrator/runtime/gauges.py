@@ -63,8 +63,8 @@ def export_transports(metrics: Metrics, transports: Sequence[Transport]) -> None
 def export_connections(metrics: Metrics, connections: Connections) -> None:
     """Those of all transports that have some, but for packages."""
 
-    def ended() -> Mapping[str, float]:
-        return {why or "closed": count for why, count in connections.ended.items()}
+    def named(reasons: Counter[str]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {why or "closed": count for why, count in reasons.items()}
 
     metrics.gauge("connections", "Connections, by transport.", lambda: dict(connections.standing), ("transport",))
     metrics.counter(
@@ -81,7 +81,18 @@ def export_connections(metrics: Metrics, connections: Connections) -> None:
         "Octets of messages begun to be read or written.",
         lambda: connections.octets,
     )
-    metrics.counter("connections_ended", "Connections that have ended, by reason.", ended, ("reason",))
+    metrics.counter(
+        "connections_ended",
+        "Established connections that have ended, by reason.",
+        named(connections.ended),
+        ("reason",),
+    )
+    metrics.counter(
+        "connections_failed",
+        "Connections that ended before they were established, by reason.",
+        named(connections.unopened),
+        ("reason",),
+    )
 
 
 def export_certificates(metrics: Metrics, certificates: Certificates) -> None:

@@ -98,6 +98,8 @@ class SqlUsers:
         self._columns = dict(table.columns)
         self._exact = "" if table.query else "user"
         self._statement: Any = sqlalchemy.text(table.query) if table.query else self._select(table.table)
+        self._named = frozenset(self._statement.compile().params)
+        """Which of `user` and `realm` it asks for."""
 
     def _select(self, name: str) -> Any:
         """The statement for a table. Names are quoted where they have to be."""
@@ -131,8 +133,7 @@ class SqlUsers:
             return error
 
     def _rows(self, user: str, realm: str) -> list[Mapping[str, Any]]:
-        named = self._statement.compile().params
-        given = {name: value for name, value in (("user", user), ("realm", realm)) if name in named}
+        given = {name: value for name, value in (("user", user), ("realm", realm)) if name in self._named}
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(self._statement, given).mappings().fetchmany(3)]
 

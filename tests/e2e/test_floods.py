@@ -97,11 +97,11 @@ def calls_pass(
     port: int,
     transport: str,
     act: Callable[[socket.socket, int], None],
-    reason: str,
+    cut: str,
     **sip: Any,
 ) -> None:
-    """Make calls beside a flood: not one may fail, and those who flood are cut off in their time, for this reason."""
-    cut = f'orchestrator_connections_ended_total{{reason="{reason}"}}'
+    """Make calls beside a flood: not one may fail, and the counter `cut` tells that those who flood are cut off."""
+    cut = f"orchestrator_connections_{cut}"
     for attempt in range(TRIES):
         server, own = serve(listen=[transport], sip=dict(sip)), folder / f"try{attempt}"
         own.mkdir()
@@ -126,7 +126,7 @@ def test_a_thousand_sources_that_dribble_cost_no_call(
     serve: Callable[..., Any], tmp_path: Path, callee_port: int
 ) -> None:
     streams = {"handshake": "2s", "message": "1s"}
-    calls_pass(serve, tmp_path, callee_port, "tcp", dribble, "message time-out", streams=streams)
+    calls_pass(serve, tmp_path, callee_port, "tcp", dribble, 'ended_total{reason="message time-out"}', streams=streams)
 
 
 def test_a_thousand_handshakes_that_do_not_end_cost_no_call(
@@ -141,4 +141,13 @@ def test_a_thousand_handshakes_that_do_not_end_cost_no_call(
         sock.send(CLIENT_HELLO[step : step + 1])
 
     streams = {"handshake": "1s"}
-    calls_pass(serve, tmp_path, callee_port, "tls", begin, "handshake time-out", tls=tls, streams=streams)
+    calls_pass(
+        serve,
+        tmp_path,
+        callee_port,
+        "tls",
+        begin,
+        'failed_total{reason="handshake time-out"}',
+        tls=tls,
+        streams=streams,
+    )

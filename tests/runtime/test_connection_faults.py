@@ -6,12 +6,14 @@ import errno
 import resource
 import socket
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from time import monotonic
 
 import pytest
 from echo_core import EchoCore, wait_until
 
 from orchestrator.runtime.reactor import Reactor
+from orchestrator.runtime.streams import listener
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.limits import StreamLimits
 from orchestrator.runtime.streams.listener import StreamTransport
@@ -42,7 +44,8 @@ def listen(reactor: Reactor, request: pytest.FixtureRequest) -> Iterator[Open]:
     for transport in opened:
         transport.close()
         transport._connections.close()
-        assert transport._connections.ended["fault"] == planted
+        ended, unopened = transport._connections.ended, transport._connections.unopened
+        assert ended["fault"] + unopened["fault"] == planted
 
 
 def call(transport: StreamTransport) -> socket.socket:
@@ -78,6 +81,28 @@ def test_who_does_not_read_costs_only_himself(core: EchoCore, reactor: Reactor, 
         core.on_datagram = None
         other.send(OPTIONS)
         wait_until(lambda: hears(other))
+
+
+def test_pongs_that_nobody_reads_have_their_bound(listen: Open) -> None:
+    """What the layers say counts like messages do (RFC 5626 §3.5.1: a pong for each ping)."""
+    transport = listen(write_queue=200_000)
+    connections, most = transport._connections, 0
+    with call(transport) as greedy:
+
+        def pings() -> bool:
+            nonlocal most
+            most = max(most, connections.octets)
+            try:
+                greedy.send(b"\r\n\r\n" * 10_000)
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                return True
+            return most > 2_000_000
+
+        wait_until(pings)
+    assert connections.ended == {"write queue full": 1} and most <= 200_000
+    assert connections.octets == 0
 
 
 def test_all_connections_together_keep_so_much(core: EchoCore, listen: Open) -> None:
@@ -185,6 +210,21 @@ def test_without_descriptors_the_loop_does_not_spin(core: EchoCore, listen: Open
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         waiting.close()
+
+
+def test_each_pause_of_the_listener_has_its_time(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as there are no descriptors, not just once."""
+    monkeypatch.setattr(listener, "PAUSE", 0.1)
+    transport, failures = listen(), []
+
+    def accept() -> None:
+        failures.append(monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(transport, "_accept", accept)
+    with call(transport):
+        wait_until(lambda: len(failures) >= 4)
+    assert all(later - earlier >= 0.09 for earlier, later in pairwise(failures))
 
 
 def test_banned_sources_are_not_accepted_and_trusted_ones_have_no_share(core: EchoCore, listen: Open) -> None:

@@ -25,7 +25,7 @@ def connections() -> Iterator[Connections]:
     connections = Connections(StreamLimits())
     yield connections
     connections.close()
-    assert not connections.ended["fault"]
+    assert not connections.ended["fault"] and not connections.unopened["fault"]
 
 
 @pytest.fixture

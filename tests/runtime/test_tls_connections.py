@@ -137,7 +137,7 @@ def test_who_speaks_no_tls_costs_nobody_else(tls: StreamTransport, certificates:
         peer.hear(OPTIONS)
         wait_until(lambda: stranger_peer.look() and stranger_peer.ended)
         peer.sock.close()
-    wait_until(lambda: tls._connections.ended["tls wrong version number"] == 1)
+    wait_until(lambda: tls._connections.unopened["tls wrong version number"] == 1)
 
 
 # --- RFC 5923 ---------------------------------------------------------------------------------------------------------

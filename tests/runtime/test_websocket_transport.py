@@ -68,7 +68,8 @@ def test_who_may_not_connect_is_told_why(ws: StreamTransport, connections: Conne
     with pytest.raises(HandshakeRefused) as refused:
         WebSocketClient(ws.address, print, path="/ws", origin="https://elsewhere.example")
     assert refused.value.status == 403
-    wait_until(lambda: connections.ended == {"http 404": 1, "http 403": 1})
+    wait_until(lambda: connections.unopened == {"http 404": 1, "http 403": 1})
+    assert not connections.opened and not connections.ended
 
 
 def test_a_message_that_is_too_large_ends_the_connection(

@@ -98,6 +98,14 @@ def test_a_source_of_a_package() -> None:
     )  # fmt: skip
 
 
+def test_a_source_has_no_setting_of_ours() -> None:
+    class Taken(BaseModel):
+        connections: int
+
+    with pytest.raises(ValueError, match="the user source 'mine' cannot have a setting 'connections': users: has"):
+        UserSourceKind("mine", "", Ldap, Taken)
+
+
 @pytest.mark.parametrize(
     ("text", "message", "help"),
     [

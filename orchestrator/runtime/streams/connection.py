@@ -48,8 +48,8 @@ class Owner(Protocol):
     def settle(self) -> None:
         """After the last message of a wake-up."""
 
-    def wake(self, connection: Connection, due: float) -> Timer | None:
-        """Call `connection.time_out()` at `due`; None when the timer that it has comes early enough."""
+    def wake(self, connection: Connection, due: float) -> Timer:
+        """Call `connection.time_out()` at `due`, in place of its timer."""
 
     def is_banned(self, host: str) -> bool:
         """Nothing is read from this address for some time."""
@@ -78,8 +78,8 @@ class Connection:
     """One of them; `stream` is what it thinks, `hop` what the core calls it, `owner` is told everything."""
 
     __slots__ = (
-        "asked", "hop", "keys", "source", "stream", "timer", "transport",
-        "_heard_all", "_held", "_owner", "_reader", "_shut", "_socket", "_told", "_was_open", "_writer",
+        "asked", "hop", "keys", "opened", "source", "stream", "timer", "transport",
+        "_heard_all", "_held", "_owner", "_reader", "_shut", "_socket", "_told", "_writer",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, sock: socket.socket, stream: Stream, transport: Counts, source: str) -> None:
@@ -92,6 +92,8 @@ class Connection:
         """By which it is found for what has no connection yet."""
         self.asked = stream.name is not None
         """The first request has been looked at for what its sender wants of the connection; not asked of our own."""
+        self.opened = False
+        """Its handshakes were done."""
         self.timer: Timer | None = None
         self._owner = owner
         self._socket: socket.socket | None = sock
@@ -101,7 +103,7 @@ class Connection:
         """Octets that it is counted with."""
         self._heard_all = False
         """The peer has said that it sends nothing more."""
-        self._shut = self._was_open = self._told = False
+        self._shut = self._told = False
 
     def start(self) -> None:
         """Begin: to wait for the connection we have asked for, or for what the peer says."""
@@ -211,7 +213,7 @@ class Connection:
     def _deliver(self, now: float) -> None:
         """Carry messages to the core while there is time."""
         stream, owner = self.stream, self._owner
-        if stream.state is OPEN and not self._was_open:
+        if stream.state is OPEN and not self.opened:
             self._note_open()
         messages = stream.messages
         while messages:
@@ -275,11 +277,11 @@ class Connection:
             if held > FEW and self._owner.is_full:
                 stream.step("memory", self._owner.clock())
         state = stream.state
-        if state is OPEN and not self._was_open:
+        if state is OPEN and not self.opened:
             self._note_open()
             if stream.outbox:
                 self._flush(stream)
-        if state is not OPEN and self._was_open and not self._told:
+        if state is not OPEN and self.opened and not self._told:
             self._told = True
             self._owner.gone(self)
         if stream.unsent:
@@ -301,7 +303,7 @@ class Connection:
                 self.timer = self._owner.wake(self, due)
 
     def _note_open(self) -> None:
-        self._was_open = True
+        self.opened = True
         self._owner.stands(self)
 
     def _flush(self, stream: Stream) -> None:

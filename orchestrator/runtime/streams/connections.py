@@ -56,6 +56,8 @@ class Connections:
         """Connections not taken, by reason."""
         self.ended: Counter[str] = Counter()
         """Connections that have ended, by why; '' stands for those that ended as they should."""
+        self.unopened: Counter[str] = Counter()
+        """The same of those that never came to stand."""
         self.source_of: Callable[[str], Source] | None = None
         self.pace: Pace
         self.loop: Any = None
@@ -147,11 +149,11 @@ class Connections:
             return None
         address = address_of(hop.host, hop.port)
         if address is None:
-            self.ended["no address"] += 1
+            self.unopened["no address"] += 1
             return None
         sock = _begin_to_connect(hop.point, address)
         if isinstance(sock, OSError):
-            self.ended[errno.errorcode.get(sock.errno or 0, "EIO").lower()] += 1
+            self.unopened[errno.errorcode.get(sock.errno or 0, "EIO").lower()] += 1
             return None
         cipher = layers.cipher(hop.name) if layers.cipher is not None else None
         ours = hop._replace(connection=self.number(), name="")
@@ -224,7 +226,7 @@ class Connections:
         return self.octets > self.limits.buffered
 
     def closed(self, connection: Connection) -> None:
-        self.ended[connection.stream.why] += 1
+        (self.ended if connection.opened else self.unopened)[connection.stream.why] += 1
         self.by_number.pop(connection.hop.connection, None)
         self.standing[connection.transport.kind] -= 1
         self._lead_nowhere(connection)
@@ -233,7 +235,7 @@ class Connections:
             if self.by_source[connection.source] <= 0:
                 del self.by_source[connection.source]
 
-    def wake(self, connection: Connection, due: float) -> Timer | None:
+    def wake(self, connection: Connection, due: float) -> Timer:
         if connection.timer is not None:
             connection.timer.cancel()
         timers = self._timers

@@ -27,7 +27,7 @@ class StreamLimits:
     """Of unfinished messages and of what waits to be written, of all connections: beyond it a connection that has more
     than `FEW` is ended."""
     write_queue: int = 1_000_000
-    """Of messages that the peer has not taken yet."""
+    """That the peer has not taken yet: messages, pongs."""
 
 
 FEW = 4_096

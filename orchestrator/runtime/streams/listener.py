@@ -127,11 +127,16 @@ class StreamTransport:
             self.errors[errno.errorcode.get(error.errno or 0, "EIO")] += 1
             if error.errno in _EXHAUSTED:
                 logger.bind(listen=self.name, error=error.strerror).error("accept_failed")
-                self._watcher.stop()
-                self._pause.start(self._go_on)
+                self._hold_off()
         except Exception:
             logger.bind(source=self.name).exception("socket_fault")
             self.errors["EIO"] += 1
+
+    def _hold_off(self) -> None:
+        self._watcher.stop()
+        self._pause.close()
+        self._pause = self._inputs.loop.timer(PAUSE)  # libev's timer fires at once when it is started again
+        self._pause.start(self._go_on)
 
     def _go_on(self) -> None:
         self._watcher.start(self._acceptable)

@@ -72,7 +72,7 @@ class Stream:
         """Whole ones, for the core, oldest first."""
         self.outbox: list[Piece] = []
         self.size = 0
-        """Octets of messages that wait to be written."""
+        """Octets that wait to be written: messages, and what the layers say."""
         self.unsent: list[Piece] = []
         """What will never be written; the caller empties it."""
         self.why = ""
@@ -139,6 +139,7 @@ class Stream:
             if framing.unfinished and (found or not was_unfinished):
                 self._begun = now
         self._pack(framing.take(), now)
+        self._bound(now)
         if framing.ended:
             self._note_end(framing.why)
         elif cipher is not None and cipher.ended:
@@ -187,8 +188,7 @@ class Stream:
         else:
             self._queue.append(Piece(message, message, hop, now))
             self.size += len(message)
-        if self.size > self.limits.write_queue:
-            self.step("overflow", now)
+        self._bound(now)
 
     def octets_of(self, message: bytes) -> bytes:
         """What carries a message that may be written at once: nothing waits before it. b'' when it has to be `send`."""
@@ -200,8 +200,7 @@ class Stream:
     def keep(self, octets: bytes, message: bytes, hop: Hop, now: float) -> None:
         """The kernel did not take these octets of it."""
         self._put(Piece(octets, message, hop, now))
-        if self.size > self.limits.write_queue:
-            self.step("overflow", now)
+        self._bound(now)
 
     def written(self, octets: int, now: float) -> None:
         """The kernel has taken so many octets of the outbox."""
@@ -325,6 +324,11 @@ class Stream:
     def _push(self, octets: bytes, now: float) -> None:
         if octets:
             self._put(Piece(octets, b"", None, now))
+
+    def _bound(self, now: float) -> None:
+        """Whoever does not read costs no more than this, whatever he asks us to say: pongs, too."""
+        if self.size > self.limits.write_queue:
+            self.step("overflow", now)
 
     def _put(self, piece: Piece) -> None:
         if not piece.octets:  # a layer that has ended takes nothing

@@ -27,6 +27,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_accept_token
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.framing import PING, PONG
 
 SUBPROTOCOL: Final = "sip"
 ANY_ORIGIN: Final = "*"
@@ -38,10 +39,6 @@ MOST_IDLE: Final = 200
 """Frames that bring no message to its end, in one read: honest phones send one in half a minute."""
 
 _VERSION: Final = b"13"
-_PING: Final = b"\r\n\r\n"
-_PONG: Final = b"\r\n"
-"""RFC 5626 §3.5.1: what a phone sends to keep its connection open, and what it gets."""
-
 _content_length = re.compile(
     rb"\r\n(?:Content-Length|l)[ \t]*+:[ \t]*+([0-9]{1,9})[ \t]*+(?=\r\n|\Z)", re.IGNORECASE
 ).search
@@ -224,8 +221,8 @@ class WebSocketServer:
                 self._end(CloseReason.POLICY_VIOLATION, "Content-Length is not that of the body")
             else:
                 messages.append(found)
-        elif message == _PING:
-            self._out += self.send(_PONG)
+        elif message == PING:
+            self._out += self.send(PONG)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
