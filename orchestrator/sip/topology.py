@@ -120,10 +120,11 @@ def upward(
     values = [value for line in response.get_all(b"record-route") for value in split_commas(line)]
     routes: tuple[bytes, ...] = ()
     if ours and values:
-        start = b"<sip:%b@" % _token_of(ours[0])
+        token = _token_of(ours[0])
+        starts = (b"<sip:%b@" % token, b"<sips:%b@" % token)
         beyond: list[bytes] = []
         for value in values:
-            if value.startswith(start):
+            if value.startswith(starts):
                 break
             beyond.append(value)
         routes = (*veiled(veil, ours, 0, beyond[::-1]), *outer.record_routes)
@@ -140,4 +141,4 @@ def upward(
 
 def _token_of(line: bytes) -> bytes:
     """The token of a Record-Route line of ours."""
-    return line.partition(b"<sip:")[2].partition(b"@")[0]
+    return line.partition(b"<")[2].partition(b"@")[0].partition(b":")[2]
