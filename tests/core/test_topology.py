@@ -241,6 +241,18 @@ def test_a_sips_dialog_is_hidden_and_goes_on() -> None:
     assert [route.uri for route in bye.routes()] == [b"sips:10.0.0.22;lr"]
 
 
+@pytest.mark.parametrize("junk", ["<sip:10.0.0.22;lr>,,<sip:10.0.0.23;lr>", ",", '<sip:10.0.0.22>,"'])
+def test_routes_that_cannot_be_read_are_left_out_of_an_answer(junk: str) -> None:
+    call = Call()
+    ask = call.invite()
+    (invite,) = call.bob.requests("INVITE")
+    ours = (invite.get(b"record-route") or b"").decode()
+    call.bob.answer(invite, 200, f"Record-Route: {junk}", f"Record-Route: {ours}")
+    call.world.run()
+    assert ask.statuses[-1] == 200 and uris(ask.final)[1:] == [P1]
+    assert b"10.0.0.22" not in b"".join(call.alice.raw)
+
+
 def test_a_loop_through_ourselves_is_still_found(tmp_path: Path) -> None:
     flow = tmp_path / "loop.flow.yaml"
     flow.write_text("flowlang: 1\nflows: {l: {on: invite, do: [relay: {to: 'sip:bob@example.com:5060'}]}}\n")
