@@ -16,6 +16,7 @@ from orchestrator.sip.digest import Account
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.parser import SIP_URI
 from orchestrator.sip.points import Hop, Point
+from orchestrator.sip.routing import request_uri
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
 TARGET_REFRESH: Final = (b"INVITE", b"UPDATE")
@@ -170,4 +171,5 @@ def _contact(message: Request | Response) -> bytes | None:
         if usual is not None:
             return usual[1]
     contacts = message.contacts()
-    return contacts[0].uri if contacts else None
+    uri = contacts[0].uri if contacts else None
+    return None if uri is None else request_uri(uri)

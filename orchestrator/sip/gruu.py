@@ -21,6 +21,9 @@ _TEMPORARY: Final = b"tgruu."
 _SEAL: Final = b"gruu"
 _USER_SAFE: Final = "-_.!~*'()&=+$,;?/"
 _PARAM_SAFE: Final = "-_.!~*'()[]/:&+$"
+_LONGEST: Final = 512
+"""Characters of address and instance together; a URN with a UUID has 45. Both GRUUs have them, so longer ones would
+make the 200 to each phone of the address too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,10 @@ class Gruu:
 
 
 def parameters(veil: Veil, binding: Binding) -> bytes:
-    """Both, as parameters of its Contact in a 200; b'' for one without an instance (§5.1)."""
+    """Both, as parameters of its Contact in a 200; b'' for one without an instance (§5.1) or with one that is
+    too long."""
     instance = binding.instance
-    if not instance or "\n" in binding.aor + instance:
+    if not instance or "\n" in binding.aor + instance or len(binding.aor + instance) > _LONGEST:
         return b""
     meant = (binding.aor.encode(), instance.encode(), _hash(binding.call_id), b"%d" % binding.cseq)
     domain = _escaped(binding.aor).rpartition(b"@")[2]

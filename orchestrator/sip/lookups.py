@@ -44,7 +44,8 @@ class LookUps:
         self._kept: OrderedDict[Goal, tuple[Found, float]] = OrderedDict()
         """What was found, and until when it holds; what was used least lately first."""
         self._addresses: dict[str, frozenset[str]] = {}
-        """Name of the configuration → where it led last."""
+        """Name of the configuration → where it led last, for all goals together: with a port that a caller has chosen
+        it may lead elsewhere, and the servers of the gateway stay known."""
         self._strangers: dict[str, frozenset[str]] = {}
         """Any other name that is kept → the same."""
         self._last_good: dict[Goal, Found] = {}
@@ -56,7 +57,7 @@ class LookUps:
         """Take the names of a configuration."""
         self.configured = hosts
         self._last_good = {goal: found for goal, found in self._last_good.items() if goal.name in hosts}
-        self._addresses = {name: there for name, there in self._addresses.items() if name in hosts}
+        self._addresses = {name: there for name in hosts if (there := self.known(name))}
         self.peers = frozenset().union(*self._addresses.values())
 
     def find(self, goal: Goal, source: str, told: Told) -> None:
@@ -120,7 +121,8 @@ class LookUps:
         if goal.name in self.configured:
             if found.leads_somewhere:
                 self._last_good[goal] = found
-                self._addresses[goal.name] = _addresses(found)
+                same = (known for other, known in self._last_good.items() if other.name == goal.name)
+                self._addresses[goal.name] = frozenset().union(*map(_addresses, same))
                 self.peers = frozenset().union(*self._addresses.values())
             else:
                 found = self._last_good.get(goal, found)

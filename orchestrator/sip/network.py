@@ -170,9 +170,7 @@ class SipNetwork:
         """See `sip.proxy_network.Network`."""
         if self._hides_all or not self._hiding:
             return self._hides_all
-        return gateway in self._hiding or any(
-            source == (host if is_literal(host.encode()) else self.names.known(host)) for host in self._hiding_at
-        )
+        return gateway in self._hiding or any(self._is_at(source, host) for host in self._hiding_at)
 
     def believe(self, gateways: Mapping[str, bool]) -> None:
         """Whether gateways, by their URIs, are believed who calls; of others `trusts` says it."""
@@ -182,9 +180,13 @@ class SipNetwork:
     def believes(self, host: str) -> bool:
         """Whether this address is in our trust domain: it is told, and believed, who calls (RFC 3325 §2.3)."""
         for named, told in self._believed.items():
-            if host in (named, self.names.known(named)):
+            if self._is_at(host, named):
                 return told
         return self.trusts(host)
+
+    def _is_at(self, address: str, host: str) -> bool:
+        """Whether an address is that of a configured host, as far as that is known without looking."""
+        return address == host or address in self.names.known(host)
 
     def hide_from(self, gateways: Mapping[str, str]) -> None:
         """Hide the topology from these gateways: name → URI."""

@@ -24,6 +24,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
+from orchestrator.errors import MalformedMessage
 from orchestrator.sip.headers import split_commas
 from orchestrator.sip.message import Message, Response
 from orchestrator.sip.model import line_value
@@ -116,14 +117,15 @@ def upward(
 ) -> bytes:
     """The response to a hidden request as the hop before us gets it: with its own Vias, and the Record-Routes of its
     own side below ours (`ours`, as the request carried them), which hold those of the other side. From and CSeq as in
-    `forward_response`."""
-    values = [value for line in response.get_all(b"record-route") for value in split_commas(line)]
+    `forward_response`. Routes of the other side that cannot be read are left out."""
+    values = response.get_all(b"record-route")
     routes: tuple[bytes, ...] = ()
     if ours and values:
-        start = b"<sip:%b@" % _token_of(ours[0])
+        token = _token_of(ours[0])
+        starts = (b"<sip:%b@" % token, b"<sips:%b@" % token)
         beyond: list[bytes] = []
-        for value in values:
-            if value.startswith(start):
+        for value in _pieces(values):
+            if value.startswith(starts):
                 break
             beyond.append(value)
         routes = (*veiled(veil, ours, 0, beyond[::-1]), *outer.record_routes)
@@ -138,6 +140,14 @@ def upward(
     return b"\r\n".join(lines) + response.body
 
 
+def _pieces(values: Sequence[bytes]) -> list[bytes]:
+    """The single values of header values with commas; none where one is malformed."""
+    try:
+        return [piece for value in values for piece in split_commas(value)]
+    except MalformedMessage:
+        return []
+
+
 def _token_of(line: bytes) -> bytes:
     """The token of a Record-Route line of ours."""
-    return line.partition(b"<sip:")[2].partition(b"@")[0]
+    return line.partition(b"<")[2].partition(b"@")[0].partition(b":")[2]

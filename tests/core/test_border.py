@@ -278,10 +278,10 @@ PAI, OWN = "P-Asserted-Identity: <sip:boss@example.com>", "X-Orchestrator-Media:
 GATEWAY = "203.0.113.50"
 
 
-def with_gateway(tmp_path: Path, identity: str | None, trust: str = "127.0.0.0/8") -> World:
+def with_gateway(tmp_path: Path, identity: str | None, trust: str = "127.0.0.0/8", host: str = GATEWAY) -> World:
     flow = tmp_path / "g.flow.yaml"
     flow.write_text(
-        f"flowlang: 1\ngateways: {{telco: {{uri: 'sip:{GATEWAY}'}}}}\nflows:\n"
+        f"flowlang: 1\ngateways: {{telco: {{uri: 'sip:{host}'}}}}\nflows:\n"
         "  out: {on: invite, when: call.target.user == 'out', do: [relay: {gateways: telco}]}\n"
         "  boss: {on: invite, when: (call.user ?? '') == 'boss', do: [reply: 486]}\n"
     )
@@ -308,6 +308,22 @@ def test_a_gateway_is_believed_as_its_entry_says(tmp_path: Path, identity: str, 
     if not believed:
         (invite,) = bob.requests("INVITE")
         assert not {b"p-asserted-identity", b"x-orchestrator-media"} & set(invite.names)
+
+
+@pytest.mark.parametrize("identity", ["trusted", "untrusted"])
+def test_a_gateway_with_a_host_name_is_believed_as_its_entry_says(tmp_path: Path, identity: str) -> None:
+    trust = "127.0.0.0/8" if identity == "trusted" else f"{GATEWAY}/32"
+    stage = with_gateway(tmp_path, identity, trust, "telco.example")
+    stage.on_job = lambda job: GATEWAY
+    telco, bob = stage.peer("telco", GATEWAY), stage.peer("bob", "10.0.0.3")
+    bob.register("bob@example.com")
+    stage.peer("pbx", "127.0.0.9").ask("INVITE", "sip:out@example.com", PAI, "Privacy: id")
+    stage.run()
+    (invite,) = telco.requests("INVITE")
+    assert (b"p-asserted-identity" in invite.names) is (identity == "trusted")
+    ask = telco.ask("INVITE", "sip:bob@example.com", PAI)
+    stage.run()
+    assert (486 in ask.statuses) is (identity == "trusted")
 
 
 @pytest.mark.parametrize(("identity", "told"), [("trusted", True), (None, False), ("untrusted", False)])

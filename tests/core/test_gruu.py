@@ -77,6 +77,12 @@ def test_one_that_does_not_ask_or_has_no_instance_gets_none() -> None:
     assert none.desk_gruus == ("", "")
 
 
+def test_one_whose_instance_is_far_too_long_gets_none() -> None:
+    stage = Stage()
+    assert stage.register(stage.world.peer("odd", "10.0.0.5"), "urn:uuid:" + "%" * 3000) == ("", "")
+    assert stage.register(stage.mobile, MOBILE, cseq=2)[0] == stage.mobile_gruus[0]
+
+
 def test_a_phone_may_require_it() -> None:
     stage = Stage()
     ask = stage.desk.register("bob@example.com", "", 3600, "Require: gruu", "Supported: gruu", cseq=5)

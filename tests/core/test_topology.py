@@ -9,15 +9,17 @@ import pytest
 
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.message import Request, Response, build_response
+from orchestrator.sip.points import ListenPoint
 from orchestrator.sip.topology import Veil
 from orchestrator.sip.uri import parse_uri
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Ask
-from orchestrator.testing.world import World
+from orchestrator.testing.world import PROXY, World
 
 INSIDE = "Via: SIP/2.0/UDP phone.inside.example:5060;branch=z9hG4bKphone"
 P1, P2 = "<sip:p1.inside.example;lr>", "<sip:10.0.0.22;lr>"
 SECRETS = (b"inside.example",)
+RR_INSIDE = b"Record-Route: <sip:pbx.inside.example;lr>"
 
 
 class Call:
@@ -184,6 +186,71 @@ def test_one_gateway_may_be_kept_from_seeing_inside(tmp_path: Path) -> None:
     world.run()
     assert len(telco.requests("INVITE")[0].get_all(b"via")) == 1
     assert len(pbx.requests("INVITE")[0].get_all(b"via")) == 3
+
+
+def test_calls_of_a_gateway_with_a_host_name_are_hidden_from_it(tmp_path: Path) -> None:
+    flow = tmp_path / "in.flow.yaml"
+    flow.write_text(
+        "flowlang: 1\ngateways: {telco: {uri: 'sip:telco.example'}}\n"
+        "flows: {out: {on: invite, when: call.target.user == 'out', do: [relay: {gateways: telco}]}}\n"
+    )
+    program, _ = load_program([flow])
+    program.resources.gateways["telco"]["topology_hiding"] = "on"  # type: ignore[index]
+    world = World(program)
+    world.on_job = lambda job: "10.0.0.50"
+    bob, telco, alice = (
+        world.peer("bob", "10.0.0.3"),
+        world.peer("telco", "10.0.0.50"),
+        world.peer("alice", "127.0.0.9"),
+    )
+    bob.register("bob@example.com")
+    alice.ask("INVITE", "sip:out@example.com", INSIDE)
+    world.run()
+    ask = telco.ask("INVITE", "sip:bob@example.com", INSIDE)
+    world.run()
+    (invite,) = bob.requests("INVITE")
+    bob.send(build_response(invite, 200, "OK", b"bob", (f"Contact: {bob.contact}".encode(), RR_INSIDE)))
+    world.run()
+    assert len(telco.requests("INVITE")[0].get_all(b"via")) == 1
+    assert len(invite.get_all(b"via")) == 1
+    assert b"pbx.inside" not in b"".join(telco.raw) and ask.statuses[-1] == 200
+
+
+def test_a_sips_dialog_is_hidden_and_goes_on() -> None:
+    world = World(points=(ListenPoint(*PROXY), ListenPoint("10.0.0.1", 5061, "tls")), topology_hiding=True)
+    alice, bob = (
+        world.peer("alice", "127.0.0.11", 5061, "tls"),
+        world.peer("bob", "10.0.0.3", 5061, "tls"),
+    )
+    p1, p2 = "<sips:p1.inside.example;lr>", "<sips:10.0.0.22;lr>"
+    proxy = world.peer("p2", "10.0.0.22", 5061, "tls")
+    ask = alice.ask("INVITE", "sips:bob@10.0.0.3", INSIDE, f"Record-Route: {p1}", call_id="c")
+    world.run()
+    (invite,) = bob.requests("INVITE")
+    data = build_response(invite, 200, "OK", b"bob", (b"Contact: <sips:bob@10.0.0.3>",))
+    ours = b"Record-Route: " + (invite.get(b"record-route") or b"")
+    bob.send(data.replace(ours, f"Record-Route: {p2}\r\n".encode() + ours))
+    world.run()
+    assert b"inside" not in b"".join(bob.raw) and b"10.0.0.22" not in b"".join(alice.raw)
+    assert uris(ask.final)[1:] == [p1]
+    to = (ask.final.get(b"to") or b"").decode()
+    routes = list(reversed(uris(ask.final)))[1:]
+    alice.ask("BYE", "sips:bob@10.0.0.3", INSIDE, *route_lines(routes), to=to, call_id="c", cseq=2)
+    world.run()
+    (bye,) = proxy.requests("BYE")
+    assert [route.uri for route in bye.routes()] == [b"sips:10.0.0.22;lr"]
+
+
+@pytest.mark.parametrize("junk", ["<sip:10.0.0.22;lr>,,<sip:10.0.0.23;lr>", ",", '<sip:10.0.0.22>,"'])
+def test_routes_that_cannot_be_read_are_left_out_of_an_answer(junk: str) -> None:
+    call = Call()
+    ask = call.invite()
+    (invite,) = call.bob.requests("INVITE")
+    ours = (invite.get(b"record-route") or b"").decode()
+    call.bob.answer(invite, 200, f"Record-Route: {junk}", f"Record-Route: {ours}")
+    call.world.run()
+    assert ask.statuses[-1] == 200 and uris(ask.final)[1:] == [P1]
+    assert b"10.0.0.22" not in b"".join(call.alice.raw)
 
 
 def test_a_loop_through_ourselves_is_still_found(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_the_target_is_the_first_contact_however_it_is_written(contact: bytes) -
     assert leg is not None and leg.target == request.contacts()[0].uri
 
 
+def test_headers_of_a_contact_are_no_part_of_the_target() -> None:
+    """§19.1.1 table 1: a Request-URI has none."""
+    request = invite(contact=b"Contact: <sip:alice@10.0.0.2;ob?Subject=x&Replaces=y>")
+    leg = caller_leg(request, answer(request), HERE)
+    assert leg is not None and leg.target == b"sip:alice@10.0.0.2;ob"
+    leg.refresh(invite(contact=b"Contact: <sip:alice@10.0.0.9?a=b>"))
+    assert leg.target == b"sip:alice@10.0.0.9"
+
+
 @pytest.mark.parametrize("contact", [b"Contact: <sip:alice@10.0.0.2", b"Contact: <sip:alice@10.0.0.2:99999>"])
 def test_a_malformed_contact_is_no_target(contact: bytes) -> None:
     request = invite(contact=contact)

@@ -116,6 +116,29 @@ def test_a_name_of_the_configuration_keeps_its_last_good_address() -> None:
     assert desk.told[-1] == ("gw.example", "192.0.2.2") and desk.names.known("gw.example") == {"192.0.2.2"}
 
 
+def test_a_question_for_another_port_takes_nothing_from_the_peers() -> None:
+    desk, servers, web = Desk(), Goal("gw.example"), Goal("gw.example", addressed=True)
+    desk.names.configure(frozenset(("gw.example",)))
+    for goal, address in ((servers, "192.0.2.1"), (web, "192.0.2.80")):
+        desk.names.find(goal, "", lambda found: None)
+        desk.answer("gw.example", address)
+    assert desk.names.peers == desk.names.known("gw.example") == {"192.0.2.1", "192.0.2.80"}
+    desk.timers.run_due(TTL + 1)
+    desk.names.find(servers, "", lambda found: None)
+    desk.answer("gw.example", "192.0.2.2")
+    assert desk.names.peers == {"192.0.2.2", "192.0.2.80"}
+
+
+def test_a_name_that_becomes_one_of_the_configuration_is_known_already() -> None:
+    desk = Desk()
+    desk.find("gw.example")
+    desk.answer("gw.example", "192.0.2.1")
+    desk.names.configure(frozenset(("gw.example", "other.example")))
+    assert desk.names.peers == desk.names.known("gw.example") == {"192.0.2.1"}
+    desk.names.configure(frozenset(("other.example",)))
+    assert desk.names.peers == frozenset()
+
+
 def test_strangers_names_push_out_the_one_used_least_lately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.sip.lookups.MOST_KEPT", 100)
     desk = Desk()

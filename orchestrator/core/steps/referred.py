@@ -26,6 +26,7 @@ from orchestrator.sip.dialog import Leg
 from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
+from orchestrator.sip.routing import request_uri
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target
 
@@ -199,7 +200,7 @@ class Referred(OtherRequest):
             request.call_id,
             (request.get(b"to") or b"") + b";tag=" + tag,
             request.get(b"from") or b"",
-            contacts[0].uri,
+            request_uri(contacts[0].uri),
             [b"<%b>" % (route.uri or b"") for route in request.record_routes()],
             0,
             hop.point,
