@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import click
@@ -27,12 +28,24 @@ def list_bans(as_json: bool, url: str, config: Path | None) -> None:
         if as_json:
             click.echo(json.dumps(ban))
             continue
-        until = datetime.fromtimestamp(ban["until"]).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  # the reader's clock
+        until = datetime.fromtimestamp(ban["until"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         click.echo(f"{ban['source']:<40} {ban['reason']:<10} until {until}")
 
 
+def _source(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """An address, or the name of a source as `list` prints it."""
+    try:
+        if "/" in value:
+            ip_network(value, strict=False)
+        else:
+            ip_address(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not an IP address; write 192.0.2.7 or 2001:db8::/64") from None
+    return value
+
+
 @command.command("remove")
-@click.argument("source", metavar="ADDRESS")
+@click.argument("source", metavar="ADDRESS", callback=_source)
 @admin_option
 @config_option
 def remove_ban(source: str, url: str, config: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -37,7 +37,7 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
         elif as_json:
             click.echo(json.dumps(seen))
         else:
-            at = datetime.fromtimestamp(seen["time"]).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  # the reader's clock
+            at = datetime.fromtimestamp(seen["time"], UTC).strftime("%H:%M:%S.%f")[:-3] + "Z"
             click.echo(f"{at} {seen['direction']} {'from' if seen['direction'] == 'received' else 'to'} {seen['peer']}")
             click.echo("".join(f"    {_plain(line)}\n" for line in seen["message"].splitlines()))
 

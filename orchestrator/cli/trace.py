@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: boo
 
 def _when(run: dict[str, Any]) -> str:
     started = run["started"]
-    return datetime.fromtimestamp(started).strftime("%Y-%m-%d %H:%M:%S") if started is not None else " " * 19  # noqa: DTZ006  # the reader's clock
+    return datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if started is not None else " " * 20
 
 
 def _state(run: dict[str, Any]) -> str:

@@ -20,7 +20,10 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "a gateway's challenge to an INVITE is answered with the gateway's own account, under the same CSeq",
     ),
     ("RFC 3261 §16.6", "From is rewritten where a flow says so, and put back in the answers"),
-    ("RFC 3261 §18.1.1", "a request over 1300 octets leaves by UDP as it came, and is fragmented there"),
+    (
+        "RFC 3261 §18.1.1",
+        "a request over 1300 octets for a phone that registered over UDP leaves by UDP, and is fragmented there",
+    ),
     (
         "RFC 3261 §16.2, §17.2.1",
         "a source that has not proved its address gets provisional responses only when it repeats its INVITE, failures "

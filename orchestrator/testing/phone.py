@@ -98,24 +98,10 @@ class PhoneCall:
         body = f"Signal={digit}\r\nDuration={ms}\r\n".encode()
         self.phone.send_in_dialog(self, b"INFO", body, [b"Content-Type: application/dtmf-relay"])
 
-    def ask(self, method: str, headers: Sequence[bytes] = (), body: bytes = b"", early: Response | None = None) -> None:
-        """A request inside the dialog: UPDATE, INFO, REFER and so on; `early` is the provisional response that has made
-        the early dialog it is for."""
+    def ask(self, method: str, headers: Sequence[bytes] = (), body: bytes = b"") -> None:
+        """A request inside the dialog: UPDATE, INFO, REFER and so on."""
         self.cseq += 1
-        if early is None:
-            self.phone.send_in_dialog(self, method.encode(), body, headers)
-            return
-        routes = [b"Route: <%b>" % (route.uri or b"") for route in reversed(early.record_routes())]
-        contacts, remote = early.contacts(), early.get(b"to") or self.remote
-        uri = (contacts[0].uri if contacts else None) or self.remote_uri
-        branch = b"z9hG4bK" + self.phone.word()
-        lines = [*routes, *headers]
-        self.phone.send_lines(method.encode(), uri, branch, self.local, remote, self, body, self.cseq, lines)
-
-    def prack(self, response: Response) -> None:
-        """Acknowledge a reliable provisional response (RFC 3262 §4)."""
-        number = response.get(b"rseq") or b"1"
-        self.ask("PRACK", [b"RAck: %b %d INVITE" % (number, response.cseq)], early=response)
+        self.phone.send_in_dialog(self, method.encode(), body, headers)
 
     def refer(self, to: str, instead_of: PhoneCall | None = None) -> None:
         """Ask the other side, or whoever takes it, to call a SIP URI; `instead_of` another call of this phone, which

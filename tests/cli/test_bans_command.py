@@ -39,9 +39,13 @@ def test_bans_are_listed_and_ended(server: tuple[str, Admission]) -> None:
     for _ in range(2):
         admission.failed(admission.source_of("2001:db8::7", monotonic()), monotonic())
     listed = run("list", "--admin", url).output
-    assert listed.startswith("2001:db8::/64 ") and " passwords " in listed and " until 2027-01-15 " in listed
+    assert listed.startswith("2001:db8::/64 ") and " passwords " in listed and " until 2027-01-15T" in listed
+    assert listed.endswith("Z\n"), "UTC, as in the log"
     assert '"reason": "passwords"' in run("list", "--json", "--admin", url).output
     assert run("remove", "2001:db8::9", "--admin", url).output == "2001:db8::9 is not banned any more\n"
     assert admission.banned(monotonic()) == []
     again = run("remove", "2001:db8::9", "--admin", url)
     assert again.exit_code == 1 and "2001:db8::9 is not banned" in again.output
+    assert run("remove", "2001:db8::/64", "--admin", url).exit_code == 1
+    wrong = run("remove", "alice", "--admin", url)
+    assert wrong.exit_code == 2 and "'alice' is not an IP address" in wrong.output

@@ -68,6 +68,22 @@ class Stage:
         return finals
 
 
+def test_the_configuration_says_how_long_a_server_has_and_is_avoided() -> None:
+    stage = Stage(failover_after=1.0, avoid=300.0)
+    first, second = stage.server(FIRST), stage.server(SECOND)
+    ask = stage.call(seconds=1.1)
+    second.answer(second.requests("INVITE")[0], 486)
+    stage.run()
+    assert stage.over(ask) == [486]
+    stage.run(200.0)
+    asked = len(first.requests("INVITE"))
+    again = stage.call()
+    assert len(first.requests("INVITE")) == asked
+    second.answer(second.requests("INVITE")[-1], 486)
+    stage.run()
+    assert stage.over(again) == [486]
+
+
 def test_the_first_server_is_asked_and_no_other_while_it_answers() -> None:
     stage = Stage()
     first, second = stage.server(FIRST), stage.server(SECOND)

@@ -16,15 +16,8 @@ from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.location import Binding
 from orchestrator.testing.world import World
+from tools.journeys import RELAY
 
-RELAY = """flowlang: 1
-flows:
-  call:
-    on: invite
-    do:
-      - relay: {to: registered, ring: 20s}
-        on: {busy: [reply: 486], else: [reply: 480]}
-"""
 WAKE = """flowlang: 1
 flows:
   call:

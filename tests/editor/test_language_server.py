@@ -6,15 +6,14 @@ tests are skipped and say so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from language_server import LanguageServer
+from npm_packages import npm_packages
 
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.language.registry import ACTIONS
@@ -34,24 +33,10 @@ HEAD = "flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n"
 @pytest.fixture(scope="session")
 def script(request: pytest.FixtureRequest) -> Path:
     """The server's main file."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
+    if shutil.which("node") is None:
         pytest.skip("Node.js is not installed: what editors make of the schema is not tested")
-    lock = (HERE / "package-lock.json").read_bytes()
-    cache = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir(f"yaml-language-server-{hashlib.sha256(lock).hexdigest()[:12]}")
-    found = folder / "node_modules" / "yaml-language-server" / "bin" / "yaml-language-server"
-    if not found.exists():
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm did not install the language server in 50 s")
-        if done.returncode:
-            pytest.skip(f"npm cannot install the language server: {done.stderr.strip().splitlines()[-1:]}")
-    return found
+    folder = npm_packages(HERE, request, "the language server", seconds=50)
+    return folder / "node_modules" / "yaml-language-server" / "bin" / "yaml-language-server"
 
 
 @pytest.fixture(scope="session")

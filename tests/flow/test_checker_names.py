@@ -217,7 +217,10 @@ def test_hints_say_where_a_name_is_known() -> None:
 def test_originate_gives_the_flow_a_call() -> None:
     fine("- originate: {to: 'sip:a@b.c'}\n- log: '${call.id}'\n- hangup: done", on="start")
     text = steps("- originate: {to: 'sip:a@b.c'}\n  if: now > now\n- log: '${call.id}'", on="start")
-    assert [d.message for d in diagnose(text)] == ["'call' may be missing here"]
+    (found,) = diagnose(text)
+    assert found.message == "'call' may be missing here"
+    assert found.help == "test call != null first, or write call?. for call."  # ?? has no call to offer
+    fine("- originate: {to: 'sip:a@b.c'}\n  if: now > now\n- log: \"${call?.id ?? '-'}\"", on="start")
 
 
 # --- taken names ----------------------------------------------------------------------------------------------------

@@ -82,6 +82,13 @@ def test_reply_that_one_way_has_sent_already_is_a_warning() -> None:
     ]
 
 
+def test_transfer_answers_a_refer() -> None:
+    (sure,) = diagnose(steps("- transfer: {to: registered}\n- reply: 480", "refer"))
+    assert (sure.code, sure.help) == ("E302", "transfer: answers the REFER, too")
+    (perhaps,) = diagnose(steps("- transfer: {to: registered}\n  if: refer.by != null\n- reply: 480", "refer"))
+    assert (perhaps.code, perhaps.help) == ("W301", "stop after the transfer or reply above")
+
+
 def test_computed_status_is_not_judged() -> None:
     assert found("- reply: ${size(call.id)}\n- reply: 404") == []
 

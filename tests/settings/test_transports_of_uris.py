@@ -25,9 +25,16 @@ TCP, ZTCP = "tcp:0.0.0.0:5060", "ws:0.0.0.0:8080"
 @pytest.mark.parametrize(
     ("written", "place", "help"),
     [
-        ("gateways: {a: {uri: 'sip:gw;transport=tcp'}}", (2, 21), "write sip:gw"),
-        ("gateways: {a: {uri: 'sips:gw'}}", (2, 21), "write sip:gw"),
-        ("freeswitch: {a: {host: '::1', sip: 'sip:fs1:5080;transport=TCP'}}", (2, 36), "write sip:fs1:5080"),
+        ("gateways: {a: {uri: 'sip:gw;transport=tcp'}}", (2, 21), "add tcp:0.0.0.0:5060 to listen:, or write sip:gw"),
+        ("gateways: {a: {uri: 'sips:gw'}}", (2, 21), "add tls:0.0.0.0:5061 to listen:"),
+        ("gateways: {a: {uri: 'sip:gw;transport=tls'}}", (2, 21), "add tls:0.0.0.0:5061 to listen:"),
+        (
+            "freeswitch: {a: {host: '::1', sip: 'sip:fs1:5080;transport=TCP'}}",
+            (2, 36),
+            "add tcp:0.0.0.0:5060 to listen:, or write sip:fs1:5080",
+        ),
+        ("gateways: {a: {uri: 'sip:gw;transport=tpc'}}", (2, 21), "did you mean 'tcp'?"),
+        ("gateways: {a: {uri: 'sips:gw;transport=tsl'}}", (2, 21), "did you mean 'tls'?"),
         ("gateways: {a: {uri: 'sip:gw;transport=foo'}}", (2, 21), "write sip:gw"),
         ("gateways: {a: {uri: 'sip:gw;transport=ws'}}", (2, 21), "write sip:gw"),
     ],

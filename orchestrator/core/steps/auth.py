@@ -171,8 +171,12 @@ class Authenticator:
             nonlocal verdict, anew
             if waits and ticket.task is None:
                 return
-            fits = not isinstance(known, StepError) and self._fits(asked, credentials, known.secret)
-            if not isinstance(known, StepError) and not fits and known.at < (began if anew else self._now - AGAIN):
+            if (
+                not isinstance(known, StepError)
+                and known.secret is not None  # `auth: absent` says when one that is not there is asked for again
+                and known.at < (began if anew else self._now - AGAIN)
+                and not self._fits(asked, credentials, known.secret)
+            ):
                 if not anew:  # his password may be a new one
                     anew = True
                     self._users.ask(effect.users, table, credentials.user, effect.realm, judge, began)

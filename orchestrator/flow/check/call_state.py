@@ -187,14 +187,16 @@ class StateChecker:
         name = step.action.name
         known = calls(states)
         if known <= {"closed"} or known <= {"answered"}:
-            self._tell("E302", "the request was already answered with a final reply", step, "", len(name))
+            help = "transfer: answers the REFER, too" if self._answered_by_transfer else ""
+            self._tell("E302", "the request was already answered with a final reply", step, help, len(name))
             return False
         if "answered" in known and self._takes_calls:
             help = "put it under on: of the relay above (for example  on: {else: [...]}), or stop after an answer"
             self._tell("W301", f"the call may already be answered when this {name}: runs", step, help, len(name))
         elif not known.isdisjoint(("closed", "answered")):
             message = f"the request may already be answered when this {name}: runs"
-            self._tell("W301", message, step, "stop after the reply above", len(name))
+            help = f"stop after the {'transfer or reply' if self._answered_by_transfer else 'reply'} above"
+            self._tell("W301", message, step, help, len(name))
         return True
 
     def _reply(self, step: Step, states: States) -> States:
@@ -254,9 +256,13 @@ class StateChecker:
                 after |= start
         return after
 
+    @property
+    def _answered_by_transfer(self) -> bool:
+        """In a flow on: refer, transfer: accepts the REFER."""
+        return self._head is not None and self._head.kind == "refer"
+
     def _transfer(self, step: Step, states: States) -> States:
-        """In a flow on: refer it accepts the REFER."""
-        return become(states, "closed") if self._head is not None and self._head.kind == "refer" else states
+        return become(states, "closed") if self._answered_by_transfer else states
 
     def _auth(self, step: Step, states: States) -> States:
         self._aside(step.args.get("on_fail", ()), CLOSED)

@@ -56,7 +56,9 @@ def missing(source: str, node: Node, *, whole: bool = False, interpolated: bool 
     """E208: a value that may be null is used. `whole`: it is all there is, so the help can show the finished line."""
     text = source_of(source, node)
     default = f"{text} ?? " + _DEFAULTS.get(node.type.kind, "'...'")
-    if whole:
+    if node.type.name == "call":  # a whole call has no default that could be written
+        help = f"test {text} != null first, or write {text}?. for {text}."
+    elif whole:
         help = f"give a default: ${{{default}}}" if interpolated else f"give a default: {default}"
     else:
         help = f"give a default with {default}, or test {text} != null first"

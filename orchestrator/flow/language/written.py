@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
+from orchestrator.flow.expr.spelling import did_you_mean
+
 TRANSPORTS = ("udp",)
 """How SIP is sent where no configuration says more."""
 
@@ -182,6 +184,9 @@ def server_uri_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw |
     return sip_uri_flaw(text) or transport_flaw(text, transports)
 
 
+_USUAL_PORT = {"udp": 5060, "tcp": 5060, "tls": 5061}
+
+
 def transport_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | None:
     """What keeps a request for a SIP URI from leaving by one of these transports."""
     found = re.search(r";transport=([^;?]*)", text, re.IGNORECASE)
@@ -189,13 +194,19 @@ def transport_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | 
     without = text[: found.start()] + text[found.end() :] if found else text
     if said in ("ws", "wss"):
         return Flaw(f"nobody can be connected to over {said}: {text!r} cannot be reached", f"write {without}")
+    known = (*_USUAL_PORT, *transports)
+    if said not in known and (help := did_you_mean(said, known)):
+        return Flaw(f"unknown transport {said!r} in {text!r}", help)
     needed = {"": "tls", "tcp": "tls", "tls": "tls"}.get(said, "") if secure else said
     if secure and not needed:
         return Flaw(f"sips: means TLS, and not {said}: {text!r} cannot be reached", f"write {without}")
     if not needed or needed in transports:
         return None
     message = f"{text!r} needs {needed}, and listen: of sip: has no {needed}:…"
-    return Flaw(message, f"write sip:{without[5:]}" if secure else f"write {without}")
+    if needed not in _USUAL_PORT:
+        return Flaw(message, f"write {without}")
+    add = f"add {needed}:0.0.0.0:{_USUAL_PORT[needed]} to listen:"
+    return Flaw(message, add if needed == "tls" else f"{add}, or write {without}")  # TLS is not given up for a mistake
 
 
 def gateway_uri_flaw(text: str, transports: Sequence[str] = TRANSPORTS) -> Flaw | None:

@@ -6,9 +6,7 @@ cache. Without Node, a registry or Chromium (Debian's package `chromium`) these 
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from chromium import Chromium, Page, chromium_path
 from click.testing import CliRunner
 from gevent.pywsgi import WSGIServer
+from npm_packages import npm_packages
 
 from orchestrator.cli.certificate import command as certificate
 from orchestrator.testing.phone import PhoneCall
@@ -96,23 +95,7 @@ def modules(request: pytest.FixtureRequest) -> Path:
     """A folder with node_modules."""
     if chromium_path() is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium): phones in browsers are not tested")
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed: phones in browsers are not tested")
-    lock = (HERE / "package-lock.json").read_bytes()
-    cache = request.config.cache
-    assert cache is not None
-    folder = cache.mkdir(f"browser-phones-{hashlib.sha256(lock).hexdigest()[:12]}")
-    if not (folder / "node_modules" / ".package-lock.json").exists():  # npm's last act
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm did not install JsSIP and SIP.js in 100 s")
-        if done.returncode:
-            pytest.skip(f"npm cannot install JsSIP and SIP.js: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
+    return npm_packages(HERE, request, "JsSIP and SIP.js", seconds=100)
 
 
 @pytest.fixture(scope="module")
