@@ -1,0 +1,182 @@
+"""Push services of phones (RFC 8599): how a contact names its own, and what a push is.
+
+A phone that sleeps registers with `pn-provider`, `pn-param` and `pn-prid` in its Contact URI: the service that wakes
+it, the app, and the phone. Some phones write other names for the same; what they mean is read here once:
+
+    pn-provider=apns;pn-param=TEAM.com.example.app.voip;pn-prid=TOKEN                    RFC 8599 §9
+    pn-provider=apns.dev;pn-param=TEAM.com.example.app.remote&voip;pn-prid=T1:remote&T2:voip      Linphone
+    pn-type=firebase;app-id=PROJECT;pn-tok=TOKEN                                         before RFC 8599
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from orchestrator.sip.uri import Uri
+
+APNS: Final = "apns"
+FCM: Final = "fcm"
+WEBPUSH: Final = "webpush"
+
+_SAME: Mapping[str, str] = {
+    "apple": APNS,
+    "apns.dev": APNS,
+    "firebase": FCM,
+    "android": FCM,
+    "google": FCM,
+}
+"""What phones call a service → its name in the IANA registry (RFC 8599 §14.4)."""
+_KINDS = ("voip", "remote")
+"""Of Apple's tokens: for PushKit and for notifications."""
+_TEAM = 10
+"""Characters of the name of an Apple team."""
+
+PushKind = Literal["call", "message", "request", "cancel", "refresh"]
+"""Why a phone is woken: a call; a text; another request; a call that it missed or that was answered elsewhere; to
+register before its binding expires."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushAddress:
+    """What one contact says about its push service."""
+
+    service: str
+    """As the IANA registry has it, in lower case: `apns`, `fcm`, `webpush`, or the name of another."""
+    param: str
+    """`pn-param` as the phone wrote it, '' for none."""
+    prid: str
+    """`pn-prid` as the phone wrote it."""
+    sandbox: bool = False
+    """Apple's development server."""
+    team: str = ""
+    """Apple: the team that the app is of; '' where the phone does not say."""
+    app: str = ""
+    """Apple: the bundle, without `.voip`. FCM: the sender or project. Else `param`."""
+    tokens: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
+    """What the token is for → token. Apple: `voip`, `remote`. Others: '' → the token, or the URL of the resource."""
+
+    @property
+    def token(self) -> str:
+        """The first of them."""
+        return next(iter(self.tokens.values()))
+
+
+def address_of(uri: Uri) -> PushAddress | None:
+    """The push address in a Contact URI; None where it names none, or has no `pn-prid` (a query, RFC 8599 §4.1)."""
+    params = uri.params
+    said, param, prid = (_text(params, name) for name in ("pn-provider", "pn-param", "pn-prid"))
+    if not said and not prid:
+        said, param, prid = (_text(params, name) for name in ("pn-type", "app-id", "pn-tok"))
+    if not said or not prid:
+        return None
+    said = said.lower()
+    service = _SAME.get(said, said)
+    if service == APNS:
+        return _apple(param, prid, said == "apns.dev" or param.endswith(".dev"))
+    return PushAddress(service, param, prid, app=param, tokens={"": prid})
+
+
+def _apple(param: str, prid: str, sandbox: bool) -> PushAddress:
+    """`TEAM.bundle`, with `.voip` or Linphone's `.remote&voip` behind it; the tokens with what they are for."""
+    head, _, tail = param.rpartition(".")
+    kinds = tail.split("&")
+    app = head if head and all(kind in _KINDS for kind in kinds) else param
+    if app is param:
+        kinds = ["remote"]
+    first, _, rest = app.partition(".")
+    team, bundle = (first, rest) if len(first) == _TEAM and first.isalnum() and first.isupper() and rest else ("", app)
+    tokens: dict[str, str] = {}
+    for piece in prid.split("&"):
+        token, _, kind = piece.partition(":")
+        if token:
+            tokens.setdefault(kind if kind in _KINDS else kinds[0], token)
+    return PushAddress(APNS, param, prid, sandbox, team, bundle, tokens or {"": prid})
+
+
+def _text(params: Mapping[bytes, bytes | None], name: str) -> str:
+    return (params.get(name.encode()) or b"").decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class PushService:
+    """One push service that this server pushes through: an entry of `push: services:`."""
+
+    name: str
+    """As the configuration names it."""
+    service: str
+    """As contacts name it: `PushAddress.service`."""
+    teams: Sequence[str] = ()
+    """Apple: the teams whose apps it pushes to; none: all. An address without a team is everybody's."""
+    apps: Sequence[str] = ()
+    """The apps it pushes to, as in `PushAddress.app`; none: all."""
+    cancels: bool = True
+    """Phones may be told that a call they were woken for is over."""
+    vapid: str = ""
+    """Web Push: the public key that phones subscribe with (RFC 8292), for `+sip.vapid`."""
+
+    def serves(self, address: PushAddress) -> bool:
+        return (
+            self.service == address.service
+            and (not self.teams or not address.team or address.team in self.teams)
+            and (not self.apps or address.app in self.apps)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PushPolicy:
+    """How phones are woken; times in seconds."""
+
+    services: Sequence[PushService] = ()
+    """The first one that serves an address has it."""
+    wake: float = 20.0
+    """How long calls and texts that no flow takes wait for phones to wake up; 0: they are not woken."""
+    awake: float = 30.0
+    """How long after its REGISTER a phone is taken to be awake. One that registered over a connection is asleep as soon
+    as that has ended, too."""
+    refresh: float = 120.0
+    """How long before its binding expires a phone is woken that does not wake by itself; 0: never."""
+    per_phone: int = 10
+    """Pushes that one phone gets in a minute; more are not sent and count as failed."""
+
+    def service_of(self, address: PushAddress | None) -> PushService | None:
+        """Who pushes to this address, None for nobody."""
+        if address is None:
+            return None
+        return next((service for service in self.services if service.serves(address)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One push to one phone. As a job of the core its result is a `Pushed`."""
+
+    service: str
+    """`PushService.name`."""
+    address: PushAddress
+    kind: PushKind
+    ttl: float
+    """Seconds that the push service may keep it."""
+    aor: str
+    call: str = ""
+    """The id of the call it is for."""
+    collapse: str = ""
+    """Pushes with the same one replace each other on the phone: 64 octets at most, '' for none."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What the app is told: `call`, `from`, `display_name`, and `data:` of the step."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the step says to this kind of service: `services: {apns: …}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What the push service said."""
+
+    outcome: Literal["sent", "failed", "dead"]
+    """`dead`: it will never reach this phone under this address again."""
+    reason: str = ""
+    """In the words of the service: `Unregistered`, `429 TooManyRequests`; '' for one that was sent."""
+    since: float | None = None
+    """Since when it is dead, in seconds since the epoch, where the service says so."""
+    id: str = ""
+    """The service's name of the push."""

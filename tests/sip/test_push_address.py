@@ -1,0 +1,73 @@
+"""What contacts say about their push services (RFC 8599 §9, Linphone, and what was written before the RFC)."""
+
+import pytest
+
+from orchestrator.sip.push import PushAddress, PushPolicy, PushService, address_of
+from orchestrator.sip.uri import parse_uri
+
+
+def address(params: str) -> PushAddress | None:
+    return address_of(parse_uri(f"sip:bob@192.0.2.7;{params}".encode()))
+
+
+@pytest.mark.parametrize(
+    ("params", "service", "team", "app", "tokens", "sandbox"),
+    [
+        (
+            "pn-provider=apns;pn-param=DEF123GHIJ.com.example.app.voip;pn-prid=00fc13adff785122",
+            "apns",
+            "DEF123GHIJ",
+            "com.example.app",
+            {"voip": "00fc13adff785122"},
+            False,
+        ),
+        (
+            "pn-provider=apns;pn-param=DEF123GHIJ.com.example.app;pn-prid=00fc13adff785122",
+            "apns",
+            "DEF123GHIJ",
+            "com.example.app",
+            {"remote": "00fc13adff785122"},
+            False,
+        ),
+        (
+            "pn-provider=apns.dev;pn-param=ABCD1234EF.org.example.phone.remote&voip;pn-prid=aa11:remote&bb22:voip",
+            "apns",
+            "ABCD1234EF",
+            "org.example.phone",
+            {"remote": "aa11", "voip": "bb22"},
+            True,
+        ),
+        (
+            "pn-provider=fcm;pn-param=929724111839;pn-prid=c2:APA-x_y",
+            "fcm",
+            "",
+            "929724111839",
+            {"": "c2:APA-x_y"},
+            False,
+        ),
+        ("pn-type=firebase;app-id=929724111839;pn-tok=tok", "fcm", "", "929724111839", {"": "tok"}, False),
+        ("pn-type=android;app-id=929724111839;pn-tok=tok", "fcm", "", "929724111839", {"": "tok"}, False),
+        ("pn-provider=Acme;pn-param=x;pn-prid=y", "acme", "", "x", {"": "y"}, False),
+    ],
+)
+def test_all_ways_of_writing_a_push_address(
+    params: str, service: str, team: str, app: str, tokens: dict[str, str], sandbox: bool
+) -> None:
+    found = address(params)
+    assert found is not None
+    assert (found.service, found.team, found.app, found.tokens, found.sandbox) == (service, team, app, tokens, sandbox)
+
+
+@pytest.mark.parametrize("params", ["transport=tcp", "pn-provider", "pn-provider=apns", "pn-provider=apns;pn-prid="])
+def test_without_a_token_there_is_no_address(params: str) -> None:
+    assert address(params) is None
+
+
+def test_the_first_service_that_serves_an_address_has_it() -> None:
+    one = PushService("one", "apns", teams=("DEF123GHIJ",))
+    other = PushService("other", "apns")
+    policy = PushPolicy((one, other))
+    assert policy.service_of(address("pn-provider=apns;pn-param=DEF123GHIJ.com.x.voip;pn-prid=1")) is one
+    assert policy.service_of(address("pn-provider=apns;pn-param=ABC123GHIJ.com.x.voip;pn-prid=1")) is other
+    assert policy.service_of(address("pn-provider=fcm;pn-param=1;pn-prid=1")) is None
+    assert policy.service_of(None) is None
