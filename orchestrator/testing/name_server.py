@@ -38,18 +38,31 @@ def replies_of(zone: str, soa: str) -> Reply:
     return reply
 
 
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Sockets for UDP and TCP with one port. Which ports are free for UDP says nothing about TCP: it may take a few
+    tries."""
+    for _ in range(50):
+        udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        udp.bind(("127.0.0.1", 0))
+        try:
+            tcp.bind(udp.getsockname())
+        except OSError:
+            udp.close()
+            tcp.close()
+        else:
+            return udp, tcp
+    raise OSError("no port is free for both UDP and TCP")
+
+
 class NameServer:
     """A name server on loopback; `reply` says what it does with a query by UDP, `reply_tcp` by TCP."""
 
     def __init__(self, reply: Reply, reply_tcp: Reply | None = None) -> None:
         self.reply, self.reply_tcp = reply, reply_tcp or reply
         self.asked: list[str] = []
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._tcp = socket.socket()
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._udp.bind(("127.0.0.1", 0))
+        self._udp, self._tcp = _pair()
         self.address: tuple[str, int] = self._udp.getsockname()
-        self._tcp.bind(self.address)
         self._tcp.listen(5)
         self._work: list[Any] = [gevent.spawn(self._serve_udp), gevent.spawn(self._serve_tcp)]
 

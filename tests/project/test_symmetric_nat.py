@@ -38,6 +38,8 @@ flows:
 STUN = b"\x00\x01\x00\x00\x21\x12\xa4\x42orchestrator"
 """A Binding request (RFC 8489 §5)."""
 CLONE_NEWNET = 0x40000000
+COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
+"""Mappings of the namespace."""
 TOOLS = ("ip", "iptables", "nsenter", "setpriv", "unshare")
 
 pytestmark = pytest.mark.skipif(
@@ -137,7 +139,10 @@ class Lab:
         assert self.server.poll() is None, self.output.text()
 
     def remap(self) -> None:
-        self.router.ip(f"addr del {ROUTER}/24 dev out", f"addr add {ROUTER}/24 dev out")
+        """The kernel forgets them some time after the address has gone."""
+        self.router.ip(f"addr del {ROUTER}/24 dev out")
+        wait_until(lambda: self.router.ask(("cat", COUNT))[1].strip() == "0", 5)
+        self.router.ip(f"addr add {ROUTER}/24 dev out")
 
 
 @pytest.fixture(scope="module")
