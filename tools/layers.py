@@ -35,13 +35,17 @@ LAYERS: dict[str, set[str]] = {
     "store": {"packages", "sip", "errors"},
     "core.node": {"history", "sip", "esl", "events", *FLOW, "errors", "timers"},
     "core.switches": {"history", "core.node", "sip", "esl", "events", *FLOW, "errors", "timers"},
-    "core.calls": {"history", "core.node", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.push": {"history", "core.node", "sip", "events", "errors", "timers"},
+    "core.calls": {
+        "history", "core.node", "core.push", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers",
+    },
     "core.steps": {
-        "history", "core.node", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors", "timers",
+        "history", "core.node", "core.push", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors",
+        "timers",
     },
     "core": {
-        "history", "core.node", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW, "errors",
-        "timers",
+        "history", "core.node", "core.push", "core.switches", "core.calls", "core.steps", "sip", "esl", "events", *FLOW,
+        "errors", "timers",
     },
     "runtime": {
         "history", "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages",

@@ -29,6 +29,7 @@ from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
+from orchestrator.core.push.pusher import Pusher
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
@@ -73,6 +74,7 @@ class Engine(Node):
         )
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
+        self.pusher = Pusher(self, settings.push, self.registrations.token_died)
         self.overload = Overload(self, location)
         self.gateways = Gateways(self.network, self.publish)
         self.channels = ChannelTable()

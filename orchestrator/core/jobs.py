@@ -9,6 +9,7 @@ from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.sip.locate import Goal
 from orchestrator.sip.location import StoreWork
+from orchestrator.sip.push import Push
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class FindUser:
     """Nobody waits for it any more."""
 
 
-JobEffect = Http | EslCommand | EslExecute | Resolve | Write | FindUser | PoolEffect
+JobEffect = Http | EslCommand | EslExecute | Resolve | Write | FindUser | Push | PoolEffect
+"""The result of a `Push` is a `sip.push.Pushed`."""
 
 
 @dataclass(frozen=True, slots=True)

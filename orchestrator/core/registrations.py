@@ -162,6 +162,11 @@ class Registrations:
         """The edge proxy on the way to a phone says that there is no flow to it any more (430, RFC 5626 §5.3.1)."""
         self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "flow failed"))
 
+    def token_died(self, binding: Binding, since: float) -> None:
+        """A push service says that its address of this phone has reached nobody `since` then (seconds since the epoch),
+        nor ever will: whoever has registered with it before is gone."""
+        self.writes.change(binding.aor, partial(_dead, binding, since), partial(self._lost, "push address is dead"))
+
     def _silent(self, binding: Binding) -> None:
         """A phone has left our pings without an answer."""
         self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "no answer to OPTIONS"))
@@ -242,6 +247,16 @@ def _registered_over(connection: int, standing: Sequence[Binding]) -> list[Chang
 def _without(lost: Binding, standing: Sequence[Binding]) -> list[Change]:
     """Unless the phone has registered again meanwhile."""
     return [Change("removed", binding) for binding in standing if binding == lost]
+
+
+def _dead(lost: Binding, since: float, standing: Sequence[Binding]) -> list[Change]:
+    """Those with its push address, unless they have registered since."""
+    address = lost.push_address
+    return [
+        Change("removed", binding)
+        for binding in standing
+        if binding.registered_at <= since and binding.push_address == address
+    ]
 
 
 class Registration(ServedRequest):

@@ -17,6 +17,7 @@ from orchestrator.sip.contact_guard import Allow
 from orchestrator.sip.digest import LIFETIME
 from orchestrator.sip.grammar import MAX_MESSAGE
 from orchestrator.sip.points import ListenPoint
+from orchestrator.sip.push import PushPolicy
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.scanners import DEFAULT_ADDRESSES, DEFAULT_AGENTS
 from orchestrator.sip.transaction import TimerValues
@@ -151,6 +152,7 @@ class CoreSettings:
     topology_hiding: bool = False
     """Who stands on the one side of us does not see the hops of the other (`sip.topology`)."""
     ping: PingPolicy = field(default_factory=PingPolicy)
+    push: PushPolicy = field(default_factory=PushPolicy)
     open_registrar: bool = True
     """A REGISTER that no flow takes is saved for everybody; False: for trusted sources only."""
     limits: CoreLimits = field(default_factory=CoreLimits)

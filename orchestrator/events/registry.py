@@ -71,6 +71,14 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
         source="our registrar",
     ),
     _spec(
+        "push_failed",
+        "global",
+        "A push service has not taken a push to a phone. dead: it will never reach this phone again; the contact is "
+        "removed unless the phone has registered since.",
+        "aor: text, contact: text, service: text, reason: text, dead: bool",
+        source="the answer of the push service; or the phone has had too many pushes (push: per_phone)",
+    ),
+    _spec(
         "dtmf",
         "call",
         "A key was pressed (FreeSWITCH DTMF event or SIP INFO).",

@@ -26,6 +26,7 @@ from orchestrator.runtime.pool import Pool
 from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.user_sources import UserSources
 from orchestrator.sip.locate import Found
+from orchestrator.sip.push import Push, Pushed
 
 T = TypeVar("T")
 E = TypeVar("E", bound=PoolEffect)
@@ -116,6 +117,8 @@ class Jobs:
             self._user_pool(effect).submit(job.id, effect)
         elif isinstance(effect, Resolve):
             (self._dns_configured if effect.configured else self._dns).submit(job.id, effect)
+        elif isinstance(effect, Push):
+            self._answer(job.id, Pushed("failed", f"there is no push service {effect.service!r}"))
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
             self._esl_pool("sockets", LONG_WORKERS).submit(job.id, effect)
         elif effect.server not in self._links:

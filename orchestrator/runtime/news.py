@@ -22,7 +22,9 @@ PER_EVENT = 100
 LONGEST = 200
 """Characters of one value."""
 
-WARNINGS = frozenset({"run_failed", "freeswitch_full", "freeswitch_takes_no_calls", "malformed", "source_banned"})
+WARNINGS = frozenset(
+    {"run_failed", "freeswitch_full", "freeswitch_takes_no_calls", "malformed", "source_banned", "push_failed"}
+)
 """Events somebody should look at; the others are for information."""
 
 

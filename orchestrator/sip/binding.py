@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.push import PushAddress, address_of
 from orchestrator.sip.uri import Uri, parse_uri, uris_equal
 
 MAX_CONTACTS = 10
@@ -81,6 +82,14 @@ class Binding:
     def mobile(self) -> bool:
         """It can be woken by a push (RFC 8599): the contact names a push service."""
         return bool(self.pn_provider)
+
+    @property
+    def push_address(self) -> PushAddress | None:
+        """Where its phone can be pushed, as the contact says; None for nowhere."""
+        if b"pn-" not in self.contact.lower():  # at a glance: most contacts name none
+            return None
+        uri = _parsed(self.contact)
+        return address_of(uri) if uri is not None else None
 
     @property
     def pn_provider(self) -> str | None:

@@ -10,6 +10,7 @@ from orchestrator.core.jobs import FindUser, Job, Resolve, Write
 from orchestrator.errors import StepError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.sip.push import Push, Pushed
 from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, fields_of
 from orchestrator.testing.switch.channel import Told
 from orchestrator.testing.switch.server import VirtualFreeSwitch, result_of
@@ -52,6 +53,8 @@ class Outside:
             return self._ask_freeswitch(job, effect, effect.command)
         if isinstance(effect, Write):
             return perform_write(effect)
+        if isinstance(effect, Push):
+            return Pushed("sent")
         if isinstance(effect, FindUser):
             return StepError("auth.down", f"a test asks no database: give it the users of {effect.table!r}")
         command = f"{effect.app} {effect.args}".strip()

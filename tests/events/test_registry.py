@@ -12,6 +12,7 @@ TABLE = """
 registered | global | aor: text, contact: text, uri: text, expires: number, user_agent: text, source_ip: text,
     path: text or nothing, mobile: true/false, is_new: true/false, instance: text or nothing
 unregistered | global | aor: text, contact: text, reason: removed/expired/replaced
+push_failed | global | aor: text, contact: text, service: text, reason: text, dead: true/false
 dtmf | call | digit: digits, ms: number, leg: caller/callee, source: text, uuid: text or nothing
 ringing | call | branch: text, code: number, contact: text
 answered | call | contact: text, leg: caller/callee
