@@ -30,6 +30,13 @@ ORIGINS: Mapping[str, Mapping[str, str]] = {
         "contact": "Contact of the binding",
         "reason": "Expires 0 (removed), time (expired), or a newer contact took its place (replaced)",
     },
+    "push_failed": {
+        "aor": "To of the REGISTER that made the binding",
+        "contact": "Contact of the binding, without parameters",
+        "service": "name of the push service in the configuration",
+        "reason": "what the push service has answered, or why it was not asked",
+        "dead": "whether the push service says that it never reaches this phone again",
+    },
     "dtmf": {
         "digit": "DTMF-Digit; Signal= of a SIP INFO",
         "ms": "DTMF-Duration / 8 (samples at 8 kHz); Duration= of a SIP INFO",

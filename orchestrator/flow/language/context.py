@@ -199,6 +199,7 @@ RESERVED = frozenset((*ROOTS, "relay", "charge", "contact", "true", "false", "nu
 OURS_IN_EVENTS: Mapping[str, tuple[str, ...]] = {
     "registered": ("aor", "contact", "uri"),
     "unregistered": ("aor", "contact"),
+    "push_failed": ("aor", "contact", "service"),
     "ringing": ("branch", "contact"),
     "answered": ("contact",),
     "branch_failed": ("branch", "contact"),
