@@ -37,7 +37,7 @@ _CHALLENGE = re.compile(
 _PARAMETER = re.compile(
     r'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
 )
-_TOKEN = re.compile(r"\b(pn-prid|pn-param|pn-purr)=[^;>,\s\"]+", re.IGNORECASE)
+_TOKEN = re.compile(r"\b(pn-prid|pn-param|pn-purr|pn-tok)=[^;>,\s\"]+", re.IGNORECASE)
 _KEYS = re.compile(r"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)\S+", _LINES)
 
 

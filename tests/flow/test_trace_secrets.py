@@ -24,6 +24,9 @@ from orchestrator.testing.world import World
         ("sip:b@h;pn-param=S3CRET", "sip:b@h;pn-param=***"),
         ("http://h/?c=sip%3Ab%3Bpn-prid%3DS3CRET%3Bx%3D1&d=2", "http://h/?c=sip%3Ab%3Bpn-prid%3D***%3Bx%3D1&d=2"),
         ("http://h/?c=b%3bpn-purr%3dS3CRET", "http://h/?c=b%3bpn-purr%3d***"),
+        ("http://h/?c=b%3bpn-prid%3dT1%3Aremote%26T2%3Avoip%3b&d=2", "http://h/?c=b%3bpn-prid%3d***%3b&d=2"),
+        ("sip:b@h;pn-prid=T1:remote&T2:voip;x=1", "sip:b@h;pn-prid=***;x=1"),
+        ("sip:b@h;pn-type=google;pn-tok=S3CRET", "sip:b@h;pn-type=google;pn-tok=***"),
         ("nothing to hide", "nothing to hide"),
     ],
 )
