@@ -5,8 +5,8 @@ what is asked into a list of `Change`s or refuses the request as a whole; nothin
 
 Which contact is "the same" decides whether a phone rings once or twice. RFC 3261 compares URIs, but a phone that wakes
 up on another network comes back from another port. So the device is asked first: `+sip.instance` with `reg-id`
-(RFC 5626 §6), then the push registration `pn-provider`, `pn-prid`, `pn-param` (RFC 8599), and the URI last
-(RFC 3261 §19.1.4).
+(RFC 5626 §6), then its push address (RFC 8599 §5.3), in whichever dialect it is written (`sip.push`), and the URI last
+(RFC 3261 §19.1.4). A phone without an instance that has a new push token is known by its URI and Call-ID.
 
 Times are seconds since the epoch and come in as `now`. Whoever drives the table is expected to read the wall clock once
 and to add monotonic time to it, so that a clock set back or forth neither expires all phones nor keeps one for ever.
@@ -14,12 +14,13 @@ and to add monotonic time to it, so that a clock set back or forth neither expir
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.errors import MalformedMessage, SipError
-from orchestrator.sip.push import PushAddress, address_of
+from orchestrator.sip.push import PushAddress, address_of, asks_for_push
 from orchestrator.sip.uri import Uri, parse_uri, uris_equal
 
 MAX_CONTACTS = 10
@@ -59,7 +60,9 @@ class Binding:
     """Name of our point that the REGISTER came to (`sip.points.Point.name`): calls leave by it. '' for an unknown
     one."""
     connection: int = 0
-    """The connection it came over, 0 for none. Not stored: no connection outlives us."""
+    """The connection it came over, 0 for none, and when that has ended. Not stored: no connection outlives us."""
+    woken_upstream: bool = False
+    """A proxy between the phone and us wakes it (RFC 8599 §5.6.1.1)."""
 
     @property
     def device(self) -> str:
@@ -81,15 +84,17 @@ class Binding:
     @property
     def mobile(self) -> bool:
         """It can be woken by a push (RFC 8599): the contact names a push service."""
-        return bool(self.pn_provider)
+        return bool(self.pn_provider or self._uri_parameter(b"pn-type"))
 
     @property
     def push_address(self) -> PushAddress | None:
-        """Where its phone can be pushed, as the contact says; None for nowhere."""
-        if b"pn-" not in self.contact.lower():  # at a glance: most contacts name none
-            return None
-        uri = _parsed(self.contact)
-        return address_of(uri) if uri is not None else None
+        """Where a push reaches it, as its contact says; None for nowhere, and where somebody else wakes it."""
+        return None if self.woken_upstream else _push_address(self.contact)
+
+    @property
+    def wakes_itself(self) -> bool:
+        """It registers again in time without being woken (`+sip.pnsreg`, RFC 8599 §4.1.4)."""
+        return b"+sip.pnsreg" in self.parameters.lower()
 
     @property
     def pn_provider(self) -> str | None:
@@ -104,7 +109,7 @@ class Binding:
         return self._uri_parameter(b"pn-prid")
 
     def _uri_parameter(self, name: bytes) -> str | None:
-        if b"pn-" not in self.contact.lower():
+        if not asks_for_push(self.contact):
             return None
         uri = _parsed(self.contact)
         value = uri.params.get(name) if uri is not None else None
@@ -134,27 +139,47 @@ class Change:
 
 
 def same_contact(a: Binding, b: Binding) -> bool:
-    """Do two bindings of one address of record lead to the same phone?"""
+    """Do two bindings of one address of record lead to the same phone? One instance may have several flows; one push
+    token is of one app on one phone, even if that has taken a new instance."""
     if a.instance is not None and b.instance is not None:
-        return a.instance == b.instance and a.reg_id == b.reg_id
+        return a.reg_id == b.reg_id if a.instance == b.instance else _same_push_address(a, b)
     if a.contact == b.contact:
         return True
     first, second = _parsed(a.contact), _parsed(b.contact)
     if first is None or second is None:
         return False
-    return _same_push_registration(first, second) or uris_equal(first, second)
+    return _same_push_address(a, b) or uris_equal(first, second) or _has_new_token(a, b)
 
 
-def _same_push_registration(a: Uri, b: Uri) -> bool:
-    """RFC 8599: provider and PRID (with the provider's own parameter) name one app on one device."""
-    provider, prid = a.params.get(b"pn-provider"), a.params.get(b"pn-prid")
-    if not provider or not prid:
+def _same_push_address(a: Binding, b: Binding) -> bool:
+    first = _push_address(a.contact)
+    second = _push_address(b.contact) if first is not None else None
+    return first is not None and second is not None and first.is_same_phone(second)
+
+
+def _has_new_token(a: Binding, b: Binding) -> bool:
+    """Whether they differ only in the token for the same app, and the Call-ID is the same: phones use one for all their
+    REGISTERs (RFC 3261 §10.2.4). Two phones in two private networks may have the same contact."""
+    if a.call_id != b.call_id or not a.call_id:
         return False
-    return (
-        provider == b.params.get(b"pn-provider")
-        and prid == b.params.get(b"pn-prid")
-        and a.params.get(b"pn-param") == b.params.get(b"pn-param")
-    )
+    before, after = _push_address(a.contact), _push_address(b.contact)
+    if before is None or after is None or (before.service, before.app) != (after.service, after.app):
+        return False
+    first, second = _parsed(_without_push(a.contact)), _parsed(_without_push(b.contact))
+    return first is not None and second is not None and uris_equal(first, second)
+
+
+_each_push_parameter = re.compile(rb";(?:pn-|app-id)[^;?]*", re.IGNORECASE)
+
+
+def _without_push(contact: bytes) -> bytes:
+    at = contact.rfind(b"@") + 1
+    return contact[:at] + _each_push_parameter.sub(b"", contact[at:])
+
+
+def _push_address(contact: bytes) -> PushAddress | None:
+    uri = _parsed(contact) if asks_for_push(contact) else None
+    return None if uri is None else address_of(uri)
 
 
 def _is_other_device(a: Binding, b: Binding) -> bool:
@@ -194,8 +219,10 @@ def _may_stand_beside(a: Binding, b: Binding) -> bool:
     one push registration and one URI are one."""
     if a.instance is None or b.instance is None or b.reg_id is not None:
         return False
+    if _same_push_address(a, b):
+        return False
     first, second = _parsed(a.contact), _parsed(b.contact)
-    return first is None or second is None or not (_same_push_registration(first, second) or uris_equal(first, second))
+    return first is None or second is None or not uris_equal(first, second)
 
 
 def _parsed(contact: bytes) -> Uri | None:

@@ -10,6 +10,7 @@ it, the app, and the phone. Some phones write other names for the same; what the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -32,6 +33,8 @@ _KINDS = ("voip", "remote")
 """Of Apple's tokens: for PushKit and for notifications."""
 _TEAM = 10
 """Characters of the name of an Apple team."""
+_unfit = re.compile(r"[\x00-\x20\x7f-\x9f\ufffd]").search
+"""What no push service has in its names and tokens: blanks, control characters, octets that are no text."""
 
 PushKind = Literal["call", "message", "request", "cancel", "refresh"]
 """Why a phone is woken: a call; a text; another request; a call that it missed or that was answered elsewhere; to
@@ -62,17 +65,45 @@ class PushAddress:
         """The first of them."""
         return next(iter(self.tokens.values()))
 
+    def is_same_phone(self, other: PushAddress) -> bool:
+        """Whether both are one app on one phone, in whichever dialect each is written: the same service, and a token in
+        common. Tokens of `fcm` and `webpush` are unique; elsewhere the app has to be the same, too (RFC 8599 §5.3)."""
+        if self.service != other.service:
+            return False
+        if self.service in (FCM, WEBPUSH):
+            return self.token == other.token
+        if self.app != other.app or (self.team and other.team and self.team != other.team):
+            return False
+        return not self._keys.isdisjoint(other._keys)
+
+    @property
+    def _keys(self) -> frozenset[str]:
+        """The tokens as they are compared: Apple's are hexadecimal numbers."""
+        return frozenset(token.lower() if self.service == APNS else token for token in self.tokens.values())
+
+
+def service_named(said: str) -> str:
+    """The name of a service in the IANA registry, for what a phone or a proxy calls it."""
+    said = said.lower()
+    return _SAME.get(said, said)
+
+
+def asks_for_push(contact: bytes) -> bool:
+    """At a glance: whether a Contact URI may name a push service. Most do not."""
+    return b"pn-" in contact or b"pn-" in contact.lower()
+
 
 def address_of(uri: Uri) -> PushAddress | None:
-    """The push address in a Contact URI; None where it names none, or has no `pn-prid` (a query, RFC 8599 §4.1)."""
+    """The push address in a Contact URI; None where it names none, or has no `pn-prid` (a query, RFC 8599 §4.1.5), and
+    where a part of it could be in no request to a push service."""
     params = uri.params
     said, param, prid = (_text(params, name) for name in ("pn-provider", "pn-param", "pn-prid"))
     if not said and not prid:
         said, param, prid = (_text(params, name) for name in ("pn-type", "app-id", "pn-tok"))
-    if not said or not prid:
+    if not said or not prid or _unfit(said) or _unfit(param) or _unfit(prid):
         return None
     said = said.lower()
-    service = _SAME.get(said, said)
+    service = service_named(said)
     if service == APNS:
         return _apple(param, prid, said == "apns.dev" or param.endswith(".dev"))
     return PushAddress(service, param, prid, app=param, tokens={"": prid})

@@ -30,13 +30,13 @@ from typing import Any
 from orchestrator.errors import StoreError
 from orchestrator.sip.location import Binding, Change
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x4F524348
 """'ORCH' in the file's header: says whose file this is, to `file` and to us."""
 
-_BINDING = """
+_BINDING_7 = """
 CREATE TABLE binding (
     aor TEXT NOT NULL,
     contact BLOB NOT NULL,
@@ -61,13 +61,18 @@ CREATE TABLE binding (
 ) WITHOUT ROWID
 """
 
+_UPSTREAM = "woken_upstream INTEGER NOT NULL DEFAULT 0"
+"""1: a proxy on the way to the phone wakes it."""
+
+_BINDING = _BINDING_7.replace("    PRIMARY KEY", f"    {_UPSTREAM},\n    PRIMARY KEY")
+
 SCHEMA = f"CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID; {_BINDING}"
 
 ROUTE_KEY = "record-route"
 """Name of the key of our Record-Routes in the table `secret`. Until schema 3 it stood among the bindings, under an
 empty address."""
 
-PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM binding WHERE aor = ? AND contact = ? AND device = ?"
 
 MIGRATIONS = {
@@ -82,12 +87,13 @@ DELETE FROM binding WHERE aor = ''
     5: "ALTER TABLE binding ADD COLUMN point TEXT NOT NULL DEFAULT ''",
     6: f"""
 ALTER TABLE binding RENAME TO former;
-{_BINDING};
+{_BINDING_7};
 INSERT INTO binding SELECT aor, contact, CASE WHEN instance IS NULL THEN '' WHEN reg_id IS NULL THEN instance
     ELSE instance || ';' || reg_id END, expires_at, q, call_id, cseq, path, received_host, received_port, transport,
     user_agent, instance, reg_id, registered_at, extra, source, parameters, point FROM former;
 DROP TABLE former
 """,  # noqa: S608  # our own constants
+    7: f"ALTER TABLE binding ADD COLUMN {_UPSTREAM}",
 }
 """From each older version to the next one."""
 
@@ -290,18 +296,19 @@ def _row(binding: Binding) -> tuple[Any, ...]:
         binding.source,
         binding.parameters,
         binding.point,
+        int(binding.woken_upstream),
     )
 
 
 def _binding(row: tuple[Any, ...]) -> Binding:
     (
         aor, contact, _, expires_at, q, call_id, cseq, path, host, port, transport, user_agent, instance, reg_id, at,
-        kept, source, parameters, point,
+        kept, source, parameters, point, upstream,
     ) = row  # fmt: skip
     received = None if host is None else (host, port)
     paths = tuple(path.split(b"\n")) if path else ()
     model = intern(user_agent)  # thousands of phones share a few
     return Binding(
         aor, contact, expires_at, q, call_id, cseq, paths, received, intern(transport), model, instance, reg_id, at,
-        json.loads(kept) if kept else None, intern(source), parameters, intern(point),
+        json.loads(kept) if kept else None, intern(source), parameters, intern(point), woken_upstream=bool(upstream),
     )  # fmt: skip

@@ -84,9 +84,51 @@ def test_a_device_is_known_by_its_instance_whatever_its_address() -> None:
     assert same_contact(here, binding(b"sip:bob@10.0.0.5;ob")), "no instance on one side: the URI decides"
 
 
+LINPHONE = b";pn-provider=apns.dev;pn-param=ABCD.app.remote&voip;pn-prid=t0:remote&token-1:voip"
+
+
+def test_a_push_token_is_of_one_phone_whatever_else_has_changed() -> None:
+    """RFC 8599 §5.3: address, port, transport, user part, dialect and even the instance; but not a second flow."""
+    voip = PUSH.replace(b"ABCD.app", b"ABCD.app.voip")
+    phone = binding(b"sip:bob@10.0.0.5:5062" + voip, instance="urn:uuid:1")
+    moved = b"sip:x7f3@[2001:db8::9]:41000;transport=tls" + LINPHONE
+    for other in (binding(moved), binding(moved, instance="urn:uuid:2"), binding(moved, instance="urn:uuid:1")):
+        assert same_contact(phone, other) and same_contact(other, phone)
+    flow, second = (binding(moved, instance="urn:uuid:1", reg_id=n) for n in (1, 2))
+    assert not same_contact(flow, second)
+
+
+def test_a_new_token_at_the_same_place_and_call_id_is_the_same_phone() -> None:
+    """RFC 8599 §4.1.3: the push service may change the token. Phones without an instance keep their Call-ID."""
+    here = b"sip:bob@192.168.1.10:5060"
+    old = binding(here + PUSH)
+    for new, same in (
+        (binding(here + PUSH.replace(b"token-1", b"token-2")), True),
+        (binding(here + PUSH.replace(b"token-1", b"token-2"), call_id=b"another house"), False),
+        (binding(here + PUSH.replace(b"token-1", b"token-2").replace(b"ABCD", b"EFGH")), False),
+        (binding(here + b";pn-provider=fcm;pn-param=ABCD.app;pn-prid=token-2"), False),
+        (binding(here.replace(b"bob", b"b0b") + PUSH.replace(b"token-1", b"token-2")), False),
+    ):
+        assert same_contact(old, new) is same
+        assert same_contact(new, old) is same
+
+
+def test_a_phone_that_gives_its_push_parameters_up_keeps_its_binding() -> None:
+    """RFC 8599 §4.1.2: also by removing the contact without `pn-prid`."""
+    old = binding(b"sip:bob@10.0.0.5:5062" + PUSH)
+    new = binding(b"sip:bob@10.0.0.5:5062", cseq=2)
+    assert kinds(decide([old], [new], NOW)) == [("refreshed", new.contact), ("replaced", old.contact)]
+    gone = binding(b"sip:bob@10.0.0.5:5062;pn-provider=apns;pn-param=ABCD.app", ttl=0, cseq=2)
+    assert kinds(decide([old], [gone], NOW)) == [("removed", old.contact)]
+
+
 def test_push_parameters_are_read_from_the_contact() -> None:
     phone = binding(b"sip:bob@10.0.0.5" + PUSH)
     assert (phone.mobile, phone.pn_provider, phone.pn_param, phone.pn_prid) == (True, "apns", "ABCD.app", "token-1")
+    assert phone.push_address is not None and phone.push_address.service == "apns" and not phone.wakes_itself
+    assert binding(phone.contact, woken_upstream=True).push_address is None, "somebody else's business"
+    assert binding(b"sip:bob@10.0.0.5;pn-type=firebase;app-id=1;pn-tok=2").mobile, "before RFC 8599"
+    assert binding(parameters=b";reg-id=1;+SIP.pnsreg").wakes_itself
     desk = binding(b"sip:pn-bob@10.0.0.5;pn-provider")
     assert (desk.mobile, desk.pn_provider, desk.pn_prid) == (False, None, None)
     assert desk.uri == "sip:pn-bob@10.0.0.5;pn-provider"

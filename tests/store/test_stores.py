@@ -33,6 +33,7 @@ FULL = Binding(
     instance="urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
     reg_id=1,
     registered_at=NOW - 0.5,
+    woken_upstream=True,
 )
 PLAIN = Binding("al%00ice\x00@example.com", b"sip:alice@10.0.0.6", NOW + 60)
 
