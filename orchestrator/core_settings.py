@@ -22,9 +22,11 @@ from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_ad
 from orchestrator.runtime.transports import transport_kind
 from orchestrator.settings import Settings
 from orchestrator.settings.model import AuthSettings
+from orchestrator.settings.push_sections import PushSettings
 from orchestrator.settings.values import Address
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.points import DEFAULT_PORT, ListenPoint
+from orchestrator.sip.push import PushPolicy
 from orchestrator.sip.registrar import RegisterPolicy
 from orchestrator.sip.transaction import TimerValues
 
@@ -56,6 +58,7 @@ def core_settings(
         gruu=registrar.gruu == "on",
         topology_hiding=sip.topology_hiding == "on",
         ping=PingPolicy(registrar.ping.phones, registrar.ping.every, registrar.ping.missed or 0),
+        push=_push_policy(settings.push),
         open_registrar=registrar.without_flow == "anyone",
         events=sip.events,
         times=TimerValues(t1=timers.t1, t2=timers.t2, t4=timers.t4, c=timers.c),
@@ -98,6 +101,11 @@ def _limits(settings: Settings) -> CoreLimits:
 def _auth_policy(auth: AuthSettings) -> AuthPolicy:
     cache = UserCachePolicy(auth.cache, auth.absent, auth.stale, auth.users)
     return AuthPolicy(auth.qop, auth.nonce, auth.userhash == "on", cache)
+
+
+def _push_policy(push: PushSettings) -> PushPolicy:
+    services = tuple(chosen.service for chosen in push.services.values())
+    return PushPolicy(services, push.wake, push.awake, push.refresh, push.per_phone)
 
 
 def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) -> ListenPoint:

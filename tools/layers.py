@@ -51,6 +51,7 @@ LAYERS: dict[str, set[str]] = {
         "history", "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages",
         "store", "errors", "timers",
     },
+    "push": {"packages", "runtime", "sip", "errors"},
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""

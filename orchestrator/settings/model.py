@@ -27,6 +27,7 @@ from orchestrator.errors import Diagnostic
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.user_source import ChosenUsers
+from orchestrator.settings.push_sections import PushSettings
 from orchestrator.settings.sip_sections import (
     DnsSettings,
     FailoverSettings,
@@ -375,6 +376,7 @@ class Settings(Section):
     users: Mapping[str, Annotated[UserSettings, AfterValidator(_one_source)]] = Field(default_factory=dict)
     flows: Annotated[tuple[Path, ...], BeforeValidator(one_by_one)] = (Path("flows"),)
     registrar: RegistrarSettings = RegistrarSettings()
+    push: PushSettings = PushSettings()
     socket: SocketSettings = SocketSettings()
     cdr: Annotated[Path | None, PlainValidator(parse_file)] = None
     admin: AdminSettings = AdminSettings()

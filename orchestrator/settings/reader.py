@@ -26,11 +26,14 @@ from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.written import environment_reference, transport_flaw, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
 from orchestrator.packages.location_store import OURS, ChosenStore, find_store, store_names
+from orchestrator.packages.push_service import OURS as PUSH_KEYS
+from orchestrator.packages.push_service import PushServiceKind, find_push_service, push_service_names
 from orchestrator.packages.service import Service, find_service, service_names
 from orchestrator.packages.transport import TransportKind, find_transport, transport_names
 from orchestrator.packages.user_source import OURS as SOURCE_KEYS
 from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
+from orchestrator.settings.push_sections import KINDS, PushEntrySettings
 from orchestrator.settings.values import (
     SECURE,
     InvalidValue,
@@ -76,6 +79,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     reader.read_packages(values)
     reader.read_store(values)
     reader.read_users(values)
+    reader.read_push(values)
     reader.refuse_open_relay(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
@@ -100,7 +104,7 @@ class _Reader:
     sources: dict[str, type[BaseModel]] = field(default_factory=dict)
     """Names under `users:` that are sources of packages → the model of what stands there."""
     sections: dict[tuple[str | int, ...], type[BaseModel]] = field(default_factory=dict)
-    """Paths of services and transports of packages → the model of what stands there."""
+    """Paths of services and transports of packages, and of push services → the model of what stands there."""
     store: type[BaseModel] | None = None
     """The model of the store that `location:` names."""
 
@@ -273,6 +277,50 @@ class _Reader:
                     details["loc"] = (*path, *details["loc"])
                     self.diagnostics.append(self.diagnostic(details))
 
+    def read_push(self, values: Any) -> None:
+        """Put a `ChosenPush` in the place of each entry of `push: services:`."""
+        section = values.get("push") if isinstance(values, dict) else None
+        if not isinstance(section, dict):
+            return
+        entries = section.get("services")
+        if entries is None:
+            section.pop("services", None)
+        if not isinstance(entries, dict):
+            return
+        for name, entry in entries.items():
+            path = ("push", "services", name)
+            if isinstance(entry, dict) and (kind := self._push_kind(path, entry.get("type", name))) is not None:
+                self.sections[path] = kind.settings
+                try:
+                    ours = {key: entry[key] for key in PUSH_KEYS[1:] if key in entry}
+                    own = {key: value for key, value in entry.items() if key not in PUSH_KEYS}
+                    common = PushEntrySettings.model_validate(ours)
+                    entries[name] = common.choose(name, kind, kind.settings.model_validate(own))
+                except ValidationError as error:
+                    for details in error.errors():
+                        details["loc"] = (*path, *details["loc"])
+                        self.diagnostics.append(self.diagnostic(details))
+
+    def _push_kind(self, path: tuple[str, ...], name: Any) -> PushServiceKind | None:
+        """The kind of a push service: what `type:` says, else the name of the entry."""
+        node, key = self.places.get((*path, "type")) or self.places[path]
+        place = node if (*path, "type") in self.places else key or node
+        if not isinstance(name, str):
+            self._mistake(place, "E105", "the kind of a push service is expected here: type: http")
+            return None
+        try:
+            kind = KINDS.get(name) or find_push_service(name)
+        except OrchestratorError as error:
+            self._mistake(place, "E118", str(error))
+            return None
+        if kind is None:
+            known = [*KINDS, *push_service_names()]
+            help = meant(name, known) or "install the package that has it"
+            if place is not node:
+                help = f"{help}; or say what it is: type: {' or '.join(KINDS)}"
+            self._mistake(place, "E118", f"no installed package has a push service {name!r}", help)
+        return kind
+
     def refuse_open_relay(self, values: Any) -> None:
         """`sip: trust:` may hold everybody only where a word says so."""
         sip = values.get("sip") if isinstance(values, dict) else None
@@ -320,7 +368,8 @@ class _Reader:
         """The keys that are known at a path of the file."""
         for known, model in self.sections.items():
             if path[: len(known)] == known:
-                return list(model.model_fields)
+                ours = PUSH_KEYS if known[0] == "push" else ()
+                return [*ours, *model.model_fields]
         return _keys_at(path)
 
     def contradictions(self, settings: Settings) -> Iterator[Diagnostic]:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, 
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, SecretStr
 
 from orchestrator.flow.expr import TEXT, ExprError, Expression, Scope, compile_expression
 from orchestrator.flow.expr.lexer import meant_duration, seconds
@@ -30,6 +30,7 @@ from orchestrator.flow.language.written import (
     web_flaw,
 )
 from orchestrator.packages.location_store import ChosenStore
+from orchestrator.packages.push_service import ChosenPush
 from orchestrator.packages.transport import transport_names
 from orchestrator.packages.user_source import ChosenUsers
 from orchestrator.runtime.sql_users import driver_flaw
@@ -249,6 +250,34 @@ def parse_chosen(value: Any) -> ChosenUsers | None:
     if value is None or isinstance(value, ChosenUsers):
         return value
     raise InvalidValue("the name of a user source is expected here", "write {source: NAME}")
+
+
+def parse_chosen_push(value: Any) -> ChosenPush:
+    """What the reader has made of an entry of `push: services:`."""
+    if isinstance(value, ChosenPush):
+        return value
+    raise InvalidValue("a map with the settings of a push service is expected here")
+
+
+def parse_provider(value: Any) -> str:
+    """What contacts call a push service (`pn-provider`, a token of RFC 3261)."""
+    text = _text(value)
+    if re.fullmatch(r"[A-Za-z0-9.!%*_+`'~-]{1,64}", text) is None:
+        raise InvalidValue(f"{text!r} is not a pn-provider", "write it as the phones do: apns, fcm, webpush, acme")
+    return text.lower()
+
+
+def parse_key_source(value: Any) -> Path | SecretStr | None:
+    """A key or a certificate: the file it is in; or the thing itself (PEM, JSON), as an environment variable has it."""
+    if value is None or value == "":
+        return None
+    text = _text(value)
+    return SecretStr(text) if text.lstrip().startswith(("-----BEGIN", "{")) else Path(text)
+
+
+def parse_web_host(value: Any) -> Address:
+    """A server that is asked over HTTPS."""
+    return _address(_text(value), 443, "push.example.com or push.example.com:2197")
 
 
 def parse_database(value: Any) -> str | None:

@@ -60,6 +60,12 @@ flows: [FOLDER/mine]
 registrar:
   {min_expires: 90s, too_brief: raise, on_full: replace, gruu: off, flow_timer: 95s,
    ping: {phones: all, every: 96s, missed: 7}}
+push:
+  services: {work: {type: apns, certificate: FOLDER/certificate.pem}}
+  wake: 71s
+  awake: 72s
+  refresh: 73s
+  per_phone: 74
 auth: {qop: auth-int, nonce: 61s, userhash: on, cache: 62s, absent: 63s, stale: 64s, users: 65}
 scanners: {agents: [badphone], addresses: [bad@]}
 socket: {listen: '127.0.0.1:0'}
@@ -158,6 +164,11 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "registrar.min_expires": (lambda s: s.engine.settings.register.min_expires, 90),
     "registrar.too_brief": (lambda s: s.engine.settings.register.raise_short, True),
     "registrar.on_full": (lambda s: s.engine.settings.register.replace, True),
+    "push.services": (lambda s: [service.name for service in s.engine.settings.push.services], ["work"]),
+    "push.wake": (lambda s: s.engine.settings.push.wake, 71.0),
+    "push.awake": (lambda s: s.engine.settings.push.awake, 72.0),
+    "push.refresh": (lambda s: s.engine.settings.push.refresh, 73.0),
+    "push.per_phone": (lambda s: s.engine.settings.push.per_phone, 74),
     "registrar.gruu": (lambda s: s.engine.settings.gruu, False),
     "registrar.flow_timer": (lambda s: s.engine.settings.register.flow_timer, 95),
     "registrar.ping.phones": (lambda s: s.engine.settings.ping.phones, "all"),

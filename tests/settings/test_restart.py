@@ -15,6 +15,7 @@ CHANGED = {
     "users": "{local: {http: 'https://users.example.net/'}}",
     "flows": "[elsewhere]",
     "registrar": "{min_expires: 90s}",
+    "push": "{wake: 5s}",
     "socket": "{listen: '127.0.0.1:8084'}",
     "cdr": "cdr.jsonl",
     "admin": "{listen: '127.0.0.1:8081'}",

@@ -1,0 +1,134 @@
+"""`push:` of the configuration: services of ours and of packages, and mistakes in them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from orchestrator.core_settings import core_settings
+from orchestrator.errors import Diagnostic, InputError
+from orchestrator.packages.push_service import PushServiceKind
+from orchestrator.settings import Settings, read_settings
+from orchestrator.settings import reader as reader_module
+from orchestrator.settings.push_sections import KINDS
+from orchestrator.settings.values import Address
+from orchestrator.sip.push import PushPolicy, PushService
+
+
+class AcmeSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    url: str
+    depth: int = 1
+
+
+def never(settings: Any) -> Any:
+    raise AssertionError("reading the configuration opens nothing")
+
+
+ACME = PushServiceKind("acme", "Acme.", never, AcmeSettings, describe=lambda s, own: replace(s, vapid=own.url))
+KEY = "key: k.p8, key_id: ABC123DEFG, team: DEF123GHIJ"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "find_push_service", {"acme": ACME}.get)
+    monkeypatch.setattr(reader_module, "push_service_names", lambda: ["acme"])
+
+
+def read(text: str, **environ: str) -> Settings:
+    return read_settings("o.yml", text, environ)
+
+
+def the_mistake(text: str) -> Diagnostic:
+    with pytest.raises(InputError) as refused:
+        read(text)
+    (found,) = refused.value.diagnostics
+    return found
+
+
+def policy(text: str) -> PushPolicy:
+    return core_settings(read(text), [("127.0.0.1", 0)] * 2, float, float).push
+
+
+def test_nothing_said_wakes_nobody() -> None:
+    assert policy("") == policy("push: {services: }") == PushPolicy()
+    assert PushPolicy().services == ()
+
+
+def test_the_policy_of_the_core() -> None:
+    found = policy(f"push: {{services: {{apns: {{{KEY}}}}}, wake: 0s, awake: 5s, refresh: 0s, per_phone: 3}}")
+    apple = PushService("apns", "apns", teams=("DEF123GHIJ",))
+    assert found == PushPolicy((apple,), wake=0.0, awake=5.0, refresh=0.0, per_phone=3)
+
+
+def test_an_entry_is_of_the_kind_that_it_says_or_that_it_is_named_like() -> None:
+    found = read(
+        "push:\n  services:\n"
+        f"    apns: {{{KEY}}}\n"
+        "    work: {type: apns, certificate: c.pem, apps: com.example.work, cancels: off,\n"
+        "           timeout: 2s, concurrency: 7}\n"
+        "    acme: {url: u}\n"
+        "    phones: {type: acme, provider: Acme-2, url: v, depth: 3}\n"
+    ).push.services
+    assert [chosen.kind.name for chosen in found.values()] == ["apns", "apns", "acme", "acme"]
+    assert [chosen.service for chosen in found.values()] == [
+        PushService("apns", "apns", teams=("DEF123GHIJ",)),
+        PushService("work", "apns", apps=("com.example.work",), cancels=False),
+        PushService("acme", "acme", vapid="u"),
+        PushService("phones", "acme-2", vapid="v"),
+    ]
+    assert (found["work"].timeout, found["work"].concurrency) == (2.0, 7)
+    assert (found["apns"].timeout, found["apns"].concurrency) == (5.0, KINDS["apns"].concurrency)
+    assert found["phones"].settings == AcmeSettings(url="v", depth=3)
+
+
+def test_a_key_is_a_file_or_stands_in_the_environment() -> None:
+    text = "push: {services: {apns: {key: {env: KEY}, key_id: ABC123DEFG, team: DEF123GHIJ}}}"
+    pem = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n"
+    assert read(text, KEY="keys/k.p8").push.services["apns"].settings.key == Path("keys/k.p8")
+    inside = read(text, KEY=pem).push.services["apns"]
+    assert inside.settings.key == SecretStr(pem)
+    assert "abc" not in repr(inside)
+
+
+def test_hosts_have_the_port_of_https_unless_they_say_another() -> None:
+    settings = read(f"push: {{services: {{apns: {{{KEY}, host: push.example.com}}}}}}").push.services["apns"].settings
+    assert settings.host == Address("push.example.com", 443)
+    assert settings.sandbox_host == Address("api.sandbox.push.apple.com", 443)
+
+
+@pytest.mark.parametrize(
+    ("entry", "place", "code", "message", "help"),
+    [
+        (f"apns: {{{KEY}, tema: x}}", "tema", "E101", "unknown key 'tema'", "did you mean 'team'?"),
+        (f"apns: {{{KEY}, concurency: 5}}", "concur", "E101", "unknown key", "did you mean 'concurrency'?"),
+        (f"apns: {{{KEY}, host: 'a b'}}", "'a b", "E106", "'a b' is not an address and a port", "push.example.com"),
+        ("apns: {key: k.p8}", "{key", "E106", "key: needs key_id: and team:", "Apple's developer pages show both"),
+        ("apns: {key: k, certificate: c}", "{key", "E106", "has either a key or a certificate", "write {key:"),
+        ("apns: {}", "{}", "E106", "has either a key or a certificate", "write {key:"),
+        ("apns: {key_id: abc, certificate: c}", "abc", "E106", "'abc' is not the id of an Apple key", "10 capital"),
+        ("apsn: {key: k}", "apsn", "E118", "has a push service 'apsn'", "did you mean 'apns'?"),
+        ("work: {key: k}", "work", "E118", "has a push service 'work'", "type: apns"),
+        ("work: {type: acmee}", "acmee", "E118", "has a push service 'acmee'", "did you mean 'acme'?"),
+        ("work: {type: [a]}", "[a]", "E105", "the kind of a push service is expected here", ""),
+        ("acme: {depth: 2}", "{depth", "E115", "a key is missing here", "add url:"),
+        ("acme: 5", "5", "E106", "a map with the settings of a push service is expected here", ""),
+        ("acme: {url: u, provider: 'a b'}", "'a b'", "E106", "'a b' is not a pn-provider", "apns, fcm"),
+        ("acme: {url: u, timeout: 5}", "5}", "E106", "'5' is not a duration", "write 5ms or 5s"),
+    ],
+)
+def test_a_mistake_is_told_at_its_place(entry: str, place: str, code: str, message: str, help: str) -> None:
+    text = f"push: {{services: {{{entry}}}}}"
+    found = the_mistake(text)
+    assert found.code == code
+    assert message in found.message
+    assert help in found.help
+    assert (found.line, found.column) == (1, text.index(place, text.index(entry)) + 1)
+
+
+def test_services_that_are_no_map() -> None:
+    assert the_mistake("push: {services: [apns]}").code == "E103"
