@@ -53,6 +53,7 @@ from orchestrator.runtime.interfaces import address_text
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
+from orchestrator.runtime.pushes import PushRoute
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.services import Services
@@ -237,6 +238,8 @@ class Server:
         trace = SipTrace(self._settings.log.level == "debug", self.engine.history)
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
         self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
+        pushes = PushRoute(self.engine.pusher, self.engine.registrations.bindings_of, self.reactor.post)
+        self.admin.app.add_route("/push", pushes)
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         self.listening.export(self.metrics, self.health)
         gauges.export_jobs(self.metrics, self.jobs)

@@ -48,8 +48,8 @@ LAYERS: dict[str, set[str]] = {
         "errors", "timers",
     },
     "runtime": {
-        "history", "core", "core.node", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools", "packages",
-        "store", "errors", "timers",
+        "history", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools",
+        "packages", "store", "errors", "timers",
     },
     "push": {"packages", "runtime", "sip", "errors"},
 }  # fmt: skip

@@ -48,6 +48,14 @@ class AdminClient:
         finally:
             response.release_conn()
 
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Have the server do something; the answer's JSON. Raises AdminError."""
+        response = self._request(path, {}, "POST", json=dict(body))
+        try:
+            return json.loads(response.data)
+        except (ValueError, urllib3.exceptions.HTTPError) as error:
+            raise AdminError(f"{self.url}{path}: no answer that can be read: {error}") from None
+
     def delete(self, path: str, **parameters: str) -> None:
         """Have the server forget something. Raises AdminError."""
         self._request(path, parameters, "DELETE").release_conn()
@@ -65,9 +73,12 @@ class AdminClient:
         finally:
             response.close()
 
-    def _request(self, path: str, parameters: Mapping[str, str], method: str = "GET") -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, path: str, parameters: Mapping[str, str], method: str = "GET", json: Any = None
+    ) -> urllib3.BaseHTTPResponse:
+        fields = dict(parameters) if json is None else None
         try:
-            response = self._pool.request(method, self.url + path, fields=dict(parameters), preload_content=False)
+            response = self._pool.request(method, self.url + path, fields=fields, json=json, preload_content=False)
         except (urllib3.exceptions.HTTPError, UnicodeError) as error:
             raise AdminError(
                 f"no server answers at {self.url}: {_reason(error)}\n"

@@ -43,3 +43,8 @@ def show(diagnostics: Iterable[Diagnostic]) -> None:
     """Diagnostics for people, on stderr."""
     found = list(diagnostics)
     click.echo(render_text(found, sources_of(found)), err=True, nl=False)
+
+
+def plain(text: str) -> str:
+    """What comes from outside: control characters do nothing to the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

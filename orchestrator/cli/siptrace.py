@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, settings_of
+from orchestrator.cli._output import config_option, plain, settings_of
 from orchestrator.flow.expr import seconds as seconds_of
 
 
@@ -39,9 +39,4 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
         else:
             at = datetime.fromtimestamp(seen["time"], UTC).strftime("%H:%M:%S.%f")[:-3] + "Z"
             click.echo(f"{at} {seen['direction']} {'from' if seen['direction'] == 'received' else 'to'} {seen['peer']}")
-            click.echo("".join(f"    {_plain(line)}\n" for line in seen["message"].splitlines()))
-
-
-def _plain(text: str) -> str:
-    """Control characters do nothing to the terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+            click.echo("".join(f"    {plain(line)}\n" for line in seen["message"].splitlines()))

@@ -65,6 +65,14 @@ class PushAddress:
         """The first of them."""
         return next(iter(self.tokens.values()))
 
+    @property
+    def shown(self) -> str:
+        """The token as people may see it: whoever knows it all can push to the phone."""
+        head, scheme, rest = self.token.rpartition("://")
+        host, slash, token = rest.partition("/") if scheme else ("", "", rest)
+        masked = f"{token[:4]}…{token[-4:]}" if len(token) >= 20 else "…"
+        return head + scheme + host + slash + masked
+
     def is_same_phone(self, other: PushAddress) -> bool:
         """Whether both are one app on one phone, in whichever dialect each is written: the same service, and a token in
         common. Tokens of `fcm` and `webpush` are unique; elsewhere the app has to be the same, too (RFC 8599 §5.3)."""

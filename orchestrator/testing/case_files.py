@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from os.path import normpath
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from orchestrator.errors import InputError
 from orchestrator.flow.check.conditions import steps_in
@@ -20,15 +20,18 @@ from orchestrator.flow.language.report import Report
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.flow.loader import load_program
+from orchestrator.sip.push import PushKind
 from orchestrator.testing.case_acts import ACTS, Act, Acts
 from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
-from orchestrator.testing.facts import EffectRule, EslRule, HttpRule
+from orchestrator.testing.facts import PUSH_OUTCOMES, EffectRule, EslRule, HttpRule, PushOutcome, PushRule
 from orchestrator.testing.parties import StoryError
 from orchestrator.testing.scenario import Scenario
 
 SUFFIX = ".test.yaml"
 
-_GIVEN = ("registered", "answers", "http", "esl", "effects", "sounds", "secrets", "domains", "time")
+_GIVEN = ("registered", "answers", "http", "push", "esl", "effects", "sounds", "secrets", "domains", "time")
+_PUSH_KINDS: tuple[str, ...] = get_args(PushKind)
+_PUSH_FIELDS = ("service", "token", "app", "ttl", "data")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", *(kind.upper() for kind in REQUESTS))
 
 
@@ -43,6 +46,7 @@ class Case:
     http: list[HttpRule] = field(default_factory=list)
     esl: list[EslRule] = field(default_factory=list)
     effects: list[EffectRule] = field(default_factory=list)
+    push: list[PushRule] = field(default_factory=list)
     sounds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class Case:
             http=self.http,
             esl=self.esl,
             effects=self.effects,
+            push=self.push,
             sounds=self.sounds,
             answers=self.answers,
             domains=self.domains,
@@ -172,6 +177,7 @@ class _Reader(Acts):
         case.secrets = self.texts(given.get("secrets"), "secrets")
         self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
+        case.push = [self.push_rule(item) for item in self.items(given.get("push"), "push")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
         case.effects = [self.effect_rule(item) for item in self.items(given.get("effects"), "effects")]
         for key, length in self.entries(given.get("sounds"), (), "sounds") or ():
@@ -215,6 +221,30 @@ class _Reader(Acts):
             error=error,
             delay=self.duration(entries.get("delay")) or 0.0,
         )
+
+    def push_rule(self, node: Node) -> PushRule:
+        known = ("to", "service", "kind", "outcome", "reason", "delay", "wakes", "contact")
+        entries = self.entries(node, known, "a push rule") or Entries.nothing(Scalar.nothing())
+        said = self.choice(entries, "outcome", PUSH_OUTCOMES, "sent")
+        outcome: PushOutcome = next((each for each in PUSH_OUTCOMES if each == said), "sent")
+        if "contact" in entries and "wakes" not in entries:
+            self.report.error("E115", "contact: needs wakes:", entries.key("contact"), "write  wakes: 2s  beside it")
+        if "wakes" in entries and outcome != "sent":
+            help = "remove  wakes:, or say outcome: sent"
+            self.report.error("E114", f"no phone wakes up by a push that is {outcome}", entries.key("wakes"), help)
+        return PushRule(
+            to=self.text(entries.get("to"), "to", "*"),
+            service=self.text(entries.get("service"), "service", "*"),
+            kind=self.push_kind(entries),
+            outcome=outcome,
+            reason=self.text(entries.get("reason"), "reason"),
+            delay=self.duration(entries.get("delay")) or 0.0,
+            wakes=self.duration(entries.get("wakes")),
+            contact=self.contact(entries.get("contact")) if "contact" in entries else "",
+        )
+
+    def push_kind(self, entries: Entries) -> str:
+        return self.choice(entries, "kind", _PUSH_KINDS) or "*" if "kind" in entries else "*"
 
     def esl_rule(self, node: Node) -> EslRule:
         known = ("command", "reply", "variables")
@@ -262,7 +292,9 @@ class _Reader(Acts):
                     self.expectation(case, item, never=True)
             elif key.text in KINDS:
                 found = self.wanted(key.text, wanted)
-                case.expectations.append(Expectation(key.text, found, self.report.place(key), never))
+                pushed = key.text == "sent" and isinstance(wanted, Entries) and "push" in wanted
+                kind = "push" if pushed else key.text
+                case.expectations.append(Expectation(kind, found, self.report.place(key), never))
 
     def wanted(self, kind: str, node: Node) -> dict[str, Any]:
         if kind == "sent":
@@ -311,16 +343,32 @@ class _Reader(Acts):
                 self.report.error("E118", f"no subscription has the id {node.text!r}", node, meant(node.text, known))
 
     def sent(self, node: Node) -> dict[str, Any]:
-        """`{INVITE: glob, at: 4s}`."""
+        """`{INVITE: glob, at: 4s}`, `{push: glob}`."""
         wanted: dict[str, Any] = {}
-        for key, item in self.entries(node, (*_METHODS, "at", "call"), "sent") or ():
-            if key.text == "at":
+        for key, item in self.entries(node, (*_METHODS, "push", "at", "call"), "sent") or ():
+            if key.text == "push":
+                wanted |= self.pushed(item)
+            elif key.text == "call" and "push" in (node if isinstance(node, Entries) else ()):
+                self.report.error("E114", "call: belongs to SIP messages, not to a push", key, "remove call:")
+            elif key.text == "at":
                 wanted["at"] = self.duration(item)
             elif key.text == "call":
                 wanted["call"] = self.call_name(item)
             else:
                 wanted["what"], wanted["about"] = key.text, self.text(item, "a URI")
         return wanted
+
+    def pushed(self, node: Node) -> dict[str, Any]:
+        """The address of record, or `{to, kind, …}`."""
+        if isinstance(node, Scalar):
+            return {"about": node.text}
+        entries = self.entries(node, ("to", "kind", *_PUSH_FIELDS), "push")
+        if entries is None:
+            return {}
+        wanted = {name: self.value(entries.get(name)) for name in _PUSH_FIELDS if name in entries}
+        if "ttl" in entries:
+            wanted["ttl"] = self.duration(entries.get("ttl"))
+        return {"about": self.text(entries.get("to"), "to", "*"), "what": self.push_kind(entries), "with": wanted}
 
 
 def _program_of(flows: Sequence[Path]) -> Program | None:

@@ -1,8 +1,8 @@
 """What a test expects of a story, held against what was seen (FLOWLANG §9.1).
 
-Expectations of one stream (SIP, HTTP, FreeSWITCH commands, effects of packages) have to come true in the order they are
-written, with anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match when they
-hold at least what is asked for, times within 50 ms.
+Expectations of one stream (SIP, HTTP, pushes, FreeSWITCH commands, effects of packages) have to come true in the order
+they are written, with anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match
+when they hold at least what is asked for, times within 50 ms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from orchestrator.testing.scenario import Scenario
 TOLERANCE = 0.05
 """Seconds."""
 
-STREAMS = {"sent": "sip", "reply": "sip", "register": "sip", "http": "http", "esl": "esl", "effect": "effect"}
+STREAMS = {
+    "sent": "sip",
+    "reply": "sip",
+    "register": "sip",
+    "http": "http",
+    "esl": "esl",
+    "effect": "effect",
+    "push": "push",
+}
 """Expectations about facts in order, and the stream each belongs to."""
 
 _SHOWN = 12
@@ -161,7 +169,8 @@ _KINDS: Mapping[str, Callable[[Scenario, Mapping[str, Any]], str | None]] = {
     "log": _log,
 }
 
-KINDS = (*STREAMS, *_KINDS)
+KINDS = (*(kind for kind in STREAMS if kind != "push"), *_KINDS)
+"""What may stand under `expect:`; a push is something that was sent."""
 
 
 def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str]) -> list[Failure]:

@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.history import MessageOut
+from orchestrator.sip.push import Push, Pushed
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Something that was seen. `stream` is sip, http, esl or effect; `what` the method, the status, the kind of command
-    or the name of the effect."""
+    """Something that was seen. `stream` is sip, http, esl, effect or push; `what` the method, the status, the kind of
+    command or of push, or the name of the effect."""
 
     time: float
     stream: str
     kind: str
     """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl, effect
-    (of a package)."""
+    (of a package), push."""
     what: str
     about: str
-    """The request URI, the reason phrase, the URL, the command."""
+    """The request URI, the reason phrase, the URL, the command, the address of record that is pushed to."""
     data: Any = None
     call: str = ""
     """Call-ID of a SIP message."""
@@ -103,8 +104,43 @@ class EffectRule:
         return StepError(self.error, f"{self.error} (as the test says)") if self.error else self.result
 
 
-def fields_of(effect: PoolEffect) -> dict[str, Any]:
-    """What an effect of a package asks for, by the names of its fields."""
+PushOutcome = Literal["sent", "failed", "dead"]
+PUSH_OUTCOMES: tuple[PushOutcome, ...] = ("sent", "failed", "dead")
+
+
+@dataclass(slots=True)
+class PushRule:
+    """What becomes of a push: the first rule whose globs fit. Without one the push service takes it, and the phone
+    sleeps on."""
+
+    to: str = "*"
+    """The address of record."""
+    service: str = "*"
+    kind: str = "*"
+    outcome: PushOutcome = "sent"
+    reason: str = ""
+    """In the words of the service."""
+    delay: float = 0.0
+    """Seconds until the service answers; within its TTL."""
+    wakes: float | None = None
+    """Seconds after that the phone registers; None: it does not wake up. A push that ends a call wakes nobody."""
+    contact: str = ""
+    """Where it is then, '' for where it was."""
+
+    def fits(self, push: Push) -> bool:
+        pairs = ((push.aor, self.to), (push.service, self.service), (push.kind, self.kind))
+        return all(fnmatchcase(value, pattern) for value, pattern in pairs)
+
+    def answer(self) -> Pushed:
+        reason = self.reason or ("" if self.outcome == "sent" else "as the test says")
+        return Pushed(self.outcome, reason)
+
+
+def fields_of(effect: object) -> dict[str, Any]:
+    """What an effect of a package or a push asks for, by the names of its fields."""
+    if isinstance(effect, Push):
+        kept = {name: getattr(effect, name) for name in ("service", "kind", "ttl", "data", "options")}
+        return {**kept, "token": effect.address.token, "app": effect.address.app}
     return {each.name: getattr(effect, each.name) for each in fields(effect)} if is_dataclass(effect) else {}
 
 

@@ -1,8 +1,9 @@
-"""What is outside of a story, where its jobs go: web services, FreeSWITCH commands, effects of packages."""
+"""What is outside of a story, where its jobs go: web services, push services, FreeSWITCH commands, effects of
+packages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +12,7 @@ from orchestrator.errors import StepError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.sip.push import Push, Pushed
-from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, fields_of
+from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, fields_of
 from orchestrator.testing.switch.channel import Told
 from orchestrator.testing.switch.server import VirtualFreeSwitch, result_of
 from orchestrator.testing.world import World, perform_write
@@ -28,8 +29,11 @@ class Outside:
         http: Iterable[HttpRule],
         esl: Iterable[EslRule],
         effects: Iterable[EffectRule],
+        push: Iterable[PushRule],
+        wake: Callable[[Push, str], None],
     ) -> None:
-        self.http, self.esl, self.effects = list(http), list(esl), list(effects)
+        """`wake` has the phone that was pushed to register, from this contact or ('') its own."""
+        self.http, self.esl, self.effects, self.push = list(http), list(esl), list(effects), list(push)
         self.unanswered: list[str] = []
         """Requests to web services that no rule fits."""
         self.unperformed: list[str] = []
@@ -37,6 +41,7 @@ class Outside:
         self._world = world
         self._switches = switches
         self._seen = seen
+        self._wake = wake
 
     def answer(self, job: Job) -> Any:
         """The result of a job, or `World.LATER`."""
@@ -44,6 +49,9 @@ class Outside:
         if isinstance(effect, Http):
             self._seen.append(Seen(now, "http", "http", effect.method, effect.url, effect))
             return self._answer_http(job, effect)
+        if isinstance(effect, Push):
+            self._seen.append(Seen(now, "push", "push", effect.kind, effect.aor, effect))
+            return self._answer_push(job, effect)
         if isinstance(effect, PoolEffect):
             return self._perform_effect(job, effect)
         if isinstance(effect, Resolve):
@@ -53,8 +61,6 @@ class Outside:
             return self._ask_freeswitch(job, effect, effect.command)
         if isinstance(effect, Write):
             return perform_write(effect)
-        if isinstance(effect, Push):
-            return Pushed("sent")
         if isinstance(effect, FindUser):
             return StepError("auth.down", f"a test asks no database: give it the users of {effect.table!r}")
         command = f"{effect.app} {effect.args}".strip()
@@ -83,6 +89,16 @@ class Outside:
         if rule.error == "timeout" or delay > effect.timeout:  # the client gives up by its own clock
             answer, delay = StepError("http.timeout", "timeout (as the test says)"), effect.timeout
         return self._answer_later(job, answer, delay)
+
+    def _answer_push(self, job: Job, push: Push) -> Any:
+        """What the push service says, and what the phone does."""
+        rule = next((rule for rule in self.push if rule.fits(push)), PushRule())
+        if rule.delay > push.ttl:  # its supervisor gives up
+            return self._answer_later(job, Pushed("failed", "timeout (as the test says)"), push.ttl)
+        if rule.outcome == "sent" and rule.wakes is not None and push.kind != "cancel":
+            due = self._world.now + rule.delay + rule.wakes
+            self._world.call_at(due, lambda: self._wake(push, rule.contact))
+        return self._answer_later(job, rule.answer(), rule.delay)
 
     def _perform_effect(self, job: Job, effect: PoolEffect) -> Any:
         """What the test says becomes of an effect of a package."""

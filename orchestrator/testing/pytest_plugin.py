@@ -28,7 +28,7 @@ from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import render
 from orchestrator.testing.case_files import SUFFIX, Case, Outcome, load_cases
 from orchestrator.testing.expectations import judge
-from orchestrator.testing.facts import EffectRule, HttpRule
+from orchestrator.testing.facts import EffectRule, HttpRule, PushOutcome, PushRule
 from orchestrator.testing.parties import StoryCall
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.scenario import Scenario
@@ -74,6 +74,40 @@ class HttpAnswer:
     def fail(self, error: str = "connect") -> None:
         """No answer at all: `connect` or `timeout`."""
         self._story.outside.http.append(HttpRule(self._url, self._method, error=error))
+
+
+class Push:
+    """The push services of a story: apns, fcm and webpush."""
+
+    def __init__(self, story: Scenario) -> None:
+        self._story = story
+
+    def on(self, to: str = "*", *, service: str = "*", kind: str = "*") -> PushAnswer:
+        """What becomes of a push that fits (globs); the first rule that fits counts, without one it is sent."""
+        return PushAnswer(self._story, to, service, kind)
+
+    @property
+    def asked(self) -> list[Any]:
+        """The pushes (`sip.push.Push`) that were asked for, in order."""
+        return [fact.data for fact in self._story.facts if fact.kind == "push"]
+
+
+class PushAnswer:
+    def __init__(self, story: Scenario, to: str, service: str, kind: str) -> None:
+        self._story, self._fits = story, (to, service, kind)
+
+    def wakes(self, after: str | float = 0, contact: str = "", delay: str | float = 0) -> None:
+        """The service takes it after `delay`; `after` that the phone registers, from another contact if one is
+        given."""
+        self._add(PushRule(*self._fits, delay=_time(delay), wakes=_time(after), contact=contact))
+
+    def says(self, outcome: PushOutcome, reason: str = "", delay: str | float = 0) -> None:
+        """The service takes it (`sent`) and the phone sleeps on, refuses it (`failed`), or says that nobody has the
+        token any more (`dead`)."""
+        self._add(PushRule(*self._fits, outcome=outcome, reason=reason, delay=_time(delay)))
+
+    def _add(self, rule: PushRule) -> None:
+        self._story.outside.push.append(rule)
 
 
 class Effects:
@@ -203,6 +237,7 @@ class FlowRun:
         self._story = story
         self.http = Http(story)
         self.effects = Effects(story)
+        self.push = Push(story)
         self.esl = Esl(self)
         self.allow: list[str] = []
         """Error types (globs) that may end a flow; `leak` for what may be left."""

@@ -21,11 +21,13 @@ from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
 from orchestrator.history import MessageOut
-from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, Seen, seen_in
+from orchestrator.sip.push import Push
+from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, seen_in
 from orchestrator.testing.outside import Outside
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
 from orchestrator.testing.recordings import Recording
+from orchestrator.testing.sleepers import policy_for, push_parameters, pushed_to, put_to_sleep
 from orchestrator.testing.switch.channel import LOUD, SwitchChannel
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch
 from orchestrator.testing.world import World
@@ -56,6 +58,7 @@ class Scenario:
         http: Iterable[HttpRule] = (),
         esl: Iterable[EslRule] = (),
         effects: Iterable[EffectRule] = (),
+        push: Iterable[PushRule] = (),
         sounds: Mapping[str, float] | None = None,
         answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
@@ -65,6 +68,8 @@ class Scenario:
         homes = {name: (f"10.254.0.{n}", 5080) for n, name in enumerate(program.resources.freeswitch or (SERVER,), 1)}
         sip = {name: f"sip:{host}:{port}" for name, (host, port) in homes.items()}
         site: dict[str, Any] = {"secrets": dict(secrets or {}), "freeswitch": sip}
+        rules = list(push)
+        site["push"] = policy_for(rules)
         self.world = World(program, domains=domains, seed=seed, wall=wall, trust=(SWITCHES,), **site)
         self.switches = {name: VirtualFreeSwitch.in_world(self.world, name, home) for name, home in homes.items()}
         """The FreeSWITCH servers the flows name."""
@@ -74,7 +79,7 @@ class Scenario:
         self.parties = Parties(self.world, self.switches)
         self.server = next(iter(homes))
         self.facts: list[Seen] = []
-        self.outside = Outside(self.world, self.switches, self.facts, http, esl, effects)
+        self.outside = Outside(self.world, self.switches, self.facts, http, esl, effects, rules, self._wake)
         self.calls: list[StoryCall] = []
         """Those of callers, and those a flow has had FreeSWITCH place."""
         self.runs: list[Run] = []
@@ -104,6 +109,7 @@ class Scenario:
             phone = self.phone_at(contact, contact)
             phone.on_invite, phone.status = partial(_answer_at_once, status), status
         self.world.run()
+        put_to_sleep(self.world, self.world.settings.push)
 
     def _watch(self) -> None:
         engine = self.world.engine
@@ -135,6 +141,17 @@ class Scenario:
 
     def register(self, aor: str, contact: str, expires: int = 3600) -> None:
         self.phone_at(aor, contact).register(expires)
+
+    def _wake(self, push: Push, contact: str) -> None:
+        """The phone that was pushed to registers; from another contact with the same push address unless that has one
+        of its own."""
+        phone = pushed_to(self.world, push)
+        if phone is None:
+            return
+        if contact:
+            contact += push_parameters(phone) if ";" not in contact else ""
+            phone = self.phone_at(push.aor, contact)
+        phone.register()
 
     def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "") -> StoryCall:
         """`caller` calls `to`; the phone of a caller who is not registered is made for the call. `name` is what

@@ -1,0 +1,147 @@
+"""The admin interface's way to push to the phones of an address by hand.
+
+    POST /push  {"to": "bob@example.com", "kind": "call", "ttl": 30, "data": {"from": "alice@example.com"}}
+
+answers what became of it for each phone: {"to": …, "phones": [{"contact", "service", "app", "token", "asleep",
+"outcome", "reason", "id"}]}. `outcome` is sent, failed or dead, `none` for a phone that nobody can push to, `pending`
+where the push service has not answered in time. Tokens are masked.
+
+The body has to be `application/json`: a browser asks before it sends that for a page of somebody else, and is not told
+that it may.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, cast, get_args
+
+import falcon
+from gevent.event import Event
+from loguru import logger
+
+from orchestrator.core.push.pusher import Pusher
+from orchestrator.flow.run.trace import masked_text
+from orchestrator.sip.location import Binding
+from orchestrator.sip.push import Pushed, PushKind
+
+PATIENCE: Final = 8.0
+"""Seconds in which the push services have to answer; the client waits a little longer."""
+BUSY: Final = 1.0
+"""Seconds in which the reactor has to come to it."""
+LONGEST: Final = 16_384
+"""Octets of a request."""
+TTL, MOST_TTL = 30.0, 28 * 86400.0
+"""Seconds that a push service may keep a push unless asked otherwise, and at most (FCM: four weeks)."""
+KINDS: Final[Sequence[str]] = get_args(PushKind)
+
+Turn = Callable[..., None]
+"""`turn(receive, …)` has `receive(…, now)` done in a turn of the reactor."""
+
+
+class PushRoute:
+    """/push"""
+
+    def __init__(self, pusher: Pusher, bindings_of: Callable[[str], Sequence[Binding]], turn: Turn) -> None:
+        self._pusher = pusher
+        self._bindings_of = bindings_of
+        self._turn = turn
+
+    def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
+        asked = _Asked(_body(request))
+        work = _ByHand(self._pusher, self._bindings_of, asked)
+        self._turn(work.begin)
+        if not work.begun.wait(BUSY):
+            raise falcon.HTTPServiceUnavailable(title="busy", description="the server has not come to it: try again")
+        if not work.phones:
+            raise falcon.HTTPNotFound(title="not registered", description=f"no phone is registered as {asked.to}")
+        work.ended.wait(PATIENCE)
+        logger.bind(aor=asked.to, kind=asked.kind, phones=len(work.phones)).info("pushed_by_hand")
+        response.media = {"to": asked.to, "phones": work.phones}
+
+
+class _Asked:
+    """What the body says. Raises falcon.HTTPInvalidParam."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        for name in body:
+            if name not in ("to", "kind", "ttl", "data"):
+                raise falcon.HTTPInvalidParam("There is no such key; known: to, kind, ttl, data.", name[:50])
+        self.to = body.get("to")
+        if not isinstance(self.to, str) or "@" not in self.to or not self.to.isprintable():
+            raise falcon.HTTPInvalidParam("An address of record is expected: bob@example.com.", "to")
+        self.to = self.to.removeprefix("sip:")
+        kind = body.get("kind", "call")
+        if kind not in KINDS:
+            raise falcon.HTTPInvalidParam(f"The kind is one of {', '.join(KINDS)}.", "kind")
+        self.kind = cast(PushKind, kind)
+        ttl = body.get("ttl", TTL)
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 <= ttl <= MOST_TTL:
+            raise falcon.HTTPInvalidParam(f"A number of seconds from 0 to {MOST_TTL:g} is expected.", "ttl")
+        self.ttl = float(ttl)
+        self.data = body.get("data", {})
+        if not isinstance(self.data, dict):
+            raise falcon.HTTPInvalidParam("A map is expected.", "data")
+
+
+class _ByHand:
+    """One request: its pushes, and what becomes of them."""
+
+    def __init__(self, pusher: Pusher, bindings_of: Callable[[str], Sequence[Binding]], asked: _Asked) -> None:
+        self._pusher = pusher
+        self._bindings_of = bindings_of
+        self._asked = asked
+        self._open = 0
+        self.phones: list[dict[str, Any]] = []
+        self.begun, self.ended = Event(), Event()
+
+    def begin(self, now: float) -> None:
+        """In a turn: push to every phone, whether it sleeps or not."""
+        try:
+            for binding in self._bindings_of(str(self._asked.to)):
+                self.phones.append(self._push(binding))
+        finally:
+            self.begun.set()
+            if not self._open:
+                self.ended.set()
+
+    def _push(self, binding: Binding) -> dict[str, Any]:
+        pusher, asked = self._pusher, self._asked
+        address, service = binding.push_address, pusher.service_of(binding)
+        told: dict[str, Any] = {"contact": masked_text(binding.uri), "outcome": "none", "reason": "", "id": ""}
+        if address is None:
+            return {**told, "reason": "its Contact names no push service (pn-provider, pn-prid)"}
+        told |= {"service": service.name if service else "", "app": address.app, "token": address.shown}
+        told["asleep"] = pusher.sleeps(binding)
+        if service is None:
+            return {**told, "reason": f"nothing under push: services: serves {address.service} and {address.app!r}"}
+
+        def done(pushed: Pushed) -> None:
+            told.update(outcome=pushed.outcome, reason=pushed.reason, id=pushed.id)
+            self._open -= 1
+            if not self._open:
+                self.ended.set()
+
+        if not pusher.send(binding, asked.kind, done, ttl=asked.ttl, data=dict(asked.data)):
+            return {
+                **told,
+                "outcome": "failed",
+                "reason": "too many pushes to it in a minute (push: per_phone)",
+            }
+        self._open += 1
+        told["outcome"] = "pending"
+        return told
+
+
+def _body(request: falcon.Request) -> Mapping[str, Any]:
+    if (request.content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise falcon.HTTPUnsupportedMediaType(description="the body has to be application/json")
+    if (request.content_length or 0) > LONGEST:
+        raise falcon.HTTPContentTooLarge(description=f"the body has at most {LONGEST} octets")
+    try:
+        found = json.loads(request.bounded_stream.read(LONGEST + 1))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise falcon.HTTPBadRequest(title="no JSON", description="the body has to be a JSON object")
+    return found

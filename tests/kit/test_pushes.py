@@ -1,0 +1,172 @@
+"""Push services and phones that sleep, in tests of flows: what `given: push` gives, and what `sent: {push}` sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InputError
+from orchestrator.flow.loader import Source, load_sources
+from orchestrator.sip.push import Pushed
+from orchestrator.testing.case_files import Case, load_cases
+from orchestrator.testing.facts import PushRule
+from orchestrator.testing.scenario import Scenario
+
+NOTHING, _ = load_sources([Source("a.flow.yaml", "flowlang: 1\n")])
+TOKEN = "7d3f0000000000000000000000c2a1"
+PUSH = f"pn-provider=apns;pn-param=DEF123GHIJ.com.example.app.voip;pn-prid={TOKEN}"
+PHONE = f"bob@10.0.0.7:5062;{PUSH}"
+
+
+def story(*rules: PushRule, contact: str = PHONE) -> Scenario:
+    return Scenario(NOTHING, registered={"bob@example.com": [contact]}, push=rules)
+
+
+def push(told: Scenario, results: list[Pushed] | None = None, kind: str = "call") -> None:
+    """Have all phones of bob's pushed to."""
+    engine = told.world.engine
+    for binding in engine.registrations.bindings_of("bob@example.com"):
+        done = None if results is None else results.append
+        assert engine.pusher.send(binding, kind, done, ttl=20.0, data={"from": "alice@example.com"})  # type: ignore[arg-type]
+
+
+def test_a_phone_given_with_a_push_address_sleeps_until_it_registers() -> None:
+    told = story()
+    engine = told.world.engine
+    [before] = engine.registrations.bindings_of("bob@example.com")
+    told.register("bob@example.com", PHONE)
+    told.world.run()
+    [after] = engine.registrations.bindings_of("bob@example.com")
+    assert (engine.pusher.sleeps(before), engine.pusher.sleeps(after)) == (True, False)
+    assert before.expires_at > told.world.engine.wall + 3000
+
+
+@pytest.mark.parametrize("parameters", ["", ";pn-provider=apns", ";pn-provider=acme;pn-prid=x"])
+def test_others_never_sleep(parameters: str) -> None:
+    told = story(contact=f"bob@10.0.0.7:5062{parameters}")
+    [binding] = told.world.engine.registrations.bindings_of("bob@example.com")
+    assert not told.world.engine.pusher.sleeps(binding)
+
+
+def test_without_a_rule_a_push_is_sent_and_nobody_wakes_up() -> None:
+    told, results = story(), list[Pushed]()
+    told.at(1.0, lambda: push(told, results))
+    told.finish()
+    [seen] = [fact for fact in told.facts if fact.kind == "push"]
+    assert (seen.time, seen.what, seen.about, seen.data.address.token) == (1.0, "call", "bob@example.com", TOKEN)
+    assert results == [Pushed("sent")] and not [fact for fact in told.facts if fact.kind == "register"]
+
+
+def test_the_first_rule_that_fits_counts() -> None:
+    rules = (
+        PushRule(to="carol@*", outcome="dead"),
+        PushRule(service="fcm", outcome="dead"),
+        PushRule(kind="message", outcome="dead", reason="Unregistered"),
+        PushRule(outcome="failed", reason="429 TooManyRequests", delay=2.0),
+        PushRule(outcome="dead"),
+    )
+    told, results = story(*rules), list[Pushed]()
+    told.at(1.0, lambda: push(told, results))
+    told.run_until(2.9)
+    assert results == []
+    told.run_until(3.1)
+    assert results == [Pushed("failed", "429 TooManyRequests")]
+    push(told, results, "message")
+    told.run_until(3.2)
+    assert results[1:] == [Pushed("dead", "Unregistered")]
+    assert told.world.engine.registrations.bindings_of("bob@example.com") == ()
+
+
+def test_an_answer_later_than_the_ttl_is_a_failure_at_the_ttl() -> None:
+    told, results = story(PushRule(delay=30.0)), list[Pushed]()
+    push(told, results)
+    told.run_until(20.1)
+    assert [pushed.outcome for pushed in results] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("contact", "comes_from"),
+    [
+        ("", f"sip:{PHONE}"),
+        ("bob@10.0.0.9:5070", f"sip:bob@10.0.0.9:5070;{PUSH}"),
+        ("bob@10.0.0.9;pn-provider=fcm;pn-prid=y", "sip:bob@10.0.0.9:5060;pn-provider=fcm;pn-prid=y"),
+    ],
+)
+def test_a_phone_wakes_up_and_registers(contact: str, comes_from: str) -> None:
+    told = story(PushRule(delay=0.5, wakes=2.0, contact=contact))
+    told.at(1.0, lambda: push(told))
+    told.run_until(3.6)
+    found = told.world.engine.registrations.bindings_of("bob@example.com")
+    awake = [binding.uri for binding in found if not told.world.engine.pusher.sleeps(binding)]
+    assert awake == [comes_from]
+    [registered] = [fact for fact in told.facts if fact.kind == "register"]
+    assert registered.time == 3.5
+
+
+@pytest.mark.parametrize("rule", [PushRule(outcome="failed", wakes=1.0), PushRule(kind="cancel", wakes=1.0)])
+def test_nobody_wakes_by_a_push_that_is_not_there_or_ends_a_call(rule: PushRule) -> None:
+    told = story(rule)
+    push(told, kind=rule.kind if rule.kind != "*" else "call")
+    told.run_until(5.0)
+    assert not [fact for fact in told.facts if fact.kind == "register"]
+
+
+# --- in files ---------------------------------------------------------------------------------------------------------
+
+FLOW = "flowlang: 1\nflows:\n  main:\n    on: invite\n    do: [{reply: 404}]\n"
+
+
+def case(folder: Path, given: str, expect: str = "[]") -> Case:
+    (folder / "a.flow.yaml").write_text(FLOW)
+    file = folder / "a.test.yaml"
+    file.write_text(
+        "flowlang_test: 1\nflows: a.flow.yaml\ntests:\n"
+        f"  - name: x\n    given: {{push: {given}}}\n    when: []\n    expect: {expect}\n"
+    )
+    [found] = load_cases(file)
+    return found
+
+
+def test_rules_in_a_file(tmp_path: Path) -> None:
+    first = "{to: 'bob@*', kind: call, wakes: 2s, contact: 'bob@10.0.0.9'}"
+    text = f"[{first}, {{service: acme, outcome: dead, reason: Gone, delay: 500ms}}]"
+    assert case(tmp_path, text).push == [
+        PushRule(to="bob@*", kind="call", wakes=2.0, contact="bob@10.0.0.9"),
+        PushRule(service="acme", outcome="dead", reason="Gone", delay=0.5),
+    ]
+
+
+def test_what_was_sent_in_a_file(tmp_path: Path) -> None:
+    wanted = "{to: a@b, kind: call, ttl: 20s, token: '7d*', data: {from: x}}"
+    text = f"[{{sent: {{push: 'bob@*', at: 1s}}}}, {{sent: {{push: {wanted}}}}}, {{never: {{sent: {{push: '*'}}}}}}]"
+    first, second, third = case(tmp_path, "[]", text).expectations
+    assert (first.kind, first.wanted) == ("push", {"about": "bob@*", "at": 1.0})
+    assert second.wanted == {
+        "about": "a@b",
+        "what": "call",
+        "with": {"ttl": 20.0, "token": "7d*", "data": {"from": "x"}},
+    }
+    assert (third.kind, third.never, third.wanted) == ("push", True, {"about": "*"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expect", "message"),
+    [
+        ("[{outcom: dead}]", "[]", "unknown key for a push rule: 'outcom'"),
+        ("[{outcome: gone}]", "[]", "'gone' is not a outcome"),
+        ("[{kind: ring}]", "[]", "'ring' is not a kind"),
+        ("[{wakes: 3}]", "[]", "'3' is not a duration"),
+        ("[{contact: 'bob@10.0.0.9'}]", "[]", "contact: needs wakes:"),
+        ("[{wakes: 2s, contact: 'bob@10.0.0.1'}]", "[]", "10.0.0.1 is the address of"),
+        ("[{outcome: dead, wakes: 2s}]", "[]", "no phone wakes up by a push that is dead"),
+        ("[]", "[{sent: {push: {kinds: call}}}]", "unknown key for push: 'kinds'"),
+        ("[]", "[{sent: {push: {kind: ring}}}]", "'ring' is not a kind"),
+        ("[]", "[{sent: {push: '*', call: a}}]", "call: belongs to SIP messages, not to a push"),
+        ("[]", "[{push: '*'}]", "unknown key for an expectation: 'push'"),
+    ],
+)
+def test_mistakes(tmp_path: Path, given: str, expect: str, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        case(tmp_path, given, expect)
+    assert message in raised.value.diagnostics[0].message
