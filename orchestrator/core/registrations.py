@@ -16,13 +16,14 @@ from orchestrator.core.served_request import ServedRequest
 from orchestrator.core.user_addresses import UserAddresses
 from orchestrator.errors import SipError, StepError
 from orchestrator.events.event import Event
-from orchestrator.sip import gruu
+from orchestrator.sip import gruu, purr
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.gruu import Gruu
 from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.points import Hop
+from orchestrator.sip.push_offer import PushOffer
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.registrar import Asked, RegisterAnswer, RegisterPolicy, Registrar, refusal
 from orchestrator.sip.routing import request_uri
@@ -44,7 +45,8 @@ class Registrations:
         self._addresses = UserAddresses(most, lambda aor: bool(live(aor)))
         self.writes = Writes(node, location, self.watch_expiry)
         gruus = partial(gruu.parameters, node.network.veil) if node.settings.gruu else None
-        self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus)
+        offer = PushOffer(node.settings.push, self._purr_for)
+        self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus, offer)
         self._expiry_timer: Timer | None = None
         self.keepalive = Keepalive(node, node.settings.ping, self.bindings_of, self.target_of, self._silent)
         self.keepalive.begin(tuple(location))
@@ -109,6 +111,18 @@ class Registrations:
         """The contacts of an address as a request for it rings them: only the one that its GRUU means."""
         meant = self.gruu_of(request)
         return self.targets_at(meant) if meant is not None and meant.aor == aor else self.targets_of(aor)
+
+    # --- phones that sleep (RFC 8599) ---------------------------------------------------------------------------------
+
+    def _purr_for(self, binding: Binding) -> bytes:
+        node = self._node
+        return purr.make(node.network.veil, binding, node.tokens.token()[:8])
+
+    def phone_of(self, uri: Uri) -> Binding | None:
+        """The phone that a request inside a dialog means by the `pn-purr` of this URI; None for none, and where that is
+        not registered any more."""
+        meant = purr.of_uri(self._node.network.veil, uri)
+        return None if meant is None else meant.find(self.bindings_of(meant.aor))
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

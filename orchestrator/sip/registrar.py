@@ -1,5 +1,5 @@
 """The registrar: a REGISTER in, its answer and the changes it made out (RFC 3261 §10.3, RFC 3327 Path, RFC 5626
-outbound).
+outbound, RFC 8599 push).
 
 Who may register what is not decided here; a flow has done so, or nobody was asked to. Nor is it stored here: the store
 may take its time, and the order is the promise: it has the binding before there is a 200. So a REGISTER is read into
@@ -20,6 +20,7 @@ from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop
+from orchestrator.sip.push_offer import PushOffer, Wish, named_upstream
 from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
 
@@ -100,6 +101,8 @@ class Asked:
     """Gives the GRUUs of a contact, where they are asked for."""
     outbound: bool = False
     """The phone registers a flow (RFC 5626): it is called over what the REGISTER came over."""
+    features: tuple[bytes, ...] = ()
+    """Feature-Caps lines of the answer."""
 
     def changes(self, location: Location, standing: Sequence[Binding]) -> Sequence[Change]:
         """What it changes in the bindings that stand (§10.3, steps 6 and 7). Raises SipError."""
@@ -119,7 +122,8 @@ class Asked:
             if binding.expires_at > wall
         ]
         flow = _flow_headers(self.policy) if self.outbound else ()
-        headers = (*lines, *(b"Path: " + value for value in self.path), *flow, *self.policy.headers)
+        paths = (b"Path: " + value for value in self.path)
+        headers = (*lines, *paths, *flow, *self.features, *self.policy.headers)
         return RegisterAnswer(200, "OK", headers, changes)
 
 
@@ -132,11 +136,13 @@ class Registrar:
         at_source: Callable[[Uri, str], bool] | None = None,
         transports: Collection[bytes] = (b"udp",),
         gruus: Callable[[Binding], bytes] | None = None,
+        push: PushOffer | None = None,
     ) -> None:
         """`at_source(uri, host)`: whether a contact that came from this address is reached there; see
         `sip.contact_guard`. `transports`: what we send by, in lower case. `gruus(binding)`: parameters of its Contact
-        in the 200 (`sip.gruu`), None where phones get none."""
+        in the 200 (`sip.gruu`), None where phones get none. `push`: what is said about push services; None: nothing."""
         self._gruus = gruus
+        self._push = push
         self._at_source = at_source or (lambda uri, host: False)
         self._transports = frozenset(transports)
         self._aor = aor or (lambda uri: uri.aor)
@@ -154,8 +160,18 @@ class Registrar:
                 raise MalformedMessage("Contact * Needs Expires 0")
             return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy, gruus)
         outbound = _is_outbound(request, contacts)
-        bindings = [self._binding(request, aor, contact, hop, wall, policy, outbound) for contact in contacts]
-        return Asked(aor, wall, bindings, None, path, policy, gruus, outbound)
+        upstream = named_upstream(request)
+        wishes = [self._push.wish_of(contact, upstream) if self._push else None for contact in contacts]
+        bindings = [
+            self._binding(request, aor, contact, hop, wall, policy, outbound, wish)
+            for contact, wish in zip(contacts, wishes, strict=True)
+        ]
+        features: tuple[bytes, ...] = ()
+        if self._push is not None:
+            asked = tuple(zip(wishes, bindings, strict=True))
+            self._push.check((wish for wish, binding in asked if binding.expires_at > wall), upstream)
+            features = self._push.lines(asked, upstream, wall)
+        return Asked(aor, wall, bindings, None, path, policy, gruus, outbound, features)
 
     def _binding(
         self,
@@ -166,8 +182,9 @@ class Registrar:
         wall: float,
         policy: RegisterPolicy,
         outbound: bool,
+        wish: Wish | None,
     ) -> Binding:
-        lifetime = _lifetime(request, contact, policy)
+        lifetime = _lifetime(request, contact, policy, self._shortest(wish, policy))
         uri = contact.parsed
         params = contact.params
         path = _path(request)
@@ -203,7 +220,14 @@ class Registrar:
             parameters=parameters,
             point=hop.point.name,
             connection=hop.connection,
+            woken_upstream=wish is not None and wish.upstream and wish.address is not None,
         )
+
+    def _shortest(self, wish: Wish | None, policy: RegisterPolicy) -> int:
+        """Seconds that a binding lasts at least."""
+        if wish is None or self._push is None:
+            return policy.min_expires
+        return self._push.shortest(wish, policy.min_expires, policy.max_expires)
 
     def _is_reachable(self, uri: Uri, seen: bool) -> bool:
         """Whether we have the transport that a contact without a Path names; one that is reached where it was `seen`
@@ -281,15 +305,16 @@ def _path(request: Request) -> tuple[bytes, ...]:
     return values
 
 
-def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy) -> int:
-    """Seconds asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises SipError."""
+def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy, shortest: int) -> int:
+    """Seconds granted for those asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises
+    SipError."""
     asked = contact.expires
     if asked is None:
         asked = request.expires
     if asked is None:
         asked = policy.default_expires
-    if 0 < asked < policy.min_expires:
+    if 0 < asked < shortest:
         if not policy.raise_short:
-            raise _Refused(423, "Interval Too Brief", b"Min-Expires: %d" % policy.min_expires)
-        asked = policy.min_expires
+            raise _Refused(423, "Interval Too Brief", b"Min-Expires: %d" % shortest)
+        asked = shortest
     return min(asked, policy.max_expires)
