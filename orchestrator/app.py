@@ -307,10 +307,10 @@ class Server:
 
     def _end_flows(self) -> None:
         engine, flows = self.engine, self.engine.flows
-        hung_up = any(call.held for call in engine.calls)
+        hung_up = any(call.needs_us for call in engine.calls)
         self.reactor.run(partial(end_flows, flows, (*engine.calls, *engine.sockets), engine.faults))
         last = monotonic() + 2 * flows.limits.grace + LINGER  # `finally` steps, then `on_end`
-        self._comes_true(lambda: not flows.runs and engine.idle and self.jobs.idle, last)
+        self._comes_true(lambda: not flows.runs and engine.idle and engine.works.idle and self.jobs.idle, last)
         if hung_up:
             self._hurry.wait(LINGER)  # BYE may be lost
 

@@ -94,7 +94,9 @@ ORIGINS: Mapping[str, Mapping[str, str]] = {
         "reason": "what OPTIONS or calls have shown, or Retry-After",
     },
     "gateway_up": {"gateway": "name of the gateway", "reason": "what it has answered, or that it is tried again"},
-    "charge_stop": {"reason": "reason of DisconnectSession"},
+    "charge_stop": {"reason": "Reason or DisconnectCause of DisconnectSession; why the session was not opened"},
+    "limit_reached": {"usage": "since the answer"},
+    "low_balance": {"usage": "since the answer"},
 }
 """Event → attribute → origin."""
 

@@ -179,9 +179,23 @@ BUILTIN_EVENTS: tuple[EventSpec, ...] = (
     _spec(
         "charge_stop",
         "call",
-        "CGRateS asks to end the call (balance used up).",
+        "CGRateS asks to end the call (balance used up), or its session could not be opened; it is about to be cut.",
         "reason: text",
-        source="CGRateS DisconnectSession (sessions.go:397)",
+        source="CGRateS DisconnectSession; the end of the call follows",
+    ),
+    _spec(
+        "limit_reached",
+        "call",
+        "A charged call has lasted as long as its account, or max: of charge, allows; it is about to be cut.",
+        "usage: duration",
+        source="the session of charge",
+    ),
+    _spec(
+        "low_balance",
+        "call",
+        "CGRateS says that little balance is left.",
+        "usage: duration",
+        source="CGRateS WarnDisconnect",
     ),
 )
 

@@ -28,6 +28,8 @@ fs.link | global | server: text, state: up/down, reason: text or nothing
 gateway_down | global | gateway: text, reason: text
 gateway_up | global | gateway: text, reason: text
 charge_stop | call | reason: text
+limit_reached | call | usage: duration
+low_balance | call | usage: duration
 """
 
 

@@ -282,12 +282,16 @@ class Call(FlowCall):
             self.step("hangup", Ending("engine", reason or "hangup", code, header, leg))
 
     def leave(self, reason: str) -> None:
-        """We stop. A call that nobody has answered or that FreeSWITCH holds for its flow has nobody but us: it ends."""
-        if self.held or self.answered_at is None:
-            self.hangup(reason, 503)
-        else:
-            super().leave(reason)
+        """We stop. A call that goes on is no longer ours to end."""
+        goes_on = not self.needs_us
+        super().leave(reason)
+        if goes_on:
             self._drop_dialogs()
+
+    @property
+    def needs_us(self) -> bool:
+        """Nobody has answered, or FreeSWITCH holds it for its flow: it has nobody but us."""
+        return self.held or self.answered_at is None or super().needs_us
 
     @property
     def attended(self) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.core.calls.cdr import CallRecords
 from orchestrator.core.node import Node
@@ -46,6 +46,17 @@ class Ending:
     leg: str = "both"
 
 
+class BoundWork(Protocol):
+    """Work of a package that is bound to a call (`core.calls.works`)."""
+
+    @property
+    def keeps_call(self) -> bool:
+        """The call may not go on without us."""
+
+    def call_answered(self) -> None: ...
+    def call_ended(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Witnesses:
     """Who hears of the end of the calls of one engine."""
@@ -59,7 +70,7 @@ class FlowCall(ABC):
 
     __slots__ = (
         "node", "exchange", "id", "server", "run", "state", "started_at", "answered_at", "ended_at", "ending",
-        "longest", "watch_timer",
+        "longest", "watch_timer", "works",
     )  # fmt: skip
 
     def __init__(self, node: Node, exchange: Witnesses, id: str, server: str = "") -> None:
@@ -78,6 +89,8 @@ class FlowCall(ABC):
         """Seconds it may last once it is answered."""
         self.watch_timer: Timer | None = None
         """What bounds the call."""
+        self.works: tuple[BoundWork, ...] = ()
+        """What packages do while it lasts."""
 
     def step(self, what: str, argument: Any = None) -> bool:
         """Feed one input; whether the state took it.
@@ -143,6 +156,11 @@ class FlowCall(ABC):
     def held(self) -> bool:
         """FreeSWITCH has the one party this call has; nobody else is there."""
 
+    @property
+    def needs_us(self) -> bool:
+        """It cannot go on without us: a work of a package says so."""
+        return any(work.keeps_call for work in self.works)
+
     @abstractmethod
     def channels(self) -> Iterator[Channel]:
         """Its FreeSWITCH channels."""
@@ -165,8 +183,12 @@ class FlowCall(ABC):
         """End the call by what fits its state. The flow ends with it."""
 
     def leave(self, reason: str) -> None:
-        """We stop, and the call goes on without us: its flow ends, and its record is written, as far as we know it."""
-        self.step("left", Ending("engine", reason))
+        """We stop. A call that does not need us goes on: its flow ends, and its record is written, as far as we know
+        it."""
+        if self.needs_us:
+            self.hangup(reason, 503)
+        else:
+            self.step("left", Ending("engine", reason))
 
     def fail(self) -> None:
         """A bug has struck, or nothing is left that could answer: 500, or BYE where it has been answered."""
@@ -294,6 +316,17 @@ def _tell_flow(call: FlowCall, _: object) -> None:
     call.tell_flow()
 
 
+def _tell_works(call: FlowCall, _: object) -> None:
+    for work in call.works:
+        work.call_answered()
+
+
+def _end_works(call: FlowCall, _: object) -> None:
+    works, call.works = call.works, ()
+    for work in works:
+        work.call_ended()
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 Reaction = Callable[[Any, Any], None]
@@ -307,13 +340,13 @@ class Move(NamedTuple):
     after: tuple[Reaction, ...]
 
 
-_OVER = (_end, _close, _let_go, _tell_flow)
-_LEFT = Move((), ENDED, (_end, _close, _tell_flow))
+_OVER = (_end, _close, _let_go, _end_works, _tell_flow)
+_LEFT = Move((), ENDED, (_end, _close, _end_works, _tell_flow))
 """Its dialogs and channels live on."""
 
 _UNANSWERED: Mapping[str, Move] = {
-    "answered": Move((), "answered", (_note_answer, _open_dialog)),
-    "refused": Move((), ENDED, (_end, _close, _let_go)),
+    "answered": Move((), "answered", (_note_answer, _open_dialog, _tell_works)),
+    "refused": Move((), ENDED, (_end, _close, _let_go, _end_works)),
     "hangup": Move((_turn_away,), ENDED, _OVER),
     "hung up": Move((_left_by,), ENDED, _OVER),
     "left": _LEFT,
@@ -324,7 +357,7 @@ CALL: Mapping[str, Mapping[str, Move]] = {
     "ringing": _UNANSWERED,
     "answered": {
         "confirmed": Move((), "confirmed", ()),
-        "hangup": Move((_hold_farewell,), PARTING, (_end, _close, _tell_flow)),
+        "hangup": Move((_hold_farewell,), PARTING, (_end, _close, _end_works, _tell_flow)),
         "hung up": Move((_left_by,), ENDED, _OVER),
         "left": _LEFT,
     },

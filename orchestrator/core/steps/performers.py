@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.calls.works import Works
 from orchestrator.core.node import Node
 from orchestrator.core.steps.program_names import ProgramNames
 from orchestrator.errors import StepError
@@ -22,7 +23,7 @@ from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
 from orchestrator.flow.run.task import Task
-from orchestrator.flow.run.traits import Effect, PoolEffect, TurnEffect
+from orchestrator.flow.run.traits import CallWork, Effect, PoolEffect, TurnEffect
 
 Perform = Callable[[Run, Ticket, Any], Any]
 """Does what an effect says; the result, or PENDING. Raises StepError."""
@@ -36,6 +37,7 @@ class TurnOf:
     _node: Node
     _run: Run
     _task: Task
+    _works: Works
 
     @property
     def now(self) -> float:
@@ -64,14 +66,18 @@ class TurnOf:
         made = typed_event(spec, attributes, run.call_id if spec.scope == "call" else "", self._node.now)
         return self._task.raise_event(made)
 
+    def bind(self, work: CallWork) -> None:
+        self._works.bind(self._run.subject, work)
+
 
 class Performers:
     """Performs effects for the runs of one engine."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, works: Works) -> None:
         self.on_log: Callable[[Run, effects.Log], None] | None = None
         """Told every `log:` step."""
         self._node = node
+        self._works = works
         self._perform: dict[type, Perform] = {effects.Log: self._log}
         self.as_job: Callable[[Ticket, PoolEffect], Any] | None = None
         """Hands an effect of a package out as a job and returns PENDING."""
@@ -90,7 +96,7 @@ class Performers:
     def _of_package(self, run: Run, ticket: Ticket, effect: Effect) -> Any:
         if isinstance(effect, TurnEffect) and isinstance(ticket.task, Task):
             try:
-                return effect.perform(TurnOf(self._node, run, ticket.task))
+                return effect.perform(TurnOf(self._node, run, ticket.task, self._works))
             except SystemExit as error:  # in a turn it would end the server
                 raise RuntimeError(f"it called sys.exit({error.code!r})") from error
         if isinstance(effect, PoolEffect) and self.as_job is not None:

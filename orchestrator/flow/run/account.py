@@ -64,6 +64,7 @@ class Account(ABC):
         "call",
         "call_id",
         "chain",
+        "charges",
         "dropped",
         "ended",
         "engine",
@@ -112,6 +113,8 @@ class Account(ABC):
         """The request of a flow `on: register`, `on: message` and so on; its subject becomes the call that it
         originates."""
         self.passed_on = False
+        self.charges = 0
+        """Charged sessions that its call has had."""
         """The call was given to somebody who will answer it (`transfer`)."""
         self.failure: Mapping[str, Any] | None = None
         """`relay result` of the last relay that failed: what the caller is told if nobody says otherwise."""

@@ -5,13 +5,17 @@ and are performed by the core. A package brings its own kind, in one of two ways
 
     TurnEffect    done at once inside the turn: it must not wait for anything
     PoolEffect    done outside the turn by a few greenlets of its own, as a job: it may block on the network
+
+What has to go on while a call lasts, and to be finished after it, is a `CallWork`: a `TurnEffect` binds it to the call.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
+
+from orchestrator.timers import Timer
 
 WaitsFor = tuple[str, float | None]
 """What a step waits for, in words ('the answer to GET'), and after how many seconds at most it goes on."""
@@ -76,6 +80,90 @@ class Turn(Protocol):
             ValueError: there is no such event, or an attribute is wrong.
             StepError: `flow.limit`, flows raise events in a circle, or too many in one turn.
         """
+
+    def bind(self, work: CallWork) -> None:
+        """Bind work to the life of the call of the run.
+
+        Raises:
+            StepError: `call.state`, the run has no call, or it is over.
+        """
+
+
+class CallLife(Protocol):
+    """What a `CallWork` may use of its call, until it lets go. Times are seconds of the monotonic clock."""
+
+    @property
+    def call(self) -> str:
+        """The id of the call."""
+
+    @property
+    def now(self) -> float: ...
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+
+    @property
+    def answered_at(self) -> float | None:
+        """None before the answer."""
+
+    @property
+    def ended_at(self) -> float | None:
+        """None before the end."""
+
+    @property
+    def end_reason(self) -> str:
+        """Why the call has ended; '' before the end."""
+
+    @property
+    def crowded(self) -> bool:
+        """So many works outlive their calls that this one should give up what cannot be done now."""
+
+    def job(self, effect: PoolEffect, done: Callable[[Any], None]) -> None:
+        """Have an effect performed; `done(result or StepError)` is called in a later turn."""
+
+    def after(self, seconds: float, due: Callable[[Any], object]) -> Timer:
+        """Call `due(None)` later, unless the timer is cancelled."""
+
+    def publish(self, event: str, attributes: Mapping[str, Any]) -> int:
+        """Raise an event of the call; returns how many took it. None does once the call has ended."""
+
+    def hangup(self, reason: str, code: int | None = None) -> None:
+        """End the call by what fits its state: final reply or BYE to both sides."""
+
+    def note(self, text: str) -> None:
+        """A line in the trace of the run."""
+
+    def count(self, name: str) -> None:
+        """Add one to a counter, exported as `orchestrator_core_total{event="name"}`."""
+
+    def let_go(self) -> None:
+        """The work is done: it is told nothing more. Without this it outlives its call for ever."""
+
+
+class CallWork(ABC):
+    """Work of a package that goes on while a call lasts. All methods are called inside turns: they must not wait."""
+
+    __slots__ = ()
+    keeps_call: ClassVar[bool] = False
+    """The call may not go on without us: a server that stops hangs up."""
+
+    @abstractmethod
+    def bound(self, life: CallLife) -> None:
+        """It is bound to its call. One that is answered already is told by `answered` next."""
+
+    @abstractmethod
+    def answered(self, life: CallLife) -> None:
+        """The call was answered; called once at most, before `ended`."""
+
+    @abstractmethod
+    def ended(self, life: CallLife) -> None:
+        """The call is over; called exactly once, whoever has ended it and however: a party, a flow, a fault, the stop
+        of the server."""
+
+    @abstractmethod
+    def told(self, life: CallLife, message: Any) -> None:
+        """A service has a message for it (`ServerContext.tell_work`), before or after the end of the call."""
 
 
 class TurnEffect(Effect, ABC):
