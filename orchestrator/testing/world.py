@@ -279,6 +279,5 @@ class World:
             "transactions": len(engine.layer),
             "calls": len(engine.calls),
             "runs": len(engine.flows.runs),
-            "works of calls": len(engine.works),
             "subscriptions": sum(not isinstance(subscription.owner, Starter) for subscription in engine.bus),
         }
