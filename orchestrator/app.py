@@ -310,7 +310,7 @@ class Server:
         hung_up = any(call.needs_us for call in engine.calls)
         self.reactor.run(partial(end_flows, flows, (*engine.calls, *engine.sockets), engine.faults))
         last = monotonic() + 2 * flows.limits.grace + LINGER  # `finally` steps, then `on_end`
-        self._comes_true(lambda: not flows.runs and engine.idle and engine.works.idle and self.jobs.idle, last)
+        self._comes_true(lambda: not flows.runs and engine.idle and engine.host.works.idle and self.jobs.idle, last)
         if hung_up:
             self._hurry.wait(LINGER)  # BYE may be lost
 

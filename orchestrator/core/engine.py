@@ -2,7 +2,7 @@
 
     receive(octets, hop, now)      receive_esl(server, event, now)      run_timers(now)
     receive_snapshot(server, channels, since, core_uuid, now)      link_changed(server, state, reason, now)
-    receive_event(event, now)      works.receive(call, kind, message, now)
+    receive_event(event, now)      host.works.receive(call, kind, message, now)
     socket_opened(server, event, refuse, now)      socket_closed(server, reason, now)
     complete(job, result, now)      bindings_changed(changes, now)      transport_failed(hop, octets, now)
     connection_lost(hop, now)
@@ -23,7 +23,6 @@ from typing import Any
 from orchestrator.core.calls.call import Exchange
 from orchestrator.core.calls.cdr import CallRecords
 from orchestrator.core.calls.table import Calls
-from orchestrator.core.calls.works import Works
 from orchestrator.core.esl_events import EslEvents
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.gateways import Gateways
@@ -80,8 +79,7 @@ class Engine(Node):
         self.gateways = Gateways(self.network, self.publish)
         self.channels = ChannelTable()
         self.servers = Servers(self)
-        self.works = Works(self)
-        self.host = Performers(self, self.works)
+        self.host = Performers(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host, history=self.history)
         self.faults = Faults(lambda: unaware(self.flows.runs.values()))
         self.calls = Calls()

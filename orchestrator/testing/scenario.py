@@ -389,7 +389,7 @@ class Scenario:
         live = {**self.world.leftovers(), **self.world.engine.flows.live()}
         event_flows = sum(flow.trigger.kind == "event" for flow in self.world.engine.flows.program.flows)
         live["subscriptions"] = max(0, len(self.world.engine.bus) - event_flows)
-        live["works of calls"] = len(self.world.engine.works)
+        live["works of calls"] = len(self.world.engine.host.works)
         live["detectors"] = len(self.world.engine.steps.detectors)
         live["FreeSWITCH channels"] = sum(len(switch.channels) for switch in self.switches.values())
         return [f"{count} {what} left" for what, count in live.items() if count]

@@ -86,8 +86,8 @@ class Stage:
         return call
 
     def tell(self, make: Callable[[str], Any]) -> None:
-        (id,) = {life.call for lives in self.world.engine.works._of_call.values() for life in lives}
-        self.world.engine.works.receive(id, ChargedCall, make(id), self.world.now)
+        (id,) = {life.call for lives in self.world.engine.host.works._of_call.values() for life in lives}
+        self.world.engine.host.works.receive(id, ChargedCall, make(id), self.world.now)
         self.world.run()
 
     def over(self) -> None:
@@ -95,7 +95,7 @@ class Stage:
         self.world.run(64)
         assert {call.state for phone in (self.alice, self.bob) for call in phone.calls} <= {"ended"}
         assert not any(self.world.leftovers().values()), self.world.leftovers()
-        assert len(self.world.engine.works) == 0 and self.world.engine.works.idle
+        assert len(self.world.engine.host.works) == 0 and self.world.engine.host.works.idle
 
 
 # --- a call, told ----------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_what_nobody_takes_is_sent_again_until_somebody_does() -> None:
     s.world.run(100)
     times = [time for time, what, _ in s.billing.asked if what == "close"]
     assert [b - a for a, b in pairwise(times)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
-    assert len(s.world.engine.works) == 1 and not s.world.engine.works.idle
+    assert len(s.world.engine.host.works) == 1 and not s.world.engine.host.works.idle
     s.billing.says["close"] = {}
     s.world.run(100)
     assert s.billing.kinds.count("record") == 1
@@ -412,8 +412,8 @@ def test_whatever_happens_what_was_opened_is_closed_once(seed: int) -> None:
     acts: list[Callable[[], object]] = [
         lambda: s.bob.calls[0].answer() if s.bob.calls[0].state == "ringing" else None,
         lambda: call.hangup() if call.state != "ended" else None,
-        lambda: s.tell(lambda id: Disconnect(id, "x")) if len(s.world.engine.works) else None,
-        lambda: s.tell(lambda id: Alter(id, rng.choice((None, 5.0)))) if len(s.world.engine.works) else None,
+        lambda: s.tell(lambda id: Disconnect(id, "x")) if len(s.world.engine.host.works) else None,
+        lambda: s.tell(lambda id: Alter(id, rng.choice((None, 5.0)))) if len(s.world.engine.host.works) else None,
     ]
     for _ in range(6):
         rng.choice(acts[: rng.choice((1, 4))])()
@@ -454,7 +454,7 @@ def test_a_bug_in_the_work_of_a_call_ends_that_call_only() -> None:
     s.world.engine.faults.told = struck.append
     s.call(talk=1)
     (call,) = s.world.engine.calls
-    s.world.engine.works.bind(call, Buggy())
+    s.world.engine.host.works.bind(call, Buggy())
     s.world.run(6)
     assert len(struck) == 1 and s.bob.calls[0].state == "ended"
     s.over()

@@ -73,11 +73,11 @@ class TurnOf:
 class Performers:
     """Performs effects for the runs of one engine."""
 
-    def __init__(self, node: Node, works: Works) -> None:
+    def __init__(self, node: Node) -> None:
         self.on_log: Callable[[Run, effects.Log], None] | None = None
         """Told every `log:` step."""
         self._node = node
-        self._works = works
+        self.works = Works(node)
         self._perform: dict[type, Perform] = {effects.Log: self._log}
         self.as_job: Callable[[Ticket, PoolEffect], Any] | None = None
         """Hands an effect of a package out as a job and returns PENDING."""
@@ -96,7 +96,7 @@ class Performers:
     def _of_package(self, run: Run, ticket: Ticket, effect: Effect) -> Any:
         if isinstance(effect, TurnEffect) and isinstance(ticket.task, Task):
             try:
-                return effect.perform(TurnOf(self._node, run, ticket.task, self._works))
+                return effect.perform(TurnOf(self._node, run, ticket.task, self.works))
             except SystemExit as error:  # in a turn it would end the server
                 raise RuntimeError(f"it called sys.exit({error.code!r})") from error
         if isinstance(effect, PoolEffect) and self.as_job is not None:
