@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.flow.language.diagnostics import in_order
-from orchestrator.flow.language.program import Program, Resources
+from orchestrator.flow.language.program import Place, Program, Resources
 from orchestrator.flow.language.unset import LeftOut, leave_out
 from orchestrator.flow.loader import executable, load_sources, read_sources
 from orchestrator.resources import Resolved, at_site, known_resources, resolve, user_files
@@ -68,6 +68,23 @@ def check_site(
             found += error.diagnostics
     found += settings.warnings
     return in_order(found), program
+
+
+def check_push(settings: Settings) -> list[Diagnostic]:
+    """What the push services say of their keys, certificates and accounts. Reads these files; asks nobody."""
+    found = []
+    for name, chosen in settings.push.services.items():
+        place = settings.push_places.get(name, Place("", 1, 1))
+        try:
+            complaints = chosen.kind.open(chosen.settings).check()
+        except OrchestratorError as error:
+            complaints = [str(error)]
+        except Exception as fault:  # of a package
+            complaints = [f"its check fails: {type(fault).__name__}: {fault}"]
+        for text in complaints:
+            message = f"push service {name!r}: {text}"
+            found.append(Diagnostic(place.file, place.line, place.column, "E120", message, length=len(name)))
+    return found
 
 
 def needs_restart(old: Settings, new: Settings) -> list[str]:

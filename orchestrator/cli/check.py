@@ -11,9 +11,16 @@ import click
 from orchestrator import __version__
 from orchestrator.cli._output import config_option, settings_of, sources_of
 from orchestrator.errors import Diagnostic
-from orchestrator.flow.language.diagnostics import render_github, render_json, render_sarif, render_text, summary
+from orchestrator.flow.language.diagnostics import (
+    in_order,
+    render_github,
+    render_json,
+    render_sarif,
+    render_text,
+    summary,
+)
 from orchestrator.flow.loader import executable
-from orchestrator.site import check_site
+from orchestrator.site import check_push, check_site
 
 
 @click.command(short_help="Check configuration, users and flows; report each mistake with place and fix.")
@@ -31,10 +38,13 @@ from orchestrator.site import check_site
 def command(paths: tuple[Path, ...], config: Path | None, form: str, unsafe: bool) -> int:
     """Check the configuration, the user tables and the flows; FILEs and FOLDERs replace the configuration's flows.
 
-    Checks all flow files together, as `run` loads them. Exits with 1 if there is an error, with 0 if there are only
-    warnings. A valid flow may use an action that this version cannot run; a note says so, and `run` rejects it.
+    Checks all flow files together, as `run` loads them, and reads the keys and certificates of push services. Exits
+    with 1 if there is an error, with 0 if there are only warnings. A valid flow may use an action that this version
+    cannot run; a note says so, and `run` rejects it.
     """
-    found, program = check_site(settings_of(config), os.environ, paths)
+    settings = settings_of(config)
+    found, program = check_site(settings, os.environ, paths)
+    found = in_order([*found, *check_push(settings)])
     click.echo(_rendered(found, form), nl=False)
     if form == "text":
         for missing in executable(program) if program is not None else ():

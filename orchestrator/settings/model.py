@@ -24,6 +24,7 @@ from pydantic import (
 from orchestrator.core.probes import EVERY
 from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
 from orchestrator.errors import Diagnostic
+from orchestrator.flow.language.program import Place
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.user_source import ChosenUsers
@@ -391,14 +392,20 @@ class Settings(Section):
     """Services of packages that run, by name: instances of the settings model of each."""
     log: LogSettings = LogSettings()
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(())
+    _push_places: Mapping[str, Place] = PrivateAttr({})
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What is odd in the file, in order of place; it is used all the same."""
         return self._warnings
 
-    def with_warnings(self, found: Iterable[Diagnostic]) -> Settings:
-        """The same settings, with what is odd in the file they were read from."""
+    @property
+    def push_places(self) -> Mapping[str, Place]:
+        """Where each entry of `push: services:` stands, by name; a file it was not read from has none."""
+        return self._push_places
+
+    def with_file(self, warnings: Iterable[Diagnostic], push_places: Mapping[str, Place]) -> Settings:
+        """The same settings, with what is to be known of the file they were read from."""
         copy = self.model_copy()
-        copy._warnings = tuple(found)
+        copy._warnings, copy._push_places = tuple(warnings), push_places
         return copy

@@ -22,6 +22,7 @@ from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.flow.expr import closest
 from orchestrator.flow.expr.blanks import ORDINARY_SPACE, odd_blank
 from orchestrator.flow.language.diagnostics import in_order
+from orchestrator.flow.language.program import Place
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.written import environment_reference, transport_flaw, trust_flaw
 from orchestrator.flow.language.yaml import Document, Entries, Items, Node, Scalar, parse
@@ -89,7 +90,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
         raise InputError(in_order(reader.diagnostic(details) for details in error.errors())) from None
     if found := in_order(reader.contradictions(settings)):
         raise InputError(found)
-    return settings.with_warnings(in_order(reader.warnings(settings)))
+    return settings.with_file(in_order(reader.warnings(settings)), reader.push_places(settings))
 
 
 @dataclass(slots=True)
@@ -344,6 +345,14 @@ class _Reader:
             place = self.places.get(path) or self.places.get(path[:-1])  # a list of one may be written as its item
             if flaw is not None and place is not None:
                 yield replace(self._at(place[0], "W307", flaw.message, flaw.help), severity="warning")
+
+    def push_places(self, settings: Settings) -> dict[str, Place]:
+        """Where the entries of `push: services:` begin, by name."""
+        found = {}
+        for name in settings.push.services:
+            node, key = self.places["push", "services", name]
+            found[name] = Place(self.document.name, (key or node).line, (key or node).column)
+        return found
 
     def diagnostic(self, details: ErrorDetails) -> Diagnostic:
         """One of pydantic's complaints, in the words and at the place of the user's file."""

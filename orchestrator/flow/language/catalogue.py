@@ -27,6 +27,7 @@ CATALOGUE: dict[str, str] = {
     "E117": "the action has no result to keep",
     "E118": "unknown gateway, server, user table, endpoint, flow or subscription",
     "E119": "an action or key that this version cannot run",
+    "E120": "the account of a push service cannot be used",
     "E201": "expression syntax",
     "E202": "nested too deep",
     "E203": "types do not fit",

@@ -1,0 +1,93 @@
+"""`orchestrator check` tells what push services say of their keys and certificates, at the place of the entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from orchestrator.cli import cli
+from orchestrator.errors import OrchestratorError
+from orchestrator.packages.push_service import PushServiceKind
+from orchestrator.settings import push_sections
+from orchestrator.settings.reader import read_settings
+from orchestrator.sip.push import Push, Pushed
+from orchestrator.site import check_push, read_site
+
+
+class AcmeSettings(BaseModel):
+    key: str = ""
+
+
+class Acme:
+    """A push service whose key is a word that says what is wrong."""
+
+    def __init__(self, settings: Any) -> None:
+        if settings.key == "uninstalled":
+            raise OrchestratorError("acme needs libacme, which is not installed")
+        self._key = settings.key
+
+    def check(self) -> Sequence[str]:
+        if self._key == "bug":
+            raise ZeroDivisionError("oops")
+        return [] if self._key == "good" else [f"{self._key}: no such file", "the certificate expired on 2026-01-01"]
+
+    def start(self) -> None: ...
+
+    def send(self, push: Push) -> Pushed:
+        raise NotImplementedError
+
+    def stop(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def acme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(push_sections.KINDS, "acme", PushServiceKind("acme", "For tests.", Acme, AcmeSettings))
+
+
+TEXT = """\
+flows: [flows]
+push:
+  services:
+    acme: {key: good}
+    phones:
+      type: acme
+      key: lost.p8
+"""
+
+
+def test_each_complaint_has_the_place_of_its_entry() -> None:
+    found = check_push(read_settings("a.yml", TEXT, {}))
+    assert [str(diagnostic) for diagnostic in found] == [
+        "a.yml:5:5: error E120: push service 'phones': lost.p8: no such file",
+        "a.yml:5:5: error E120: push service 'phones': the certificate expired on 2026-01-01",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("uninstalled", "push service 'phones': acme needs libacme, which is not installed"),
+        ("bug", "push service 'phones': its check fails: ZeroDivisionError: oops"),
+    ],
+)
+def test_a_service_that_cannot_be_asked_is_a_complaint(key: str, says: str) -> None:
+    [found] = check_push(read_settings("a.yml", TEXT.replace("lost.p8", key), {}))
+    assert found.message == says
+
+
+def test_the_command_fails_and_a_server_starts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "a.flow.yaml").write_text("flowlang: 1\n")
+    (tmp_path / "a.yml").write_text(TEXT)
+    ended = CliRunner().invoke(cli, ["check", "-c", "a.yml"], standalone_mode=False)
+    assert ended.return_value == 1 and "a.yml:5:5: error E120: push service 'phones': lost.p8" in ended.output
+    assert "   5 |     phones:" in ended.output
+    assert read_site(read_settings("a.yml", TEXT, {}), {}).warnings == []
+    (tmp_path / "a.yml").write_text(TEXT.replace("lost.p8", "good"))
+    assert CliRunner().invoke(cli, ["check", "-c", "a.yml"], standalone_mode=False).return_value == 0
