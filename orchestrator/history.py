@@ -7,6 +7,7 @@ formatted, and no fact of the wire is made, while nobody listens.
 | kind | what has happened |
 |---|---|
 | `MessageIn`, `MessageOut` | a SIP message came or left, octet for octet |
+| `CallLeg` | a SIP Call-ID belongs to a call of a flow |
 | `TraceWritten` (`flow.run.trace`) | a line of the trace of a run: what it did, as one of the facts below |
 | `CallRecord` (`core.calls.cdr`) | a call of a flow has ended |
 
@@ -20,9 +21,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 F = TypeVar("F")
+M = TypeVar("M", bound="SipMessage")
 
 
 class History:
@@ -65,15 +67,49 @@ class History:
 # --- the wire ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SipMessage:
-    """A SIP message on the wire: its octets, the peer's address, and the index of our listening point. What it says of
-    itself is read when it is asked for."""
+class _Point(Protocol):
+    """As `sip.points` has it."""
+
+    index: int
+    host: str
+    local: str
+    local_port: int
+    transport: str
+
+
+class _Hop(Protocol):
+    @property
+    def point(self) -> Any: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class SipMessage(NamedTuple):
+    """A SIP message on the wire: its octets, the peer's address, our side of it, and when it came or left. What it says
+    of itself is read when it is asked for."""
 
     data: bytes
     host: str
     port: int
     point: int
+    """Index of our listening point."""
+    local: str = ""
+    """Address of ours that it came to or leaves from: a name where only that is known (`sip: advertise:`)."""
+    local_port: int = 0
+    """The port that point listens on; a connection of our own has another one."""
+    transport: str = "udp"
+    time: float = 0.0
+    """Seconds of the engine's clock."""
+
+    @classmethod
+    def at(cls: type[M], data: bytes, hop: _Hop, time: float) -> M:
+        """One from or to a hop (`sip.points.Hop`)."""
+        point: _Point = hop.point
+        return cls(
+            data, hop.host, hop.port, point.index, point.local or point.host, point.local_port, point.transport, time
+        )
 
     @property
     def head(self) -> bytes:
@@ -106,6 +142,16 @@ class MessageOut(SipMessage):
     """One that leaves."""
 
     __slots__ = ()
+
+
+class CallLeg(NamedTuple):
+    """A SIP Call-ID belongs to a call of a flow from now on: that of its INVITE, or of a leg behind FreeSWITCH."""
+
+    call: str
+    """Id of the call."""
+    call_id: bytes
+    first: bytes
+    """Call-ID of its first INVITE, which names the call on all legs."""
 
 
 _CALL_ID = re.compile(rb"^(?:Call-ID|i)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)

@@ -52,6 +52,8 @@ LAYERS: dict[str, set[str]] = {
         "packages", "store", "errors", "timers",
     },
     "push": {"packages", "runtime", "sip", "errors"},
+    "fact_kinds": {"core.calls", "flow.run", "history"},
+    "integrations": {"events", "fact_kinds", "packages", "history", "errors", "settings", "sip"},
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""

@@ -82,7 +82,7 @@ class Engine(Node):
         self.host = Performers(self)
         self.flows = FlowEngine(program, self.bus, self.timers, self.host, history=self.history)
         self.faults = Faults(lambda: unaware(self.flows.runs.values()))
-        self.calls = Calls()
+        self.calls = Calls(self.history)
         self.records = CallRecords(self.history, settings.wall_offset)
         self._compose()
         self._bound()

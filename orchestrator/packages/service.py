@@ -70,7 +70,25 @@ class ServerContext(Protocol):
         """
 
     def listen_facts(self, kind: type[F], handle: Callable[[F], object], queue: int = QUEUE) -> None:
-        """The same for facts of the history: `CallRecord` (core.calls.cdr), `MessageIn`, `MessageOut` (history)."""
+        """The same for facts of one kind (`fact_kinds`)."""
+
+    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
+        """Call `handle(facts)` with the facts of these kinds (`fact_kinds`), in the order they were told.
+
+        It is given all that wait, in a greenlet of its own: the facts of one turn come together, and many cost little
+        more than one. When `queue` of them wait already, one more is dropped and counted.
+        """
+
+    def wall(self, time: float) -> float:
+        """Seconds since the epoch of a time of the engine's clock, as facts have it."""
+
+    def mark_calls(self, header: str) -> None:
+        """Put the Call-ID of a call's first leg under this name (`X-…`) on each INVITE of it into FreeSWITCH, from now
+        on; the header is taken off whatever goes to others.
+
+        Raises:
+            ValueError: no such header can be sent.
+        """
 
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         """Do what `PoolEffect`s of this kind ask for, where a connection of the service is needed for that.

@@ -151,7 +151,7 @@ class Reactor:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
         core = self.core
         if MessageIn in self._told:
-            self._history.tell(MessageIn(data, hop.host, hop.port, hop.point.index))
+            self._history.tell(MessageIn.at(data, hop, now))
         try:
             core.receive(data, hop, now)
         except Exception:
@@ -235,7 +235,7 @@ class Reactor:
         if core.datagrams:
             for data, destination in core.datagrams:
                 if MessageOut in self._told:
-                    self._history.tell(MessageOut(data, destination.host, destination.port, destination.point.index))
+                    self._history.tell(MessageOut.at(data, destination, self.clock()))
                 try:
                     self._transports[destination.point.index].send(data, destination)
                 except IndexError:

@@ -6,11 +6,13 @@ bounded queue for a greenlet of their own, and what they raise is logged and cou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Any
 
 import gevent
+from gevent.event import Event as Signal
 from gevent.queue import SimpleQueue
 from loguru import logger
 from pydantic import BaseModel
@@ -33,6 +35,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a greenlet that failed is begun anew; twice as many each time."""
 HELD = 1000
 """Events published before the server is ready that are kept."""
+
+_HEADER_NAME = re.compile(r"[Xx]-[A-Za-z0-9-]{1,60}")
 
 FAULTS = (Exception, gevent.Timeout, SystemExit)
 """What code of others may raise without ending anything of ours."""
@@ -68,6 +72,43 @@ class Sink:
             try:
                 self._handle(item)
                 self.handled += 1
+            except FAULTS as bug:
+                self._host.fault(bug)
+            finally:
+                self._busy = False
+
+
+class Bundles(Sink):
+    """A listener that is given all that waits at once. Its greenlet never runs within a turn, so what one turn has
+    told is in one bundle."""
+
+    def __init__(self, host: Host, handle: Callable[[Any], object], capacity: int) -> None:
+        self._waiting: list[object] = []
+        self._wake = Signal()
+        super().__init__(host, handle, capacity)
+
+    def take(self, item: object) -> None:
+        waiting = self._waiting
+        if len(waiting) >= self._capacity:
+            self.dropped += 1
+            return
+        if not waiting:
+            self._wake.set()
+        waiting.append(item)
+
+    @property
+    def idle(self) -> bool:
+        return not self._busy and not self._waiting
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            bundle, self._waiting = self._waiting, []
+            self._busy = True
+            try:
+                self._handle(bundle)
+                self.handled += len(bundle)
             except FAULTS as bug:
                 self._host.fault(bug)
             finally:
@@ -120,6 +161,20 @@ class Host:
 
     def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
         self._services.tap_facts(kind, self._sink(handle, queue).take)
+
+    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
+        bundles = Bundles(self, handle, queue)
+        self.sinks.append(bundles)
+        for kind in kinds:
+            self._services.tap_facts(kind, bundles.take)
+
+    def wall(self, time: float) -> float:
+        return time + self._services.engine.settings.wall_offset
+
+    def mark_calls(self, header: str) -> None:
+        if _HEADER_NAME.fullmatch(header) is None:
+            raise ValueError(f"{header!r} cannot be the name of a header of ours: it has to begin with X-")
+        self._services.engine.network.mark_calls(header.encode())
 
     def _sink(self, handle: Callable[[Any], object], queue: int) -> Sink:
         sink = Sink(self, handle, queue)

@@ -19,6 +19,7 @@ from loguru import logger
 from orchestrator.errors import TooManyWatchersError
 from orchestrator.history import History, MessageIn, MessageOut, SipMessage
 from orchestrator.runtime.jsonlines import Sink, answer_lines
+from orchestrator.sip.masking import masked
 from orchestrator.sip.shown import shown
 
 SECONDS, LONGEST = 60.0, 3600.0
@@ -27,32 +28,6 @@ WATCHERS = 8
 """Traces at a time."""
 _CALLS = 1000
 """Calls that one trace follows."""
-
-_LINES = re.IGNORECASE | re.MULTILINE
-_CREDENTIALS = re.compile(r"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)(.*(?:\r?\n[ \t].*)*)", _LINES)
-_CHALLENGE = re.compile(
-    r"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
-    _LINES,
-)
-_PARAMETER = re.compile(
-    r'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
-)
-_TOKEN = re.compile(r"\b(pn-prid|pn-param|pn-purr|pn-tok)=[^;>,\s\"]+", re.IGNORECASE)
-_KEYS = re.compile(r"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)\S+", _LINES)
-
-
-def masked(text: str) -> str:
-    """A message without its secrets."""
-    text = _CREDENTIALS.sub(_without_credentials, text)
-    text = _CHALLENGE.sub(lambda match: _PARAMETER.sub(r'\1\2"***"', match[0]), text)
-    text = _TOKEN.sub(r"\1=***", text)
-    return _KEYS.sub(r"\1***", text)
-
-
-def _without_credentials(match: re.Match[str]) -> str:
-    if match[2].lower() != "digest":
-        return f"{match[1]}{match[2]} ***"
-    return match[1] + match[2] + _PARAMETER.sub(r'\1\2"***"', match[3])
 
 
 def short(data: bytes) -> str:
@@ -119,7 +94,7 @@ class SipTrace:
                 "time": time(),
                 "direction": "received" if received else "sent",
                 "peer": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-                "message": masked(data.decode("utf-8", "replace")),
+                "message": masked(data).decode("utf-8", "replace"),
             }
             for watcher in self._watchers:
                 watcher.see(seen, message)

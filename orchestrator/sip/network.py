@@ -137,6 +137,9 @@ class SipNetwork:
         """Told of a binding whose edge proxy has no flow to it any more; the registrations say what follows."""
         self.moved: Callable[[Hop, bytes], Hop] = lambda hop, uri: hop
         """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
+        self.call_marks: tuple[bytes, ...] = ()
+        """Headers with the Call-ID of a call's first leg on its INVITEs into FreeSWITCH, besides `CALL_HEADER`."""
+        self._held_back, self._held_back_private = NOT_FORWARDED, _KEPT_PRIVATE
         self.guard: Callable[[Binding, Hop], bool] | None = None
         """Says whether a call may go to a place for a registered contact; None where any may."""
 
@@ -157,14 +160,26 @@ class SipNetwork:
         """Names of headers that a receiver is not told; see `sip.proxy_network.Network`."""
         names = message.names
         if b"p-asserted-identity" not in names or self.believes(host):
-            return NOT_FORWARDED
+            return self._held_back
         if self._asserts:
-            return _KEPT_PRIVATE
+            return self._held_back_private
         if b"privacy" in names:
             asked = {word.strip().lower() for line in message.get_all(b"privacy") for word in line.split(b";")}
             if b"id" in asked:
-                return _KEPT_PRIVATE
-        return NOT_FORWARDED
+                return self._held_back_private
+        return self._held_back
+
+    def mark_calls(self, header: bytes) -> None:
+        """One more of `call_marks`: from now on nobody but FreeSWITCH is told it, nor may say it."""
+        self.call_marks = (*self.call_marks, header)
+        withheld = frozenset(name.lower() for name in self.call_marks)
+        self._held_back, self._held_back_private = NOT_FORWARDED | withheld, _KEPT_PRIVATE | withheld
+
+    def ties(self, call: str, call_id: bytes) -> tuple[bytes, ...]:
+        """Header lines of an INVITE into FreeSWITCH of the call with this id, whose first leg has that Call-ID."""
+        marks = self.call_marks
+        line = CALL_HEADER + b": " + call.encode()
+        return (line, *(mark + b": " + call_id for mark in marks)) if marks else (line,)
 
     def hides(self, gateway: str, source: str) -> bool:
         """See `sip.proxy_network.Network`."""

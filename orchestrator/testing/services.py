@@ -22,6 +22,10 @@ class FakeServer:
         """(level, text, facts) of the log."""
         self.work: list[Callable[[], object]] = []
         """What was given to `spawn`."""
+        self.wall_offset = 0.0
+        """Of `wall`."""
+        self.marks: list[str] = []
+        """Headers of `mark_calls`."""
         self.effects: dict[type[Any], Callable[[Any], Any]] = {}
         self._specs = {spec.name: spec for spec in (*BUILTIN_EVENTS, *events)}
         self._listeners: list[tuple[Collection[str], Callable[[Raised], object]]] = []
@@ -42,6 +46,16 @@ class FakeServer:
 
     def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
         self._facts.append((kind, handle))
+
+    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
+        for kind in kinds:
+            self._facts.append((kind, lambda fact: handle([fact])))
+
+    def wall(self, time: float) -> float:
+        return time + self.wall_offset
+
+    def mark_calls(self, header: str) -> None:
+        self.marks.append(header)
 
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         self.effects[effect] = perform

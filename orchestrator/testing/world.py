@@ -236,7 +236,7 @@ class World:
 
     def _hear(self, data: bytes, hop: Hop) -> None:
         if self.engine.history.hears(MessageIn):
-            self.engine.history.tell(MessageIn(data, hop.host, hop.port, hop.point.index))
+            self.engine.history.tell(MessageIn.at(data, hop, self.now))
         self.engine.receive(data, hop, self.now)
 
     def _collect(self) -> None:
@@ -246,7 +246,7 @@ class World:
             sent, engine.datagrams[:] = engine.datagrams[:], []
             for data, hop in sent:
                 if engine.history.hears(MessageOut):
-                    engine.history.tell(MessageOut(data, hop.host, hop.port, hop.point.index))
+                    engine.history.tell(MessageOut.at(data, hop, self.now))
                 self._leave(data, hop)
             jobs, engine.jobs = engine.jobs, []
             for job in jobs:

@@ -11,7 +11,8 @@ from loguru import logger
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.history import History, MessageIn, MessageOut
 from orchestrator.runtime.news import PER_EVENT, PER_SOURCE, News
-from orchestrator.runtime.siptrace import SipTrace, masked
+from orchestrator.runtime.siptrace import SipTrace
+from orchestrator.sip.masking import as_long, masked
 from orchestrator.sip.points import Hop
 from orchestrator.testing.world import World
 
@@ -184,10 +185,18 @@ MESSAGE = (
 
 
 def test_secrets_are_masked() -> None:
-    shown = masked(MESSAGE)
+    shown = masked(MESSAGE.encode()).decode()
     for secret in ("n0nce", "deadbeef", "c2VjcmV0", "t0ken", "k3y", "p4ss"):
         assert secret not in shown
     assert 'username="alice"' in shown and "Digest" in shown
+
+
+def test_a_mask_may_be_as_long_as_the_secret() -> None:
+    """Content-Length stays true."""
+    shown = masked(MESSAGE.encode(), as_long)
+    assert len(shown) == len(MESSAGE)
+    assert b'nonce="*****"' in shown and b"Basic ********\r\n" in shown and b"inline:***\r\n" in shown
+    assert masked(MESSAGE.encode()).count(b"***") == 6
 
 
 @pytest.mark.parametrize(

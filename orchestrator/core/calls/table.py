@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.core.calls.call import Call
+from orchestrator.history import CallLeg, History
 
 
 class Calls:
     """Calls that have not ended. Two calls may share a Call-ID (a spiral); the first is then found by it."""
 
-    __slots__ = ("_by_id", "_by_call_id")
+    __slots__ = ("_by_id", "_by_call_id", "_history")
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
+        self._history = history
         self._by_id: dict[str, Call] = {}
         self._by_call_id: dict[bytes, Call] = {}
 
@@ -23,6 +25,8 @@ class Calls:
     def add_call_id(self, call_id: bytes, call: Call) -> None:
         """Another dialog of the same call: its leg behind FreeSWITCH."""
         self._by_call_id.setdefault(call_id, call)
+        if self._history.hears(CallLeg):
+            self._history.tell(CallLeg(call.id, call_id, call.sip_call_id))
 
     def drop_call_id(self, call_id: bytes, call: Call) -> None:
         """A dialog that is no longer this call's."""

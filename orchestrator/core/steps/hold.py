@@ -17,7 +17,7 @@ from orchestrator.core.switches.executions import channel_of, command
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
 from orchestrator.sip.branch import Branch
-from orchestrator.sip.network import CALL_HEADER, MEDIA_HEADER
+from orchestrator.sip.network import MEDIA_HEADER
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
 
@@ -53,7 +53,8 @@ class Hold:
     def begin(self, answer: bool, done: Done) -> None:
         """Send the call to FreeSWITCH."""
         kind = b"answer" if answer else b"early"
-        self.target.headers = (CALL_HEADER + b": " + self.call.id.encode(), MEDIA_HEADER + b": " + kind)
+        call = self.call
+        self.target.headers = (*call.node.network.ties(call.id, call.sip_call_id), MEDIA_HEADER + b": " + kind)
         self._wait("answered" if answer else "up", done)
         self.call.front.forget_failures()
         if self.call.front.add(self.target, self) is None:

@@ -46,6 +46,7 @@ GRACE = 15
 INVITE_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the INVITE; its answer to `originate` itself comes only when all is over."""
 
+_PLAIN_CALL_ID = re.compile(rb"[A-Za-z0-9.@:_+~-]+")
 _ADDRESS = re.compile(r"([A-Za-z0-9.+*_-]+)@([A-Za-z0-9.-]+)")
 _CAUSES = {
     "USER_BUSY": ("busy", 486),
@@ -121,7 +122,7 @@ class OutboundCalls:
         """
         own = _ADDRESS.fullmatch(who.aor)
         domain = {"sip_invite_domain": own[2]} if own is not None else {}
-        variables = originate_variables({f"sip_h_{CALL_HEADER.decode()}": id, **domain})
+        variables = originate_variables({f"sip_h_{CALL_HEADER.decode()}": id, **self._marks(id), **domain})
         variables = _with_to(variables, parse_uri(target.uri).aor)
         steps = (
             "set:continue_on_fail=true",
@@ -130,6 +131,14 @@ class OutboundCalls:
             "park:",
         )
         return "m:^:" + "^".join(steps)
+
+    def _marks(self, id: str) -> dict[str, str]:
+        """What marks the INVITE that FreeSWITCH will send as one of this call; not a Call-ID that a dial string could
+        take for more."""
+        call = self.exchange.calls.by_id(id)
+        if call is None or _PLAIN_CALL_ID.fullmatch(call.sip_call_id) is None:
+            return {}
+        return {f"sip_h_{mark.decode()}": call.sip_call_id.decode() for mark in self.node.network.call_marks}
 
     def _here(self) -> str:
         """Our address, as a dial string of FreeSWITCH."""

@@ -23,7 +23,6 @@ from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
 from orchestrator.sip.message import Request
-from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.target import Target
 
 
@@ -113,7 +112,7 @@ class Relaying:
         user = call.invite.parsed_uri.user or b"call"
         return Target(
             b"sip:%b@%b" % (user, host.encode()),
-            headers=(CALL_HEADER + b": " + call.id.encode(), *header_lines(effect.headers)),
+            headers=(*call.node.network.ties(call.id, call.sip_call_id), *header_lines(effect.headers)),
             sender=from_value(effect.from_),
         )
 
