@@ -53,7 +53,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "push": {"packages", "runtime", "sip", "errors"},
     "fact_kinds": {"core.calls", "flow.run", "history"},
-    "integrations": {"events", "fact_kinds", "packages", "history", "errors", "settings", "sip"},
+    "settings.values": {"flow.expr", "flow.language", "packages", "runtime", "sip"},
+    "integrations": {"events", "fact_kinds", "packages", "history", "errors", "settings.values", "sip"},
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""
