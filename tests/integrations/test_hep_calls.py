@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.fact_kinds import CallLeg, MessageIn
-from orchestrator.integrations.hep.calls import LINGER, Choice, Correlation
+from orchestrator.integrations.hep.capture import LINGER, Choice, Correlation
 
 
 def message(line: str, method: str) -> MessageIn:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from orchestrator.fact_kinds import CallLeg, CallRecord, MessageIn, MessageOut, TraceWritten
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.integrations.hep.homer import Hep, HepSettings
 from orchestrator.integrations.hep.packet import LOG, SIP
-from orchestrator.integrations.hep.service import Hep, HepSettings
 from orchestrator.testing.services import FakeServer
 from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import World

@@ -18,9 +18,9 @@ from gevent import ssl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, SecretStr
 
 from orchestrator.fact_kinds import CallLeg, CallRecord, MessageIn, MessageOut, SipMessage, TraceWritten
-from orchestrator.integrations.hep.calls import Choice, Correlation
+from orchestrator.integrations.hep.capture import Choice, Correlation
+from orchestrator.integrations.hep.delivery import Sender, open_tcp, open_tls, open_udp
 from orchestrator.integrations.hep.packet import LOG, SIP, TCP, UDP, Encoder
-from orchestrator.integrations.hep.sender import Sender, open_tcp, open_tls, open_udp
 from orchestrator.packages.service import ServerContext, Service
 from orchestrator.settings.values import InvalidValue, on_or_off, one_by_one
 from orchestrator.sip.masking import as_long, masked
