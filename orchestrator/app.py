@@ -38,6 +38,8 @@ from orchestrator.esl.translate import needed
 from orchestrator.freeswitch_links import FreeSwitchLinks
 from orchestrator.listening import Listening
 from orchestrator.packages.service import find_service
+from orchestrator.push.push_metrics import export_pushes
+from orchestrator.push.supervisor import Pushes
 from orchestrator.resources import asked_users
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
@@ -130,6 +132,7 @@ class Server:
         stack.callback(self.reactor.close)
         self.links = FreeSwitchLinks(self.engine, self.reactor, lambda: self._needed(self.engine.usage.fs))
         self.listener = self._listen_for_dialplans()
+        self.pushes = self._make_pushes()
         self.jobs = self._make_jobs()
         stack.callback(lambda: self.links.stop(self._hurry.is_set()))
         self.links.update(site.resolved.freeswitch)
@@ -163,6 +166,15 @@ class Server:
         engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
         return engine
 
+    def _make_pushes(self) -> Pushes | None:
+        chosen = self._settings.push.services.values()
+        if not chosen:
+            return None
+        pushes = Pushes(chosen, self._answer)
+        export_pushes(self.metrics, pushes)
+        self.health.add_degradation("push", lambda: pushes.trouble)
+        return pushes
+
     def _make_jobs(self) -> Jobs:
         limits, dns = self._settings.limits, self._settings.sip.dns
         jobs = Jobs(
@@ -171,6 +183,7 @@ class Server:
             self.links.by_name,
             self.listener.sessions if self.listener is not None else NO_SESSIONS,
             resolver=Resolver([(server.host, server.port) for server in dns.servers], dns.timeout),
+            pushes=self.pushes,
             http_queue=limits.http_queue,
             esl_queue=limits.esl_queue,
             location_writes=limits.location_writes,
@@ -273,6 +286,8 @@ class Server:
         signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
         self._stack.callback(signals.close)
         self.services.start()
+        if self.pushes is not None:
+            self.pushes.start()
         self.listening.start(self.reactor, self.engine)
         self.links.start()
         if self.listener is not None:

@@ -9,9 +9,9 @@ exception in it fails its step only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gevent
 
@@ -53,6 +53,15 @@ EXECUTE_LIMIT = 12 * 3600.0
 """Seconds a job and an application may run. The end of the channel or of the link ends the waiting long before."""
 
 
+class PushPools(Protocol):
+    """Who does `Push` jobs (push.supervisor)."""
+
+    @property
+    def pools(self) -> Sequence[Pool]: ...
+    def submit(self, job: int, push: Push) -> None: ...
+    def close(self) -> None: ...
+
+
 class Jobs:
     """Starts jobs; `answer(job id, result or StepError)` ends each of them.
 
@@ -67,16 +76,19 @@ class Jobs:
         sessions: Mapping[str, Commands] = NO_SESSIONS,
         *,
         resolver: Resolver | None = None,
+        pushes: PushPools | None = None,
         http_queue: int = HTTP_QUEUE,
         esl_queue: int = ESL_QUEUE,
         location_writes: int = LOCATION_WRITES,
     ) -> None:
-        """`resolver` finds the servers of host names, those of the system unless given; `http_queue`: web requests that
+        """`resolver` finds the servers of host names, those of the system unless given; `pushes` are the push services,
+        if there are any; `http_queue`: web requests that
         may wait; `esl_queue`: commands of each server, short and long ones each; `location_writes`: writes of the
         location store at a time, none of which waits for another one here."""
         self.http = http
         self.users = UserSources()
         self._users: dict[str, Pool] = {}
+        self._pushes = pushes
         self._answer = answer
         self._links = links
         self._sessions = sessions
@@ -118,7 +130,7 @@ class Jobs:
         elif isinstance(effect, Resolve):
             (self._dns_configured if effect.configured else self._dns).submit(job.id, effect)
         elif isinstance(effect, Push):
-            self._answer(job.id, Pushed("failed", f"there is no push service {effect.service!r}"))
+            self._push(job.id, effect)
         elif effect.server in self._sessions:  # one channel each, and it comes and goes: no pool of its own
             self._esl_pool("sockets", LONG_WORKERS).submit(job.id, effect)
         elif effect.server not in self._links:
@@ -134,7 +146,8 @@ class Jobs:
     @property
     def pools(self) -> tuple[Pool, ...]:
         own = (self._http, self._dns, self._dns_configured, self._location)
-        return (*own, *self._users.values(), *self._esl.values(), *self._of_packages.values())
+        pushes = self._pushes.pools if self._pushes is not None else ()
+        return (*own, *self._users.values(), *self._esl.values(), *self._of_packages.values(), *pushes)
 
     @property
     def idle(self) -> bool:
@@ -143,6 +156,8 @@ class Jobs:
     def close(self) -> None:
         for pool in self.pools:
             pool.close()
+        if self._pushes is not None:
+            self._pushes.close()
         self.http.close()
         self.users.close()
 
@@ -159,6 +174,12 @@ class Jobs:
             error=f"{kind.name}.failed",
         )
         return pool
+
+    def _push(self, job: int, push: Push) -> None:
+        if self._pushes is None:
+            self._answer(job, Pushed("failed", f"there is no push service {push.service!r}"))
+        else:
+            self._pushes.submit(job, push)
 
     def _user_pool(self, effect: FindUser) -> Pool:
         """Each table has its own, as wide as it has connections now."""

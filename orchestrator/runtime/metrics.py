@@ -7,27 +7,32 @@ apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Literal
 
 from loguru import logger
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 PREFIX = "orchestrator_"
 
 _FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
 
+Histogram = tuple[Sequence[float], Sequence[int], float]
+"""Bounds; how many were at most as large as each bound and larger than that before it, and then how many were larger
+than all; their sum."""
 Reading = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
 """A number; or label value(s) → number where the metric has labels."""
 
 
 class Metrics:
-    """Named counters and gauges of one server. Names are given without the prefix."""
+    """Named counters, gauges and histograms of one server. Names are given without the prefix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._families: dict[str, tuple[Literal["counter", "gauge"], str, tuple[str, ...], Callable[[], Reading]]] = {}
+        self._histograms: dict[str, tuple[str, str, Callable[[], Mapping[str, Histogram]]]] = {}
         self.registry.register(self)
         PlatformCollector(registry=self.registry)
         ProcessCollector(registry=self.registry)
@@ -40,6 +45,12 @@ class Metrics:
     def gauge(self, name: str, doc: str, read: Callable[[], Reading], labels: tuple[str, ...] = ()) -> None:
         """A number that goes up and down."""
         self._add("gauge", name, doc, labels, read)
+
+    def histogram(self, name: str, doc: str, read: Callable[[], Mapping[str, Histogram]], label: str) -> None:
+        """How many of something were how large, for each value of a label."""
+        if name in self._histograms:
+            raise ValueError(f"metric {name!r} is defined twice")
+        self._histograms[name] = (doc, label, read)
 
     def exposition(self) -> bytes:
         """The text format of Prometheus."""
@@ -56,6 +67,13 @@ class Metrics:
                 logger.bind(source="metrics", metric=name).exception("metric_fault")
                 continue
             yield family
+        for name, (doc, label, observed) in self._histograms.items():
+            histogram = HistogramMetricFamily(PREFIX + name, doc, labels=(label,))
+            for value, (bounds, counts, total) in observed().items():
+                names = [*map(str, bounds), "+Inf"]
+                buckets = list(zip(names, map(float, accumulate(counts)), strict=True))
+                histogram.add_metric((value,), buckets, total)
+            yield histogram
 
     def describe(self) -> list[Metric]:
         """Empty: nothing is read when the collector is registered."""

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.flow.run.scheduler import Stats
+from orchestrator.push import push_metrics
 from orchestrator.runtime import gauges
 from orchestrator.runtime.esl_connection import EslCounters
 
 PACKAGE = Path(gauges.__file__).parents[1]
-ROOMS = ("core", "sip", "esl", "events", "flow", "store", "runtime")
+ROOMS = ("core", "sip", "esl", "events", "flow", "store", "runtime", "push")
 
 STATE = {
     "breadth": "branches that a request may still have (RFC 5393)",
@@ -63,8 +64,8 @@ def added_to() -> dict[str, str]:
 
 def exported() -> set[str]:
     """Attributes that /metrics reads."""
-    tree = ast.parse(Path(gauges.__file__).read_text())
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    trees = [ast.parse(Path(str(module.__file__)).read_text()) for module in (gauges, push_metrics)]
+    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 def test_every_counter_is_exported_or_said_to_be_none() -> None:

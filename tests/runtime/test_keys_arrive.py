@@ -61,7 +61,6 @@ registrar:
   {min_expires: 90s, too_brief: raise, on_full: replace, gruu: off, flow_timer: 95s,
    ping: {phones: all, every: 96s, missed: 7}}
 push:
-  services: {work: {type: apns, certificate: FOLDER/certificate.pem}}
   wake: 71s
   awake: 72s
   refresh: 73s
@@ -164,7 +163,6 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "registrar.min_expires": (lambda s: s.engine.settings.register.min_expires, 90),
     "registrar.too_brief": (lambda s: s.engine.settings.register.raise_short, True),
     "registrar.on_full": (lambda s: s.engine.settings.register.replace, True),
-    "push.services": (lambda s: [service.name for service in s.engine.settings.push.services], ["work"]),
     "push.wake": (lambda s: s.engine.settings.push.wake, 71.0),
     "push.awake": (lambda s: s.engine.settings.push.awake, 72.0),
     "push.refresh": (lambda s: s.engine.settings.push.refresh, 73.0),
@@ -220,6 +218,7 @@ ELSEWHERE = {
     "admin.names": "tests/cli/test_served.py",
     "log.level": "tests/runtime/test_log.py",
     "log.format": "tests/runtime/test_log.py",
+    "push.services": "tests/settings/test_push_configured.py",
     "registrar.without_flow": "tests/settings/test_guards.py",
     "sip.open_relay": "tests/settings/test_guards.py",
     "sip.transports": "tests/runtime/test_transports.py",
