@@ -270,6 +270,41 @@ class ByeHeld(CallFact):
 
 
 @dataclass(slots=True)
+class PhonePushed(CallFact):
+    """A push to a phone that sleeps is on its way to the push service."""
+
+    contact: str
+    service: str
+    kind: str
+    """Why: call, message, request; cancel for a call that is over."""
+
+    def __str__(self) -> str:
+        return f"push >> {self.kind} to={self.contact} by {self.service}"
+
+
+@dataclass(slots=True)
+class PushEnded(CallFact):
+    """A push service has not taken a push; `outcome` is failed or dead."""
+
+    contact: str
+    outcome: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"push << {self.outcome} for {self.contact}: {self.reason}"
+
+
+@dataclass(slots=True)
+class PhoneWoke(CallFact):
+    """A phone that was pushed has registered."""
+
+    contact: str
+
+    def __str__(self) -> str:
+        return f"push -- {self.contact} has woken up"
+
+
+@dataclass(slots=True)
 class GatewayPassedOver(RunFact):
     """A gateway that is down is not tried."""
 

@@ -30,6 +30,7 @@ from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
 from orchestrator.core.push.pusher import Pusher
+from orchestrator.core.push.waking import Wakers
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
@@ -65,16 +66,10 @@ class Engine(Node):
         self.location = location
         self.peers = Peers(self)
         self.admission = Admission(settings.sources, self.peers.exempt)
-        self.admission.on_ban = lambda source: self.tell(
-            "source_banned",
-            source=source.name,
-            reason=source.banned_for,
-            seconds=round(source.banned_until - source.banned_since),
-            proved=self.admission.is_proved(source, self.timers.now),
-        )
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.pusher = Pusher(self, settings.push, self.registrations.token_died)
+        self.wakers = Wakers(self, self.pusher, self.registrations)
         self.overload = Overload(self, location)
         self.gateways = Gateways(self.network, self.publish)
         self.channels = ChannelTable()
@@ -93,7 +88,7 @@ class Engine(Node):
         flows, servers, channels = self.flows, self.servers, self.channels
         exchange = Exchange(self.records, flows, self.calls, channels, servers)
         registrations, sender = self.registrations, self.sender
-        steps = Steps(self, self.host, exchange, registrations, self.gateways, self.admission)
+        steps = Steps(self, self.host, exchange, registrations, self.gateways, self.admission, self.wakers)
         self.steps = steps
         self.starts = Starts(self, flows, steps.forget)
         self.sockets = SocketCalls(self, exchange, self.starts)
@@ -101,8 +96,9 @@ class Engine(Node):
         self.esl_events = EslEvents(
             self, channels, self.calls, self.sockets, servers, self.resync, steps, registrations
         )
+        outbound, authenticator = steps.outbound_calls, steps.authenticator
         self.requests = Requests(
-            self, sender, self.overload, registrations, exchange, self.starts, steps.outbound_calls, steps.authenticator
+            self, sender, self.overload, registrations, exchange, self.starts, outbound, authenticator, self.wakers
         )
         self.wire = Wire(self, sender, self.overload, self.requests, registrations, self.faults)
         self.receive = self.wire.receive
@@ -229,6 +225,7 @@ class Engine(Node):
         """Take no new calls or registrations any more; what is in progress goes on."""
         self.timers.run_due(now)
         self.draining = True
+        self.wakers.leave()
 
     @property
     def idle(self) -> bool:

@@ -19,6 +19,8 @@ from typing import Any
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.location_writes import Ask, StoreWrite
+from orchestrator.core.push.by_default import WaitingRequest
+from orchestrator.core.push.waking import Sleeper, Waking
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.hold import Hold
 from orchestrator.core.steps.relay import RelayAttempt
@@ -136,6 +138,7 @@ def _found(where: Iterable[Any]) -> list[Subject]:
 
 _LEADS_TO: dict[type, str] = {
     ClientTransaction: "user", Branch: "context", RelayAttempt: "call", Hold: "call", Handshake: "party",
+    Sleeper: "waking", Waking: "waiter", WaitingRequest: "context",
     Ticket: "task", Task: "run", Listener: "run", Wait: "run", Subscription: "owner", StoreWrite: "ask", Ask: "done",
 }  # fmt: skip
 """Type → the attribute that says whose it is."""

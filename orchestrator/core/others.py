@@ -15,6 +15,8 @@ from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
+from orchestrator.core.push.by_default import forward
+from orchestrator.core.push.waking import Wakers
 from orchestrator.core.refer_view import Asked, ReferView
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.request_view import RequestView, text
@@ -60,6 +62,7 @@ class OtherRequests:
         answers: Answers,
         led_here_by: Callable[[Request], tuple[str, ...]],
         numbering: Numbering,
+        wakers: Wakers,
     ) -> None:
         self._node = node
         self._network = node.network
@@ -71,6 +74,7 @@ class OtherRequests:
         self._answers = answers
         self._led_here_by = led_here_by
         self._numbering = numbering
+        self._wakers = wakers
 
     def receive(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
         """One for an address of ours."""
@@ -169,7 +173,11 @@ class OtherRequests:
         back to its sender. Subscriptions go to the server that is configured for their package."""
         targets = self._registrations.targets_for(request, self._network.aor(request.parsed_uri))
         here = Hop(destination.point, *source)
-        targets = [target for target in targets if not leads_to(target, here)]
+
+        def leads_back(target: Target) -> bool:
+            return leads_to(target, here)
+
+        targets = [target for target in targets if not leads_back(target)]
         if request.method in (b"SUBSCRIBE", b"PUBLISH"):
             events, package = self._node.settings.events, package_of(request)
             switch = self._node.site.freeswitch.get(events.get(package.decode("ascii", "replace"), ""))
@@ -182,7 +190,8 @@ class OtherRequests:
             self._finish(request, destination, server, 480)
             return
         self._consume(request)
-        ResponseContext(self._network, server or self._sender.open(request, destination), request).add_all(targets)
+        context = ResponseContext(self._network, server or self._sender.open(request, destination), request)
+        forward(self._wakers, context, request, targets, self._registrations.is_for_all(request), leads_back)
 
     def _at_server(self, request: Request, server: str) -> Target:
         user = request.parsed_uri.user

@@ -48,6 +48,8 @@ class Registrations:
         offer = PushOffer(node.settings.push, self._purr_for)
         self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus, offer)
         self._expiry_timer: Timer | None = None
+        self.hearers: list[Callable[[Sequence[Change]], object]] = []
+        """Told of changes when their events have been raised."""
         self.keepalive = Keepalive(node, node.settings.ping, self.bindings_of, self.target_of, self._silent)
         self.keepalive.begin(tuple(location))
         self.moves = Moves(lambda binding: location.standing(binding, node.wall))
@@ -111,6 +113,10 @@ class Registrations:
         """The contacts of an address as a request for it rings them: only the one that its GRUU means."""
         meant = self.gruu_of(request)
         return self.targets_at(meant) if meant is not None and meant.aor == aor else self.targets_of(aor)
+
+    def is_for_all(self, request: Request) -> bool:
+        """Whether a request is for whoever is registered for its address, and not for one phone or one dialog."""
+        return self.gruu_of(request) is None and b"replaces" not in request.names
 
     # --- phones that sleep (RFC 8599) ---------------------------------------------------------------------------------
 
@@ -211,6 +217,8 @@ class Registrations:
             elif bus.hears("unregistered"):
                 gone = {"aor": binding.aor, "contact": Contact(binding), "reason": change.kind}
                 bus.publish(Event("unregistered", gone, time=now))
+        for hear in self.hearers:
+            hear(changes)
 
     def heard(self, event: Event, source_port: int) -> bool:
         """A phone has registered at a FreeSWITCH server, which tells it as an event. What it names passes the same

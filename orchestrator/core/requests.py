@@ -24,6 +24,8 @@ from orchestrator.core.in_dialogs import DialogRequests
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
 from orchestrator.core.overload import Overload
+from orchestrator.core.push.by_default import forward
+from orchestrator.core.push.waking import Wakers
 from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.request_routes import NO_ROUTE, Route, Routes
 from orchestrator.core.request_view import text
@@ -61,6 +63,7 @@ class Requests:
         starts: Starts,
         outbound: OutboundCalls,
         authenticator: Authenticator,
+        wakers: Wakers,
     ) -> None:
         self.routes = Routes(node.network, node.layer)
         self._node = node
@@ -78,11 +81,21 @@ class Requests:
         self._outbound = outbound
         self._consume = authenticator.consume
         self._shared = SharedLines()
+        self._wakers = wakers
         self._replaced = ReplacedDialogs(node.network, exchange.calls)
         numbering = Numbering(node)
         self._acks = Acks(node, sender, overload, self.routes, registrations, self._consume, numbering)
         self._others = OtherRequests(
-            node, sender, registrations, self._flows, starts, self._consume, self, self.routes.led_here_by, numbering
+            node,
+            sender,
+            registrations,
+            self._flows,
+            starts,
+            self._consume,
+            self,
+            self.routes.led_here_by,
+            numbering,
+            wakers,
         )
         self._dialogs = DialogRequests(
             node, sender, self._calls, outbound.gateways, numbering, self._others, self._consume
@@ -381,7 +394,7 @@ class Requests:
         if invites:
             self._trying(request, server)
             context.on_refused = lambda code: tell("call_ended", call=call, source=source, code=code)
-        context.add_all(targets)
+        forward(self._wakers, context, request, targets, self._registrations.is_for_all(request))
 
     def _trying(self, request: Request, server: ServerTransaction) -> None:
         """100 at once (§16.2 and §17.2.1): the caller stops repeating while we and the callee think."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.node import Node
-from orchestrator.sip.admission import FULL, NOBODY, Admission
+from orchestrator.sip.admission import FULL, NOBODY, Admission, Source
 from orchestrator.sip.fitting import fit, room_for
 from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop
@@ -19,9 +19,20 @@ class Sender:
         self.octets = 0
         """Size of that datagram."""
         self.admission = admission
+        admission.on_ban = self._tell_ban
+        self._tell = node.tell
         self._timers = node.timers
         self._layer = node.layer
         self._most = node.settings.limits.transactions
+
+    def _tell_ban(self, source: Source) -> None:
+        self._tell(
+            "source_banned",
+            source=source.name,
+            reason=source.banned_for,
+            seconds=round(source.banned_until - source.banned_since),
+            proved=self.admission.is_proved(source, self._timers.now),
+        )
 
     def charge(self, points: float) -> None:
         """Take points from the source."""

@@ -70,7 +70,7 @@ class FlowCall(ABC):
 
     __slots__ = (
         "node", "exchange", "id", "server", "run", "state", "started_at", "answered_at", "ended_at", "ending",
-        "longest", "watch_timer", "works",
+        "longest", "watch_timer", "works", "pushed", "woken",
     )  # fmt: skip
 
     def __init__(self, node: Node, exchange: Witnesses, id: str, server: str = "") -> None:
@@ -87,6 +87,8 @@ class FlowCall(ABC):
         self.ending: Ending | None = None
         self.longest: float = node.settings.limits.call_duration
         """Seconds it may last once it is answered."""
+        self.pushed = self.woken = 0
+        """Phones that were to be woken for it, and those that have woken up."""
         self.watch_timer: Timer | None = None
         """What bounds the call."""
         self.works: tuple[BoundWork, ...] = ()

@@ -12,6 +12,7 @@ from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.steps.calling_party import from_value
 from orchestrator.core.steps.header_lines import header_lines
+from orchestrator.core.steps.turns import grouped_by_q
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
@@ -39,14 +40,8 @@ class Destinations:
         if effect.mode == "serial":
             return [[target] for target in targets]
         if effect.mode == "by_q":
-            return self._by_q(targets)
+            return grouped_by_q(targets)
         return [targets]
-
-    def _by_q(self, targets: Sequence[Target]) -> list[list[Target]]:
-        groups: dict[float, list[Target]] = {}
-        for target in targets:
-            groups.setdefault(target.binding.q if target.binding is not None else 1.0, []).append(target)
-        return [groups[q] for q in sorted(groups, reverse=True)]
 
     def _targets(self, run: Run, request: Request, effect: effects.Relay) -> list[Target]:
         headers, sender = header_lines(effect.headers), from_value(effect.from_)
@@ -62,6 +57,10 @@ class Destinations:
         for target in targets:
             target.headers, target.sender = headers, sender
         return targets
+
+    def is_for_all(self, request: Request) -> bool:
+        """Whether a request to an address is for whoever is registered there."""
+        return self._registrations.is_for_all(request)
 
     def gateway_targets(self, names: Sequence[str], dialled: Uri | str, run: Run) -> list[Target]:
         """The gateways that take calls now, as the program of the run knows them. Raises StepError."""

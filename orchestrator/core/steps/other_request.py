@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.core.node import Node
+from orchestrator.core.phones import leads_to
+from orchestrator.core.push.waking import Waking
 from orchestrator.core.request_view import RequestView
 from orchestrator.core.served_request import ServedRequest
 from orchestrator.core.steps.outcomes import outcome_of, result_of
 from orchestrator.errors import StepError
+from orchestrator.history import RunFact
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.points import Hop
@@ -29,7 +32,7 @@ Done = Callable[[dict[str, Any]], None]
 class OtherRequest(ServedRequest):
     """One such transaction. It decides about the branches of its response context (`sip.branch.Listener`)."""
 
-    __slots__ = ("_context", "_default", "_groups", "_done", "_tried")
+    __slots__ = ("_context", "_default", "_groups", "_done", "_tried", "_waking")
 
     def __init__(
         self,
@@ -46,6 +49,8 @@ class OtherRequest(ServedRequest):
         self._groups: list[Sequence[Target]] = []
         self._done: Done | None = None
         self._tried: list[str] = []
+        self._waking: Waking | None = None
+        """The phones that a relay waits for to wake up."""
 
     @property
     def hop(self) -> Hop:
@@ -91,20 +96,47 @@ class OtherRequest(ServedRequest):
         if not self.replied:
             self._default(self.server)
 
-    def relay(self, groups: Sequence[Sequence[Target]], done: Done) -> None:
-        """Send it on, to one group after the other; `done(relay result)` is called once. Raises StepError `call.state`
-        when it is answered or under way."""
+    def check_open(self) -> None:
+        """Raises StepError `call.state` when it cannot be sent on: it is answered or under way."""
         if self.replied or self._done is not None:
             what = "already answered" if self.replied else "on its way already"
             raise StepError("call.state", f"relay: the request is {what}")
+
+    def relay(self, groups: Sequence[Sequence[Target]], done: Done, waking: Waking | None = None) -> None:
+        """Send it on, to one group after the other, and to the phones of `waking` as they wake up; `done(relay result)`
+        is called once. It has to be open (`check_open`)."""
         self._context.forget_failures()
-        self._groups, self._done, self._tried = list(groups), done, []
+        self._groups, self._done, self._tried, self._waking = list(groups), done, [], waking
         self._next()
 
     def undo(self) -> None:
         """Nobody waits for the relay any more; what was sent cannot be called back."""
         self._groups.clear()
         self._done = None
+        waking, self._waking = self._waking, None
+        if waking is not None:
+            waking.stop()
+
+    # --- phones that sleep --------------------------------------------------------------------------------------------
+
+    def woke(self, target: Target) -> None:
+        if not leads_to(target, self.hop):
+            self._context.add(target)
+
+    def waited(self) -> None:
+        self._waking = None
+        if not self._context.pending:
+            self.on_settled(self._context)
+
+    def leave(self) -> None:
+        self._waking = None
+        if not self._context.pending:
+            self._context.reply(503)
+            self._finish("failed", 503, None)
+
+    def note(self, fact: RunFact) -> None:
+        if self.run is not None:
+            self.run.trace(None, fact)
 
     def _next(self) -> None:
         context = self._context
@@ -131,6 +163,8 @@ class OtherRequest(ServedRequest):
         """Every branch has failed. Where the flow does not wait any more, its end answers."""
         if self._groups and not context.closed:
             self._next()
+            return
+        if self._waking is not None and not context.closed:
             return
         best = self._context.best
         self._finish(outcome_of(best.status) if best else "unavailable", best.status if best else 480, best)

@@ -5,6 +5,9 @@ when a branch answers, when all have failed and nothing more is awaited, or at `
 out of branches ends nothing before its time. Late branches (`inject`) join the relay that is running, under its
 headers and timers.
 
+With `wake:` phones that sleep are waited for (`core.push.waking`): each one rings when it wakes up, or when its turn
+comes.
+
 With `via:` a single branch leads to FreeSWITCH, and the destinations wait until FreeSWITCH has sent the call back. A
 `transfer` is the same without that branch (`core.steps.transfer`).
 """
@@ -16,9 +19,11 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
+from orchestrator.core.push.waking import Waking
 from orchestrator.core.steps.outcomes import outcome_of, result_of
+from orchestrator.core.steps.turns import line_up, may_ring_beside
 from orchestrator.flow.run import effects
-from orchestrator.history import FreeSwitchUnusable
+from orchestrator.history import FreeSwitchUnusable, RunFact
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
 from orchestrator.sip.response_context import ResponseContext
@@ -54,7 +59,7 @@ class RelayAttempt:
     __slots__ = (
         "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_busy",
         "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaces_at_once",
-        "_late_timers", "_timed_out", "_gateways", "state",
+        "_late_timers", "_timed_out", "_gateways", "state", "waking",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +86,8 @@ class RelayAttempt:
         self._ringing: list[Branch] = []
         self._best: Branch | None = None
         self._tried: tuple[str, ...] = ()
+        self.waking: Waking | None = None
+        """The phones that are waited for to wake up."""
         self._busy = False
         """Several branches are being added or cancelled: one that fails on the spot settles nothing."""
         self._answered_by: Branch | None = None
@@ -107,7 +114,7 @@ class RelayAttempt:
     def attended(self) -> bool:
         """A branch rings, or a timer runs that will end it."""
         timers = (self._open_timer, self._ring_timer, self._each_timer, self._back_timer)
-        if any(timer is not None and timer.armed for timer in timers):
+        if self.waking is not None or any(timer is not None and timer.armed for timer in timers):
             return True
         contexts = (self._context, self.call.front)
         return any(branch.attended for context in contexts if context is not None for branch in context.pending)
@@ -181,8 +188,7 @@ class RelayAttempt:
         else:
             added = self._add(targets)
         if last:
-            self._stop(self._open_timer)
-            self._open_timer = None
+            self._await_nobody()
         for branch in self._ringing[:]:
             if branch.state == "ringing":  # it was among them already
                 self._replace(branch)
@@ -209,6 +215,7 @@ class RelayAttempt:
         replacing, self._replacing = self._replacing, frozenset()
         self._groups.clear()
         self._stop(self._each_timer)
+        self._wake_nobody()
         for other in self._ringing[:]:
             if other.target.uri not in replacing:
                 other.cancel((COMPLETED_ELSEWHERE,))
@@ -298,8 +305,7 @@ class RelayAttempt:
         self._leave(branch)
         if branch.status >= 600 or not self._fails_over(branch.status, branch.response is None):
             self._groups.clear()
-            self._stop(self._open_timer)
-            self._open_timer = None
+            self._await_nobody()
         self._go_on()
 
     def _front_failed(self, branch: Branch) -> None:
@@ -332,6 +338,8 @@ class RelayAttempt:
         """`cancel`: stop all branches, or those named by number or contact."""
         self._cancel_ringing(wanted)
         self._forget_cancelled()
+        if self.waking is not None:
+            self.waking.forget(wanted)
         if "all" in wanted:
             self._finish("cancelled", 487)
         else:
@@ -347,6 +355,41 @@ class RelayAttempt:
             if "all" in wanted or str(branch.number) in wanted or branch.target.contact in wanted:
                 branch.cancel()
         self._busy = False
+
+    # --- phones that sleep (core.push.waking.Waiter) ------------------------------------------------------------------
+
+    def woke(self, target: Target) -> None:
+        mode = self.effect.mode
+        if self._ringing and may_ring_beside(target, (branch.target for branch in self._ringing), mode):
+            self._add([target])
+            return
+        line_up(target, self._groups, mode)
+        if not self.awaits_back and not self._ringing:
+            self._ring_next()
+
+    def waited(self) -> None:
+        self._wake_nobody()
+        self._check_settled()
+
+    def leave(self) -> None:
+        self._wake_nobody()
+        if not self._ringing and not self.awaits_back:
+            self.call.hangup("server stops", 503)
+
+    def note(self, fact: RunFact) -> None:
+        self.call.note(fact)
+
+    def _wake_nobody(self) -> None:
+        waking, self.waking = self.waking, None
+        if waking is not None:
+            self.call.woken += waking.woken
+            waking.stop()
+
+    def _await_nobody(self) -> None:
+        """No further branch is awaited, but for those whose turn comes."""
+        self._stop(self._open_timer)
+        self._open_timer = None
+        self._wake_nobody()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -376,7 +419,8 @@ class RelayAttempt:
         self._check_settled()
 
     def _check_settled(self) -> None:
-        if self.state != "open" or self._busy or self._groups or self._open_timer is not None:
+        awaited = self._open_timer is not None or self.waking is not None
+        if self.state != "open" or self._busy or self._groups or awaited:
             return
         if self._best is not None:
             self._finish(outcome_of(self._best.status), self._best.status)
@@ -412,6 +456,7 @@ class RelayAttempt:
         """Stop all timers and report nothing more: the call is over or the result is known."""
         self._move("over")
         self._done = None
+        self._wake_nobody()
         self._groups.clear()
         self._ringing.clear()  # branches refer to us
         self._best = self._answered_by = None

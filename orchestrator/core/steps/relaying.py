@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.phones import leads_to
+from orchestrator.core.push.waking import Waiter, Wakers, Waking
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.calling_party import from_value
 from orchestrator.core.steps.destinations import Destinations
@@ -49,6 +50,7 @@ class Relaying:
         gateways: Gateways,
         servers: Servers,
         consume: Callable[[Request], None],
+        wakers: Wakers,
     ) -> None:
         """`consume` takes credentials for us out of a request that is going on."""
         self._flows = flows
@@ -56,6 +58,7 @@ class Relaying:
         self._gateways = gateways
         self._servers = servers
         self._consume = consume
+        self._wakers = wakers
         self.performs: Performs = {
             effects.Relay: self._relay,
             effects.Inject: self._inject,
@@ -70,10 +73,13 @@ class Relaying:
             raise StepError("call.state", "relay: the call already has a final reply")
         if call.relay is not None:
             raise StepError("call.state", "relay: another relay of this call is still running")
+        groups, asleep = self._destinations.groups(run, call.invite, effect), list[Target]()
+        if effect.wake:
+            groups, asleep = self._wakers.split(groups)
         relay = RelayAttempt(
             call,
             effect,
-            self._destinations.groups(run, call.invite, effect),
+            groups,
             RelayStep(self._flows, ticket),
             self._gateways,
             self._front(call, effect),
@@ -83,11 +89,35 @@ class Relaying:
         waiting, call.waiting = call.waiting, ()
         for target in waiting:  # injected before there was a relay to take this from
             target.headers, target.sender = (*relay.headers, *target.headers), from_value(effect.from_)
+        if asleep:
+            relay.waking = self._wake(relay, call.invite, effect, asleep, groups)
+            call.pushed += len(asleep)
         relay.start(waiting)
         return PENDING
 
+    def _wake(
+        self,
+        waiter: Waiter,
+        request: Request,
+        effect: effects.Relay,
+        asleep: Sequence[Target],
+        groups: Sequence[Sequence[Target]],
+    ) -> Waking | None:
+        """Push to those that sleep; who wakes up joins those of `groups`."""
+        return self._wakers.wake(
+            waiter,
+            request,
+            asleep,
+            [target for group in groups for target in group],
+            effect.wake or 0.0,
+            others=(effect.registered or bool(effect.aor)) and self._destinations.is_for_all(request),
+            headers=header_lines(effect.headers),
+            sender=from_value(effect.from_),
+        )
+
     def _relay_other(self, run: Run, ticket: Ticket, other: OtherRequest, effect: effects.Relay) -> Any:
         """One that begins no call: sent on, but not back to the phone it comes from."""
+        other.check_open()
         if isinstance(other, Referred) and other.inside is not None:
             if not effect.original:
                 raise StepError("call.state", "relay: a REFER inside a call goes to its other party: to: original")
@@ -97,7 +127,11 @@ class Relaying:
         if effect.registered or effect.aor:
             groups = [[target for target in group if not leads_to(target, other.hop)] for group in groups]
         self._consume(other.request)
-        other.relay(groups, RelayStep(self._flows, ticket))
+        asleep: list[Target] = []
+        if effect.wake:
+            groups, asleep = self._wakers.split(groups)
+        waking = self._wake(other, other.request, effect, asleep, groups) if asleep else None
+        other.relay(groups, RelayStep(self._flows, ticket), waking)
         ticket.work = other if other.running else None
         return PENDING
 

@@ -7,6 +7,7 @@ from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.calls.replaced import ReplacedDialogs
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
+from orchestrator.core.push.waking import Wakers
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.steps import subjects
 from orchestrator.core.steps.auth import Authenticator
@@ -35,13 +36,14 @@ class Steps:
         registrations: Registrations,
         gateways: Gateways,
         admission: Admission,
+        wakers: Wakers,
     ) -> None:
         flows, servers = exchange.flows, exchange.servers
         self.detectors = Detectors(node)
         self.applications = Applications(node, flows, self.detectors)
         destinations = Destinations(node, registrations, gateways, ReplacedDialogs(node.network, exchange.calls))
         self.authenticator = Authenticator(node, flows, admission)
-        relaying = Relaying(flows, destinations, gateways, servers, self.authenticator.consume)
+        relaying = Relaying(flows, destinations, gateways, servers, self.authenticator.consume, wakers)
         self.holding = Holding(exchange, self.applications)
         self.outbound_calls = OutboundCalls(node, exchange, destinations, gateways)
         jobs = JobSteps(node, flows, servers)

@@ -78,6 +78,7 @@ RELAY = ACTIONS.add(
             Field("ring", Kind.DURATION, "How long all of it may ring."),
             Field("each", Kind.DURATION, "How long each destination may ring (serial)."),
             Field("keep_open", Kind.DURATION, "Wait that long for late branches, even with none at all."),
+            Field("wake", Kind.DURATION, "Push phones that sleep, and wait that long for them to register."),
             Field(
                 "failover_on",
                 Kind.FAILOVER,
@@ -141,6 +142,7 @@ def _relay_effect(task: Task, step: Step) -> effects.Relay:
         ring=task.value(step, "ring", task.run.program.resources.defaults.get("ring")),
         each=task.value(step, "each"),
         keep_open=task.value(step, "keep_open"),
+        wake=task.value(step, "wake"),
         failover_on=step.args.get("failover_on", ()),
         via=step.args.get("via", ""),
         headers=task.values(step, "headers"),

@@ -56,6 +56,8 @@ class Relay(Waiting):
     ring: float | None = None
     each: float | None = None
     keep_open: float | None = None
+    wake: float | None = None
+    """Phones that sleep are pushed, and waited for so long; None: they are rung as they are."""
     failover_on: Sequence[str] = ()
     via: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +66,8 @@ class Relay(Waiting):
     def waits_for(self) -> WaitsFor:
         where = f" through {self.via}" if self.via else ""
         ring = "" if self.ring is None else f", who ring for {self.ring:g}s"
-        return f"an answer of those called{where}{ring}", None
+        wake = f", and phones to wake up for {self.wake:g}s" if self.wake else ""
+        return f"an answer of those called{where}{ring}{wake}", None
 
 
 @dataclass(slots=True)

@@ -1,0 +1,121 @@
+"""Requests that no flow takes, for phones of which some sleep: forwarded to those that are awake at once, to the others
+as they wake up (`core.push.waking`). What becomes of the branches is what becomes of any (RFC 3261 §16.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from orchestrator.core.push.waking import Wakers, Waking
+from orchestrator.history import RunFact
+from orchestrator.sip.branch import Branch, Context
+from orchestrator.sip.message import Request, Response
+from orchestrator.sip.response_context import ResponseContext
+from orchestrator.sip.target import Target
+
+
+class WaitingRequest:
+    """One of them: it decides about its response context (`sip.branch.Listener`) as that would by itself, but for the
+    wait (`core.push.waking.Waiter`)."""
+
+    __slots__ = ("context", "_waking", "_share", "_skips", "_refused")
+
+    def __init__(self, context: ResponseContext, share: int, skips: Callable[[Target], bool] | None) -> None:
+        self.context = context
+        self._waking: Waking | None = None
+        self._share = share
+        self._skips = skips
+        self._refused = context.on_refused
+        context.on_refused = self._on_refused
+        context.listener = self
+        context.held = True
+
+    def begin(
+        self, wakers: Wakers, request: Request, asleep: Sequence[Target], awake: Sequence[Target], others: bool
+    ) -> None:
+        """Forward it to those who are awake, and wake the others."""
+        self._waking = wakers.wake(self, request, asleep, awake, wakers.pusher.policy.wake, others=others)
+        for target in awake:
+            self.context.add(target, breadth=self._share)
+        if self._waking is None:
+            self.waited()
+
+    # --- the phones -------------------------------------------------------------------------------------------------
+
+    def woke(self, target: Target) -> None:
+        if self._skips is None or not self._skips(target):
+            self.context.add(target, breadth=self._share)
+
+    def waited(self) -> None:
+        self._waking = None
+        self.context.let_settle()
+
+    def leave(self) -> None:
+        self._waking = None
+        if self.context.pending:
+            self.context.let_settle()
+        else:
+            self.context.reply(503)
+
+    def note(self, fact: RunFact) -> None:
+        """No flow has it, so there is no trace."""
+
+    # --- the branches -----------------------------------------------------------------------------------------------
+
+    @property
+    def attended(self) -> bool:
+        return self._waking is not None
+
+    def on_sent(self, branch: Branch) -> None: ...
+    def on_cancelled(self, branch: Branch) -> None: ...
+    def on_ringing(self, branch: Branch, response: Response) -> None: ...
+
+    def on_answered(self, branch: Branch, response: Response) -> None:
+        self._stop()
+
+    def on_branch_failed(self, branch: Branch) -> None:
+        if self.context.closed:  # a 6xx: nobody else is to ring
+            self._stop()
+
+    def on_settled(self, context: Context) -> None:
+        best = self.context.best
+        if best is None:
+            self.context.reply(480)
+        elif context.method != b"INVITE" and best.status == 408:
+            context.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+        else:
+            self.context.send_best()
+
+    def _on_refused(self, status: int) -> None:
+        self._stop()
+        if self._refused is not None:
+            self._refused(status)
+
+    def _stop(self) -> None:
+        """It has its answer, or will have it from the branches that are left."""
+        self.context.held = False
+        waking, self._waking = self._waking, None
+        if waking is not None:
+            waking.stop()
+
+
+def forward(
+    wakers: Wakers,
+    context: ResponseContext,
+    request: Request,
+    targets: Sequence[Target],
+    others: bool,
+    skips: Callable[[Target], bool] | None = None,
+) -> None:
+    """Send a request on to registered phones, waking those that sleep. `others`: whether phones of the address that
+    register meanwhile get it as well; `skips(target)`: whether one of them does not."""
+    groups, asleep = wakers.split([targets]) if wakers.pusher.policy.wake > 0 else ([], [])
+    if not asleep:
+        context.add_all(targets)
+        return
+    share = context.breadth // len(targets)
+    if not share:
+        context.reply(440)
+        return
+    awake = [target for group in groups for target in group]
+    WaitingRequest(context, share, skips).begin(wakers, request, asleep, awake, others)
