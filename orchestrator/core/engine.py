@@ -30,6 +30,7 @@ from orchestrator.core.node import Node
 from orchestrator.core.overload import Overload
 from orchestrator.core.peers import Peers
 from orchestrator.core.push.pusher import Pusher
+from orchestrator.core.push.refresh import Refreshes
 from orchestrator.core.push.waking import Wakers
 from orchestrator.core.registrations import Registrations
 from orchestrator.core.requests import Requests
@@ -69,6 +70,7 @@ class Engine(Node):
         self.sender = Sender(self, self.admission)
         self.registrations = Registrations(self, location, self.peers.contact_guard(settings.contacts))
         self.pusher = Pusher(self, settings.push, self.registrations.token_died)
+        self.refreshes = Refreshes(self, self.pusher, self.registrations)
         self.wakers = Wakers(self, self.pusher, self.registrations)
         self.overload = Overload(self, location)
         self.gateways = Gateways(self.network, self.publish)

@@ -20,7 +20,7 @@ from orchestrator.sip import gruu, purr
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.gruu import Gruu
-from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.location import Binding, Change, Location, SharedStore
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.points import Hop
 from orchestrator.sip.push_offer import PushOffer
@@ -39,6 +39,7 @@ class Registrations:
 
     def __init__(self, node: Node, location: Location, at_source: Callable[[Uri, str], bool] | None) -> None:
         self.location = location
+        self._shared = isinstance(location.store, SharedStore)
         self._node = node
         self._at_source = at_source
         most, live = node.settings.limits.addresses_per_user, self.bindings_of
@@ -124,6 +125,10 @@ class Registrations:
         node = self._node
         return purr.make(node.network.veil, binding, node.tokens.token()[:8])
 
+    def is_ours(self, binding: Binding) -> bool:
+        """Whether its phone registers here: several nodes may write to one store."""
+        return not self._shared or self._node.network.point_called(binding.point) is not None
+
     def phone_of(self, uri: Uri) -> Binding | None:
         """The phone that a request inside a dialog means by the `pn-purr` of this URI; None for none, and where that is
         not registered any more."""
@@ -174,13 +179,32 @@ class Registrations:
         self.announce(news, _source_of(change.binding))
 
     def connection_lost(self, connection: int) -> None:
-        """What was registered over this connection can be reached no more: it is removed."""
+        """What was registered over this connection can be reached no more and is removed, but for phones that a push
+        can wake: they only sleep."""
+        gone = partial(_registered_over, connection, self._stays)
         for aor in self.location.registered_over(connection):
-            self.writes.change(aor, partial(_registered_over, connection), partial(self._lost, "connection closed"))
+            self.writes.change(aor, gone, partial(self._disconnected, aor, connection))
+
+    def _stays(self, binding: Binding) -> bool:
+        """A phone that can be woken; behind a proxy that wakes it, it is not the phone's connection that has ended."""
+        return self._is_served(binding) or (binding.woken_upstream and bool(binding.path))
+
+    def _disconnected(
+        self, aor: str, connection: int, changes: Sequence[Change], _: Sequence[Binding], error: SipError | None
+    ) -> None:
+        self.location.disconnect(aor, connection)
+        self.announce(changes, why="connection closed")
 
     def flow_failed(self, binding: Binding) -> None:
-        """The edge proxy on the way to a phone says that there is no flow to it any more (430, RFC 5626 §5.3.1)."""
-        self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "flow failed"))
+        """The edge proxy on the way to a phone says that there is no flow to it any more (430, RFC 5626 §5.3.1). One
+        that we can wake only sleeps."""
+        if not self._is_served(binding):
+            self.writes.change(binding.aor, partial(_without, binding), partial(self._lost, "flow failed"))
+
+    def _is_served(self, binding: Binding) -> bool:
+        """A push service of ours can wake the phone."""
+        policy = self._node.settings.push
+        return bool(policy.services) and policy.service_of(binding.push_address) is not None
 
     def token_died(self, binding: Binding, since: float) -> None:
         """A push service says that its address of this phone has reached nobody `since` then (seconds since the epoch),
@@ -262,8 +286,16 @@ class Registrations:
         self.announce(self.writes.expire(self._node.wall))
 
 
-def _registered_over(connection: int, standing: Sequence[Binding]) -> list[Change]:
-    return [Change("removed", binding) for binding in standing if binding.connection == connection]
+def _registered_over(connection: int, stays: Callable[[Binding], bool], standing: Sequence[Binding]) -> list[Change]:
+    """What goes with a connection: contacts of phones that cannot be woken, and the flows of those that have another
+    one (RFC 5626 §6)."""
+    over = [binding for binding in standing if binding.connection == connection]
+    reached = {other.instance for other in standing if other.connection not in (0, connection)}
+    return [
+        Change("removed", binding)
+        for binding in over
+        if not stays(binding) or (binding.instance is not None and binding.instance in reached)
+    ]
 
 
 def _without(lost: Binding, standing: Sequence[Binding]) -> list[Change]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from typing import Protocol, runtime_checkable
 
@@ -337,6 +338,13 @@ class Location:
     def registered_over(self, connection: int) -> Sequence[str]:
         """Addresses of record with a binding that came over this connection."""
         return tuple(self._over.get(connection, ()))
+
+    def disconnect(self, aor: str, connection: int) -> None:
+        """What is registered for an address over this connection stays, but is not reached over it any more. The store
+        knows nothing of connections."""
+        standing = self._table.get(aor, ())
+        if any(binding.connection == connection for binding in standing):
+            self._put(aor, [replace(b, connection=0) if b.connection == connection else b for b in standing])
 
     def _rebuild_due(self) -> None:
         self._due = [(binding.expires_at, binding.aor) for binding in self]
