@@ -82,10 +82,10 @@ class PushAddress:
             return self.token == other.token
         if self.app != other.app or (self.team and other.team and self.team != other.team):
             return False
-        return not self._keys.isdisjoint(other._keys)
+        return not self.keys.isdisjoint(other.keys)
 
     @property
-    def _keys(self) -> frozenset[str]:
+    def keys(self) -> frozenset[str]:
         """The tokens as they are compared: Apple's are hexadecimal numbers."""
         return frozenset(token.lower() if self.service == APNS else token for token in self.tokens.values())
 
@@ -177,7 +177,11 @@ class PushPolicy:
     refresh: float = 120.0
     """How long before its binding expires a phone is woken that does not wake by itself; 0: never."""
     per_phone: int = 10
-    """Pushes that one phone gets in a minute; more are not sent and count as failed."""
+    """Pushes that one phone gets in a minute for one address of record; more are not sent and count as failed
+    (`core.push.room`)."""
+    unserved: Literal["refuse", "register"] = "refuse"
+    """What becomes of a REGISTER whose contact names a service that nobody serves: 555, or it is saved as any other.
+    Without services it is saved."""
 
     def service_of(self, address: PushAddress | None) -> PushService | None:
         """Who pushes to this address, None for nobody."""

@@ -64,7 +64,7 @@ class PushOffer:
     def check(self, wishes: Iterable[Wish | None], upstream: frozenset[str]) -> None:
         """Raises SipError 555: nobody wakes phones through a service that a contact names, neither we nor a proxy
         before us. Nor does anybody behind us: REGISTERs end here."""
-        if not self._kinds or upstream:
+        if not self._kinds or upstream or self._policy.unserved == "register":
             return
         for wish in wishes:
             if wish is not None and wish.standard and wish.service and wish.service not in self._kinds:

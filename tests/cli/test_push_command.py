@@ -27,7 +27,7 @@ class Site:
     """A server with phones of bob's, and what its push service was asked for."""
 
     def __init__(self) -> None:
-        policy = PushPolicy((PushService("apple", "apns"),), per_phone=3)
+        policy = PushPolicy((PushService("apple", "apns"),), per_phone=3, unserved="register")
         self.world = World(push=policy)
         self.world.on_job = self.answer
         self.pushes: list[Push] = []

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.push import pusher as module
+from orchestrator.core.push import room as module
 from orchestrator.core.settings import CoreSettings
 from orchestrator.errors import StepError
 from orchestrator.events.event import Event
 from orchestrator.sip.location import Binding
 from orchestrator.sip.points import ListenPoint
-from orchestrator.sip.push import Push, Pushed, PushKind, PushPolicy, PushService
+from orchestrator.sip.push import Push, PushAddress, Pushed, PushKind, PushPolicy, PushService, address_of
+from orchestrator.sip.uri import parse_uri
 from orchestrator.testing.world import PROXY, World
 
 BOB = "bob@example.com"
@@ -242,16 +243,42 @@ def test_the_bound_is_of_the_phone_and_not_of_its_address_of_record() -> None:
     assert [desk.push(phone) for phone in phones] == [True, True, False, False]
 
 
+def test_somebody_elses_token_is_no_way_to_flood_him_nor_to_keep_his_calls_from_him() -> None:
+    """Whoever has seen a token may register it, under addresses of his own and written otherwise."""
+    room, own = module.PushRoom(5), address("abc1")
+    stranger = [
+        address("abc1"),
+        address("ABC1"),
+        address("abc1", "DEF123GHIJ.com.example.app.voip"),
+        address("0001:remote&abc1:voip"),
+        address("0002:remote&abc1:voip"),
+        address("abc1:remote&0003:voip"),
+    ]
+    taken = [room.take(each, "mallory@example.com", 1.0) for each in stranger * 3]
+    assert sum(taken) == 5
+    assert all(room.take(own, "bob@example.com", 2.0) for _ in range(5)), "bob is called all the same"
+    taken = [room.take(own, f"m{number}@example.com", 3.0) for number in range(1000)]
+    assert sum(taken) == 5, "fifteen in all, under however many addresses"
+    assert room.last(own) == 3.0
+    assert room.take(own, "bob@example.com", 63.0)
+
+
+def address(token: str, param: str = "DEF123GHIJ.com.example.app") -> PushAddress:
+    found = address_of(parse_uri(f"sip:x@192.0.2.1;pn-provider=apns;pn-param={param};pn-prid={token}".encode()))
+    assert found is not None
+    return found
+
+
 def test_of_phones_that_were_pushed_long_ago_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     monkeypatch.setattr(module, "MOST_PHONES", 50)
     for number in range(100):
         desk.push(desk.phone(f"T{number}", host=f"10.1.0.{number}", cseq=number + 1, call_id=b"%d" % number))
         desk.world.location._put(BOB, ())
-    assert len(desk.engine.pusher._latest) == 50
+    assert len(desk.engine.pusher.room) == 50
     desk.world.run(61)
     desk.push(desk.phone("T0"))
-    assert len(desk.engine.pusher._latest) == 1
+    assert len(desk.engine.pusher.room) == 1
 
 
 def test_who_was_pushed_lately() -> None:

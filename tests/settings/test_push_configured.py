@@ -60,9 +60,11 @@ def test_nothing_said_wakes_nobody() -> None:
 
 
 def test_the_policy_of_the_core() -> None:
-    found = policy(f"push: {{services: {{apns: {{{KEY}}}}}, wake: 0s, awake: 5s, refresh: 0s, per_phone: 3}}")
+    found = policy(
+        f"push: {{services: {{apns: {{{KEY}}}}}, wake: 0s, awake: 5s, refresh: 0s, per_phone: 3, unserved: register}}"
+    )
     apple = PushService("apns", "apns", teams=("DEF123GHIJ",))
-    assert found == PushPolicy((apple,), wake=0.0, awake=5.0, refresh=0.0, per_phone=3)
+    assert found == PushPolicy((apple,), wake=0.0, awake=5.0, refresh=0.0, per_phone=3, unserved="register")
 
 
 def test_an_entry_is_of_the_kind_that_it_says_or_that_it_is_named_like() -> None:

@@ -125,6 +125,14 @@ def test_555_is_for_services_nobody_serves_and_for_all_contacts_or_none(params: 
     assert answer.status == 555 and at.bindings == []
 
 
+@pytest.mark.parametrize("params", ["pn-provider=acme", "pn-provider=acme;pn-param=x;pn-prid=y"])
+def test_555_can_be_turned_off(params: str) -> None:
+    """Whoever wakes some phones by flows of his own lets them register as before."""
+    at = Desk(push=PushPolicy(SERVICES, unserved="register"))
+    answer = at.register(contact(params))
+    assert (answer.status, features(answer), len(at.bindings)) == (200, [], 1)
+
+
 @pytest.mark.parametrize(
     "params",
     [

@@ -6,20 +6,16 @@ is not registered any more (`dead`), unless it has registered since.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from orchestrator.core.node import Node
+from orchestrator.core.push.room import MINUTE, PushRoom
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.location import Binding
-from orchestrator.sip.push import Push, PushAddress, Pushed, PushKind, PushPolicy, PushService
+from orchestrator.sip.push import Push, Pushed, PushKind, PushPolicy, PushService
 
-MINUTE: Final = 60.0
-"""The time that `per_phone` is for, in seconds."""
-MOST_PHONES: Final = 100_000
-"""Phones whose latest pushes are remembered; beyond, those that were pushed longest ago are forgotten first."""
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 Done = Callable[[Pushed], object]
@@ -54,8 +50,7 @@ class Pusher:
         self.policy = policy
         self._node = node
         self._dead = dead
-        self._latest: dict[PushAddress, deque[float]] = {}
-        """Push address → when it was pushed in the last minute; whoever was pushed last stands last."""
+        self.room = PushRoom(policy.per_phone)
 
     # --- who sleeps ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +94,7 @@ class Pusher:
         push = Push(
             service.name, address, kind, ttl, binding.aor, call, collapse, data, options.get(service.name, NOTHING)
         )
-        if not self._take_room(address):
+        if not self.room.take(address, binding.aor, self._node.now):
             self._node.count("push.limited")
             self._tell_failure(binding, push, Pushed("failed", "too many pushes to this phone (push: per_phone)"))
             return False
@@ -129,8 +124,8 @@ class Pusher:
     def pushed_lately(self, binding: Binding, seconds: float) -> bool:
         """Whether a push was sent to this phone in the last `seconds`, of a minute at most."""
         address = binding.push_address
-        times = self._latest.get(address) if address is not None else None
-        return times is not None and self._node.now - times[-1] <= min(seconds, MINUTE)
+        last = self.room.last(address) if address is not None else None
+        return last is not None and self._node.now - last <= min(seconds, MINUTE)
 
     def _tell_failure(self, binding: Binding, push: Push, pushed: Pushed) -> None:
         dead = pushed.outcome == "dead"
@@ -138,21 +133,3 @@ class Pusher:
         facts = {"aor": push.aor, "contact": contact, "service": push.service, "reason": pushed.reason, "dead": dead}
         self._node.tell("push_failed", call=push.call, kind=push.kind, **facts)
         self._node.publish("push_failed", facts)
-
-    def _take_room(self, address: PushAddress) -> bool:
-        """Whether the phone may get one more push now, which is counted then."""
-        latest, now, most = self._latest, self._node.now, self.policy.per_phone
-        times = latest.pop(address, None)
-        if times is None:
-            times = deque(maxlen=max(1, most))
-        room = len(times) < most or (most > 0 and now - times[0] >= MINUTE)
-        if room:
-            times.append(now)
-        if times:
-            latest[address] = times
-        while latest:
-            oldest = next(iter(latest))
-            if len(latest) <= MOST_PHONES and now - latest[oldest][-1] < MINUTE:
-                break
-            del latest[oldest]
-        return room
