@@ -20,9 +20,10 @@ from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
-from orchestrator.sip.layer import Outbox, TransactionLayer
+from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.locate import Found, Goal, found_at
 from orchestrator.sip.network import SipNetwork
+from orchestrator.sip.points import Hop
 from orchestrator.sip.tokens import Tokens
 from orchestrator.timers import Timers
 
@@ -35,9 +36,8 @@ class Node:
         self.settings = settings
         self.site: Site = NO_SITE
         """What the files of the site say now."""
-        self.datagrams = Outbox()
-        self.send = self.datagrams.send
-        """Put octets on the wire, towards a hop, when the turn is over."""
+        self.datagrams: list[tuple[bytes, Hop]] = []
+        """What leaves when the turn is over, in this order; emptied by whoever sends it."""
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
         self.history = History()
@@ -53,6 +53,10 @@ class Node:
         self.bus = Bus(self.timers)
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
+
+    def send(self, data: bytes, destination: Hop) -> None:
+        """Put octets on the wire, towards a hop, when the turn is over."""
+        self.datagrams.append((data, destination))
 
     @property
     def now(self) -> float:

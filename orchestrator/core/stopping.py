@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.core.calls.call import Call
-from orchestrator.core.calls.flow_call import FlowCall
+from orchestrator.core.calls.flow_call import AnyCall
 from orchestrator.core.faults import Fault, Faults
 from orchestrator.core.node import Node
 from orchestrator.flow.run.engine import FlowEngine
@@ -32,7 +32,7 @@ def give_up(node: Node, faults: Faults, ringing: bool, now: float) -> None:
             _attempt(partial(_refuse, node, server), faults, server)
 
 
-def end_flows(flows: FlowEngine, calls: Iterable[FlowCall], faults: Faults, now: float) -> None:
+def end_flows(flows: FlowEngine, calls: Iterable[AnyCall], faults: Faults, now: float) -> None:
     """End every run, after `give_up`: its call gets its record, and its `finally` and `on_end` steps each get the time
     `limits: grace` says. The flows are at their end when `flows.runs` is empty."""
     flows.timers.run_due(now)

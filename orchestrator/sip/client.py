@@ -30,12 +30,11 @@ class ClientLayer(Layer, Protocol):
         """The ACK to a failure (§17.1.1.3)."""
 
 
-class ClientTransaction(Transaction):
+class ClientTransaction(Transaction[ClientLayer]):
     """A request under way: `sent` holds its octets for retransmission until an answer makes them useless."""
 
     __slots__ = ("sent", "branch")
 
-    layer: ClientLayer
     first_state: str
     resend_timer: str
     end_timer: str

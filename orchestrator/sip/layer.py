@@ -9,22 +9,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from orchestrator.sip.client import ClientTransaction, ClientUser, InviteClient, NonInviteClient, client_key
 from orchestrator.sip.message import Message, Request, Response
 from orchestrator.sip.names import SPELLINGS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.server import InviteServer, NonInviteServer, ServerTransaction
-from orchestrator.sip.transaction import TimerValues, Transaction
+from orchestrator.sip.transaction import AnyTransaction, TimerValues
 from orchestrator.timers import Timers
-
-
-class Outbox(list[tuple[bytes, Hop]]):
-    """What leaves when the turn is over, in this order; emptied by whoever sends it."""
-
-    def send(self, data: bytes, destination: Hop) -> None:
-        """Put octets in, for this hop."""
-        self.append((data, destination))
 
 
 class TransactionLayer:
@@ -129,8 +122,8 @@ class TransactionLayer:
 
     # --- for the transactions -----------------------------------------------------------------------------------------
 
-    def forget(self, transaction: Transaction) -> None:
-        table: dict[object, Transaction] = self.servers if isinstance(transaction, ServerTransaction) else self.clients  # type: ignore[assignment]
+    def forget(self, transaction: AnyTransaction) -> None:
+        table: dict[Any, Any] = self.servers if isinstance(transaction, ServerTransaction) else self.clients
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
             self.octets -= transaction.weight
@@ -148,7 +141,7 @@ class TransactionLayer:
         named = self.by_connection.get(hop.connection, ())
         return (*named, *self.by_connection.get(connection_key(hop._replace(connection=0)), ()))
 
-    def count_ignored(self, transaction: Transaction, what: str) -> None:
+    def count_ignored(self, transaction: AnyTransaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1
 
     def build_ack(self, invite: bytes, response: Response) -> bytes:

@@ -42,7 +42,7 @@ class ServerLayer(Layer, Protocol):
     refused: dict[object, ServerTransaction]
 
 
-class ServerTransaction(Transaction):
+class ServerTransaction(Transaction[ServerLayer]):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
     __slots__ = (
@@ -50,7 +50,6 @@ class ServerTransaction(Transaction):
         "told_at",
     )  # fmt: skip
 
-    layer: ServerLayer
     first_state: str
     unanswered_timer: str
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.sip.points import Hop
@@ -56,14 +56,17 @@ class Layer(Protocol):
     times: TimerValues
     send: Callable[[bytes, Hop], None]
 
-    def forget(self, transaction: Transaction) -> None:
+    def forget(self, transaction: AnyTransaction) -> None:
         """It is over."""
 
-    def count_ignored(self, transaction: Transaction, what: str) -> None:
+    def count_ignored(self, transaction: AnyTransaction, what: str) -> None:
         """An input from the network that its table does not list."""
 
 
-class Transaction:
+L = TypeVar("L", bound=Layer)
+
+
+class Transaction(Generic[L]):
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
     __slots__ = (
@@ -74,7 +77,7 @@ class Transaction:
     table: Table
     kind: str
 
-    def __init__(self, layer: Layer, key: Any, method: bytes, destination: Hop, state: str) -> None:
+    def __init__(self, layer: L, key: Any, method: bytes, destination: Hop, state: str) -> None:
         self.layer = layer
         self.key = key
         self.method = method
@@ -150,9 +153,12 @@ class Transaction:
         return f"<{self.kind} {self.method.decode('ascii', 'replace')} {self.state}>"
 
 
-def _resend_due(transaction: Transaction) -> None:
+AnyTransaction = Transaction[Any]
+
+
+def _resend_due(transaction: AnyTransaction) -> None:
     transaction.step(transaction._resend_input)
 
 
-def _end_due(transaction: Transaction) -> None:
+def _end_due(transaction: AnyTransaction) -> None:
     transaction.step(transaction._end_input)

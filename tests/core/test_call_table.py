@@ -17,7 +17,7 @@ from test_socket_calls import Handed
 from test_socket_calls import program as socket_program
 
 from orchestrator.core.calls.cdr import CallRecord
-from orchestrator.core.calls.flow_call import CALL, ENDED, Ending, FlowCall
+from orchestrator.core.calls.flow_call import CALL, ENDED, AnyCall, Ending
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.message import Request
 from orchestrator.testing.invariants import without_end
@@ -125,7 +125,7 @@ class SipStage:
         self.world.run()
         self.ask = self.alice.ask("INVITE", BOB, call_id="one")
         self.world.run()
-        self.call: FlowCall
+        self.call: AnyCall
         (self.call,) = self.world.engine.calls
         self.forget()
 
@@ -183,7 +183,7 @@ class SocketStage:
         self.handed = Handed(socket_program(self.steps, more=more))
         self.world = self.handed.world
         self.heard = self.handed.logs
-        self.call: FlowCall
+        self.call: AnyCall
         (self.call,) = self.world.engine.sockets
         self.forget()
 

@@ -57,15 +57,13 @@ class Exchange(Witnesses):
     servers: Servers
 
 
-class Call(FlowCall):
+class Call(FlowCall[Exchange]):
     """One INVITE that a flow has taken; the listener of its response contexts. Its states: `core.calls.flow_call`."""
 
     __slots__ = (
         "invite", "source", "front", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
         "contact", "user", "dialogs", "_handshake",
     )  # fmt: skip
-
-    exchange: Exchange
 
     def __init__(
         self,

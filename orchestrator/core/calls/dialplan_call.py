@@ -38,7 +38,7 @@ _UNESCAPED = re.compile(r"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
 _HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
-class SocketCall(FlowCall):
+class SocketCall(FlowCall[Witnesses]):
     """One channel under a flow. Its states: `core.calls.flow_call`."""
 
     __slots__ = ("channel", "view")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from orchestrator.core.calls.cdr import CallRecords
 from orchestrator.core.node import Node
@@ -65,7 +65,10 @@ class Witnesses:
     flows: FlowEngine
 
 
-class FlowCall(ABC):
+W = TypeVar("W", bound=Witnesses)
+
+
+class FlowCall(ABC, Generic[W]):
     """One call that a flow has taken: its state, its times, its end and who hears of it."""
 
     __slots__ = (
@@ -73,7 +76,7 @@ class FlowCall(ABC):
         "longest", "watch_timer", "works", "pushed", "woken",
     )  # fmt: skip
 
-    def __init__(self, node: Node, exchange: Witnesses, id: str, server: str = "") -> None:
+    def __init__(self, node: Node, exchange: W, id: str, server: str = "") -> None:
         self.node = node
         self.exchange = exchange
         self.id: str = id
@@ -270,51 +273,54 @@ class FlowCall(ABC):
 # --- reactions --------------------------------------------------------------------------------------------------------
 
 
-def _note_answer(call: FlowCall, _: object) -> None:
+AnyCall = FlowCall[Any]
+
+
+def _note_answer(call: AnyCall, _: object) -> None:
     call.answered_at = call.node.timers.now
     call.ask_longest()
 
 
-def _open_dialog(call: FlowCall, answer: Any) -> None:
+def _open_dialog(call: AnyCall, answer: Any) -> None:
     call.open_dialog(answer)
 
 
-def _turn_away(call: FlowCall, ending: Ending) -> None:
+def _turn_away(call: AnyCall, ending: Ending) -> None:
     call.turn_away(ending)
 
 
-def _take_leave(call: FlowCall, ending: Ending) -> None:
+def _take_leave(call: AnyCall, ending: Ending) -> None:
     call.take_leave(ending)
 
 
-def _hold_farewell(call: FlowCall, ending: Ending) -> None:
+def _hold_farewell(call: AnyCall, ending: Ending) -> None:
     call.hold_farewell(ending)
 
 
-def _say_farewell(call: FlowCall, _: object) -> None:
+def _say_farewell(call: AnyCall, _: object) -> None:
     call.say_farewell()
 
 
-def _left_by(call: FlowCall, ending: Ending) -> None:
+def _left_by(call: AnyCall, ending: Ending) -> None:
     call.left_by(ending)
 
 
-def _end(call: FlowCall, ending: Ending) -> None:
+def _end(call: AnyCall, ending: Ending) -> None:
     call.ended_at, call.ending = call.node.timers.now, ending
     if call.watch_timer is not None:
         call.watch_timer.cancel()
     call.discard()
 
 
-def _close(call: FlowCall, ending: Ending) -> None:
+def _close(call: AnyCall, ending: Ending) -> None:
     call.close(ending)
 
 
-def _let_go(call: FlowCall, _: object) -> None:
+def _let_go(call: AnyCall, _: object) -> None:
     call.let_go()
 
 
-def _tell_flow(call: FlowCall, _: object) -> None:
+def _tell_flow(call: AnyCall, _: object) -> None:
     call.tell_flow()
 
 

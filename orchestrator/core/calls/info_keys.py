@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.core.calls.flow_call import FlowCall
+from orchestrator.core.calls.flow_call import AnyCall
 from orchestrator.sip.dtmf import dtmf_of_info
 from orchestrator.sip.message import Request
 
 
-def hear_key(call: FlowCall, request: Request, side: str) -> None:
+def hear_key(call: AnyCall, request: Request, side: str) -> None:
     """Raise `dtmf` for an INFO of a side, if it reports a key."""
     heard = dtmf_of_info(request)
     if heard is not None:
