@@ -63,7 +63,8 @@ from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
 from orchestrator.server_log import log_of_engine, log_of_files, log_of_location, log_of_refusal
 from orchestrator.settings import Settings
-from orchestrator.sip.location import Location, SharedStore
+from orchestrator.sip.location import Location
+from orchestrator.sip.stores import SharedStore
 from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore

@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.sip.locate import Goal
-from orchestrator.sip.location import StoreWork
 from orchestrator.sip.push import Push
+from orchestrator.sip.stores import StoreWork
 
 
 @dataclass(frozen=True, slots=True)

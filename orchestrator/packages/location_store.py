@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from orchestrator.packages.groups import STORE_GROUP, Find, check_name, check_settings, installed, load_named, names_of
 from orchestrator.packages.service import NoSettings
-from orchestrator.sip.location import LocationStore
+from orchestrator.sip.stores import LocationStore
 
 OURS = ("store", "timeout")
 """Keys of `location:` that are not the store's own."""

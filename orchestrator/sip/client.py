@@ -8,7 +8,7 @@ unless the user arms it anew.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
@@ -35,9 +35,9 @@ class ClientTransaction(Transaction[ClientLayer]):
 
     __slots__ = ("sent", "branch")
 
-    first_state: str
-    resend_timer: str
-    end_timer: str
+    first_state: ClassVar[str]
+    resend_timer: ClassVar[str]
+    end_timer: ClassVar[str]
 
     def __init__(self, layer: ClientLayer, branch: bytes, method: bytes, sent: bytes, destination: Hop) -> None:
         Transaction.__init__(self, layer, client_key(branch, method), method, destination, self.first_state)
@@ -185,9 +185,11 @@ INVITE_CLIENT: Table = {
 
 class InviteClient(ClientTransaction):
     __slots__ = ()
-    table = INVITE_CLIENT
-    kind = "INVITE client"
-    first_state, resend_timer, end_timer = "calling", "timer A", "timer B"
+    table: ClassVar[Table] = INVITE_CLIENT
+    kind: ClassVar[str] = "INVITE client"
+    first_state: ClassVar[str] = "calling"
+    resend_timer: ClassVar[str] = "timer A"
+    end_timer: ClassVar[str] = "timer B"
 
 
 # --- the non-INVITE client: figure 6 ----------------------------------------------------------------------------------
@@ -222,6 +224,8 @@ NON_INVITE_CLIENT: Table = {
 
 class NonInviteClient(ClientTransaction):
     __slots__ = ()
-    table = NON_INVITE_CLIENT
-    kind = "non-INVITE client"
-    first_state, resend_timer, end_timer = "trying", "timer E", "timer F"
+    table: ClassVar[Table] = NON_INVITE_CLIENT
+    kind: ClassVar[str] = "non-INVITE client"
+    first_state: ClassVar[str] = "trying"
+    resend_timer: ClassVar[str] = "timer E"
+    end_timer: ClassVar[str] = "timer F"

@@ -10,7 +10,7 @@ end it, it is answered 500.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
@@ -50,8 +50,8 @@ class ServerTransaction(Transaction[ServerLayer]):
         "told_at",
     )  # fmt: skip
 
-    first_state: str
-    unanswered_timer: str
+    first_state: ClassVar[str]
+    unanswered_timer: ClassVar[str]
 
     def __init__(self, layer: ServerLayer, key: object, request: Request, destination: Hop) -> None:
         Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
@@ -298,9 +298,10 @@ INVITE_SERVER: Table = {
 
 class InviteServer(ServerTransaction):
     __slots__ = ()
-    table = INVITE_SERVER
-    kind = "INVITE server"
-    first_state, unanswered_timer = "proceeding", "watch"
+    table: ClassVar[Table] = INVITE_SERVER
+    kind: ClassVar[str] = "INVITE server"
+    first_state: ClassVar[str] = "proceeding"
+    unanswered_timer: ClassVar[str] = "watch"
 
 
 # --- the non-INVITE server: figure 8 ----------------------------------------------------------------------------------
@@ -334,6 +335,7 @@ NON_INVITE_SERVER: Table = {
 
 class NonInviteServer(ServerTransaction):
     __slots__ = ()
-    table = NON_INVITE_SERVER
-    kind = "non-INVITE server"
-    first_state, unanswered_timer = "trying", "deadline"
+    table: ClassVar[Table] = NON_INVITE_SERVER
+    kind: ClassVar[str] = "non-INVITE server"
+    first_state: ClassVar[str] = "trying"
+    unanswered_timer: ClassVar[str] = "deadline"

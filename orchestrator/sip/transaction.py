@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.sip.points import Hop
@@ -74,8 +74,8 @@ class Transaction(Generic[L]):
         "_resend_timer", "_resend_input", "_end_timer", "_end_input", "_interval",
     )  # fmt: skip
 
-    table: Table
-    kind: str
+    table: ClassVar[Table]
+    kind: ClassVar[str]
 
     def __init__(self, layer: L, key: Any, method: bytes, destination: Hop, state: str) -> None:
         self.layer = layer

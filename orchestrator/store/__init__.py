@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import StoreError
 from orchestrator.packages.location_store import ChosenStore
-from orchestrator.sip.location import LocationStore
+from orchestrator.sip.stores import LocationStore
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.sqlite import SqliteStore
 

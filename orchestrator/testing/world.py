@@ -21,8 +21,9 @@ from orchestrator.errors import StoreError
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.run.triggers import Starter
 from orchestrator.history import MessageIn, MessageOut
-from orchestrator.sip.location import Binding, Location, LocationStore
+from orchestrator.sip.location import Binding, Location
 from orchestrator.sip.points import Hop, ListenPoint
+from orchestrator.sip.stores import LocationStore
 from orchestrator.store.memory import MemoryStore
 from orchestrator.testing.peer import Peer
 from orchestrator.testing.phone import Address, Phone

@@ -27,7 +27,8 @@ from orchestrator.errors import InputError, StoreError
 from orchestrator.packages.groups import STORE_GROUP
 from orchestrator.packages.location_store import ChosenStore, StoreKind, find_store
 from orchestrator.settings import read_settings
-from orchestrator.sip.location import Binding, SharedStore
+from orchestrator.sip.location import Binding
+from orchestrator.sip.stores import SharedStore
 from orchestrator.store import open_store
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.packing import pack, unpack

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import StoreError
-from orchestrator.sip.location import Binding, Change, Location, LocationStore
+from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.stores import LocationStore
 from orchestrator.store import open_store
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.sqlite import SqliteStore

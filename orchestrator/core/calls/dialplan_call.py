@@ -43,7 +43,8 @@ class SocketCall(FlowCall[Witnesses]):
 
     __slots__ = ("channel", "view")
 
-    carried = held = True
+    carried = True
+    held = True
     """FreeSWITCH has the call, and so its media; see Call.carried."""
 
     def __init__(self, node: Node, exchange: Witnesses, server: str, channel: Channel, view: SocketView) -> None:
@@ -102,7 +103,13 @@ class SocketCall(FlowCall[Witnesses]):
         cause = CAUSES.get(ending.code or 0, "NORMAL_CLEARING")
         self.node.job(command(self.server, f"uuid_kill {self.channel.uuid} {cause}"), ignore)
 
-    take_leave = hold_farewell = turn_away
+    def take_leave(self, ending: Ending) -> None:
+        """As `turn_away`: there is one channel, answered or not."""
+        self.turn_away(ending)
+
+    def hold_farewell(self, ending: Ending) -> None:
+        """FreeSWITCH waits for the ACK itself."""
+        self.turn_away(ending)
 
     def say_farewell(self) -> None:
         """Nothing waits for an ACK."""

@@ -89,7 +89,8 @@ class Inject(Effect):
 class Cancel(Effect):
     """Stop ringing branches: 'all', or the branches named. Answers at once: None."""
 
-    needs_call = ends_call = True
+    needs_call = True
+    ends_call = True
 
     branches: Sequence[str] = ("all",)
 
@@ -99,7 +100,8 @@ class Hangup(Effect):
     """End the call by what fits: final reply, CANCEL, BYE to both sides. Answers at once: None; the call ends by
     'engine'."""
 
-    needs_call = ends_call = True
+    needs_call = True
+    ends_call = True
 
     reason: str = ""
     code: int | None = None
