@@ -20,7 +20,7 @@ from orchestrator.sip import gruu, purr
 from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.gruu import Gruu
-from orchestrator.sip.location import Binding, Change, Location, SharedStore
+from orchestrator.sip.location import Binding, Change, Location
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.points import Hop
 from orchestrator.sip.push_offer import PushOffer
@@ -28,6 +28,7 @@ from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.registrar import Asked, RegisterAnswer, RegisterPolicy, Registrar, refusal
 from orchestrator.sip.routing import request_uri
 from orchestrator.sip.server import ServerTransaction
+from orchestrator.sip.stores import SharedStore
 from orchestrator.sip.target import Target, one_flow_each
 from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer

@@ -324,12 +324,12 @@ def _tell_flow(call: AnyCall, _: object) -> None:
     call.tell_flow()
 
 
-def _tell_works(call: FlowCall, _: object) -> None:
+def _tell_works(call: AnyCall, _: object) -> None:
     for work in call.works:
         work.call_answered()
 
 
-def _end_works(call: FlowCall, _: object) -> None:
+def _end_works(call: AnyCall, _: object) -> None:
     works, call.works = call.works, ()
     for work in works:
         work.call_ended()

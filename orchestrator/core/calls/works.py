@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from orchestrator.core.calls.flow_call import FlowCall
+from orchestrator.core.calls.flow_call import AnyCall, FlowCall
 from orchestrator.core.node import Node
 from orchestrator.errors import StepError
 from orchestrator.flow.run.traits import CallWork, PoolEffect
@@ -78,7 +78,7 @@ class Life:
 
     __slots__ = ("_call", "_node", "_works", "over", "work")
 
-    def __init__(self, works: Works, node: Node, call: FlowCall, work: CallWork) -> None:
+    def __init__(self, works: Works, node: Node, call: AnyCall, work: CallWork) -> None:
         self.work = work
         self.over = False
         """The call has ended, as far as the work knows."""
