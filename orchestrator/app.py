@@ -29,13 +29,13 @@ import gevent
 from gevent.event import Event
 from loguru import logger
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
 from orchestrator.freeswitch_links import FreeSwitchLinks
+from orchestrator.history import CallRecord
 from orchestrator.listening import Listening
 from orchestrator.packages.service import find_service
 from orchestrator.push.push_metrics import export_pushes

@@ -8,8 +8,7 @@
 | `CallRecord` | a call of a flow has ended |
 """
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.flow.run.trace import TraceWritten
-from orchestrator.history import CallLeg, MessageIn, MessageOut, SipMessage
+from orchestrator.history import CallLeg, CallRecord, MessageIn, MessageOut, SipMessage
 
 __all__ = ["CallLeg", "CallRecord", "MessageIn", "MessageOut", "SipMessage", "TraceWritten"]

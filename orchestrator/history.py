@@ -9,7 +9,7 @@ formatted, and no fact of the wire is made, while nobody listens.
 | `MessageIn`, `MessageOut` | a SIP message came or left, octet for octet |
 | `CallLeg` | a SIP Call-ID belongs to a call of a flow |
 | `TraceWritten` (`flow.run.trace`) | a line of the trace of a run: what it did, as one of the facts below |
-| `CallRecord` (`core.calls.cdr`) | a call of a flow has ended |
+| `CallRecord` | a call of a flow has ended |
 
 A line of a trace is a `RunFact`: SIP of the call (`CallFact`, here), or a step, a decision, an event, the beginning and
 the end of the run (`flow.run.run_facts`, `flow.run.step_facts`).
@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
@@ -161,6 +162,75 @@ _CSEQ = re.compile(rb"^CSeq[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILIN
 def _value(field: re.Pattern[bytes], head: bytes) -> bytes:
     found = field.search(head)
     return found[1].strip() if found is not None else b""
+
+
+# --- calls that are over ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What is known of a call at its end. Times are seconds since 1970, lengths seconds."""
+
+    id: str
+    sip_call_id: str
+    flow: str
+    run: str
+    caller: str
+    """AOR in From."""
+    called: str
+    """AOR in the request URI: what was dialled."""
+    user: str | None
+    """Who the caller has proved to be."""
+    source: str
+    """Address and port the INVITE came from."""
+    started: float
+    answered: float | None
+    ended: float
+    code: int | None
+    """Final status the caller got; None where FreeSWITCH's dialplan gave us the call."""
+    contact: str | None
+    """Contact URI of the phone or gateway that answered."""
+    ended_by: str
+    """caller, callee or engine."""
+    reason: str
+    server: str | None
+    """FreeSWITCH server that carried the media."""
+    caller_uuid: str | None
+    callee_uuid: str | None
+
+    @property
+    def duration(self) -> float:
+        """From the answer to the end, as `call.duration`; 0 for a call that was not answered."""
+        return 0.0 if self.answered is None else self.ended - self.answered
+
+    def facts(self) -> dict[str, Any]:
+        """The record as it is written: plain values, times in ISO 8601 (UTC)."""
+        return {
+            "id": self.id,
+            "sip_call_id": self.sip_call_id,
+            "flow": self.flow,
+            "run": self.run,
+            "from": self.caller,
+            "to": self.called,
+            "user": self.user,
+            "source": self.source,
+            "started": _iso(self.started),
+            "answered": None if self.answered is None else _iso(self.answered),
+            "ended": _iso(self.ended),
+            "setup": round((self.ended if self.answered is None else self.answered) - self.started, 3),
+            "duration": round(self.duration, 3),
+            "code": self.code,
+            "contact": self.contact,
+            "ended_by": self.ended_by,
+            "reason": self.reason,
+            "server": self.server,
+            "caller_uuid": self.caller_uuid,
+            "callee_uuid": self.callee_uuid,
+        }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- what runs do ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "sip": {"errors", "timers"},
     "esl": {"errors", "events"},
     "events": {"errors", "timers"},
-    "packages": {"events", "sip", "errors"},
+    "packages": {"events", "sip", "flow.expr", "errors"},
     "flow.expr": {"errors"},
     "flow.language": {"flow.expr", "events", "packages", "errors"},
     "flow.run": {"history", "flow.language", "events", "errors", "timers"},

@@ -21,8 +21,8 @@ import gevent
 from gevent.event import Event
 from loguru import logger
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.errors import OrchestratorError
+from orchestrator.history import CallRecord
 
 WAITING = 100_000
 """Records kept while the file cannot be written: an hour of 25 calls per second, some 100 MB."""

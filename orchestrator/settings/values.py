@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field, PlainValidator, SecretStr
 
 from orchestrator.flow.expr import TEXT, ExprError, Expression, Scope, compile_expression
-from orchestrator.flow.expr.lexer import meant_duration, seconds
+from orchestrator.flow.expr.lexer import seconds
 from orchestrator.flow.expr.spelling import did_you_mean
 from orchestrator.flow.language.written import (
     TRANSPORTS,
@@ -33,6 +33,10 @@ from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.push_service import ChosenPush
 from orchestrator.packages.transport import transport_names
 from orchestrator.packages.user_source import ChosenUsers
+from orchestrator.packages.written import Duration as Duration
+from orchestrator.packages.written import InvalidValue as InvalidValue
+from orchestrator.packages.written import parse_duration as parse_duration
+from orchestrator.packages.written import parse_text
 from orchestrator.runtime.sql_users import driver_flaw
 from orchestrator.sip.digest import SPOKEN, canonical
 from orchestrator.sip.session_timer import SHORTEST
@@ -44,14 +48,6 @@ SECURE = ("tls", "wss")
 
 _PATH = re.compile(r"/[!-\"$->@-~]*")  # neither query nor fragment
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
-
-
-class InvalidValue(ValueError):
-    """A value that does not fit its key; `help` says what would."""
-
-    def __init__(self, message: str, help: str = "") -> None:
-        super().__init__(message)
-        self.help = help
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,7 @@ def _address_help(text: str, port: int | None, example: str) -> str:
 
 
 def parse_listen(value: Any) -> Listen:
-    text = _text(value).strip()
+    text = parse_text(value).strip()
     transport, colon, rest = text.partition(":")
     known = (*LISTENING, *transport_names())
     if re.fullmatch("[A-Za-z][A-Za-z0-9_]*", transport) and ":" in rest and transport not in (*known, "sip", "sips"):
@@ -120,16 +116,16 @@ def parse_listen(value: Any) -> Listen:
 
 
 def parse_admin_address(value: Any) -> Address:
-    return _address(_text(value), None, "127.0.0.1:8080")
+    return _address(parse_text(value), None, "127.0.0.1:8080")
 
 
 def parse_socket_address(value: Any) -> Address | None:
-    return None if value is None else _address(_text(value), None, "127.0.0.1:8084")
+    return None if value is None else _address(parse_text(value), None, "127.0.0.1:8084")
 
 
 def parse_name_server(value: Any) -> Address:
     """An IP address, with a port where it is not 53."""
-    found = _address(_text(value), 53, "192.0.2.53 or 192.0.2.53:5353")
+    found = _address(parse_text(value), 53, "192.0.2.53 or 192.0.2.53:5353")
     try:
         ip_address(found.host)
     except ValueError:
@@ -143,24 +139,9 @@ def parse_advertised(value: Any) -> Address | None:
     """Port 0 stands for the port of the socket."""
     if value is None:
         return None
-    found = _address(_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
+    found = _address(parse_text(value), 0, "203.0.113.7 or 203.0.113.7:5060")
     if found.host in _NOWHERE:
         raise InvalidValue(f"{value!r} is not an address that others can reach", "write the address phones see us at")
-    return found
-
-
-_DURATIONS = "write 500ms, 4s, 3m or 2h"
-
-
-def parse_duration(value: Any) -> float:
-    text = _text(value)
-    found = seconds(text)
-    if found is None:
-        number = text.isascii() and text.isdigit()
-        help = f"write {text}ms or {text}s" if number else meant_duration(text) or _DURATIONS
-        raise InvalidValue(f"{text!r} is not a duration", help)
-    if not found:
-        raise InvalidValue("a timer of 0 would fire at once", _DURATIONS)
     return found
 
 
@@ -173,17 +154,17 @@ def parse_session(value: Any) -> float | None:
     """A duration of at least 90s (RFC 4028 §5), or None for never."""
     found = parse_pause(value)
     if found is not None and found < SHORTEST:
-        raise InvalidValue(f"{_text(value)!r} is too short", f"RFC 4028 allows {SHORTEST}s or more")
+        raise InvalidValue(f"{parse_text(value)!r} is too short", f"RFC 4028 allows {SHORTEST}s or more")
     return found
 
 
 def parse_interval(value: Any) -> float:
     """A duration; 0s means never."""
-    return 0.0 if seconds(_text(value)) == 0 else parse_duration(value)
+    return 0.0 if seconds(parse_text(value)) == 0 else parse_duration(value)
 
 
 def parse_network(value: Any) -> IPv4Network | IPv6Network:
-    text = _text(value)
+    text = parse_text(value)
     try:
         return ip_network(text, strict=False)
     except ValueError:
@@ -194,21 +175,21 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
 
 
 def parse_host(value: Any) -> str:
-    text = _text(value)
+    text = parse_text(value)
     return _without_flaw(text, host_flaw(text))
 
 
 def parse_directory_user(value: Any) -> str | None:
     if value is None:
         return None
-    text = _text(value)
+    text = parse_text(value)
     if not re.fullmatch(r"[A-Za-z0-9._+-]+@[A-Za-z0-9._-]+", text):
         raise InvalidValue(f"{text!r} is not a user of FreeSWITCH's directory", "write name@domain")
     return text
 
 
 def parse_domain(value: Any) -> str:
-    text = _text(value)
+    text = parse_text(value)
     flaw = address_flaw(text)
     if flaw is not None or split_port(text)[1]:
         meant = split_port(bare_address(text))[0]
@@ -222,7 +203,7 @@ def parse_path(value: Any) -> str | None:
     """The path of a WebSocket address; null for any."""
     if value is None:
         return None
-    text = _text(value)
+    text = parse_text(value)
     if _PATH.fullmatch(text) is None:
         raise InvalidValue(f"{text!r} is not a path", "write /ws, or null for any")
     return text
@@ -230,7 +211,7 @@ def parse_path(value: Any) -> str | None:
 
 def parse_origin(value: Any) -> str:
     """Where a page is from (RFC 6454 §6.2), in small letters; `*` for all, `null` for those that have none to say."""
-    text = "null" if value is None else _text(value).lower()
+    text = "null" if value is None else parse_text(value).lower()
     if text not in ("*", "null") and _ORIGIN.fullmatch(text) is None:
         raise InvalidValue(
             f"{text!r} is not an origin", "write https://phone.example.com, without a path, or '*' for all"
@@ -239,7 +220,7 @@ def parse_origin(value: Any) -> str:
 
 
 def parse_digest(value: Any) -> str:
-    text = _text(value)
+    text = parse_text(value)
     if canonical(text) not in SPOKEN:
         raise InvalidValue(f"{text!r} is not a digest algorithm", f"write one of {', '.join(SPOKEN)}")
     return canonical(text)
@@ -284,16 +265,16 @@ def parse_database(value: Any) -> str | None:
     """The URL of a database with an installed driver."""
     if value is None:
         return None
-    flaw = driver_flaw(_text(value))
+    flaw = driver_flaw(parse_text(value))
     if flaw:
         message, _, help = flaw.partition(": ")
         raise InvalidValue(message, help)
-    return _text(value)
+    return parse_text(value)
 
 
 def parse_sql_name(value: Any) -> str:
     """The name of a table, perhaps with its schema, or of a column."""
-    text = _text(value)
+    text = parse_text(value)
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?", text) is None:
         raise InvalidValue(f"{text!r} is not the name of a table or a column", "use letters, digits and _")
     return text
@@ -322,7 +303,7 @@ def on_or_off(value: Any) -> Any:
 
 def parse_word(value: Any) -> str:
     """A part of a text that is looked for."""
-    text = _text(value)
+    text = parse_text(value)
     if len(text) < 3 or not text.isprintable():
         raise InvalidValue(f"{text!r} is too little to look for", "write three characters or more, as they are sent")
     return text
@@ -330,13 +311,13 @@ def parse_word(value: Any) -> str:
 
 def parse_file(value: Any) -> Path | None:
     """A file to write; null, or nothing at all, for none."""
-    return None if value is None or value == "" else Path(_text(value))
+    return None if value is None or value == "" else Path(parse_text(value))
 
 
 def parse_location(value: Any) -> str | ChosenStore:
     if isinstance(value, ChosenStore):
         return value
-    text = _text(value)
+    text = parse_text(value)
     if text.partition(":")[0] in ("redis", "rediss"):
         raise InvalidValue("redis is not built yet", "use sqlite:///orchestrator.db or memory:")
     if text == "memory:" or re.fullmatch(r"sqlite:///.+", text):
@@ -350,12 +331,12 @@ def parse_location(value: Any) -> str | ChosenStore:
 def parse_sip_uri(value: Any) -> str | None:
     if value is None:
         return None
-    text = _text(value)
+    text = parse_text(value)
     return _without_flaw(text, server_uri_flaw(text, _sendable()))
 
 
 def parse_gateway_uri(value: Any) -> str:
-    text = _text(value)
+    text = parse_text(value)
     return _without_flaw(text, gateway_uri_flaw(text, _sendable()))
 
 
@@ -365,7 +346,7 @@ def _sendable() -> tuple[str, ...]:
 
 
 def parse_web_address(value: Any) -> str | None:
-    return None if value is None else _without_flaw(_text(value), web_flaw(_text(value)))
+    return None if value is None else _without_flaw(parse_text(value), web_flaw(parse_text(value)))
 
 
 def _without_flaw(text: str, flaw: Flaw | None) -> str:
@@ -380,22 +361,16 @@ def parse_number_rule(value: Any) -> Expression | None:
     if value is None:
         return None
     try:
-        return compile_expression(_text(value), Scope({"number": TEXT}), TEXT)
+        return compile_expression(parse_text(value), Scope({"number": TEXT}), TEXT)
     except ExprError as error:
         raise InvalidValue(error.message, error.help) from None
 
 
 def parse_prefix(value: Any) -> str:
-    text = _text(str(value) if isinstance(value, int) else value)
+    text = parse_text(str(value) if isinstance(value, int) else value)
     if not _DIALLABLE.fullmatch(text):
         raise InvalidValue(f"{text!r} cannot stand in front of a number", "write digits, for example '00'")
     return text
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    raise InvalidValue("a single value is expected here" if value is not None else "a value is missing here")
 
 
 def one_by_one(value: Any) -> Any:
@@ -411,8 +386,6 @@ def split_at_commas(value: Any) -> Any:
     return [part for item in items for part in (item.split(",") if isinstance(item, str) else [item])]
 
 
-Duration: TypeAlias = Annotated[float, PlainValidator(parse_duration)]
-"""Seconds; written 500ms, 4s, 3m."""
 Interval: TypeAlias = Annotated[float, PlainValidator(parse_interval)]
 """The same, with 0s for never."""
 Network: TypeAlias = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network)]

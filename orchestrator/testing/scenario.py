@@ -13,14 +13,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
-from orchestrator.history import MessageOut
+from orchestrator.history import CallRecord, MessageOut
 from orchestrator.sip.push import Push
 from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, seen_in
 from orchestrator.testing.outside import Outside

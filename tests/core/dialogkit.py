@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.history import CallRecord
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.points import ListenPoint
 from orchestrator.testing.invariants import without_end

@@ -16,9 +16,9 @@ import pytest
 from test_socket_calls import Handed
 from test_socket_calls import program as socket_program
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.calls.flow_call import CALL, ENDED, AnyCall, Ending
 from orchestrator.flow.loader import load_program
+from orchestrator.history import CallRecord
 from orchestrator.sip.message import Request
 from orchestrator.testing.invariants import without_end
 from orchestrator.testing.world import World

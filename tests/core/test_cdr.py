@@ -8,9 +8,9 @@ from mediakit import stage
 from test_socket_calls import NAME, Handed, program
 from test_via_freeswitch import build
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.engine import Engine
 from orchestrator.flow.loader import load_program
+from orchestrator.history import CallRecord
 from orchestrator.testing.world import WALL, World
 
 

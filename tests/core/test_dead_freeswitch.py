@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mediakit import Stage, media, stage
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.calls.liveness import GONE
 from orchestrator.flow.run.trace import TraceWritten
+from orchestrator.history import CallRecord
 from orchestrator.testing.phone import Phone, PhoneCall
 
 VIA = "relay: {to: registered, via: fs1, ring: 60s}"

@@ -16,9 +16,9 @@ from functools import cache, partial
 import pytest
 from reliable import Agent, Callee, Caller, Plan
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.history import CallRecord
 from orchestrator.sip.location import Binding
 from orchestrator.testing.phone import Address
 from orchestrator.testing.switch.server import SWITCHES, VirtualFreeSwitch

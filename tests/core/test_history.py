@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.faults import Fault
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.trace import Trace, TraceWritten, facts
@@ -15,6 +14,7 @@ from orchestrator.history import (
     BranchEnded,
     ByeHeld,
     CallFact,
+    CallRecord,
     History,
     MessageIn,
     RequestSent,

@@ -8,9 +8,9 @@ import pytest
 from mediakit import media
 from test_call_table import SipStage
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.history import CallRecord
 from orchestrator.testing.world import World
 
 FLOWS = """\

@@ -11,8 +11,8 @@ import gevent
 import pytest
 from echo_core import wait_until
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.errors import OrchestratorError
+from orchestrator.history import CallRecord
 from orchestrator.runtime import cdr
 from orchestrator.runtime.cdr import CdrFile
 

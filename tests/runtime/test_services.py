@@ -15,12 +15,12 @@ from echo_core import wait_until
 from gevent.event import Event
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.core.calls.cdr import CallRecord
 from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.history import CallRecord
 from orchestrator.packages.groups import SERVICE_GROUP
 from orchestrator.packages.service import Raised, ServerContext, Service, find_service
 from orchestrator.runtime import services as services_module

@@ -6,74 +6,10 @@ call and give one record. A flow may go on after that (`on_end`); what it does t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestrator.flow.run.run import Run
-from orchestrator.history import History
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """What is known of a call at its end. Times are seconds since 1970, lengths seconds."""
-
-    id: str
-    sip_call_id: str
-    flow: str
-    run: str
-    caller: str
-    """AOR in From."""
-    called: str
-    """AOR in the request URI: what was dialled."""
-    user: str | None
-    """Who the caller has proved to be."""
-    source: str
-    """Address and port the INVITE came from."""
-    started: float
-    answered: float | None
-    ended: float
-    code: int | None
-    """Final status the caller got; None where FreeSWITCH's dialplan gave us the call."""
-    contact: str | None
-    """Contact URI of the phone or gateway that answered."""
-    ended_by: str
-    """caller, callee or engine."""
-    reason: str
-    server: str | None
-    """FreeSWITCH server that carried the media."""
-    caller_uuid: str | None
-    callee_uuid: str | None
-
-    @property
-    def duration(self) -> float:
-        """From the answer to the end, as `call.duration`; 0 for a call that was not answered."""
-        return 0.0 if self.answered is None else self.ended - self.answered
-
-    def facts(self) -> dict[str, Any]:
-        """The record as it is written: plain values, times in ISO 8601 (UTC)."""
-        return {
-            "id": self.id,
-            "sip_call_id": self.sip_call_id,
-            "flow": self.flow,
-            "run": self.run,
-            "from": self.caller,
-            "to": self.called,
-            "user": self.user,
-            "source": self.source,
-            "started": _iso(self.started),
-            "answered": None if self.answered is None else _iso(self.answered),
-            "ended": _iso(self.ended),
-            "setup": round((self.ended if self.answered is None else self.answered) - self.started, 3),
-            "duration": round(self.duration, 3),
-            "code": self.code,
-            "contact": self.contact,
-            "ended_by": self.ended_by,
-            "reason": self.reason,
-            "server": self.server,
-            "caller_uuid": self.caller_uuid,
-            "callee_uuid": self.callee_uuid,
-        }
+from orchestrator.history import CallRecord, History
 
 
 class EndedCall(Protocol):
@@ -130,7 +66,3 @@ def record_of(call: EndedCall, run: Run, code: int | None, contact: str | None, 
         caller_uuid=side["caller"],
         callee_uuid=side["callee"],
     )
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.core.calls.cdr import CallRecord
+from orchestrator.history import CallRecord
 from orchestrator.packages.service import Raised, ServerContext, Service
 
 

@@ -13,7 +13,7 @@ from gevent import socket
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.packages.service import ServerContext, Service
-from orchestrator.settings.values import Duration
+from orchestrator.packages.written import Duration
 
 
 class SystemdSettings(BaseModel):
