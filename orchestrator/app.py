@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
+from socket import gethostname
 from time import monotonic, time
 from typing import TextIO
 
@@ -34,6 +35,7 @@ from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.esl.translate import needed
+from orchestrator.event_choice import Chooser
 from orchestrator.freeswitch_links import FreeSwitchLinks
 from orchestrator.history import CallRecord
 from orchestrator.listening import Listening
@@ -245,6 +247,12 @@ class Server:
             if service is None:
                 raise OrchestratorError(f"no installed package has a service {name!r}")
             services.add(service, settings)
+        if self._settings.sinks:
+            from orchestrator.integrations import sinks  # which those without one need not load
+
+            choice = partial(Chooser, events=lambda: self.engine.flows.program.events)
+            node = self._settings.node or gethostname()
+            services.add(sinks.SERVICE, sinks.SinksSettings(sinks=self._settings.sinks, node=node, choice=choice))
         return services
 
     def _export(self) -> None:
@@ -395,4 +403,5 @@ class Server:
         self.engine.run_timers(now)
         log_of_files(site)
         self.engine.load(site.program, core_site(site.resolved))
+        self.services.events_changed()
         taken.set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import Diagnostic, InputError, OrchestratorError
+from orchestrator.event_choice import sink_mistakes
 from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.program import Place, Program, Resources
 from orchestrator.flow.language.unset import LeftOut, leave_out
@@ -67,6 +68,8 @@ def check_site(
         except InputError as error:
             found += error.diagnostics
     found += settings.warnings
+    if program is not None and not paths:
+        found += sink_mistakes(settings.sinks, program.events)
     return in_order(found), program
 
 

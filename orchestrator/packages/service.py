@@ -61,7 +61,8 @@ class ServerContext(Protocol):
         """
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
-        """Call `handle(event)` for each event of these names, one after the other, in a greenlet of its own.
+        """Call `handle(event)` for each event of these names, one after the other, in a greenlet of its own. `*` and
+        `?` in a name stand for any text and any character (never for `fs`); a reload may bring events that fit.
 
         When `queue` events wait already, one more is dropped and counted: a listener that hangs holds up nobody.
 

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from orchestrator.core.engine import Engine
 from orchestrator.errors import OrchestratorError
+from orchestrator.events.bus import Bus
+from orchestrator.events.choice import matching
 from orchestrator.events.event import Event
 from orchestrator.events.outside import typed_event
 from orchestrator.packages.service import QUEUE, Raised, Runs, Service
@@ -155,7 +157,8 @@ class Host:
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
         for name in events:
-            self._services.spec(name)
+            if not matching(name, self._services.known()):
+                self._services.spec(name)
         sink = self._sink(handle, queue)
         self._services.tap(events, sink.take)
 
@@ -263,6 +266,24 @@ class Host:
             self.fault(bug)
 
 
+class Tap:
+    """Who listens to what, by names and globs."""
+
+    def __init__(self, patterns: Collection[str], told: Callable[[Event], object]) -> None:
+        self.names: frozenset[str] = frozenset()
+        self._patterns = patterns
+        self._told = told
+
+    def follow(self, bus: Bus, known: Collection[str]) -> None:
+        """Listen to those of the known events that fit, and to no others."""
+        names = frozenset(name for pattern in self._patterns for name in matching(pattern, known))
+        for name in self.names - names:
+            bus.untap(name, self._told)
+        for name in names - self.names:
+            bus.tap(name, self._told)
+        self.names = names
+
+
 class Services:
     """All services of one server."""
 
@@ -276,7 +297,7 @@ class Services:
         self.hosts: dict[str, Host] = {}
         self._offer = offer
         self._health = health
-        self._tapped: list[tuple[Collection[str], Callable[[Any], object]]] = []
+        self._tapped: list[Tap] = []
         self._facts: list[tuple[type[Any], Callable[[Any], object]]] = []
 
     def add(self, spec: Service, settings: BaseModel) -> None:
@@ -306,9 +327,8 @@ class Services:
 
     def close(self) -> None:
         """Stop them, the last one first."""
-        for events, told in self._tapped:
-            for name in events:
-                self.engine.bus.untap(name, told)
+        for tap in self._tapped:
+            tap.follow(self.engine.bus, ())
         for kind, take in self._facts:
             self.engine.history.ignore(kind, take)
         deadline = monotonic() + DRAIN_TIME
@@ -319,7 +339,12 @@ class Services:
     @property
     def events(self) -> frozenset[str]:
         """Events that services listen to."""
-        return frozenset(name for events, _ in self._tapped for name in events)
+        return frozenset(name for tap in self._tapped for name in tap.names)
+
+    def events_changed(self) -> None:
+        """A reload has brought other events: called in its turn."""
+        for tap in self._tapped:
+            tap.follow(self.engine.bus, self.known())
 
     # --- for hosts ----------------------------------------------------------------------------------------------------
 
@@ -329,6 +354,10 @@ class Services:
         if found is None:
             raise ValueError(f"there is no event {event!r}")
         return found
+
+    def known(self) -> Collection[str]:
+        """Names of the events that the flows know."""
+        return self.engine.flows.program.events.keys()
 
     def offer(self, event: Event) -> bool:
         return self._offer(self.engine.receive_event, event)
@@ -340,9 +369,9 @@ class Services:
             wall = event.time + engine.settings.wall_offset
             take(Raised(event.name, dict(event.attributes), event.call, wall))
 
-        for name in events:
-            engine.bus.tap(name, told)
-        self._tapped.append((events, told))
+        tap = Tap(events, told)
+        tap.follow(engine.bus, self.known())
+        self._tapped.append(tap)
 
     def tap_facts(self, kind: type[Any], take: Callable[[Any], object]) -> None:
         self.engine.history.listen(kind, take)

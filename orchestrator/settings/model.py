@@ -27,6 +27,7 @@ from orchestrator.errors import Diagnostic
 from orchestrator.flow.language.program import Place
 from orchestrator.flow.run.trace import MEMORY
 from orchestrator.packages.location_store import ChosenStore
+from orchestrator.packages.sink import ChosenSink
 from orchestrator.packages.user_source import ChosenUsers
 from orchestrator.settings.push_sections import PushSettings
 from orchestrator.settings.sip_sections import (
@@ -62,10 +63,12 @@ from orchestrator.settings.values import (
     parse_host,
     parse_listen,
     parse_location,
+    parse_node,
     parse_number_rule,
     parse_pause,
     parse_prefix,
     parse_session,
+    parse_sink,
     parse_sip_uri,
     parse_socket_address,
     parse_sql_name,
@@ -390,6 +393,10 @@ class Settings(Section):
     scanners: ScannerSettings = ScannerSettings()
     services: Mapping[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
     """Services of packages that run, by name: instances of the settings model of each."""
+    sinks: Mapping[str, Annotated[ChosenSink, PlainValidator(parse_sink)]] = Field(default_factory=dict)
+    """Where events go, by a name of the site's own."""
+    node: Annotated[str, PlainValidator(parse_node)] = ""
+    """What this server is called where others hear of it; '' for the name of the host."""
     log: LogSettings = LogSettings()
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(())
     _push_places: Mapping[str, Place] = PrivateAttr({})

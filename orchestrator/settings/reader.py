@@ -35,6 +35,7 @@ from orchestrator.packages.user_source import OURS as SOURCE_KEYS
 from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
 from orchestrator.settings.push_sections import KINDS, PushEntrySettings
+from orchestrator.settings.sinks import read_sinks
 from orchestrator.settings.values import (
     SECURE,
     InvalidValue,
@@ -81,6 +82,7 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
     reader.read_store(values)
     reader.read_users(values)
     reader.read_push(values)
+    read_sinks(reader, values)
     reader.refuse_open_relay(values)
     if reader.diagnostics:
         raise InputError(in_order(reader.diagnostics))
@@ -104,8 +106,8 @@ class _Reader:
     """Path of keys and indexes → the value's node and that of its key."""
     sources: dict[str, type[BaseModel]] = field(default_factory=dict)
     """Names under `users:` that are sources of packages → the model of what stands there."""
-    sections: dict[tuple[str | int, ...], type[BaseModel]] = field(default_factory=dict)
-    """Paths of services and transports of packages, and of push services → the model of what stands there."""
+    sections: dict[tuple[str | int, ...], list[str]] = field(default_factory=dict)
+    """Paths of what packages add, of services, transports, push services and sinks → the keys that may stand there."""
     store: type[BaseModel] | None = None
     """The model of the store that `location:` names."""
 
@@ -117,23 +119,23 @@ class _Reader:
         if isinstance(node, Scalar):
             if meant := environment_reference(node.text, node.plain):
                 message = f"{node.text!r} is taken as it is, nothing is filled in here"
-                return self._mistake(node, "E106", message, f"write {meant}, without quotes around it")
+                return self.mistake(node, "E106", message, f"write {meant}, without quotes around it")
             return None if node.plain and node.text in ("", "~", "null") else node.text
         if isinstance(node, Items):
             return [self.value(item, (*path, index)) for index, item in enumerate(node)]
         if isinstance(node.get("env"), Scalar) or ("env" in node and set(node.entries) <= {"env", "default"}):
             return self._from_environment(node, path)
-        if path[-1:] == ("password",) and set(node.entries) == {"file"}:
+        if path[-1:] and path[-1] in _FROM_FILES and set(node.entries) == {"file"}:
             return self._from_file(node)
         return {name.text: self.value(item, (*path, name.text), name) for name, item in node}
 
     def _from_environment(self, node: Entries, path: tuple[str | int, ...]) -> Any:
         for key, _ in node:
             if key.text not in ("env", "default"):
-                return self._mistake(key, "E101", f"unknown key {key.text!r}", meant(key.text, ("env", "default")))
+                return self.mistake(key, "E101", f"unknown key {key.text!r}", meant(key.text, ("env", "default")))
         name = node.get("env")
         if not isinstance(name, Scalar) or not name.text:
-            return self._mistake(name or node, "E105", "the name of an environment variable is expected here")
+            return self.mistake(name or node, "E105", "the name of an environment variable is expected here")
         if self.environ.get(name.text):
             return self.environ[name.text]
         if (default := node.get("default")) is not None:
@@ -145,19 +147,19 @@ class _Reader:
             bare = re.sub(r"^\$?\{?(?:env\.)?|\}$", "", name.text)
             named = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", bare)
             help = f"write {{env: {bare}}}" if named else "write {env: NAME} or {env: NAME, default: value}"
-            return self._mistake(name, "E106", f"{name.text!r} is not the name of an environment variable", help)
-        return self._mistake(name, "E106", f"environment variable {name.text} is not set", help)
+            return self.mistake(name, "E106", f"{name.text!r} is not the name of an environment variable", help)
+        return self.mistake(name, "E106", f"environment variable {name.text} is not set", help)
 
     def _from_file(self, node: Entries) -> Any:
         name = node.get("file")
         if not isinstance(name, Scalar):
-            return self._mistake(name or node, "E105", "the name of a file is expected here")
+            return self.mistake(name or node, "E105", "the name of a file is expected here")
         try:
             return read_secret(Path(name.text))
         except InvalidValue as invalid:
-            return self._mistake(name, "E003", str(invalid))
+            return self.mistake(name, "E003", str(invalid))
 
-    def _mistake(self, node: Node, code: str, message: str, help: str = "") -> None:
+    def mistake(self, node: Node, code: str, message: str, help: str = "") -> None:
         self.diagnostics.append(self._at(node, code, message, help))
 
     def _at(self, node: Node, code: str, message: str, help: str = "") -> Diagnostic:
@@ -194,13 +196,13 @@ class _Reader:
             try:
                 found = find(name)
             except OrchestratorError as error:
-                self._mistake(key, "E118", str(error))
+                self.mistake(key, "E118", str(error))
                 continue
             if found is None:
                 help = meant(name, names()) or "install the package that has it"
-                self._mistake(key, "E118", f"no installed package has a {what} {name!r}", help)
+                self.mistake(key, "E118", f"no installed package has a {what} {name!r}", help)
                 continue
-            self.sections[*path, name] = found.settings
+            self.sections[*path, name] = list(found.settings.model_fields)
             try:
                 sections[name] = found.settings.model_validate({} if section is None else section)
             except ValidationError as error:
@@ -217,21 +219,21 @@ class _Reader:
         name, known = section.get("store"), self.places.get(("location", "store"))
         for each, _ in node if known is None and isinstance(node, Entries) else ():
             if (help := meant(each.text, ("env", "default", "store"))).startswith("did you mean"):
-                self._mistake(each, "E101", f"unknown key {each.text!r}", help)
+                self.mistake(each, "E101", f"unknown key {each.text!r}", help)
                 return
         if known is None or not isinstance(name, str):
-            self._mistake(
+            self.mistake(
                 known[0] if known else key or node, "E105", "the name of a store is expected here: {store: NAME}"
             )
             return
         try:
             kind = find_store(name)
         except OrchestratorError as error:
-            self._mistake(known[0], "E118", str(error))
+            self.mistake(known[0], "E118", str(error))
             return
         if kind is None:
             help = meant(name, store_names()) or "install the package that has it"
-            self._mistake(known[0], "E118", f"no installed package has a location store {name!r}", help)
+            self.mistake(known[0], "E118", f"no installed package has a location store {name!r}", help)
             return
         self.store = kind.settings
         own = {key: value for key, value in section.items() if key not in OURS}
@@ -239,7 +241,7 @@ class _Reader:
             timeout = parse_duration(section["timeout"]) if "timeout" in section else LOCATION_TIMEOUT
             values["location"] = ChosenStore(kind, kind.settings.model_validate(own), timeout)
         except InvalidValue as misfit:
-            self._mistake(self.places["location", "timeout"][0], "E105", str(misfit), misfit.help)
+            self.mistake(self.places["location", "timeout"][0], "E105", str(misfit), misfit.help)
         except ValidationError as error:
             for details in error.errors():
                 details["loc"] = ("location", *details["loc"])
@@ -256,16 +258,16 @@ class _Reader:
                 continue
             place, source = self.places["users", name, "source"][0], section["source"]
             if not isinstance(source, str):
-                self._mistake(place, "E105", "the name of a user source is expected here: {source: NAME}")
+                self.mistake(place, "E105", "the name of a user source is expected here: {source: NAME}")
                 continue
             try:
                 kind = find_user_source(source)
             except OrchestratorError as error:
-                self._mistake(place, "E118", str(error))
+                self.mistake(place, "E118", str(error))
                 continue
             if kind is None:
                 help = meant(source, user_source_names()) or "install the package that has it"
-                self._mistake(place, "E118", f"no installed package has a user source {source!r}", help)
+                self.mistake(place, "E118", f"no installed package has a user source {source!r}", help)
                 continue
             self.sources[name] = kind.settings
             own = {key: value for key, value in section.items() if key not in SOURCE_KEYS}
@@ -291,7 +293,7 @@ class _Reader:
         for name, entry in entries.items():
             path = ("push", "services", name)
             if isinstance(entry, dict) and (kind := self._push_kind(path, entry.get("type", name))) is not None:
-                self.sections[path] = kind.settings
+                self.sections[path] = [*PUSH_KEYS, *kind.settings.model_fields]
                 try:
                     ours = {key: entry[key] for key in PUSH_KEYS[1:] if key in entry}
                     own = {key: value for key, value in entry.items() if key not in PUSH_KEYS}
@@ -307,19 +309,19 @@ class _Reader:
         node, key = self.places.get((*path, "type")) or self.places[path]
         place = node if (*path, "type") in self.places else key or node
         if not isinstance(name, str):
-            self._mistake(place, "E105", "the kind of a push service is expected here: type: http")
+            self.mistake(place, "E105", "the kind of a push service is expected here: type: http")
             return None
         try:
             kind = KINDS.get(name) or find_push_service(name)
         except OrchestratorError as error:
-            self._mistake(place, "E118", str(error))
+            self.mistake(place, "E118", str(error))
             return None
         if kind is None:
             known = [*KINDS, *push_service_names()]
             help = meant(name, known) or "install the package that has it"
             if place is not node:
                 help = f"{help}; or say what it is: type: {' or '.join(KINDS)}"
-            self._mistake(place, "E118", f"no installed package has a push service {name!r}", help)
+            self.mistake(place, "E118", f"no installed package has a push service {name!r}", help)
         return kind
 
     def refuse_open_relay(self, values: Any) -> None:
@@ -335,7 +337,7 @@ class _Reader:
         if holds_everybody(networks):
             place = self.places["sip", "trust"]
             message = "trust: holds everybody, which makes an open relay: strangers call through your gateways"
-            self._mistake(place[0], "E106", message, "name your own networks, or say so with  open_relay: on")
+            self.mistake(place[0], "E106", message, "name your own networks, or say so with  open_relay: on")
 
     def warnings(self, settings: Settings) -> Iterator[Diagnostic]:
         """What is odd in settings that can be used."""
@@ -375,10 +377,9 @@ class _Reader:
 
     def _keys_at(self, path: tuple[str | int, ...]) -> list[str]:
         """The keys that are known at a path of the file."""
-        for known, model in self.sections.items():
+        for known in sorted(self.sections, key=len, reverse=True):
             if path[: len(known)] == known:
-                ours = PUSH_KEYS if known[0] == "push" else ()
-                return [*ours, *model.model_fields]
+                return self.sections[known]
         return _keys_at(path)
 
     def contradictions(self, settings: Settings) -> Iterator[Diagnostic]:
@@ -460,7 +461,10 @@ _SHAPES = {
 """Pydantic's type of error → our code and words."""
 
 
-_SECRETS = frozenset({"password", "key", "secret", "token", "sql"})
+_FROM_FILES = frozenset({"password", "secret", "token"})
+"""Keys whose value may be read from a file."""
+
+_SECRETS = frozenset({"password", "key", "secret", "token", "sql", "url"})
 """Keys whose values are in no message, whatever is wrong with them."""
 
 
@@ -468,6 +472,8 @@ def _words(details: ErrorDetails) -> tuple[str, str, str]:
     """Code, message and help for one error."""
     kind, context = details["type"], details.get("ctx", {})
     shown = "this secret" if _SECRETS.intersection(map(str, details["loc"])) else repr(details["input"])
+    if kind == "too_short" and context.get("min_length", 1) > 1:
+        return "E106", f"{shown} is too short", f"the least is {context['min_length']} characters"
     if kind in _SHAPES:
         return (*_SHAPES[kind], f"add {details['loc'][-1]}:" if kind == "missing" else "")
     if isinstance(invalid := context.get("error"), InvalidValue):

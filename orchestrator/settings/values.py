@@ -31,12 +31,13 @@ from orchestrator.flow.language.written import (
 )
 from orchestrator.packages.location_store import ChosenStore
 from orchestrator.packages.push_service import ChosenPush
+from orchestrator.packages.setting_types import Duration as Duration
+from orchestrator.packages.setting_types import InvalidValue as InvalidValue
+from orchestrator.packages.setting_types import parse_duration as parse_duration
+from orchestrator.packages.setting_types import parse_text
+from orchestrator.packages.sink import ChosenSink
 from orchestrator.packages.transport import transport_names
 from orchestrator.packages.user_source import ChosenUsers
-from orchestrator.packages.written import Duration as Duration
-from orchestrator.packages.written import InvalidValue as InvalidValue
-from orchestrator.packages.written import parse_duration as parse_duration
-from orchestrator.packages.written import parse_text
 from orchestrator.runtime.sql_users import driver_flaw
 from orchestrator.sip.digest import SPOKEN, canonical
 from orchestrator.sip.session_timer import SHORTEST
@@ -242,7 +243,7 @@ def parse_chosen_push(value: Any) -> ChosenPush:
 
 def parse_provider(value: Any) -> str:
     """What contacts call a push service (`pn-provider`, a token of RFC 3261)."""
-    text = _text(value)
+    text = parse_text(value)
     if re.fullmatch(r"[A-Za-z0-9.!%*_+`'~-]{1,64}", text) is None:
         raise InvalidValue(f"{text!r} is not a pn-provider", "write it as the phones do: apns, fcm, webpush, acme")
     return text.lower()
@@ -252,13 +253,28 @@ def parse_key_source(value: Any) -> Path | SecretStr | None:
     """A key or a certificate: the file it is in; or the thing itself (PEM, JSON), as an environment variable has it."""
     if value is None or value == "":
         return None
-    text = _text(value)
+    text = parse_text(value)
     return SecretStr(text) if text.lstrip().startswith(("-----BEGIN", "{")) else Path(text)
 
 
 def parse_web_host(value: Any) -> Address:
     """A server that is asked over HTTPS."""
-    return _address(_text(value), 443, "push.example.com or push.example.com:2197")
+    return _address(parse_text(value), 443, "push.example.com or push.example.com:2197")
+
+
+def parse_sink(value: Any) -> ChosenSink:
+    """What the reader has made of a sink."""
+    if isinstance(value, ChosenSink):
+        return value
+    raise InvalidValue("a sink is expected here", "write {type: webhook, events: [registered], url: 'https://...'}")
+
+
+def parse_node(value: Any) -> str:
+    """The name of this server: a word that may stand in a URI."""
+    text = "" if value is None else parse_text(value)
+    if text and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text) is None:
+        raise InvalidValue(f"{text!r} cannot be the name of a server", "use letters, digits, . _ and -")
+    return text
 
 
 def parse_database(value: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from orchestrator.events.choice import matching
 from orchestrator.events.event import Event, EventSpec
 from orchestrator.events.outside import typed_event
 from orchestrator.events.registry import BUILTIN_EVENTS
@@ -41,7 +42,8 @@ class FakeServer:
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
         for name in events:
-            self._spec(name)
+            if not matching(name, self._specs):
+                self._spec(name)
         self._listeners.append((events, handle))
 
     def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
@@ -80,7 +82,7 @@ class FakeServer:
         """Raise an event for those who listen. Raises ValueError when it is no such event."""
         event = typed_event(self._spec(name), attributes, call)
         for names, handle in self._listeners:
-            if name in names:
+            if any(matching(pattern, [name]) for pattern in names):
                 handle(Raised(name, event.attributes, call, time))
 
     def tell(self, fact: object) -> None:

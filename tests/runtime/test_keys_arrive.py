@@ -79,6 +79,8 @@ limits:
    addresses_per_user: 27}
 contacts: {allow: private}
 sources: {rate: 31, burst: 32, pending: 33, strangers: 34, ban: 35s, failures: 36, failures_ban: 37s}
+sinks: {out: {type: file, path: FOLDER/out.jsonl, events: cdr, spool: {file: FOLDER/out.db}}}
+node: n7
 log: {level: debug}
 """
 
@@ -90,6 +92,11 @@ def fs7(server: Server) -> Any:
 def backlog(server: Server, name: str) -> int:
     server.jobs._esl_pool("fs7", 1)  # made when the first command comes
     return next(pool.backlog for pool in server.jobs.pools if pool.name == name)
+
+
+def sink(server: Server) -> Any:
+    service: Any = server.services.hosts["sinks"].running
+    return service.sinks["out"]
 
 
 def browsers(server: Server) -> WebSocketRules:
@@ -207,6 +214,8 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "limits.message": (lambda s: s.engine.settings.limits.message, 1325),
     "limits.call_duration": (lambda s: s.engine.settings.limits.call_duration, 26.0),
     "contacts.allow": (lambda s: s.engine.settings.contacts, "private"),
+    "sinks": (lambda s: sink(s).name, "out"),
+    "node": (lambda s: sink(s).node, "n7"),
     "sources.rate": (lambda s: s.engine.admission.limits.rate, 31),
     "sources.burst": (lambda s: s.engine.admission.limits.burst, 32),
     "sources.pending": (lambda s: s.engine.admission.limits.pending, 33),

@@ -26,6 +26,8 @@ CHANGED = {
     "sources": "{rate: 5}",
     "scanners": "{agents: [], addresses: []}",
     "auth": "{cache: 5s}",
+    "sinks": "{out: {type: file, path: out.jsonl, events: cdr}}",
+    "node": "n1",
     "log": "{level: debug}",
 }
 

@@ -13,7 +13,7 @@ from gevent import socket
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.packages.service import ServerContext, Service
-from orchestrator.packages.written import Duration
+from orchestrator.packages.setting_types import Duration
 
 
 class SystemdSettings(BaseModel):
