@@ -423,8 +423,7 @@ def test_what_is_too_old_goes(tmp_path: Path, boxes: list[Box]) -> None:
     peer.answer = down()
     boxes.append(box := Box(tmp_path / "other.db", peer, age=60.0))
     box.box.put(event(3, time=0.0))
-    wait_until(lambda: box.box.dropped["age"] == 1)
-    assert box.box.waiting == 0
+    wait_until(lambda: box.box.dropped["age"] == 1 and box.box.waiting == 0)
 
 
 def test_a_disk_that_cannot_be_written_costs_memory_and_then_events(

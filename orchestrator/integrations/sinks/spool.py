@@ -119,11 +119,11 @@ class Spool:
             self.partial = segment, sent
 
     def make_room(self, now: float, busy: int) -> None:
-        """Drop what is too old, and the oldest while there is too much."""
+        """Drop what is too old, and the oldest while there is too much; the newest stays."""
         while self.events:
             rows = self._connection.execute(
-                "SELECT number, time, events, octets FROM segment WHERE number > ? ORDER BY number LIMIT ?",
-                (busy, LOOKED_AT if self.octets > self.size else 1),
+                "SELECT number, time, events, octets FROM segment WHERE number > ? AND number < ? ORDER BY number LIMIT ?",
+                (busy, self.last, LOOKED_AT if self.octets > self.size else 1),
             ).fetchall()
             last = 0
             for number, time, events, octets in rows:
