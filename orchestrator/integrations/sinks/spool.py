@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS segment (
 );
 CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY, segment INTEGER NOT NULL, sent INTEGER NOT NULL);
 """
+OLDEST = "SELECT number, time, events, octets FROM segment WHERE number > ? AND number < ? ORDER BY number LIMIT ?"
 LOOKED_AT = 50
 """Segments looked at in one go when room is made."""
 
@@ -122,7 +123,7 @@ class Spool:
         """Drop what is too old, and the oldest while there is too much; the newest stays."""
         while self.events:
             rows = self._connection.execute(
-                "SELECT number, time, events, octets FROM segment WHERE number > ? AND number < ? ORDER BY number LIMIT ?",
+                OLDEST,
                 (busy, self.last, LOOKED_AT if self.octets > self.size else 1),
             ).fetchall()
             last = 0
