@@ -229,7 +229,7 @@ def _registered(event: EslEvent, channel: Channel | None) -> dict[str, Any]:
     uri, _, added = uri.partition(";fs_")
     user, at, rest = uri.rpartition("@")
     host, *parameters = rest.split(";")
-    mobile = any(parameter.lower().startswith(("pn-provider", "pn-prid")) for parameter in parameters)
+    mobile = any(parameter.lower().startswith(("pn-provider", "pn-prid", "pn-tok")) for parameter in parameters)
     return {
         "aor": f"{event.get('from-user')}@{event.get('from-host')}",
         "contact": user + at + host,

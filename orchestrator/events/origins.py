@@ -21,7 +21,7 @@ ORIGINS: Mapping[str, Mapping[str, str]] = {
         "user_agent": "User-Agent; FreeSWITCH: user-agent",
         "source_ip": "where the REGISTER came from; FreeSWITCH: network-ip",
         "path": "Path (RFC 3327); FreeSWITCH: fs_path of the contact",
-        "mobile": "pn-provider or pn-prid among the contact's parameters (RFC 8599)",
+        "mobile": "pn-provider, pn-prid or pn-tok among the contact's parameters (RFC 8599)",
         "is_new": "no binding of this contact stood; FreeSWITCH: update-reg is not true",
         "instance": "+sip.instance of the Contact (RFC 5626)",
     },

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 _LINES = re.IGNORECASE | re.MULTILINE
-_ANY = re.compile(rb"auth|pn-[pt]|a=crypto|ice-pwd|^k=", _LINES)
+_ANY = re.compile(rb"auth|pn-[pt]|pnspurr|a=crypto|ice-pwd|^k=", _LINES)
 """What stands in a message that has a secret."""
 _CREDENTIALS = re.compile(rb"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)(.*(?:\r?\n[ \t].*)*)", _LINES)
 _CHALLENGE = re.compile(
@@ -16,7 +16,7 @@ _CHALLENGE = re.compile(
 _PARAMETER = re.compile(
     rb'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
 )
-_TOKEN = re.compile(rb"\b((?:pn-prid|pn-param|pn-purr|pn-tok)=)([^;>,\s\"]+)", re.IGNORECASE)
+_TOKEN = re.compile(rb"\b((?:pn-prid|pn-param|pn-purr|pn-tok)=|pnspurr=\")([^;>,\s\"]+)", re.IGNORECASE)
 _KEYS = re.compile(rb"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)(\S+)", _LINES)
 
 Stars = Callable[[bytes], bytes]

@@ -191,6 +191,13 @@ def test_secrets_are_masked() -> None:
     assert 'username="alice"' in shown and "Digest" in shown
 
 
+def test_the_names_of_phones_inside_dialogs_are_masked() -> None:
+    """RFC 8599 §6: whoever has a PURR may wake the phone, as whoever has its token may."""
+    answer = b'SIP/2.0 200 OK\r\nFeature-Caps: *;+sip.pns="apns";+sip.pnsreg="121";+sip.pnspurr="S3-cret_"\r\n\r\n'
+    assert masked(answer) == answer.replace(b"S3-cret_", b"***")
+    assert masked(b"x" * 9 + b";pn-purr=S3-cret_>") == b"x" * 9 + b";pn-purr=***>"
+
+
 def test_a_mask_may_be_as_long_as_the_secret() -> None:
     """Content-Length stays true."""
     shown = masked(MESSAGE.encode(), as_long)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -342,3 +343,31 @@ def test_a_token_of_4_kb_is_refused_and_nothing_is_left() -> None:
     assert at.register(contact(f"pn-provider=apns;pn-param=x;pn-prid={'a' * 4096}")).status == 400
     assert at.register(contact(APNS), f"Feature-Caps: {','.join(['*;+sip.pns=x'] * 400)}").status == 200
     assert len(at.bindings) == 1
+
+
+# --- a REGISTER that ends elsewhere -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "status", "said"),
+    [
+        (APNS, 200, 'Feature-Caps: *;+sip.pns="apns"'),
+        ("pn-provider", 200, 'Feature-Caps: *;+sip.pns="acme"'),
+        ("pn-provider=acme;pn-param=x;pn-prid=y", 555, "X-Y: z"),
+    ],
+)
+def test_a_register_that_passes_through_is_left_to_whoever_it_is_for(params: str, status: int, said: str) -> None:
+    """§5.6.1.1: we are not on the way back to the phone, so we do not say that we wake it. 555 is not ours to send."""
+    at = desk(trust=(ip_network("10.0.0.0/8"),))
+    registrar = at.world.peer("registrar", "10.0.0.50")
+    headers = (contact(params), 'Feature-Caps: *;+sip.pns="other"')
+    ask = at.phone.ask("REGISTER", "sip:10.0.0.50", *headers, to="<sip:bob@10.0.0.50>")
+    at.world.run()
+    [request] = registrar.requests("REGISTER")
+    assert request.get_all(b"feature-caps") == [b'*;+sip.pns="other"']
+    assert request.get_all(b"contact") == [headers[0].partition(": ")[2].encode()]
+    registrar.answer(request, status, said)
+    at.world.run()
+    assert ask.statuses == [status]
+    assert f"{said}".encode() in ask.final.lines and len(ask.final.get_all(b"feature-caps")) == said.count("Caps")
+    assert at.bindings == []
