@@ -56,6 +56,7 @@ LAYERS: dict[str, set[str]] = {
         "history", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools",
         "packages", "store", "errors", "timers",
     },
+    "integrations.cgrates": {"packages", "flow.run", "settings.values", "errors"},
     "push": {"packages", "runtime", "sip", "errors"},
     "fact_kinds": {"core.calls", "flow.run", "history"},
     "settings.values": {"flow.expr", "flow.language", "packages", "runtime", "sip"},

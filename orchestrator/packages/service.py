@@ -98,6 +98,10 @@ class ServerContext(Protocol):
             ValueError: somebody does already.
         """
 
+    def tell_work(self, call: str, kind: type[Any], message: Any) -> bool:
+        """Give a message to the `CallWork`s of a kind that are bound to a call, in a turn of its own: their `told` is
+        called. Returns False when the server has no room for more inputs."""
+
     def spawn(self, work: Callable[[], object]) -> None:
         """Run `work()` in a greenlet from when the server is ready until it stops. When it raises, that is logged, and
         it is begun anew: after a second, then two, at most 60."""

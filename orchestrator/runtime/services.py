@@ -187,6 +187,9 @@ class Host:
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         self._services.jobs.add(effect, perform)
 
+    def tell_work(self, call: str, kind: type[Any], message: Any) -> bool:
+        return self._services.offer_input(self._services.engine.host.works.receive, call, kind, message)
+
     def spawn(self, work: Callable[[], object]) -> None:
         if self._ready:
             self._greenlets.append(gevent.spawn(self._supervise, work))
@@ -358,6 +361,9 @@ class Services:
     def known(self) -> Collection[str]:
         """Names of the events that the flows know."""
         return self.engine.flows.program.events.keys()
+
+    def offer_input(self, receive: Callable[..., object], *arguments: Any) -> bool:
+        return self._offer(receive, *arguments)
 
     def offer(self, event: Event) -> bool:
         return self._offer(self.engine.receive_event, event)

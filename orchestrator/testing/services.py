@@ -28,6 +28,8 @@ class FakeServer:
         self.marks: list[str] = []
         """Headers of `mark_calls`."""
         self.effects: dict[type[Any], Callable[[Any], Any]] = {}
+        self.told: list[tuple[str, type[Any], Any]] = []
+        """Messages for works of calls: (call, kind, message)."""
         self._specs = {spec.name: spec for spec in (*BUILTIN_EVENTS, *events)}
         self._listeners: list[tuple[Collection[str], Callable[[Raised], object]]] = []
         self._facts: list[tuple[type[Any], Callable[[Any], object]]] = []
@@ -61,6 +63,10 @@ class FakeServer:
 
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         self.effects[effect] = perform
+
+    def tell_work(self, call: str, kind: type[Any], message: Any) -> bool:
+        self.told.append((call, kind, message))
+        return True
 
     def spawn(self, work: Callable[[], object]) -> None:
         self.work.append(work)

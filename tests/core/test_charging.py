@@ -430,7 +430,7 @@ def test_whatever_happens_what_was_opened_is_closed_once(seed: int) -> None:
 
 
 def test_the_session_shows_its_state() -> None:
-    charged = Charged("1", "c", "alice", "301", "example.com", "prepaid", 0.0)
+    charged = Charged("1", "1", "c", "alice", "301", "", "example.com", "prepaid", 0.0)
     assert "ringing" in repr(ChargedCall(charged, 30.0))
 
 

@@ -25,7 +25,11 @@ CHARGE = ACTIONS.add(
         fields=(
             Field("account", Kind.TEXT, "Who pays.", required=True),
             Field("destination", Kind.TEXT, "Number to rate, default the called one."),
-            Field("tenant", Kind.TEXT, "CGRateS tenant, default the domain of the call."),
+            Field(
+                "tenant",
+                Kind.TEXT,
+                "CGRateS tenant, default that of the configuration, else the domain that was called.",
+            ),
             Field(
                 "type",
                 Kind.ENUM,
@@ -77,10 +81,12 @@ def _charged(task: Task, step: Step) -> Charged:
     number = task.run.charges + 1
     return Charged(
         session=call["id"] if number == 1 else f"{call['id']}-{number}",
-        call=call["sip_call_id"],
+        call=call["id"],
+        sip_call_id=call["sip_call_id"],
         account=str(task.value(step, "account")),
         destination=str(task.value(step, "destination", call["target"]["user"])),
-        tenant=str(task.value(step, "tenant", call["domain"])),
+        tenant=str(task.value(step, "tenant", "")),
+        domain=call["domain"],
         type=step.args.get("type", "prepaid"),
         setup=call["started_at"],
     )

@@ -45,9 +45,14 @@ class Charged:
     session: str
     """Unique: the id of the call, and a number for each further session of the same call."""
     call: str
+    """Its id."""
+    sip_call_id: str
     account: str
     destination: str
     tenant: str
+    """'' where the flow names none."""
+    domain: str
+    """That was called."""
     type: str
     """prepaid, postpaid, pseudoprepaid or rated."""
     setup: float

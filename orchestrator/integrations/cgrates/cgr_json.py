@@ -1,0 +1,93 @@
+"""JSON-RPC as CGRateS speaks it over TCP: objects back to back, with or without blanks between them, no framing.
+
+{"method": "SessionSv1.AuthorizeEvent", "id": 1, "params": [{…}]}   →   {"id": 1, "result": {…}, "error": null}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+LONGEST = 1 << 20
+"""Octets of one object. CGRateS sends some hundred; routes and attributes make it some thousand."""
+
+_MARKS = re.compile(rb'["{}\[\]]')
+_STRING_END = re.compile(rb'(?:[^"\\]|\\.)*"', re.DOTALL)
+_BLANK = b" \t\r\n"
+
+
+class Garbage(ValueError):
+    """The stream holds something that is no object; nothing behind it can be found."""
+
+
+class Objects:
+    """Cuts a stream into objects. What was looked at is not looked at again, however small the pieces are."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._at = 0
+        """Up to where it was looked at."""
+        self._depth = 0
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The objects that are complete with this. Raises Garbage."""
+        self._held += data
+        found = []
+        while (end := self._end()) is not None:
+            found.append(_object(bytes(self._held[:end])))
+            del self._held[:end]
+            self._at = self._depth = 0
+        if len(self._held) > LONGEST:
+            raise Garbage(f"an object of more than {LONGEST} octets")
+        return found
+
+    def _end(self) -> int | None:
+        """Behind the first object; None when it is not complete."""
+        held = self._held
+        if not self._depth:
+            begin = 0
+            while begin < len(held) and held[begin] in _BLANK:
+                begin += 1
+            del held[:begin]
+            if held and held[0] != ord("{"):
+                raise Garbage(f"no object begins with {bytes(held[:20])!r}")
+        while (mark := _MARKS.search(held, self._at)) is not None:
+            octet = mark[0]
+            if octet == b'"':
+                string = _STRING_END.match(held, mark.end())
+                if string is None:  # looked at anew when there is more: strings are short
+                    self._at = mark.start()
+                    return None
+                self._at = string.end()
+                continue
+            self._at = mark.end()
+            self._depth += 1 if octet in b"{[" else -1
+            if not self._depth:
+                return self._at
+        self._at = len(held)
+        return None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Garbage(str(error)) from None
+    if not isinstance(found, dict):
+        raise Garbage("no object")
+    return found
+
+
+def request(id: int, method: str, params: Any) -> bytes:
+    """The octets of a request."""
+    return _octets({"method": method, "id": id, "params": [params]})
+
+
+def answer(id: Any, result: Any, error: str | None) -> bytes:
+    """Those of an answer to a request of CGRateS."""
+    return _octets({"id": id, "result": result, "error": error})
+
+
+def _octets(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

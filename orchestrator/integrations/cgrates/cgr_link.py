@@ -1,0 +1,239 @@
+"""The connection to CGRateS: requests out, their answers in, and what CGRateS asks of us.
+
+One connection at a time, to the first server of the list that takes one; requests keep their order on it. Nobody waits
+for a server that is away: a request fails at once when there is no connection, and after its own time when no answer
+comes. When many in a row got none, the server counts as silent, and one request a second is let through to see.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import AsyncResult, Event
+from gevent.queue import SimpleQueue
+
+from orchestrator.integrations.cgrates.cgr_json import Garbage, Objects, answer, request
+
+CONNECT_TIME = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds before the next attempt to connect; twice as many each time."""
+SILENT_AFTER = 20
+"""Requests in a row without an answer in their time."""
+LOOK_AGAIN = 1.0
+"""Seconds between requests to a server that is silent."""
+MOST_OUT = 20_000
+"""Requests that may wait for an answer."""
+DEAD_AFTER = 60.0
+"""Seconds without a word while requests wait: the connection is dead, whatever TCP says."""
+
+
+class NotSent(Exception):
+    """A request has not left: no connection, a server that is silent, no room."""
+
+
+class NotAnswered(Exception):
+    """It has, or may have, and no answer came."""
+
+
+class Refused(Exception):
+    """The answer is an error."""
+
+
+class Pending:
+    """A request."""
+
+    __slots__ = ("data", "given_up", "result", "sent")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.sent = self.given_up = False
+        self.result: AsyncResult[Any] = AsyncResult()
+
+
+class Link:
+    """The connection; `run` keeps it up."""
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        called: Callable[[str, Any], tuple[Any, str | None]],
+        on_change: Callable[[bool, str], None],
+    ) -> None:
+        """`called(method, params)` answers what CGRateS asks: result and error; `on_change(up, what)` is told of each
+        connection that came or went."""
+        self.up = False
+        self.counts: Counter[str] = Counter()
+        """connects, losses, garbage, stray (answers that nobody waits for any more), silent."""
+        self._addresses = list(addresses)
+        self._called = called
+        self._on_change = on_change
+        self._number = 0
+        self._out: dict[int, Pending] = {}
+        self._queue: SimpleQueue[Pending | None] = SimpleQueue()
+        self._missed = 0
+        self._looked = 0.0
+        self._heard = 0.0
+        self._socket: Any = None
+        self._leave = Event()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, params: Any, limit: float) -> Any:
+        """The result of a request, in a greenlet that waits for it. Raises NotSent, NotAnswered, Refused."""
+        self._admit()
+        if not (self._out or self._missed):
+            self._heard = monotonic()
+        self._number = number = self._number + 1
+        pending = self._out[number] = Pending(request(number, method, params))
+        self._queue.put(pending)
+        try:
+            return pending.result.get(timeout=limit)
+        except gevent.Timeout:
+            self._missed += 1
+            if not pending.sent:
+                raise NotSent("the connection is jammed") from None
+            raise NotAnswered(f"no answer to {method} within {limit:g} s") from None
+        finally:
+            pending.given_up = True
+            self._out.pop(number, None)
+
+    def _admit(self) -> None:
+        if not self.up:
+            raise NotSent("there is no connection to CGRateS")
+        if len(self._out) >= MOST_OUT:
+            raise NotSent("too many requests wait for CGRateS")
+        if self._missed >= SILENT_AFTER:
+            now = monotonic()
+            if now - self._looked < LOOK_AGAIN:
+                self.counts["silent"] += 1
+                raise NotSent("CGRateS does not answer")
+            self._looked = now
+
+    @property
+    def silent(self) -> bool:
+        """It is connected and does not answer."""
+        return self.up and self._missed >= SILENT_AFTER
+
+    @property
+    def waiting(self) -> int:
+        """Requests without an answer."""
+        return len(self._out)
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Keep a connection up, for ever."""
+        pause = FIRST_PAUSE
+        while True:
+            began = monotonic()
+            if any(self._connect(host, port) for host, port in self._addresses):
+                why = "the server stops"
+                try:
+                    why = self._serve()
+                finally:
+                    self._lose(why)
+                if monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
+            gevent.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311  # nodes do not come back all at once
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def close(self) -> None:
+        """End the connection; `run` begins another one."""
+        self._leave.set()
+
+    def _connect(self, host: str, port: int) -> bool:
+        try:
+            with gevent.Timeout(CONNECT_TIME):
+                made = socket.create_connection((host, port))
+        except (OSError, gevent.Timeout):
+            self.counts["connect_failed"] += 1
+            return False
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket = made
+        self._queue = SimpleQueue()
+        self._leave.clear()
+        self._missed = 0
+        self._heard = monotonic()
+        self.up = True
+        self.counts["connects"] += 1
+        self._on_change(True, f"{host}:{port}")
+        return True
+
+    def _serve(self) -> str:
+        """Read and write until the connection ends; why it did."""
+        ended: AsyncResult[str] = AsyncResult()
+        work = (self._read, self._write, self._watch)
+        parts = [gevent.spawn(part, self._socket, self._queue, ended) for part in work]
+        try:
+            return str(ended.get())
+        finally:
+            gevent.killall(parts)
+
+    def _lose(self, why: str) -> None:
+        self.up = False
+        made, self._socket = self._socket, None
+        made.close()
+        self.counts["losses"] += 1
+        out, self._out = self._out, {}
+        for pending in out.values():
+            pending.result.set_exception(
+                NotAnswered(f"the connection was lost: {why}") if pending.sent else NotSent(f"not sent: {why}")
+            )
+        self._on_change(False, why)
+
+    def _watch(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+        """Somebody wants it to end, or it is dead."""
+        while not self._leave.wait(5.0):
+            if (self._out or self._missed) and monotonic() - self._heard > DEAD_AFTER:
+                ended.set(f"no word for {DEAD_AFTER:g} s")
+                return
+        ended.set("CGRateS asked for it")
+
+    def _write(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+        try:
+            while True:
+                pending = queue.get()
+                if pending is None or pending.given_up:
+                    continue
+                pending.sent = True
+                made.sendall(pending.data)
+        except OSError as error:
+            ended.set(str(error))
+
+    def _read(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+        objects = Objects()
+        try:
+            while data := made.recv(65_536):
+                for found in objects.feed(data):
+                    self._heard = monotonic()
+                    if isinstance(found.get("method"), str):
+                        result, error = self._called(found["method"], found.get("params"))
+                        queue.put(Pending(answer(found.get("id"), result, error)))
+                        if queue.qsize() > MOST_OUT:
+                            raise OSError("CGRateS asks and does not read")
+                    else:
+                        self._take(found)
+            ended.set("CGRateS closed it")
+        except Garbage as error:
+            self.counts["garbage"] += 1
+            ended.set(f"not JSON-RPC: {error}")
+        except OSError as error:
+            ended.set(str(error))
+
+    def _take(self, found: dict[str, Any]) -> None:
+        number = found.get("id")
+        pending = self._out.get(number) if isinstance(number, int) else None
+        self._missed = 0
+        if pending is None or pending.result.ready():
+            self.counts["stray"] += 1
+        elif found.get("error") is not None:
+            pending.result.set_exception(Refused(str(found["error"])[:300]))
+        else:
+            pending.result.set(found.get("result"))
