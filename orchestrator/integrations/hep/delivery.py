@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
@@ -224,6 +225,19 @@ def open_tcp(host: str, port: int) -> Any:
     opened.settimeout(None)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return opened
+
+
+def tls_context(authorities: Path | None, verify: bool) -> ssl.SSLContext:
+    """gevent's own, which waits in a process that is not patched, too. Raises OSError: that file cannot be read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif authorities is not None:
+        context.load_verify_locations(authorities)
+    else:
+        context.load_default_certs()
+    return context
 
 
 def open_tls(host: str, port: int, context: ssl.SSLContext) -> Any:

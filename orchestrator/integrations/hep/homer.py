@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import gevent
-from gevent import ssl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, SecretStr
 
 from orchestrator.fact_kinds import CallLeg, CallRecord, MessageIn, MessageOut, SipMessage, TraceWritten
 from orchestrator.integrations.hep.capture import Choice, Correlation
-from orchestrator.integrations.hep.delivery import Sender, open_tcp, open_tls, open_udp
+from orchestrator.integrations.hep.delivery import Sender, open_tcp, open_tls, open_udp, tls_context
 from orchestrator.integrations.hep.packet import LOG, SIP, TCP, UDP, Encoder
 from orchestrator.packages.service import ServerContext, Service
 from orchestrator.settings.values import InvalidValue, on_or_off, one_by_one
@@ -189,10 +188,7 @@ def _opener(settings: HepSettings) -> Callable[[], Any]:
         return partial(open_udp, host, port)
     if transport == "tcp":
         return partial(open_tcp, host, port)
-    context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca is not None else None)
-    if settings.verify == "off":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = tls_context(settings.ca, settings.verify == "on")
     return partial(open_tls, host, port, context)
 
 
