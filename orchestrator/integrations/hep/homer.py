@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gevent
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, SecretStr
@@ -21,7 +21,7 @@ from orchestrator.integrations.hep.capture import Choice, Correlation
 from orchestrator.integrations.hep.delivery import Sender, open_tcp, open_tls, open_udp, tls_context
 from orchestrator.integrations.hep.packet import LOG, SIP, TCP, UDP, Encoder
 from orchestrator.packages.service import ServerContext, Service
-from orchestrator.settings.values import InvalidValue, on_or_off, one_by_one
+from orchestrator.packages.setting_types import InvalidValue, Switch
 from orchestrator.sip.masking import as_long, masked
 
 PORT = 9060
@@ -78,8 +78,7 @@ def parse_header(value: Any) -> str | None:
 
 
 Method = Annotated[str, PlainValidator(parse_method)]
-Methods = Annotated[tuple[Method, ...], BeforeValidator(one_by_one)]
-Switch = Annotated[Literal["on", "off"], BeforeValidator(on_or_off)]
+Methods = Annotated[tuple[Method, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class HepSettings(BaseModel):
@@ -93,12 +92,12 @@ class HepSettings(BaseModel):
     methods: Methods = ()
     without: Methods = ()
     sample: float = Field(1.0, gt=0, le=1)
-    steps: Switch = "on"
+    steps: Switch = True
     header: Annotated[str | None, PlainValidator(parse_header)] = "X-CID"
-    mask: Switch = "on"
+    mask: Switch = True
     buffer: int = Field(4_000_000, ge=100_000, le=1_000_000_000)
     ca: Path | None = None
-    verify: Switch = "on"
+    verify: Switch = True
 
 
 class Hep:
@@ -110,7 +109,7 @@ class Hep:
         self._encoder = Encoder(settings.capture_id, settings.node, settings.password.get_secret_value())
         self._calls = Correlation()
         self._choice = Choice(settings.methods, settings.without, settings.sample)
-        self._masks = settings.mask == "on"
+        self._masks = settings.mask
         self._home = ("0.0.0.0", 0)  # noqa: S104 - as long as no message says what our address is
         self.left_out = 0
         self.sender = Sender(_opener(settings), settings.address.transport != "udp", settings.buffer, self._told)
@@ -120,7 +119,7 @@ class Hep:
         if self._settings.header is not None:
             server.mark_calls(self._settings.header)
         kinds: list[type[Any]] = [MessageIn, MessageOut, CallLeg, CallRecord]
-        server.follow(kinds if self._settings.steps == "off" else [*kinds, TraceWritten], self.take, QUEUE)
+        server.follow(kinds if not self._settings.steps else [*kinds, TraceWritten], self.take, QUEUE)
         server.spawn(sender.run)
         server.counter("packets_sent", "Packets sent.", lambda: sender.sent)
         server.counter("packets_dropped", "Packets dropped because the buffer was full.", lambda: sender.dropped)
@@ -188,7 +187,7 @@ def _opener(settings: HepSettings) -> Callable[[], Any]:
         return partial(open_udp, host, port)
     if transport == "tcp":
         return partial(open_tcp, host, port)
-    context = tls_context(settings.ca, settings.verify == "on")
+    context = tls_context(settings.ca, settings.verify)
     return partial(open_tls, host, port, context)
 
 
