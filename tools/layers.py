@@ -56,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
         "history", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools",
         "packages", "store", "errors", "timers",
     },
-    "integrations.cgrates": {"packages", "flow.run", "settings.values", "errors"},
+    "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", "errors"},
     "fact_kinds": {"flow.run", "history"},
     "integrations.hep": {"fact_kinds", "packages", "sip"},

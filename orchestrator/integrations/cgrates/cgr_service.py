@@ -19,7 +19,7 @@ from orchestrator.flow.run.charging import Alter, Authorise, ChargedCall, Discon
 from orchestrator.integrations.cgrates.cgr_link import Link, NotAnswered, NotSent, Refused
 from orchestrator.integrations.cgrates.charges import SYNC, Speaker, max_usage, session_of, usage_of
 from orchestrator.packages.service import ServerContext, Service
-from orchestrator.settings.values import Duration, InvalidValue
+from orchestrator.packages.setting_types import Duration, InvalidValue
 
 PORT = 2014
 """Of CGRateS' bidirectional JSON-RPC: callbacks come on this one only (2012 has none)."""
