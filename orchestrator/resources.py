@@ -46,6 +46,7 @@ def known_resources(settings: Settings) -> Resources:
         gateways={name: {"uri": gateway.uri} for name, gateway in settings.gateways.items()},
         users={name: _declared(table) for name, table in settings.users.items()},
         transports=settings.sip.transports_listened,
+        push_services=tuple(settings.push.services),
     )
 
 

@@ -54,5 +54,6 @@ CATALOGUE: dict[str, str] = {
     "W307": "a network that trusts everybody",
     "W308": "a folder without flow files",
     "W309": "a status code as the reason of a hangup",
+    "W310": "phones are not woken as it says",
 }
 """Code → what it means, one line."""

@@ -144,6 +144,8 @@ class Resources:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     transports: tuple[str, ...] = TRANSPORTS
     """By which requests leave: what is listened on."""
+    push_services: tuple[str, ...] | None = None
+    """Names under `push: services:` of the configuration; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
