@@ -348,8 +348,6 @@ class _Reader(Acts):
         for key, item in self.entries(node, (*_METHODS, "push", "at", "call"), "sent") or ():
             if key.text == "push":
                 wanted |= self.pushed(item)
-            elif key.text == "call" and "push" in (node if isinstance(node, Entries) else ()):
-                self.report.error("E114", "call: belongs to SIP messages, not to a push", key, "remove call:")
             elif key.text == "at":
                 wanted["at"] = self.duration(item)
             elif key.text == "call":

@@ -30,7 +30,7 @@ class Seen:
     """The request URI, the reason phrase, the URL, the command, the address of record that is pushed to."""
     data: Any = None
     call: str = ""
-    """Call-ID of a SIP message."""
+    """Call-ID of a SIP message, and of the call that a push is for."""
 
     def __str__(self) -> str:
         return f"{self.time:.1f}s {self.kind} {self.what} {self.about}".rstrip()

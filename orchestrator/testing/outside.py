@@ -50,7 +50,7 @@ class Outside:
             self._seen.append(Seen(now, "http", "http", effect.method, effect.url, effect))
             return self._answer_http(job, effect)
         if isinstance(effect, Push):
-            self._seen.append(Seen(now, "push", "push", effect.kind, effect.aor, effect))
+            self._seen.append(Seen(now, "push", "push", effect.kind, effect.aor, effect, effect.call))
             return self._answer_push(job, effect)
         if isinstance(effect, PoolEffect):
             return self._perform_effect(job, effect)

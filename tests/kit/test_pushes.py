@@ -162,7 +162,7 @@ def test_what_was_sent_in_a_file(tmp_path: Path) -> None:
         ("[{outcome: dead, wakes: 2s}]", "[]", "no phone wakes up by a push that is dead"),
         ("[]", "[{sent: {push: {kinds: call}}}]", "unknown key for push: 'kinds'"),
         ("[]", "[{sent: {push: {kind: ring}}}]", "'ring' is not a kind"),
-        ("[]", "[{sent: {push: '*', call: a}}]", "call: belongs to SIP messages, not to a push"),
+        ("[]", "[{sent: {push: '*', call: a}}]", "no call is named 'a'"),
         ("[]", "[{push: '*'}]", "unknown key for an expectation: 'push'"),
     ],
 )

@@ -142,7 +142,10 @@ class Declarations:
         """
         self.resources["freeswitch"].update(self.known.freeswitch)
         self.resources["gateways"].update(self.known.gateways)
-        return Resources(**self.resources, defaults=self.defaults, transports=self.known.transports)
+        known = self.known
+        return Resources(
+            **self.resources, defaults=self.defaults, transports=known.transports, push_services=known.push_services
+        )
 
 
 def as_written(node: Node) -> Any:
