@@ -27,14 +27,14 @@ from bench.phones import Population
 from bench.push import PushService
 from bench.servers import HOST, ROOT, Orchestrator, on_core, wait_until
 
-FLOW = ROOT / "flows" / "push_wakeup.flow.yaml"
+FLOW = ROOT / "docs" / "flows" / "push_by_hand.flow.yaml"
 PATIENCE = (
     ("for: 20s", "for: 1h"),
     ("ring: 40s", "ring: 1h"),
     ("keep_open: 20s", "keep_open: 1h"),
     ("    when: call.target.user in groups.mobile\n", ""),
 )
-"""The flow as it is shipped, but for everybody, and with waits of which none runs out while it is measured."""
+"""The flow of docs/push.md, but for everybody, and with waits of which none runs out while it is measured."""
 
 WINDOW = 8
 """INVITEs under way while calls are parked."""

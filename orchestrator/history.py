@@ -345,11 +345,11 @@ class PhonePushed(CallFact):
 
     contact: str
     service: str
-    kind: str
-    """Why: call, message, request; cancel for a call that is over."""
+    why: str
+    """call, message, request; cancel for a call that is over."""
 
     def __str__(self) -> str:
-        return f"push >> {self.kind} to={self.contact} by {self.service}"
+        return f"push >> {self.why} to={self.contact} by {self.service}"
 
 
 @dataclass(slots=True)
@@ -369,9 +369,11 @@ class PhoneWoke(CallFact):
     """A phone that was pushed has registered."""
 
     contact: str
+    was: str
+    """The contact that it was pushed for."""
 
     def __str__(self) -> str:
-        return f"push -- {self.contact} has woken up"
+        return f"push -- {self.was} has woken up" + (f" as {self.contact}" if self.contact != self.was else "")
 
 
 @dataclass(slots=True)

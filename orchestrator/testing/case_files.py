@@ -223,7 +223,7 @@ class _Reader(Acts):
         )
 
     def push_rule(self, node: Node) -> PushRule:
-        known = ("to", "service", "kind", "outcome", "reason", "delay", "wakes", "contact")
+        known = ("to", "service", "kind", "token", "outcome", "reason", "delay", "wakes", "contact")
         entries = self.entries(node, known, "a push rule") or Entries.nothing(Scalar.nothing())
         said = self.choice(entries, "outcome", PUSH_OUTCOMES, "sent")
         outcome: PushOutcome = next((each for each in PUSH_OUTCOMES if each == said), "sent")
@@ -236,6 +236,7 @@ class _Reader(Acts):
             to=self.text(entries.get("to"), "to", "*"),
             service=self.text(entries.get("service"), "service", "*"),
             kind=self.push_kind(entries),
+            token=self.text(entries.get("token"), "token", "*"),
             outcome=outcome,
             reason=self.text(entries.get("reason"), "reason"),
             delay=self.duration(entries.get("delay")) or 0.0,

@@ -7,13 +7,12 @@ checked, so that the demonstration is a test of the installation as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import time
-from typing import Any
 
-from gevent.pywsgi import WSGIServer
+import gevent
 from loguru import logger
 from rich.console import Console
 from rich.text import Text
@@ -21,7 +20,10 @@ from rich.text import Text
 from orchestrator.app import Server
 from orchestrator.flow.run.trace import TraceWritten
 from orchestrator.history import CallFact
+from orchestrator.packages.push_service import ChosenPush, PushServiceKind
+from orchestrator.packages.service import NoSettings
 from orchestrator.settings import Settings
+from orchestrator.sip.push import Push, Pushed, PushService
 from orchestrator.site import read_site
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.sockets import SocketPhone, Wire, wait_until
@@ -29,6 +31,10 @@ from orchestrator.testing.switch.events import template
 from orchestrator.testing.switch.on_sockets import SocketFreeSwitch
 
 _WIDTH = 10
+
+SERVICE = "demo"
+AWAKE = 0.05
+"""The push service of the demonstration, and how long its phones are awake after they have registered, in seconds."""
 
 
 class Failed(Exception):
@@ -120,20 +126,19 @@ class Stage:
         self._stack = ExitStack()
         self.on_push: Callable[[], None] = lambda: None
         self.freeswitch = self._stack.enter_context(SocketFreeSwitch())
-        push = WSGIServer(("127.0.0.1", 0), self._push, log=None)
-        push.start()
-        self._stack.callback(push.stop)
+        kind = PushServiceKind(SERVICE, "That of the demonstration.", lambda _: DemoPush(self))
+        push = ChosenPush(kind, PushService(SERVICE, SERVICE), NoSettings(), timeout=5.0, concurrency=1)
         settings = Settings.model_validate(
             {
                 "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
                 "location": "memory:",
                 "freeswitch": {"fs1": self.freeswitch.settings()},
                 "flows": [str(flow)],
+                "push": {"services": {SERVICE: push}, "awake": f"{AWAKE:g}s"},
                 "admin": {"listen": "127.0.0.1:0"},
             }
         )
-        environ = {"PUSH_URL": f"http://127.0.0.1:{push.server_port}/", "PUSH_KEY": "demo"}
-        self.server = Server(read_site(settings, environ), self._stack)
+        self.server = Server(read_site(settings, {}), self._stack)
         self.server.engine.history.listen(TraceWritten, demo.step)
         self.server.start()
         self.freeswitch.sip.proxy = self.server.listening.bound[0]
@@ -147,8 +152,8 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def phone(self, user: str, registered: bool = True) -> SocketPhone:
-        phone = SocketPhone(f"{user}@example.com", self.server.listening.bound[0])
+    def phone(self, user: str, registered: bool = True, parameters: str = "") -> SocketPhone:
+        phone = SocketPhone(f"{user}@example.com", self.server.listening.bound[0], parameters=parameters)
         self._stack.callback(phone.close)
         self.demo.watch(user, phone.wire)
         if registered:
@@ -156,11 +161,27 @@ class Stage:
             expect(lambda: phone.registered == [200], f"{user} is registered")
         return phone
 
-    def _push(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        self.demo.event(f"push service ◄── {environ['wsgi.input'].read().decode()}")
-        self.on_push()
-        start_response("200 OK", [])
-        return [b"{}"]
+
+class DemoPush:
+    """A push service that is told in this process; see `packages.push_service.PushSender`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def check(self) -> Sequence[str]:
+        return ()
+
+    def start(self) -> None: ...
+
+    def server_of(self, push: Push) -> str:
+        return ""
+
+    def send(self, push: Push) -> Pushed:
+        self._stage.demo.event(f"push service ◄── {push.kind} for {push.aor}, from {push.data['from']}")
+        self._stage.on_push()
+        return Pushed("sent", id="1")
+
+    def stop(self) -> None: ...
 
 
 def expect(condition: Callable[[], object], what: str) -> None:
@@ -184,9 +205,13 @@ def ends(call: PhoneCall, other: PhoneCall) -> Iterator[None]:
 
 
 def push_wakeup(stage: Stage) -> None:
-    """Bob's phone sleeps; the push wakes it, it registers and joins the ringing call."""
-    alice, bob = stage.phone("alice"), stage.phone("bob", registered=False)
+    """Bob's phone sleeps; the push wakes it, it registers from another address and joins the ringing call."""
+    address = f";pn-provider={SERVICE};pn-prid=token1"
+    alice, asleep = stage.phone("alice"), stage.phone("bob", parameters=address)
+    bob = stage.phone("bob", registered=False, parameters=address)
+    asleep.is_now_at(bob)
     stage.on_push = bob.register
+    gevent.sleep(2 * AWAKE)
     stage.demo.say("alice calls bob, whose phone is asleep")
     call = alice.invite("bob@example.com")
     ringing = rung(bob)

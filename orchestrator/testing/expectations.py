@@ -75,7 +75,9 @@ def _facts_of(story: Scenario, expectation: Expectation) -> Sequence[Seen]:
     if call is None:
         return story.facts if "call" not in expectation.wanted else ()
     nobody = Seen(-1.0, "sip", "", "", "")
-    return [fact if fact.stream not in ("sip", "push") or story.is_of(fact.call, call) else nobody for fact in story.facts]
+    return [
+        fact if fact.stream not in ("sip", "push") or story.is_of(fact.call, call) else nobody for fact in story.facts
+    ]
 
 
 def _of_stream(facts: Sequence[Seen], expectation: Expectation, reached: dict[str, int]) -> str | None:

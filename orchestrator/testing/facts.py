@@ -117,6 +117,8 @@ class PushRule:
     """The address of record."""
     service: str = "*"
     kind: str = "*"
+    token: str = "*"  # noqa: S105  # a glob
+    """Of the phone."""
     outcome: PushOutcome = "sent"
     reason: str = ""
     """In the words of the service."""
@@ -128,7 +130,8 @@ class PushRule:
     """Where it is then, '' for where it was."""
 
     def fits(self, push: Push) -> bool:
-        pairs = ((push.aor, self.to), (push.service, self.service), (push.kind, self.kind))
+        token = push.address.token
+        pairs = ((push.aor, self.to), (push.service, self.service), (push.kind, self.kind), (token, self.token))
         return all(fnmatchcase(value, pattern) for value, pattern in pairs)
 
     def answer(self) -> Pushed:

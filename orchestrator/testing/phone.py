@@ -159,6 +159,7 @@ class Phone:
         """Statuses of the responses to requests other than INVITE and REGISTER, by method."""
         self.on_invite: Callable[[PhoneCall], None] = PhoneCall.ring
         self._words = 0
+        self._register_call_id = b"register-%b-%b" % (self.user.encode(), self.here)
         self._register_cseq = 0
         self._sent: dict[bytes, PhoneCall | None] = {}
 
@@ -180,13 +181,17 @@ class Phone:
             b"Max-Forwards: 70",
             b"From: %b;tag=%b" % (aor, self.word()),
             b"To: " + aor,
-            b"Call-ID: register-%b-%d" % (self.user.encode(), self.address[1]),
+            b"Call-ID: " + self._register_call_id,
             b"CSeq: %d REGISTER" % self._register_cseq,
             b"Contact: %b;expires=%d" % (contact or self.contact, expires),
             b"User-Agent: test phone",
             b"Content-Length: 0\r\n\r\n",
         ]
         self.send(b"\r\n".join(lines), self.proxy)
+
+    def is_now_at(self, other: Phone) -> None:
+        """The phone has another address, port or transport, and is `other` there, which goes on with its REGISTERs."""
+        other._register_call_id, other._register_cseq = self._register_call_id, self._register_cseq
 
     def invite(
         self,

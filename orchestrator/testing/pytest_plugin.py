@@ -1,11 +1,11 @@
 """The pytest plugin, installed with the package: `*.test.yaml` are collected, and the fixture `flow` tests in Python.
 
     def test_late_mobile(flow):
-        run = flow("flows/push_wakeup.flow.yaml", registered={"bob@example.com": ["bob@10.0.0.5"]})
-        run.http.on("POST", "*").reply(200)
+        mobile = "bob@10.0.0.7;pn-provider=fcm;pn-prid=token1"
+        run = flow("flows/push_wakeup.flow.yaml", registered={"bob@example.com": ["bob@10.0.0.5", mobile]})
+        run.push.on("bob@example.com").wakes("4s", contact="bob@10.0.0.9")
         call = run.invite("alice@example.com", "bob@example.com")
-        run.at("4s").register("bob@example.com", "bob@10.0.0.7;pn-provider=apns")
-        call.branch("bob@10.0.0.7*").answers(at="6s")
+        call.branch("bob@10.0.0.9").answers(at="6s")
         assert call.replies == [200] and call.branch("bob@10.0.0.5").cancelled
 
 What is written down happens when the first result is asked for; from then on nothing can be added. At the end of the
@@ -82,9 +82,9 @@ class Push:
     def __init__(self, story: Scenario) -> None:
         self._story = story
 
-    def on(self, to: str = "*", *, service: str = "*", kind: str = "*") -> PushAnswer:
+    def on(self, to: str = "*", *, service: str = "*", kind: str = "*", token: str = "*") -> PushAnswer:  # noqa: S107
         """What becomes of a push that fits (globs); the first rule that fits counts, without one it is sent."""
-        return PushAnswer(self._story, to, service, kind)
+        return PushAnswer(self._story, to, service, kind, token)
 
     @property
     def asked(self) -> list[Any]:
@@ -93,8 +93,8 @@ class Push:
 
 
 class PushAnswer:
-    def __init__(self, story: Scenario, to: str, service: str, kind: str) -> None:
-        self._story, self._fits = story, (to, service, kind)
+    def __init__(self, story: Scenario, to: str, service: str, kind: str, token: str) -> None:
+        self._story, self._fits = story, (to, service, kind, token)
 
     def wakes(self, after: str | float = 0, contact: str = "", delay: str | float = 0) -> None:
         """The service takes it after `delay`; `after` that the phone registers, from another contact if one is

@@ -68,7 +68,8 @@ class Scenario:
         sip = {name: f"sip:{host}:{port}" for name, (host, port) in homes.items()}
         site: dict[str, Any] = {"secrets": dict(secrets or {}), "freeswitch": sip}
         rules = list(push)
-        site["push"] = policy_for(rules)
+        phones = [contact for contacts in (registered or {}).values() for contact in contacts]
+        site["push"] = policy_for(rules, phones)
         self.world = World(program, domains=domains, seed=seed, wall=wall, trust=(SWITCHES,), **site)
         self.switches = {name: VirtualFreeSwitch.in_world(self.world, name, home) for name, home in homes.items()}
         """The FreeSWITCH servers the flows name."""
@@ -149,7 +150,8 @@ class Scenario:
             return
         if contact:
             contact += push_parameters(phone) if ";" not in contact else ""
-            phone = self.phone_at(push.aor, contact)
+            known, phone = phone, self.phone_at(push.aor, contact)
+            known.is_now_at(phone)
         phone.register()
 
     def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "") -> StoryCall:

@@ -1,7 +1,7 @@
 """Phones that sleep in a story, and the push services that wake them (RFC 8599).
 
-A test has the services `apns`, `fcm` and `webpush`, and those its rules name. They take every push. A phone that is
-registered at the start with a push address sleeps: it registered long ago.
+A test has the services `apns`, `fcm` and `webpush`, and those that its rules and its registered phones name. They take
+every push. A phone that is registered at the start with a push address sleeps: it registered long ago.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from orchestrator.testing.world import World
 SERVICES = (APNS, FCM, WEBPUSH)
 
 
-def policy_for(rules: Iterable[PushRule]) -> PushPolicy:
-    """The push services of a test."""
+def policy_for(rules: Iterable[PushRule], contacts: Iterable[str]) -> PushPolicy:
+    """The push services of a test: `contacts` are those that are registered at its start."""
     named = [rule.service for rule in rules if not set("*?[") & set(rule.service)]
+    addresses = (push_address(f"sip:{contact.removeprefix('sip:')}".encode()) for contact in contacts)
+    named += [address.service for address in addresses if address is not None]
     return PushPolicy(tuple(PushService(name, name) for name in dict.fromkeys((*SERVICES, *named))))
 
 

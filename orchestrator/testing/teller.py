@@ -25,6 +25,7 @@ from orchestrator.flow.run.step_facts import (
     Injected,
     PlacingBegan,
     RelayBegan,
+    RelayEnded,
     Replied,
     Transferred,
 )
@@ -32,6 +33,7 @@ from orchestrator.history import RequestSent, ResponseReceived, ResponseSent
 from orchestrator.testing.case_text import bare, pattern_of, quoted, seconds_of
 from orchestrator.testing.heard import Fact, Heard
 from orchestrator.testing.scenario import SETTLE
+from orchestrator.testing.woken import Woken, has_push_address, with_token, without_parameters
 
 Act = tuple[float, str]
 
@@ -84,6 +86,9 @@ class Teller:
         self._read: Mapping[str, Any] = {}
         self._no_fact = ""
         """The side at which FreeSWITCH is alone: its BYE is no fact either."""
+        self.woken = Woken(self._act, self._expect)
+        self._wakes_since = -1.0
+        """Since when a relay waits for phones to wake up; -1 for none."""
         self.heard = Heard(self._act, lambda text, at: self.acts.append((at, text)), self.comments.append)
         self._kinds = self._what_kinds_say()
 
@@ -100,6 +105,7 @@ class Teller:
                 (Replied, lambda fact: self._answers_request(fact["code"], fact["reason"])),
                 (ReplyImplied, lambda fact: self._answers_request(fact["code"], fact["reason"])),
                 (RelayBegan, self._relay_begins),
+                (RelayEnded, lambda fact: self._wakes(False)),
                 (Transferred, lambda fact: self._relays(fact["to"].removeprefix("sip:"))),
                 (PlacingBegan, self._originates),
                 (Injected, lambda fact: self._injects(fact["added"])),
@@ -125,7 +131,9 @@ class Teller:
             self.heard.has_played(self._now, over=bool(record["line"]))
         if taken and self._read:
             self._takes(fact["event"], {name.removeprefix("event."): value for name, value in self._read.items()})
-        elif not self.heard.read(self._now, fact) and kind in self._kinds:
+        elif self.heard.read(self._now, fact) or self.woken.read(self._now, fact, self._ring_aor or self.called):
+            return
+        elif kind in self._kinds:
             self._kinds[kind](fact)
 
     def _requested(self, fact: Fact) -> None:
@@ -135,6 +143,9 @@ class Teller:
     def end(self) -> None:
         """That was the last line."""
         self.heard.give_up_keys()
+        self.woken.end()
+        for aor, contact in self.woken.asleep:
+            self.registered.setdefault(aor, []).append(contact)
         if self._now > max((at for at, _ in self.acts), default=0.0) + SETTLE:
             self._act("")
 
@@ -176,7 +187,11 @@ class Teller:
 
     def _relay_begins(self, fact: Fact) -> None:
         self._goes_via = bool(fact["via"])
+        self._wakes(bool(fact["wake"]))
         self._relays(fact["to"])
+
+    def _wakes(self, waits: bool) -> None:
+        self._wakes_since = self._now if waits else -1.0
 
     def _relays(self, target: str) -> None:
         self._ring_aor = target if "@" in target else self.called if target == "registered" else ""
@@ -191,11 +206,23 @@ class Teller:
         self._unheard[contact] = self._now
         if contact not in self._known:
             self._known.add(contact)
-            user = contact.removeprefix("sip:").partition("@")[0]
-            aor = self._ring_aor or f"{user}@{self.called.rpartition('@')[2]}"
-            self.registered.setdefault(aor, []).append(bare(contact))
+            if not self.woken.calls(contact):
+                self._was_registered(contact)
         self._cancelled.discard(contact)
-        self._expect(f"sent: {{INVITE: {quoted(pattern_of(contact))}}}", timed=True)
+        self._expect(f"sent: {{INVITE: {quoted(_shown(contact))}}}", timed=True)
+
+    def _was_registered(self, contact: str) -> None:
+        """A phone is called of which the trace says nothing else: it had registered before, a moment ago where it has a
+        push address and was not pushed, or just now where phones are waited for."""
+        user = contact.removeprefix("sip:").partition("@")[0]
+        aor = self._ring_aor or f"{user}@{self.called.rpartition('@')[2]}"
+        late = 0.0 <= self._wakes_since < self._now
+        if late or has_push_address(contact):
+            written = quoted(bare(with_token(contact, f"awake{len(self._known)}")))
+            act = f"register: {{aor: {quoted(aor)}, contact: {written}}}"
+            self.acts.insert(0, (self._now if late else 0.0, act))
+        else:
+            self.registered.setdefault(aor, []).append(bare(contact))
 
     def _injects(self, count: int) -> None:
         """The last contacts that rang were put in by the flow: they are somebody else's."""
@@ -218,7 +245,7 @@ class Teller:
             return
         self._cancelled.add(contact)
         self._cancelled_at = self._now
-        self._expect(f"sent: {{CANCEL: {quoted(pattern_of(contact))}}}")
+        self._expect(f"sent: {{CANCEL: {quoted(_shown(contact))}}}")
 
     def _replies(self, code: int, reason: str) -> None:
         if code >= 200 and self._no_fact != "caller":
@@ -232,7 +259,7 @@ class Teller:
             return
         if contact not in self._switch:
             where = bare(contact).partition(";")[0]
-            if at_once:
+            if at_once and not has_push_address(contact):
                 self.answers[bare(contact)] = status
             else:
                 self._act(f"branch: {{uri: {quoted(pattern_of(where))}, reply: {status}}}")
@@ -321,3 +348,8 @@ class Teller:
             self._expect_reply(487)
         why = "" if by in ("caller", "callee") else f", reason: {quoted(pattern_of(reason))}"
         self.ended = f"ends: {{by: {by}{why}}}"
+
+
+def _shown(contact: str) -> str:
+    """A contact as an expectation names it: without a token that the trace has masked."""
+    return pattern_of(without_parameters(contact) if has_push_address(contact) else contact)

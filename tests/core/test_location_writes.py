@@ -523,11 +523,11 @@ def test_news_while_a_write_is_under_way_stand_beside_it() -> None:
     desk.nothing_is_left()
 
 
-FLOWS = Path(__file__).parents[2] / "flows"
+BY_HAND = Path(__file__).parents[2] / "docs" / "flows" / "push_by_hand.flow.yaml"
 
 
 def test_a_phone_that_registers_at_another_node_is_a_late_branch() -> None:
-    desk = Desk(load_program([FLOWS / "push_wakeup.flow.yaml"])[0])
+    desk = Desk(load_program([BY_HAND])[0])
     callee = desk.world.peer("bob", "10.0.0.8")
     caller = desk.world.phone("alice@example.com", "10.0.0.2")
     changed(desk, Change("added", binding("10.0.0.7;pn-provider=fcm;pn-prid=t1")))

@@ -17,6 +17,7 @@ from orchestrator.testing.sockets import SocketPhone, wait_until
 from orchestrator.testing.switch.on_sockets import SocketFreeSwitch
 
 FLOWS = Path(__file__).parents[2] / "flows"
+BY_HAND = FLOWS.parent / "docs" / "flows" / "push_by_hand.flow.yaml"
 HEARS_INFO = """
 flowlang: 1
 flows:
@@ -89,7 +90,7 @@ def arrival(phone: SocketPhone, method: bytes) -> int:
 
 
 def wake_up(serve: Any, push: PushService) -> Any:
-    return serve(flows=[str(FLOWS / "push_wakeup.flow.yaml")], env={"PUSH_URL": push.url, "PUSH_KEY": "k1"})
+    return serve(flows=[str(BY_HAND)], env={"PUSH_URL": push.url, "PUSH_KEY": "k1"})
 
 
 class TestPushWakeup:

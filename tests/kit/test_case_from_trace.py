@@ -281,10 +281,10 @@ def test_what_the_reader_has_to_know_stands_on_top(more: dict[str, Any], said: s
 
 
 def test_paths_are_relative_to_the_test(tmp_path: Path) -> None:
-    file = ROOT / "flows" / "push_wakeup.flow.yaml"
+    file = ROOT / "docs" / "flows" / "push_by_hand.flow.yaml"
     text = case_from_trace(told([START], file=str(file)), ROOT / "tests" / "flows")
     test = yaml.safe_load(text)
-    assert test["flows"] == "../../flows/push_wakeup.flow.yaml"
+    assert test["flows"] == "../../docs/flows/push_by_hand.flow.yaml"
     program: Program = load_program([file])[0]
     assert set(test["tests"][0]["given"]["secrets"]) == set(program.resources.secrets)
 

@@ -15,6 +15,7 @@ from orchestrator.cli import main
 
 ROOT = Path(__file__).parents[2]
 PUSH = ROOT / "flows" / "push_wakeup.flow.yaml"
+BY_HAND = ROOT / "docs" / "flows" / "push_by_hand.flow.yaml"
 VOICEMAIL = ROOT / "flows" / "voicemail_detect.flow.yaml"
 SCREENING = ROOT / "flows" / "dtmf_screening.flow.yaml"
 SECRETS = {"PUSH_URL": "https://push.example.com/v1/send", "PUSH_KEY": "test"}
@@ -24,7 +25,28 @@ Flow = Callable[..., Any]
 
 
 def test_late_mobile(flow: Flow) -> None:
-    run = flow(PUSH, registered={"bob@example.com": ["bob@10.0.0.5"]}, secrets=SECRETS)
+    phone = "bob@10.0.0.7;pn-provider=apns;pn-param=DEF123GHIJ.com.example.app.voip;pn-prid=token1"
+    run = flow(PUSH, registered={"bob@example.com": ["bob@10.0.0.5", phone]})
+    run.push.on("bob@example.com").wakes("4s", contact="bob@10.0.0.9")
+    call = run.invite("alice@example.com", "bob@example.com")
+    call.branch("bob@10.0.0.9").answers(at="6s")
+    assert call.replies == [200] and call.branch("bob@10.0.0.5").cancelled
+    assert not call.branch("bob@10.0.0.7").rang
+    [push] = run.push.asked
+    assert (push.kind, push.address.token, push.data["from"]) == ("call", "token1", "alice@example.com")
+
+
+@pytest.mark.parametrize(("outcome", "at"), [("dead", 1), ("failed", 1), ("sent", 20)])
+def test_what_a_push_service_says(flow: Flow, outcome: str, at: int) -> None:
+    run = flow(PUSH, registered={"bob@example.com": ["bob@10.0.0.7;pn-provider=fcm;pn-prid=token1"]})
+    run.push.on(service="fcm").says(outcome, "as the test says", delay="1s")
+    call = run.invite("alice@example.com", "bob@example.com")
+    assert call.replies == [480]
+    assert [fact.time for fact in run.story.facts if fact.kind == "reply" and fact.what == "480"] == [at]
+
+
+def test_late_mobile_by_hand(flow: Flow) -> None:
+    run = flow(BY_HAND, registered={"bob@example.com": ["bob@10.0.0.5"]}, secrets=SECRETS)
     run.http.on("POST", "https://push.example.com/*").reply(200)
     call = run.invite("alice@example.com", "bob@example.com")
     run.at("4s").register("bob@example.com", "bob@10.0.0.7;pn-provider=apns")

@@ -8,12 +8,17 @@ import pytest
 
 from orchestrator.errors import InputError
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.run.trace import render
+from orchestrator.flow.tools.explain import waiting
 from orchestrator.sip.push import Pushed
 from orchestrator.testing.case_files import Case, load_cases
 from orchestrator.testing.facts import PushRule
 from orchestrator.testing.scenario import Scenario
 
 NOTHING, _ = load_sources([Source("a.flow.yaml", "flowlang: 1\n")])
+WAKES, _ = load_sources(
+    [Source("a.flow.yaml", "flowlang: 1\nflows: {main: {on: invite, do: [relay: {to: registered, wake: 20s}]}}\n")]
+)
 TOKEN = "7d3f0000000000000000000000c2a1"
 PUSH = f"pn-provider=apns;pn-param=DEF123GHIJ.com.example.app.voip;pn-prid={TOKEN}"
 PHONE = f"bob@10.0.0.7:5062;{PUSH}"
@@ -42,11 +47,17 @@ def test_a_phone_given_with_a_push_address_sleeps_until_it_registers() -> None:
     assert before.expires_at > told.world.engine.wall + 3000
 
 
-@pytest.mark.parametrize("parameters", ["", ";pn-provider=apns", ";pn-provider=acme;pn-prid=x"])
+@pytest.mark.parametrize("parameters", ["", ";pn-provider=apns"])
 def test_others_never_sleep(parameters: str) -> None:
     told = story(contact=f"bob@10.0.0.7:5062{parameters}")
     [binding] = told.world.engine.registrations.bindings_of("bob@example.com")
     assert not told.world.engine.pusher.sleeps(binding)
+
+
+def test_a_service_that_a_registered_phone_names_is_there() -> None:
+    told = story(contact="bob@10.0.0.7:5062;pn-provider=acme;pn-prid=x")
+    [binding] = told.world.engine.registrations.bindings_of("bob@example.com")
+    assert told.world.engine.pusher.sleeps(binding)
 
 
 def test_without_a_rule_a_push_is_sent_and_nobody_wakes_up() -> None:
@@ -104,12 +115,67 @@ def test_a_phone_wakes_up_and_registers(contact: str, comes_from: str) -> None:
     assert registered.time == 3.5
 
 
+@pytest.mark.parametrize("wakes", [True, False])
+def test_a_phone_that_comes_back_at_another_address_is_the_one_that_was_pushed(wakes: bool) -> None:
+    contact = f"bob@10.0.0.9:5062;{PUSH}"
+    told = Scenario(
+        WAKES,
+        registered={"bob@example.com": [PHONE]},
+        push=[PushRule(wakes=2.0, contact="bob@10.0.0.9:5062")] if wakes else [],
+    )
+    told.at(0.0, lambda: told.invite("alice@example.com", "bob@example.com"))
+    if not wakes:
+        told.at(2.0, lambda: told.register("bob@example.com", contact))
+    told.run_until(3.0)
+    assert [fact.about for fact in told.facts if fact.what == "INVITE"] == [f"sip:{contact}"]
+
+
 @pytest.mark.parametrize("rule", [PushRule(outcome="failed", wakes=1.0), PushRule(kind="cancel", wakes=1.0)])
 def test_nobody_wakes_by_a_push_that_is_not_there_or_ends_a_call(rule: PushRule) -> None:
     told = story(rule)
     push(told, kind=rule.kind if rule.kind != "*" else "call")
     told.run_until(5.0)
     assert not [fact for fact in told.facts if fact.kind == "register"]
+
+
+# --- what people see of it --------------------------------------------------------------------------------------------
+
+
+def test_explain_names_the_phones_that_are_waited_for() -> None:
+    contacts = [PHONE, "bob@10.0.0.8;pn-provider=fcm;pn-prid=t2", "bob@10.0.0.5"]
+    told = Scenario(WAKES, registered={"bob@example.com": contacts}, push=[PushRule(service="fcm", wakes=3.0)])
+    told.at(0.0, lambda: told.invite("alice@example.com", "bob@example.com"))
+    seen = []
+    for at in (1, 4, 21):
+        told.run_until(at)
+        seen += [each["waits_for"] for each in waiting(told.world.engine.flows, "", told.world.now)]
+    assert [each.partition("; ")[0] for each in seen] == [
+        "2 phones to wake up: sip:bob@10.0.0.7:5062, sip:bob@10.0.0.8:5060",
+        "1 phone to wake up: sip:bob@10.0.0.7:5062",
+        "an answer of those called",
+    ]
+
+
+def test_the_trace_tells_who_was_pushed_and_who_woke_up_and_no_token() -> None:
+    rules = [
+        PushRule(service="apns", wakes=2.0, contact="bob@10.0.0.9"),
+        PushRule(outcome="dead", reason="UNREGISTERED"),
+    ]
+    contacts = [PHONE, "bob@10.0.0.8;pn-provider=fcm;pn-prid=secret"]
+    told = Scenario(WAKES, registered={"bob@example.com": contacts}, push=rules)
+    told.at(0.0, lambda: told.invite("alice@example.com", "bob@example.com"))
+    told.at(3.0, told.hangup)
+    told.finish()
+    [trace] = told.traces()
+    lines = list(render(trace))
+    assert [line.split("  ")[-1].strip() for line in lines if "wakes" in line or "push " in line] == [
+        "relay to registered, wakes phones for 20s",
+        "push >> call to=sip:bob@10.0.0.7:5062 by apns",
+        "push >> call to=sip:bob@10.0.0.8:5060 by fcm",
+        "push << dead for sip:bob@10.0.0.8:5060: UNREGISTERED",
+        "push -- sip:bob@10.0.0.7:5062 has woken up as sip:bob@10.0.0.9:5060",
+    ]
+    assert TOKEN not in "".join(lines) and "secret" not in "".join(lines)
 
 
 # --- in files ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from orchestrator.packages.push_service import PushServiceKind
 from orchestrator.settings import push_sections
 from orchestrator.settings.reader import read_settings
 from orchestrator.sip.push import Push, Pushed
-from orchestrator.site import check_push, read_site
+from orchestrator.site import check_push, check_site, read_site
 
 
 class AcmeSettings(BaseModel):
@@ -37,6 +37,9 @@ class Acme:
         return [] if self._key == "good" else [f"{self._key}: no such file", "the certificate expired on 2026-01-01"]
 
     def start(self) -> None: ...
+
+    def server_of(self, push: Push) -> str:
+        return ""
 
     def send(self, push: Push) -> Pushed:
         raise NotImplementedError
@@ -78,6 +81,17 @@ def test_each_complaint_has_the_place_of_its_entry() -> None:
 def test_a_service_that_cannot_be_asked_is_a_complaint(key: str, says: str) -> None:
     [found] = check_push(read_settings("a.yml", TEXT.replace("lost.p8", key), {}))
     assert found.message == says
+
+
+@pytest.mark.parametrize("step", ["relay: {to: registered, wake: 20s}", "relay: {aor: bob@example.com, wake: 20s}"])
+def test_a_flow_that_wakes_phones_needs_a_push_service(step: str, tmp_path: Path) -> None:
+    flow = tmp_path / "a.flow.yaml"
+    flow.write_text(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - {step}\n")
+    [found], _ = check_site(read_settings("a.yml", "", {}), {}, [flow])
+    place = step.index("wake") + 9
+    assert str(found) == f"{flow}:6:{place}: warning W310: no phone is woken: no push service is configured"
+    assert found.help == "name one under  push: services:  of the configuration (docs/push.md)"
+    assert check_site(read_settings("a.yml", TEXT, {}), {}, [flow])[0] == []
 
 
 def test_the_command_fails_and_a_server_starts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

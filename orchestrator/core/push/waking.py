@@ -111,6 +111,12 @@ class Waking:
         self._ttl = ttl
         self._timer: Timer | None = None
 
+    @property
+    def contacts(self) -> list[str]:
+        """Of the phones that are waited for now."""
+        waits = self.state == WAITING
+        return [Contact(sleeper.bindings[0], short=True) for sleeper in self.sleepers] if waits else []
+
     # --- the pushes ---------------------------------------------------------------------------------------------------
 
     def push(self, targets: Sequence[Target]) -> bool:
@@ -172,7 +178,8 @@ class Waking:
                 if not any(_is_repeated(own, new) for own in sleeper.bindings):
                     self.sleepers.remove(sleeper)
                     self.woken += 1
-                    self.waiter.note(PhoneWoke(Contact(new, short=True)))
+                    was = Contact(sleeper.bindings[0], short=True)
+                    self.waiter.note(PhoneWoke(Contact(new, short=True), was))
                     self._ring(new)
                     self._look()
                 return

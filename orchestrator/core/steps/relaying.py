@@ -104,7 +104,7 @@ class Relaying:
         groups: Sequence[Sequence[Target]],
     ) -> Waking | None:
         """Push to those that sleep; who wakes up joins those of `groups`."""
-        return self._wakers.wake(
+        effect.sleepers = waking = self._wakers.wake(
             waiter,
             request,
             asleep,
@@ -114,6 +114,7 @@ class Relaying:
             headers=header_lines(effect.headers),
             sender=from_value(effect.from_),
         )
+        return waking
 
     def _relay_other(self, run: Run, ticket: Ticket, other: OtherRequest, effect: effects.Relay) -> Any:
         """One that begins no call: sent on, but not back to the phone it comes from."""

@@ -108,7 +108,7 @@ RELAY = ACTIONS.add(
 def relay(task: Task, step: Step) -> Steps:
     """Waits for the outcome, then runs the steps under `on:` for it. `else` is any failure: never an answer."""
     effect = _relay_effect(task, step)
-    task.trace(step, RelayBegan(_target(effect), effect.keep_open, effect.via))
+    task.trace(step, RelayBegan(_target(effect), effect.keep_open, effect.via, effect.wake))
     result: Mapping[str, Any] = yield effect
     outcome = result["outcome"]
     why = UNREACHABLE if result["reason"] == UNREACHABLE else ""

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.flow.run.traits import Effect, Waiting, WaitsFor
 
 KEYS = frozenset("0123456789*#ABCD")
 """Of a telephone: what `collect` takes and `dtmf` sends."""
+
+
+class Sleepers(Protocol):
+    """Phones that were pushed."""
+
+    @property
+    def contacts(self) -> Sequence[str]:
+        """Of those that have not woken up yet, without parameters."""
 
 
 @dataclass(slots=True)
@@ -62,12 +70,17 @@ class Relay(Waiting):
     via: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     from_: str = ""
+    sleepers: Sleepers | None = None
+    """Who is waited for to wake up; the host says so."""
 
     def waits_for(self) -> WaitsFor:
         where = f" through {self.via}" if self.via else ""
         ring = "" if self.ring is None else f", who ring for {self.ring:g}s"
-        wake = f", and phones to wake up for {self.wake:g}s" if self.wake else ""
-        return f"an answer of those called{where}{ring}{wake}", None
+        asleep = self.sleepers.contacts if self.sleepers is not None else ()
+        wake = (
+            f"{len(asleep)} phone{'s' if len(asleep) > 1 else ''} to wake up: {', '.join(asleep)}; " if asleep else ""
+        )
+        return f"{wake}an answer of those called{where}{ring}", None
 
 
 @dataclass(slots=True)

@@ -67,14 +67,18 @@ class Replied(RunFact):
 
 @dataclass(slots=True)
 class RelayBegan(RunFact):
-    """`relay`: to whom, for how many seconds it stays open, and through which FreeSWITCH server."""
+    """`relay`: to whom, for how many seconds it stays open, through which FreeSWITCH server, and how many seconds
+    phones that sleep have to wake up."""
 
     to: str
     keep_open: float | None = None
     via: str = ""
+    wake: float | None = None
 
     def __str__(self) -> str:
-        return f"relay to {self.to}" + (f", open for {self.keep_open:g}s" if self.keep_open else "")
+        keeps = f", open for {self.keep_open:g}s" if self.keep_open else ""
+        wakes = f", wakes phones for {self.wake:g}s" if self.wake else ""
+        return f"relay to {self.to}{keeps}{wakes}"
 
 
 @dataclass(slots=True)
