@@ -57,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
         "packages", "store", "errors", "timers",
     },
     "integrations.cgrates": {"packages", "flow.run", "errors"},
-    "push": {"packages", "runtime", "sip", "errors"},
+    "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},
     "integrations.hep": {"fact_kinds", "packages", "sip"},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Push services: who is told to wake a phone. Those that come with the server (settings.push_sections) and those of
+"""Push services: who is told to wake a phone. Those that come with the server (settings.push_kinds) and those of
 other packages are kinds of the same type.
 
     SERVICE = PushServiceKind("acme", "Acme Messaging.", Acme, AcmeSettings)

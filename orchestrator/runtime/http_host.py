@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ssl import SSLContext
 from typing import Any
 
 import gevent
@@ -75,6 +76,8 @@ class Guard:
     """
 
     allow: tuple[Network, ...] = ()
+    public: bool = False
+    """Only addresses of the public Internet, whatever the URL says."""
 
     def refusal(self, host: str, address: IpAddress) -> str:
         """Why `address`, which `host` led to, is not connected to; '' when it is."""
@@ -82,6 +85,8 @@ class Guard:
             address = address.ipv4_mapped
         if self.allow:
             return "" if any(address in network for network in self.allow) else "is not in an allowed network"
+        if self.public:
+            return "" if _is_public(address) else "is not an address of the Internet"
         if address.is_loopback:
             return "" if host == "localhost" or _is_address(host) else "is this machine, where no other name may lead"
         if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
@@ -121,13 +126,24 @@ class Circuit:
 class HttpHost:
     """One scheme, host and port, with its connections and its circuit."""
 
-    def __init__(self, scheme: str, host: str, port: int, guard: Guard) -> None:
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        guard: Guard,
+        *,
+        context: SSLContext | None = None,
+        idle: int = IDLE_CONNECTIONS,
+    ) -> None:
+        """`context`, for https: whom TLS believes, the system's authorities unless given; `idle`: connections kept."""
         self.name = f"{host}:{port}"
         self.circuit = Circuit()
         self._phase = _Phase()
         kind = _SecurePool if scheme == "https" else _Pool
+        settings: dict[str, Any] = {"ssl_context": context} if context is not None else {}
         self._pool: HTTPConnectionPool = kind(
-            host, port, maxsize=IDLE_CONNECTIONS, block=False, guard=guard, phase=self._phase
+            host, port, maxsize=idle, block=False, guard=guard, phase=self._phase, **settings
         )
 
     def exchange(self, request: HttpRequest, seconds: float) -> Answer:
@@ -288,6 +304,19 @@ class _Pool(HTTPConnectionPool):
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""Behind it is the IPv4 address of its last 32 bits (RFC 6052 §2.1)."""
+
+
+def _is_public(address: IpAddress) -> bool:
+    """Whether it leads to the Internet, also where an IPv4 address is written into it."""
+    if isinstance(address, IPv6Address):
+        inner = address.sixtofour or (IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
+        if inner is not None:
+            return inner.is_global
+    return address.is_global and not address.is_multicast
 
 
 def _is_address(host: str) -> bool:

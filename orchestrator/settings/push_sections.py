@@ -1,4 +1,4 @@
-"""`push:` in the configuration: how phones are woken, and the kinds of push services that come with the server.
+"""`push:` in the configuration: how phones are woken, and Apple's push service; `push_kinds` has the others.
 
 What a kind needs is loaded when a service of it is opened, not when the configuration is read.
 """
@@ -125,10 +125,4 @@ def _apple(plain: PushService, settings: ApnsSettings) -> PushService:
     return replace(plain, teams=(settings.team,) if settings.team else ())
 
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        PushServiceKind("apns", "Apple's iPhones and iPads.", _open_apns, ApnsSettings, APNS, _apple, concurrency=500),
-    )
-}
-"""Those that come with the server, by name."""
+APPLE = PushServiceKind("apns", "Apple's iPhones and iPads.", _open_apns, ApnsSettings, APNS, _apple, concurrency=500)

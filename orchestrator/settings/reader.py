@@ -34,7 +34,8 @@ from orchestrator.packages.transport import TransportKind, find_transport, trans
 from orchestrator.packages.user_source import OURS as SOURCE_KEYS
 from orchestrator.packages.user_source import ChosenUsers, find_user_source, user_source_names
 from orchestrator.settings.model import FreeSwitchSettings, GatewaySettings, Settings, SqlColumns, UserSettings
-from orchestrator.settings.push_sections import KINDS, PushEntrySettings
+from orchestrator.settings.push_kinds import KINDS, HttpPushSettings
+from orchestrator.settings.push_sections import PushEntrySettings
 from orchestrator.settings.sinks import read_sinks
 from orchestrator.settings.values import (
     SECURE,
@@ -293,12 +294,16 @@ class _Reader:
         for name, entry in entries.items():
             path = ("push", "services", name)
             if isinstance(entry, dict) and (kind := self._push_kind(path, entry.get("type", name))) is not None:
-                self.sections[path] = [*PUSH_KEYS, *kind.settings.model_fields]
+                self.sections[path] = [*PUSH_KEYS, *(f.alias or key for key, f in kind.settings.model_fields.items())]
                 try:
                     ours = {key: entry[key] for key in PUSH_KEYS[1:] if key in entry}
                     own = {key: value for key, value in entry.items() if key not in PUSH_KEYS}
                     common = PushEntrySettings.model_validate(ours)
-                    entries[name] = common.choose(name, kind, kind.settings.model_validate(own))
+                    settings = kind.settings.model_validate(own)
+                    if isinstance(settings, HttpPushSettings):
+                        nodes = {key: self.places[*path, key][0] for key in own}
+                        self.diagnostics += settings.compile(self.document, nodes, own)
+                    entries[name] = common.choose(name, kind, settings)
                 except ValidationError as error:
                     for details in error.errors():
                         details["loc"] = (*path, *details["loc"])

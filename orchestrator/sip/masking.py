@@ -16,7 +16,7 @@ _CHALLENGE = re.compile(
 _PARAMETER = re.compile(
     rb'\b(response|cnonce|nonce|nextnonce|rspauth|opaque|password)(\s*=\s*)("[^"]*"|[^,;\s]+)', re.IGNORECASE
 )
-_TOKEN = re.compile(rb"\b((?:pn-prid|pn-param|pn-purr|pn-tok)=|pnspurr=\")([^;>,\s\"]+)", re.IGNORECASE)
+_TOKEN = re.compile(rb"\b((?:pn-prid|pn-param|pn-purr|pn-tok|pn-auth)=|pnspurr=\")([^;>,\s\"]+)", re.IGNORECASE)
 _KEYS = re.compile(rb"^(a=crypto:\S+ \S+ inline:|a=ice-pwd:|k=)(\S+)", _LINES)
 
 Stars = Callable[[bytes], bytes]

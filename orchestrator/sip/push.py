@@ -6,6 +6,7 @@ it, the app, and the phone. Some phones write other names for the same; what the
     pn-provider=apns;pn-param=TEAM.com.example.app.voip;pn-prid=TOKEN                    RFC 8599 §9
     pn-provider=apns.dev;pn-param=TEAM.com.example.app.remote&voip;pn-prid=T1:remote&T2:voip      Linphone
     pn-type=firebase;app-id=PROJECT;pn-tok=TOKEN                                         before RFC 8599
+    pn-provider=webpush;pn-prid=URL;pn-p256dh=KEY;pn-auth=SECRET       RFC 8599 §12, and the keys of the subscription
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _SAME: Mapping[str, str] = {
     "google": FCM,
 }
 """What phones call a service → its name in the IANA registry (RFC 8599 §14.4)."""
+SUBSCRIPTION_KEYS: Final = ("p256dh", "auth")
+"""Of a Web Push subscription (RFC 8291 §2), which no RFC has a parameter for: `pn-p256dh` and `pn-auth`."""
 _KINDS = ("voip", "remote")
 """Of Apple's tokens: for PushKit and for notifications."""
 _TEAM = 10
@@ -58,7 +61,8 @@ class PushAddress:
     app: str = ""
     """Apple: the bundle, without `.voip`. FCM: the sender or project. Else `param`."""
     tokens: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
-    """What the token is for → token. Apple: `voip`, `remote`. Others: '' → the token, or the URL of the resource."""
+    """What the token is for → token. Apple: `voip`, `remote`. Others: '' → the token, or the URL of the resource;
+    Web Push: `SUBSCRIPTION_KEYS`, where the phone gives them."""
 
     @property
     def token(self) -> str:
@@ -114,7 +118,10 @@ def address_of(uri: Uri) -> PushAddress | None:
     service = service_named(said)
     if service == APNS:
         return _apple(param, prid, said == "apns.dev" or param.endswith(".dev"))
-    return PushAddress(service, param, prid, app=param, tokens={"": prid})
+    tokens = {"": prid}
+    if service == WEBPUSH:
+        tokens |= {name: key for name in SUBSCRIPTION_KEYS if (key := _text(params, f"pn-{name}")) and not _unfit(key)}
+    return PushAddress(service, param, prid, app=param, tokens=tokens)
 
 
 def _apple(param: str, prid: str, sandbox: bool) -> PushAddress:

@@ -26,14 +26,14 @@ HIDDEN = "***"
 
 _NAMED = r"(?<![\w-])[\w-]*(?:passw(?:or)?d|secret|token|api[_-]?key|a1[_-]?hash|credential)[\w-]*"
 _SECRET_HEADER = re.compile(
-    rf"(?i)(?:{_NAMED}|.*(?:authorization|sip_auth_(?:response|nonce|cnonce)|[_-]pin|pn[_-](?:prid|param|purr|tok)))"
+    rf"(?i)(?:{_NAMED}|.*(?:authorization|sip_auth_(?:response|nonce|cnonce)|[_-]pin|pn[_-](?:prid|param|purr|tok|auth)))"
 )
 _SECRET_VALUE = re.compile(
     rf"(?i)({_NAMED}\s*[=:]\s*[\"']?)([^\s,;}}\]\"'&]+)|(\binline:|\bice-pwd:|\b(?:Digest|Basic|Bearer)\s+)(\S[^\r\n]*)"
 )
 """`sip_auth_password=x` in a dial string or a body, keys in SDP (RFC 4568, RFC 8839), credentials of HTTP and SIP."""
 
-_PUSH = re.compile(r"(?i)(\bpn-(?:prid|param|purr|tok)=)[^;>,\s\"'?]+")
+_PUSH = re.compile(r"(?i)(\bpn-(?:prid|param|purr|tok|auth)=)[^;>,\s\"'?]+")
 """Whoever knows them can wake the phone (RFC 8599)."""
 
 _AUTH = re.compile(r"(?i)(auth\s+|userauth\s+[^:\s]*:)(.*)")

@@ -27,6 +27,7 @@ from orchestrator.testing.world import World
         ("http://h/?c=b%3bpn-prid%3dT1%3Aremote%26T2%3Avoip%3b&d=2", "http://h/?c=b%3bpn-prid%3d***%3b&d=2"),
         ("sip:b@h;pn-prid=T1:remote&T2:voip;x=1", "sip:b@h;pn-prid=***;x=1"),
         ("sip:b@h;pn-type=google;pn-tok=S3CRET", "sip:b@h;pn-type=google;pn-tok=***"),
+        ("sip:b@h;pn-p256dh=BK;pn-auth=S3CRET", "sip:b@h;pn-p256dh=BK;pn-auth=***"),
         ("nothing to hide", "nothing to hide"),
     ],
 )

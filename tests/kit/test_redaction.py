@@ -60,6 +60,7 @@ def test_values_of_secret_headers_go(name: str, value: str) -> None:
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {HIDDEN}"),
         ("<sip:b@h;pn-prid=abc:x;pn-param=T.id>", f"<sip:b@h;pn-prid={HIDDEN};pn-param={HIDDEN}>"),
         ("<sip:b@h;pn-prid=T1:remote&T2:voip;pn-tok=T>", f"<sip:b@h;pn-prid={HIDDEN};pn-tok={HIDDEN}>"),
+        ("<sip:b@h;pn-prid=T;pn-auth=T>", f"<sip:b@h;pn-prid={HIDDEN};pn-auth={HIDDEN}>"),
         ("a=rtpmap:101 telephone-event/8000", "a=rtpmap:101 telephone-event/8000"),
     ],
 )

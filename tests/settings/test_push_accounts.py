@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from orchestrator.cli import cli
 from orchestrator.errors import OrchestratorError
 from orchestrator.packages.push_service import PushServiceKind
-from orchestrator.settings import push_sections
+from orchestrator.settings import push_kinds
 from orchestrator.settings.reader import read_settings
 from orchestrator.sip.push import Push, Pushed
 from orchestrator.site import check_push, check_site, read_site
@@ -49,7 +49,7 @@ class Acme:
 
 @pytest.fixture(autouse=True)
 def acme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(push_sections.KINDS, "acme", PushServiceKind("acme", "For tests.", Acme, AcmeSettings))
+    monkeypatch.setitem(push_kinds.KINDS, "acme", PushServiceKind("acme", "For tests.", Acme, AcmeSettings))
 
 
 TEXT = """\

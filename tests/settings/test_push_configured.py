@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from orchestrator.core_settings import core_settings
 from orchestrator.errors import Diagnostic, InputError
 from orchestrator.packages.push_service import PushServiceKind
+from orchestrator.push.webpush import HOSTS
 from orchestrator.settings import Settings, read_settings
 from orchestrator.settings import reader as reader_module
-from orchestrator.settings.push_sections import KINDS
+from orchestrator.settings.push_kinds import KINDS
 from orchestrator.settings.values import Address
 from orchestrator.sip.push import PushPolicy, PushService
 
@@ -118,6 +122,23 @@ def test_hosts_have_the_port_of_https_unless_they_say_another() -> None:
         ("work: {type: acmee}", "acmee", "E118", "has a push service 'acmee'", "did you mean 'acme'?"),
         ("work: {type: [a]}", "[a]", "E105", "the kind of a push service is expected here", ""),
         ("acme: {depth: 2}", "{depth", "E115", "a key is missing here", "add url:"),
+        ("fcm: {}", "{}", "E115", "a key is missing here", "add account:"),
+        ("fcm: {account: a, url: x}", "x}", "E106", "'x' is not an http: or https: address", "write https://"),
+        ("webpush: {key: k}", "{key", "E115", "a key is missing here", "add subject:"),
+        ("webpush: {key: k, subject: a@b.c}", "a@b", "E106", "does not say whom", "write mailto:a@b.c"),
+        (
+            "webpush: {key: k, subject: 'mailto:a@b', hosts: 'https://p.example/x'}",
+            "'https",
+            "E106",
+            "is not a host",
+            "write p.example",
+        ),
+        ("x: {type: http}", "{type", "E115", "a key is missing here", "add url:"),
+        ("x: {type: http, url: 'https://a/${push.tokn}'}", "tokn", "E206", "push has no attribute", "'token'"),
+        ("x: {type: http, url: 'https://${push.token}/x'}", "push.token", "E212", "comes from outside", ""),
+        ("x: {type: http, url: 'https://a', jsn: 1}", "jsn", "E101", "unknown key 'jsn'", "did you mean 'json'?"),
+        ("x: {type: http, url: 'https://a', json: 1, body: x}", "{type", "E106", "has one body", "write one of"),
+        ("x: {type: http, url: 'https://a', dead: gone}", "gone", "E106", "is not an HTTP status", "write 404"),
         ("acme: 5", "5", "E106", "a map with the settings of a push service is expected here", ""),
         ("acme: {url: u, provider: 'a b'}", "'a b'", "E106", "'a b' is not a pn-provider", "apns, fcm"),
         ("acme: {url: u, timeout: 5}", "5}", "E106", "'5' is not a duration", "write 5ms or 5s"),
@@ -134,3 +155,30 @@ def test_a_mistake_is_told_at_its_place(entry: str, place: str, code: str, messa
 
 def test_services_that_are_no_map() -> None:
     assert the_mistake("push: {services: [apns]}").code == "E103"
+
+
+def test_a_web_push_service_shows_its_public_key(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = tmp_path / "vapid.pem"
+    text = f"push: {{services: {{webpush: {{key: '{file}', subject: 'mailto:a@b.example'}}}}}}"
+    assert policy(text).services == (PushService("webpush", "webpush"),)  # `check` says what is wrong with it
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    (service,) = policy(text).services
+    assert service.vapid == urlsafe_b64encode(point).rstrip(b"=").decode()  # RFC 8292 §3.2
+
+
+def test_the_hosts_of_web_push_are_those_of_the_sender() -> None:
+    found = read("push: {services: {webpush: {key: k, subject: 'mailto:a@b.example'}}}").push.services["webpush"]
+    assert found.settings.hosts == HOSTS
+
+
+def test_two_templates_that_are_written_alike_are_the_same() -> None:
+    """Or each reload would ask for a restart."""
+    text = "push: {services: {x: {type: http, url: 'https://a/${push.token}'}}}"
+    assert read(text) == read(text) != read(text.replace("token", "prid"))
+
+
+def test_secrets_of_a_template_are_in_no_log() -> None:
+    text = "push: {services: {x: {type: http, url: 'https://a/S3CRET', headers: {authorization: {env: KEY}}}}}"
+    assert "S3CRET" not in repr(read(text, KEY="S3CRET"))

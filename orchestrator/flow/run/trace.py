@@ -33,14 +33,14 @@ _NO_TEXT = (int, float, bool, type(None))
 PLAIN = (str, int, float)
 """Types of values that are shown as they are. A tuple that is there: `str | int` in a condition is made each time."""
 
-_PUSH = r"pn-(?:prid|param|purr|tok)"
+_PUSH = r"pn-(?:prid|param|purr|tok|auth)"
 _TOKEN = re.compile(
     rf"""({_PUSH}=(?=[^;>,\s"'])|{_PUSH}%3d(?=[^;>,\s"'&]))(?:(?<==)[^;>,\s"']+|(?:(?!%3b|%3e|%22)[^;>,\s"'&])+)""",
     re.IGNORECASE,
 )
 """Linphone has two tokens in one value: `T1:remote&T2:voip`."""
 """Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
-_TOKEN_FIELD = re.compile(r"\bpn[-_](?:prid|param|purr|tok)\b|\bauthorization\b", re.IGNORECASE)
+_TOKEN_FIELD = re.compile(r"\bpn[-_](?:prid|param|purr|tok|auth)\b|\bauthorization\b", re.IGNORECASE)
 
 _octets_of = attrgetter("octets")
 
