@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
-from orchestrator.flow.check import filters, pushes
+from orchestrator.flow.check import filters, push_steps
 from orchestrator.flow.check.kinds import check_credentials
 from orchestrator.flow.check.paths import Path
 from orchestrator.flow.check.shapes import Given, Shape
@@ -64,7 +64,7 @@ def _with_outcomes(checker: StepChecker, shape: Shape, path: Path, around: Aroun
     if args.get("failover_on") and args.get("mode", "parallel") == "parallel":
         help = "write  mode: serial: destinations that all ring at once leave nobody to be tried next"
         checker.report.error("E115", "failover_on: needs mode: serial", shape.fields["failover_on"].key, help)
-    pushes.check_wake(checker, shape, args)
+    push_steps.check_wake(checker, shape, args)
     for name in _OF_CALLS if checker.head.kind in REQUESTS else ():
         if name in shape.fields:
             message = f"relay: {name}: needs a call, but this flow runs on {checker.head.runs_on}"
@@ -304,7 +304,7 @@ COMPILERS: Mapping[str, Compiler] = {
     "hangup": _hangup,
     "transfer": _transfer,
     "lookup": _lookup,
-    "push": pushes.push,
+    "push": push_steps.push,
     "http": _http,
     "set": _set,
     "call": _call,
