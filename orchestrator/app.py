@@ -49,6 +49,7 @@ from orchestrator.runtime.bans import BansRoute
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.descriptors import note_descriptors
 from orchestrator.runtime.esl_server import EslListener, wanted
+from orchestrator.runtime.events_route import EventsRoute
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
@@ -63,6 +64,7 @@ from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
+from orchestrator.runtime.token_guard import TokenGuard
 from orchestrator.server_log import log_of_engine, log_of_files, log_of_location, log_of_refusal
 from orchestrator.settings import Settings
 from orchestrator.sip.location import Location
@@ -126,6 +128,8 @@ class Server:
         self._reloading = self._reload_wanted = False
         self.metrics = Metrics()
         self.health = Health()
+        token = settings.admin.token
+        self.guard = TokenGuard(None if token is None else token.get_secret_value())
         self.listening = Listening(settings, stack)
         self.admin = self._make_admin()
         log_of_files(site)
@@ -259,6 +263,8 @@ class Server:
         add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
         trace = SipTrace(self._settings.log.level == "debug", self.engine.history)
         self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
+        self.admin.app.add_route("/events", EventsRoute(self.services.incoming, self.guard))
+        gauges.export_incoming(self.metrics, self.services.incoming, self.guard)
         self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
         pushes = PushRoute(self.engine.pusher, self.engine.registrations.bindings_of, self.reactor.post)
         self.admin.app.add_route("/push", pushes)

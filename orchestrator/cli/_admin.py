@@ -37,6 +37,8 @@ class AdminClient:
         host = f"[{host}]" if ":" in host else host
         self.url = _with_scheme(url.rstrip("/")) or f"http://{host}:{listen.port}"
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+        token = settings.admin.token
+        self._bearer = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The answer's JSON. `path` is `/traces/…` with its parts quoted by `part`. Raises AdminError."""
@@ -77,8 +79,11 @@ class AdminClient:
         self, path: str, parameters: Mapping[str, str], method: str = "GET", json: Any = None
     ) -> urllib3.BaseHTTPResponse:
         fields = dict(parameters) if json is None else None
+        headers = self._bearer if method != "GET" else {}
         try:
-            response = self._pool.request(method, self.url + path, fields=fields, json=json, preload_content=False)
+            response = self._pool.request(
+                method, self.url + path, fields=fields, json=json, headers=headers, preload_content=False
+            )
         except (urllib3.exceptions.HTTPError, UnicodeError) as error:
             raise AdminError(
                 f"no server answers at {self.url}: {_reason(error)}\n"

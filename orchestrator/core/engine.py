@@ -142,15 +142,17 @@ class Engine(Node):
             carried = self.esl_events.carried_by(server, event.uuid)
             self.faults.struck(Fault(f"event {event.name}", bug, server), *carried)
 
-    def receive_event(self, event: Event, now: float) -> None:
-        """An event that code outside has made (`events.outside`); one of a call that is over is counted."""
+    def receive_event(self, event: Event, now: float) -> int:
+        """An event that code outside has made (`events.outside`); one of a call that is over is counted. Returns how
+        many subscriptions took it."""
         self.timers.run_due(now)
         event.time = now
         if event.call and self.calls.by_id(event.call) is None:
             self.count("event.without_call")
-            return
+            return 0
         with self.faults.guard(f"event {event.name}"):
-            self.bus.publish(event)
+            return self.bus.publish(event)
+        return 0
 
     def receive_snapshot(
         self, server: str, channels: Iterable[Mapping[str, Any]], since: float, core_uuid: str, now: float

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.events.received import Received
 from orchestrator.packages.groups import SERVICE_GROUP, Find, check_name, installed, load_named, names_of
 
 F = TypeVar("F")
@@ -58,6 +59,16 @@ class ServerContext(Protocol):
 
         Raises:
             ValueError: there is no such event, or an attribute is missing, unknown or not of its type.
+        """
+
+    def take(self, received: Received) -> int:
+        """Raise an event that another program or a person asks for, if others may raise it (those of `events:` and of
+        packages may), and wait until its turn is over: the only method that waits. Returns how many subscriptions of
+        flows took it.
+
+        Raises:
+            ValueError: what is wrong with it.
+            OrchestratorError: it is right and was not raised: its call is over, or the server has no room.
         """
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:

@@ -12,6 +12,7 @@ from orchestrator.runtime.admin import Admin
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
+from orchestrator.runtime.incoming import Incoming
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.log import Limiter
 from orchestrator.runtime.metrics import Metrics
@@ -20,6 +21,7 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Host, Services
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.tls import Certificates
+from orchestrator.runtime.token_guard import TokenGuard
 from orchestrator.sip.location import Location
 
 
@@ -206,6 +208,19 @@ def export_services(metrics: Metrics, services: Services) -> None:
         "events_dropped", "Events lost to the service: its queue was full.", lambda h: sum(s.dropped for s in h.sinks)
     )
     counter("faults", "Exceptions in the code of the service; each one is a bug of it.", lambda host: host.faults)
+
+
+def export_incoming(metrics: Metrics, incoming: Incoming, guard: TokenGuard) -> None:
+    """Events of other programs."""
+    metrics.counter(
+        "events_in",
+        "Events that others wanted to be raised: raised, invalid, of no such call, no room for them.",
+        lambda: dict(incoming.outcomes),
+        ("outcome",),
+    )
+    metrics.counter(
+        "admin_unauthorized", "Requests to the admin interface without the token they need.", lambda: guard.refused
+    )
 
 
 def export_log(metrics: Metrics, limiter: Limiter) -> None:

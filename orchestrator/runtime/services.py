@@ -23,8 +23,10 @@ from orchestrator.events.bus import Bus
 from orchestrator.events.choice import matching
 from orchestrator.events.event import Event
 from orchestrator.events.outside import typed_event
+from orchestrator.events.received import Received
 from orchestrator.packages.service import QUEUE, Raised, Runs, Service
 from orchestrator.runtime.admin import Health
+from orchestrator.runtime.incoming import Incoming
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.metrics import Metrics
 
@@ -154,6 +156,9 @@ class Host:
         self.published += taken
         self.refused += not taken
         return taken
+
+    def take(self, received: Received) -> int:
+        return self._services.incoming.take(received)
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
         for name in events:
@@ -298,6 +303,7 @@ class Services:
         self.metrics = metrics
         self.jobs = jobs
         self.hosts: dict[str, Host] = {}
+        self.incoming = Incoming(engine, offer)
         self._offer = offer
         self._health = health
         self._tapped: list[Tap] = []

@@ -254,6 +254,8 @@ class AdminSettings(Section):
     """Host names it is asked by, besides addresses and localhost."""
     connections: Count = 32
     connections_per_client: Count = 16
+    token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """What a request must bear that changes something; None: such requests are refused."""
 
 
 class SocketSettings(Section):

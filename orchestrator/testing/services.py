@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.events.choice import matching
 from orchestrator.events.event import Event, EventSpec
 from orchestrator.events.outside import typed_event
+from orchestrator.events.received import Received, may_be_raised
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.packages.service import QUEUE, Raised
 
@@ -41,6 +42,14 @@ class FakeServer:
     def publish(self, event: str, attributes: Mapping[str, Any], call: str = "") -> bool:
         self.published.append(typed_event(self._spec(event), attributes, call))
         return True
+
+    def take(self, received: Received) -> int:
+        spec = self._spec(received.name)
+        if not may_be_raised(spec):
+            raise ValueError(f"{spec.name!r} cannot be raised from outside")
+        call = received.call if spec.scope == "call" else ""
+        self.published.append(typed_event(spec, received.attributes, call))
+        return 1
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
         for name in events:

@@ -70,7 +70,8 @@ auth: {qop: auth-int, nonce: 61s, userhash: on, cache: 62s, absent: 63s, stale: 
 scanners: {agents: [badphone], addresses: [bad@]}
 socket: {listen: '127.0.0.1:0'}
 cdr: FOLDER/cdr.jsonl
-admin: {listen: '127.0.0.1:0', names: [calls.example.org], connections: 3, connections_per_client: 2}
+admin: {listen: '127.0.0.1:0', names: [calls.example.org], connections: 3, connections_per_client: 2,
+  token: 0123456789abcdef}
 http: {allow: [192.0.2.128/25]}
 limits:
   {transactions: 11, lingering: 12, transaction_memory: 1000013, bindings: 14, location_writes: 15,
@@ -195,6 +196,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "admin.listen": (lambda s: s.admin.address[1] not in (0, 8080), True),
     "admin.connections": (lambda s: getattr(s.admin._server.pool, "size", 0), 3),
     "admin.connections_per_client": (lambda s: s.admin._server._per_client, 2),
+    "admin.token": (lambda s: s.guard._token, b"0123456789abcdef"),
     "http.allow": (lambda s: s.jobs.http._guard.allow, (ip_network("192.0.2.128/25"),)),
     "limits.transactions": (lambda s: s.engine.settings.limits.transactions, 11),
     "limits.lingering": (lambda s: s.engine.settings.limits.lingering, 12),
