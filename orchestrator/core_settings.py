@@ -105,7 +105,8 @@ def _auth_policy(auth: AuthSettings) -> AuthPolicy:
 
 def _push_policy(push: PushSettings) -> PushPolicy:
     services = tuple(chosen.service for chosen in push.services.values())
-    return PushPolicy(services, push.wake, push.awake, push.refresh, push.per_phone, push.unserved)
+    longest = int(push.max_expires)
+    return PushPolicy(services, push.wake, push.awake, push.refresh, push.per_phone, longest, push.unserved)
 
 
 def point_of(transport: str, bound: tuple[str, int], advertise: Address | None) -> ListenPoint:

@@ -43,6 +43,7 @@ class PushSettings(Section):
     awake: Duration = 30.0
     refresh: Interval = 120.0
     per_phone: Count = 10
+    max_expires: Duration = 604_800.0
     unserved: Literal["refuse", "register"] = "refuse"
 
 

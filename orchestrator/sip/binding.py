@@ -142,7 +142,7 @@ def same_contact(a: Binding, b: Binding) -> bool:
     """Do two bindings of one address of record lead to the same phone? One instance may have several flows; one push
     token is of one app on one phone, even if that has taken a new instance."""
     if a.instance is not None and b.instance is not None:
-        return a.reg_id == b.reg_id if a.instance == b.instance else _same_push_address(a, b)
+        return a.reg_id == b.reg_id if a.instance == b.instance else _same_push_token(a, b)
     if a.contact == b.contact:
         return True
     first, second = _parsed(a.contact), _parsed(b.contact)
@@ -155,6 +155,14 @@ def _same_push_address(a: Binding, b: Binding) -> bool:
     first = _push_address(a.contact)
     second = _push_address(b.contact) if first is not None else None
     return first is not None and second is not None and first.is_same_phone(second)
+
+
+def _same_push_token(a: Binding, b: Binding) -> bool:
+    """Whether two instances are one app on one phone, which has been installed anew."""
+    if not asks_for_push(a.contact):
+        return False
+    address = _push_address(a.contact)
+    return address is not None and address.tells_phones_apart and _same_push_address(a, b)
 
 
 def _has_new_token(a: Binding, b: Binding) -> bool:

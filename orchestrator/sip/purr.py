@@ -36,8 +36,9 @@ class Purr:
         return binding.aor == self.aor and not set(self.marks).isdisjoint(_marks(binding))
 
     def find(self, bindings: Iterable[Binding]) -> Binding | None:
-        """The first of them that is of this phone."""
-        return next((binding for binding in bindings if self.is_of(binding)), None)
+        """The one of them that is of this phone: what it is known by best goes first."""
+        own = [binding for binding in bindings if self.is_of(binding)]
+        return next((binding for mark in self.marks for binding in own if mark in _marks(binding)), None)
 
 
 def make(veil: Veil, binding: Binding, salt: bytes) -> bytes:

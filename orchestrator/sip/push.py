@@ -89,6 +89,12 @@ class PushAddress:
         return not self.keys.isdisjoint(other.keys)
 
     @property
+    def tells_phones_apart(self) -> bool:
+        """No two phones have one token. What services of other names call their phones is not known: it may be a name
+        of the user."""
+        return self.service in (APNS, FCM, WEBPUSH)
+
+    @property
     def keys(self) -> frozenset[str]:
         """The tokens as they are compared: Apple's are hexadecimal numbers."""
         return frozenset(token.lower() if self.service == APNS else token for token in self.tokens.values())
@@ -186,6 +192,8 @@ class PushPolicy:
     per_phone: int = 10
     """Pushes that one phone gets in a minute for one address of record; more are not sent and count as failed
     (`core.push.room`)."""
+    max_expires: int = 604_800
+    """The longest registration of a phone that is served; others have that of the registrar (`RegisterPolicy`)."""
     unserved: Literal["refuse", "register"] = "refuse"
     """What becomes of a REGISTER whose contact names a service that nobody serves: 555, or it is saved as any other.
     Without services it is saved."""

@@ -70,14 +70,16 @@ class PushOffer:
             if wish is not None and wish.standard and wish.service and wish.service not in self._kinds:
                 raise SipError(555, "Push Notification Service Not Supported")
 
-    def shortest(self, wish: Wish | None, least: int, most: int) -> int:
-        """Seconds that a binding lasts at least, where others last from `least` to `most`: we must be able to wake its
-        phone before its end, and not all the time."""
-        refresh = self._policy.refresh
-        if wish is None or not refresh or self._service_of(wish) is None:
-            return least
-        longer = least + round(refresh)
-        return longer if longer <= most else least
+    def bounds(self, wish: Wish | None, least: int, most: int, bounded: bool) -> tuple[int, int]:
+        """Seconds that a binding lasts at least and at most, where others last from `least` to `most`. We must be able
+        to wake its phone before its end, and not all the time; and a phone that is without a network for hours is to be
+        woken afterwards, unless somebody wants it `bounded`."""
+        if wish is None or self._service_of(wish) is None:
+            return least, most
+        policy = self._policy
+        most = most if bounded else max(most, policy.max_expires)
+        longer = least + round(policy.refresh) if policy.refresh else least
+        return (longer if longer <= most else least), most
 
     def lines(
         self, asked: Iterable[tuple[Wish | None, Binding]], upstream: frozenset[str], wall: float

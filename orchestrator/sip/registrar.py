@@ -41,6 +41,8 @@ class RegisterPolicy:
 
     min_expires: int = 60
     max_expires: int = 7200
+    bounded: bool = False
+    """`max_expires` holds for phones that a push can wake as well: a flow has said so (`PushPolicy.max_expires`)."""
     default_expires: int = 3600
     max_contacts: int | None = None
     replace: bool = False
@@ -184,7 +186,7 @@ class Registrar:
         outbound: bool,
         wish: Wish | None,
     ) -> Binding:
-        lifetime = _lifetime(request, contact, policy, self._shortest(wish, policy))
+        lifetime = _lifetime(request, contact, policy, *self._bounds(wish, policy))
         uri = contact.parsed
         params = contact.params
         path = _path(request)
@@ -223,11 +225,11 @@ class Registrar:
             woken_upstream=wish is not None and wish.upstream and wish.address is not None,
         )
 
-    def _shortest(self, wish: Wish | None, policy: RegisterPolicy) -> int:
-        """Seconds that a binding lasts at least."""
+    def _bounds(self, wish: Wish | None, policy: RegisterPolicy) -> tuple[int, int]:
+        """Seconds that a binding lasts at least and at most."""
         if wish is None or self._push is None:
-            return policy.min_expires
-        return self._push.shortest(wish, policy.min_expires, policy.max_expires)
+            return policy.min_expires, policy.max_expires
+        return self._push.bounds(wish, policy.min_expires, policy.max_expires, policy.bounded)
 
     def _is_reachable(self, uri: Uri, seen: bool) -> bool:
         """Whether we have the transport that a contact without a Path names; one that is reached where it was `seen`
@@ -305,7 +307,7 @@ def _path(request: Request) -> tuple[bytes, ...]:
     return values
 
 
-def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy, shortest: int) -> int:
+def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy, least: int, most: int) -> int:
     """Seconds granted for those asked for: the Contact's own, the header's, the default (§10.2.1.1); 0 removes. Raises
     SipError."""
     asked = contact.expires
@@ -313,8 +315,8 @@ def _lifetime(request: Request, contact: NameAddr, policy: RegisterPolicy, short
         asked = request.expires
     if asked is None:
         asked = policy.default_expires
-    if 0 < asked < shortest:
+    if 0 < asked < least:
         if not policy.raise_short:
-            raise _Refused(423, "Interval Too Brief", b"Min-Expires: %d" % shortest)
-        asked = shortest
-    return min(asked, policy.max_expires)
+            raise _Refused(423, "Interval Too Brief", b"Min-Expires: %d" % least)
+        asked = least
+    return min(asked, most)

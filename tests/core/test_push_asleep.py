@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pushkit import AOR, APNS, Desk
 from test_connections import EVERY
+from wakekit import program
 
 from orchestrator.core.settings import PingPolicy
 from orchestrator.sip.location import Binding
@@ -154,3 +157,10 @@ def test_pings_leave_phones_alone_that_may_sleep() -> None:
     assert len(line.world.engine.registrations.keepalive) == 0
     line.phone("10.0.0.5", "ob")
     assert len(line.world.engine.registrations.keepalive) == 1
+
+
+@pytest.mark.parametrize(("step", "granted"), [("register: {}", 604800), ("register: {max_expires: 10m}", 600)])
+def test_a_flow_may_bound_the_registrations_of_phones_that_sleep(tmp_path: Path, step: str, granted: int) -> None:
+    desk = Desk(POLICY, program=program(tmp_path, f"      - {step}\n", on="register"))
+    answer = desk.register(f"Contact: <sip:bob@10.0.0.11;{APNS}>;expires=31536000")
+    assert [contact.expires for contact in answer.contacts()] == [granted]

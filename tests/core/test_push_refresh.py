@@ -185,3 +185,16 @@ def test_a_server_that_stops_pushes_nobody() -> None:
     at.world.engine.drain(at.world.now)
     at.world.run(100.0)
     assert pushes.times == []
+
+
+def test_phones_that_register_all_the_time_leave_no_more_than_they_are() -> None:
+    at, pushes = desk()
+    engine, uri = at.world.engine, b"sip:bob@10.0.0.5;" + APNS.encode()
+    for number in range(3000):
+        wall = engine.wall
+        made = Binding(AOR, uri, wall + 7200, call_id=b"c", cseq=number + 1, registered_at=wall)
+        engine.registrations.announce(at.world.location.save(AOR, [made], wall))
+        at.world.run(1.0)
+    assert len(at.world.engine.refreshes) <= 1_002 and pushes.times == []
+    at.world.run(7079.0)
+    assert len(pushes.times) == 1

@@ -65,6 +65,7 @@ push:
   awake: 72s
   refresh: 73s
   per_phone: 74
+  max_expires: 75s
   unserved: register
 auth: {qop: auth-int, nonce: 61s, userhash: on, cache: 62s, absent: 63s, stale: 64s, users: 65}
 scanners: {agents: [badphone], addresses: [bad@]}
@@ -176,6 +177,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "push.awake": (lambda s: s.engine.settings.push.awake, 72.0),
     "push.refresh": (lambda s: s.engine.settings.push.refresh, 73.0),
     "push.per_phone": (lambda s: s.engine.settings.push.per_phone, 74),
+    "push.max_expires": (lambda s: s.engine.settings.push.max_expires, 75),
     "push.unserved": (lambda s: s.engine.settings.push.unserved, "register"),
     "registrar.gruu": (lambda s: s.engine.settings.gruu, False),
     "registrar.flow_timer": (lambda s: s.engine.settings.register.flow_timer, 95),

@@ -65,10 +65,11 @@ def test_nothing_said_wakes_nobody() -> None:
 
 def test_the_policy_of_the_core() -> None:
     found = policy(
-        f"push: {{services: {{apns: {{{KEY}}}}}, wake: 0s, awake: 5s, refresh: 0s, per_phone: 3, unserved: register}}"
+        f"push: {{services: {{apns: {{{KEY}}}}}, wake: 0s, awake: 5s, refresh: 0s, per_phone: 3,"
+        " max_expires: 24h, unserved: register}"
     )
     apple = PushService("apns", "apns", teams=("DEF123GHIJ",))
-    assert found == PushPolicy((apple,), wake=0.0, awake=5.0, refresh=0.0, per_phone=3, unserved="register")
+    assert found == PushPolicy((apple,), 0.0, 5.0, 0.0, per_phone=3, max_expires=86400, unserved="register")
 
 
 def test_an_entry_is_of_the_kind_that_it_says_or_that_it_is_named_like() -> None:

@@ -94,6 +94,9 @@ def test_a_push_token_is_of_one_phone_whatever_else_has_changed() -> None:
     moved = b"sip:x7f3@[2001:db8::9]:41000;transport=tls" + LINPHONE
     for other in (binding(moved), binding(moved, instance="urn:uuid:2"), binding(moved, instance="urn:uuid:1")):
         assert same_contact(phone, other) and same_contact(other, phone)
+    users = b";pn-provider=acme;pn-param=x;pn-prid=bob"
+    first, second = (binding(b"sip:bob@10.0.0.5" + users, instance=name) for name in ("urn:uuid:1", "urn:uuid:2"))
+    assert not same_contact(first, second), "what another service calls its phones may be a name of the user"
     flow, second = (binding(moved, instance="urn:uuid:1", reg_id=n) for n in (1, 2))
     assert not same_contact(flow, second)
 

@@ -205,8 +205,19 @@ def test_it_is_raised_where_the_registrar_raises() -> None:
     assert list(at.expiries(answer).values()) == [180]
 
 
+def test_a_phone_that_can_be_woken_may_register_for_days() -> None:
+    """It may be without a network for hours, and is to ring afterwards."""
+    at = desk()
+    asked = ";expires=31536000"
+    answer = at.register(contact(APNS, asked), contact("ob", asked, at="10.0.0.12"))
+    assert sorted(at.expiries(answer).values(), key=str) == [604800, 7200]
+    assert at.expiries(at.register(contact(APNS)))[f"sip:bob@10.0.0.11;{APNS}"] == 3600, "who does not ask for it"
+    at = desk(register=RegisterPolicy(max_expires=600, bounded=True))
+    assert list(at.expiries(at.register(contact(APNS, asked))).values()) == [600], "a flow says otherwise"
+
+
 def test_where_the_registrar_grants_too_little_nothing_is_promised() -> None:
-    at = desk(register=RegisterPolicy(max_expires=100))
+    at = desk(register=RegisterPolicy(max_expires=100, bounded=True))
     answer = at.register(contact(APNS))
     assert list(at.expiries(answer).values()) == [100]
     assert features(answer) == []

@@ -39,33 +39,49 @@ class Refreshes:
         self._due: list[tuple[float, float, str]] = []
         """Heap of (time of the push, end of the binding, address); those of bindings refreshed since are holes."""
         self._timer: Timer | None = None
+        self._room = 0
+        """Entries before the holes are taken out."""
         if pusher.policy.services and pusher.policy.refresh:
-            self._due = [entry for binding in registrations.location if (entry := self._first(binding)) is not None]
-            heapify(self._due)
+            self._rebuild()
             registrations.hearers.append(self.heard)
             self._arm()
 
     def heard(self, changes: Sequence[Change]) -> None:
         """What has been registered."""
         for change in changes:
-            entry = self._first(change.binding) if change.stands else None
-            if entry is not None:
-                heappush(self._due, entry)
+            if change.stands:
+                self._enter(change.binding)
+        if len(self._due) > self._room:  # phones that register long before they have to leave holes
+            self._rebuild()
         self._arm()
 
     def __len__(self) -> int:
         """Pushes to come, those included that turn out to be needless."""
         return len(self._due)
 
-    def _first(self, binding: Binding) -> tuple[float, float, str] | None:
-        """Its first push; None for a phone that needs none. Whether a service serves it is looked at then."""
+    def _rebuild(self) -> None:
+        found = map(self._entry, self._registrations.location)
+        self._due = [entry for entry in found if entry is not None]
+        self._room = 2 * len(self._due) + 1_000
+        heapify(self._due)
+
+    def _enter(self, binding: Binding) -> None:
+        entry = self._entry(binding)
+        if entry is not None:
+            heappush(self._due, entry)
+
+    def _entry(self, binding: Binding) -> tuple[float, float, str] | None:
+        """The next push of a binding; None for one that needs none any more. Whether a service serves it is looked at
+        then."""
+        refresh, end = self._pusher.policy.refresh, binding.expires_at
         if not asks_for_push(binding.contact) or binding.wakes_itself or binding.woken_upstream:
             return None
-        if binding.expires_at - binding.registered_at <= self._pusher.policy.refresh or not self._registrations.is_ours(
-            binding
-        ):
+        if end - binding.registered_at <= refresh or not self._registrations.is_ours(binding):
             return None  # too short for it to be woken in time: it was promised nothing
-        return binding.expires_at - self._pusher.policy.refresh, binding.expires_at, binding.aor
+        left, wall = refresh, self._node.wall
+        while left >= LAST and end - left <= wall:
+            left /= 2
+        return (end - left, end, binding.aor) if left >= LAST else None
 
     def _arm(self) -> None:
         if not self._due:
@@ -80,22 +96,18 @@ class Refreshes:
 
     def _turn(self) -> None:
         """What is due, a few phones at a time."""
-        wall, left = self._node.wall, BATCH
+        wall, left, bindings_of = self._node.wall, BATCH, self._registrations.bindings_of
         while self._due and self._due[0][0] <= wall and left > 0:
             _, end, aor = heappop(self._due)
-            left -= sum(
-                self._push(binding, end - wall)
-                for binding in self._registrations.bindings_of(aor)
-                if binding.expires_at == end
-            )
+            left -= sum(self._push(binding, end - wall) for binding in bindings_of(aor) if binding.expires_at == end)
         self._arm()
 
     def _push(self, binding: Binding, left: float) -> bool:
-        """Push to a phone whose binding ends in `left` seconds. False for one that is not to be pushed any more."""
+        """Push to a phone whose binding ends in `left` seconds. False for one that is not to be pushed now."""
         pusher = self._pusher
-        if left < LAST or self._first(binding) is None or pusher.service_of(binding) is None:
+        if pusher.service_of(binding) is None:
             return False
-        heappush(self._due, (binding.expires_at - left / 2, binding.expires_at, binding.aor))
+        self._enter(binding)
         if self._node.draining or pusher.pushed_lately(binding, SETTLE):
             return False
         if pusher.send(binding, "refresh", ttl=left, collapse="refresh"):

@@ -35,6 +35,7 @@ class Registering:
                 default,
                 min_expires=default.min_expires if effect.min_expires is None else int(effect.min_expires),
                 max_expires=default.max_expires if effect.max_expires is None else int(effect.max_expires),
+                bounded=effect.max_expires is not None,
                 max_contacts=default.max_contacts if effect.max_contacts is None else effect.max_contacts,
                 extra={name: str(value) for name, value in effect.extra.items()} or None,
             )
