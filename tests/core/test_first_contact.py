@@ -50,4 +50,4 @@ def test_two_phones_call_each_other(site: object, one: str, domain: str) -> None
 def test_nothing_is_left_out_and_what_lacks_a_value_is_named(site: object) -> None:
     assert site.left_out == []  # type: ignore[attr-defined]
     problems = " ".join(site.resolved.problems)  # type: ignore[attr-defined]
-    assert "PUSH_URL" in problems and "PUSH_KEY" in problems
+    assert "ESL_PASSWORD" in problems
