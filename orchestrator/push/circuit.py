@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-TRIP_AFTER: Final = 5
-"""Failures in a row that open the circuit."""
+TRIP_AFTER: Final = 4
+"""Failures in a row that open the circuit, each of a push that went out after the one before: a connection that breaks
+off fails many at once, and is one failure."""
 FIRST_REST, LONGEST_REST = 1.0, 30.0
 """Seconds until the probe; twice as many each time."""
 LONGEST_WISH: Final = 3600.0
@@ -20,7 +21,7 @@ LONGEST_WISH: Final = 3600.0
 class Circuit:
     """How one server is doing."""
 
-    __slots__ = ("_probing", "_rest", "_until", "failures", "open", "reason")
+    __slots__ = ("_latest", "_probing", "_rest", "_until", "failures", "open", "reason")
 
     def __init__(self) -> None:
         self.failures = 0
@@ -28,6 +29,8 @@ class Circuit:
         self.open = False
         self.reason = ""
         """Of the latest failure."""
+        self._latest = float("-inf")
+        """When it was."""
         self._until = 0.0
         self._rest = FIRST_REST
         self._probing = False
@@ -50,12 +53,13 @@ class Circuit:
         self._until, self._rest = 0.0, FIRST_REST
         return reopened
 
-    def failed(self, reason: str, retry_after: float | None, now: float) -> bool:
-        """The server has failed. Returns whether that opens the circuit; of those that were under way at that time none
-        does."""
+    def failed(self, reason: str, retry_after: float | None, now: float, began: float) -> bool:
+        """A push that went out at `began` has failed for the server. Returns whether that opens the circuit."""
         probe, self._probing = self._probing, False
-        self.failures += 1
         self.reason = reason
+        if began >= self._latest:
+            self.failures += 1
+            self._latest = now
         if retry_after is not None:
             self._until = max(self._until, now + min(retry_after, LONGEST_WISH))
         if self.open and probe:

@@ -139,13 +139,14 @@ class Supervisor:
             if not self._may_try(circuit, end):
                 return Pushed("failed", circuit.reason or reason or "no answer in time")
             self.retries += number > 0
+            went = self._clock()
             try:
                 pushed = self._try(push, circuit, end)
                 if pushed is None:
                     return Pushed("failed", reason or "no answer in time")
             except PushDown as down:
                 reason = down.reason[:REASON]
-                if circuit.failed(reason, down.retry_after, self._clock()):
+                if circuit.failed(reason, down.retry_after, self._clock(), went):
                     self._log.bind(server=server, reason=reason).error("push_down")
                 pause = FIRST_PAUSE * 2**number * (1 - self._chance() / 2)
                 if down.final or number == TRIES - 1 or self._clock() + pause >= end:

@@ -123,7 +123,29 @@ def _open_apns(settings: ApnsSettings) -> PushSender:
 
 
 def _apple(plain: PushService, settings: ApnsSettings) -> PushService:
-    return replace(plain, teams=(settings.team,) if settings.team else ())
+    """A key pushes to the apps of its team, a certificate to one app. Raises InvalidValue: to another one than asked
+    for."""
+    if settings.certificate is None:
+        return replace(plain, teams=(settings.team,) if settings.team else ())
+    bundle = _bundle(settings.certificate)
+    if bundle and any(app != bundle for app in plain.apps):
+        raise InvalidValue(
+            f"the certificate is for {bundle}, not for {', '.join(plain.apps)}", f"write apps: [{bundle}]"
+        )
+    return replace(plain, apps=(bundle,)) if bundle else plain
+
+
+def _bundle(certificate: Path | SecretStr) -> str:
+    """The app that Apple has made it for; '' where it cannot be read, which `orchestrator check` tells."""
+    try:
+        account = import_module("orchestrator.push.apns_account")
+    except ImportError as error:
+        raise missing_extra("apns", error) from None
+    try:
+        found: str = account.bundle_of(certificate)
+    except account.BadAccount:
+        return ""
+    return found
 
 
 APPLE = PushServiceKind("apns", "Apple's iPhones and iPads.", _open_apns, ApnsSettings, APNS, _apple, concurrency=500)

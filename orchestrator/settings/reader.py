@@ -304,6 +304,11 @@ class _Reader:
                         nodes = {key: self.places[*path, key][0] for key in own}
                         self.diagnostics += settings.compile(self.document, nodes, own)
                     entries[name] = common.choose(name, kind, settings)
+                except InvalidValue as misfit:
+                    place, _ = self.places.get((*path, "apps")) or self.places[path]
+                    self.mistake(place, "E106", str(misfit), misfit.help)
+                except OrchestratorError as error:
+                    self.mistake(self.places[path][0], "E118", str(error))
                 except ValidationError as error:
                     for details in error.errors():
                         details["loc"] = (*path, *details["loc"])

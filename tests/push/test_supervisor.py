@@ -104,9 +104,9 @@ class Bench:
 def test_a_circuit_opens_after_failures_in_a_row() -> None:
     circuit = Circuit()
     for _ in range(TRIP_AFTER - 1):
-        assert not circuit.failed("x", None, 0.0)
+        assert not circuit.failed("x", None, 0.0, 0.0)
     assert not circuit.passed(), "an answer in between begins anew"
-    assert [circuit.failed("x", None, 0.0) for _ in range(TRIP_AFTER)] == [False] * (TRIP_AFTER - 1) + [True]
+    assert [circuit.failed("x", None, 0.0, 0.0) for _ in range(TRIP_AFTER)] == [False] * (TRIP_AFTER - 1) + [True]
     assert circuit.open
     assert not circuit.admits(0.5 * FIRST_REST)
 
@@ -114,7 +114,7 @@ def test_a_circuit_opens_after_failures_in_a_row() -> None:
 def opened(now: float = 0.0) -> Circuit:
     circuit = Circuit()
     for _ in range(TRIP_AFTER):
-        circuit.failed("down", None, now)
+        circuit.failed("down", None, now, now)
     return circuit
 
 
@@ -132,7 +132,7 @@ def test_a_probe_that_fails_doubles_the_rest_up_to_its_bound() -> None:
     circuit, now, rests = opened(), FIRST_REST, []
     for _ in range(8):
         assert circuit.admits(now)
-        circuit.failed("down", None, now)
+        circuit.failed("down", None, now, now)
         rests.append(circuit.wait(now))
         now += circuit.wait(now)
     assert rests[:3] == [2 * FIRST_REST, 4 * FIRST_REST, 8 * FIRST_REST]
@@ -142,8 +142,14 @@ def test_a_probe_that_fails_doubles_the_rest_up_to_its_bound() -> None:
 def test_failures_of_those_that_were_under_way_do_not_prolong_the_rest() -> None:
     circuit = opened()
     for _ in range(100):
-        assert not circuit.failed("down", None, 0.1)
+        assert not circuit.failed("down", None, 0.1, 0.05)
     assert circuit.admits(FIRST_REST)
+
+
+def test_a_connection_that_breaks_off_is_one_failure() -> None:
+    circuit = Circuit()
+    assert not any(circuit.failed("reset", None, 10.0, 9.0 + part / 100) for part in range(100))
+    assert circuit.failures == 1
 
 
 def test_a_probe_of_which_nothing_was_heard_leaves_room_for_another() -> None:
@@ -155,14 +161,14 @@ def test_a_probe_of_which_nothing_was_heard_leaves_room_for_another() -> None:
 
 def test_what_a_server_asks_for_is_kept_within_bounds() -> None:
     circuit = Circuit()
-    circuit.failed("busy", 7.0, 100.0)
+    circuit.failed("busy", 7.0, 100.0, 100.0)
     assert (circuit.open, circuit.wait(100.0), circuit.admits(106.9), circuit.admits(107.0)) == (
         False,
         7.0,
         False,
         True,
     )
-    circuit.failed("busy", 1e9, 107.0)
+    circuit.failed("busy", 1e9, 107.0, 107.0)
     assert circuit.wait(107.0) == 3600.0
 
 
@@ -180,7 +186,7 @@ def test_a_circuit_always_comes_back(steps: list[str]) -> None:
         elif step == "time":
             now += 1.0
         else:
-            circuit.failed("x", 3.0 if step == "busy" else None, now)
+            circuit.failed("x", 3.0 if step == "busy" else None, now, now)
     circuit.gave_up()
     assert circuit.admits(now + circuit.wait(now))
 
@@ -218,7 +224,6 @@ def test_a_push_that_may_have_been_taken_or_never_will_is_not_tried_again() -> N
 
 def test_a_dead_service_costs_failed_pushes_at_once() -> None:
     bench = Bench(PushDown("refused"))
-    bench.push()
     bench.push()
     asked, slept = len(bench.sender.asked), len(bench.clock.slept)
     assert asked == TRIP_AFTER
