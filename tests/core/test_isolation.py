@@ -112,6 +112,7 @@ TWICE = {
     "media": "the actions of media, and who performs them",
     "model": "of messages, of the configuration",
     "parser": "of expressions, of messages",
+    "pushes": "checked, and sent by hand",
     "registry": "of actions, of events",
     "resources": "checked, and read for a site",
     "signals": "of flows, of the operating system",
