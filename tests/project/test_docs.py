@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from click import Context
@@ -37,6 +38,14 @@ def test_every_flow_shown_loads(name: str, text: str, tmp_path: Path) -> None:
     path.write_text(text)
     _, warnings = load_program([path])
     assert warnings == []
+
+
+def test_configurations_shown_can_be_read() -> None:
+    pattern = re.compile(r"^( *)```yml\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+    shown = [dedent(text) for page in PAGES for _, text in pattern.findall(page.read_text())]
+    assert len(shown) >= 3
+    for text in shown:
+        read_settings("shown.yml", text, {})
 
 
 def test_the_flow_of_the_readme_is_the_one_that_is_shipped() -> None:
