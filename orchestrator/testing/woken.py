@@ -15,7 +15,7 @@ from orchestrator.testing.case_text import bare, quoted, seconds_of
 
 Fact = Mapping[str, Any]
 
-_MASKED = re.compile(r"\b(pn-(?:prid|purr|tok))=\*\*\*", re.IGNORECASE)
+_MASKED = re.compile(r"\b(pn-(?:prid|purr|tok|auth))=\*\*\*", re.IGNORECASE)
 _PARAM = re.compile(r"\b(pn-param)=\*\*\*", re.IGNORECASE)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -11,12 +13,18 @@ import pytest
 import urllib3
 from click.testing import CliRunner, Result
 
+from orchestrator.app import Server
 from orchestrator.cli.push import command
 from orchestrator.core.jobs import Job
+from orchestrator.packages.push_service import ChosenPush, PushServiceKind
+from orchestrator.packages.service import NoSettings
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.pushes import PushRoute
+from orchestrator.settings import Settings
 from orchestrator.sip.push import Push, Pushed, PushPolicy, PushService
+from orchestrator.site import read_site
+from orchestrator.testing.sockets import SocketPhone, wait_until
 from orchestrator.testing.world import World
 
 TOKEN = "7d3f0000000000000000000000c2a1"
@@ -176,3 +184,45 @@ def test_odd_requests_are_refused(site: Site, body: bytes, status: int) -> None:
 def test_a_web_page_of_a_stranger_cannot_push(site: Site, content_type: str) -> None:
     site.register("10.0.0.7", PARAMETERS)
     assert site.post(b'{"to": "bob@example.com"}', content_type) == 415 and site.pushes == []
+
+
+class Told:
+    """A push service in this process."""
+
+    def __init__(self, _: object) -> None: ...
+
+    def check(self) -> Sequence[str]:
+        return ()
+
+    def start(self) -> None: ...
+
+    def server_of(self, push: Push) -> str:
+        return ""
+
+    def send(self, push: Push) -> Pushed:
+        return Pushed("sent", id=f"{push.kind} to {push.address.token}")
+
+    def stop(self) -> None: ...
+
+
+def test_the_whole_way_through_a_running_server(tmp_path: Path) -> None:
+    kind = PushServiceKind("told", "For tests.", Told)
+    service = ChosenPush(kind, PushService("told", "told"), NoSettings(), timeout=5.0, concurrency=1)
+    (tmp_path / "a.flow.yaml").write_text("flowlang: 1\n")
+    values = {
+        "sip": {"listen": ["udp:127.0.0.1:0"], "domains": ["example.com"]},
+        "location": "memory:",
+        "flows": [str(tmp_path)],
+        "push": {"services": {"told": service}},
+        "admin": {"listen": "127.0.0.1:0"},
+    }
+    with ExitStack() as stack:
+        server = Server(read_site(Settings.model_validate(values), {}), stack)
+        server.start()
+        phone = SocketPhone("bob@example.com", server.listening.bound[0], parameters=";pn-provider=told;pn-prid=t1")
+        stack.callback(phone.close)
+        phone.register()
+        assert wait_until(lambda: phone.registered == [200])
+        arguments = ["--to", "bob@example.com", "--kind", "refresh", "--admin", f"127.0.0.1:{server.admin.address[1]}"]
+        done = gevent.get_hub().threadpool.apply(CliRunner().invoke, (command, arguments), {"standalone_mode": False})
+    assert done.output == "told        … (awake): sent, id refresh to t1\n"
