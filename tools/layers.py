@@ -20,6 +20,7 @@ FLOW = ("flow.language", "flow.run")
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "history": set(),
+    "measures": set(),
     "timers": set(),
     "sip": {"errors", "timers"},
     "esl": {"errors", "events"},
@@ -33,11 +34,12 @@ LAYERS: dict[str, set[str]] = {
     "flow": {"flow.actions", "flow.check", "flow.language", "events", "errors"},
     "flow.tools": {"flow.actions", "flow.check", "flow.expr", "flow.language", "flow.run", "events", "errors"},
     "store": {"packages", "sip", "errors"},
-    "core.node": {"history", "sip", "esl", "events", *FLOW, "errors", "timers"},
+    "core.node": {"history", "measures", "sip", "esl", "events", *FLOW, "errors", "timers"},
     "core.switches": {"history", "core.node", "sip", "esl", "events", *FLOW, "errors", "timers"},
-    "core.push": {"history", "core.node", "sip", "events", "errors", "timers"},
+    "core.push": {"history", "measures", "core.node", "sip", "events", "errors", "timers"},
     "core.calls": {
-        "history", "core.node", "core.push", "core.switches", "sip", "esl", "events", *FLOW, "errors", "timers",
+        "history", "measures", "core.node", "core.push", "core.switches", "sip", "esl", "events", *FLOW, "errors",
+        "timers",
     },
     "core.steps": {
         "history", "core.node", "core.push", "core.switches", "core.calls", "sip", "esl", "events", *FLOW, "errors",
@@ -53,8 +55,8 @@ LAYERS: dict[str, set[str]] = {
     "integrations.amqp": {"packages", "events", "errors"},
     "integrations.kafka": {"packages", "errors"},
     "runtime": {
-        "history", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run", "flow.tools",
-        "packages", "store", "errors", "timers",
+        "history", "measures", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run",
+        "flow.tools", "packages", "store", "errors", "timers",
     },
     "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},

@@ -16,6 +16,7 @@ from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
 from orchestrator.history import History
+from orchestrator.measures import Measures
 from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
@@ -40,6 +41,7 @@ class Node:
         """What leaves when the turn is over, in this order; emptied by whoever sends it."""
         self.jobs: list[Job] = []
         self.counters: Counter[str] = Counter()
+        self.measures = Measures()
         self.history = History()
         self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
         """Told what the log shows: the name of an event and its facts."""

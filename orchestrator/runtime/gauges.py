@@ -23,6 +23,7 @@ from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.tls import Certificates
 from orchestrator.runtime.token_guard import TokenGuard
 from orchestrator.sip.location import Location
+from orchestrator.sip.reasons import REASONS
 
 
 def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
@@ -36,6 +37,7 @@ def export_reactor(metrics: Metrics, reactor: Reactor, faults: Faults) -> None:
         ("over",),
     )
     metrics.counter("inputs_refused", "Inputs rejected because the inbox was full.", lambda: reactor.refused)
+    metrics.histogram("turn_seconds", "Seconds that turns took.", lambda: {"": reactor.turns.reading})
     metrics.counter("turns_slow", "Turns of more than 50 ms.", lambda: reactor.slow_turns)
     metrics.counter("reactor_stalls", "Stalled input sources that the watchdog restarted.", lambda: reactor.stalls)
     metrics.counter(
@@ -252,6 +254,7 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
     _export_sip(metrics, engine)
+    _export_measures(metrics, engine)
     _export_sources(metrics, engine)
     _export_peers(metrics, engine)
     _export_flows(metrics, engine)
@@ -280,6 +283,56 @@ def _export_sip(metrics: Metrics, engine: Engine) -> None:
     metrics.counter(
         "lookups_refused", "Host names not looked up because too many look-ups were running.", lambda: names.refused
     )
+
+
+def _export_measures(metrics: Metrics, engine: Engine) -> None:
+    """Distributions and counts with labels."""
+    measures = engine.measures
+    metrics.histogram(
+        "post_dial_delay_seconds",
+        "Seconds from the INVITE to the first response that says it rings, by flow.",
+        lambda: measures.post_dial_delay.readings,
+        "flow",
+    )
+    metrics.histogram(
+        "call_setup_seconds",
+        "Seconds from the INVITE to its answer, by flow.",
+        lambda: measures.setup_time.readings,
+        "flow",
+    )
+    metrics.histogram(
+        "push_wakeup_seconds",
+        "Seconds from a push for a request to the registration of the phone, by push service.",
+        lambda: measures.wakeup_time.readings,
+        "service",
+    )
+    metrics.counter(
+        "calls_ended",
+        "Calls of flows that have ended, by flow and final status.",
+        lambda: measures.calls_ended.counts,
+        ("flow", "code"),
+    )
+    metrics.counter(
+        "gateway_branches",
+        "Branches of calls to gateways, by gateway and final status.",
+        lambda: measures.gateway_branches.counts,
+        ("gateway", "code"),
+    )
+    metrics.counter(
+        "requests_answered",
+        "Requests that got a final response from a transaction, by method and code.",
+        lambda: _by_method(engine.layer.answers),
+        ("method", "code"),
+    )
+
+
+def _by_method(answers: Mapping[tuple[bytes, int], int]) -> Mapping[tuple[str, ...], float]:
+    """Codes that no RFC has are told by their class: they are others' to choose."""
+    found: dict[tuple[str, ...], float] = {}
+    for (method, status), number in list(answers.items()):
+        key = method.decode(), str(status) if status in REASONS else f"{status // 100}xx"
+        found[key] = found.get(key, 0) + number
+    return found
 
 
 def _export_sources(metrics: Metrics, engine: Engine) -> None:

@@ -46,8 +46,8 @@ class Metrics:
         """A number that goes up and down."""
         self._add("gauge", name, doc, labels, read)
 
-    def histogram(self, name: str, doc: str, read: Callable[[], Mapping[str, Histogram]], label: str) -> None:
-        """How many of something were how large, for each value of a label."""
+    def histogram(self, name: str, doc: str, read: Callable[[], Mapping[str, Histogram]], label: str = "") -> None:
+        """How many of something were how large, for each value of a label; without one it is read under ''."""
         if name in self._histograms:
             raise ValueError(f"metric {name!r} is defined twice")
         self._histograms[name] = (doc, label, read)
@@ -68,11 +68,11 @@ class Metrics:
                 continue
             yield family
         for name, (doc, label, observed) in self._histograms.items():
-            histogram = HistogramMetricFamily(PREFIX + name, doc, labels=(label,))
+            histogram = HistogramMetricFamily(PREFIX + name, doc, labels=(label,) if label else ())
             for value, (bounds, counts, total) in observed().items():
                 names = [*map(str, bounds), "+Inf"]
                 buckets = list(zip(names, map(float, accumulate(counts)), strict=True))
-                histogram.add_metric((value,), buckets, total)
+                histogram.add_metric((value,) if label else (), buckets, total)
             yield histogram
 
     def describe(self) -> list[Metric]:

@@ -38,6 +38,7 @@ from loguru import logger
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.history import History, MessageIn, MessageOut
+from orchestrator.measures import TURN, Histogram
 from orchestrator.packages.transport import Transport
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
@@ -122,6 +123,8 @@ class Reactor:
         """The age of the oldest datagram where datagrams have been waiting for too long for some time
         (`core.delay`)."""
         self.late_50ms = self.late_200ms = 0
+        self.turns = Histogram(TURN)
+        """Seconds that turns take: a message and what comes of it, an input of the inbox, a tick of timers."""
         self.slow_turns = self.failed_turns = self.refused = 0
         self.stalls = 0
         """How often the watchdog had to wake a source that should have woken by itself."""
@@ -158,6 +161,7 @@ class Reactor:
             self._turn_failed("datagram")
         if core.datagrams or core.jobs:
             self.flush()
+        self.turns.observe(self.clock() - now)
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """The same for octets of a connection that are no message, or one that is refused without reading on."""
@@ -382,6 +386,7 @@ class Reactor:
     def note_turn(self, began: float) -> float:
         """Returns the time; a turn that began at `began` and took too long is counted."""
         now = self.clock()
+        self.turns.observe(now - began)
         if now - began > SLOW_TURN:
             self.slow_turns += 1
         return now

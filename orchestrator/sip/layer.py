@@ -37,6 +37,8 @@ class TransactionLayer:
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
+        self.answers: Counter[tuple[bytes, int]] = Counter()
+        """Requests answered, by method (`other` for one that is not known) and final status."""
         self.unattended = 0
         """INVITEs that were found with nobody to answer them, and were answered 500."""
         self.octets = 0

@@ -245,7 +245,7 @@ def _all_alike(names: list[bytes], lines: list[bytes], name: bytes) -> bool:
 _METHOD_NAMES: Final = (
     b"ACK BYE CANCEL INFO INVITE MESSAGE NOTIFY OPTIONS PRACK PUBLISH REFER REGISTER SUBSCRIBE UPDATE".split()
 )
-_METHODS: Final = {name: name for name in _METHOD_NAMES}
+METHODS: Final = {name: name for name in _METHOD_NAMES}
 """So that thousands of requests that wait share the word."""
 
 
@@ -253,7 +253,7 @@ def _read_request_line(start: bytes) -> Request:
     match = _usual_request_line(start)
     if match is not None and len(start) <= MAX_URI:
         method, uri, scheme, user, host, port, params = match.groups()
-        request = Request(_METHODS.get(method, method), uri)
+        request = Request(METHODS.get(method, method), uri)
         scheme = b"sip" if scheme == b"sip" else b"sips"
         request._parsed_uri = Uri(uri, scheme, user or b"", None, host, int(port) if port else None, params)
         return request

@@ -10,12 +10,14 @@ end it, it is answered 500.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar, Protocol
 
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
 from orchestrator.sip.fitting import fit
 from orchestrator.sip.message import Request
+from orchestrator.sip.parser import METHODS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.transaction import TERMINATED, Layer, Table, Transaction
@@ -39,6 +41,7 @@ class ServerLayer(Layer, Protocol):
 
     unanswered: int
     unattended: int
+    answers: Counter[tuple[bytes, int]]
     refused: dict[object, ServerTransaction]
 
 
@@ -83,7 +86,9 @@ class ServerTransaction(Transaction[ServerLayer]):
         admission.opened(source, self.heard > 0)
 
     def _settle(self, status: int) -> None:
-        self.layer.unanswered -= 1
+        layer = self.layer
+        layer.unanswered -= 1
+        layer.answers[METHODS.get(self.method, b"other"), status] += 1
         if self.admission is not None and self.source is not None:
             now = self.layer.timers.now
             self.admission.settled(self.source, self.heard > 0, self.method, status, self.call_id, now)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from orchestrator.flow.run.scheduler import Stats
+from orchestrator.measures import Measures
 from orchestrator.push import push_metrics
 from orchestrator.runtime import gauges
 from orchestrator.runtime.esl_connection import EslCounters
@@ -83,3 +85,14 @@ def test_every_field_of_a_class_of_counters_is_exported(counters: type) -> None:
     source = Path(gauges.__file__).read_text()
     holder = {"Stats": "stats", "EslCounters": "link.counters"}[counters.__name__]
     assert [field.name for field in fields(counters) if f"{holder}.{field.name}" not in source] == []
+
+
+def test_every_measure_is_exported_and_on_the_page_of_metrics() -> None:
+    source = Path(gauges.__file__).read_text()
+    assert [name for name in Measures.__slots__ if f"measures.{name}." not in source] == []
+    page = (PACKAGE.parent / "docs" / "metrics.md").read_text()
+    measures = source[source.index("def _export_measures") : source.index("def _by_method")]
+    names = re.findall(r'^ {8}"([a-z_]+)",$', measures, re.MULTILINE)
+    assert (
+        len(names) >= len(Measures.__slots__) and [name for name in names if f"orchestrator_{name}" not in page] == []
+    )

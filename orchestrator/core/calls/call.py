@@ -178,6 +178,7 @@ class Call(FlowCall[Exchange]):
         if self.over:
             return
         self.note(ResponseReceived(response.status, branch.target.contact))
+        self._count_gateway(branch, response.status)
         self.dialogs.answered(response)
         if branch.context is self.front:
             self._on_front_answered(branch, response)
@@ -215,11 +216,16 @@ class Call(FlowCall[Exchange]):
         if self.over:
             return
         self.note(failure_of(branch))
+        self._count_gateway(branch, branch.status)
         attempt = _attempt(branch)
         if attempt.is_news(branch):
             number, contact = str(branch.number), branch.target.contact
             self.publish("branch_failed", branch=number, code=branch.status, reason=branch.reason, contact=contact)
         attempt.failed(branch)
+
+    def _count_gateway(self, branch: Branch, status: int) -> None:
+        if branch.target.label:
+            self.node.measures.gateway_branches.count(branch.target.label, str(status))
 
     def on_settled(self, context: Context) -> None: ...  # the relay counts its own branches
 

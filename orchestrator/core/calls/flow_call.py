@@ -29,6 +29,7 @@ from orchestrator.esl.channels import Channel
 from orchestrator.flow.run.engine import FlowEngine
 from orchestrator.flow.run.run import Run
 from orchestrator.history import RunFact
+from orchestrator.measures import Histograms
 from orchestrator.timers import Timer
 
 PARTING, ENDED = "parting", "ended"
@@ -259,7 +260,13 @@ class FlowCall(ABC, Generic[W]):
     def record(self, code: int | None, contact: str | None) -> None:
         """Write its call detail record."""
         if self.run is not None:
+            self.node.measures.calls_ended.count(self.run.flow.name, str(code or ""))
             self.exchange.records.add(self, self.run, code, contact)
+
+    def measure(self, what: Histograms) -> None:
+        """Seconds since its begin."""
+        if self.run is not None:
+            what.observe(self.run.flow.name, self.node.timers.now - self.started_at)
 
     def tell_flow(self) -> None:
         """Its flow hears that it is over, once."""
@@ -276,8 +283,13 @@ class FlowCall(ABC, Generic[W]):
 AnyCall = FlowCall[Any]
 
 
+def _note_ringing(call: AnyCall, _: object) -> None:
+    call.measure(call.node.measures.post_dial_delay)
+
+
 def _note_answer(call: AnyCall, _: object) -> None:
     call.answered_at = call.node.timers.now
+    call.measure(call.node.measures.setup_time)
     call.ask_longest()
 
 
@@ -361,7 +373,7 @@ _UNANSWERED: Mapping[str, Move] = {
 }
 
 CALL: Mapping[str, Mapping[str, Move]] = {
-    "new": {"ringing": Move((), "ringing", ()), **_UNANSWERED},
+    "new": {"ringing": Move((), "ringing", (_note_ringing,)), **_UNANSWERED},
     "ringing": _UNANSWERED,
     "answered": {
         "confirmed": Move((), "confirmed", ()),

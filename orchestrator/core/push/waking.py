@@ -80,7 +80,7 @@ class Waking:
 
     __slots__ = (
         "aor", "state", "sleepers", "woken", "_wakers", "waiter", "_request", "_headers", "_sender", "_known",
-        "_others", "_ttl", "_timer",
+        "_others", "_ttl", "_timer", "_since",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +110,7 @@ class Waking:
         self._others = others
         self._ttl = ttl
         self._timer: Timer | None = None
+        self._since = wakers.node.timers.now
 
     @property
     def contacts(self) -> list[str]:
@@ -178,6 +179,7 @@ class Waking:
                 if not any(_is_repeated(own, new) for own in sleeper.bindings):
                     self.sleepers.remove(sleeper)
                     self.woken += 1
+                    self._measure(sleeper)
                     was = Contact(sleeper.bindings[0], short=True)
                     self.waiter.note(PhoneWoke(Contact(new, short=True), was))
                     self._ring(new)
@@ -189,6 +191,11 @@ class Waking:
                 return
         if self._others:
             self._ring(new)
+
+    def _measure(self, sleeper: Sleeper) -> None:
+        service, node = self._wakers.pusher.service_of(sleeper.bindings[0]), self._wakers.node
+        if service is not None:
+            node.measures.wakeup_time.observe(service.name, node.timers.now - self._since)
 
     def _ring(self, binding: Binding) -> None:
         self._known.append(binding)
