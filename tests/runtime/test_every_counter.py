@@ -19,24 +19,29 @@ PACKAGE = Path(gauges.__file__).parents[1]
 ROOMS = ("core", "sip", "esl", "events", "flow", "store", "runtime", "push")
 
 STATE = {
+    "asked": "tokens that one push service account was asked for",
+    "bindings": "contacts of one phone that sleeps",
     "breadth": "branches that a request may still have (RFC 5393)",
     "busy": "commands of one connection under way",
     "by_source": "connections of one source",
+    "charges": "charges of one run",
     "cseq": "a sequence number",
     "end": "a place in a text",
     "ended": "a tuple of To tags",
     "heard": "datagrams of one transaction's source",
     "keys": "the keys of one collect",
+    "left": "works of calls that are over and are not done",
     "left_out": "lines of one trace",
     "lines": "header lines of one message",
     "live": "a part of trace_octets",
-    "missed": "pings of one phone without an answer",
     "messages": "messages of one connection that wait",
+    "missed": "pings of one phone without an answer",
     "nodes": "nodes of one YAML file",
     "offset": "a place in a text",
     "own": "sequence numbers of one dialog",
     "pending": "requests of one source under way",
     "points": "what one source has used of its share",
+    "pushed": "phones pushed for one call",
     "refers": "transfers of one dialog",
     "repeated": "answers of one transaction",
     "size": "octets that wait on one connection",
@@ -45,8 +50,9 @@ STATE = {
     "strangers_pending": "a part of transactions_unanswered",
     "taken": "events of one subscription",
     "told": "answers of one transaction",
-    "unsent": "messages that one connection could not send",
     "unacknowledged": "2xx of one source without an ACK",
+    "unsent": "messages that one connection could not send",
+    "woken": "phones that woke up for one request",
 }
 """Public attributes that code adds to and that are no counters since the start, with what they are."""
 
