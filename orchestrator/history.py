@@ -197,6 +197,10 @@ class CallRecord:
     """FreeSWITCH server that carried the media."""
     caller_uuid: str | None
     callee_uuid: str | None
+    pushed: int = 0
+    """Phones that were to be woken for it."""
+    woken: int = 0
+    """Those that have woken up."""
 
     @property
     def duration(self) -> float:
@@ -226,6 +230,8 @@ class CallRecord:
             "server": self.server,
             "caller_uuid": self.caller_uuid,
             "callee_uuid": self.callee_uuid,
+            "pushed": self.pushed,
+            "woken": self.woken,
         }
 
 

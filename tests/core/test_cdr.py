@@ -60,6 +60,8 @@ def test_an_answered_call(tmp_path: Path) -> None:
         "server": None,
         "caller_uuid": None,
         "callee_uuid": None,
+        "pushed": 0,
+        "woken": 0,
     }
 
 

@@ -19,6 +19,8 @@ class EndedCall(Protocol):
     started_at: float
     answered_at: float | None
     ended_at: float | None
+    pushed: int
+    woken: int
 
     @property
     def ended_by(self) -> str: ...
@@ -65,4 +67,6 @@ def record_of(call: EndedCall, run: Run, code: int | None, contact: str | None, 
         server=side["server"],
         caller_uuid=side["caller"],
         callee_uuid=side["callee"],
+        pushed=call.pushed,
+        woken=call.woken,
     )

@@ -354,7 +354,7 @@ def collapse_of(request: Request) -> str:
     return blake2s(request.call_id, digest_size=16).hexdigest() if request.method == b"INVITE" else ""
 
 
-def told_of(network: SipNetwork, request: Request, sender: bytes) -> dict[str, Any]:
+def told_of(network: SipNetwork, request: Request, sender: bytes = b"") -> dict[str, Any]:
     """What the app is told: the Call-ID, who calls, and how he is called. `sender` is the From of the copies where that
     is not the caller's."""
     party = parse_name_addr(sender) if sender else request.from_

@@ -17,6 +17,7 @@ from orchestrator.core.steps.job_steps import JobSteps
 from orchestrator.core.steps.media import Applications
 from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.performers import Performers
+from orchestrator.core.steps.pushing import Pushing
 from orchestrator.core.steps.registering import Registering
 from orchestrator.core.steps.relaying import Relaying
 from orchestrator.core.steps.replies import Replies
@@ -55,6 +56,7 @@ class Steps:
             self.outbound_calls,
             Replies(),
             Registering(node, flows, registrations),
+            Pushing(node.network, flows, registrations, wakers.pusher),
             jobs,
             self.authenticator,
         ):

@@ -15,7 +15,8 @@ from orchestrator.flow.actions import (  # isort: skip_file
     web,
     billing,
     registration,
+    pushes,
     control,
 )
 
-__all__ = ["call", "media", "freeswitch", "events", "web", "billing", "registration", "control"]
+__all__ = ["call", "media", "freeswitch", "events", "web", "billing", "registration", "pushes", "control"]

@@ -158,6 +158,7 @@ RELAY_RESULT = record(
 
 RESULTS: Mapping[str, Type] = {
     "relay result": RELAY_RESULT,
+    "push result": record("push result", {"sent": NUMBER, "failed": NUMBER, "dead": NUMBER}),
     "inject result": record("inject result", {"added": NUMBER, "reason": TEXT}),
     "recording": record("recording", {"file": TEXT, "duration": DURATION}),
     "digits": theirs(DIGITS),

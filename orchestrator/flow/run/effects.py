@@ -195,6 +195,25 @@ class Http(Effect):
 
 
 @dataclass(slots=True)
+class PushTo(Waiting):
+    """A push to each phone of an address that sleeps. Answers later with a `push result`: sent, failed, dead (numbers
+    of phones); at once where nobody sleeps.
+
+    `ttl`: seconds that push services may keep it, None for as long as calls wait; an empty `kind`: what the run serves.
+    `data` is what the app is told, `services` what push services are told, by their names.
+    """
+
+    aor: str
+    ttl: float | None = None
+    kind: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def waits_for(self) -> WaitsFor:
+        return f"push services to take the pushes to {self.aor}", None
+
+
+@dataclass(slots=True)
 class EslCommand(Waiting):
     """A FreeSWITCH command. kind: 'api', 'bgapi'. Answers later: `esl result` mapping (ok, text); errors `esl.*`.
 

@@ -259,6 +259,28 @@ class HttpAnswered(RunFact):
 
 
 @dataclass(slots=True)
+class PushBegan(RunFact):
+    """`push`: to whose phones."""
+
+    to: str
+
+    def __str__(self) -> str:
+        return f"push to {self.to}"
+
+
+@dataclass(slots=True)
+class PushDone(RunFact):
+    """What has become of the pushes, by phones."""
+
+    sent: int
+    failed: int
+    dead: int
+
+    def __str__(self) -> str:
+        return f"push -> {self.sent} sent, {self.failed} failed, {self.dead} dead"
+
+
+@dataclass(slots=True)
 class Logged(RunFact):
     """`log`."""
 
