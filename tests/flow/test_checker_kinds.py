@@ -134,7 +134,7 @@ def step_with(action: Action, field: Field, given: str) -> str:
 
 def _suits(field: Field, given: str) -> bool:
     """Whether a text of no particular form is right for this key: not for one that takes an address."""
-    check = number_flaw if field.name == "to" and field.kind is Kind.TEXT else field.check
+    check = field.check or (number_flaw if field.name == "to" and field.kind is Kind.TEXT else None)
     return check is None or filled_flaw(given.strip("'"), check) is None
 
 
