@@ -116,6 +116,8 @@ def step_with(action: Action, field: Field, given: str) -> str:
         written["url"] = NEEDED["url"]
     if action.name == "http" and field.name == "url":
         written["endpoint"] = "push"
+    if action.name == "push":
+        written["to"] = NEEDED["aor"]
     if action.name == "originate":
         written["gateway"] = "telco"
     if field.name in ("on_expire", "on_timeout"):
