@@ -15,8 +15,8 @@ from orchestrator.flow.actions import (  # isort: skip_file
     web,
     billing,
     registration,
-    pushes,
+    pushed,
     control,
 )
 
-__all__ = ["call", "media", "freeswitch", "events", "web", "billing", "registration", "pushes", "control"]
+__all__ = ["call", "media", "freeswitch", "events", "web", "billing", "registration", "pushed", "control"]
