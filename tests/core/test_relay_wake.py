@@ -47,7 +47,7 @@ def test_a_phone_wakes_up_and_answers(tmp_path: Path) -> None:
     stage.reply(moved, 200)
     assert (call.statuses, stage.said) == ([100, 200], ["answered 200"])
     assert "push >> call to=sip:bob@10.0.0.11:5060 by apns" in lines
-    assert "push -- sip:bob@192.0.2.9:5060 has woken up" in lines
+    assert "push -- sip:bob@10.0.0.11:5060 has woken up as sip:bob@192.0.2.9:5060" in lines
     stage.engine.calls.by_call_id(call.responses[0].call_id).hangup("enough", None)  # type: ignore[union-attr]
     stage.world.run()
     assert [(record.pushed, record.woken, record.code) for record in records] == [(1, 1, 200)]
