@@ -133,12 +133,17 @@ def _invite(port: int) -> bytes:
 
 @contextmanager
 def serving(
-    example: Installed, folder: Path, services: str = "{}", sip: str = "{listen: 'udp:127.0.0.1:0'}", **environ: str
+    example: Installed,
+    folder: Path,
+    services: str = "{}",
+    sip: str = "{listen: 'udp:127.0.0.1:0'}",
+    push: str = "{}",
+    **environ: str,
 ) -> Iterator[Running]:
     config = folder / "orchestrator.yml"
     config.write_text(
         f"sip: {sip}\nadmin: {{listen: '127.0.0.1:0'}}\nlocation: 'memory:'\n"
-        f"flows: {example.source / 'tests'}\nservices: {services}\n"
+        f"flows: {example.source / 'tests'}\nservices: {services}\npush: {push}\n"
     )
     command = [sys.executable, "-m", "orchestrator", "run", "-c", str(config)]
     process = subprocess.Popen(
@@ -250,6 +255,42 @@ def test_a_transport_carries_calls(install: Install, tmp_path: Path) -> None:
         assert [answer[:12] for answer in answers] == [b"SIP/2.0 100 ", b"SIP/2.0 486 "]
         assert all(b"Via: SIP/2.0/ZUDP" in answer for answer in answers)
         assert server.stop() == 0
+
+
+def test_a_push_service_wakes_phones(install: Install, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        heard: list[bytes] = []
+
+        def serve() -> None:
+            connection, _ = broker.accept()
+            with connection:
+                heard.append(connection.recv(1000))
+                connection.sendall(b"\x20\x03\x00\x00\x00")
+                heard.append(connection.recv(1000))
+                connection.sendall(b"\x40\x02\x00\x01")
+                connection.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        push = f"{{services: {{mqtt: {{host: 127.0.0.1, port: {broker.getsockname()[1]}}}}}, wake: 1s, awake: 1ms}}"
+        with serving(install("push_service"), tmp_path, push=push) as server:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+                wire.bind(("127.0.0.1", 0))
+                wire.settimeout(60)
+                port = wire.getsockname()[1]
+                contact = f"<sip:301@127.0.0.1:{port};pn-provider=mqtt;pn-prid=door-7>"
+                register = (
+                    _invite(port).replace(b"INVITE sip:301@", b"REGISTER sip:").replace(b"1 INVITE", b"1 REGISTER")
+                )
+                register = register.replace(b"<sip:alice@example.com>", b"<sip:301@example.com>")
+                register = register.replace(f"<sip:alice@127.0.0.1:{port}>".encode(), contact.encode())
+                wire.sendto(register, ("127.0.0.1", server.sip))
+                assert wire.recv(4000).startswith(b"SIP/2.0 200 ")
+            assert server.call() == 480  # it was woken, and did not come back within a second
+            assert server.metric('pushes_total{outcome="sent",service="mqtt"}') == 1
+            assert server.stop() == 0
+        thread.join()
+    assert b"MQTT" in heard[0] and b"phones/door-7" in heard[1] and b'"kind": "call"' in heard[1]
 
 
 def test_one_that_cannot_start_says_so_and_nothing_runs(install: Install, tmp_path: Path) -> None:
