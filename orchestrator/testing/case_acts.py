@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.flow.language.program import REQUESTS
 from orchestrator.flow.language.report import Report
 from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.yaml import Entries, Node, Scalar
+from orchestrator.flow.run.charging import Alter, Disconnect, LowBalance
 from orchestrator.testing.case_shapes import Shapes
 from orchestrator.testing.parties import StoryCall, reserved
 from orchestrator.testing.recordings import Recording
@@ -32,6 +34,7 @@ ACTS = (
     "speaks",
     "tone",
     "raise",
+    "cgrates",
     "esl",
 )
 _SIDES = ("caller", "callee")
@@ -172,6 +175,21 @@ class Acts(Shapes):
         }
         of = self.call_of(act)
         return lambda story: story.raise_event(name, attributes, of(story))
+
+    def act_cgrates(self, node: Node, act: Entries) -> Act | None:
+        """`{disconnect: reason}`, `low_balance`, `{max_usage: 10s}`."""
+        of = self.call_of(act)
+        if isinstance(node, Scalar) and node.text == "low_balance":
+            return lambda story: story.charged(LowBalance, of(story))
+        entries = self.entries(node, ("disconnect", "max_usage"), "cgrates")
+        if entries is None or len(list(entries)) != 1:
+            self.report.error("E113", "CGRateS does one of disconnect, low_balance, max_usage", node)
+            return None
+        if "disconnect" in entries:
+            reason = self.text(entries.get("disconnect"), "a reason")
+            return lambda story: story.charged(partial(Disconnect, reason=reason), of(story))
+        usage = self.duration(entries.get("max_usage"))
+        return lambda story: story.charged(partial(Alter, usage=usage), of(story))
 
     def act_esl(self, node: Node, entries: Entries) -> Act | None:
         path = Path(normpath(self.folder / self.text(node, "esl")))

@@ -7,6 +7,7 @@ A mistake in a test file is reported like one in a flow file: place, cause, cure
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from os.path import normpath
@@ -21,15 +22,18 @@ from orchestrator.flow.language.suggest import meant
 from orchestrator.flow.language.yaml import Entries, Items, Node, Scalar, parse
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.push import PushKind
+from orchestrator.testing.billing import Billing
 from orchestrator.testing.case_acts import ACTS, Act, Acts
-from orchestrator.testing.expectations import KINDS, Expectation, Failure, judge
+from orchestrator.testing.expectations import KINDS, SENT, Expectation, Failure, judge
 from orchestrator.testing.facts import PUSH_OUTCOMES, EffectRule, EslRule, HttpRule, PushOutcome, PushRule
 from orchestrator.testing.parties import StoryError
 from orchestrator.testing.scenario import Scenario
 
 SUFFIX = ".test.yaml"
 
-_GIVEN = ("registered", "answers", "http", "push", "esl", "effects", "sounds", "secrets", "domains", "time")
+_CHARGES = ("authorise", "open", "update", "close", "record")
+_CHARGE_FIELDS = ("account", "destination", "tenant", "type", "usage", "cause")
+_GIVEN = ("registered", "answers", "http", "push", "cgrates", "esl", "effects", "sounds", "secrets", "domains", "time")
 _PUSH_KINDS: tuple[str, ...] = get_args(PushKind)
 _PUSH_FIELDS = ("service", "token", "app", "ttl", "data")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", *(kind.upper() for kind in REQUESTS))
@@ -47,6 +51,7 @@ class Case:
     esl: list[EslRule] = field(default_factory=list)
     effects: list[EffectRule] = field(default_factory=list)
     push: list[PushRule] = field(default_factory=list)
+    cgrates: Billing | None = None
     sounds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -66,6 +71,7 @@ class Case:
             esl=self.esl,
             effects=self.effects,
             push=self.push,
+            cgrates=None if self.cgrates is None else deepcopy(self.cgrates),
             sounds=self.sounds,
             answers=self.answers,
             domains=self.domains,
@@ -177,6 +183,7 @@ class _Reader(Acts):
         case.secrets = self.texts(given.get("secrets"), "secrets")
         self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
+        case.cgrates = self.billing(given.get("cgrates"))
         case.push = [self.push_rule(item) for item in self.items(given.get("push"), "push")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
         case.effects = [self.effect_rule(item) for item in self.items(given.get("effects"), "effects")]
@@ -221,6 +228,22 @@ class _Reader(Acts):
             error=error,
             delay=self.duration(entries.get("delay")) or 0.0,
         )
+
+    def billing(self, node: Node | None) -> Billing | None:
+        """`{accounts: {alice: 90s, post: unlimited}, down, delay, update}`."""
+        if node is None:
+            return None
+        entries = self.entries(node, ("accounts", "down", "delay", "update"), "cgrates")
+        billing = Billing()
+        if entries is None:
+            return billing
+        for name, balance in self.entries(entries.get("accounts"), (), "accounts") or ():
+            unlimited = isinstance(balance, Scalar) and balance.text == "unlimited"
+            billing.accounts[name.text] = None if unlimited else self.duration(balance) or 0.0
+        billing.down = self.value(entries.get("down")) is True
+        billing.delay = self.duration(entries.get("delay")) or 0.0
+        billing.portion = self.duration(entries.get("update"))
+        return billing
 
     def push_rule(self, node: Node) -> PushRule:
         known = ("to", "service", "kind", "token", "outcome", "reason", "delay", "wakes", "contact")
@@ -293,8 +316,9 @@ class _Reader(Acts):
                     self.expectation(case, item, never=True)
             elif key.text in KINDS:
                 found = self.wanted(key.text, wanted)
-                pushed = key.text == "sent" and isinstance(wanted, Entries) and "push" in wanted
-                kind = "push" if pushed else key.text
+                kind = key.text
+                if kind == "sent" and isinstance(wanted, Entries):
+                    kind = next((name for name in SENT if name in wanted), kind)
                 case.expectations.append(Expectation(kind, found, self.report.place(key), never))
 
     def wanted(self, kind: str, node: Node) -> dict[str, Any]:
@@ -344,17 +368,37 @@ class _Reader(Acts):
                 self.report.error("E118", f"no subscription has the id {node.text!r}", node, meant(node.text, known))
 
     def sent(self, node: Node) -> dict[str, Any]:
-        """`{INVITE: glob, at: 4s}`, `{push: glob}`."""
+        """`{INVITE: glob, at: 4s}`, `{push: glob}`, `{cgrates: open}`."""
         wanted: dict[str, Any] = {}
-        for key, item in self.entries(node, (*_METHODS, "push", "at", "call"), "sent") or ():
+        for key, item in self.entries(node, (*_METHODS, *SENT, "at", "call"), "sent") or ():
             if key.text == "push":
                 wanted |= self.pushed(item)
+            elif key.text == "cgrates":
+                wanted |= self.charged(item)
+            elif key.text == "call" and isinstance(node, Entries) and "cgrates" in node:
+                self.report.error("E114", "call: belongs to SIP messages and pushes", key, "remove call:")
             elif key.text == "at":
                 wanted["at"] = self.duration(item)
             elif key.text == "call":
                 wanted["call"] = self.call_name(item)
             else:
                 wanted["what"], wanted["about"] = key.text, self.text(item, "a URI")
+        return wanted
+
+    def charged(self, node: Node) -> dict[str, Any]:
+        """What was asked of CGRateS, or `{what, account, …}`."""
+        entries = None if isinstance(node, Scalar) else self.entries(node, ("what", *_CHARGE_FIELDS), "cgrates")
+        what = node if isinstance(node, Scalar) else None if entries is None else entries.get("what")
+        wanted: dict[str, Any] = {"about": "*"}
+        if what is not None:
+            wanted["what"] = name = self.text(what, "what is asked of CGRateS")
+            if name not in _CHARGES:
+                self.report.error("E106", f"nothing asks CGRateS to {name!r}", what, meant(name, _CHARGES))
+        if entries is not None:
+            fields = {name: self.value(entries.get(name)) for name in _CHARGE_FIELDS if name in entries}
+            if "usage" in entries:
+                fields["usage"] = self.duration(entries.get("usage"))
+            wanted["with"] = fields
         return wanted
 
     def pushed(self, node: Node) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a test expects of a story, held against what was seen (FLOWLANG §9.1).
 
-Expectations of one stream (SIP, HTTP, pushes, FreeSWITCH commands, effects of packages) have to come true in the order
+Expectations of one stream (SIP, HTTP, pushes, CGRateS, FreeSWITCH commands, effects of packages) have to come true in the order
 they are written, with anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match
 when they hold at least what is asked for, times within 50 ms.
 """
@@ -27,6 +27,7 @@ STREAMS = {
     "esl": "esl",
     "effect": "effect",
     "push": "push",
+    "cgrates": "cgrates",
 }
 """Expectations about facts in order, and the stream each belongs to."""
 
@@ -171,8 +172,10 @@ _KINDS: Mapping[str, Callable[[Scenario, Mapping[str, Any]], str | None]] = {
     "log": _log,
 }
 
-KINDS = (*(kind for kind in STREAMS if kind != "push"), *_KINDS)
-"""What may stand under `expect:`; a push is something that was sent."""
+SENT = ("push", "cgrates")
+"""What stands under `sent:` besides SIP messages, and is a stream of its own."""
+KINDS = (*(kind for kind in STREAMS if kind not in SENT), *_KINDS)
+"""What may stand under `expect:`."""
 
 
 def _left_behind(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str]) -> list[Failure]:

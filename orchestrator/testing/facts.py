@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import REQUESTS
+from orchestrator.flow.run.charging import Authorise, Report
 from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.history import MessageOut
@@ -17,17 +18,17 @@ from orchestrator.sip.push import Push, Pushed
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Something that was seen. `stream` is sip, http, esl, effect or push; `what` the method, the status, the kind of
-    command or of push, or the name of the effect."""
+    """Something that was seen. `stream` is sip, http, esl, effect, push or cgrates; `what` the method, the status, the
+    kind of command, of push or of request to CGRateS, or the name of the effect."""
 
     time: float
     stream: str
     kind: str
     """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl, effect
-    (of a package), push."""
+    (of a package), push, cgrates."""
     what: str
     about: str
-    """The request URI, the reason phrase, the URL, the command, the address of record that is pushed to."""
+    """The request URI, the reason phrase, the URL, the command, the address of record of a push, the account."""
     data: Any = None
     call: str = ""
     """Call-ID of a SIP message, and of the call that a push is for."""
@@ -140,10 +141,13 @@ class PushRule:
 
 
 def fields_of(effect: object) -> dict[str, Any]:
-    """What an effect of a package or a push asks for, by the names of its fields."""
+    """What an effect of a package, a push or a request to CGRateS asks for, by the names of its fields."""
     if isinstance(effect, Push):
         kept = {name: getattr(effect, name) for name in ("service", "kind", "ttl", "data", "options")}
         return {**kept, "token": effect.address.token, "app": effect.address.app}
+    if isinstance(effect, Authorise | Report):
+        asked = {each.name: getattr(effect.charged, each.name) for each in fields(effect.charged)}
+        return {**asked, "usage": effect.usage, "cause": effect.cause if isinstance(effect, Report) else ""}
     return {each.name: getattr(effect, each.name) for each in fields(effect)} if is_dataclass(effect) else {}
 
 

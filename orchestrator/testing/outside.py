@@ -9,9 +9,11 @@ from typing import Any
 
 from orchestrator.core.jobs import FindUser, Job, Resolve, Write
 from orchestrator.errors import StepError
+from orchestrator.flow.run.charging import Authorise, Report
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
 from orchestrator.sip.push import Push, Pushed
+from orchestrator.testing.billing import Billing
 from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, fields_of
 from orchestrator.testing.switch.channel import Told
 from orchestrator.testing.switch.server import VirtualFreeSwitch, result_of
@@ -31,9 +33,11 @@ class Outside:
         effects: Iterable[EffectRule],
         push: Iterable[PushRule],
         wake: Callable[[Push, str], None],
+        billing: Billing | None = None,
     ) -> None:
         """`wake` has the phone that was pushed to register, from this contact or ('') its own."""
         self.http, self.esl, self.effects, self.push = list(http), list(esl), list(effects), list(push)
+        self.billing = billing
         self.unanswered: list[str] = []
         """Requests to web services that no rule fits."""
         self.unperformed: list[str] = []
@@ -52,6 +56,8 @@ class Outside:
         if isinstance(effect, Push):
             self._seen.append(Seen(now, "push", "push", effect.kind, effect.aor, effect, effect.call))
             return self._answer_push(job, effect)
+        if isinstance(effect, Authorise | Report) and self.billing is not None and self._rule_for(effect) is None:
+            return self._charge(job, effect, self.billing)
         if isinstance(effect, PoolEffect):
             return self._perform_effect(job, effect)
         if isinstance(effect, Resolve):
@@ -100,11 +106,19 @@ class Outside:
             self._world.call_at(due, lambda: self._wake(push, rule.contact))
         return self._answer_later(job, rule.answer(), rule.delay)
 
+    def _rule_for(self, effect: PoolEffect) -> EffectRule | None:
+        return next((rule for rule in self.effects if rule.fits(effect)), None)
+
+    def _charge(self, job: Job, effect: Authorise | Report, billing: Billing) -> Any:
+        what = "authorise" if isinstance(effect, Authorise) else effect.what
+        self._seen.append(Seen(self._world.now, "cgrates", "cgrates", what, effect.charged.account, effect))
+        return self._answer_later(job, billing.answer(effect), billing.delay_of(effect))
+
     def _perform_effect(self, job: Job, effect: PoolEffect) -> Any:
         """What the test says becomes of an effect of a package."""
         about = " ".join(f"{name}={value!r}" for name, value in fields_of(effect).items())
         self._seen.append(Seen(self._world.now, "effect", "effect", effect.name, about, effect))
-        rule = next((rule for rule in self.effects if rule.fits(effect)), None)
+        rule = self._rule_for(effect)
         if rule is None:
             self.unperformed.append(f"{effect.name} {about}".rstrip())
             return StepError(f"{effect.name}.failed", f"no effects: rule of the test fits {effect.name}")

@@ -16,11 +16,13 @@ from typing import Any, cast
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
+from orchestrator.flow.run.charging import ChargedCall
 from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
 from orchestrator.history import CallRecord, MessageOut
 from orchestrator.sip.push import Push
+from orchestrator.testing.billing import Billing
 from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, seen_in
 from orchestrator.testing.outside import Outside
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
@@ -58,6 +60,7 @@ class Scenario:
         esl: Iterable[EslRule] = (),
         effects: Iterable[EffectRule] = (),
         push: Iterable[PushRule] = (),
+        cgrates: Billing | None = None,
         sounds: Mapping[str, float] | None = None,
         answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
@@ -79,7 +82,7 @@ class Scenario:
         self.parties = Parties(self.world, self.switches)
         self.server = next(iter(homes))
         self.facts: list[Seen] = []
-        self.outside = Outside(self.world, self.switches, self.facts, http, esl, effects, rules, self._wake)
+        self.outside = Outside(self.world, self.switches, self.facts, http, esl, effects, rules, self._wake, cgrates)
         self.calls: list[StoryCall] = []
         """Those of callers, and those a flow has had FreeSWITCH place."""
         self.runs: list[Run] = []
@@ -266,6 +269,16 @@ class Scenario:
         taken = world.engine.bus.publish(Event(name, dict(attributes), of_call, world.now))
         world.engine.flows.drain()
         return taken
+
+    def charged(self, make: Callable[[str], Any], call: StoryCall | None = None) -> None:
+        """CGRateS has a message for the sessions of a call. Raises StoryError when none of them is open."""
+        engine, billing = self.world.engine, self.outside.billing
+        known = engine.calls.by_call_id((call or self._last_call()).phone_call.call_id)
+        sessions = [] if known is None or billing is None else [id for id in billing.open if id.startswith(known.id)]
+        if known is None or not sessions:
+            raise StoryError(f"CGRateS has no session of this call at {self.world.now:g}s")
+        for session in sessions:
+            engine.host.works.receive(known.id, ChargedCall, make(session), self.world.now)
 
     def replay(self, recording: Recording, legs: Mapping[str, str], call: StoryCall | None = None) -> None:
         """Play a recording's events from now on, with their gaps. `legs` (caller, callee → uuid) says which recorded
