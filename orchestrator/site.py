@@ -15,7 +15,7 @@ from orchestrator.event_choice import sink_mistakes
 from orchestrator.flow.language.diagnostics import in_order
 from orchestrator.flow.language.program import Place, Program, Resources
 from orchestrator.flow.language.unset import LeftOut, leave_out
-from orchestrator.flow.loader import executable, load_sources, read_sources
+from orchestrator.flow.loader import executable, load_sources, read_sources, unbilled
 from orchestrator.resources import Resolved, at_site, known_resources, resolve, user_files
 from orchestrator.settings import Settings
 from orchestrator.settings.users import load_users
@@ -69,6 +69,7 @@ def check_site(
             found += error.diagnostics
     found += settings.warnings
     if program is not None and not paths:
+        found += [] if "cgrates" in settings.services else unbilled(program)
         found += sink_mistakes(settings.sinks, program.events)
     return in_order(found), program
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from orchestrator.core.calls.flow_call import CALL
 from orchestrator.core.probes import WATCH
 from orchestrator.core.steps.relay import RELAY
+from orchestrator.flow.run.charging import SESSION
 from orchestrator.flow.run.run import PHASES
 from orchestrator.runtime.streams.stream import TABLE as CONNECTION
 from orchestrator.sip.client import INVITE_CLIENT, NON_INVITE_CLIENT
@@ -43,6 +44,7 @@ def tables() -> dict[str, States]:
         "connection": {state: {what: entry[0] for what, entry in row.items()} for state, row in CONNECTION.items()},
         "relay": RELAY,
         "call": {state: {what: move.state for what, move in row.items()} for state, row in CALL.items()},
+        "charge": {state: {what: step.state for what, step in row.items()} for state, row in SESSION.items()},
         "run": {phase.value: {what: then.value for what, then in row.items()} for phase, row in PHASES.items()},
     }
 

@@ -155,6 +155,18 @@ def executable(program: Program) -> list[Diagnostic]:
     ]
 
 
+def unbilled(program: Program) -> list[Diagnostic]:
+    """W311 for each `charge`, for a configuration without a service that bills calls."""
+    message = "nothing bills this call: services: has no cgrates"
+    help = "add  services: {cgrates: {address: 'tcp://127.0.0.1:2014'}}, unless a package of yours bills"
+    steps = (step for flow in program.flows for step in steps_of((flow.do, flow.on_error or (), flow.on_end or ())))
+    places = dict.fromkeys(step.place for step in steps if step.action is not None and step.action.name == "charge")
+    return [
+        Diagnostic(place.file, place.line, place.column, "W311", message, "warning", help=help, length=len("charge"))
+        for place in places
+    ]
+
+
 def _unbuilt(step: Step) -> list[str]:
     action = step.action
     if action is None:

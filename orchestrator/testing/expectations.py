@@ -1,8 +1,8 @@
 """What a test expects of a story, held against what was seen (FLOWLANG §9.1).
 
-Expectations of one stream (SIP, HTTP, pushes, CGRateS, FreeSWITCH commands, effects of packages) have to come true in the order
-they are written, with anything in between; between streams there is no order. Texts may hold `*` and `?`, maps match
-when they hold at least what is asked for, times within 50 ms.
+Expectations of one stream (SIP, HTTP, pushes, CGRateS, FreeSWITCH commands, effects of packages) have to come true in
+the order they are written, with anything in between; between streams there is no order. Texts may hold `*` and `?`,
+maps match when they hold at least what is asked for, times within 50 ms.
 """
 
 from __future__ import annotations

@@ -74,19 +74,20 @@ def test_the_requests_of_a_session() -> None:
         "SessionSv1.AuthorizeEvent",
         {
             "GetMaxUsage": True, "ProcessThresholds": True, "Tenant": "cgrates.org", "ID": "ab12-2-authorise",
-            "APIOpts": {"*x": "y"}, "Event": {**same, "Usage": "7200s"},
+            "APIOpts": {"*maxUsage": True, "*x": "y"}, "Event": {**same, "Usage": "7200s"},
         },
     )  # fmt: skip
     assert speaker.report(Report("close", CHARGED, 12.3456, 1_606_748_003.2, "normal", 4)) == (
         "SessionSv1.TerminateSession",
         {
-            "TerminateSession": True, "Tenant": "cgrates.org", "ID": "ab12-2-close-4", "APIOpts": {"*x": "y"},
+            "TerminateSession": True, "Tenant": "cgrates.org", "ID": "ab12-2-close-4",
+            "APIOpts": {"*terminate": True, "*x": "y"},
             "Event": {**same, "AnswerTime": "1606748003", "Usage": "12.346s", "DisconnectCause": "normal"},
         },
     )  # fmt: skip
     method, record = Speaker("node1").report(Report("record", CHARGED, 1.0, 5.0, "", 5))
     assert method == "SessionSv1.ProcessCDR" and record["Tenant"] == "example.com"
-    assert set(record) == {"Tenant", "ID", "Event"}
+    assert set(record) == {"Tenant", "ID", "APIOpts", "Event"}
 
 
 @pytest.mark.parametrize(

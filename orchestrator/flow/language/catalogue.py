@@ -55,5 +55,6 @@ CATALOGUE: dict[str, str] = {
     "W308": "a folder without flow files",
     "W309": "a status code as the reason of a hangup",
     "W310": "phones are not woken as it says",
+    "W311": "a charge that nothing bills",
 }
 """Code → what it means, one line."""

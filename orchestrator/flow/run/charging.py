@@ -5,7 +5,7 @@
     refused    it was not opened: the call ends
     talking    it is open
     updating   more usage is asked for
-    giving up  the call is over before it is known whether the session is open
+    abandoned  the call is over before it is known whether the session is open
     leaving    the call is over while more is asked for: what comes after the end would open the session anew
     closing    the call is over, the session is being closed
     pausing    nobody has taken the end of the session: it is tried again
@@ -427,7 +427,7 @@ SESSION: Mapping[str, Mapping[str, Step]] = {
         "unsent": Step("refused", (_cut,)),
         "down": _CUT,
         "stop": Step("opening", (_stop,)),
-        "ended": Step("giving up"),
+        "ended": Step("abandoned"),
     },
     "refused": {
         "ended": Step("done", (_finish,)),
@@ -449,7 +449,7 @@ SESSION: Mapping[str, Mapping[str, Step]] = {
         "warn": Step("updating", (_warn,)),
         "ended": Step("leaving"),
     },
-    "giving up": {
+    "abandoned": {
         "granted": _CLOSE,
         "down": _CLOSE,
         "refused": Step("done", (_finish,)),

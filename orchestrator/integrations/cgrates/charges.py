@@ -1,8 +1,8 @@
 """What is said to CGRateS about a charged call, and what its answers mean.
 
-Flags and an `Event`, as 0.10, 0.11 and OpenSIPS have it (`SessionSv1.*`). `Usage` goes out as text with a unit
-(`20s`), `MaxUsage` comes in nanoseconds, as a number or as text; from methods whose names end in `WithDigest` in
-seconds. −1 and no `MaxUsage` at all mean no limit.
+Flags and an `Event`, as 0.10, 0.11 and OpenSIPS have it (`SessionSv1.*`), and the options that 1.0 reads instead.
+`Usage` goes out as text with a unit (`20s`), `MaxUsage` comes in nanoseconds, as a number or as text; from methods
+whose names end in `WithDigest` in seconds. −1 and no `MaxUsage` at all mean no limit.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from orchestrator.flow.run.charging import Authorise, Charged, Report
 
-METHODS: Mapping[str, tuple[str, str]] = {
-    "authorise": ("SessionSv1.AuthorizeEvent", "GetMaxUsage"),
-    "open": ("SessionSv1.InitiateSession", "InitSession"),
-    "update": ("SessionSv1.UpdateSession", "UpdateSession"),
-    "close": ("SessionSv1.TerminateSession", "TerminateSession"),
-    "record": ("SessionSv1.ProcessCDR", ""),
+METHODS: Mapping[str, tuple[str, str, str]] = {
+    "authorise": ("SessionSv1.AuthorizeEvent", "GetMaxUsage", "*maxUsage"),
+    "open": ("SessionSv1.InitiateSession", "InitSession", "*initiate"),
+    "update": ("SessionSv1.UpdateSession", "UpdateSession", "*update"),
+    "close": ("SessionSv1.TerminateSession", "TerminateSession", "*terminate"),
+    "record": ("SessionSv1.ProcessCDR", "", "*cdrs"),
 }
-"""What is asked → the method, and the flag that says what of it is wanted."""
+"""What is asked → the method, the flag that says what of it is wanted, and the same as an option, for 1.0."""
 
 SYNC = "SessionSv1.SyncSessions"
 """Has CGRateS ask its clients for their sessions now, and end those that nobody has."""
@@ -59,14 +59,13 @@ class Speaker:
         return self._request(effect.what, effect.charged, f"{effect.what}-{effect.number}", event)
 
     def _request(self, what: str, charged: Charged, id: str, event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        method, flag = METHODS[what]
+        method, flag, option = METHODS[what]
         asked: dict[str, Any] = {flag: True} if flag else {}
         if what in ("authorise", "open"):
             asked.update(dict.fromkeys(self.flags, True))
         asked["Tenant"] = charged.tenant or self.tenant or charged.domain
         asked["ID"] = f"{charged.session}-{id}"  # the same when it is sent again: CGRateS answers from its cache
-        if self.options:
-            asked["APIOpts"] = dict(self.options)
+        asked["APIOpts"] = {option: True, **self.options}
         asked["Event"] = {
             **self.fields,
             "ToR": "*voice",
