@@ -60,6 +60,8 @@ class Woken:
         """By contact, without parameters."""
         self._woken: dict[str, tuple[_Phone, float]] = {}
         """Who has registered and has not been called yet: contact now → phone, and when."""
+        self._step = 0.0, ""
+        """When a step `push` began, and to whose phones."""
 
     def read(self, now: float, fact: Fact, aor: str) -> bool:
         """Take a fact; False for one about something else. `aor`: whose phones are called now."""
@@ -85,6 +87,24 @@ class Woken:
             phone = self._phones[contact] = _Phone(contact, aor, token, parameters, now)
         push = f"{{to: {quoted(phone.aor)}, kind: {fact['why']}, token: {phone.token}}}"
         self._expect(f"sent: {{push: {push}, at: {seconds_of(now)}}}")
+
+    def begins(self, now: float, aor: str) -> None:
+        """A step `push`."""
+        self._step = now, aor
+
+    def pushed(self, now: float, fact: Fact) -> None:
+        """How it has ended. The trace does not name the phones, so they get addresses of their own."""
+        began, aor = self._step
+        for outcome in ("sent", "failed", "dead"):
+            for _ in range(fact[outcome]):
+                token = self.token()
+                contact = f"sip:{aor.partition('@')[0]}@10.200.0.{len(self._phones) + 1}"
+                parameters = f";pn-provider=fcm;pn-param=test;pn-prid={token}"
+                self._phones[contact] = _Phone(contact, aor, token, parameters, began)
+                self._expect(f"sent: {{push: {{to: {quoted(aor)}, token: {token}}}, at: {seconds_of(began)}}}")
+                delay = f", delay: {seconds_of(now - began)}" if now > began else ""
+                if outcome != "sent" or delay:
+                    self.rules.append(f"{{token: {token}, outcome: {outcome}{delay}}}")
 
     def _refused(self, now: float, fact: Fact) -> None:
         phone = self._phones.get(fact["contact"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.loader import Source, load_program, load_sources
 from orchestrator.flow.run.trace import render
 from orchestrator.flow.tools.explain import waiting
 from orchestrator.sip.push import Pushed
@@ -236,3 +236,70 @@ def test_mistakes(tmp_path: Path, given: str, expect: str, message: str) -> None
     with pytest.raises(InputError) as raised:
         case(tmp_path, given, expect)
     assert message in raised.value.diagnostics[0].message
+
+
+# --- the step ---------------------------------------------------------------------------------------------------------
+
+TELLS = """\
+flowlang: 1
+events:
+  door_opened: {to: aor, door: text}
+flows:
+  tell_owner:
+    on: door_opened
+    do:
+      - push: {to: '${event.to}', kind: message, ttl: 1h, data: {door: '${event.door}'}}
+        as: pushed
+      - log: '${pushed.sent} sent, ${pushed.failed} failed, ${pushed.dead} dead'
+  watch:
+    on: {event: push_failed, where: event.dead}
+    do:
+      - log: '${event.aor} lost a phone of ${event.service}: ${event.reason}'
+"""
+
+TOLD = """\
+flowlang_test: 1
+flows: a.flow.yaml
+tests:
+  - name: every phone that sleeps is told
+    given:
+      registered:
+        bob@example.com:
+          - bob@10.0.0.5
+          - bob@10.0.0.6;pn-provider=fcm;pn-prid=awake
+          - bob@10.0.0.7;pn-provider=fcm;pn-prid=good
+          - bob@10.0.0.8;pn-provider=webpush;pn-prid=gone
+          - bob@10.0.0.9;pn-provider=apns;pn-prid=slow
+      push:
+        - {token: gone, outcome: dead, reason: '410 Gone'}
+        - {token: slow, outcome: failed, reason: '503', delay: 2s}
+    when:
+      - {at: 0s, register: {aor: bob@example.com, contact: 'bob@10.0.0.6;pn-provider=fcm;pn-prid=awake'}}
+      - {at: 1s, raise: {event: door_opened, data: {to: bob@example.com, door: front}}}
+    expect:
+      - sent: {push: {token: good, kind: message, ttl: 1h, data: {door: front}}, at: 1s}
+      - sent: {push: {token: gone}, at: 1s}
+      - sent: {push: {token: slow}, at: 1s}
+      - never: {sent: {push: {token: awake}}}
+      - log: {text: '1 sent, 1 failed, 1 dead', at: 3s}
+      - log: {text: 'bob@example.com lost a phone of webpush: 410 Gone', at: 1s}
+"""
+
+
+def test_the_step_push_and_the_event_push_failed(tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text(TELLS)
+    (tmp_path / "a.test.yaml").write_text(TOLD)
+    [found] = load_cases(tmp_path / "a.test.yaml")
+    outcome = found.run()
+    assert outcome.passed, outcome.failures
+    trace = next(trace for trace in outcome.story.traces() if trace.flow == "tell_owner")
+    assert [line.text for line in trace.records if "push" in line.text] == [
+        "push to bob@example.com",
+        "push -> 1 sent, 1 failed, 1 dead",
+    ]
+
+
+def test_text_from_outside_stays_that(tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text(TELLS.replace("log: '${event.aor}", "http: 'https://${event.reason}/"))
+    with pytest.raises(InputError, match="E212"):
+        load_program([tmp_path / "a.flow.yaml"])

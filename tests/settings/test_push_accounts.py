@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from orchestrator.cli import cli
 from orchestrator.errors import OrchestratorError
+from orchestrator.flow.loader import load_program
 from orchestrator.packages.push_service import PushServiceKind
 from orchestrator.settings import push_kinds
 from orchestrator.settings.reader import read_settings
@@ -83,15 +84,33 @@ def test_a_service_that_cannot_be_asked_is_a_complaint(key: str, says: str) -> N
     assert found.message == says
 
 
-@pytest.mark.parametrize("step", ["relay: {to: registered, wake: 20s}", "relay: {aor: bob@example.com, wake: 20s}"])
+@pytest.mark.parametrize(
+    "step", ["relay: {to: registered, wake: 20s}", "relay: {aor: b@example.com, wake: 20s}", "push: b@example.com"]
+)
 def test_a_flow_that_wakes_phones_needs_a_push_service(step: str, tmp_path: Path) -> None:
     flow = tmp_path / "a.flow.yaml"
-    flow.write_text(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - {step}\n")
+    flow.write_text(
+        f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - {step}\n"
+        f"  texts:\n    on: message\n    do:\n      - {step}\n"
+    )
     [found], _ = check_site(read_settings("a.yml", "", {}), {}, [flow])
-    place = step.index("wake") + 9
+    place = (step.index("wake") if "wake" in step else 0) + 9
     assert str(found) == f"{flow}:6:{place}: warning W310: no phone is woken: no push service is configured"
     assert found.help == "name one under  push: services:  of the configuration (docs/push.md)"
     assert check_site(read_settings("a.yml", TEXT, {}), {}, [flow])[0] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "help"),
+    [("acmee", "did you mean 'acme'?"), ("phoness", "did you mean 'phones'?"), ("xyz", "known: acme, phones")],
+)
+def test_push_services_are_known_by_name(name: str, help: str, tmp_path: Path) -> None:
+    flow = tmp_path / "a.flow.yaml"
+    step = f"push: {{to: bob@example.com, services: {{{name}: {{alert: x}}, phones: {{}}}}}}"
+    flow.write_text(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - {step}\n")
+    [found], _ = check_site(read_settings("a.yml", TEXT, {}), {}, [flow])
+    assert (found.code, found.message, found.help) == ("E118", f"unknown push service {name!r}", help)
+    assert load_program([flow])[1] == [], "without a configuration any may be named"
 
 
 def test_the_command_fails_and_a_server_starts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

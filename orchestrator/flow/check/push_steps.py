@@ -54,6 +54,8 @@ def push(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Comp
             checker.report.error("E106", "no push service keeps a push for so long", shape.fields[name].value, help)
     known = checker.names.known.push_services
     services = shape.fields["services"].value if "services" in shape.fields else None
+    if services is not None and not isinstance(services, Entries):
+        checker.report.error("E103", "services: takes a map here", services, "write  {apns: {…}}")
     for key, options in services if isinstance(services, Entries) else ():
         if known and key.text not in known:
             best = closest(key.text, known)
@@ -68,7 +70,9 @@ def push(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Comp
 
 
 def _need_service(checker: StepChecker, shape: Shape) -> None:
-    if checker.names.known.push_services == ():
+    """Said once in a file: it is one mistake of the configuration."""
+    message = "no phone is woken: no push service is configured"
+    if checker.names.known.push_services == () and all(d.message != message for d in checker.report.diagnostics):
         help = "name one under  push: services:  of the configuration (docs/push.md)"
         key = shape.fields["wake"].key if "wake" in shape.fields else shape.key
-        checker.report.warning("W310", "no phone is woken: no push service is configured", key, help)
+        checker.report.warning("W310", message, key, help)
