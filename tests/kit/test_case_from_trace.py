@@ -32,6 +32,8 @@ from orchestrator.history import RequestSent, ResponseReceived, ResponseSent, Ru
 from orchestrator.testing.case_files import Case, find_cases, load_cases
 from orchestrator.testing.case_from_trace import case_from_trace
 from orchestrator.testing.case_text import quoted
+from orchestrator.testing.facts import PushRule
+from orchestrator.testing.scenario import Scenario
 from orchestrator.testing.world import WALL
 
 ROOT = Path(__file__).parents[2]
@@ -309,3 +311,71 @@ def test_schedules_see_the_time_of_day_of_the_call(tmp_path: Path) -> None:
     )
     assert "time: '2027-01-15T08:00:00.250000+00:00'" in path.read_text()
     assert load_cases(path)[0].wall == started
+
+
+PUSHES = """\
+flowlang: 1
+events: {ding: {to: aor}}
+flows:
+  tell:
+    on: ding
+    do:
+      - push: {to: '${event.to}', data: {x: y}}
+        as: pushed
+      - log: '${pushed.sent} ${pushed.failed} ${pushed.dead}'
+  ring:
+    on: invite
+    do:
+      - relay: {to: registered, wake: 20s}
+"""
+SLEEPERS = [
+    f"bob@10.0.0.{n}:5062;pn-provider=apns;pn-param=T.x.voip;pn-prid={name}" for n, name in enumerate("abcd", 5)
+]
+
+
+def told_again(story: Scenario, folder: Path) -> None:
+    """The one run of a story becomes a test with the same trace."""
+    (trace,) = story.traces()
+    written = folder / "one.test.yaml"
+    written.write_text(case_from_trace(as_json(trace), folder))
+    (made,) = load_cases(written)
+    outcome = made.run()
+    assert outcome.passed, [*map(str, outcome.failures), written.read_text()]
+    (again,) = outcome.story.traces()
+    assert lines(again) == lines(trace), written.read_text()
+
+
+@pytest.mark.parametrize("delay", [0.0, 2.0])
+def test_a_run_that_pushes(delay: float, tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text(PUSHES)
+    rules = [PushRule(token="a", outcome="dead", delay=delay), PushRule(token="b", outcome="failed")]
+    story = Scenario(load_program([tmp_path])[0], registered={"bob@example.com": SLEEPERS}, push=rules)
+    story.at(0.0, lambda: story.raise_event("ding", {"to": "bob@example.com"}))
+    story.finish()
+    told_again(story, tmp_path)
+
+
+def test_a_call_that_wakes_phones(tmp_path: Path) -> None:
+    """One comes back elsewhere and answers, one as it was, one is gone, one sleeps on and is told."""
+    (tmp_path / "a.flow.yaml").write_text(PUSHES)
+    rules = [
+        PushRule(token="a", wakes=2.0, contact="bob@10.0.0.20:5070"),
+        PushRule(token="b", wakes=3.0),
+        PushRule(token="c", outcome="dead", reason="Unregistered", delay=0.5),
+    ]
+    story = Scenario(load_program([tmp_path])[0], registered={"bob@example.com": SLEEPERS}, push=rules)
+    story.at(0.0, lambda: story.invite("alice@example.com", "bob@example.com"))
+    story.at(4.0, lambda: story.respond("bob@10.0.0.20*", 200))
+    story.at(9.0, story.hangup)
+    story.finish()
+    told_again(story, tmp_path)
+
+
+def test_a_phone_that_registers_while_others_are_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.flow.yaml").write_text(PUSHES)
+    story = Scenario(load_program([tmp_path])[0], registered={"bob@example.com": SLEEPERS[:1]})
+    story.at(0.0, lambda: story.invite("alice@example.com", "bob@example.com"))
+    story.at(3.0, lambda: story.register("bob@example.com", "bob@10.0.0.30"))
+    story.at(5.0, lambda: story.respond("bob@10.0.0.30", 486))
+    story.finish()
+    told_again(story, tmp_path)
