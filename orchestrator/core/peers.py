@@ -65,5 +65,5 @@ class Peers:
             return True
         self._node.count("contact.refused")
         place = f"{hop.host}:{hop.port}"
-        self._node.tell("contact_refused", source=source, aor=binding.aor, contact=binding.uri, to=place)
+        self._node.tell("contact_refused", source=source, aor=binding.aor, contact=binding.shown, to=place)
         return False

@@ -21,6 +21,7 @@ from orchestrator.sip.admission import source_name
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.gruu import Gruu
 from orchestrator.sip.location import Binding, Change, Location
+from orchestrator.sip.masking import masked
 from orchestrator.sip.message import Request, build_response
 from orchestrator.sip.points import Hop
 from orchestrator.sip.push_offer import PushOffer
@@ -230,10 +231,10 @@ class Registrations:
             self.moves.heard(change)
             binding = change.binding
             if change.kind == "added":
-                node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.uri)
+                node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.shown)
             elif not change.stands:
                 node.tell(
-                    "unregistered", source=source_ip, aor=binding.aor, contact=binding.uri, reason=why or change.kind
+                    "unregistered", source=source_ip, aor=binding.aor, contact=binding.shown, reason=why or change.kind
                 )
             if change.stands:
                 if bus.hears("registered"):
@@ -256,7 +257,8 @@ class Registrations:
             away = self._at_source is not None and self._at_source(uri, source)
         except (SipError, ValueError):
             self._node.count("contact.refused")
-            self._node.tell("contact_refused", source=source, aor=told["aor"], contact=told["uri"], to="")
+            shown = masked(told["uri"].encode()).decode()
+            self._node.tell("contact_refused", source=source, aor=told["aor"], contact=shown, to="")
             return False
         binding = Binding(
             aor=told["aor"],

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.errors import MalformedMessage, SipError
+from orchestrator.sip.masking import masked
 from orchestrator.sip.push import PushAddress, address_of, asks_for_push
 from orchestrator.sip.uri import Uri, parse_uri, uris_equal
 
@@ -80,6 +81,11 @@ class Binding:
     @property
     def uri(self) -> str:
         return self.contact.decode("utf-8", "replace")
+
+    @property
+    def shown(self) -> str:
+        """The URI for the log: whoever knows a push token can wake the phone."""
+        return masked(self.contact).decode("utf-8", "replace")
 
     @property
     def mobile(self) -> bool:

@@ -164,3 +164,15 @@ def test_a_flow_may_bound_the_registrations_of_phones_that_sleep(tmp_path: Path,
     desk = Desk(POLICY, program=program(tmp_path, f"      - {step}\n", on="register"))
     answer = desk.register(f"Contact: <sip:bob@10.0.0.11;{APNS}>;expires=31536000")
     assert [contact.expires for contact in answer.contacts()] == [granted]
+
+
+def test_the_log_tells_no_push_tokens() -> None:
+    """Whoever reads it could wake the phone."""
+    lines: list[str] = []
+    line = Line()
+    line.world.engine.on_news = lambda event, facts: lines.append(f"{event} {dict(facts)}")
+    phone = line.phone("10.0.0.3", APNS.replace("t1", "S3CRET"))
+    line.register(phone, APNS.replace("t1", "S3CRET") + ";x=y", cseq=2)
+    line.register(phone, APNS.replace("t1", "S3CRET"), ";expires=0", cseq=3)
+    assert [text.partition(" ")[0] for text in lines] == ["registered", "unregistered", "unregistered"]
+    assert "S3CRET" not in "".join(lines) and "pn-prid=***" in lines[0]
