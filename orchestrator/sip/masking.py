@@ -8,7 +8,7 @@ from collections.abc import Callable
 _LINES = re.IGNORECASE | re.MULTILINE
 _ANY = re.compile(rb"auth|pn-[pt]|pnspurr|a=crypto|ice-pwd|^k=", _LINES)
 """What stands in a message that has a secret."""
-_CREDENTIALS = re.compile(rb"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)(.*(?:\r?\n[ \t].*)*)", _LINES)
+_CREDENTIALS = re.compile(rb"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", _LINES)
 _CHALLENGE = re.compile(
     rb"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
     _LINES,
