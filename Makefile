@@ -74,7 +74,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 # SIPp drives the end-to-end tests; iptables publishes ports in the laboratory of docs/compose.md, and baresip calls there;
 # PostgreSQL and MariaDB hold the users of tests/runtime/test_sql_users.py; sngrep and Kamailio take what we send to Homer.
 # A test without its program is skipped, and says so. No stamp is left then: they are asked for again.
-PROGRAMS := sipp:sip-tester iptables:iptables baresip:baresip chromium:chromium pg_ctlcluster:postgresql mariadbd:mariadb-server-core sngrep:sngrep kamailio:kamailio
+PROGRAMS := sipp:sip-tester iptables:iptables baresip:baresip chromium:chromium pg_ctlcluster:postgresql mariadbd:mariadb-server-core sngrep:sngrep kamailio:kamailio rabbitmqctl:rabbitmq-server
 
 $(VENV)/.stamp-system: Makefile | $(BIN)/python
 	@absent() { for one in $(PROGRAMS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${one%%:*}" >/dev/null || printf '%s ' "$${one##*:}"; done; }; \

@@ -244,7 +244,8 @@ class Server:
 
     def _make_services(self) -> Services:
         """What packages run beside the server, as far as the configuration names it."""
-        services = Services(self.engine, self.reactor.offer, self.metrics, self.health, self.jobs)
+        node = self._settings.node or gethostname()
+        services = Services(self.engine, self.reactor.offer, self.metrics, self.health, self.jobs, node)
         self._stack.callback(services.close)
         for name, settings in self._settings.services.items():
             service = find_service(name)
@@ -255,8 +256,7 @@ class Server:
             from orchestrator.integrations import sinks  # which those without one need not load
 
             choice = partial(Chooser, events=lambda: self.engine.flows.program.events)
-            node = self._settings.node or gethostname()
-            services.add(sinks.SERVICE, sinks.SinksSettings(sinks=self._settings.sinks, node=node, choice=choice))
+            services.add(sinks.SERVICE, sinks.SinksSettings(sinks=self._settings.sinks, choice=choice))
         return services
 
     def _export(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.errors import OrchestratorError
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 
@@ -21,6 +22,18 @@ MOST_OCTETS = 65_536
 """Of one event."""
 _BUILT_IN = frozenset(spec.name for spec in BUILTIN_EVENTS)
 _OURS = frozenset({"name", "attributes", "written", "call"})
+
+
+class NoSuchEvent(ValueError):
+    """There is none of that name that others may raise."""
+
+
+class NoSuchCall(OrchestratorError):
+    """The call that an event belongs to is over, or never was."""
+
+
+class NoRoom(OrchestratorError):
+    """The server has more to do than it can: try again."""
 
 
 @dataclass(frozen=True, slots=True)

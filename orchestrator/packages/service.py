@@ -51,6 +51,10 @@ class ServerContext(Protocol):
     def name(self) -> str:
         """The name of the service."""
 
+    @property
+    def node(self) -> str:
+        """The name of this server: `node:` of the configuration, else that of the host."""
+
     def publish(self, event: str, attributes: Mapping[str, Any], call: str = "") -> bool:
         """Raise an event, in a turn of its own; one of a call needs the id of that call (`call.id` in flows). What is
         published before the server is ready is kept until then.
@@ -68,7 +72,7 @@ class ServerContext(Protocol):
 
         Raises:
             ValueError: what is wrong with it.
-            OrchestratorError: it is right and was not raised: its call is over, or the server has no room.
+            NoSuchCall, NoRoom (events.received): it is right and was not raised.
         """
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:

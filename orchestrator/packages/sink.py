@@ -43,6 +43,11 @@ CDR = EventSpec(
 FORMATS = ("cloudevents", "jsonrpc")
 
 
+def source_of(node: str) -> str:
+    """`source` of the CloudEvents of a server."""
+    return f"/orchestrator/{node}"
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """One event for a sink, as it is delivered."""
@@ -53,6 +58,8 @@ class Outgoing:
     """Of the event."""
     domain: str
     """Of the address of record it is about, '' for none."""
+    subject: str
+    """The id of its call, or that address of record, '' for none."""
     time: float
     """Seconds since the epoch."""
     body: bytes

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import falcon
 
-from orchestrator.events.received import MOST_OCTETS, read_event
-from orchestrator.runtime.incoming import Incoming, NoRoom, NoSuchCall, NoSuchEvent
+from orchestrator.events.received import MOST_OCTETS, NoRoom, NoSuchCall, NoSuchEvent, read_event
+from orchestrator.runtime.incoming import Incoming
 from orchestrator.runtime.token_guard import TokenGuard
 
 

@@ -10,25 +10,12 @@ from gevent import Timeout
 from gevent.event import AsyncResult
 
 from orchestrator.core.engine import Engine
-from orchestrator.errors import OrchestratorError
 from orchestrator.events.event import Event
 from orchestrator.events.outside import typed_event
-from orchestrator.events.received import Received, may_be_raised, values_of
+from orchestrator.events.received import NoRoom, NoSuchCall, NoSuchEvent, Received, may_be_raised, values_of
 
 PATIENCE = 10.0
 """Seconds for the turn to come."""
-
-
-class NoSuchEvent(ValueError):
-    """There is none of that name that others may raise."""
-
-
-class NoSuchCall(OrchestratorError):
-    """The call that an event belongs to is over, or never was."""
-
-
-class NoRoom(OrchestratorError):
-    """The server has more to do than it can: try again."""
 
 
 class Incoming:

@@ -124,6 +124,7 @@ class Host:
 
     def __init__(self, services: Services, spec: Service) -> None:
         self.name = spec.name
+        self.node = services.node
         self.running: Runs | None = None
         self.published = self.refused = self.faults = 0
         self.sinks: list[Sink] = []
@@ -296,9 +297,11 @@ class Services:
     """All services of one server."""
 
     def __init__(
-        self, engine: Engine, offer: Callable[..., bool], metrics: Metrics, health: Health, jobs: Jobs
+        self, engine: Engine, offer: Callable[..., bool], metrics: Metrics, health: Health, jobs: Jobs, node: str = ""
     ) -> None:
-        """`offer(receive, *arguments)` leaves an input for the reactor; False when it has no room."""
+        """`offer(receive, *arguments)` leaves an input for the reactor; False when it has no room. `node` is the name
+        of this server."""
+        self.node = node
         self.engine = engine
         self.metrics = metrics
         self.jobs = jobs

@@ -19,6 +19,7 @@ class FakeServer:
     def __init__(self, name: str, events: Iterable[EventSpec] = ()) -> None:
         """`events` are known besides those built in."""
         self.name = name
+        self.node = "n1"
         self.published: list[Event] = []
         self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
         """(level, text, facts) of the log."""

@@ -11,11 +11,11 @@ import falcon.testing
 import pytest
 
 from orchestrator.events.event import Attribute, EventSpec
-from orchestrator.events.received import MOST_OCTETS, Received, read_event
+from orchestrator.events.received import MOST_OCTETS, NoRoom, NoSuchCall, NoSuchEvent, Received, read_event
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.runtime.events_route import EventsRoute
-from orchestrator.runtime.incoming import Incoming, NoRoom, NoSuchCall, NoSuchEvent
+from orchestrator.runtime.incoming import Incoming
 from orchestrator.runtime.token_guard import TokenGuard
 from orchestrator.testing.world import World
 

@@ -38,7 +38,7 @@ RECORD = CallRecord(
 
 def event(number: int, time: float = 5e9, body: bytes = b"{}") -> Outgoing:
     """Of the far future, unless told: not too old for any test."""
-    return Outgoing(f"id-{number}", "registered", "example.com", time, body)
+    return Outgoing(f"id-{number}", "registered", "example.com", "", time, body)
 
 
 class Peer:
@@ -344,7 +344,7 @@ from pathlib import Path
 spool = Spool(Path(sys.argv[1]), 10**9, 1e9)
 n = 0
 while True:
-    spool.append([Outgoing(f"id-{n + i}", "e", "", 5e9, b"{}") for i in range(3)], 5e9, 0)
+    spool.append([Outgoing(f"id-{n + i}", "e", "", "", 5e9, b"{}") for i in range(3)], 5e9, 0)
     n += 3
     if n == 30:
         spool.advance(2, 3, 1)
@@ -468,7 +468,7 @@ def test_a_disk_full_after_the_delivery_sends_nothing_twice(tmp_path: Path, boxe
 def sinks_of(server: FakeServer, text: str) -> Sinks:
     settings = read_settings("o.yml", f"sinks:\n  out: {text}\n", {})
     choose = lambda common: Chooser(common, lambda: EventRegistry().specs)  # noqa: E731
-    return Sinks(server, SinksSettings(sinks=settings.sinks, node="n1", choice=choose))
+    return Sinks(server, SinksSettings(sinks=settings.sinks, choice=choose))
 
 
 def test_a_file_gets_the_events_that_were_chosen(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def hook(url: str, **settings: Any) -> Webhook:
 
 
 def event(number: int) -> Outgoing:
-    return Outgoing(f"id-{number}", "registered", "", 0.0, b'{"n":%d}' % number)
+    return Outgoing(f"id-{number}", "registered", "", "", 0.0, b'{"n":%d}' % number)
 
 
 def failure(hook: Webhook, *numbers: int) -> Undelivered:

@@ -34,16 +34,15 @@ class SinksSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
     sinks: Mapping[str, ChosenSink]
-    node: str
     choice: Callable[[SinkSettings], Choice]
 
 
 class OneSink:
     """A sink: what it gets, and where it leaves it. It is the `SinkContext` of its kind."""
 
-    def __init__(self, server: ServerContext, name: str, node: str, sink: ChosenSink, choice: Choice) -> None:
+    def __init__(self, server: ServerContext, name: str, sink: ChosenSink, choice: Choice) -> None:
         self.name = name
-        self.node = node
+        self.node = server.node
         self.content_type = CONTENT_TYPES[sink.common.format]
         self.choice = choice
         self.settings = sink.common
@@ -85,7 +84,7 @@ class Sinks:
         self.sinks: dict[str, OneSink] = {}
         for name, sink in settings.sinks.items():
             try:
-                self.sinks[name] = OneSink(server, name, settings.node, sink, settings.choice(sink.common))
+                self.sinks[name] = OneSink(server, name, sink, settings.choice(sink.common))
             except Exception as error:
                 self.stop()
                 raise OrchestratorError(f"sink {name!r}: {error}") from error

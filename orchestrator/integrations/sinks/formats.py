@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from orchestrator.packages.sink import Outgoing
+from orchestrator.packages.sink import Outgoing, source_of
 
 CONTENT_TYPES = {"cloudevents": "application/cloudevents+json", "jsonrpc": "application/json"}
 
@@ -28,7 +28,7 @@ class Formatter:
 
     def __init__(self, format: str, node: str, fields: tuple[str, ...], ids: Iterator[str]) -> None:
         """`fields`: the attributes that are sent, () for all."""
-        self._source = f"/orchestrator/{node}"
+        self._source = source_of(node)
         self._fields = frozenset(fields)
         self._ids = ids
         self._body: Callable[[str, str, Mapping[str, Any], str, float], str]
@@ -40,7 +40,7 @@ class Formatter:
         data = {key: value for key, value in attributes.items() if key in fields} if fields else attributes
         subject = call or _text(attributes.get("aor"))
         body = self._body(id, name, data, subject, time).encode()
-        return Outgoing(id, name, domain_of(attributes), time, body)
+        return Outgoing(id, name, domain_of(attributes), subject, time, body)
 
     def _cloud_event(self, id: str, name: str, data: Mapping[str, Any], subject: str, time: float) -> str:
         event = {"specversion": "1.0", "id": id, "source": self._source, "type": name}

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS segment (
     time REAL NOT NULL,              -- of its newest event
     events INTEGER NOT NULL,
     octets INTEGER NOT NULL,
-    data TEXT NOT NULL               -- JSON: a list of [id, name, domain, time, body]
+    data TEXT NOT NULL               -- JSON: a list of [id, name, domain, subject, time, body]
 );
 CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY, segment INTEGER NOT NULL, sent INTEGER NOT NULL);
 """
@@ -78,7 +78,7 @@ class Spool:
 
     def append(self, events: Sequence[Outgoing], now: float, busy: int) -> int:
         """Write a batch; returns the number of its segment. Segments up to `busy` are being delivered, and stay."""
-        data = json.dumps([[e.id, e.name, e.domain, e.time, e.body.decode()] for e in events])
+        data = json.dumps([[e.id, e.name, e.domain, e.subject, e.time, e.body.decode()] for e in events])
         self._connection.execute(
             "INSERT INTO segment VALUES (?, ?, ?, ?, ?)", (self.last + 1, events[-1].time, len(events), len(data), data)
         )
@@ -180,5 +180,5 @@ class Spool:
         return OrchestratorError(f"cannot use the spool {self.path}: {reason}")
 
 
-def _event(id: str, name: str, domain: str, time: float, body: str) -> Outgoing:
-    return Outgoing(id, name, domain, time, body.encode())
+def _event(id: str, name: str, domain: str, subject: str, time: float, body: str) -> Outgoing:
+    return Outgoing(id, name, domain, subject, time, body.encode())
