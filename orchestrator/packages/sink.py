@@ -35,7 +35,8 @@ CDR = EventSpec(
     _fields(
         "id: text, sip_call_id: text, flow: text, run: text, from: text, to: text, user: text?, source: text, "
         "started: text, answered: text?, ended: text, setup: number, duration: number, code: number?, contact: text?, "
-        "ended_by: text, reason: text, server: text?, caller_uuid: text?, callee_uuid: text?"
+        "ended_by: text, reason: text, server: text?, caller_uuid: text?, callee_uuid: text?, "
+        "pushed: number, woken: number"
     ),
     source="history.CallRecord",
 )
