@@ -45,7 +45,7 @@ def test_configurations_shown_can_be_read() -> None:
     shown = [dedent(text) for page in PAGES for _, text in pattern.findall(page.read_text())]
     assert len(shown) >= 3
     for text in shown:
-        read_settings("shown.yml", text, {})
+        read_settings("shown.yml", text, dict.fromkeys(re.findall(r"\{env: (\w+)\}", text), "said"))
 
 
 def test_the_flow_of_the_readme_is_the_one_that_is_shipped() -> None:
