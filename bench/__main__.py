@@ -1,6 +1,6 @@
 """`python -m bench`: all benchmarks one after the other, and one table of their figures beside the targets.
 
-    python -m bench [NAME …]        names: relay wakeup esl_events reactor bus parked_flows parse expr check
+    python -m bench [NAME …]        names: relay wakeup esl_events reactor bus parked_flows parse expr check pushes
 
 Each benchmark runs in a process of its own, bounded in time, so that none sees what another left in caches and in
 the garbage collector's lists, and none can hold up the rest. One that needs what is not installed is skipped, and
@@ -33,6 +33,7 @@ SECONDS: Mapping[str, int] = {
     "parked_flows": 30,
     "parse": 15,
     "expr": 15,
+    "pushes": 60,
     "check": 30,
 }
 """Benchmark → seconds it may take: about twice what it does on a quiet machine."""

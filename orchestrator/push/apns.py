@@ -23,8 +23,8 @@ from hpack import NeverIndexedHeaderTuple
 
 from orchestrator.packages.push_service import PushDown
 from orchestrator.push.apns_account import ApnsAccount, BadAccount, Contexts, ProviderTokens
+from orchestrator.push.exchanges import json_of, retry_after, told
 from orchestrator.push.h2_link import H2Answer, H2Client, LinkDown
-from orchestrator.push.http_answers import retry_after
 from orchestrator.sip.push import Push, Pushed
 
 __all__ = ["Apns", "ApnsAccount"]
@@ -67,10 +67,10 @@ class Apns:
         self._account = account
         self._wall = wall
         self.tokens = ProviderTokens(account, wall=wall) if account.key is not None else None
-        contexts = Contexts(account)
+        self._contexts = Contexts(account)
         hosts = {False: account.host, True: account.sandbox_host}
         self.clients = {
-            sandbox: H2Client(host.host, host.port, contexts, one_first=self._one_first)
+            sandbox: H2Client(host.host, host.port, self._contexts, one_first=self._one_first)
             for sandbox, host in hosts.items()
         }
         """By whether it is the sandbox."""
@@ -79,7 +79,11 @@ class Apns:
         return list(self._account.problems())
 
     def start(self) -> None:
-        """Nothing: the first push connects."""
+        """The first push connects; the authorities of the system take long to read, so they are read before."""
+        try:
+            self._contexts()
+        except BadAccount:  # which `check` has told
+            pass
 
     def stop(self) -> None:
         for client in self.clients.values():
@@ -119,7 +123,7 @@ class Apns:
             ("apns-push-type", kind.type),
             ("apns-topic", kind.topic),
             ("apns-priority", str(kind.priority)),
-            NeverIndexedHeaderTuple("apns-expiration", str(int(self._wall() + push.ttl))),
+            ("apns-expiration", str(int(self._wall() + push.ttl))),
             NeverIndexedHeaderTuple("apns-id", id),
         ]
         if token:
@@ -140,32 +144,27 @@ class Apns:
         """Apple: "Handling notification responses from APNs"."""
         status = answer.status
         if status == 200:
-            return Pushed("sent", id=answer.headers.get("apns-id", id))
+            return Pushed("sent", id=told(answer.headers.get("apns-id", id)))
         reason, since = _reason(answer)
-        told = reason or str(status)
+        said = reason or str(status)
         if status == 410 or reason in _DEAD:
-            return Pushed("dead", told, since, id)
-        wait = retry_after(answer.headers.get("retry-after"), self._wall())
+            return Pushed("dead", said, since, id)
+        wait = retry_after(answer.headers, self._wall())
         if status >= 500 or reason == "IdleTimeout" or (status == 429 and reason not in _OF_THE_PHONE):
-            raise PushDown(told, wait)
+            raise PushDown(said, wait)
         if status == 403:
-            raise PushDown(told, wait, final=True)
-        return Pushed("failed", told if status != 429 else f"429 {told}", id=id)
+            raise PushDown(said, wait, final=True)
+        return Pushed("failed", said if status != 429 else f"429 {said}", id=id)
 
 
 def _reason(answer: H2Answer) -> tuple[str, float | None]:
     """`{"reason": "Unregistered", "timestamp": 1454948015990}`; the time in seconds."""
     if answer.status == 200:
         return "", None
-    try:
-        said = json.loads(answer.body)
-    except ValueError:
-        return "", None
-    if not isinstance(said, dict):
-        return "", None
-    since, reason = said.get("timestamp"), said.get("reason")
+    said = json_of(answer.body)
+    since = said.get("timestamp")
     seconds = since / 1000 if isinstance(since, int | float) and not isinstance(since, bool) else None
-    return reason if isinstance(reason, str) else "", seconds
+    return told(said.get("reason")), seconds
 
 
 def collapse_id(text: str) -> str:

@@ -65,19 +65,19 @@ class Server:
         self.host.close()
 
 
-def json_of(answer: Answer) -> Mapping[str, Any]:
-    """The object in the body; an empty one when there is none."""
+def json_of(body: bytes) -> Mapping[str, Any]:
+    """The object in a body; an empty one when there is none."""
     try:
-        found = json.loads(answer.body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def retry_after(answer: Answer, now: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds in which the server wants no request (RFC 9110 §10.2.3: seconds, or a date), None where it says nothing.
-    `now` is seconds since the epoch."""
-    said = answer.headers.get("retry-after", "").strip()
+    `headers` have names in lower case, `now` is seconds since the epoch."""
+    said = headers.get("retry-after", "").strip()
     if said.isascii() and said.isdigit():
         return min(float(said[:9]), LONGEST_REST)
     try:

@@ -83,7 +83,7 @@ class Fcm:
         body = json.dumps({"message": message_of(push)}).encode()
         token = tokens.token()
         answer = self._post(target, token, body)
-        if answer.status == 401 and "THIRD_PARTY_AUTH_ERROR" not in _codes(json_of(answer)):
+        if answer.status == 401 and "THIRD_PARTY_AUTH_ERROR" not in _codes(json_of(answer.body)):
             tokens.drop(token)
             answer = self._post(target, tokens.token(), body)
         return self._judge(answer)
@@ -108,7 +108,7 @@ class Fcm:
 
     def _judge(self, answer: Answer) -> Pushed:
         """What the answer means. Raises PushDown."""
-        status, said = answer.status, json_of(answer)
+        status, said = answer.status, json_of(answer.body)
         if status == 200:
             return Pushed("sent", id=told(said.get("name")).rpartition("/")[2])
         error = said.get("error")
@@ -122,7 +122,7 @@ class Fcm:
         if status == 400:
             return Pushed("dead" if _is_about_token(error) else "failed", f"{reason}: {words}" if words else reason)
         if status == 429 or status >= 500:
-            raise PushDown(reason, retry_after(answer, self._wall()))
+            raise PushDown(reason, retry_after(answer.headers, self._wall()))
         raise PushDown(f"{reason}: {words}" if words else reason, final=True)
 
 

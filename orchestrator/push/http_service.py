@@ -18,7 +18,6 @@ from orchestrator.flow.run.effects import Http
 from orchestrator.packages.push_service import PushDown
 from orchestrator.push.exchanges import LONGEST, retry_after
 from orchestrator.runtime.http import HttpClient
-from orchestrator.runtime.http_host import Answer
 from orchestrator.sip.push import Push, Pushed
 
 ANY_STATUS = ("1xx", "2xx", "3xx", "4xx", "5xx")
@@ -73,7 +72,7 @@ class HttpPush:
         if 200 <= status < 300 or _among(status, self._template.expect):
             return Pushed("sent")
         if status == 429 or status >= 500:
-            raise PushDown(str(status), retry_after(Answer(status, result["headers"], b""), time()))
+            raise PushDown(str(status), retry_after(result["headers"], time()))
         return Pushed("failed", str(status))
 
     def stop(self) -> None:

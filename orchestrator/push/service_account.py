@@ -153,7 +153,7 @@ class AccessTokens:
     def _ask(self) -> tuple[str, float]:
         body = urlencode({"grant_type": GRANT, "assertion": self._assertion()}).encode()
         answer = self._server.post("", {"content-type": "application/x-www-form-urlencoded"}, body)
-        said = json_of(answer)
+        said = json_of(answer.body)
         if answer.status == 200:
             token, life = said.get("access_token"), said.get("expires_in", ASSERTION_LIFE)
             if not isinstance(token, str) or not token.isascii() or not token.isprintable():
@@ -161,7 +161,9 @@ class AccessTokens:
             return token, float(life) if isinstance(life, int | float) and life > 0 else float(ASSERTION_LIFE)
         words = " ".join(told(said.get(key)) for key in ("error", "error_description")).strip()
         final = 400 <= answer.status < 500 and answer.status != 429
-        raise PushDown(f"token: {answer.status} {words}".rstrip(), retry_after(answer, self._wall()), final=final)
+        raise PushDown(
+            f"token: {answer.status} {words}".rstrip(), retry_after(answer.headers, self._wall()), final=final
+        )
 
     def _assertion(self) -> str:
         account, now = self._account, int(self._wall())

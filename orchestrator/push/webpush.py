@@ -202,7 +202,7 @@ class WebPush:
         words = told(answer.body.decode("utf-8", "replace")) if _is_text(answer) else ""
         reason = f"{status} {words}".rstrip()
         if status == 429 or status >= 500:
-            raise PushDown(reason, retry_after(answer, self._wall()))
+            raise PushDown(reason, retry_after(answer.headers, self._wall()))
         return Pushed("dead" if status in (404, 410) else "failed", reason)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,12 +113,10 @@ class ApnsSettings(Section):
 
 def _open_apns(settings: ApnsSettings) -> PushSender:
     try:
-        apns = import_module("orchestrator.push.apns")
+        from orchestrator.push.apns import Apns, ApnsAccount
     except ImportError as error:
         raise missing_extra("apns", error) from None
-    account = apns.ApnsAccount(**{name: getattr(settings, name) for name in ApnsSettings.model_fields})
-    sender: PushSender = apns.Apns(account)
-    return sender
+    return Apns(ApnsAccount(**{name: getattr(settings, name) for name in ApnsSettings.model_fields}))
 
 
 def _apple(plain: PushService, settings: ApnsSettings) -> PushService:
@@ -138,14 +135,13 @@ def _apple(plain: PushService, settings: ApnsSettings) -> PushService:
 def _bundle(certificate: Path | SecretStr) -> str:
     """The app that Apple has made it for; '' where it cannot be read, which `orchestrator check` tells."""
     try:
-        account = import_module("orchestrator.push.apns_account")
+        from orchestrator.push.apns_account import BadAccount, bundle_of
     except ImportError as error:
         raise missing_extra("apns", error) from None
     try:
-        found: str = account.bundle_of(certificate)
-    except account.BadAccount:
+        return bundle_of(certificate)
+    except BadAccount:
         return ""
-    return found
 
 
 APPLE = PushServiceKind("apns", "Apple's iPhones and iPads.", _open_apns, ApnsSettings, APNS, _apple, concurrency=500)
