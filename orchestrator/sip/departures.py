@@ -38,6 +38,15 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "RFC 8760 §2.4",
         "MD5 alone is offered by default: phones that know nothing else may give up when SHA-256 stands beside it",
     ),
+    (
+        "RFC 8599 §5.6.1",
+        "phones that name their push service as before the RFC (pn-type, app-id, pn-tok) are woken, too, and told so",
+    ),
+    (
+        "RFC 8599 §5.6.1.1",
+        "Feature-Caps in a REGISTER leave the phone to the proxy that says so only where they name the phone's service",
+    ),
+    ("RFC 8599 §5.6.1.2", "the answer to a query does not repeat what Feature-Caps in the REGISTER have said"),
     ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
 """Known differences from the RFCs, each with its place; a test shows each of them."""

@@ -15,6 +15,7 @@ from orchestrator.settings.model import Settings
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.departures import DEPARTURES
 from orchestrator.sip.message import Request
+from orchestrator.sip.push import PushPolicy, PushService
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
 
@@ -210,6 +211,35 @@ def a_stranger_gets_one_datagram_for_one() -> None:
     call.again()
     world.run()
     assert call.statuses == [180]
+
+
+LEGACY, APPLE = "pn-type=apple;app-id=a.b.voip;pn-tok=1", "pn-provider=apns;pn-param=a.b.voip;pn-prid=1"
+
+
+def features_of(params: str, *headers: str) -> list[bytes]:
+    """Of the answer to a REGISTER, but for the PURR."""
+    services = (PushService("apple", "apns"), PushService("google", "fcm"))
+    stage = Stage(push=PushPolicy(services), register=False)
+    contact = f"Contact: <sip:bob@10.0.0.3;{params}>"
+    answer = stage.do(stage.bob.ask("REGISTER", "sip:example.com", contact, *headers, to=f"<{BOB}>")).final
+    assert answer.status == 200
+    return [line.partition(b";+sip.pnspurr")[0] for line in answer.get_all(b"feature-caps")]
+
+
+@shows("RFC 8599 §5.6.1")
+def phones_of_before_the_rfc_are_woken_too() -> None:
+    assert features_of(LEGACY) == features_of(APPLE) == [b'*;+sip.pns="apns"']
+
+
+@shows("RFC 8599 §5.6.1.1")
+def a_proxy_that_serves_another_service_does_not_wake_this_phone() -> None:
+    assert features_of(APPLE, 'Feature-Caps: *;+sip.pns="fcm"') == [b'*;+sip.pns="apns"']
+    assert features_of(APPLE, 'Feature-Caps: *;+sip.pns="apns"') == []
+
+
+@shows("RFC 8599 §5.6.1.2")
+def a_query_is_not_answered_twice() -> None:
+    assert features_of("pn-provider", 'Feature-Caps: *;+sip.pns="fcm"') == [b'*;+sip.pns="apns"']
 
 
 def test_the_list_is_typed_and_names_each_place_once() -> None:

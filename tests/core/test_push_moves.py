@@ -4,6 +4,7 @@ is one phone, is rung once, and leaves one binding."""
 from __future__ import annotations
 
 import random
+import re
 from itertools import product
 from typing import Any
 
@@ -24,12 +25,12 @@ DIALECTS = (RFC, LINPHONE, LEGACY)
 
 
 class Moving(Night):
-    def come(self, peer: Peer, params: str, transport: str, tail: str = "", call_id: str = "c1") -> Ask:
+    def come(self, peer: Peer, params: str, transport: str, tail: str = "", call_id: str = "c1", *headers: str) -> Ask:
         """A REGISTER with a Contact that nobody could call."""
         self.cseq += 1
         contact = f"Contact: <sip:{peer.name}@x{self.cseq}.invalid;transport={transport};{params}>{tail}"
         to = f"<sip:{AOR}>"
-        ask = peer.ask("REGISTER", "sip:example.com", contact, to=to, call_id=call_id, cseq=self.cseq)
+        ask = peer.ask("REGISTER", "sip:example.com", contact, *headers, to=to, call_id=call_id, cseq=self.cseq)
         self.world.run()
         assert ask.statuses == [200]
         return ask
@@ -81,6 +82,42 @@ def test_a_query_or_another_app_does_not_wake_anybody() -> None:
     night.come(here, RFC.format(token="aa11"), "tls")
     assert night.rung(here) == [1]
     night.reply(here, 486)
+    night.quiet(call)
+
+
+@pytest.mark.parametrize("kind", ["pub", "temp"])
+def test_a_call_to_a_gruu_wakes_that_phone_alone(kind: str) -> None:
+    """RFC 5627 beside RFC 8599: also to a temporary one, which the REGISTER of the phone that wakes up ends."""
+    night = Moving(points=EVERY)
+    peers = [night.world.peer(f"p{n}", f"10.0.0.1{n}", 5060, "tls", listens=False) for n in (1, 2)]
+    gruu = ""
+    for number, peer in enumerate(peers):
+        params, tail = RFC.format(token=f"aa1{number}"), f';+sip.instance="<urn:uuid:{number}>"'
+        answer = night.come(peer, params, "tls", tail, f"c{number}", "Supported: gruu").final
+        own = next(line for line in answer.get_all(b"contact") if b"aa1%d" % number in line).decode()
+        [gruu] = re.findall(rf'{kind}-gruu="([^"]+)"', own)
+    night.world.cut(*peers)
+    call = night.call(gruu)
+    assert night.pushes == [("call", "aa11")]
+    night.come(peers[0], RFC.format(token="aa10"), "tls", ';+sip.instance="<urn:uuid:0>"', "new0")
+    night.come(peers[1], RFC.format(token="aa11"), "tls", ';+sip.instance="<urn:uuid:1>"', "new1")
+    assert night.rung(*peers) == [0, 1]
+    night.reply(peers[1], 486)
+    night.quiet(call)
+
+
+def test_a_phone_behind_a_proxy_that_does_not_wake_it_is_woken_by_us_and_reached_through_the_proxy() -> None:
+    night = Moving(points=EVERY)
+    edge = night.world.peer("edge", "10.0.0.4")
+    params, through = RFC.format(token="aa11"), ("Supported: path", "Path: <sip:10.0.0.4;lr>")
+    night.come(edge, params, "tcp", "", "c1", *through)
+    night.world.run(31)
+    call = night.call()
+    assert night.pushes == [("call", "aa11")] and night.rung(edge) == [0]
+    night.come(edge, params, "tcp", "", "c2", *through)
+    [invite] = edge.requests("INVITE")
+    assert [bytes(route.parsed) for route in invite.routes()] == [b"sip:10.0.0.4;lr"]
+    night.reply(edge, 486)
     night.quiet(call)
 
 
