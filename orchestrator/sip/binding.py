@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from orchestrator.errors import MalformedMessage, SipError
@@ -191,6 +192,7 @@ def _without_push(contact: bytes) -> bytes:
     return contact[:at] + _each_push_parameter.sub(b"", contact[at:])
 
 
+@lru_cache(maxsize=2048)
 def _push_address(contact: bytes) -> PushAddress | None:
     uri = _parsed(contact) if asks_for_push(contact) else None
     return None if uri is None else address_of(uri)

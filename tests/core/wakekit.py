@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.core.jobs import Job
 from orchestrator.flow.loader import load_program
+from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Request
 from orchestrator.sip.push import Push, Pushed, PushPolicy, PushService
 from orchestrator.testing.peer import Ask, Peer
@@ -57,6 +58,15 @@ class Night:
         peer = self.world.peer(name, host)
         self.register(peer, token, **more)
         peer.received.clear()
+        return peer
+
+    def stored(self, name: str, host: str, token: str = "") -> Peer:
+        """The same, without a word on the wires."""
+        peer, wall = self.world.peer(name, host), self.engine.wall
+        uri = peer.contact.strip("<>") + (f";{push_parameters(token)}" if token else "")
+        call_id = f"register-{AOR}-{name}".encode()
+        binding = Binding(AOR, uri.encode(), wall + 3600, call_id=call_id, registered_at=wall)
+        self.world.location.save(AOR, [binding], wall)
         return peer
 
     def sleeper(self, name: str = "bob", host: str = "10.0.0.11", token: str = "T1", **more: Any) -> Peer:
