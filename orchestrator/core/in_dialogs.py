@@ -11,6 +11,8 @@ from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.gateways import Gateways
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
+from orchestrator.core.push.by_default import forward_inside
+from orchestrator.core.push.waking import Wakers
 from orchestrator.core.request_routes import Route
 from orchestrator.core.request_view import text
 from orchestrator.core.sender import Sender
@@ -39,6 +41,7 @@ class DialogRequests:
         numbering: Numbering,
         others: OtherRequests,
         consume: Callable[[Request], None],
+        wakers: Wakers,
     ) -> None:
         self._node = node
         self._layer = node.layer
@@ -49,6 +52,7 @@ class DialogRequests:
         self._numbering = numbering
         self._others = others
         self._consume = consume
+        self._wakers = wakers
 
     def pass_on(
         self,
@@ -113,7 +117,7 @@ class DialogRequests:
     def _forward(self, request: Request, route: Route, server: ServerTransaction, target: Target) -> ResponseContext:
         context = ResponseContext(self._network, server, request)
         context.drop_routes = route.drop
-        context.add_all((target,))
+        forward_inside(self._wakers, context, request, target, stays=route.toward is not None)
         return context
 
     def _account_beyond(self, passage: Passage, toward: Uri) -> Account | None:

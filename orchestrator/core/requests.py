@@ -98,7 +98,7 @@ class Requests:
             wakers,
         )
         self._dialogs = DialogRequests(
-            node, sender, self._calls, outbound.gateways, numbering, self._others, self._consume
+            node, sender, self._calls, outbound.gateways, numbering, self._others, self._consume, wakers
         )
 
     def receive(self, request: Request, hop: Hop) -> None:

@@ -260,12 +260,12 @@ class ResponseContext:
         """The caller gave up: 487 now, CANCEL to the branches (§16.10; DEPARTURES).
 
         A re-INVITE waits for what the other side says: both have to agree whether it has failed, and its answer may
-        cross the CANCEL (§14.1).
+        cross the CANCEL (§14.1). Where the other side has not got it yet, there is nothing to wait for.
         """
         if self.server.answered:
             return
         self._closed = True
-        if not self._inside:
+        if not (self._inside and self.pending):
             self.reply(487)
         self.cancel_pending(headers)
 

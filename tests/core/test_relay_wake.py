@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wakekit import AOR, Night, program, push_parameters
+from wakekit import AOR, BOB, Night, program, push_parameters
 
 from orchestrator.flow.run.trace import TraceWritten
 from orchestrator.history import CallRecord
 from orchestrator.sip.push import Push
+from orchestrator.testing.peer import Ask
 
 SAY = "      - log: '${result.outcome} ${result.code}'\n"
 
@@ -414,3 +416,79 @@ def test_a_caller_who_gives_up_while_push_waits(tmp_path: Path) -> None:
     stage.told(0)
     assert call.statuses == [100, 487]
     stage.quiet(call)
+
+
+# --- through FreeSWITCH -----------------------------------------------------------------------------------------------
+
+VIA = """      - relay: {to: registered, via: fs1, wake: 20s}
+        as: result
+      - log: '${result.outcome} ${result.code}'
+"""
+SWITCH = "freeswitch: {fs1: {host: 10.0.0.9, password: x, sip: 'sip:10.0.0.9:5080'}}\n"
+
+
+class Through:
+    """alice calls bob through FreeSWITCH, which sends the call back when it is told to."""
+
+    def __init__(self, folder: Path, keys: str = "") -> None:
+        server = ip_network("10.0.0.9/32")
+        self.night = Night(
+            program(folder, VIA.replace("20s", f"20s{keys}"), top=SWITCH),
+            freeswitch={"fs1": "sip:10.0.0.9:5080"},
+            trust=(server,),
+        )
+        self.switch = self.night.world.peer("fs", "10.0.0.9", 5080)
+
+    def back(self) -> Ask:
+        """FreeSWITCH's second leg."""
+        header = (self.switch.requests("INVITE")[0].get(b"x-orchestrator-call") or b"").decode()
+        return self.night.call(BOB, f"X-Orchestrator-Call: {header}", peer=self.switch)
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize("keys", ["", ", mode: serial", ", mode: by_q"])
+def test_a_phone_wakes_up_before_and_after_freeswitch_has_sent_the_call_back(
+    early: bool, keys: str, tmp_path: Path
+) -> None:
+    stage = Through(tmp_path, keys)
+    night = stage.night
+    mobile, desk = night.sleeper(), night.phone("desk", "10.0.0.12")
+    call = night.call()
+    assert night.pushes == [("call", "T1")], "while FreeSWITCH still has the call"
+    if early:
+        night.register(mobile, "T1")
+    assert night.rung(mobile, desk) == [0, 0]
+    leg = stage.back()
+    if not early:
+        assert night.rung(mobile, desk) == [0, 1]
+        night.register(mobile, "T1")
+    if "serial" in keys:
+        assert sum(night.rung(mobile, desk)) == 1
+        night.reply(next(peer for peer in (mobile, desk) if night.rung(peer) == [1]), 486)
+    assert night.rung(mobile, desk) == [1, 1]
+    answering = mobile if "serial" not in keys or not early else next(p for p in (mobile, desk) if p.requests("INVITE"))
+    for peer in (mobile, desk):
+        if peer is not answering:
+            night.reply(peer, 486)
+    night.reply(answering, 486)
+    assert leg.final.status == 486
+    assert night.said == ["busy 486"]
+    call.acknowledge()
+    leg.acknowledge()
+    stage.switch.answer(stage.switch.requests("INVITE")[0], 487)
+    night.world.run(70)
+    assert not any(night.world.leftovers().values())
+
+
+def test_nobody_wakes_up_behind_freeswitch(tmp_path: Path) -> None:
+    stage = Through(tmp_path)
+    stage.night.sleeper()
+    call = stage.night.call()
+    leg = stage.back()
+    stage.night.world.run(20)
+    assert (leg.final.status, stage.night.said) == (480, ["unavailable 480"])
+    call.acknowledge()
+    leg.acknowledge()
+    stage.switch.answer(stage.switch.requests("INVITE")[0], 487)
+    stage.night.world.run(70)
+    assert not any(stage.night.world.leftovers().values())

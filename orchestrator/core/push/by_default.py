@@ -10,6 +10,7 @@ from orchestrator.core.push.waking import Wakers, Waking
 from orchestrator.history import RunFact
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response
+from orchestrator.sip.purr import PARAMETER as PURR
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.target import Target
 
@@ -97,6 +98,43 @@ class WaitingRequest:
         waking, self._waking = self._waking, None
         if waking is not None:
             waking.stop()
+
+
+class WaitingInside(WaitingRequest):
+    """One inside a dialog: for one phone, and to where that is when it has woken up. Its Request-URI stays."""
+
+    __slots__ = ("_stays", "_target")
+
+    def __init__(self, context: ResponseContext, target: Target, stays: bool) -> None:
+        super().__init__(context, context.breadth, None)
+        self._target = target
+        self._stays = stays
+
+    def woke(self, target: Target) -> None:
+        if not self._stays:
+            lead_to(self._target, target)
+        super().woke(self._target)
+
+
+def lead_to(target: Target, place: Target) -> None:
+    """Have what goes to the one go where the other one is."""
+    target.hop, target.point = place.hop, place.point
+    target.routes = (*target.routes, *place.routes)
+    target.toward = place.first_hop() if place.hop is None else None
+
+
+def forward_inside(wakers: Wakers, context: ResponseContext, request: Request, target: Target, stays: bool) -> None:
+    """Send a request inside a dialog on. A phone that has put its PURR into its Contact (RFC 8599 §6) is woken if it
+    sleeps, and found where it is now, but for one that other proxies lead to (`stays`)."""
+    phone = wakers.phone_of(request.parsed_uri) if PURR in request.uri else None
+    if phone is None:
+        context.add_all((target,))
+    elif wakers.pusher.policy.wake > 0 and wakers.pusher.sleeps(phone):
+        WaitingInside(context, target, stays).begin(wakers, request, (wakers.target_of(phone),), (), others=False)
+    else:
+        if not stays:
+            lead_to(target, wakers.target_of(phone))
+        context.add_all((target,))
 
 
 def forward(

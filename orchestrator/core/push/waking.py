@@ -51,7 +51,9 @@ class Waiter(Protocol):
 
 
 def kind_of(request: Request) -> PushKind:
-    """Why phones are woken for a request."""
+    """Why phones are woken for a request. One inside a dialog is no new call, whatever it is."""
+    if request.to_tag:
+        return "request"
     return {b"INVITE": "call", b"MESSAGE": "message"}.get(request.method, "request")  # type: ignore[return-value]
 
 
@@ -263,6 +265,7 @@ class Wakers:
         self.node = node
         self.pusher = pusher
         self.target_of = registrations.target_of
+        self.phone_of = registrations.phone_of
         registrations.hearers.append(self.heard)
         self._waiting: dict[str, list[Waking]] = {}
         """Address of record → who waits for its phones."""
@@ -351,7 +354,7 @@ def _all(target: Target, sleeps: Callable[[Binding], bool]) -> bool:
 def collapse_of(request: Request) -> str:
     """What ties the pushes of one call together, so that the last one replaces those before: 32 characters, which is
     what Web Push takes (RFC 8030 §5.4). Each text is for itself."""
-    return blake2s(request.call_id, digest_size=16).hexdigest() if request.method == b"INVITE" else ""
+    return blake2s(request.call_id, digest_size=16).hexdigest() if kind_of(request) == "call" else ""
 
 
 def told_of(network: SipNetwork, request: Request, sender: bytes = b"") -> dict[str, Any]:
