@@ -7,6 +7,7 @@ formatted, and no fact of the wire is made, while nobody listens.
 | kind | what has happened |
 |---|---|
 | `MessageIn`, `MessageOut` | a SIP message came or left, octet for octet |
+| `JobDone` | work outside for a call has ended: a web request, a FreeSWITCH command, a push |
 | `CallLeg` | a SIP Call-ID belongs to a call of a flow |
 | `TraceWritten` (`flow.run.trace`) | a line of the trace of a run: what it did, as one of the facts below |
 | `CallRecord` | a call of a flow has ended |
@@ -18,7 +19,7 @@ the end of the run (`flow.run.run_facts`, `flow.run.step_facts`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -143,6 +144,24 @@ class MessageOut(SipMessage):
     """One that leaves."""
 
     __slots__ = ()
+
+
+class JobDone(NamedTuple):
+    """Work outside for a call has ended: a web request, a FreeSWITCH command, a push, what a package does."""
+
+    number: int
+    """Of the job."""
+    call: str
+    """Id of the call, or the Call-ID of one of its legs."""
+    what: str
+    """`http GET`, `fs.api uuid_kill`, `push apns`."""
+    facts: Mapping[str, str]
+    """Where it went. Neither paths, arguments nor bodies: they may hold secrets."""
+    started: float
+    ended: float
+    """Seconds of the engine's clock."""
+    error: str
+    """Type of the error, '' for none."""
 
 
 class CallLeg(NamedTuple):

@@ -61,6 +61,7 @@ LAYERS: dict[str, set[str]] = {
     "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},
+    "integrations.otel": {"fact_kinds", "packages", "errors"},
     "integrations.hep": {"fact_kinds", "packages", "sip"},
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits

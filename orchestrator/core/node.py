@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from orchestrator.core.jobs import Job, JobEffect, Resolve
+from orchestrator.core.jobs import Job, JobEffect, Resolve, call_of, error_of, told_of
 from orchestrator.core.settings import NO_SITE, CoreSettings, Site
 from orchestrator.events.bus import Bus
 from orchestrator.events.event import Event
-from orchestrator.history import History
+from orchestrator.history import History, JobDone
 from orchestrator.measures import Measures
 from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
@@ -40,6 +41,9 @@ class Node:
         self.datagrams: list[tuple[bytes, Hop]] = []
         """What leaves when the turn is over, in this order; emptied by whoever sends it."""
         self.jobs: list[Job] = []
+        self.request_marks: tuple[tuple[str, Callable[[str, int], str]], ...] = ()
+        """Headers that web requests of a call get, and what makes their values of the id of the call and the number of
+        the job; '' for none."""
         self.counters: Counter[str] = Counter()
         self.measures = Measures()
         self.history = History()
@@ -90,12 +94,27 @@ class Node:
         bus = self.bus
         return bus.publish(Event(name, attributes, call, self.timers.now)) if bus.hears(name) else 0
 
-    def job(self, effect: JobEffect, done: Callable[[Any], None]) -> int:
-        """Hand work out; `done(value or StepError)` runs in a later turn. Returns the id of the job."""
+    def job(self, effect: JobEffect, done: Callable[[Any], None], call: str = "") -> int:
+        """Hand work out; `done(value or StepError)` runs in a later turn. `call` is the id of the call that it is for,
+        where the effect does not name its leg. Returns the id of the job."""
         self._last_job += 1
+        if JobDone in self.history.told and (call := call or call_of(effect)):
+            done = partial(self._tell_job, self._last_job, effect, call, self.now, done)
         self._waiting[self._last_job] = done
         self.jobs.append(Job(self._last_job, effect))
         return self._last_job
+
+    def _tell_job(
+        self, number: int, effect: JobEffect, call: str, started: float, done: Callable[[Any], None], result: Any
+    ) -> None:
+        what, facts = told_of(effect)
+        self.history.tell(JobDone(number, call, what, facts, started, self.now, error_of(result)))
+        done(result)
+
+    @property
+    def next_job(self) -> int:
+        """The id that the next job will have."""
+        return self._last_job + 1
 
     def done_of(self, job: int) -> Callable[[Any], None] | None:
         """Whom the result of a job is for, once; None when nobody waits for it."""

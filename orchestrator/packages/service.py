@@ -106,6 +106,13 @@ class ServerContext(Protocol):
             ValueError: no such header can be sent.
         """
 
+    def mark_requests(self, header: str, value: Callable[[str, int], str]) -> None:
+        """Put a header on each web request of a call's flow (`http:`), unless the flow writes it itself, from now on.
+
+        `value(call, number)` makes its value of the id of the call and the number of the job (`JobDone.number`), ''
+        for none. It is called within a turn: it computes, and waits for nothing.
+        """
+
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         """Do what `PoolEffect`s of this kind ask for, where a connection of the service is needed for that.
 

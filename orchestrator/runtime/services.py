@@ -185,6 +185,10 @@ class Host:
             raise ValueError(f"{header!r} cannot be the name of a header of ours: it has to begin with X-")
         self._services.engine.network.mark_calls(header.encode())
 
+    def mark_requests(self, header: str, value: Callable[[str, int], str]) -> None:
+        engine = self._services.engine
+        engine.request_marks = (*engine.request_marks, (header, value))
+
     def _sink(self, handle: Callable[[Any], object], queue: int) -> Sink:
         sink = Sink(self, handle, queue)
         self.sinks.append(sink)

@@ -25,6 +25,8 @@ class FakeServer:
         """(level, text, facts) of the log."""
         self.work: list[Callable[[], object]] = []
         """What was given to `spawn`."""
+        self.request_marks: dict[str, Callable[[str, int], str]] = {}
+        """Of `mark_requests`."""
         self.wall_offset = 0.0
         """Of `wall`."""
         self.marks: list[str] = []
@@ -70,6 +72,9 @@ class FakeServer:
 
     def mark_calls(self, header: str) -> None:
         self.marks.append(header)
+
+    def mark_requests(self, header: str, value: Callable[[str, int], str]) -> None:
+        self.request_marks[header] = value
 
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         self.effects[effect] = perform

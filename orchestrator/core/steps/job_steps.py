@@ -27,10 +27,25 @@ class JobSteps:
         self.performs: Performs = {effects.Http: self._http, effects.EslCommand: self._esl_command}
 
     def _http(self, run: Run, ticket: Ticket, effect: effects.Http) -> Any:
+        node = self._node
+        if node.request_marks and run.call_id:
+            effect.headers = {**self._marks(run.call_id), **effect.headers}
         if effect.background:
-            self._node.job(effect, lambda result: self._background_done(run, result))
+            node.job(effect, lambda result: self._background_done(run, result), run.call_id)
             return None
         return self.as_job(ticket, effect)
+
+    def _marks(self, call: str) -> dict[str, str]:
+        """What packages add to the next web request."""
+        node = self._node
+        try:
+            marks = {name: make(call, node.next_job) for name, make in node.request_marks}
+        except Exception as bug:
+            if node.history.on_fault is None:
+                raise
+            node.history.on_fault(bug)
+            return {}
+        return {name: value for name, value in marks.items() if value}
 
     def _background_done(self, run: Run, result: Any) -> None:
         """It may outlive its run, and never fails it; what went wrong is counted and stands in the trace."""
@@ -52,5 +67,6 @@ class JobSteps:
             else:
                 flows.resume(ticket, result)
 
-        self._node.job(effect, done)
+        task = ticket.task
+        self._node.job(effect, done, task.run.call_id if task is not None else "")
         return PENDING

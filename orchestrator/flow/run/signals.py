@@ -93,6 +93,8 @@ class Ticket:
 class Owner(Protocol):
     """The run of a task, as the scheduler sees it."""
 
+    call_id: str
+    """Of its call, '' for none."""
     ended: CallEnded | None
     tasks: list[Waiter]
 

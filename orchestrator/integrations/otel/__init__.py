@@ -1,0 +1,1 @@
+"""Traces of calls for OpenTelemetry (docs/opentelemetry.md)."""
