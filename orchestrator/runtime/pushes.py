@@ -52,6 +52,7 @@ class PushRoute:
         work = _ByHand(self._pusher, self._bindings_of, asked)
         self._turn(work.begin)
         if not work.begun.wait(BUSY):
+            work.given_up = True
             raise falcon.HTTPServiceUnavailable(title="busy", description="the server has not come to it: try again")
         if not work.phones:
             raise falcon.HTTPNotFound(title="not registered", description=f"no phone is registered as {asked.to}")
@@ -70,7 +71,8 @@ class _Asked:
         self.to = body.get("to")
         if not isinstance(self.to, str) or "@" not in self.to or not self.to.isprintable():
             raise falcon.HTTPInvalidParam("An address of record is expected: bob@example.com.", "to")
-        self.to = self.to.removeprefix("sip:")
+        user, _, host = self.to.removeprefix("sip:").rpartition("@")
+        self.to = f"{user}@{host.lower()}"
         kind = body.get("kind", "call")
         if kind not in KINDS:
             raise falcon.HTTPInvalidParam(f"The kind is one of {', '.join(KINDS)}.", "kind")
@@ -94,9 +96,13 @@ class _ByHand:
         self._open = 0
         self.phones: list[dict[str, Any]] = []
         self.begun, self.ended = Event(), Event()
+        self.given_up = False
+        """Nobody waits for it any more."""
 
     def begin(self, now: float) -> None:
         """In a turn: push to every phone, whether it sleeps or not."""
+        if self.given_up:
+            return
         try:
             for binding in self._bindings_of(str(self._asked.to)):
                 self.phones.append(self._push(binding))

@@ -42,8 +42,8 @@ class Site:
         self.says: Callable[[Push], Any] = lambda push: Pushed("sent", id="5F2A")
         self.admin = Admin("127.0.0.1", 0, Health(), Metrics())
         engine = self.world.engine
-        route = PushRoute(engine.pusher, engine.registrations.bindings_of, self.turn)
-        self.admin.app.add_route("/push", route)
+        self.route = PushRoute(engine.pusher, engine.registrations.bindings_of, self.turn)
+        self.admin.app.add_route("/push", self.route)
         self.admin.start()
         self.url = f"127.0.0.1:{self.admin.address[1]}"
 
@@ -102,7 +102,7 @@ def test_each_phone_is_pushed_to_and_the_answers_are_shown(site: Site) -> None:
 def test_a_phone_that_sleeps_is_named_so_and_no_token_is_shown(site: Site) -> None:
     site.register("10.0.0.7", PARAMETERS)
     site.world.run(60)
-    done = site.ask("--to", "sip:bob@example.com", "--kind", "refresh", "--json")
+    done = site.ask("--to", "sip:bob@EXAMPLE.com", "--kind", "refresh", "--json")
     [line] = done.output.splitlines()
     phone = json.loads(line)
     assert phone["asleep"] is True and phone["service"] == "apple" and phone["outcome"] == "sent"
@@ -178,6 +178,17 @@ def test_mistakes_of_the_command_line(arguments: tuple[str, ...], message: str) 
 )
 def test_odd_requests_are_refused(site: Site, body: bytes, status: int) -> None:
     assert site.post(body) == status and site.pushes == []
+
+
+def test_a_busy_server_pushes_to_nobody_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.runtime.pushes.BUSY", 0.05)
+    site.register("10.0.0.7", PARAMETERS)
+    waiting: list[Callable[..., None]] = []
+    monkeypatch.setattr(site.route, "_turn", waiting.append)
+    done = site.ask("--to", "bob@example.com")
+    assert done.exit_code == 1 and "try again" in str(done.exception)
+    waiting[0](site.world.now)
+    assert site.pushes == [] and site.world.engine.jobs == []
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])

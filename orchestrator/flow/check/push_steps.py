@@ -42,7 +42,17 @@ def check_wake(checker: StepChecker, shape: Shape, args: Mapping[str, Any]) -> N
     elif wake is not None and wake > REQUEST_WAKE and checker.head.kind in REQUESTS:
         message = f"a {checker.head.kind.upper()} waits for {REQUEST_WAKE:g}s at most"
         checker.report.warning("W310", message, given.value, f"write {REQUEST_WAKE:g}s")
+    elif wake is not None:
+        _leaves_time(checker, shape, args, wake)
     _need_service(checker, shape)
+
+
+def _leaves_time(checker: StepChecker, shape: Shape, args: Mapping[str, Any], wake: float) -> None:
+    """`ring:` is for all of the relay, the wait included."""
+    ring = constant_of(args["ring"]) if "ring" in args else checker.names.defaults.get("ring")
+    if ring is not None and ring <= wake:
+        message = f"the relay ends after {ring:g}s (ring:), so no phone has {wake:g}s to wake up and ring"
+        checker.report.warning("W310", message, shape.fields["wake"].value, f"write  ring: {wake + 20:g}s")
 
 
 def push(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Compiled:
