@@ -20,6 +20,7 @@ from orchestrator.sip.headers import parse_name_addr, split_commas
 from orchestrator.sip.location import Location
 from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop
+from orchestrator.sip.push import asks_for_push
 from orchestrator.sip.push_offer import PushOffer, Wish, named_upstream
 from orchestrator.sip.routing import Addresses, is_elsewhere
 from orchestrator.sip.uri import NameAddr, Uri
@@ -162,17 +163,18 @@ class Registrar:
                 raise MalformedMessage("Contact * Needs Expires 0")
             return Asked(aor, wall, (), (request.call_id, request.cseq), path, policy, gruus)
         outbound = _is_outbound(request, contacts)
+        if self._push is None or not any(asks_for_push(contact.uri or b"") for contact in contacts):
+            bindings = [self._binding(request, aor, contact, hop, wall, policy, outbound, None) for contact in contacts]
+            return Asked(aor, wall, bindings, None, path, policy, gruus, outbound)
         upstream = named_upstream(request)
-        wishes = [self._push.wish_of(contact, upstream) if self._push else None for contact in contacts]
+        wishes = [self._push.wish_of(contact, upstream) for contact in contacts]
         bindings = [
             self._binding(request, aor, contact, hop, wall, policy, outbound, wish)
             for contact, wish in zip(contacts, wishes, strict=True)
         ]
-        features: tuple[bytes, ...] = ()
-        if self._push is not None:
-            asked = tuple(zip(wishes, bindings, strict=True))
-            self._push.check((wish for wish, binding in asked if binding.expires_at > wall), upstream)
-            features = self._push.lines(asked, upstream, wall)
+        asked = tuple(zip(wishes, bindings, strict=True))
+        self._push.check((wish for wish, binding in asked if binding.expires_at > wall), upstream)
+        features = self._push.lines(asked, upstream, wall)
         return Asked(aor, wall, bindings, None, path, policy, gruus, outbound, features)
 
     def _binding(
