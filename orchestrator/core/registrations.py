@@ -34,6 +34,9 @@ from orchestrator.sip.target import Target, one_flow_each
 from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer
 
+_MOST_ENDED = 10_000
+"""Connections that are remembered while the store writes, which is seconds."""
+
 
 class Registrations:
     """The bindings of one engine, as destinations and as events; `at_source` is the guard of what strangers register
@@ -51,6 +54,9 @@ class Registrations:
         offer = PushOffer(node.settings.push, self._purr_for)
         self._registrar = Registrar(node.network.aor, at_source, node.network.transports, gruus, offer)
         self._expiry_timer: Timer | None = None
+        self._ended: dict[int, None] = {}
+        """Connections that have ended while the store was writing: what is registered over them may be yet to come.
+        The oldest go first."""
         self.hearers: list[Callable[[Sequence[Change]], object]] = []
         """Told of changes when their events have been raised."""
         self.keepalive = Keepalive(node, node.settings.ping, self.bindings_of, self.target_of, self._silent)
@@ -174,6 +180,8 @@ class Registrations:
         error: SipError | None,
     ) -> None:
         done(asked.answer(changes, standing, self._node.wall) if error is None else refusal(error))
+        for connection in {change.binding.connection for change in changes if change.stands}.intersection(self._ended):
+            self.connection_lost(connection)
 
     def take(self, change: Change) -> None:
         """What others have changed in the store: into the table and told as events, but not written again."""
@@ -183,6 +191,12 @@ class Registrations:
     def connection_lost(self, connection: int) -> None:
         """What was registered over this connection can be reached no more and is removed, but for phones that a push
         can wake: they only sleep."""
+        if self.writes.idle:
+            self._ended.clear()
+        else:
+            self._ended[connection] = None
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
         gone = partial(_registered_over, connection, self._stays)
         for aor in self.location.registered_over(connection):
             self.writes.change(aor, gone, partial(self._disconnected, aor, connection))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pushkit import AOR, APNS, Desk
 from test_connections import EVERY
+from test_location_writes import LaterStore
 from wakekit import program
 
+from orchestrator.core.jobs import Job, Write
 from orchestrator.core.settings import PingPolicy
 from orchestrator.sip.location import Binding
 from orchestrator.sip.push import PushPolicy, PushService
@@ -176,3 +178,36 @@ def test_the_log_tells_no_push_tokens() -> None:
     line.register(phone, APNS.replace("t1", "S3CRET"), ";expires=0", cseq=3)
     assert [text.partition(" ")[0] for text in lines] == ["registered", "unregistered", "unregistered"]
     assert "S3CRET" not in "".join(lines) and "pn-prid=***" in lines[0]
+
+
+# --- a store that answers later ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [APNS, "ob"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_connection_that_ends_while_its_register_is_being_stored(params: str, known: bool) -> None:
+    """The phone has it, and is not there any more: it sleeps, or it is gone."""
+    line = Line(store=LaterStore())
+    writes: list[Job] = []
+
+    def later(job: Job) -> object:
+        writes.append(job)
+        return World.LATER
+
+    if known:
+        line.phone("10.0.0.9", params.replace("t1", "t9"))
+    line.world.on_job = later
+    phone = line.world.peer("10.0.0.3", "10.0.0.3", 5060, "tcp", listens=False)
+    contact = f"Contact: <sip:bob@x7f3.invalid;transport=tcp;{params}>"
+    phone.ask("REGISTER", "sip:example.com", contact, to=BOB, call_id="c", cseq=1)
+    line.world.run()
+    line.world.cut(phone)
+    line.world.run()
+    for job in writes:  # more may come meanwhile
+        assert isinstance(job.effect, Write)
+        job.effect.work()
+        line.world.engine.complete(job.id, None, line.world.now)
+        line.world.run()
+    mine = [binding for binding in line.bindings if binding.call_id == b"c"]
+    assert [(b.connection, line.world.engine.pusher.sleeps(b)) for b in mine] == ([(0, True)] if params == APNS else [])
+    assert line.world.engine.registrations.writes.idle
