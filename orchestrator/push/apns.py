@@ -144,7 +144,8 @@ class Apns:
         """Apple: "Handling notification responses from APNs"."""
         status = answer.status
         if status == 200:
-            return Pushed("sent", id=told(answer.headers.get("apns-id", id)))
+            theirs = answer.headers.get("apns-id", id)
+            return Pushed("sent", id=id if theirs == id else told(theirs))
         reason, since = _reason(answer)
         said = reason or str(status)
         if status == 410 or reason in _DEAD:

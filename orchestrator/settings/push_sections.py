@@ -65,7 +65,8 @@ class PushEntrySettings(Section):
 
 def missing_extra(what: str, error: ImportError) -> OrchestratorError:
     """A library that only this kind needs is not there."""
-    return OrchestratorError(f"{what} needs {error.name}, which is not installed: pip install 'orchestrator[push]'")
+    library = (error.name or "a library").partition(".")[0]
+    return OrchestratorError(f"{what} needs {library}, which is not installed: pip install 'orchestrator[push]'")
 
 
 # --- Apple ------------------------------------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Connection:
                 self.peer = str(certificate.get("subject", ""))
             if self.server.silent:
                 gevent.sleep(60)
+            if self.server.says_first:
+                self._socket.sendall(self.server.says_first)
             self.h2.initiate_connection()
             self._flush()
             while data := self._socket.recv(65_536):
@@ -179,6 +181,8 @@ class ApnsServer:
         self.window = 65_535
         self.consume = True
         self.silent = False
+        self.says_first = b""
+        """Octets sent in place of HTTP/2."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*pair)
         context.set_alpn_protocols(["h2"])

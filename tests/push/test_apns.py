@@ -500,6 +500,30 @@ def test_after_goaway_what_was_not_taken_goes_out_again(apns: Apns, server: Apns
     assert len({request.headers["apns-id"] for request in server.requests}) == 11, "each push has one id"
 
 
+def test_goaway_again_and_again_loses_and_doubles_nothing(apns: Apns, server: ApnsServer) -> None:
+    """A server that goes away after each 40 pushes, and looks at none above its last stream."""
+    last: dict[int, int] = {}
+    handled: list[str] = []
+
+    def say(request: Request) -> Any:
+        connection = request.connection
+        if request.stream > last.get(connection.number, 2**31):
+            return STALL
+        handled.append(request.headers["apns-id"])
+        if len(handled) % 40 == 0:
+            last[connection.number] = request.stream
+            connection.go_away(request.stream)
+        return Reply()
+
+    server.say = say
+    found: list[Any] = []
+    for _ in range(4):
+        found += at_once(apns, [push()] * 60)
+    assert {each.outcome for each in found} == {"sent"}
+    assert len(handled) == len(set(handled)) == 240
+    assert len(server.connections) == 6
+
+
 def test_goaway_and_answers_in_one_piece(apns: Apns, server: ApnsServer) -> None:
     """h2 takes no frames after GOAWAY; what it answered before counts."""
     apns.send(push())
@@ -577,6 +601,52 @@ def test_a_server_that_says_nothing(apns: Apns, server: ApnsServer, monkeypatch:
     server.silent = True
     with pytest.raises(PushDown, match=r"no connection within 0\.3 s"):
         apns.send(push())
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        b"\xff" * 70_000,
+        bytes(9) * 100,
+        b"\x00\x00\x01\x04\x00\x00\x00\x00\x00x",  # SETTINGS of one octet
+        b"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + bytes(4),  # WINDOW_UPDATE of 0
+        b"\x00\x00\x05\x01\x04\x00\x00\x00\x01" + b"\x88" * 5,  # HEADERS on a stream that is not open
+    ],
+)
+def test_a_server_that_talks_nonsense(apns: Apns, server: ApnsServer, octets: bytes) -> None:
+    server.says_first = octets
+    with pytest.raises(PushDown):
+        apns.send(push())
+    server.says_first = b""
+    assert apns.send(push()).outcome == "sent"
+
+
+def test_nonsense_in_the_middle(apns: Apns, server: ApnsServer) -> None:
+    apns.send(push())
+
+    def say(request: Request) -> Any:
+        request.connection._socket.sendall(b"\x00\x00\x01\x04\x00\x00\x00\x00\x00x")
+        return STALL
+
+    server.say = say
+    with pytest.raises(PushDown):
+        apns.send(push())
+    server.say = lambda request: Reply()
+    assert apns.send(push()).outcome == "sent"
+
+
+def test_goaway_that_is_too_short(apns: Apns, server: ApnsServer) -> None:
+    apns.send(push())
+    server.connections[0]._socket.sendall(b"\x00\x00\x00\x07\x00" + bytes(4))
+    assert apns.send(push()).outcome == "sent"
+
+
+def test_a_body_that_no_json_reader_survives(apns: Apns, server: ApnsServer) -> None:
+    server.say = lambda request: Reply(400, b"[" * 4_000)
+    assert apns.send(push()).reason == "400"
+    server.say = lambda request: Reply(400, b'{"reason": "a\\nb\\u0000c"}')
+    assert apns.send(push()).reason == "a b c"
 
 
 def test_a_path_that_is_lost_is_found_out(apns: Apns, server: ApnsServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import urlsafe_b64encode
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from orchestrator.core_settings import core_settings
-from orchestrator.errors import Diagnostic, InputError
+from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.packages.push_service import PushServiceKind
 from orchestrator.push.webpush import HOSTS
 from orchestrator.settings import Settings, read_settings
@@ -152,6 +153,17 @@ def test_a_mistake_is_told_at_its_place(entry: str, place: str, code: str, messa
     assert message in found.message
     assert help in found.help
     assert (found.line, found.column) == (1, text.index(place, text.index(entry)) + 1)
+
+
+def test_what_has_to_be_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`h2` stands for all of the extra."""
+    chosen = read(f"push: {{services: {{apns: {{{KEY}}}}}}}").push.services["apns"]
+    monkeypatch.setitem(sys.modules, "h2", None)
+    for name in [name for name in sys.modules if name.startswith(("h2.", "orchestrator.push."))]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(OrchestratorError) as missing:
+        chosen.kind.open(chosen.settings)
+    assert str(missing.value) == "apns needs h2, which is not installed: pip install 'orchestrator[push]'"
 
 
 def test_services_that_are_no_map() -> None:
