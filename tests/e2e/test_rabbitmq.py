@@ -18,7 +18,8 @@ from typing import Any
 import amqp
 import pytest
 from conftest import Serve, Server
-from rabbit import PROGRAM, Rabbit
+
+from bench.rabbit import PROGRAM, Rabbit
 
 pytestmark = [
     pytest.mark.slow,

@@ -165,6 +165,7 @@ class Outbox:
     def _fetch(self) -> bool:
         """Have something to deliver. False when there is nothing."""
         self._more.clear()
+        self._done = max(self._done, self._spool.gone)
         fresh = self._fresh
         while fresh and fresh[0].number <= self._done:
             fresh.popleft()

@@ -59,6 +59,8 @@ class Spool:
         """What is in it."""
         self.dropped: Counter[str] = Counter()
         """Events lost, by what they were too much for: size, age."""
+        self.gone = 0
+        """The latest segment that was dropped: they go in order."""
         self.set_aside: Path | None = None
         """Where a damaged file went."""
         self.written: Sequence[Outgoing] = ()
@@ -134,7 +136,7 @@ class Spool:
                 self.dropped[why] += events
                 self.events -= events
                 self.octets -= octets
-                last = number
+                last = self.gone = number
             if not last:
                 return
             self._connection.execute("DELETE FROM segment WHERE number > ? AND number <= ?", (busy, last))

@@ -1,4 +1,5 @@
-"""A RabbitMQ of a test's own: node, folders and ports, on loopback. Needs Debian's package rabbitmq-server."""
+"""A RabbitMQ for a test or a benchmark: its own node, folders and ports, on loopback. Needs Debian's package
+rabbitmq-server."""
 
 from __future__ import annotations
 
