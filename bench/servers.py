@@ -28,7 +28,7 @@ from bench.figures import Skipped
 from orchestrator.cli.certificate import self_signed
 
 ROOT = Path(__file__).parents[1]
-STARTS_WITHIN = 20.0
+STARTS_WITHIN = 60.0
 """Seconds a server may take until it serves."""
 STOPS_WITHIN = 5.0
 """Seconds after SIGTERM before a server is killed; calls left over are not waited for."""
@@ -156,7 +156,8 @@ def listening(transport: str, port: int) -> list[str]:
 
 
 class Orchestrator(Server):
-    """`orchestrator run` with registrations in memory; `flows` are flow files, `sip` more of that section."""
+    """`orchestrator run` with registrations in memory; `flows` are flow files, `sip` more of that section, `more`
+    other sections."""
 
     name = "orchestrator"
 
@@ -167,14 +168,17 @@ class Orchestrator(Server):
         environment: Mapping[str, str] | None = None,
         transport: str = "udp",
         sip: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.port = free_port()
+        self.admin_port = free_port(socket.SOCK_STREAM)
         settings: dict[str, Any] = {
             "sip": {"listen": listening(transport, self.port), "domains": ["example.com"], **(sip or {})},
             "location": "memory:",
             "freeswitch": {},
             "flows": [str(flow) for flow in flows],
-            "admin": {"listen": f"{HOST}:{free_port(socket.SOCK_STREAM)}"},
+            "admin": {"listen": f"{HOST}:{self.admin_port}"},
+            **(more or {}),
         }
         if transport == "tls":
             public, key = map(str, certificate(folder))
