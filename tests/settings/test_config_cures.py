@@ -90,7 +90,7 @@ def test_who_trusts_everybody_is_warned(text: str, place: tuple[int, int], messa
     (found,) = settings.warnings
     assert (found.line, found.column) == place
     assert str(found).endswith(f"warning W307: {message}") and "your own phones" in found.help
-    assert check_site(settings, {}, [ROOT / "flows"])[0] == [found]
+    assert [each for each in check_site(settings, {}, [ROOT / "flows"])[0] if each.code != "W310"] == [found]
     assert settings == read_settings("o.yml", text, {"X": "0.0.0.0/0"})
 
 
