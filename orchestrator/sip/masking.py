@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 _LINES = re.IGNORECASE | re.MULTILINE
-_ANY = re.compile(rb"auth|pn-[pt]|pnspurr|a=crypto|ice-pwd|^k=", _LINES)
-"""What stands in a message that has a secret."""
+_ANY = (b"auth", b"pn-p", b"pn-tok", b"pnspurr", b"a=crypto", b"ice-pwd", b"\nk=")
+"""What stands, in small letters, in a message that has a secret. Most have none, and an expression takes 60 µs to say
+so."""
 _CREDENTIALS = re.compile(rb"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", _LINES)
 _CHALLENGE = re.compile(
     rb"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
@@ -34,7 +35,8 @@ def as_long(secret: bytes) -> bytes:
 
 def masked(message: bytes, stars: Stars = three_stars) -> bytes:
     """The message without its secrets; `stars` says what stands in their place."""
-    if _ANY.search(message) is None:
+    small = message.lower()
+    if not any(word in small for word in _ANY):
         return message
 
     def of_parameter(match: re.Match[bytes]) -> bytes:

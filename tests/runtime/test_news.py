@@ -238,3 +238,10 @@ def test_debug_shows_messages_in_short(lines: Any) -> None:
     history.tell(MessageIn(MESSAGE.encode(), "10.0.0.2", 5060, 0))
     assert [(level, event) for level, event, _ in lines] == [("DEBUG", "sip_received")]
     assert lines[0][2]["first"] == "REGISTER sip:example.com SIP/2.0"
+
+
+@pytest.mark.parametrize(
+    "line", [b"k=clear:s3cret", b"K=clear:s3cret", b"A=ICE-PWD:s3cret", b"m: <sip:a@b;PN-TOK=s3cret>"]
+)
+def test_secrets_are_found_in_any_case(line: bytes) -> None:
+    assert b"s3cret" not in masked(b"SIP/2.0 200 OK\r\n\r\nv=0\r\n" + line + b"\r\n")
