@@ -1,6 +1,6 @@
 """`python -m bench`: all benchmarks one after the other, and one table of their figures beside the targets.
 
-    python -m bench [NAME …]        names: relay wakeup esl_events reactor bus parked_flows parse expr check pushes
+    python -m bench [NAME …]        names: relay wakeup wake esl_events reactor bus parked_flows parse expr check pushes
 
 Each benchmark runs in a process of its own, bounded in time, so that none sees what another left in caches and in
 the garbage collector's lists, and none can hold up the rest. One that needs what is not installed is skipped, and
@@ -27,6 +27,7 @@ from bench.figures import Figure, Skipped, render
 SECONDS: Mapping[str, int] = {
     "relay": 180,
     "wakeup": 80,
+    "wake": 80,
     "esl_events": 45,
     "reactor": 40,
     "bus": 20,

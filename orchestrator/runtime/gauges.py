@@ -253,6 +253,7 @@ def export_engine(metrics: Metrics, engine: Engine) -> None:
     metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
     metrics.gauge("overload", "Share of new calls rejected by overload control, 0 to 1.", lambda: engine.overload.share)
     metrics.gauge("calls", "Calls handled by flows.", lambda: len(engine.calls))
+    metrics.gauge("wakes", "Calls and texts waiting for phones to wake up.", lambda: len(engine.wakers))
     _export_sip(metrics, engine)
     _export_measures(metrics, engine)
     _export_sources(metrics, engine)

@@ -3,15 +3,19 @@ how the wait ends."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from wakekit import AOR, BOB, Night, push_parameters
 
 from orchestrator.core.stopping import give_up
+from orchestrator.errors import StoreError
 from orchestrator.sip.location import Change
 from orchestrator.sip.push import Push
+from orchestrator.store.memory import MemoryStore
 
 # --- who rings, and when ----------------------------------------------------------------------------------------------
 
@@ -482,6 +486,66 @@ def test_without_a_wait_phones_ring_as_they_are() -> None:
     phone = night.sleeper()
     call = night.call()
     assert (night.pushes, night.rung(phone)) == ([], [1])
+    night.reply(phone, 486)
+    night.quiet(call)
+
+
+# --- a store that answers later ---------------------------------------------------------------------------------------
+
+
+class LaterStore(MemoryStore):
+    """Its rows change when the work is done."""
+
+    def write(self, changes: Sequence[Change]) -> Callable[[], None]:  # type: ignore[override]
+        return partial(super().write, changes)
+
+
+def test_a_phone_rings_when_its_registration_is_stored() -> None:
+    """Its 200 comes first (RFC 8599 §5.3.2)."""
+    night = Night(store=LaterStore())
+    phone = night.sleeper()
+    call = night.call()
+    night.writes_wait = True
+    night.cseq += 1
+    ask = phone.register(AOR, f"<{phone.contact.strip('<>')};{push_parameters('T1')}>", cseq=night.cseq)
+    night.world.run(2)
+    assert (ask.statuses, night.rung(phone)) == ([], [0])
+    night.store_now()
+    assert (ask.statuses, night.rung(phone)) == ([200], [1])
+    assert [message for message in phone.heard if message in ("200", "INVITE")][-2:] == ["200", "INVITE"]
+    night.reply(phone, 486)
+    night.quiet(call)
+
+
+def test_a_call_that_comes_while_the_registration_is_stored() -> None:
+    night = Night(store=LaterStore())
+    phone = night.sleeper()
+    night.writes_wait = True
+    night.cseq += 1
+    phone.register(AOR, f"<{phone.contact.strip('<>')};{push_parameters('T1')}>", cseq=night.cseq)
+    night.world.run()
+    call = night.call()
+    assert night.pushes == [("call", "T1")]
+    night.store_now()
+    assert night.rung(phone) == [1]
+    night.reply(phone, 486)
+    night.quiet(call)
+
+
+def test_a_registration_that_comes_to_nothing_wakes_nobody() -> None:
+    night = Night(store=LaterStore())
+    phone = night.sleeper()
+    call = night.call()
+    night.writes_wait = True
+    night.cseq += 1
+    ask = phone.register(AOR, f"<{phone.contact.strip('<>')};{push_parameters('T1')}>", cseq=night.cseq)
+    night.world.run()
+    night.store_now(StoreError("disk full"))
+    assert (ask.statuses, night.rung(phone)) == ([503], [0])
+    night.writes_wait = False
+    night.world.run(1)
+    night.register(phone, "T1")
+    assert night.rung(phone) == [1]
     night.reply(phone, 486)
     night.quiet(call)
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.jobs import Job
+from orchestrator.core.jobs import Job, Write
 from orchestrator.flow.loader import load_program
 from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Request
 from orchestrator.sip.push import Push, Pushed, PushPolicy, PushService
 from orchestrator.testing.peer import Ask, Peer
-from orchestrator.testing.world import World
+from orchestrator.testing.world import World, perform_write
 
 AOR, BOB = "bob@example.com", "sip:bob@example.com"
 APNS = PushService("apns", "apns")
@@ -36,11 +36,23 @@ class Night:
         self.said: list[str] = []
         self.engine.host.on_log = lambda run, effect: self.said.append(effect.text)
         self.cseq = 0
+        self.writes_wait = False
+        """A location store that answers later does so when it is told to."""
 
     def _on_job(self, job: Job) -> Any:
         if isinstance(job.effect, Push):
             return self.answer or self.world.LATER
+        if isinstance(job.effect, Write):
+            return self.world.LATER if self.writes_wait else perform_write(job.effect)
         return None
+
+    def store_now(self, error: Exception | None = None) -> None:
+        """The location store does what it was asked for last, or fails."""
+        job = [job for job in self.world.jobs if isinstance(job.effect, Write)][-1]
+        if error is None and isinstance(job.effect, Write):
+            job.effect.work()
+        self.engine.complete(job.id, error, self.world.now)
+        self.world.run()
 
     # --- phones -----------------------------------------------------------------------------------------------------
 
