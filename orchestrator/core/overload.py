@@ -15,6 +15,7 @@ the share falls, who was refused is remembered for as long as a request is repea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
@@ -93,6 +94,9 @@ class Overload:
         self._node = node
         self._location = location
         self._age = node.settings.age
+        self.awaits: Callable[[str], bool] | None = None
+        """Whether calls wait for phones of an address to register: their REGISTERs are the rest of work that is done
+        already."""
         self.refusals = Refusals(node.settings.times.timeout, node.settings.entropy(16))
 
     @property
@@ -113,12 +117,16 @@ class Overload:
     def _is_refused(self, request: Request, age: float) -> bool:
         method = request.method
         if method == b"REGISTER":
-            return age > REGISTERS or (age > FULL and not self._is_refresh(request))
+            refused = age > REGISTERS or (age > FULL and not self._is_refresh(request))
+            return refused and not self._is_awaited(request)
         return method in _NEW_WORK and self.refusals.place(request) / _RANGE < (age - NORMAL) / (FULL - NORMAL)
 
     def _is_refresh(self, request: Request) -> bool:
         node = self._node
         return bool(self._location.bindings(node.network.aor(request.to.parsed), node.wall))
+
+    def _is_awaited(self, request: Request) -> bool:
+        return self.awaits is not None and self.awaits(self._node.network.aor(request.to.parsed))
 
     def must_refuse_new(self) -> bool:
         """Whether a new request outside of dialogs has to go elsewhere: we are stopping, or full."""

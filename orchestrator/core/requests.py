@@ -82,6 +82,7 @@ class Requests:
         self._consume = authenticator.consume
         self._shared = SharedLines()
         self._wakers = wakers
+        overload.awaits = wakers.awaits
         self._replaced = ReplacedDialogs(node.network, exchange.calls)
         numbering = Numbering(node)
         self._acks = Acks(node, sender, overload, self.routes, registrations, self._consume, numbering)

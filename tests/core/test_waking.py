@@ -490,6 +490,22 @@ def test_without_a_wait_phones_ring_as_they_are() -> None:
     night.quiet(call)
 
 
+def test_a_phone_that_calls_wait_for_may_register_in_overload() -> None:
+    """What is in progress passes; to have it wait for a phone that we turn away would be for nothing."""
+    late = [0.0]
+    night = Night(age=lambda: late[0])
+    phone, other = night.sleeper(), night.world.peer("carol", "10.0.0.50")
+    call = night.call()
+    late[0] = 30.0
+    refused = other.register("carol@example.com")
+    night.world.run()
+    assert refused.statuses == [503]
+    night.register(phone, "T1")
+    assert night.rung(phone) == [1]
+    night.reply(phone, 486)
+    night.quiet(call)
+
+
 # --- a store that answers later ---------------------------------------------------------------------------------------
 
 

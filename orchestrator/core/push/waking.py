@@ -313,6 +313,10 @@ class Wakers:
                     for waking in tuple(self._waiting.get(change.binding.aor, ())):
                         waking.registered(change)
 
+    def awaits(self, aor: str) -> bool:
+        """Whether a request waits for phones of this address."""
+        return aor in self._waiting
+
     def leave(self) -> None:
         """The server stops: nobody waits any more."""
         for waking in [waking for wakings in self._waiting.values() for waking in wakings]:
