@@ -105,7 +105,7 @@ class Sleepers(Population):
                     if number not in invites:
                         latencies.append(time.perf_counter() - sent[number])
                         invites[number] = octets
-                        self.phones.send(answer(octets, b"180 Ringing"))
+                    self.phones.send(answer(octets, b"180 Ringing"))  # a repeated INVITE, too
                 elif octets.startswith(b"SIP/2.0 180 "):
                     heard.add(number_of(octets))
         twice = [number for number, found in branches.items() if len(found) > 1]
