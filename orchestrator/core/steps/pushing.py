@@ -28,25 +28,36 @@ WAKE = 20.0
 class Tally:
     """What has become of the pushes of one step; it goes on when all are answered."""
 
-    __slots__ = ("flows", "ticket", "left", "sent", "failed", "dead")
+    __slots__ = ("flows", "ticket", "_left", "_of")
 
     def __init__(self, flows: FlowEngine, ticket: Ticket) -> None:
         self.flows = flows
         self.ticket = ticket
-        self.left = self.sent = self.failed = self.dead = 0
+        self._left = 0
+        self._of = {"sent": 0, "failed": 0, "dead": 0}
 
     def __call__(self, pushed: Pushed) -> None:
-        self.left -= 1
-        self.sent += pushed.outcome == "sent"
-        self.failed += pushed.outcome == "failed"
-        self.dead += pushed.outcome == "dead"
-        if not self.left:
+        self._left -= 1
+        self._of[pushed.outcome] += 1
+        if not self._left:
             self.flows.resume(self.ticket, self.result)
+
+    def begun(self, sent: bool) -> None:
+        """A push is under way, or the phone gets no more."""
+        if sent:
+            self._left += 1
+        else:
+            self._of["failed"] += 1
+
+    @property
+    def waits(self) -> bool:
+        """Some have not been answered."""
+        return self._left > 0
 
     @property
     def result(self) -> dict[str, int]:
         """The `push result`."""
-        return {"sent": self.sent, "failed": self.failed, "dead": self.dead}
+        return dict(self._of)
 
 
 class Pushing:
@@ -76,9 +87,8 @@ class Pushing:
                 data={**told, **effect.data},
                 options=options,
             )
-            tally.left += sent
-            tally.failed += not sent
-        return PENDING if tally.left else tally.result
+            tally.begun(sent)
+        return PENDING if tally.waits else tally.result
 
     def _asleep(self, aor: str) -> list[Binding]:
         """One contact of each phone that sleeps."""
