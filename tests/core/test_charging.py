@@ -249,7 +249,7 @@ def test_what_nobody_takes_is_sent_again_until_somebody_does() -> None:
     s.call(talk=10).hangup()
     s.world.run(100)
     times = [time for time, what, _ in s.billing.asked if what == "close"]
-    assert [b - a for a, b in pairwise(times)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    assert [b - a for a, b in pairwise(times)] == [1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, 20.0]
     assert len(s.world.engine.host.works) == 1 and not s.world.engine.host.works.idle
     s.billing.says["close"] = {}
     s.world.run(100)

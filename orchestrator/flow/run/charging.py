@@ -30,7 +30,7 @@ from orchestrator.errors import StepError
 from orchestrator.flow.run.traits import CallLife, CallWork, PoolEffect, Turn, TurnEffect
 from orchestrator.timers import Timer
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 """Seconds before what the billing server has not taken is sent again; twice as many each time."""
 PATIENCE = 3600.0
 """Seconds after the end of a call that this is tried."""

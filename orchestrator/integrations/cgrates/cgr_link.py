@@ -21,7 +21,7 @@ from gevent.queue import SimpleQueue
 from orchestrator.integrations.cgrates.cgr_json import Garbage, Objects, answer, request
 
 CONNECT_TIME = 5.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds before the next attempt to connect; twice as many each time."""
 SILENT_AFTER = 20
 """Requests in a row without an answer in their time."""
