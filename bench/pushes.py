@@ -5,7 +5,7 @@ process of its own, one after the other, several rounds; only its own CPU time c
 job of the core to its answer: queue, circuit, payload, token, HTTP/2, TLS. httpx is given headers and payload that are
 made already.
 
-    python -m bench.pushes [--pushes 3000] [--at-once 100] [--rounds 3]
+    python -m bench.pushes [--pushes 1000] [--at-once 20] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -183,11 +183,12 @@ def _measure(client: str, folder: Path, port: int, pushes: int, at_once: int) ->
     return measured
 
 
-def figures(pushes: int = 3_000, at_once: int = 100, rounds: int = 3) -> Iterator[Figure]:
+def figures(pushes: int = 1_000, at_once: int = 20, rounds: int = 3) -> Iterator[Figure]:
     """CPU for each push and the best rate; the ratio to httpx where that is installed. Raises Skipped."""
     if not find_spec("h2"):
         raise Skipped("the extra `push` is not installed")
-    clients = [name for name in CLIENTS if name == "ours" or find_spec("httpx")]
+    theirs = find_spec("httpx") and find_spec("sniffio")  # without sniffio httpcore looks for it with each request
+    clients = [name for name in CLIENTS if name == "ours" or theirs]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in clients}
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as port:
         for _ in range(rounds):
@@ -198,7 +199,7 @@ def figures(pushes: int = 3_000, at_once: int = 100, rounds: int = 3) -> Iterato
     yield Figure("pushes to Apple", max(pushes / run["seconds"] for run in runs["ours"]), "a second")
     if "httpx" in cpu:
         yield Figure("CPU per push of httpx", statistics.median(cpu["httpx"]), "µs")
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(cpu["ours"], cpu["httpx"], strict=True))
+        ratio = statistics.median(mine / other for mine, other in zip(cpu["ours"], cpu["httpx"], strict=True))
         yield Figure("CPU of ours to httpx", ratio, "", most=MOST)
 
 
@@ -213,8 +214,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pushes", type=int, default=3_000)
-    parser.add_argument("--at-once", type=int, default=100)
+    parser.add_argument("--pushes", type=int, default=1_000)
+    parser.add_argument("--at-once", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--client", choices=list(CLIENTS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

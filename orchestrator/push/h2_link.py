@@ -415,13 +415,18 @@ class Link:
             gevent.sleep(STALL / 2)
             now = monotonic()
             if self._pinged is not None:
-                if now - self._pinged >= STALL and self._heard < self._pinged:
+                if now - self._pinged >= STALL and self._unanswered():
                     return self.end("the server does not answer", NotTaken)
             elif self._streams and now - self._heard >= STALL:
                 self._ping()
             elif not self._streams:
                 self._busy.clear()
         return None
+
+    def _unanswered(self) -> bool:
+        """Whether nothing was heard since the PING; what has come while this process was held up is read first."""
+        gevent.sleep(0.01)
+        return self._pinged is not None and self._heard < self._pinged
 
     def end(self, reason: str, waiting: type[LinkDown]) -> None:
         """Close it. Requests under way fail; those that wait get an error of the kind `waiting`."""

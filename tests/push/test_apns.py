@@ -729,7 +729,7 @@ def test_from_the_configuration_to_the_answer(files: Path, server: ApnsServer) -
     """A push that nobody answers goes out again; of those that are sent at the same time each has its answer."""
     text = (
         f"push: {{services: {{apns: {{key: {files}/AuthKey.p8, key_id: ABC123DEFG, team: {TEAM}, ca: {files}/ca.pem,"
-        f" host: '127.0.0.1:{server.port}', timeout: 300ms}}}}}}"
+        f" host: '127.0.0.1:{server.port}', timeout: 1s}}}}}}"
     )
     answers: dict[int, Any] = {}
     pushes = Pushes(read_settings("o.yml", text, {}).push.services.values(), answers.__setitem__)
