@@ -7,22 +7,24 @@ import re
 from pathlib import Path
 
 import pytest
+from test_connections import EVERY
 from wakekit import AOR, Night, program
 
+from orchestrator.sip.push import Pushed
 from orchestrator.testing.peer import Ask, Peer
 
 
 class Talk:
     """alice and bob talk; bob's phone falls asleep."""
 
-    def __init__(self, night: Night, method: str = "INVITE", purr: bool = True) -> None:
+    def __init__(self, night: Night, method: str = "INVITE", purr: bool = True, transport: str = "udp") -> None:
         self.night = night
-        self.bob = night.world.peer("bob", "10.0.0.11")
+        self.bob = night.world.peer("bob", "10.0.0.11", 5060, transport, listens=transport == "udp")
         night.register(night.alice, aor="alice@example.com")
         answer = night.register(self.bob, "T1").final
         found = re.search(rb'\+sip\.pnspurr="([^"]+)"', b" ".join(answer.get_all(b"feature-caps")))
         assert found is not None
-        self.contact = "sip:bob@10.0.0.11" + (f";pn-purr={found[1].decode()}" if purr else "")
+        self.contact = f"sip:bob@10.0.0.11;transport={transport}" + (f";pn-purr={found[1].decode()}" if purr else "")
         self.call = night.call(method=method)
         request = self.bob.requests(method)[0]
         self.bob.answer(request, 200, contact=f"<{self.contact}>")
@@ -112,15 +114,68 @@ def test_a_phone_without_purr_is_not_pushed() -> None:
     stage.night.quiet()
 
 
-@pytest.mark.parametrize("method", ["BYE", "INVITE"])
-def test_a_phone_that_does_not_wake_up(method: str) -> None:
+@pytest.mark.parametrize("method", ["BYE", "INVITE", "NOTIFY"])
+def test_a_phone_that_does_not_register_gets_it_where_it_was(method: str) -> None:
+    """It may be in the middle of a call, and no push has reached it."""
     stage = Talk(Night())
+    before = len(stage.bob.requests(method))
     ask = stage.ask(method)
-    stage.night.world.run(20)
-    assert ask.statuses[-1] == 480
+    stage.night.world.run(19)
+    assert len(stage.bob.requests(method)) == before
+    stage.night.world.run(1)
+    stage.night.reply(stage.bob, 200, method)
+    assert ask.statuses[-1] == 200
     if method == "INVITE":
-        ask.acknowledge()
+        stage.ask("ACK", stage.number)
     stage.night.quiet()
+
+
+@pytest.mark.parametrize("outcome", ["failed", "dead"])
+def test_a_phone_that_cannot_be_pushed_gets_it_at_once(outcome: str) -> None:
+    stage = Talk(Night())
+    stage.night.answer = Pushed(outcome, "x")  # type: ignore[arg-type]
+    ask = stage.ask("BYE")
+    assert stage.night.rung(stage.bob, method="BYE") == [1]
+    stage.night.reply(stage.bob, 200, "BYE")
+    assert ask.statuses == [200]
+    stage.night.quiet()
+
+
+def test_nobody_hears_of_a_phone_that_has_gone_and_the_transaction_ends() -> None:
+    stage = Talk(Night())
+    ask = stage.ask("BYE")
+    stage.night.world.run(60)
+    assert ask.statuses == [] and stage.night.rung(stage.bob, method="BYE") == [1]
+    stage.night.quiet()
+
+
+@pytest.mark.parametrize(("method", "waits"), [("BYE", False), ("UPDATE", False), ("NOTIFY", True)])
+def test_a_phone_that_talks_over_a_connection_is_awake(method: str, waits: bool) -> None:
+    stage = Talk(Night(points=EVERY), transport="tls")
+    ask = stage.ask(method)
+    assert stage.night.rung(stage.bob, method=method) == [not waits]
+    assert bool(stage.night.pushes) == waits
+    if waits:
+        stage.wake()
+    stage.night.reply(stage.bob, 200, method)
+    assert ask.statuses == [200]
+    stage.night.world.cut(stage.bob)
+    pushed = len(stage.night.pushes)
+    bye = stage.ask("BYE")
+    assert len(stage.night.pushes) == pushed + 1, "its connection is gone: it sleeps"
+    stage.wake()
+    stage.night.reply(stage.bob, 200, "BYE")
+    assert bye.statuses == [200]
+    stage.night.quiet()
+
+
+def test_a_stop_sends_what_waits() -> None:
+    stage = Talk(Night())
+    ask = stage.ask("BYE")
+    stage.night.engine.drain(stage.night.world.now)
+    stage.night.world.run()
+    stage.night.reply(stage.bob, 200, "BYE")
+    assert ask.statuses == [200]
 
 
 def test_a_reinvite_that_is_cancelled_before_the_phone_has_it() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.core.push.waking import Wakers, Waking
 from orchestrator.history import RunFact
+from orchestrator.sip.binding import Binding
 from orchestrator.sip.branch import Branch, Context
 from orchestrator.sip.message import Request, Response
 from orchestrator.sip.purr import PARAMETER as PURR
@@ -101,19 +102,43 @@ class WaitingRequest:
 
 
 class WaitingInside(WaitingRequest):
-    """One inside a dialog: for one phone, and to where that is when it has woken up. Its Request-URI stays."""
+    """One inside a dialog: for one phone, and to where that is when it has woken up. Its Request-URI stays.
 
-    __slots__ = ("_stays", "_target")
+    Whoever talks is awake, and may have registered long ago. So a phone that cannot be pushed, or does not register for
+    a push, gets the request where it was: the BYE of a call must not end with us."""
+
+    __slots__ = ("_stays", "_target", "_sent")
 
     def __init__(self, context: ResponseContext, target: Target, stays: bool) -> None:
         super().__init__(context, context.breadth, None)
         self._target = target
         self._stays = stays
+        self._sent = False
 
     def woke(self, target: Target) -> None:
         if not self._stays:
             lead_to(self._target, target)
-        super().woke(self._target)
+        self._send()
+
+    def waited(self) -> None:
+        if not self._sent:
+            self._send()
+        super().waited()
+
+    def leave(self) -> None:
+        self.waited()
+
+    def _send(self) -> None:
+        self._sent = True
+        self.context.add(self._target, breadth=self._share)
+
+
+_OF_CALLS = frozenset((b"BYE", b"INVITE", b"UPDATE", b"INFO", b"PRACK", b"REFER"))
+
+
+def _talks(request: Request, phone: Binding) -> bool:
+    """A phone in a call whose connection stands is awake: its app is at work. A subscription keeps nobody awake."""
+    return bool(phone.connection) and request.method in _OF_CALLS
 
 
 def lead_to(target: Target, place: Target) -> None:
@@ -129,7 +154,7 @@ def forward_inside(wakers: Wakers, context: ResponseContext, request: Request, t
     phone = wakers.phone_of(request.parsed_uri) if PURR in request.uri else None
     if phone is None:
         context.add_all((target,))
-    elif wakers.pusher.policy.wake > 0 and wakers.pusher.sleeps(phone):
+    elif wakers.pusher.policy.wake > 0 and wakers.pusher.sleeps(phone) and not _talks(request, phone):
         WaitingInside(context, target, stays).begin(wakers, request, (wakers.target_of(phone),), (), others=False)
     else:
         if not stays:
