@@ -20,6 +20,7 @@ from urllib3.util import parse_url
 from orchestrator import __version__
 from orchestrator.packages.push_service import PushDown
 from orchestrator.runtime.http_host import Answer, ExchangeFailed, Guard, HttpHost, HttpRequest
+from orchestrator.sip.push import Push
 
 LONGEST = 60.0
 """Seconds that an exchange may take; who sends a push gives up long before."""
@@ -93,3 +94,11 @@ def told(said: Any) -> str:
     if not isinstance(said, str):
         return ""
     return " ".join("".join(c if c.isprintable() else " " for c in said).split())[:_SHOWN]
+
+
+def facts_of(push: Push) -> dict[str, Any]:
+    """What every app is told, whatever wakes it: why, for whom, and `data:`."""
+    facts: dict[str, Any] = {"kind": push.kind, "aor": push.aor}
+    if push.call:
+        facts["call"] = push.call
+    return facts | dict(push.data)

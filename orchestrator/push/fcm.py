@@ -24,7 +24,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from orchestrator.packages.push_service import PushDown
-from orchestrator.push.exchanges import Server, json_of, retry_after, told
+from orchestrator.push.exchanges import Server, facts_of, json_of, retry_after, told
 from orchestrator.push.service_account import AccessTokens, ServiceAccount, UnusableAccount, read_account
 from orchestrator.runtime.http_host import Answer
 from orchestrator.sip.push import Push, Pushed
@@ -131,7 +131,9 @@ def message_of(push: Push) -> dict[str, Any]:
     android: dict[str, Any] = {"priority": "high", "ttl": f"{min(max(ceil(push.ttl), 0), LONGEST_TTL)}s"}
     if push.collapse:
         android["collapse_key"] = push.collapse
-    data = {_free(name): text_of(value) for name, value in (("kind", push.kind), *push.data.items())}
+    data = {_free(name): text_of(value) for name, value in facts_of(push).items()}
+    if push.call:
+        data["call-id"] = push.call  # where Linphone looks for it
     said = {key: value for key, value in push.options.items() if key not in _TARGETS}
     return {**_merged({"data": data, "android": android}, said), "token": push.address.token}
 

@@ -34,7 +34,7 @@ from urllib3.exceptions import LocationValueError
 from urllib3.util import Url, parse_url
 
 from orchestrator.packages.push_service import PushDown
-from orchestrator.push.exchanges import Server, retry_after, told, trusting
+from orchestrator.push.exchanges import Server, facts_of, retry_after, told, trusting
 from orchestrator.runtime.http_host import Answer, Guard
 from orchestrator.sip.push import Push, Pushed
 
@@ -303,7 +303,7 @@ def payload(push: Push) -> bytes | None:
     if keys is None:
         return None
     theirs, secret = keys
-    text = json.dumps({"kind": push.kind, **push.data}, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(facts_of(push), default=_plain, ensure_ascii=False, separators=(",", ":"))
     plain = text.encode("utf-8", "replace")
     if len(plain) > MAX_PAYLOAD:
         raise ValueError(f"the payload has {len(plain)} octets, {MAX_PAYLOAD} at most")

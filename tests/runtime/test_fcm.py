@@ -155,7 +155,14 @@ def test_a_push_is_a_data_message_of_high_priority(fcm: Fcm, google: Google) -> 
     assert json.loads(exchange.body) == {
         "message": {
             "token": "d:APA91b",
-            "data": {"kind": "call", "call": "c1", "sip_from": "sip:alice@example.com", "display_name": "Alice"},
+            "data": {
+                "kind": "call",
+                "aor": "bob@example.com",
+                "call": "c1",
+                "call-id": "c1",
+                "sip_from": "sip:alice@example.com",
+                "display_name": "Alice",
+            },
             "android": {"priority": "high", "ttl": "20s", "collapse_key": "c1"},
         }
     }
@@ -195,7 +202,8 @@ def test_values_are_texts(value: Any, text: str) -> None:
 @pytest.mark.parametrize("name", ["from", "message_type", "gcm", "gcm.x", "google", "google.a", "googlex"])
 def test_names_that_fcm_keeps_for_itself_are_written_otherwise(name: str) -> None:
     """FCM refuses the whole message with 400 (reference of `Message.data`)."""
-    assert message_of(push(data={name: "1"}))["data"] == {"kind": "call", f"sip_{name}": "1"}
+    data = message_of(push(data={name: "1"}, call=""))["data"]
+    assert data == {"kind": "call", "aor": "bob@example.com", f"sip_{name}": "1"}
 
 
 def test_what_the_step_says_goes_over_what_we_say_map_by_map() -> None:
@@ -206,9 +214,9 @@ def test_what_the_step_says_goes_over_what_we_say_map_by_map() -> None:
         "topic": "all",
         "condition": "'all' in topics",
     }
-    assert message_of(push(collapse="", ttl=-1.0, options=options, data={})) == {
+    assert message_of(push(collapse="", ttl=-1.0, options=options, data={}, call="")) == {
         "token": "d:APA91b",
-        "data": {"kind": "call"},
+        "data": {"kind": "call", "aor": "bob@example.com"},
         "android": {"priority": "normal", "ttl": "0s", "notification": {"title": "Hi"}},
         "apns": {"headers": {"apns-priority": "5"}},
     }

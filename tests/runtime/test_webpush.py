@@ -159,6 +159,7 @@ def test_a_browser_reads_what_it_is_woken_for(service: Service, sender: WebPush)
     assert (exchange.headers["ttl"], exchange.headers["urgency"]) == ("20", "high")
     assert opened(exchange) == {
         "kind": "call",
+        "aor": "bob@example.com",
         "call": "c1",
         "from": "sip:alice@example.com",
         "display_name": "Älice",
@@ -217,7 +218,7 @@ def test_the_keys_stand_in_the_contact() -> None:
 
 def test_a_payload_that_is_too_long_is_not_sent(service: Service, sender: WebPush) -> None:
     """4096 octets are what a push service has to take (RFC 8030 §7.2, RFC 8291 §4)."""
-    empty = len(json.dumps({"kind": "call", "n": ""}, separators=(",", ":")))
+    empty = len(json.dumps({"kind": "call", "aor": "bob@example.com", "call": "c1", "n": ""}, separators=(",", ":")))
     fits = push(service.url, subscription(), data={"n": "x" * (MAX_PAYLOAD - empty)})
     assert len(payload(fits) or b"") == 4096
     longer = push(service.url, subscription(), data={"n": "x" * (MAX_PAYLOAD - empty + 1)})
