@@ -1,6 +1,7 @@
 """`python -m bench`: all benchmarks one after the other, and one table of their figures beside the targets.
 
     python -m bench [NAME …]        names: relay wakeup wake esl_events reactor bus parked_flows parse expr check pushes
+        firebase
 
 Each benchmark runs in a process of its own, bounded in time, so that none sees what another left in caches and in
 the garbage collector's lists, and none can hold up the rest. One that needs what is not installed is skipped, and
@@ -36,6 +37,7 @@ SECONDS: Mapping[str, int] = {
     "expr": 15,
     "pushes": 120,
     "check": 30,
+    "firebase": 60,
 }
 """Benchmark → seconds it may take: about twice what it does on a quiet machine."""
 

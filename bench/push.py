@@ -21,7 +21,8 @@ _END = b"\r\n\r\n"
 class PushService:
     """Listens on `url` while it is entered; `pushes` counts."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, answer: bytes = _ANSWER) -> None:
+        self._answer = answer
         self._listener = socket.create_server((host, 0), backlog=256)
         self.url = "http://{}:{}/push".format(*self._listener.getsockname())
         self.pushes = 0
@@ -78,5 +79,5 @@ class PushService:
                 break
             unread = unread[whole:]
             self.pushes += 1
-            connection.sendall(_ANSWER)
+            connection.sendall(self._answer)
         self._unread[connection] = unread
