@@ -25,12 +25,21 @@ def free_ports(count: int) -> list[int]:
 
 
 class Rabbit:
-    """One broker. `start` waits until it answers, `kill` is kill -9, `stop` is SIGTERM."""
+    """One broker, with TLS where its folder has certificate.pem, key.pem and ca.pem.
+
+    `start` waits until it answers, `kill` is kill -9, `stop` is SIGTERM.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self._names, self._between = free_ports(3)
+        self.port, self.tls_port, self._names, self._between = free_ports(4)
         (folder / "enabled_plugins").write_text("[].\n")
+        if (folder / "certificate.pem").exists():
+            files = {"certfile": "certificate.pem", "keyfile": "key.pem", "cacertfile": "ca.pem"}
+            lines = [f"ssl_options.{key} = {folder / name}" for key, name in files.items()]
+            (folder / "rabbitmq.conf").write_text(
+                "\n".join([f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", *lines, ""])
+            )
         self._env = {
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(folder),

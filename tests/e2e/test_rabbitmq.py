@@ -18,8 +18,11 @@ from typing import Any
 import amqp
 import pytest
 from conftest import Serve, Server
+from tls_files import write_authority, write_pair
 
 from bench.rabbit import PROGRAM, Rabbit
+from orchestrator.integrations.amqp.publish import Publisher, PublishSettings, routing_key
+from orchestrator.packages.sink import Outgoing, Undelivered
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +44,10 @@ flows:
 
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    rabbit = Rabbit(tmp_path_factory.mktemp("rabbit"))
+    folder = tmp_path_factory.mktemp("rabbit")
+    write_pair(folder, "localhost")
+    write_authority(folder / "ca.pem")
+    rabbit = Rabbit(folder)
     try:
         rabbit.start()
         yield rabbit
@@ -196,3 +202,66 @@ def test_messages_of_a_queue_are_events(rabbit: Rabbit, serve: Serve, tmp_path: 
     bodies = [message.body for message in dead]
     assert [body.encode() if isinstance(body, str) else bytes(body) for body in bodies] == bad
     assert drained(rabbit, "in") == []
+
+
+class Context:
+    name, node, content_type = "rabbit", "n1.example", "application/cloudevents+json"
+
+    def log(self, level: str, text: str, **facts: Any) -> None:
+        raise AssertionError(text)
+
+
+def event(number: int) -> Outgoing:
+    return Outgoing(f"id-{number}", "fs.link", "example.com", "", 0.0, b"%d" % number)
+
+
+def publisher(**settings: Any) -> Publisher:
+    return Publisher(Context(), PublishSettings.model_validate({"timeout": "20s", **settings}))
+
+
+def reason(sink: Publisher, *numbers: int) -> Undelivered:
+    with pytest.raises(Undelivered) as caught:
+        sink.send([event(number) for number in numbers])
+    sink.close()
+    return caught.value
+
+
+def test_a_routing_key_has_three_words() -> None:
+    assert routing_key(event(1), "n1.example") == "fs_link.example_com.n1_example"
+    assert routing_key(Outgoing("i", "a", "", "", 0.0, b""), "n") == "a.-.n"
+    assert routing_key(Outgoing("i", "a*#", "ü" * 300, "", 0.0, b""), "n") == f"a__.{'?' * 80}.n"
+
+
+def test_a_broker_proves_who_it_is(rabbit: Rabbit) -> None:
+    with connection(rabbit) as made:
+        made.channel().queue_declare("secure", durable=True, auto_delete=False)
+    to = {"tls": "on", "host": "localhost", "port": rabbit.tls_port, "exchange": "", "routing_key": "secure"}
+    ca = str(rabbit.folder / "ca.pem")
+    sink = publisher(**to, ca=ca)
+    sink.send([event(1)])
+    sink.close()
+    assert "certificate verify failed" in reason(publisher(**to), 2).reason
+    assert "certificate verify failed" in reason(publisher(**(to | {"host": "127.0.0.1"}), ca=ca), 3).reason
+    wrong = reason(publisher(**to, ca=ca, password="hidden"), 4).reason
+    assert "Login was refused" in wrong and "hidden" not in wrong
+    assert [message.properties["message_id"] for message in drained(rabbit, "secure")] == ["id-1"]
+
+
+def test_what_the_broker_cannot_take_comes_again(rabbit: Rabbit) -> None:
+    with connection(rabbit) as made:
+        arguments = {"x-max-length": 2, "x-overflow": "reject-publish"}
+        made.channel().queue_declare("small", durable=True, auto_delete=False, arguments=arguments)
+    sink = publisher(port=rabbit.port, exchange="", routing_key="small")
+    with pytest.raises(Undelivered, match="could not take it over") as caught:
+        sink.send([event(number) for number in range(5)])
+    first = [message.properties["message_id"] for message in drained(rabbit, "small")]
+    assert first == [f"id-{number}" for number in range(caught.value.taken)]
+    sink.send([event(caught.value.taken)])
+    sink.close()
+    assert len(drained(rabbit, "small")) == 1
+
+
+def test_an_exchange_that_is_not_there_or_of_another_kind(rabbit: Rabbit) -> None:
+    missing = reason(publisher(port=rabbit.port, exchange="nowhere", declare="off"), 1)
+    assert (missing.taken, "NOT_FOUND" in missing.reason or "no exchange" in missing.reason) == (0, True)
+    assert "inequivalent arg 'type'" in reason(publisher(port=rabbit.port, exchange="amq.direct"), 1).reason
