@@ -118,7 +118,7 @@ class Apns:
         headers: list[Any] = [
             (":method", "POST"),
             (":scheme", "https"),
-            (":authority", client.name),
+            (":authority", client.authority),
             NeverIndexedHeaderTuple(":path", f"/3/device/{kind.token}"),
             ("apns-push-type", kind.type),
             ("apns-topic", kind.topic),

@@ -102,7 +102,9 @@ class H2Client:
     ) -> None:
         """`context()` is asked for each connection; it raises OSError or ValueError. Only one request at a time goes
         over a new connection until `one_first(status)` is false for an answer."""
-        self.name = f"{host}:{port}"
+        bare = f"[{host}]" if ":" in host else host
+        self.name = f"{bare}:{port}"
+        self.authority = bare if port == 443 else self.name
         self.connections = 0
         """That were begun."""
         self._address = host, port

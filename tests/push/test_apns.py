@@ -182,6 +182,19 @@ def test_the_sandbox_is_where_the_phone_says(apns: Apns, server: ApnsServer) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "authority", "name"),
+    [
+        ("api.push.apple.com", 443, "api.push.apple.com", "api.push.apple.com:443"),
+        ("api.push.apple.com", 2197, "api.push.apple.com:2197", "api.push.apple.com:2197"),
+        ("::1", 443, "[::1]", "[::1]:443"),
+    ],
+)
+def test_the_authority_of_a_server(host: str, port: int, authority: str, name: str) -> None:
+    client = h2_link.H2Client(host, port, lambda: 1 / 0, one_first=bool)  # type: ignore[arg-type, return-value]
+    assert (client.authority, client.name) == (authority, name)
+
+
 @pytest.mark.parametrize(("said", "host"), [("on", "localhost"), ("off", "127.0.0.1")])
 def test_or_where_the_configuration_says(account: ApnsAccount, server: ApnsServer, said: str, host: str) -> None:
     apns = Apns(replace(account, sandbox=said))
