@@ -29,6 +29,8 @@ LOOK_AGAIN = 1.0
 """Seconds between requests to a server that is silent."""
 MOST_OUT = 20_000
 """Requests that may wait for an answer."""
+AT_ONCE = 100
+"""Requests that leave together, when so many wait."""
 DEAD_AFTER = 60.0
 """Seconds without a word while requests wait: the connection is dead, whatever TCP says."""
 
@@ -75,7 +77,7 @@ class Link:
         self._on_change = on_change
         self._number = 0
         self._out: dict[int, Pending] = {}
-        self._queue: SimpleQueue[Pending | None] = SimpleQueue()
+        self._queue: SimpleQueue[Pending] = SimpleQueue()
         self._missed = 0
         self._looked = 0.0
         self._heard = 0.0
@@ -188,7 +190,7 @@ class Link:
             )
         self._on_change(False, why)
 
-    def _watch(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+    def _watch(self, made: Any, queue: SimpleQueue[Pending], ended: AsyncResult[str]) -> None:
         """Somebody wants it to end, or it is dead."""
         while not self._leave.wait(5.0):
             if (self._out or self._missed) and monotonic() - self._heard > DEAD_AFTER:
@@ -196,18 +198,21 @@ class Link:
                 return
         ended.set("CGRateS asked for it")
 
-    def _write(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+    def _write(self, made: Any, queue: SimpleQueue[Pending], ended: AsyncResult[str]) -> None:
         try:
             while True:
-                pending = queue.get()
-                if pending is None or pending.given_up:
-                    continue
-                pending.sent = True
-                made.sendall(pending.data)
+                wanted = [queue.get()]
+                while len(wanted) < AT_ONCE and not queue.empty():
+                    wanted.append(queue.get())
+                leaving = [pending for pending in wanted if not pending.given_up]
+                for pending in leaving:
+                    pending.sent = True
+                if leaving:
+                    made.sendall(b"".join(pending.data for pending in leaving))
         except OSError as error:
             ended.set(str(error))
 
-    def _read(self, made: Any, queue: SimpleQueue[Pending | None], ended: AsyncResult[str]) -> None:
+    def _read(self, made: Any, queue: SimpleQueue[Pending], ended: AsyncResult[str]) -> None:
         objects = Objects()
         try:
             while data := made.recv(65_536):
