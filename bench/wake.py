@@ -39,7 +39,8 @@ PUSHED_WITHIN = 30.0
 AWAKE = 1.0
 """Seconds that the server takes a phone to be awake after its REGISTER."""
 REPEAT = 0.5
-"""Seconds after which a phone that was not called registers once more."""
+"""Seconds after which a phone that was not called registers once more; twice as long the next time (RFC 3261
+§17.1.2.2)."""
 LINGER = 0.7
 """Seconds to wait for INVITEs too many: more than one repetition takes."""
 MOST_RATIO = 1.3
@@ -81,7 +82,8 @@ class Sleepers(Population):
         latencies: list[float] = []
         heard: set[int] = set()
         begun = time.perf_counter()
-        repeat = begun + count / rate + REPEAT
+        pause = REPEAT
+        repeat = begun + count / rate + pause
         while len(heard) < count or time.perf_counter() < begun + count / rate + LINGER:
             now = time.perf_counter()
             if now > begun + count / rate + PATIENCE:
@@ -92,7 +94,8 @@ class Sleepers(Population):
                 sent[len(sent)] = time.perf_counter()
                 self.register(len(sent) - 1)
             if len(sent) == count and now >= repeat:
-                repeat = now + REPEAT
+                pause = min(2 * pause, 4.0)
+                repeat = now + pause
                 for number in sent.keys() - invites.keys():
                     self.repeated += 1
                     self.register(number)

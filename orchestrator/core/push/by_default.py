@@ -41,6 +41,8 @@ class WaitingRequest:
             self.context.add(target, breadth=self._share)
         if self._waking is None:
             self.waited()
+        else:
+            request.forget_parts()  # it waits now, maybe for long
 
     # --- the phones -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ one that is called all the time takes no pushes from the others. A phone may hav
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -26,7 +25,7 @@ class PushRoom:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._latest: dict[str, deque[tuple[float, str]]] = {}
+        self._latest: dict[str, tuple[tuple[float, str], ...]] = {}
         """Token → when it was pushed in the last minute, and for which address; whoever was pushed last stands last."""
 
     def __len__(self) -> int:
@@ -39,9 +38,8 @@ class PushRoom:
         room = all(self._has_room(token, aor, now) for token in tokens)
         if room:
             for token in tokens:
-                times = self._latest.pop(token, None) or deque(maxlen=MOST_IN_ALL * max(1, self._most))
-                times.append((now, aor))
-                self._latest[token] = times
+                before = self._latest.pop(token, ())
+                self._latest[token] = (*before, (now, aor))[-MOST_IN_ALL * self._most :]  # most are pushed once
         self._forget(now)
         return room
 
