@@ -193,6 +193,7 @@ def test_udp_to_nobody_is_counted_and_somebody_is_found_again(monkeypatch: pytes
     way = Way(partial(open_udp, "127.0.0.1", port), stream=False)
     assert wait_until(lambda: way.sender.put(packet(0)) or way.sender.lost > 2)
     assert "refused" in "".join(way.told) and way.sender.connects > 1
+    assert len(way.told) == 2, "it is told once, not for each packet"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", port))
         sock.setblocking(False)
@@ -207,6 +208,8 @@ def test_udp_to_nobody_is_counted_and_somebody_is_found_again(monkeypatch: pytes
             return 7 in found
 
         assert wait_until(comes)
+        monkeypatch.setattr(delivery, "CALM", 0.0)
+        assert wait_until(lambda: comes() and way.sender.trouble == "")
     way.close()
 
 

@@ -25,6 +25,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 LOOK_UP = 60.0
 """Seconds that a UDP address is used until its name is looked up again, and at least between two errors."""
 SOONEST = 1.0
+CALM = 5.0
+"""Seconds without a refusal after which datagrams are taken to arrive."""
 BURST = 64
 """Packets sent until others have their turn."""
 CHUNK = 65_536
@@ -61,6 +63,7 @@ class Sender:
         self.lost = 0
         """Packets that the network has refused (UDP)."""
         self.connects = 0
+        self._refused_at = -CALM
         self.trouble = "not connected yet"
         """Why there is no connection, '' when there is one."""
 
@@ -111,12 +114,17 @@ class Sender:
         self._disconnect()
         self._socket = self._open()
         self.connects += 1
-        self._note("")
+        self._calm()
 
     def _disconnect(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _calm(self) -> None:
+        """All is well, unless the network has just refused datagrams: between two refusals some seem to be taken."""
+        if monotonic() - self._refused_at > CALM:
+            self._note("")
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -173,6 +181,8 @@ class Sender:
             self._wait()
             before = self.lost
             self._send_burst()
+            if self.trouble:
+                self._calm()
             gevent.sleep(0)
             if self.lost > before and monotonic() - opened > SOONEST:
                 break
@@ -183,10 +193,10 @@ class Sender:
                 self._socket.send(self._packets[0])
             except OSError as error:  # an answer of the network to an earlier one, mostly
                 self.lost += 1
+                self._refused_at = monotonic()
                 self._note(str(error))
             else:
                 self.sent += 1
-                self._note("")
             self._pop()
 
     def _pop(self) -> None:
