@@ -131,10 +131,12 @@ def message_of(push: Push) -> dict[str, Any]:
     android: dict[str, Any] = {"priority": "high", "ttl": f"{min(max(ceil(push.ttl), 0), LONGEST_TTL)}s"}
     if push.collapse:
         android["collapse_key"] = push.collapse
-    data = {_free(name): text_of(value) for name, value in facts_of(push).items()}
+    own = push.options.get("data")
+    facts = facts_of(push) | (dict(own) if isinstance(own, Mapping) else {})
+    data = {_free(name): text_of(value) for name, value in facts.items()}
     if push.call:
         data["call-id"] = push.call  # where Linphone looks for it
-    said = {key: value for key, value in push.options.items() if key not in _TARGETS}
+    said = {key: value for key, value in push.options.items() if key not in (*_TARGETS, "data")}
     return {**_merged({"data": data, "android": android}, said), "token": push.address.token}
 
 

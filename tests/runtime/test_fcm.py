@@ -210,13 +210,14 @@ def test_what_the_step_says_goes_over_what_we_say_map_by_map() -> None:
     options = {
         "android": {"priority": "normal", "notification": {"title": "Hi"}},
         "apns": {"headers": {"apns-priority": "5"}},
+        "data": {"from": 7},
         "token": "of-somebody-else",
         "topic": "all",
         "condition": "'all' in topics",
     }
     assert message_of(push(collapse="", ttl=-1.0, options=options, data={}, call="")) == {
         "token": "d:APA91b",
-        "data": {"kind": "call", "aor": "bob@example.com"},
+        "data": {"kind": "call", "aor": "bob@example.com", "sip_from": "7"},
         "android": {"priority": "normal", "ttl": "0s", "notification": {"title": "Hi"}},
         "apns": {"headers": {"apns-priority": "5"}},
     }

@@ -195,3 +195,27 @@ def test_two_templates_that_are_written_alike_are_the_same() -> None:
 def test_secrets_of_a_template_are_in_no_log() -> None:
     text = "push: {services: {x: {type: http, url: 'https://a/S3CRET', headers: {authorization: {env: KEY}}}}}"
     assert "S3CRET" not in repr(read(text, KEY="S3CRET"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "library"),
+    [
+        ("fcm: {account: a.json}", "jwt"),
+        ("webpush: {key: k, subject: 'mailto:a@b.example'}", "http_ece"),
+    ],
+)
+def test_a_library_that_is_missing_is_one_message(entry: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("fcm", "service_account", "webpush"):
+        monkeypatch.delitem(sys.modules, f"orchestrator.push.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    ((name, chosen),) = read(f"push: {{services: {{{entry}}}}}").push.services.items()
+    with pytest.raises(OrchestratorError) as refused:
+        chosen.kind.open(chosen.settings)
+    assert str(refused.value) == (f"{name} needs {library}, which is not installed: pip install 'orchestrator[push]'")
+
+
+def test_plain_http_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("jwt", "http_ece", "h2"):
+        monkeypatch.setitem(sys.modules, library, None)
+    chosen = read("push: {services: {x: {type: http, url: 'https://a/${push.token}'}}}").push.services["x"]
+    assert chosen.kind.open(chosen.settings).check() == []
