@@ -16,6 +16,7 @@ from gevent.event import Event
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import InputError, OrchestratorError
+from orchestrator.events.bus import Bus
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.registry import BUILTIN_EVENTS
 from orchestrator.flow.loader import Source, load_sources
@@ -29,9 +30,10 @@ from orchestrator.runtime.gauges import export_services
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.jobs import Jobs
 from orchestrator.runtime.metrics import Metrics
-from orchestrator.runtime.services import Host, Services
+from orchestrator.runtime.services import Host, Services, Tap
 from orchestrator.settings import read_settings
 from orchestrator.testing.world import World
+from orchestrator.timers import Timers
 
 FLOW = """flowlang: 1
 flows:
@@ -174,6 +176,30 @@ def test_without_room_it_is_refused_and_counted(stage: Stage) -> None:
 
 
 # --- sinks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_glob_stands_for_all_events_that_fit(stage: Stage) -> None:
+    host = stage.host()
+    heard: list[Raised] = []
+    host.listen(["do*"], heard.append)
+    with pytest.raises(ValueError, match=r"there is no event 'x\*'"):
+        host.listen(["x*"], heard.append)
+    stage.services.open()
+    assert stage.services.events == {"door"}
+    host.publish("door", {"number": 1})
+    wait_until(lambda: [event.name for event in heard] == ["door"])
+
+
+def test_a_glob_follows_a_reload() -> None:
+    bus = Bus(Timers())
+    tap = Tap(["do*", "fs", "*"], lambda event: None)
+    tap.follow(bus, {"door", "key", "fs"})
+    assert tap.names == {"door", "key", "fs"}
+    tap.follow(bus, {"dog"})
+    assert [name for name in ("door", "key", "fs", "dog") if bus.hears(name)] == ["dog"]
+    everything = Tap(["*"], lambda event: None)
+    everything.follow(bus, {"fs", "fs.link"})
+    assert everything.names == {"fs.link"}, "fs is every event of FreeSWITCH"
 
 
 def test_a_listener_gets_events_outside_of_the_turn(stage: Stage) -> None:
