@@ -113,6 +113,14 @@ def test_push_services_are_known_by_name(name: str, help: str, tmp_path: Path) -
     assert load_program([flow])[1] == [], "without a configuration any may be named"
 
 
+def test_what_a_step_says_to_a_push_service_is_a_map(tmp_path: Path) -> None:
+    flow = tmp_path / "a.flow.yaml"
+    step = "push: {to: bob@example.com, services: {acme: loud}}"
+    flow.write_text(f"flowlang: 1\nflows:\n  main:\n    on: invite\n    do:\n      - {step}\n")
+    [found], _ = check_site(read_settings("a.yml", TEXT, {}), {}, [flow])
+    assert (found.code, found.message) == ("E103", "acme: takes a map here")
+
+
 def test_the_command_fails_and_a_server_starts_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flows").mkdir()

@@ -28,7 +28,7 @@ PUSH = ACTIONS.add(
                 values=("call", "message", "request"),
             ),
             Field("data", Kind.MAP, "What the app is told besides call, from and display_name."),
-            Field("services", Kind.VALUE, "Keys for one kind of push service: {apns: {…}}."),
+            Field("services", Kind.MAP, "Keys for one kind of push service: {apns: {…}}."),
         ),
         result="push result",
         in_on_end=True,
@@ -46,7 +46,7 @@ def push(task: Task, step: Step) -> Steps:
         ttl=task.value(step, "ttl", task.value(step, "for")),
         kind=step.args.get("kind", ""),
         data=task.values(step, "data"),
-        services=task.value(step, "services", {}),
+        services=task.values(step, "services"),
     )
     task.trace(step, PushDone(result["sent"], result["failed"], result["dead"]))
     return result

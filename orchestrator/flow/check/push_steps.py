@@ -37,8 +37,7 @@ def check_wake(checker: StepChecker, shape: Shape, args: Mapping[str, Any]) -> N
         return
     wake = constant_of(args.get("wake"))
     if wake is not None and wake > LONGEST_WAKE:
-        help = "write for example 20s; 5m at most"
-        checker.report.error("E106", "nobody waits that long for a phone to wake up", given.value, help)
+        checker.report.warning("W310", "nobody waits that long for a phone to wake up", given.value, "write  20s")
     elif wake is not None and wake > REQUEST_WAKE and checker.head.kind in REQUESTS:
         message = f"a {checker.head.kind.upper()} waits for {REQUEST_WAKE:g}s at most"
         checker.report.warning("W310", message, given.value, f"write {REQUEST_WAKE:g}s")
@@ -64,14 +63,12 @@ def push(checker: StepChecker, shape: Shape, path: Path, around: Around) -> Comp
             checker.report.error("E106", "no push service keeps a push for so long", shape.fields[name].value, help)
     known = checker.names.known.push_services
     services = shape.fields["services"].value if "services" in shape.fields else None
-    if services is not None and not isinstance(services, Entries):
-        checker.report.error("E103", "services: takes a map here", services, "write  {apns: {…}}")
     for key, options in services if isinstance(services, Entries) else ():
         if known and key.text not in known:
             best = closest(key.text, known)
             help = f"did you mean {best!r}?" if best else f"known: {', '.join(known)}"
             checker.report.error("E118", f"unknown push service {key.text!r}", key, help)
-        elif not isinstance(options, Entries):
+        elif known and not isinstance(options, Entries):
             help = "write  {apns: {…}}: what this kind of push service understands"
             checker.report.error("E103", f"{key.text}: takes a map here", options, help)
     _need_service(checker, shape)
