@@ -19,12 +19,14 @@ PACKAGE = Path(gauges.__file__).parents[1]
 ROOMS = ("core", "sip", "esl", "events", "flow", "store", "runtime", "push")
 
 STATE = {
+    "answer": "octets of one answer of a push service",
     "asked": "tokens that one push service account was asked for",
     "bindings": "contacts of one phone that sleeps",
     "breadth": "branches that a request may still have (RFC 5393)",
     "busy": "commands of one connection under way",
     "by_source": "connections of one source",
     "charges": "charges of one run",
+    "connections": "links that one account of Apple has opened, for tests",
     "cseq": "a sequence number",
     "end": "a place in a text",
     "ended": "a tuple of To tags",
@@ -35,6 +37,7 @@ STATE = {
     "lines": "header lines of one message",
     "live": "a part of trace_octets",
     "messages": "messages of one connection that wait",
+    "made": "tokens of one account of Apple, for tests",
     "missed": "pings of one phone without an answer",
     "nodes": "nodes of one YAML file",
     "offset": "a place in a text",
