@@ -47,6 +47,11 @@ DEPARTURES: tuple[tuple[str, str], ...] = (
         "Feature-Caps in a REGISTER leave the phone to the proxy that says so only where they name the phone's service",
     ),
     ("RFC 8599 §5.6.1.2", "the answer to a query does not repeat what Feature-Caps in the REGISTER have said"),
+    (
+        "RFC 8599 §5.6.2",
+        "a phone whose push has failed gets the request where it registered last, and the caller no 480 at once: what "
+        "is wrong with the service says nothing about the phone, which may be awake",
+    ),
     ("RFC 3261 §18.2.2", "a maddr in a Via is ignored: answers go to where the request came from and nowhere else"),
 )
 """Known differences from the RFCs, each with its place; a test shows each of them."""

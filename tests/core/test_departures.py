@@ -15,7 +15,7 @@ from orchestrator.settings.model import Settings
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.sip.departures import DEPARTURES
 from orchestrator.sip.message import Request
-from orchestrator.sip.push import PushPolicy, PushService
+from orchestrator.sip.push import Push, Pushed, PushPolicy, PushService
 from orchestrator.testing.peer import Ask, Peer
 from orchestrator.testing.world import World
 
@@ -240,6 +240,18 @@ def a_proxy_that_serves_another_service_does_not_wake_this_phone() -> None:
 @shows("RFC 8599 §5.6.1.2")
 def a_query_is_not_answered_twice() -> None:
     assert features_of("pn-provider", 'Feature-Caps: *;+sip.pns="fcm"') == [b'*;+sip.pns="apns"']
+
+
+@shows("RFC 8599 §5.6.2")
+def a_phone_whose_push_failed_gets_the_request_where_it_is() -> None:
+    stage = Stage(push=PushPolicy((PushService("apple", "apns"),)), register=False)
+    stage.world.on_job = lambda job: Pushed("failed", "503") if isinstance(job.effect, Push) else None
+    contact = f"Contact: <sip:bob@10.0.0.3;{APPLE}>"
+    stage.do(stage.bob.ask("REGISTER", "sip:example.com", contact, to=f"<{BOB}>"))
+    stage.world.run(31)
+    call = stage.do(stage.alice.ask("INVITE", BOB))
+    assert len(stage.bob.requests("INVITE")) == 1
+    assert call.statuses == [100]
 
 
 def test_the_list_is_typed_and_names_each_place_once() -> None:

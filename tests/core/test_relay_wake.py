@@ -82,9 +82,11 @@ def test_a_push_that_is_refused_ends_the_wait(tmp_path: Path) -> None:
 
 def test_nobody_can_be_pushed(tmp_path: Path) -> None:
     stage = night(tmp_path, per_phone=0)
-    stage.sleeper()
+    phone = stage.sleeper()
     call = stage.call()
-    assert (call.statuses, stage.said, stage.pushes) == ([100, 480], ["unavailable 480"], [])
+    assert (stage.pushes, stage.rung(phone)) == ([], [1])
+    stage.reply(phone, 480)
+    assert (call.statuses, stage.said) == ([100, 480], ["unavailable 480"])
     stage.quiet(call)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 from wakekit import AOR, BOB, Night, push_parameters
@@ -112,15 +111,14 @@ def test_the_wait_is_over_as_soon_as_all_have_woken_up() -> None:
     night.quiet(call)
 
 
-@pytest.mark.parametrize("outcome", ["failed", "dead"])
-def test_nobody_is_waited_for_whose_push_went_wrong(outcome: Any) -> None:
+def test_a_phone_that_is_dead_to_its_service_is_not_waited_for() -> None:
     night = Night()
     phone = night.sleeper()
     night.answer = None
     call = night.call()
-    night.told(outcome=outcome, reason="410 Unregistered")
+    night.told(outcome="dead", reason="410 Unregistered")
     assert call.statuses == [100, 480]
-    assert len(night.engine.registrations.bindings_of(AOR)) == (outcome == "failed")
+    assert len(night.engine.registrations.bindings_of(AOR)) == 0
     assert night.rung(phone) == [0]
     night.quiet(call)
 
@@ -458,16 +456,17 @@ def test_a_phone_that_gets_no_more_pushes_is_waited_for_while_the_last_one_may_w
     night.quiet(*calls)
 
 
-def test_a_phone_that_gets_no_more_pushes_is_not_waited_for_later() -> None:
+def test_a_phone_that_gets_no_more_pushes_rings_where_it_is() -> None:
     night = Night(per_phone=1)
-    night.sleeper()
+    phone = night.sleeper()
     first = night.call()
     night.world.run(20)
     first.acknowledge()
     night.world.run(10)
     second = night.call()
-    assert (first.statuses, second.statuses) == ([100, 480], [100, 480])
-    assert len(night.pushes) == 1
+    assert (first.statuses, night.rung(phone), len(night.pushes)) == ([100, 480], [1], 1)
+    night.reply(phone, 486)
+    assert second.statuses == [100, 486]
     night.quiet(second)
 
 

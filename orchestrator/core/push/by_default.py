@@ -39,8 +39,6 @@ class WaitingRequest:
         self._waking = wakers.wake(self, request, asleep, awake, wakers.pusher.policy.wake, others=others)
         for target in awake:
             self.context.add(target, breadth=self._share)
-        if self._waking is None:
-            self.waited()
         else:
             request.forget_parts()  # it waits now, maybe for long
 

@@ -63,10 +63,12 @@ class Pusher:
         that has registered over a connection sleeps when that has ended."""
         if self.service_of(binding) is None:
             return False
+        return self.is_cut_off(binding) or self._node.wall - binding.registered_at >= self.policy.awake
+
+    def is_cut_off(self, binding: Binding) -> bool:
+        """Whether nothing reaches a phone but a push: it registered over a connection, and that has ended."""
         point = self._node.network.point_called(binding.point)
-        if point is not None and point.reliable and not binding.path and not binding.connection:
-            return True
-        return self._node.wall - binding.registered_at >= self.policy.awake
+        return point is not None and point.reliable and not binding.path and not binding.connection
 
     # --- pushes -------------------------------------------------------------------------------------------------------
 

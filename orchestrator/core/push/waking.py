@@ -2,9 +2,10 @@
 request when its REGISTER comes, once, wherever it comes from then.
 
 A wait ends after its time, or as soon as nobody is waited for any more: all phones have woken up, or their pushes have
-failed. Until then other phones of the address that register get the request, too. Who has the request is a `Waiter`: a
-relay of a flow, or what serves a request without one. When a call is over before a phone has registered, its app may
-be told by another push.
+failed. A phone whose push has failed gets the request where it is; one that is dead to its service gets none. Until the
+end other phones of the address that register get the request, too. Who has the request is a `Waiter`: a relay of a
+flow, or what serves a request without one. When a call is over before a phone has registered, its app may be told by
+another push.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class Waking:
     """The phones that one request waits for."""
 
     __slots__ = (
-        "aor", "state", "sleepers", "woken", "_wakers", "waiter", "_request", "_headers", "_sender", "_known",
-        "_others", "_ttl", "_timer", "_since",
+        "aor", "state", "sleepers", "woken", "_unreached", "_wakers", "waiter", "_request", "_headers", "_sender",
+        "_known", "_others", "_ttl", "_timer", "_since",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +103,8 @@ class Waking:
         """Those who are waited for."""
         self.woken = 0
         """Phones that have woken up."""
+        self._unreached: list[Sleeper] = []
+        """Those whose pushes have failed, and who ring over no connection."""
         self._wakers = wakers
         self.waiter = waiter
         self._request = request
@@ -122,8 +125,8 @@ class Waking:
 
     # --- the pushes ---------------------------------------------------------------------------------------------------
 
-    def push(self, targets: Sequence[Target]) -> bool:
-        """Push to phones that sleep. False when none of them can be waited for."""
+    def push(self, targets: Sequence[Target]) -> None:
+        """Push to phones that sleep. What comes of it is told in later turns."""
         for target in targets:
             for binding in _bindings_of(target):
                 same = next((sleeper for sleeper in self.sleepers if sleeper.is_same_phone(binding)), None)
@@ -131,16 +134,13 @@ class Waking:
                     same.bindings += (binding,)
                 else:
                     self.sleepers.append(Sleeper(self, binding))
-        for sleeper in self.sleepers[:]:
+        timers = self._wakers.node.timers
+        for sleeper in self.sleepers:
             if not self._send(sleeper, kind_of(self._request)):
-                self.sleepers.remove(sleeper)
-        if not self.sleepers:
-            self.state = WAITED
-            return False
+                timers.after(0.0, self._unsent, sleeper)
         self.aor = self.sleepers[0].bindings[0].aor
         self._wakers.add(self)
-        self._timer = self._wakers.node.timers.after(self._ttl, Waking._time_over, self)
-        return True
+        self._timer = timers.after(self._ttl, Waking._time_over, self)
 
     def _send(self, sleeper: Sleeper, kind: PushKind) -> bool:
         """Whether the phone may be waited for: one that gets no more pushes was woken a moment ago, maybe."""
@@ -167,7 +167,29 @@ class Waking:
         elif not sleeper.sent and self.state == WAITING and sleeper in self.sleepers:
             self.waiter.note(PushEnded(Contact(sleeper.bindings[0], short=True), pushed.outcome, pushed.reason))
             self.sleepers.remove(sleeper)
+            if pushed.outcome == "failed":
+                self._leave_asleep(sleeper)
             self._look()
+
+    def _unsent(self, sleeper: Sleeper) -> None:
+        """It gets no more pushes for now."""
+        self.pushed(sleeper, Pushed("failed", "too many pushes"))
+
+    def _leave_asleep(self, sleeper: Sleeper) -> None:
+        """That its push has failed says nothing about the phone: it rings over its connection at once. Over UDP nobody
+        knows whether it listens, so it rings there when the wait is over, if it has not registered until then."""
+        connected = [binding for binding in sleeper.bindings if binding.connection]
+        if connected:
+            self._ring(max(connected, key=_registered_at))
+        else:
+            self._unreached.append(sleeper)
+
+    def _ring_unreached(self) -> None:
+        """The last resort: those whose pushes have failed, where they registered last."""
+        for sleeper in self._unreached:
+            reached = [binding for binding in sleeper.bindings if not self._wakers.pusher.is_cut_off(binding)]
+            if reached:
+                self._ring(max(reached, key=_registered_at))
 
     # --- registrations ------------------------------------------------------------------------------------------------
 
@@ -176,10 +198,10 @@ class Waking:
         if self.state != WAITING:
             return
         new, old = change.binding, change.previous
-        for sleeper in self.sleepers:
+        for sleeper in (*self.sleepers, *self._unreached):
             if old in sleeper.bindings or sleeper.is_same_phone(new):
                 if not any(_is_repeated(own, new) for own in sleeper.bindings):
-                    self.sleepers.remove(sleeper)
+                    self._forget(sleeper)
                     self.woken += 1
                     self._measure(sleeper)
                     was = Contact(sleeper.bindings[0], short=True)
@@ -209,19 +231,27 @@ class Waking:
 
     def _look(self) -> None:
         if not self.sleepers and self.state == WAITING:
-            self._end(WAITED)
-            self.waiter.waited()
+            self._waited()
 
     def _time_over(self) -> None:
         self._wakers.node.count("push.slept_on")
+        self._waited()
+
+    def _waited(self) -> None:
         self._end(WAITED)
+        self._ring_unreached()
         self.waiter.waited()
+
+    def _forget(self, sleeper: Sleeper) -> None:
+        for listed in (self.sleepers, self._unreached):
+            if sleeper in listed:
+                listed.remove(sleeper)
 
     def forget(self, contacts: Sequence[str]) -> None:
         """These phones are not to get the request any more; they are named by their contacts."""
-        for sleeper in self.sleepers[:]:
+        for sleeper in (*self.sleepers, *self._unreached):
             if any(Contact(binding) in contacts for binding in sleeper.bindings):
-                self.sleepers.remove(sleeper)
+                self._forget(sleeper)
                 self._call_off(sleeper)
         self._look()
 
@@ -292,9 +322,8 @@ class Wakers:
         others: bool = True,
         headers: Sequence[bytes] = (),
         sender: bytes = b"",
-    ) -> Waking | None:
-        """Push to the phones that sleep, and have `waiter` hear who wakes up within `wait` seconds. None when nobody
-        can be waited for.
+    ) -> Waking:
+        """Push to the phones that sleep, at least one, and have `waiter` hear who wakes up within `wait` seconds.
 
         `awake` are those that have the request already, `others`: whether further phones of the address get it as well.
         `headers` and `sender` are for the copies of it; see `Target`.
@@ -303,7 +332,8 @@ class Wakers:
             wait = min(wait, self.node.settings.times.timeout * SHARE)
         known = [binding for target in awake for binding in _bindings_of(target)]
         waking = Waking(self, waiter, request, known, others, headers, sender, wait)
-        return waking if waking.push(asleep) else None
+        waking.push(asleep)
+        return waking
 
     def heard(self, changes: Sequence[Change]) -> None:
         """What has been registered."""
@@ -341,6 +371,10 @@ def is_same_phone(a: Binding, b: Binding) -> bool:
 def _is_repeated(old: Binding, new: Binding) -> bool:
     """Whether both are of one REGISTER: something else has changed about the contact, its phone has said nothing."""
     return (old.call_id, old.cseq) == (new.call_id, new.cseq)
+
+
+def _registered_at(binding: Binding) -> float:
+    return binding.registered_at
 
 
 def _bindings_of(target: Target) -> Iterator[Binding]:

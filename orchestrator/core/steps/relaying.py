@@ -102,7 +102,7 @@ class Relaying:
         effect: effects.Relay,
         asleep: Sequence[Target],
         groups: Sequence[Sequence[Target]],
-    ) -> Waking | None:
+    ) -> Waking:
         """Push to those that sleep; who wakes up joins those of `groups`."""
         effect.sleepers = waking = self._wakers.wake(
             waiter,
