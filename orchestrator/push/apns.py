@@ -33,6 +33,8 @@ MAX_CALL, MAX_OTHER = 5_120, 4_096
 """Octets of the payload."""
 MAX_NAME: Final = 256
 """Characters of what callers say of themselves: a long name does not keep a phone asleep."""
+LATEST: Final = 10**15
+"""Milliseconds since the epoch: what is later is no time."""
 MAX_COLLAPSE: Final = 64
 OPTIONS = ("payload", "push_type", "topic", "priority")
 """What a step may say: `services: {apns: {…}}`."""
@@ -164,8 +166,9 @@ def _reason(answer: H2Answer) -> tuple[str, float | None]:
         return "", None
     said = json_of(answer.body)
     since = said.get("timestamp")
-    seconds = since / 1000 if isinstance(since, int | float) and not isinstance(since, bool) else None
-    return told(said.get("reason")), seconds
+    if not isinstance(since, int | float) or isinstance(since, bool) or not 0 <= since < LATEST:
+        return told(said.get("reason")), None
+    return told(said.get("reason")), since / 1000
 
 
 def collapse_id(text: str) -> str:

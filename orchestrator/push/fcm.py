@@ -6,6 +6,7 @@ handles it, nothing is shown for it. What the service says:
     404 UNREGISTERED, 403 SENDER_ID_MISMATCH           the token is dead
     400 INVALID_ARGUMENT about the token               the token is dead; about anything else, the push has failed
     401                                                a new access token, once
+    401 THIRD_PARTY_AUTH_ERROR                         this push has failed; phones of other kinds are reached
     429, 5xx                                           later (Retry-After)
     403, 404 without one of these codes                the account or the project is wrong, not the phone
 """
@@ -33,6 +34,7 @@ URL: Final = "https://fcm.googleapis.com"
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 LONGEST_TTL = 2_419_200
 """Seconds: four weeks."""
+_THIRD_PARTY: Final = "THIRD_PARTY_AUTH_ERROR"
 _TARGETS = ("token", "topic", "condition")
 """Keys of a message that say who gets it."""
 
@@ -83,7 +85,7 @@ class Fcm:
         body = json.dumps({"message": message_of(push)}).encode()
         token = tokens.token()
         answer = self._post(target, token, body)
-        if answer.status == 401 and "THIRD_PARTY_AUTH_ERROR" not in _codes(json_of(answer.body)):
+        if answer.status == 401 and _THIRD_PARTY not in _codes(json_of(answer.body)):
             tokens.drop(token)
             answer = self._post(target, tokens.token(), body)
         return self._judge(answer)
@@ -121,6 +123,8 @@ class Fcm:
         words = told(error.get("message"))
         if status == 400:
             return Pushed("dead" if _is_about_token(error) else "failed", f"{reason}: {words}" if words else reason)
+        if _THIRD_PARTY in codes:  # an iPhone or a browser behind Firebase, whose own service does not take the project
+            return Pushed("failed", f"{reason}: {words}" if words else reason)
         if status == 429 or status >= 500:
             raise PushDown(reason, retry_after(answer.headers, self._wall()))
         raise PushDown(f"{reason}: {words}" if words else reason, final=True)

@@ -3,8 +3,8 @@
 `h2` keeps the states of the protocol, octets in and out. Here are the socket, and what a client owes a server that goes
 away: requests it says it has not taken (GOAWAY above its last stream, REFUSED_STREAM) go out again over a new
 connection, the others are answered on the old one, or fail. A connection on which nothing is heard is asked with a PING
-and given up without an answer; one that was idle is asked together with the next request, so that a path that was lost
-meanwhile costs two seconds, not the time of a push.
+and given up without an answer, as is one on which PINGs are answered and requests are not; one that was idle is asked
+together with the next request, so that a path that was lost meanwhile costs two seconds, not the time of a push.
 
 One greenlet reads, one writes: what several requests have to say leaves in one record of TLS, and a request that is
 given up never stops in the middle of one.
@@ -87,6 +87,7 @@ class _Exchange:
     body: bytes
     result: AsyncResult[H2Answer] = field(default_factory=AsyncResult)
     stream: int = 0
+    began: float = 0.0
     sent: int = 0
     """Octets of the body."""
     status: int = 0
@@ -163,7 +164,7 @@ class Link:
         self._blocked: set[_Exchange] = set()
         """Those with a part of their body left that no flow control window was open for."""
         self._inbound = bytearray()
-        self._heard = monotonic()
+        self._heard = self._answered_at = monotonic()
         self._pinged: float | None = None
         self._dirty = Event()
         self._busy = Event()
@@ -214,6 +215,7 @@ class Link:
             self._busy.set()
         stream = one.stream = self._h2.get_next_available_stream_id()
         self._streams[stream] = one
+        one.began = monotonic()
         self._h2.send_headers(stream, one.headers, end_stream=not one.body)
         self._send_body(one)
         if self._pinged is None and monotonic() - self._heard >= QUIET:
@@ -243,7 +245,10 @@ class Link:
             except H2Error:  # it is over for h2
                 pass
             self._finish(one)
-            self._pump()
+            if self._answered_at < one.began <= monotonic() - STALL:
+                self._retire("the server answers no requests")
+            else:
+                self._pump()
 
     def _finish(self, one: _Exchange) -> None:
         del self._streams[one.stream]
@@ -309,6 +314,7 @@ class Link:
         one = self._streams.get(stream)
         if one is None:
             return
+        self._answered_at = monotonic()
         if self._one_first is not None and not self._one_first(one.status):
             self._one_first = None
         one.result.set(H2Answer(one.status, one.answered, bytes(one.answer[:MAX_ANSWER])))

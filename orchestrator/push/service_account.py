@@ -27,6 +27,8 @@ from orchestrator.push.exchanges import Server, json_of, retry_after, told
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_LIFE = 3600
 """Seconds that an assertion is good for: the most that Google takes."""
+LONGEST_LIFE = 86_400
+"""Seconds that a token is used for at most."""
 EARLY = 300.0
 """Seconds before its end that a token is renewed."""
 REST = 5.0
@@ -145,6 +147,10 @@ class AccessTokens:
             self._trouble = trouble
             self._rest = self._clock() + (REST if trouble.retry_after is None else trouble.retry_after)
             return
+        except BaseException:  # the push that asked has no more time: the next one takes the token that is left
+            if self._token and self._clock() < self._end:
+                self._rest = self._clock() + REST
+            raise
         self._token, life = found
         self._end = self._clock() + life
         self._renew = self._end - min(EARLY, life / 2)
@@ -158,7 +164,9 @@ class AccessTokens:
             token, life = said.get("access_token"), said.get("expires_in", ASSERTION_LIFE)
             if not isinstance(token, str) or not token.isascii() or not token.isprintable():
                 raise PushDown("token: the answer has none", final=True)
-            return token, float(life) if isinstance(life, int | float) and life > 0 else float(ASSERTION_LIFE)
+            return token, float(min(life, LONGEST_LIFE)) if isinstance(
+                life, int | float
+            ) and life > 0 else ASSERTION_LIFE
         words = " ".join(told(said.get(key)) for key in ("error", "error_description")).strip()
         final = 400 <= answer.status < 500 and answer.status != 429
         raise PushDown(

@@ -106,13 +106,18 @@ class Supervisor:
     @property
     def trouble(self) -> str:
         """What is wrong, '' for nothing."""
-        down = [circuit.reason for circuit in self._circuits.values() if circuit.open]
+        down = [circuit.reason for circuit in self._resting()]
         return "; ".join([*self.problems, *dict.fromkeys(down)])
 
     @property
     def down(self) -> int:
         """Servers that are left alone."""
-        return sum(circuit.open for circuit in self._circuits.values())
+        return len(self._resting())
+
+    def _resting(self) -> list[Circuit]:
+        """Those of servers that have failed several times, or want no pushes for a while (Retry-After)."""
+        now = self._clock()
+        return [circuit for circuit in self._circuits.values() if circuit.open or circuit.wait(now)]
 
     def close(self) -> None:
         self.pool.close()

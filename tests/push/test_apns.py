@@ -305,6 +305,10 @@ def test_answers_about_a_push(apns: Apns, server: ApnsServer, status: int, said:
         (reason(410, "Unregistered", timestamp=1454948015990), 1454948015.99),
         (reason(410, "ExpiredToken", timestamp=1454948015990), 1454948015.99),
         (reason(410, "Unregistered", timestamp="soon"), None),
+        (reason(410, "Unregistered", timestamp=10**400), None),
+        (reason(410, "Unregistered", timestamp=-(10**400)), None),
+        (reason(410, "Unregistered", timestamp=float("inf")), None),
+        (reason(410, "Unregistered", timestamp=float("nan")), None),
         (Reply(410), None),
     ],
 )
@@ -670,6 +674,21 @@ def test_a_path_that_is_lost_is_found_out(apns: Apns, server: ApnsServer, monkey
         apns.send(push())
     assert apns.send(push()).outcome == "sent"
     assert len(server.connections) == 2
+
+
+def test_a_server_that_answers_pings_and_no_requests_is_left(
+    apns: Apns, server: ApnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One machine behind Apple's balancer hangs: the next connection leads to another one."""
+    monkeypatch.setattr(h2_link, "STALL", 0.1)
+    apns.send(push())
+    server.say = lambda request: STALL if request.connection.number == 1 else Reply()
+    with gevent.Timeout(0.3, False):
+        apns.send(push())
+    assert server.connections[0].pings
+    assert apns.send(push()).outcome == "sent"
+    assert len(server.connections) == 2
+    until(lambda: server.connections[0].closed)
 
 
 def test_a_quiet_connection_is_asked_with_the_next_push(

@@ -266,6 +266,15 @@ def test_a_push_without_the_time_for_that_fails_at_once() -> None:
     assert bench.push() == SENT
 
 
+def test_a_server_that_wants_no_pushes_for_an_hour_is_told_as_down() -> None:
+    """Pushes fail meanwhile, so /readyz may not say that all is well."""
+    bench = Bench(PushDown("429 QUOTA_EXCEEDED", retry_after=3600.0), SENT)
+    bench.push()
+    assert (bench.supervisor.trouble, bench.supervisor.down) == ("429 QUOTA_EXCEEDED", 1)
+    bench.clock.now += 3600.0
+    assert (bench.supervisor.trouble, bench.supervisor.down) == ("", 0)
+
+
 def test_a_push_is_not_tried_beyond_its_time_to_live() -> None:
     bench = Bench(PushDown("503"))
     began = bench.clock.now

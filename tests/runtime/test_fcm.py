@@ -290,7 +290,6 @@ def test_answers_about_the_phone(fcm: Fcm, google: Google, said: Behaviour, push
         (error(403, "PERMISSION_DENIED", "", "The API is disabled"), "403 PERMISSION_DENIED: The API is disabled", None, True),  # noqa: E501
         (error(404, "NOT_FOUND", "", "No such project"), "404 NOT_FOUND: No such project", None, True),
         (answer(404, b"<html>"), "404", None, True),
-        (error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", "x"), "401 THIRD_PARTY_AUTH_ERROR: x", None, True),
     ],
 )  # fmt: skip
 def test_answers_about_the_service(
@@ -300,6 +299,13 @@ def test_answers_about_the_service(
     google.fcm = [said]
     found = down(fcm)
     assert (found.reason, found.retry_after, found.final) == (reason, retry_after, final)
+    assert (len(google.pushes), google.handed_out) == (1, 1)
+
+
+def test_an_iphone_behind_firebase_takes_no_android_phone_with_it(fcm: Fcm, google: Google) -> None:
+    """The project's key for Apple is wrong: that is no failure of Firebase, whose circuit stays closed."""
+    google.fcm = [error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", "x")]
+    assert fcm.send(push()) == Pushed("failed", "401 THIRD_PARTY_AUTH_ERROR: x")
     assert (len(google.pushes), google.handed_out) == (1, 1)
 
 
@@ -380,6 +386,29 @@ def test_a_token_that_cannot_be_renewed_is_used_to_its_end(fcm: Fcm, google: Goo
     clock.now += 6
     fcm.send(push())
     assert google.handed_out == 2
+
+
+def test_a_token_endpoint_that_hangs_holds_up_one_push_while_the_token_is_good(
+    fcm: Fcm, google: Google, clock: Clock
+) -> None:
+    fcm.send(push())
+    clock.now += 3400
+    google.tokens = [lambda exchange, sock: gevent.sleep(1)] * 2
+    with gevent.Timeout(0.05, False):
+        fcm.send(push())
+    for _ in range(3):
+        assert fcm.send(push()).outcome == "sent"
+    assert len(google.asked("/token")) == 2
+    clock.now += 5
+    google.tokens = []
+    assert fcm.send(push()).outcome == "sent"
+    assert google.handed_out == 2
+
+
+@pytest.mark.parametrize("life", [10**400, -(10**400), 1e308, True, "soon", None])
+def test_a_life_of_a_token_that_is_none(fcm: Fcm, google: Google, life: Any) -> None:
+    google.life = life
+    assert fcm.send(push()).outcome == "sent"
 
 
 REFUSED = answer(
