@@ -90,6 +90,18 @@ def test_nobody_can_be_pushed(tmp_path: Path) -> None:
     stage.quiet(call)
 
 
+def test_a_text_that_went_to_who_is_awake_goes_to_who_wakes_up(tmp_path: Path) -> None:
+    stage = Night(program(tmp_path, "      - relay: {to: registered, wake: 20s}\n", on="message"))
+    mobile, desk = stage.sleeper(), stage.phone("desk", "10.0.0.12")
+    text = stage.call(method="MESSAGE")
+    assert stage.rung(mobile, desk, method="MESSAGE") == [0, 1]
+    stage.register(mobile, "T1")
+    assert stage.rung(mobile, desk, method="MESSAGE") == [1, 1]
+    stage.reply(mobile, 200, "MESSAGE")
+    assert text.statuses == [200]
+    stage.quiet(text)
+
+
 def test_who_is_awake_rings_at_once_and_the_others_when_they_wake_up(tmp_path: Path) -> None:
     stage = night(tmp_path)
     mobile, desk = stage.sleeper(), stage.phone("desk", "10.0.0.12")

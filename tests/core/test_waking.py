@@ -59,6 +59,27 @@ def test_a_phone_without_push_rings_at_once_beside_one_that_sleeps() -> None:
     night.quiet(call)
 
 
+@pytest.mark.parametrize("desks", [0, 1, 3])
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE"])
+def test_phones_that_register_meanwhile_take_no_room_from_those_that_wake_up(desks: int, method: str) -> None:
+    """Max-Breadth (RFC 5393 §5.3.3): what the first ones get is not all there is."""
+    night = Night(trust=())
+    caller = night.phone("carol", "10.0.0.40", aor="carol@example.com")
+    phone = night.phone("bob", "10.0.0.11", "T1")
+    night.world.run(31)
+    for number in range(desks):
+        night.phone(f"desk{number}", f"10.0.1.{number + 1}")
+    call = night.call(method=method, peer=caller)
+    late = [night.world.peer(f"late{number}", f"10.0.2.{number + 1}") for number in range(3)]
+    for each in late:
+        night.register(each)
+    night.register(phone, "T1")
+    assert night.rung(*late, phone, method=method) == [1, 1, 1, 1]
+    night.reply(phone, 200, method)
+    assert call.final.status == 200
+    night.quiet(call)
+
+
 def test_nobody_wakes_up() -> None:
     night = Night()
     phone = night.sleeper()

@@ -115,6 +115,7 @@ def test_over_udp_it_is_tried_when_the_others_have_not_woken_up() -> None:
     call = night.call()
     failed = next(number for number, (_, token) in enumerate(night.pushes) if token == "T1")
     night.told(failed, outcome="failed", reason="no answer within 5 s")
+    night.told(1 - failed)
     night.world.run(20)
     assert (night.rung(one), call.statuses) == ([1], [100])
     night.reply(one, 486)
@@ -133,6 +134,92 @@ def test_in_a_flow_it_rings_in_its_turn(mode: str, tmp_path: Path) -> None:
     assert night.rung(phone) == [1]
     night.reply(phone, 603)
     assert call.statuses == [100, 603]
+    night.quiet(call)
+
+
+def test_a_service_that_hangs_keeps_no_phone_from_ringing_over_its_connection() -> None:
+    night = Night(points=EVERY)
+    phone = connected(night)
+    night.answer = None
+    call = night.call()
+    night.world.run(2.9)
+    assert night.rung(phone) == [0]
+    night.world.run(0.1)
+    assert night.rung(phone) == [1]
+    night.told(outcome="failed", reason="no answer within 5 s")
+    assert night.rung(phone) == [1]
+    night.reply(phone, 200)
+    assert call.statuses == [100, 200]
+    night.quiet(call)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_push_that_arrives_late_all_the_same(same: bool) -> None:
+    """The phone may have left that connection without a word; over another one it rings once more."""
+    night = Night(points=EVERY)
+    phone = connected(night)
+    night.answer = None
+    call = night.call()
+    night.world.run(3)
+    new = phone if same else night.world.peer("10.0.0.32", "10.0.0.32", 5060, "tcp", listens=False)
+    again(night, new, cseq=2)
+    assert night.rung(phone, new) == [1, 1]
+    night.told()
+    night.world.run(1)
+    night.reply(new, 200)
+    assert call.statuses == [100, 200]
+    night.quiet(call)
+
+
+def test_a_push_that_was_taken_is_waited_for() -> None:
+    """The phone wakes up, and may leave its old connection for it."""
+    night = Night(points=EVERY)
+    phone = connected(night)
+    call = night.call()
+    night.world.run(20)
+    assert (night.rung(phone), call.statuses) == ([0], [100, 480])
+    night.quiet(call)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_over_udp_a_service_that_hangs_is_waited_for_to_the_end(answered: bool) -> None:
+    night = Night()
+    phone = night.sleeper()
+    night.answer = None
+    call = night.call()
+    if answered:
+        night.told()
+    night.world.run(20)
+    assert (night.rung(phone), call.statuses) == (([0], [100, 480]) if answered else ([1], [100]))
+    if not answered:
+        night.reply(phone, 200)
+        night.told(outcome="failed")
+    night.quiet(call)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_phone_that_has_left_meanwhile_does_not_ring(transport: str) -> None:
+    night = Night(points=EVERY)
+    phone = connected(night) if transport == "tcp" else night.sleeper("10.0.0.31", "10.0.0.31")
+    night.answer = None
+    call = night.call()
+    ask = phone.ask("REGISTER", "sip:example.com", "Contact: *", "Expires: 0", to=f"<sip:{AOR}>", call_id="z", cseq=99)
+    night.world.run()
+    assert ask.statuses == [200]
+    night.told(outcome="failed")
+    assert (night.rung(phone), call.statuses) == ([0], [100, 480])
+    night.quiet(call)
+
+
+def test_a_phone_whose_connection_ends_meanwhile_is_not_rung_over_it() -> None:
+    night = Night(points=EVERY)
+    phone = connected(night)
+    night.answer = None
+    call = night.call()
+    night.world.cut(phone)
+    night.world.run()
+    night.told(outcome="failed")
+    assert (night.rung(phone), call.statuses) == ([0], [100, 480])
     night.quiet(call)
 
 

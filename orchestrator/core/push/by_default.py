@@ -46,7 +46,7 @@ class WaitingRequest:
 
     def woke(self, target: Target) -> None:
         if self._skips is None or not self._skips(target):
-            self.context.add(target, breadth=self._share)
+            self.context.add(target)
 
     def waited(self) -> None:
         self._waking = None
@@ -176,9 +176,9 @@ def forward(
     if not asleep:
         context.add_all(targets)
         return
-    share = context.breadth // len(targets)
-    if not share:
+    if context.breadth < len(targets):
         context.reply(440)
         return
+    share = max(1, context.breadth // (2 * len(targets)))  # the rest is for those who wake up, and who register as well
     awake = [target for group in groups for target in group]
     WaitingRequest(context, share, skips).begin(wakers, request, asleep, awake, others)

@@ -32,6 +32,8 @@ SHARE: Final = 7 / 8
 """Of the 64*T1 that a request lives which is no INVITE, the part that it may wait: the rest is for its answer."""
 LONGEST: Final = 256
 """Characters that an app is told of the caller's name, of his address, and of the Call-ID."""
+PATIENCE: Final = 3.0
+"""Seconds that a push service has for its answer before a phone whose connection stands gets the request over that."""
 WAITING, WAITED, STOPPED = "waiting", "waited", "stopped"
 
 
@@ -61,13 +63,17 @@ def kind_of(request: Request) -> PushKind:
 class Sleeper:
     """One phone that was pushed, whatever number of contacts it has. It is told what has become of the push."""
 
-    __slots__ = ("waking", "bindings", "sent", "over")
+    __slots__ = ("waking", "bindings", "pending", "sent", "tried", "over")
 
     def __init__(self, waking: Waking, binding: Binding) -> None:
         self.waking = waking
         self.bindings: tuple[Binding, ...] = (binding,)
+        self.pending = False
+        """The push is under way."""
         self.sent = False
         """The push service has taken the push."""
+        self.tried = 0
+        """The connection over which it got the request without having been woken; 0 for none."""
         self.over = False
         """The request is not for this phone any more."""
 
@@ -83,7 +89,7 @@ class Waking:
 
     __slots__ = (
         "aor", "state", "sleepers", "woken", "_unreached", "_wakers", "waiter", "_request", "_headers", "_sender",
-        "_known", "_others", "_ttl", "_timer", "_since",
+        "_known", "_others", "_ttl", "_timer", "_patience", "_since",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +121,7 @@ class Waking:
         self._others = others
         self._ttl = ttl
         self._timer: Timer | None = None
+        self._patience: Timer | None = None
         self._since = wakers.node.timers.now
 
     @property
@@ -141,12 +148,14 @@ class Waking:
         self.aor = self.sleepers[0].bindings[0].aor
         self._wakers.add(self)
         self._timer = timers.after(self._ttl, Waking._time_over, self)
+        if any(binding.connection for sleeper in self.sleepers for binding in sleeper.bindings):
+            self._patience = timers.after(PATIENCE, Waking._lose_patience, self)
 
     def _send(self, sleeper: Sleeper, kind: PushKind) -> bool:
         """Whether the phone may be waited for: one that gets no more pushes was woken a moment ago, maybe."""
         pusher, binding, request = self._wakers.pusher, sleeper.bindings[0], self._request
         service = pusher.service_of(binding)
-        sent = pusher.send(
+        sleeper.pending = sent = pusher.send(
             binding,
             kind,
             sleeper if kind != "cancel" else None,
@@ -161,7 +170,7 @@ class Waking:
 
     def pushed(self, sleeper: Sleeper, pushed: Pushed) -> None:
         """What a push service says about its push."""
-        sleeper.sent = pushed.outcome == "sent"
+        sleeper.pending, sleeper.sent = False, pushed.outcome == "sent"
         if sleeper.over:
             self._call_off(sleeper)
         elif not sleeper.sent and self.state == WAITING and sleeper in self.sleepers:
@@ -178,18 +187,40 @@ class Waking:
     def _leave_asleep(self, sleeper: Sleeper) -> None:
         """That its push has failed says nothing about the phone: it rings over its connection at once. Over UDP nobody
         knows whether it listens, so it rings there when the wait is over, if it has not registered until then."""
-        connected = [binding for binding in sleeper.bindings if binding.connection]
-        if connected:
-            self._ring(max(connected, key=_registered_at))
+        connected = self._try_connection(sleeper)
+        if connected is not None:
+            self._known.append(connected)
         else:
             self._unreached.append(sleeper)
 
+    def _lose_patience(self) -> None:
+        """A service that hangs keeps no phone from ringing that may be there. It may wake up elsewhere yet."""
+        for sleeper in self.sleepers:
+            if not sleeper.sent:
+                self._try_connection(sleeper)
+
+    def _try_connection(self, sleeper: Sleeper) -> Binding | None:
+        """Give the phone the request over its connection; None when that has ended."""
+        connected = [binding for binding in self._live(sleeper) if binding.connection]
+        if not connected:
+            return None
+        best = max(connected, key=_registered_at)
+        if sleeper.tried != best.connection:
+            sleeper.tried = best.connection
+            self._send_to(best)
+        return best
+
     def _ring_unreached(self) -> None:
-        """The last resort: those whose pushes have failed, where they registered last."""
-        for sleeper in self._unreached:
-            reached = [binding for binding in sleeper.bindings if not self._wakers.pusher.is_cut_off(binding)]
+        """The last resort: those whose pushes have failed, or were never answered, where they registered last."""
+        hung = [sleeper for sleeper in self.sleepers if sleeper.pending and not sleeper.tried]
+        for sleeper in (*self._unreached, *hung):
+            reached = [binding for binding in self._live(sleeper) if not self._wakers.pusher.is_cut_off(binding)]
             if reached:
                 self._ring(max(reached, key=_registered_at))
+
+    def _live(self, sleeper: Sleeper) -> list[Binding]:
+        """What has become of its bindings: it may have removed them, and their connections may have ended."""
+        return [binding for binding in self._wakers.bindings_of(self.aor) if sleeper.is_same_phone(binding)]
 
     # --- registrations ------------------------------------------------------------------------------------------------
 
@@ -206,7 +237,10 @@ class Waking:
                     self._measure(sleeper)
                     was = Contact(sleeper.bindings[0], short=True)
                     self.waiter.note(PhoneWoke(Contact(new, short=True), was))
-                    self._ring(new)
+                    if new.connection and new.connection == sleeper.tried:
+                        self._known.append(new)
+                    else:
+                        self._ring(new)
                     self._look()
                 return
         for number, known in enumerate(self._known):
@@ -223,6 +257,9 @@ class Waking:
 
     def _ring(self, binding: Binding) -> None:
         self._known.append(binding)
+        self._send_to(binding)
+
+    def _send_to(self, binding: Binding) -> None:
         target = self._wakers.target_of(binding)
         target.headers, target.sender = self._headers, self._sender
         self.waiter.woke(target)
@@ -280,8 +317,9 @@ class Waking:
 
     def _end(self, state: str) -> None:
         self.state = state
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._patience):
+            if timer is not None:
+                timer.cancel()
         self._wakers.drop(self)
 
     def __repr__(self) -> str:
@@ -296,6 +334,7 @@ class Wakers:
         self.pusher = pusher
         self.target_of = registrations.target_of
         self.phone_of = registrations.phone_of
+        self.bindings_of = registrations.bindings_of
         registrations.hearers.append(self.heard)
         self._waiting: dict[str, list[Waking]] = {}
         """Address of record → who waits for its phones."""

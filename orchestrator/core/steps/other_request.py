@@ -142,8 +142,9 @@ class OtherRequest(ServedRequest):
         context = self._context
         group = self._groups.pop(0) if self._groups else ()
         context.held = True
+        room = context.breadth if self._waking is None else context.breadth // 2  # phones may wake up, or register
         for target in group:
-            context.add(target, breadth=max(1, context.breadth // len(group)))
+            context.add(target, breadth=max(1, room // len(group)))
         context.let_settle()
 
     # --- what the branches report -------------------------------------------------------------------------------------
