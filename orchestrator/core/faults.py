@@ -38,6 +38,8 @@ from orchestrator.sip.server import ServerTransaction
 _DEPTH = 8
 """How far from where the exception struck its subject is looked for: through callbacks, to a branch, to its call."""
 
+Bug = Exception
+"""What a turn raised."""
 Subject = Call | SocketCall | Registration | Run | ResponseContext | ServerTransaction
 
 
@@ -47,7 +49,7 @@ class Fault:
     far as they are known."""
 
     where: str
-    error: Exception
+    error: Bug
     source: str = ""
     call_id: str = ""
 
