@@ -1,12 +1,14 @@
-# The orchestrator as a container: installed in one stage, run as nobody special in the next. All it needs are wheels,
-# so there is no compiler in either.
+# The orchestrator as a container: compiled and installed in one stage, run as nobody special in the next, which has no
+# compiler. Without ORCHESTRATOR_BUILD it is plain Python.
 
 FROM python:3.11-slim AS install
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY orchestrator orchestrator
+ENV ORCHESTRATOR_BUILD=compiled
 RUN python -m venv /opt/orchestrator \
- && /opt/orchestrator/bin/pip install --no-cache-dir --disable-pip-version-check .
+ && /opt/orchestrator/bin/pip install --no-cache-dir --disable-pip-version-check '.[amqp,kafka,otel,push,sql]'
 
 FROM python:3.11-slim
 # Registrations live in /var/lib/orchestrator: mount a volume there and name it with LOCATION.

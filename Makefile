@@ -1,4 +1,5 @@
 # make run    serve with config/orchestrator.yml
+# make compiled  translate the core to C, once, in a minute or two: `make run` uses it from then on; make plain undoes it
 # make test   the tests; `make test ARGS='tests/store -k kill'` runs some
 # make check  ruff and mypy --strict
 # make pythons  the pure tests on Python 3.11, 3.12 and 3.13, as far as they are here
@@ -16,10 +17,11 @@ ARGS   ?=
 # The tests start the server two hundred times: its modules are compiled once, even if the environment forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test check pythons bench demo clean
+.PHONY: run compiled plain test check pythons bench demo clean
 .DEFAULT_GOAL := test
 
-run: $(VENV)/.stamp-run
+# Compiled modules that are older than their source are made anew.
+run: $(VENV)/.stamp-run $(wildcard $(VENV)/.stamp-compiled)
 	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
 
 # Two runs: tests of pure code and of commands, one process for each core, then those on real sockets and FreeSWITCH, which
@@ -54,7 +56,13 @@ demo: $(VENV)/.stamp-run
 	$(BIN)/orchestrator demo $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+compiled: $(VENV)/.stamp-compiled
+
+plain:
+	find orchestrator -name '*.so' -delete
+	rm -rf build *__mypyc*.so $(VENV)/.stamp-compiled
 
 # --- what the targets stand on ----------------------------------------------------------------------------------------
 # A stamp is newer than pyproject.toml exactly when what it lists is installed.
@@ -70,6 +78,15 @@ $(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
 $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
+
+COMPILED := setup.py orchestrator/timers.py $(shell find orchestrator/sip orchestrator/core orchestrator/events -name '*.py')
+
+$(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
+	@command -v cc >/dev/null || { echo "make compiled needs a C compiler: sudo apt-get install gcc"; exit 1; }
+	$(PIP) 'mypy[mypyc]>=1.13' 'setuptools>=77' types-gevent types-PyYAML
+	find orchestrator -name '*.so' -delete
+	ORCHESTRATOR_BUILD=compiled $(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
 
 # SIPp drives the end-to-end tests; iptables publishes ports in the laboratory of docs/compose.md, and baresip calls there;
 # PostgreSQL and MariaDB hold the users of tests/runtime/test_sql_users.py; sngrep and Kamailio take what we send to Homer.

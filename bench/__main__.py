@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from bench.figures import Figure, Skipped, render
+from orchestrator.build import BUILD
 
 SECONDS: Mapping[str, int] = {
     "relay": 180,
@@ -68,7 +69,7 @@ class Report:
         table = render((name, outcome.figures) for name, outcome in self.outcomes.items() if outcome.figures)
         skipped = [f"skipped: {name}: {o.skipped}" for name, o in self.outcomes.items() if o.skipped]
         failed = [f"FAILED: {name}: {o.failed}" for name, o in self.outcomes.items() if o.failed]
-        return "\n".join([table, *skipped, *failed])
+        return "\n".join([f"build: {BUILD}", table, *skipped, *failed])
 
 
 def measure(name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import click
 
 from orchestrator import __version__
+from orchestrator.build import BUILD
 from orchestrator.errors import InputError, OrchestratorError
 
 INTERRUPTED = 130
@@ -39,7 +40,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="orchestrator")
+@click.version_option(f"{__version__} ({BUILD})", prog_name="orchestrator")
 def cli() -> None:
     """An event-driven SIP routing engine programmed in YAML."""
 

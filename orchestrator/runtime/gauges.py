@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from orchestrator import __version__
+from orchestrator.build import BUILD
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Faults
 from orchestrator.packages.transport import Transport
@@ -247,7 +249,8 @@ def export_location(metrics: Metrics, location: Location) -> None:
 
 
 def export_engine(metrics: Metrics, engine: Engine) -> None:
-    """What one core counts."""
+    """What one core counts, and which build it is."""
+    metrics.gauge("build", "Version and build that run.", lambda: {(__version__, BUILD): 1}, ("version", "build"))
     metrics.counter("core", "Counters of the core, by event.", lambda: dict(engine.counters), ("event",))
     metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
     metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from orchestrator import __version__
+from orchestrator.build import BUILD
 from orchestrator.cli import main
 from orchestrator.events.registry import BUILTIN_EVENTS
 
@@ -88,7 +89,7 @@ def test_every_command_explains_itself(run: Run, name: str) -> None:
 
 
 def test_version(run: Run) -> None:
-    assert run("--version") == Ended(0, f"orchestrator, version {__version__}\n", "")
+    assert run("--version") == Ended(0, f"orchestrator, version {__version__} ({BUILD})\n", "")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_wrong_command_line_is_told_so_and_ends_with_2(run: Run, arguments: li
 def test_the_console_script_is_this() -> None:
     script = Path(sys.executable).with_name("orchestrator")
     ended = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=120, check=True)
-    assert ended.stdout == f"orchestrator, version {__version__}\n"
+    assert ended.stdout == f"orchestrator, version {__version__} ({BUILD})\n"
 
 
 def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
