@@ -22,7 +22,7 @@ from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
-from orchestrator.sip.layer import TransactionLayer
+from orchestrator.sip.layer import Outbox, TransactionLayer
 from orchestrator.sip.locate import Found, Goal, found_at
 from orchestrator.sip.network import SipNetwork
 from orchestrator.sip.points import Hop
@@ -38,8 +38,10 @@ class Node:
         self.settings = settings
         self.site: Site = NO_SITE
         """What the files of the site say now."""
-        self.datagrams: list[tuple[bytes, Hop]] = []
-        """What leaves when the turn is over, in this order; emptied by whoever sends it."""
+        outbox = Outbox()
+        self.datagrams = outbox.messages
+        self.send: Callable[[bytes, Hop], None] = outbox.send
+        """Put octets on the wire, towards a hop, when the turn is over."""
         self.jobs: list[Job] = []
         self.request_marks: tuple[tuple[str, Callable[[str, int], str]], ...] = ()
         """Headers that web requests of a call get, and what makes their values of the id of the call and the number of
@@ -59,10 +61,6 @@ class Node:
         self.bus = Bus(self.timers)
         self._last_job = 0
         self._waiting: dict[int, Callable[[Any], None]] = {}
-
-    def send(self, data: bytes, destination: Hop) -> None:
-        """Put octets on the wire, towards a hop, when the turn is over."""
-        self.datagrams.append((data, destination))
 
     @property
     def now(self) -> float:

@@ -20,6 +20,19 @@ from orchestrator.sip.transaction import AnyTransaction, TimerValues
 from orchestrator.timers import Timers
 
 
+class Outbox:
+    """What leaves when the turn is over, in this order; emptied by whoever sends it."""
+
+    __slots__ = ("messages",)
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[bytes, Hop]] = []
+
+    def send(self, data: bytes, destination: Hop) -> None:
+        """Put octets in, for this hop."""
+        self.messages.append((data, destination))
+
+
 class TransactionLayer:
     """All transactions of one engine."""
 
