@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
-from typing import Final, Literal
+from typing import Final
 
 
-def _build() -> Literal["plain", "compiled"]:
+def _build() -> str:
     """Told by where one compiled module comes from, without loading it."""
     found = find_spec("orchestrator.timers")
     origin = (found.origin if found is not None else None) or ""
