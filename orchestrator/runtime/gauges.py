@@ -250,7 +250,8 @@ def export_location(metrics: Metrics, location: Location) -> None:
 
 def export_engine(metrics: Metrics, engine: Engine) -> None:
     """What one core counts, and which build it is."""
-    metrics.gauge("build", "Version and build that run.", lambda: {(__version__, BUILD): 1.0}, ("version", "build"))
+    which: dict[tuple[str, ...], float] = {(__version__, BUILD): 1}
+    metrics.gauge("build", "Version and build that run.", lambda: which, ("version", "build"))
     metrics.counter("core", "Counters of the core, by event.", lambda: dict(engine.counters), ("event",))
     metrics.counter("events_published", "Events raised.", lambda: engine.bus.published)
     metrics.gauge("timers", "Timers in memory, cancelled ones included.", lambda: engine.timers.held)
