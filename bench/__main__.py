@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from bench.figures import Figure, Skipped, render
-from orchestrator.build import BUILD
+from orchestrator import BUILD
 
 SECONDS: Mapping[str, int] = {
     "relay": 180,

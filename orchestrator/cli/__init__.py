@@ -17,8 +17,7 @@ from collections.abc import Sequence
 
 import click
 
-from orchestrator import __version__
-from orchestrator.build import BUILD
+from orchestrator import BUILD, __version__
 from orchestrator.errors import InputError, OrchestratorError
 
 INTERRUPTED = 130

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator import __version__
-from orchestrator.build import BUILD
+from orchestrator import BUILD, __version__
 from orchestrator.core.engine import Engine
 from orchestrator.core.faults import Faults
 from orchestrator.packages.transport import Transport

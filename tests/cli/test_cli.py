@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jsonschema
 import pytest
 
-from orchestrator import __version__
-from orchestrator.build import BUILD
+from orchestrator import BUILD, __version__
 from orchestrator.cli import main
 from orchestrator.events.registry import BUILTIN_EVENTS
 
