@@ -88,6 +88,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = [page.relative_to(ROOT) for folder in ("docs", "docs/flows") for page in (ROOT / folder).glob("*.md")]
+    assert [str(page) for page in pages if f"({page})" not in readme] == []
+
+
 def test_the_log_page_lists_every_event() -> None:
     """A log line is `event key=value`: the name is a word, and docs/log.md has it."""
     call = re.compile(
