@@ -327,6 +327,9 @@ class ResponseContext:
         if self.server.answered:
             if self.method == b"INVITE":
                 self._on_late_success(branch, response, first)
+            elif self._lapsed and self.listener is not None:
+                self.answered = True
+                self.listener.on_answered(branch, response)
             return
         self.answered = True
         self._send_up(response.status, branch.upward(response))
@@ -348,7 +351,7 @@ class ResponseContext:
     def on_failure(self, branch: Branch) -> None:
         self.pending.remove(branch)
         self.breadth += branch.breadth
-        if not (self.server.answered or self.answered):
+        if not (self.server.answered or self.answered) or self._lapsed:
             self._remember(branch)
             if branch.status >= 600 and not branch.cancelled:
                 self._closed = True
@@ -366,8 +369,15 @@ class ResponseContext:
         if self.best is None or rank(branch.status) < rank(self.best.status):
             self.best = branch
 
+    @property
+    def _lapsed(self) -> bool:
+        """The sender of a request that is no INVITE has given it up, and its branches are still under way: those that
+        began late. He is told nothing any more, but whoever decides about them is."""
+        return self.method != b"INVITE" and self.server.lapsed and not self.answered
+
     def _settle(self) -> None:
-        if self.held or self.server.answered or self.answered:
+        lapsed = self._lapsed
+        if self.held or self.answered or (self.server.answered and not lapsed) or (lapsed and self.listener is None):
             return
         if self.listener is not None:
             self.listener.on_settled(self)

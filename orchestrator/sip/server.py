@@ -112,6 +112,11 @@ class ServerTransaction(Transaction[ServerLayer]):
         """A final response has gone out."""
         return self.status >= 200
 
+    @property
+    def lapsed(self) -> bool:
+        """It has ended without a final response: nobody waits for one any more."""
+        return self.answered and self.request is not None
+
     def end(self) -> None:
         if self.refused is not None and self.layer.refused.get(self.refused) is self:
             del self.layer.refused[self.refused]

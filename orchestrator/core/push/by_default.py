@@ -81,6 +81,8 @@ class WaitingRequest:
 
     def on_settled(self, context: Context) -> None:
         best = self.context.best
+        if self.context.server.answered:
+            return
         if best is None:
             self.context.reply(480)
         elif context.method != b"INVITE" and best.status == 408:

@@ -74,7 +74,11 @@ class OtherRequest(ServedRequest):
     # --- what the flow wants ------------------------------------------------------------------------------------------
 
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None:
-        """Answer it. Raises StepError `call.state` when it is answered, and for 1xx (RFC 4320 §4.1)."""
+        """Answer it; nothing where its sender has given it up (RFC 4320 §4.2). Raises StepError `call.state` when it is
+        answered, and for 1xx (RFC 4320 §4.1)."""
+        if self.server.lapsed and code >= 200:
+            self.undo()
+            return
         if self.replied:
             raise StepError("call.state", "the request is already answered")
         if code < 200:
