@@ -4,7 +4,8 @@ as `raise:` of a flow is, and raised in a turn of their own."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 from gevent import Timeout
 from gevent.event import AsyncResult
@@ -54,11 +55,16 @@ class Incoming:
         return taken
 
     def _event(self, received: Received) -> Event:
-        spec = self._engine.flows.program.events.get(received.name)
+        events = self._engine.flows.program.events
+        spec = events.get(received.name)
         if spec is None:
-            raise NoSuchEvent(f"there is no event {received.name[:80]!r}")
+            possible = [name for name, known in events.items() if may_be_raised(known)]
+            raise NoSuchEvent(_with_help(f"there is no event {received.name[:80]!r}", received.name, possible))
         if not may_be_raised(spec):
             raise NoSuchEvent(f"{spec.name!r} is raised by the server and cannot be raised from outside")
+        for name in sorted(received.attributes.keys() - spec.attributes.keys()):
+            message = f"event {spec.name!r} has no attribute {name[:80]!r}"
+            raise ValueError(_with_help(message, name, spec.attributes))
         call = received.call
         if spec.scope != "call" and call:
             if not received.may_be_no_call:
@@ -78,3 +84,8 @@ class Incoming:
         finally:
             if not done.ready():
                 done.set(0)
+
+
+def _with_help(message: str, name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name[:80], known, 1)
+    return f"{message}; did you mean {near[0]!r}?" if near else message

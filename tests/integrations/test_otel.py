@@ -16,14 +16,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from pydantic import ValidationError
 
-from orchestrator.errors import OrchestratorError, StepError
+from orchestrator.errors import StepError
 from orchestrator.fact_kinds import CallLeg, CallRecord, JobDone, TraceWritten
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.effects import Http
 from orchestrator.integrations.otel import spans as spans_module
 from orchestrator.integrations.otel.spans import CallTraces, Span, span_of, trace_of
 from orchestrator.integrations.otel.telemetry import OtelSettings, Telemetry
-from orchestrator.packages.service import find_service
 from orchestrator.testing.services import FakeServer
 from orchestrator.testing.switch.server import VirtualFreeSwitch
 from orchestrator.testing.world import World
@@ -259,8 +258,9 @@ def test_an_endpoint_may_have_a_path_of_its_own() -> None:
 
 
 def test_without_the_extra_one_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("opentelemetry", "orchestrator.integrations.otel"))]:
+    for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(OrchestratorError, match=r"pip install 'orchestrator\[otel\]'"):
-        find_service("otel")
+    with pytest.raises(ValidationError, match="the library opentelemetry-proto is not installed") as refused:
+        OtelSettings.model_validate({"endpoint": "http://127.0.0.1:4318"})
+    assert refused.value.errors()[0]["ctx"]["error"].help == "pip install 'orchestrator[otel]'"

@@ -129,7 +129,7 @@ def test_an_event_starts_a_flow(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("received", "error", "complaint"),
     [
-        (Received("dor", {}), NoSuchEvent, "there is no event 'dor'"),
+        (Received("dor", {}), NoSuchEvent, "there is no event 'dor'; did you mean 'door'\\?"),
         (Received("registered", {}), NoSuchEvent, "raised by the server"),
         (Received("charge_stop", {"reason": "x"}, "c"), NoSuchEvent, "raised by the server"),
         (Received("mail", {}), NoSuchEvent, "raised by the server"),
@@ -137,6 +137,7 @@ def test_an_event_starts_a_flow(stage: Stage) -> None:
         (Received("door", {"number": "7"}), ValueError, "str is not of type number"),
         (Received("door", {"number": True}), ValueError, "bool is not of type number"),
         (Received("door", {"number": float("nan")}), ValueError, "not a number of the language"),
+        (Received("door", {"number": 1, "opn": True}), ValueError, "no attribute 'opn'; did you mean 'open'\\?"),
         (Received("door", {"number": 1, "x": 1}), ValueError, "has no attribute 'x'"),
         (Received("door", {"number": 1}, "c1"), ValueError, "belongs to no call"),
         (Received("key", {"number": 1}), ValueError, "needs the id of its call"),

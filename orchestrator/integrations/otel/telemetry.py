@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import gevent
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 
-from orchestrator.errors import OrchestratorError
 from orchestrator.fact_kinds import CallLeg, CallRecord, JobDone, TraceWritten
 from orchestrator.integrations.otel.spans import CallTraces
 from orchestrator.packages.service import ServerContext, Service
 from orchestrator.packages.setting_types import Duration, InvalidValue, Switch, parse_text
 
-try:
-    from orchestrator.integrations.otel.otlp import Collector
-except ModuleNotFoundError as missing:
-    raise OrchestratorError(f"{missing.name} is not installed: pip install 'orchestrator[otel]'") from None
+S = TypeVar("S", bound="OtelSettings")
 
 QUEUE = 20_000
 """Facts that may wait."""
@@ -55,11 +51,22 @@ class OtelSettings(BaseModel):
     timeout: Duration = 10.0
     queue: int = Field(20_000, ge=100, le=1_000_000)
 
+    @model_validator(mode="after")
+    def _installed(self: S) -> S:
+        try:
+            import opentelemetry.proto.trace.v1.trace_pb2  # noqa: F401 - an optional dependency
+        except ModuleNotFoundError:
+            message = "the library opentelemetry-proto is not installed"
+            raise InvalidValue(message, "pip install 'orchestrator[otel]'") from None
+        return self
+
 
 class Telemetry:
     """Facts become spans in one greenlet, another one sends them."""
 
     def __init__(self, server: ServerContext, settings: OtelSettings) -> None:
+        from orchestrator.integrations.otel.otlp import Collector
+
         self._server = server
         self._settings = settings
         headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
