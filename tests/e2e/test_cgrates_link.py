@@ -22,10 +22,14 @@ AUTHORISE = "SessionSv1.AuthorizeEvent"
 class Stage:
     def __init__(self, port: int) -> None:
         self.news: list[tuple[bool, str]] = []
+        self.asked = 0
         self.link = Link([("127.0.0.1", 1), ("127.0.0.1", port)], self.called, lambda *news: self.news.append(news))
         self.greenlet = gevent.spawn(self.link.run)
 
     def called(self, method: str, params: Any) -> tuple[Any, str | None]:
+        self.asked += 1
+        if method == "Fault":
+            raise OverflowError("a bug")
         return [method, params], None
 
     def fails(self) -> Exception | None:
@@ -115,3 +119,37 @@ def test_something_else_than_cgrates_is_left_alone() -> None:
     assert wait_until(lambda: stage.link.counts["garbage"] == 1)
     stage.greenlet.kill()
     server.close()
+
+
+def test_a_fault_ends_the_connection_instead_of_leaving_it_deaf(stage: Stage, stub: CgratesStub) -> None:
+    stub.connections[-1].send({"method": "Fault", "params": [], "id": 1})
+    with pytest.raises(OverflowError):
+        stage.greenlet.get(timeout=60)  # the service is begun anew then
+    assert not stage.link.up
+
+
+def test_who_never_stops_to_call_lets_others_run(stage: Stage, stub: CgratesStub) -> None:
+    made, calls = stub.connections[-1].made, b'{"method":"AgentV1.Storm","id":7,"params":[{"a":"%s"}]}' % (b"x" * 80)
+
+    def storm() -> None:
+        try:
+            for _ in range(60):
+                made.sendall(calls * 400)
+        except OSError:
+            pass
+
+    before, turns = stage.link.counts["losses"], 0
+    threading.Thread(target=storm, daemon=True).start()
+    while stage.asked < 24_000 and stage.link.counts["losses"] == before:
+        gevent.sleep(0)
+        turns += 1
+    assert stage.link.counts["losses"] == before  # who answers had its turns
+    assert turns > 100  # and so had we: it is read in hundreds of pieces
+
+
+def test_a_name_that_cannot_be_one_is_a_failed_connection() -> None:
+    link = Link([("a..b", 2014)], lambda method, params: (None, None), lambda up, what: None)
+    greenlet = gevent.spawn(link.run)
+    assert wait_until(lambda: link.counts["connect_failed"] or greenlet.dead)
+    assert not greenlet.dead
+    greenlet.kill()

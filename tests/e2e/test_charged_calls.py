@@ -165,7 +165,11 @@ def test_low_balance_and_a_new_limit(stage: Stage) -> None:
     assert stage.stub.warn(session)["result"] == "OK"
     assert stage.logged("low balance")
     assert stage.stub.alter("another")["error"] == "NOT_FOUND"
-    assert stage.stub.alter(session, MaxUsage="nonsense")["error"]
+    for wrong in ("nonsense", 10**400, float("inf")):
+        assert stage.stub.alter(session, MaxUsage=wrong)["error"]
+    assert stage.stub.alter(session, MaxUsage=-1)["result"] == "OK"
+    assert stage.stub.warn(session)["result"] == "OK"
+    assert not wait_until(lambda: caller.state == "ended", 0.2)
     assert stage.stub.alter(session, MaxUsage="500ms")["result"] == "OK"
     stage.over(caller, called, session)
 

@@ -56,6 +56,24 @@ def test_an_object_without_end_is_bounded() -> None:
             objects.feed(b'{"a": "' + b"x" * 65_536)
 
 
+def test_a_string_in_pieces_is_looked_at_once() -> None:
+    objects = Objects()
+    assert objects.feed(b'{"a": "') == []
+    for piece in (b"x" * 1000, b"\\", b'"', b"y\\\\"):
+        assert objects.feed(piece) == []
+    assert objects._at == len(objects._held)
+    assert objects.feed(b'"}') == [{"a": "x" * 1000 + '"y\\'}]
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("-inf"), float("nan"), "1e400", "9" * 400])
+def test_a_usage_beyond_all_limits_cannot_be_read(value: Any) -> None:
+    with pytest.raises(ValueError, match="beyond all limits"):
+        usage_of(value)
+    with pytest.raises(ValueError, match="beyond all limits"):
+        usage_of(value, in_seconds=True)
+    assert usage_of(2**63 - 1) == pytest.approx(9_223_372_036.854776)  # the largest that CGRateS can say
+
+
 def test_requests_and_answers_are_one_object_each() -> None:
     assert json.loads(request(7, "SessionSv1.Ping", {"a": "ü"})) == {
         "method": "SessionSv1.Ping", "id": 7, "params": [{"a": "ü"}],

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 from orchestrator.errors import StepError
@@ -143,7 +144,7 @@ class LowBalance:
 
 @dataclass(frozen=True, slots=True)
 class Alter:
-    """It says how long the call may last from now on, in seconds; None: ask again."""
+    """It says how long the call may last from now on, in seconds, inf for no limit; None: ask again."""
 
     session: str
     usage: float | None
@@ -319,8 +320,9 @@ def _bound(session: ChargedCall) -> None:
 
 def _alter(session: ChargedCall, message: Alter) -> None:
     if message.usage is not None:
-        session.limit, session.due = session.its_life.now + message.usage, None
-        session._until = session.limit
+        now, unlimited = session.its_life.now, message.usage == inf
+        session._until = now if unlimited else now + message.usage
+        session.limit, session.due = None if unlimited else session._until, None
         _bound(session)
     elif session.portion is not None:
         session.wait_for(0.0, "due")

@@ -13,7 +13,8 @@ LONGEST = 1 << 20
 """Octets of one object. CGRateS sends some hundred; routes and attributes make it some thousand."""
 
 _MARKS = re.compile(rb'["{}\[\]]')
-_STRING_END = re.compile(rb'(?:[^"\\]|\\.)*"', re.DOTALL)
+_INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+"""The rest of a string, without its closing quote and without half an escape."""
 _BLANK = b" \t\r\n"
 
 
@@ -29,6 +30,7 @@ class Objects:
         self._at = 0
         """Up to where it was looked at."""
         self._depth = 0
+        self._in_string = False
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """The objects that are complete with this. Raises Garbage."""
@@ -52,21 +54,30 @@ class Objects:
             del held[:begin]
             if held and held[0] != ord("{"):
                 raise Garbage(f"no object begins with {bytes(held[:20])!r}")
-        while (mark := _MARKS.search(held, self._at)) is not None:
+        while self._leave_string() and (mark := _MARKS.search(held, self._at)) is not None:
             octet = mark[0]
-            if octet == b'"':
-                string = _STRING_END.match(held, mark.end())
-                if string is None:  # looked at anew when there is more: strings are short
-                    self._at = mark.start()
-                    return None
-                self._at = string.end()
-                continue
             self._at = mark.end()
+            if octet == b'"':
+                self._in_string = True
+                continue
             self._depth += 1 if octet in b"{[" else -1
             if not self._depth:
                 return self._at
-        self._at = len(held)
+        if not self._in_string:
+            self._at = len(held)
         return None
+
+    def _leave_string(self) -> bool:
+        """Step over the string that is open, if one is. False: its end is not there yet."""
+        if self._in_string:
+            inside = _INSIDE.match(self._held, self._at)
+            assert inside is not None  # it matches nothing, too
+            self._at = inside.end()
+            if self._held[self._at : self._at + 1] != b'"':
+                return False
+            self._at += 1
+            self._in_string = False
+        return True
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Annotated, Any, Literal
 
 from gevent.event import Event
@@ -193,7 +194,10 @@ class Cgrates:
     def _alter(self, params: Any) -> tuple[Any, str | None]:
         def made(session: str, event: Mapping[str, Any]) -> Alter:
             usage = event.get("MaxUsage")
-            return Alter(session, None if usage is None else max(0.0, usage_of(usage)))
+            if usage is None:
+                return Alter(session, None)
+            seconds = usage_of(usage)
+            return Alter(session, inf if seconds < 0 else seconds)
 
         try:
             return self._tell(params, made)

@@ -27,6 +27,9 @@ SYNC = "SessionSv1.SyncSessions"
 """Has CGRateS ask its clients for their sessions now, and end those that nobody has."""
 
 NANOSECONDS = 1_000_000_000
+LONGEST_USAGE = 1e10
+"""Seconds: more than the largest number of nanoseconds of CGRateS (2**63) stands for. No timer is set for what is
+beyond."""
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d*)?)(h|ms|m|s|us|µs|ns)")
 
@@ -112,13 +115,18 @@ def usage_of(value: Any, in_seconds: bool = False) -> float:
         parts = _PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text.lstrip("-"):
             seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-            return -seconds if text.startswith("-") else seconds
+            return _bounded(-seconds if text.startswith("-") else seconds, 1)
         value = float(text)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"{value!r} is no usage")
-    if value == -1:
-        return -1.0
-    return float(value) if in_seconds else value / NANOSECONDS
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:80]} is no usage")
+    return -1.0 if value == -1 else _bounded(value, 1 if in_seconds else NANOSECONDS)
+
+
+def _bounded(value: float, unit: int) -> float:
+    """Seconds. Raises ValueError: NaN, or beyond all that can be meant; an int of that size makes no float either."""
+    if not -LONGEST_USAGE * unit < value < LONGEST_USAGE * unit:
+        raise ValueError("a usage beyond all limits")
+    return value / unit
 
 
 def session_of(params: Any) -> tuple[str, Mapping[str, Any]]:
