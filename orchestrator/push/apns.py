@@ -112,7 +112,7 @@ class Apns:
         except BadAccount as bad:
             raise PushDown(str(bad), final=True) from None
         except LinkDown as down:
-            raise PushDown(str(down)) from None
+            raise PushDown(f"{self.server_of(push)}: {down}") from None
         return self._meaning(answer, id)
 
     def _ask(self, push: Push, kind: _Kind, body: bytes, id: str, token: str) -> H2Answer:

@@ -4,6 +4,7 @@ opens, and what is wrong with them."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,12 @@ OFTEN: Final = 20 * 60.0
 """Seconds between two tokens at least: Apple answers 429 TooManyProviderTokenUpdates to more."""
 JUMP: Final = 60.0
 """Seconds that the wall clock may go beside the monotonic one until its last token has a wrong time."""
+
+
+_TO_PEM: Final = "a .p12 file becomes PEM with  openssl pkcs12 -in apns.p12 -out apns.pem -nodes"
+_FOREIGN_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""What OpenSSL says of a key that is not the certificate's; the last of one of another kind."""
+_NAMED_BY_APPLE: Final = re.compile(r"AuthKey_([A-Z0-9]{10})\.p8")
 
 
 class Host(Protocol):
@@ -66,6 +73,7 @@ class ApnsAccount:
         try:
             if self.key is not None:
                 signing_key(self.key)
+                yield from _other_id(self.key, self.key_id)
             else:
                 assert self.certificate is not None
                 yield from _times(self.certificate)
@@ -108,13 +116,20 @@ def certificate_of(source: Source) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
     except ValueError:
-        raise BadAccount(f"{name_of(source)} has no certificate in PEM") from None
+        raise BadAccount(f"{name_of(source)} has no certificate in PEM: {_TO_PEM}") from None
 
 
 def bundle_of(source: Source) -> str:
     """The app that Apple has made a certificate for: its UID, without `.voip`; '' for none. Raises BadAccount."""
     found = certificate_of(source).subject.get_attributes_for_oid(NameOID.USER_ID)
     return str(found[0].value).removesuffix(".voip") if found else ""
+
+
+def _other_id(key: Source, key_id: str | None) -> Iterator[str]:
+    """Apple names the file of a key by its id."""
+    named = _NAMED_BY_APPLE.fullmatch(key.name) if isinstance(key, Path) else None
+    if named and named[1] != key_id:
+        yield f"{key} is the key {named[1]} by its name, but key_id: is {key_id}"
 
 
 def _times(source: Source) -> Iterator[str]:
@@ -136,6 +151,8 @@ def make_context(account: ApnsAccount) -> ssl.SSLContext:
             context.load_default_certs()
         else:
             context.load_verify_locations(account.ca)
+    except ssl.SSLError:
+        raise BadAccount(f"{account.ca} has no certificate in PEM") from None
     except OSError as error:
         raise BadAccount(f"cannot read {account.ca}: {error.strerror or error}") from None
     if account.certificate is not None:
@@ -156,8 +173,11 @@ def _load(context: ssl.SSLContext, pem: bytes, name: str, key: str) -> None:
 
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=no_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise BadAccount(f"{key or name} is not the key of {name}") from None
+        if error.reason in _FOREIGN_KEY:
+            told = f"{key} is not the key of {name}" if key else f"the key in {name} is not that of its certificate"
+            raise BadAccount(told) from None
+        if not key and b"PRIVATE KEY-----" not in pem:
+            raise BadAccount(f"{name} has no key: say certificate_key:, or put both into one PEM file") from None
         what = f"{name} and {key} are" if key else f"{name} is"
         raise BadAccount(f"{what} no certificate with its key in PEM") from None
     finally:

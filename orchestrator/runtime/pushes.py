@@ -23,7 +23,7 @@ from loguru import logger
 from orchestrator.core.push.pusher import Pusher
 from orchestrator.flow.run.trace import masked_text
 from orchestrator.sip.location import Binding
-from orchestrator.sip.push import Pushed, PushKind
+from orchestrator.sip.push import PushAddress, Pushed, PushKind
 
 PATIENCE: Final = 8.0
 """Seconds in which the push services have to answer; the client waits a little longer."""
@@ -116,11 +116,11 @@ class _ByHand:
         address, service = binding.push_address, pusher.service_of(binding)
         told: dict[str, Any] = {"contact": masked_text(binding.uri), "outcome": "none", "reason": "", "id": ""}
         if address is None:
-            return {**told, "reason": "its Contact names no push service (pn-provider, pn-prid)"}
+            return {**told, "reason": _unnamed(binding)}
         told |= {"service": service.name if service else "", "app": address.app, "token": address.shown}
         told["asleep"] = pusher.sleeps(binding)
         if service is None:
-            return {**told, "reason": f"nothing under push: services: serves {address.service} and {address.app!r}"}
+            return {**told, "reason": _unserved(address)}
 
         def done(pushed: Pushed) -> None:
             told.update(outcome=pushed.outcome, reason=pushed.reason, id=pushed.id)
@@ -137,6 +137,20 @@ class _ByHand:
         self._open += 1
         told["outcome"] = "pending"
         return told
+
+
+def _unnamed(binding: Binding) -> str:
+    """Why a Contact has no push address."""
+    written = binding.uri.lower()
+    missing = [name for name in ("pn-provider", "pn-prid") if f";{name}=" not in written]
+    if len(missing) == 1:
+        return f"its Contact has no {missing[0]}"
+    return "its Contact names no push service (pn-provider, pn-prid)"
+
+
+def _unserved(address: PushAddress) -> str:
+    team = f" of team {address.team}" if address.team else ""
+    return f"nothing under push: services: serves {address.service} and {address.app!r}{team}"
 
 
 def _body(request: falcon.Request) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ class Site:
     """A server with phones of bob's, and what its push service was asked for."""
 
     def __init__(self) -> None:
-        policy = PushPolicy((PushService("apple", "apns"),), per_phone=3, unserved="register")
+        policy = PushPolicy((PushService("apple", "apns", teams=("DEF123GHIJ",)),), per_phone=3, unserved="register")
         self.world = World(push=policy)
         self.world.on_job = self.answer
         self.pushes: list[Push] = []
@@ -130,6 +130,23 @@ def test_a_phone_of_an_app_that_nobody_serves_is_named(site: Site) -> None:
     done = site.ask("--to", "bob@example.com")
     assert done.return_value == 1 and site.pushes == []
     assert "not sent, nothing under push: services: serves fcm and 'shop'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        (";pn-provider=fcm;pn-param=shop", "its Contact has no pn-prid"),
+        (";pn-param=shop;pn-prid=abc", "its Contact has no pn-provider"),
+        (";pn-provider;pn-param=shop", "its Contact names no push service (pn-provider, pn-prid)"),
+        (
+            ";pn-provider=apns;pn-param=OTHER12345.com.example.shop.voip;pn-prid=00ff",
+            "nothing under push: services: serves apns and 'com.example.shop' of team OTHER12345",
+        ),
+    ],
+)
+def test_what_keeps_a_phone_from_pushes_is_told(site: Site, parameters: str, told: str) -> None:
+    site.register("10.0.0.7", parameters)
+    assert told in site.ask("--to", "bob@example.com").output
 
 
 def test_a_push_service_without_an_answer_is_waited_for_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

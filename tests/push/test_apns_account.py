@@ -84,6 +84,15 @@ def test_a_key_as_apple_gives_it_is_right(tmp_path: Path) -> None:
     assert Apns(signed(SecretStr(pem.decode()))).check() == []
 
 
+def test_the_name_that_apple_gives_a_key_file_is_held_against_its_id(tmp_path: Path) -> None:
+    right, other = tmp_path / "AuthKey_ABC123DEFG.p8", tmp_path / "AuthKey_ZZZ123DEFG.p8"
+    for file in (right, other):
+        file.write_bytes(pem_of(ec.generate_private_key(ec.SECP256R1())))
+    assert Apns(signed(right)).check() == []
+    (problem,) = Apns(signed(other)).check()
+    assert problem == f"{other} is the key ZZZ123DEFG by its name, but key_id: is ABC123DEFG"
+
+
 @pytest.mark.parametrize(
     ("pem", "told"),
     [
@@ -133,8 +142,14 @@ def test_what_is_wrong_with_a_certificate(tmp_path: Path) -> None:
         return found
 
     assert problem(certified(tmp_path / "no.pem")) == f"cannot read {tmp_path}/no.pem: No such file or directory"
-    assert problem(certified(key)) == f"{key} has no certificate in PEM"
-    assert problem(certified(certificate)) == f"{certificate} is no certificate with its key in PEM"
+    assert problem(certified(key)).startswith(f"{key} has no certificate in PEM: a .p12 file becomes PEM with  openssl")
+    told = f"{certificate} has no key: say certificate_key:, or put both into one PEM file"
+    assert problem(certified(certificate)) == told
+    assert problem(certified(certificate, key, ca=key)) == f"{key} has no certificate in PEM"
+    for wrong in (other.read_bytes(), pem_of(rsa.generate_private_key(65_537, 2_048))):
+        (tmp_path / "mixed.pem").write_bytes(certificate.read_bytes() + wrong)
+        told = f"the key in {tmp_path}/mixed.pem is not that of its certificate"
+        assert problem(certified(tmp_path / "mixed.pem")) == told
     assert problem(certified(certificate, other)) == f"{other} is not the key of {certificate}"
     assert problem(certified(certificate, locked)) == f"{locked} has a password: store it without one"
     assert problem(certified(certificate, key, ca=tmp_path / "ca.pem")).startswith(f"cannot read {tmp_path}/ca.pem: No")
