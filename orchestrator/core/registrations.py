@@ -244,7 +244,7 @@ class Registrations:
         for change in changes:
             self.moves.heard(change)
             binding = change.binding
-            if change.kind == "added":
+            if change.stands and (change.previous is None or change.previous.key != binding.key):
                 node.tell("registered", source=source_ip, aor=binding.aor, contact=binding.shown)
             elif not change.stands:
                 node.tell(

@@ -290,6 +290,20 @@ def test_a_lost_connection_fails_what_is_under_way_and_removes_what_was_register
     assert net.sent() == [] and net.engine.counters["connection.lost"] == 2
 
 
+def test_a_phone_that_moves_is_told_with_both_contacts() -> None:
+    net, bob = stream()
+    old, new = (f"sip:bob@{host}:5060;pn-provider=fcm;pn-param=p;pn-prid=tok" for host in ("10.0.0.7", "10.0.0.9"))
+    net.register(bob, "bob@example.com", old)
+    net.register(bob, "bob@example.com", old, cseq=2)
+    net.register(bob, "bob@example.com", new, cseq=3)
+    told = [(event, facts["contact"][:16], facts.get("reason")) for event, facts in net.told if "registered" in event]
+    assert told == [
+        ("registered", "sip:bob@10.0.0.7", None),
+        ("registered", "sip:bob@10.0.0.9", None),
+        ("unregistered", "sip:bob@10.0.0.7", "replaced"),
+    ]
+
+
 def test_a_phone_that_has_come_back_over_a_new_connection_stays() -> None:
     net, bob = stream()
     net.register(bob, "bob@example.com", "sip:bob@192.168.1.2;transport=tcp")

@@ -750,7 +750,7 @@ def test_the_end_ends_all(apns: Apns, server: ApnsServer) -> None:
     until(lambda: len(server.requests) == 2)
     apns.stop()
     job.join(timeout=10)
-    assert job.value[0].reason == "closed"
+    assert job.value[0].reason == f"127.0.0.1:{server.port}: closed"
     until(lambda: server.connections[0].closed)
 
 
