@@ -88,11 +88,23 @@ class ServerContext(Protocol):
     def listen_facts(self, kind: type[F], handle: Callable[[F], object], queue: int = QUEUE) -> None:
         """The same for facts of one kind (`fact_kinds`)."""
 
-    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
+    def listen_together(
+        self, events: Collection[str], handle: Callable[[list[Raised]], object], queue: int = QUEUE, gather: float = 0.0
+    ) -> None:
+        """`listen`, but `handle(events)` is given all that wait, in order; `gather` as in `follow`."""
+
+    def follow(
+        self,
+        kinds: Collection[type[Any]],
+        handle: Callable[[list[Any]], object],
+        queue: int = QUEUE,
+        gather: float = 0.0,
+    ) -> None:
         """Call `handle(facts)` with the facts of these kinds (`fact_kinds`), in the order they were told.
 
         It is given all that wait, in a greenlet of its own: the facts of one turn come together, and many cost little
-        more than one. When `queue` of them wait already, one more is dropped and counted.
+        more than one. When `queue` of them wait already, one more is dropped and counted. After each call, facts are
+        gathered for `gather` seconds: what comes after a pause is handed over at once, what comes steadily, together.
         """
 
     def wall(self, time: float) -> float:

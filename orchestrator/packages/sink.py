@@ -172,6 +172,8 @@ class SinkKind:
     """Mostly a class: it is given the context and an instance of `settings`. What it raises stops the start; a peer
     that is not there is no reason to."""
     settings: type[BaseModel] = NoSettings
+    pace: float = 0.0
+    """Seconds from one batch to the next one, unless that is full, for a kind that pays for each batch."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "kind of sink")

@@ -86,9 +86,11 @@ class Bundles(Sink):
     """A listener that is given all that waits at once. Its greenlet never runs within a turn, so what one turn has
     told is in one bundle."""
 
-    def __init__(self, host: Host, handle: Callable[[Any], object], capacity: int) -> None:
+    def __init__(self, host: Host, handle: Callable[[Any], object], capacity: int, gather: float = 0.0) -> None:
+        """`gather`: seconds between two bundles."""
         self._waiting: list[object] = []
         self._wake = Signal()
+        self._gather = gather
         super().__init__(host, handle, capacity)
 
     def take(self, item: object) -> None:
@@ -117,6 +119,8 @@ class Bundles(Sink):
                 self._host.fault(bug)
             finally:
                 self._busy = False
+            if self._gather:
+                gevent.sleep(self._gather)
 
 
 class Host:
@@ -162,20 +166,38 @@ class Host:
         return self._services.incoming.take(received)
 
     def listen(self, events: Collection[str], handle: Callable[[Raised], object], queue: int = QUEUE) -> None:
-        for name in events:
-            if not matching(name, self._services.known()):
-                self._services.spec(name)
-        sink = self._sink(handle, queue)
-        self._services.tap(events, sink.take)
+        self._check(events)
+        self._services.tap(events, self._sink(handle, queue).take)
 
     def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
         self._services.tap_facts(kind, self._sink(handle, queue).take)
 
-    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
-        bundles = Bundles(self, handle, queue)
-        self.sinks.append(bundles)
+    def listen_together(
+        self, events: Collection[str], handle: Callable[[list[Raised]], object], queue: int = QUEUE, gather: float = 0.0
+    ) -> None:
+        self._check(events)
+        self._services.tap(events, self._bundles(handle, queue, gather).take)
+
+    def follow(
+        self,
+        kinds: Collection[type[Any]],
+        handle: Callable[[list[Any]], object],
+        queue: int = QUEUE,
+        gather: float = 0.0,
+    ) -> None:
+        bundles = self._bundles(handle, queue, gather)
         for kind in kinds:
             self._services.tap_facts(kind, bundles.take)
+
+    def _check(self, events: Collection[str]) -> None:
+        for name in events:
+            if not matching(name, self._services.known()):
+                self._services.spec(name)
+
+    def _bundles(self, handle: Callable[[list[Any]], object], queue: int, gather: float) -> Bundles:
+        bundles = Bundles(self, handle, queue, gather)
+        self.sinks.append(bundles)
+        return bundles
 
     def wall(self, time: float) -> float:
         return time + self._services.engine.settings.wall_offset

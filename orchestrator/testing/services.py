@@ -63,7 +63,18 @@ class FakeServer:
     def listen_facts(self, kind: type[Any], handle: Callable[[Any], object], queue: int = QUEUE) -> None:
         self._facts.append((kind, handle))
 
-    def follow(self, kinds: Collection[type[Any]], handle: Callable[[list[Any]], object], queue: int = QUEUE) -> None:
+    def listen_together(
+        self, events: Collection[str], handle: Callable[[list[Raised]], object], queue: int = QUEUE, gather: float = 0.0
+    ) -> None:
+        self.listen(events, lambda event: handle([event]), queue)
+
+    def follow(
+        self,
+        kinds: Collection[type[Any]],
+        handle: Callable[[list[Any]], object],
+        queue: int = QUEUE,
+        gather: float = 0.0,
+    ) -> None:
         for kind in kinds:
             self._facts.append((kind, lambda fact: handle([fact])))
 

@@ -190,6 +190,23 @@ def test_a_glob_stands_for_all_events_that_fit(stage: Stage) -> None:
     wait_until(lambda: [event.name for event in heard] == ["door"])
 
 
+def test_events_that_come_steadily_are_handed_over_together(stage: Stage) -> None:
+    """What comes after a pause at once, what comes soon after it in one go."""
+    bundles: list[list[Any]] = []
+    host = stage.host()
+    with pytest.raises(ValueError, match="no event 'dor'"):
+        host.listen_together(["dor"], bundles.append)
+    host.listen_together(["door"], bundles.append, gather=0.02)
+    host.open()
+    host.publish("door", {"number": 1})
+    wait_until(lambda: len(bundles) == 1)
+    host.publish("door", {"number": 2})
+    gevent.sleep(0)
+    host.publish("door", {"number": 3})
+    wait_until(lambda: len(bundles) == 2)
+    assert [[event.attributes["number"] for event in bundle] for bundle in bundles] == [[1], [2, 3]]
+
+
 def test_a_glob_follows_a_reload() -> None:
     bus = Bus(Timers())
     tap = Tap(["do*", "fs", "*"], lambda event: None)

@@ -20,7 +20,7 @@ from orchestrator.errors import InputError, OrchestratorError
 from orchestrator.event_choice import Chooser
 from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry
 from orchestrator.history import CallRecord
-from orchestrator.integrations.sinks import Sinks, SinksSettings, outbox
+from orchestrator.integrations.sinks import Sinks, SinksSettings, in_slices, outbox
 from orchestrator.integrations.sinks.formats import Formatter, domain_of
 from orchestrator.integrations.sinks.outbox import Outbox
 from orchestrator.integrations.sinks.spool import Spool
@@ -68,10 +68,10 @@ class Peer:
 class Box:
     """An outbox with its greenlets."""
 
-    def __init__(self, path: Path, peer: Peer, size: int = 1_000_000, age: float = 1e6) -> None:
+    def __init__(self, path: Path, peer: Peer, size: int = 1_000_000, age: float = 1e6, pace: float = 0.0) -> None:
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
         self.spool = Spool(path, size, age)
-        self.box = Outbox(self.spool, peer, lambda level, text, **facts: self.lines.append((level, text, facts)))
+        self.box = Outbox(self.spool, peer, lambda level, text, **facts: self.lines.append((level, text, facts)), pace)
         self.greenlets = [gevent.spawn(self.box.write), gevent.spawn(self.box.deliver)]
 
     def put(self, *numbers: int) -> None:
@@ -227,6 +227,53 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, code: str, 
 
 def test_what_is_right_is_taken(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "{type: file, path: x, events: ['door_*', cdr, fs], fields: [door, code]}") == []
+
+
+def test_an_event_that_cannot_be_taken_costs_none_behind_it() -> None:
+    taken: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        in_slices([1, 0, 2], lambda number: taken.append(2 // number))
+    assert taken == [2, 1]
+
+
+# --- few hand-overs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_kind_with_a_pace_gathers_what_comes_steadily(tmp_path: Path, boxes: list[Box]) -> None:
+    peer = Peer()
+    box = Box(tmp_path / "s.db", peer, pace=0.05)
+    boxes.append(box)
+    box.put(0)
+    wait_until(lambda: peer.asked == 1)  # after a pause at once
+    for number in range(1, 6):
+        box.put(number)
+        wait_until(lambda number=number: box.spool.last == number + 1)  # a segment each
+    wait_until(lambda: len(peer.taken) == 6)
+    assert peer.asked == 2
+    assert peer.taken == ids(*range(6))
+
+
+def test_full_batches_wait_for_no_pace(tmp_path: Path, boxes: list[Box]) -> None:
+    peer = Peer(batch=1)
+    box = Box(tmp_path / "s.db", peer, pace=3600.0)
+    boxes.append(box)
+    box.put(*range(5))
+    wait_until(lambda: peer.taken == ids(*range(5)))
+
+
+def test_what_is_delivered_is_noted_later_when_nothing_comes(
+    tmp_path: Path, boxes: list[Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "NOTED_EVERY", 0.05)
+    peer = Peer()
+    box = Box(tmp_path / "s.db", peer)
+    boxes.append(box)
+    for number in range(3):
+        box.put(number)
+        wait_until(lambda number=number: len(peer.taken) == number + 1)
+    wait_until(lambda: box.box.waiting == 0)
+    assert box.spool.done == box.spool.last == 3
+    assert box.spool.events == 0
 
 
 # --- at least once ----------------------------------------------------------------------------------------------------

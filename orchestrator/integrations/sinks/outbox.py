@@ -2,9 +2,11 @@
 
     put() → memory → one greenlet writes it into the spool → another one delivers and removes it
 
-`put` never waits. The disk is written in a thread, some milliseconds of events at a time, so a slow disk delays nothing
-but the sink. A peer that is gone costs the spool; a spool that cannot be written costs the memory below, and beyond
-that events, which are counted. When the server starts, what is in the spool is sent first.
+`put` never waits; who calls it gathers some milliseconds of events. The disk is written in a thread, so a slow disk
+delays nothing but the sink. A hand-over to the thread and a batch that is sent cost more than the events in them, so
+they are few, and what has been delivered is noted now and then. A peer that is gone costs the spool; a spool that
+cannot be written costs the memory below, and beyond that events, which are counted. When the server starts, what is in
+the spool is sent first.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ MEMORY = 20_000
 SEGMENT = 500
 """Events written in one go."""
 GATHER = 0.02
-"""Seconds in which events are gathered before they are written: what a kill -9 may cost."""
+"""Seconds in which events are gathered before they are put here and written: what a kill -9 may cost."""
 FRESH = 16
 """Segments kept in memory for a peer that keeps up, so that they need not be read."""
 RETRY_WRITE = 5.0
@@ -40,7 +42,7 @@ LONGEST_WISH = 3600.0
 LONGEST_SEND = 300.0
 """Seconds after which a kind of sink that does not come back is interrupted."""
 NOTED_EVERY = 0.1
-"""Seconds between two notes of how much of a segment has been delivered."""
+"""Seconds between two notes of how much has been delivered; that much comes twice after a kill -9."""
 LAST_WORDS = 3.0
 """Seconds at a stop for what has not been delivered."""
 
@@ -51,7 +53,8 @@ Log = Callable[..., None]
 class Outbox:
     """One sink. `write` and `deliver` run in greenlets of their own, for ever."""
 
-    def __init__(self, spool: Spool, delivery: Delivery, log: Log) -> None:
+    def __init__(self, spool: Spool, delivery: Delivery, log: Log, pace: float = 0.0) -> None:
+        """`pace`: seconds from one batch to the next one, unless it is full."""
         self.taken = self.delivered = self.refused = self.failures = 0
         """Events; `failures` are attempts of a delivery."""
         self.lost = 0
@@ -73,6 +76,10 @@ class Outbox:
         self._load: deque[Segment] = deque()
         self._work, self._more = Event(), Event()
         self._noted = 0.0
+        self._unnoted = False
+        """The spool does not know yet that all of it has been delivered."""
+        self._pace = pace
+        self._rest_until = 0.0
         self._stopped = False
         self._thread = ThreadPool(1)
         if spool.events:
@@ -110,7 +117,6 @@ class Outbox:
         """Write what comes; a spool that cannot be written is tried again and again."""
         while True:
             self._work.wait()
-            gevent.sleep(GATHER)
             self._work.clear()
             while self._memory or self._batch:
                 if not self._batch:
@@ -147,8 +153,10 @@ class Outbox:
         """Deliver what is there and what comes."""
         pause = FIRST_PAUSE
         while True:
+            if not self._load:
+                gevent.sleep(max(0.0, self._rest_until - monotonic()))
             if not self._load and not self._fetch():
-                self._more.wait()
+                self._wait_for_more()
                 continue
             wish = self._send()
             if wish is None:
@@ -162,6 +170,18 @@ class Outbox:
             pause = min(2 * pause, LONGEST_PAUSE)
             self._forget_old()
 
+    def _wait_for_more(self) -> None:
+        """All has been delivered: note that when it is time, unless more comes before."""
+        if not self._unnoted:
+            self._more.wait()
+        elif not self._more.wait(max(0.0, self._noted + NOTED_EVERY - monotonic())):
+            self._note(self._done)
+
+    def _note(self, *progress: int) -> None:
+        self._noted = monotonic()
+        self._unnoted = False
+        self._in_thread(self._spool.advance, *progress)
+
     def _fetch(self) -> bool:
         """Have something to deliver. False when there is nothing."""
         self._more.clear()
@@ -169,10 +189,11 @@ class Outbox:
         fresh = self._fresh
         while fresh and fresh[0].number <= self._done:
             fresh.popleft()
+        most = max(self._delivery.batch, 1)
         if fresh and fresh[0].number == self._done + 1:
-            self._load.append(fresh.popleft())
+            self._load_fresh(most)
         elif self._spool.last > self._done:
-            found = self._in_thread(self._spool.read, self._done, max(self._delivery.batch, 1))
+            found = self._in_thread(self._spool.read, self._done, most)
             if found is None:
                 gevent.sleep(RETRY_WRITE)
                 self._more.set()
@@ -184,10 +205,21 @@ class Outbox:
         self._busy = self._load[-1].number
         return True
 
+    def _load_fresh(self, most: int) -> None:
+        """The next segment, and those behind it that fit into one batch with it."""
+        fresh, load = self._fresh, self._load
+        load.append(fresh.popleft())
+        size = len(load[0].events)
+        while fresh and fresh[0].number == load[-1].number + 1 and size + len(fresh[0].events) <= most:
+            size += len(fresh[0].events)
+            load.append(fresh.popleft())
+
     def _send(self) -> float | None:
         """One attempt to deliver the front of the load. None when something was done with it, else the seconds that
         the peer wants us to wait, 0 when it does not say."""
         batch = [event for segment in self._load for event in segment.events][: max(self._delivery.batch, 1)]
+        if len(batch) < self._delivery.batch:
+            self._rest_until = monotonic() + self._pace
         try:
             if batch:
                 with gevent.Timeout(LONGEST_SEND):
@@ -232,13 +264,12 @@ class Outbox:
             total = self._sent_of(partial) + sent
             partial.events = partial.events[sent:]
             self._partial = partial.number, total
-            if monotonic() - self._noted < NOTED_EVERY:
-                return
-            self._noted = monotonic()
-            self._in_thread(self._spool.advance, self._done, partial.number, total)
-        elif not load or monotonic() - self._noted >= NOTED_EVERY:
-            self._noted = monotonic()
-            self._in_thread(self._spool.advance, self._done)
+            if monotonic() - self._noted >= NOTED_EVERY:
+                self._note(self._done, partial.number, total)
+        elif monotonic() - self._noted >= NOTED_EVERY:
+            self._note(self._done)
+        else:
+            self._unnoted = not load
 
     _partial = (0, 0)
 
