@@ -310,12 +310,19 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 """Behind it is the IPv4 address of its last 32 bits (RFC 6052 §2.1)."""
 
 
+_NOT_PUBLIC = (IPv6Network("::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
+"""IPv4 addresses as they were written into IPv6 once (RFC 4291 §2.5.5.1), NAT64 within a network (RFC 8215), and
+networks of a site (RFC 3879): `ipaddress` takes them for the Internet's."""
+
+
 def _is_public(address: IpAddress) -> bool:
     """Whether it leads to the Internet, also where an IPv4 address is written into it."""
     if isinstance(address, IPv6Address):
         inner = address.sixtofour or (IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
         if inner is not None:
             return inner.is_global
+        if any(address in network for network in _NOT_PUBLIC):
+            return False
     return address.is_global and not address.is_multicast
 
 

@@ -118,6 +118,8 @@ class WaitingInside(WaitingRequest):
         self._sent = False
 
     def woke(self, target: Target) -> None:
+        if self._sent:
+            return
         if not self._stays:
             lead_to(self._target, target)
         self._send()
