@@ -32,6 +32,11 @@ PATIENCE = 30.0
 """Seconds a connection may stay silent: a client that never ends its request must not keep one of the connections."""
 
 
+UNREAD = 262_144
+"""Octets of a body that nobody has read, most often of a request that was refused, which are read to use the connection
+again. A client that has more to say, or takes longer than HEAD, is cut."""
+
+
 class Health:
     """Why this node should not get calls, or serves them with something wrong. A check returns '' or its complaint."""
 
@@ -88,6 +93,32 @@ class _Exposition:
         response.data = self._metrics.exposition()
 
 
+class _Rest:
+    """What is left of the body of a request. gevent would read all of it, a terabyte or an octet a minute."""
+
+    def __init__(self, handler: _Handler, body: Any) -> None:
+        self._handler = handler
+        self._body = body
+
+    def _discard(self) -> None:
+        """Called by gevent when the answer has been sent."""
+        body = self._body
+        body.send_100_continue_enabled = False
+        over = Timeout.start_new(HEAD)
+        try:
+            left = UNREAD
+            while left > 0 and not body._chunked_input_error:
+                if not (octets := body.read(16_384)):
+                    return
+                left -= len(octets)
+        except Timeout as timeout:
+            if timeout is not over:
+                raise
+        finally:
+            over.close()
+        self._handler.close_connection = True
+
+
 class _Handler(WSGIHandler):
     """Gives up on connections that stay silent, and on those that take too long over the head of a request."""
 
@@ -107,6 +138,12 @@ class _Handler(WSGIHandler):
             return None
         finally:
             head.close()
+
+    def get_environ(self) -> Any:
+        environ = super().get_environ()
+        # `environ` has the body itself.
+        self.wsgi_input = _Rest(self, self.wsgi_input)  # type: ignore[assignment]
+        return environ
 
     def handle_one_response(self) -> None:
         self._head.close()  # the head has been read; an answer may be a stream of minutes

@@ -51,7 +51,7 @@ def stub() -> Iterator[CgratesStub]:
 @pytest.fixture
 def stage(stub: CgratesStub) -> Iterator[Stage]:
     stage = Stage(stub.port)
-    assert wait_until(lambda: stage.link.up)
+    assert wait_until(lambda: stage.link.up and stub.connections)
     yield stage
     stage.greenlet.kill()
 

@@ -201,6 +201,41 @@ def test_a_client_that_drips_its_request_is_cut(monkeypatch: pytest.MonkeyPatch,
     assert ask(admin, "/healthz")[0] == 200
 
 
+def test_a_body_that_nobody_reads_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch, admin: Admin) -> None:
+    """A refused request with a body of a gigabyte costs as much as one with a small one."""
+    with socket.create_connection(admin.address, timeout=30) as sock, gevent.Timeout(30):
+        sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        sent = 0
+        try:
+            while sent < 200_000_000:
+                sock.sendall(b"x" * 1_000_000)
+                sent += 1_000_000
+        except OSError:
+            pass
+    assert sent < 200_000_000
+    monkeypatch.setattr(admin_module, "HEAD", 0.2)
+    for framing in (
+        b"Content-Length: 1000",
+        b"Transfer-Encoding: chunked",
+        b"Content-Length: 9\r\nExpect: 100-continue",
+    ):
+        with socket.create_connection(admin.address, timeout=30) as sock, gevent.Timeout(30):
+            sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % framing)
+            answer = b""
+            while chunk := sock.recv(1000):  # until it is cut
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_small_body_that_nobody_reads_leaves_the_connection_open(admin: Admin) -> None:
+    with socket.create_connection(admin.address, timeout=30) as sock:
+        for _ in range(2):
+            sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n" + b"x" * 20_000)
+            assert sock.recv(9, socket.MSG_WAITALL) == b"HTTP/1.1 "
+            gevent.sleep(0.05)
+            sock.recv(65_536)
+
+
 @pytest.mark.parametrize(
     "octets",
     [
