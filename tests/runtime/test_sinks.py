@@ -154,6 +154,13 @@ def test_text_that_is_no_unicode_leaves_as_json_all_the_same() -> None:
     assert b"\n" not in sent.body
 
 
+@pytest.mark.parametrize("text", ['a"b\\c', "\u20ac\n\x00", "\udcff", "{name}"])
+def test_whatever_a_text_holds_it_is_json(text: str) -> None:
+    sent = Formatter("cloudevents", text, (), iter([text])).make(text, {text: text}, text, 0.0)
+    found = json.loads(sent.body)
+    assert [found["id"], found["type"], found["subject"], found["data"]] == [text, text, text, {text: text}]
+
+
 @pytest.mark.parametrize(
     ("attributes", "domain"),
     [({"aor": "b@x.org"}, "x.org"), ({"to": "1@y"}, "y"), ({"aor": "b"}, ""), ({"aor": 5}, ""), ({}, "")],

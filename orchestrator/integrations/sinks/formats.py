@@ -15,6 +15,7 @@ from orchestrator.packages.sink import Outgoing, source_of
 CONTENT_TYPES = {"cloudevents": "application/cloudevents+json", "jsonrpc": "application/json"}
 
 _dump = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_quote = json.encoder.encode_basestring_ascii
 
 
 def fresh_ids() -> Iterator[str]:
@@ -28,7 +29,7 @@ class Formatter:
 
     def __init__(self, format: str, node: str, fields: tuple[str, ...], ids: Iterator[str]) -> None:
         """`fields`: the attributes that are sent, () for all."""
-        self._source = source_of(node)
+        self._source = _quote(source_of(node))
         self._fields = frozenset(fields)
         self._ids = ids
         self._body: Callable[[str, str, Mapping[str, Any], str, float], str]
@@ -43,10 +44,11 @@ class Formatter:
         return Outgoing(id, name, domain_of(attributes), subject, time, body)
 
     def _cloud_event(self, id: str, name: str, data: Mapping[str, Any], subject: str, time: float) -> str:
-        event = {"specversion": "1.0", "id": id, "source": self._source, "type": name}
-        if subject:
-            event["subject"] = subject
-        return _dump({**event, "time": _iso(time), "datacontenttype": "application/json", "data": data})
+        about = f'"subject":{_quote(subject)},' if subject else ""
+        return (
+            f'{{"specversion":"1.0","id":{_quote(id)},"source":{self._source},"type":{_quote(name)},{about}'
+            f'"time":"{_iso(time)}","datacontenttype":"application/json","data":{_dump(data)}}}'
+        )
 
     def _notification(self, id: str, name: str, data: Mapping[str, Any], subject: str, time: float) -> str:
         return _dump({"jsonrpc": "2.0", "method": name, "params": data})
