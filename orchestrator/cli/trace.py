@@ -68,7 +68,7 @@ def command(
 def _newest(client: AdminClient, failed: bool, flow: str) -> str:
     runs = client.ask("/traces", limit="1", failed=str(failed).lower(), flow=flow)["runs"]
     if not runs:
-        raise click.ClickException("there is no such run yet")
+        raise click.ClickException("there is no such run yet: only what a flow handles leaves a trace")
     return str(runs[0]["run"])
 
 

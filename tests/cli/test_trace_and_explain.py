@@ -140,7 +140,7 @@ def test_a_call_becomes_a_test_that_passes(server: Server) -> None:
     ("arguments", "status", "message"),
     [
         (("trace", "nobody#1"), 1, "no trace of nobody#1 is kept"),
-        (("trace", "last"), 1, "there is no such run yet"),
+        (("trace", "last"), 1, "there is no such run yet: only what a flow handles leaves a trace"),
         (("trace", "--as-test"), 2, "--as-test needs the name of a run"),
         (("trace", "--limit", "0"), 2, "0 is not in the range"),
         (("trace", "--admin", "http://127.0.0.1:1"), 1, "no server answers at http://127.0.0.1:1: "),
