@@ -56,7 +56,11 @@ MAX_ANSWER: Final = 4_096
 AGAIN: Final = 3
 """Connections that a request is given, one after the other, while servers say they have not taken it."""
 
+NOISE: Final = 5_000
+"""Frames without an answer among them after which a server is left (RFC 9113 §10.5); one of SETTINGS counts for 50."""
+
 _FRAME: Final = 9
+_SETTINGS: Final = 4
 _GOAWAY: Final = 7
 _MAX_FRAME: Final = 16_384
 """What we let servers send (RFC 9113 §6.5.2)."""
@@ -163,6 +167,9 @@ class Link:
         self._streams: dict[int, _Exchange] = {}
         self._blocked: set[_Exchange] = set()
         """Those with a part of their body left that no flow control window was open for."""
+        self._shut = False
+        """The window of the connection is closed: no stream can send."""
+        self._noise = 0
         self._inbound = bytearray()
         self._heard = self._answered_at = monotonic()
         self._pinged: float | None = None
@@ -229,6 +236,7 @@ class Link:
         while one.sent < len(body):
             size = min(h2.local_flow_control_window(stream), h2.max_outbound_frame_size, len(body) - one.sent)
             if size <= 0:
+                self._shut = h2.outbound_flow_control_window <= 0
                 self._blocked.add(one)
                 return
             one.sent += size
@@ -267,6 +275,9 @@ class Link:
             size = int.from_bytes(buffer[at : at + 3])
             if size > _MAX_FRAME:
                 raise H2Error(f"a frame of {size} octets")
+            self._noise += 50 if buffer[at + 3] == _SETTINGS else 1
+            if self._noise > NOISE:
+                raise H2Error("the server sends frames and no answers")
             end = at + _FRAME + size
             if len(buffer) < end:
                 break
@@ -295,10 +306,11 @@ class Link:
             elif isinstance(event, StreamReset):
                 self._reset(event)
             elif isinstance(event, WindowUpdated):
-                self._unblock()
+                self._opened(event.stream_id or 0)
             elif isinstance(event, RemoteSettingsChanged):
                 self._ready = True
-                self._unblock()
+                if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
+                    self._unblock()
             elif isinstance(event, PingAckReceived):
                 self._pinged = None
 
@@ -315,6 +327,7 @@ class Link:
         if one is None:
             return
         self._answered_at = monotonic()
+        self._noise = 0
         if self._one_first is not None and not self._one_first(one.status):
             self._one_first = None
         one.result.set(H2Answer(one.status, one.answered, bytes(one.answer[:MAX_ANSWER])))
@@ -329,9 +342,21 @@ class Link:
         one.result.set_exception(kind(f"the server reset the stream: {code}"))
         self._finish(one)
 
+    def _opened(self, stream: int) -> None:
+        """A window has opened: of one stream, or (0) of the connection, which matters when it was closed."""
+        if stream:
+            if (one := self._streams.get(stream)) in self._blocked and one is not None:
+                self._send_body(one)
+        elif self._shut:
+            self._unblock()
+
     def _unblock(self) -> None:
+        """What of the bodies fits into the windows now. Those that wait may be many, and windows small."""
+        self._shut = False
         for one in list(self._blocked):
             self._send_body(one)
+            if self._shut:
+                return
 
     def _go_away(self, payload: bytes) -> None:
         """RFC 9113 §6.8: streams above the last one it names were not taken."""

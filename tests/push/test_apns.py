@@ -653,6 +653,57 @@ def test_nonsense_in_the_middle(apns: Apns, server: ApnsServer) -> None:
     assert apns.send(push()).outcome == "sent"
 
 
+def _frame(kind: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, 0]) + stream.to_bytes(4) + payload
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [_frame(4, 0, b"\0\4\0\0\0\1"), _frame(6, 0, bytes(8)), _frame(8, 0, b"\0\0\0\1")],
+    ids=["SETTINGS", "PING", "WINDOW_UPDATE"],
+)
+def test_a_server_that_sends_frames_and_no_answers_is_left(apns: Apns, server: ApnsServer, frame: bytes) -> None:
+    """RFC 9113 §10.5: each of them costs us more than it costs the server."""
+    server.says_first = b""
+    apns.send(push())
+
+    def floods(request: Request) -> Any:
+        request.connection._socket.sendall(frame * 6_000)
+        return STALL
+
+    server.say = floods
+    with pytest.raises(PushDown, match="frames and no answers"):
+        apns.send(push())
+    server.say = lambda request: Reply()
+    assert apns.send(push()).outcome == "sent"
+
+
+def test_a_window_that_opens_a_little_is_no_work_for_those_it_is_not_for(apns: Apns, server: ApnsServer) -> None:
+    """1,000 bodies wait for the window of the connection; each update lets one octet go, and asks one of them."""
+    link = h2_link.Link(("127.0.0.1", 9), ssl_context_of_nobody, lambda status: False, lambda link: None)
+    link._h2.initiate_connection()
+    link._one_first = None
+    link._receive(_frame(4, 0, b"\0\3\0\0\x27\x10"))
+    headers = [(":method", "POST"), (":path", "/"), (":scheme", "https"), (":authority", "a")]
+    link._waiting.extend(h2_link._Exchange(headers, b"x" * 1_000) for _ in range(1_000))
+    link._pump()
+    asked: list[Any] = []
+    send = link._send_body
+
+    def counted(one: Any) -> None:
+        asked.append(one)
+        send(one)
+
+    link._send_body = counted  # type: ignore[method-assign]
+    link._receive(_frame(8, 0, b"\0\0\0\1") * 100)
+    assert 100 <= len(asked) <= 300
+    link.end("over", h2_link.LinkDown)
+
+
+def ssl_context_of_nobody() -> Any:
+    raise OSError("nobody connects")
+
+
 def test_goaway_that_is_too_short(apns: Apns, server: ApnsServer) -> None:
     apns.send(push())
     server.connections[0]._socket.sendall(b"\x00\x00\x00\x07\x00" + bytes(4))
