@@ -26,9 +26,7 @@ from orchestrator.sip.masking import as_long, masked
 
 PORT = 9060
 QUEUE = 20_000
-"""Facts that may wait for the encoder."""
-GATHER = 0.01
-"""Seconds between two bundles of facts: the packets have the times of the messages."""
+"""Facts that may wait for the encoder: it takes them at each pass of the event loop."""
 TURN = 50
 """Facts encoded until others have their turn."""
 FINISH = 2.0
@@ -121,7 +119,7 @@ class Hep:
         if self._settings.header is not None:
             server.mark_calls(self._settings.header)
         kinds: list[type[Any]] = [MessageIn, MessageOut, CallLeg, CallRecord]
-        server.follow(kinds if not self._settings.steps else [*kinds, TraceWritten], self.take, QUEUE, GATHER)
+        server.follow(kinds if not self._settings.steps else [*kinds, TraceWritten], self.take, QUEUE)
         server.spawn(sender.run)
         server.counter("packets_sent", "Packets sent.", lambda: sender.sent)
         server.counter("packets_dropped", "Packets dropped because the buffer was full.", lambda: sender.dropped)

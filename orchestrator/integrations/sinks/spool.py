@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY, segment INTEGER NO
 OLDEST = "SELECT number, time, events, octets FROM segment WHERE number > ? AND number < ? ORDER BY number LIMIT ?"
 LOOKED_AT = 50
 """Segments looked at in one go when room is made."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the age of the oldest segment, while there is room."""
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Spool:
         """Where a damaged file went."""
         self.written: Sequence[Outgoing] = ()
         """The latest batch that is on disk."""
+        self._looked = 0.0
         self._connection = self._open()
         row = self._connection.execute("SELECT segment, sent FROM progress").fetchone()
         self.partial: tuple[int, int] = row or (0, 0)
@@ -88,7 +91,9 @@ class Spool:
         self.events += len(events)
         self.octets += len(data)
         self.written = events
-        self.make_room(now, busy)
+        if self.octets > self.size or abs(now - self._looked) >= LOOK_EVERY:
+            self._looked = now
+            self.make_room(now, busy)
         return self.last
 
     def read(self, after: int, most: int) -> list[Segment]:
