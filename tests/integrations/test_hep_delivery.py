@@ -226,3 +226,14 @@ def test_a_name_that_nobody_has_is_tried_again() -> None:
     assert "not known" in way.sender.trouble and way.sender.waiting
     way.close()
     assert way.sender.dropped == 1
+
+
+def test_a_name_that_cannot_be_one_is_a_trouble() -> None:
+    sender = Sender(partial(open_udp, "a..b", 9060), stream=False, room=1000)
+    greenlet = gevent.spawn(sender.run)
+    assert wait_until(lambda: greenlet.dead or sender.trouble != "not connected yet")
+    assert not greenlet.dead
+    greenlet.kill()
+    sender.put(b"x")
+    sender.finish(1.0)
+    assert sender.dropped == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from orchestrator.fact_kinds import CallLeg, CallRecord, JobDone, TraceWritten
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.run.effects import Http
 from orchestrator.integrations.otel import spans as spans_module
+from orchestrator.integrations.otel.otlp import Collector
 from orchestrator.integrations.otel.spans import CallTraces, Span, span_of, trace_of
 from orchestrator.integrations.otel.telemetry import OtelSettings, Telemetry
 from orchestrator.testing.services import FakeServer
@@ -264,3 +266,31 @@ def test_without_the_extra_one_message_says_what_to_install(monkeypatch: pytest.
     with pytest.raises(ValidationError, match="the library opentelemetry-proto is not installed") as refused:
         OtelSettings.model_validate({"endpoint": "http://127.0.0.1:4318"})
     assert refused.value.errors()[0]["ctx"]["error"].help == "pip install 'orchestrator[otel]'"
+
+
+def test_an_answer_without_end_is_not_read() -> None:
+    server, sent = socket.create_server(("127.0.0.1", 0)), 0
+
+    def answer() -> None:
+        nonlocal sent
+        made, _ = server.accept()
+        with made:
+            made.recv(65_536)
+            made.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
+            try:
+                while sent < 200_000_000:
+                    made.sendall(b"x" * 1_000_000)
+                    sent += 1_000_000
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    told: list[str] = []
+    collector = Collector(f"http://127.0.0.1:{server.getsockname()[1]}/v1/traces", "sbc", {}, 30.0, 100, told.append)
+    collector.put(Span(b"t" * 16, b"s" * 8, b"", "call", 1, 0.0))
+    assert collector.send()
+    thread.join()
+    server.close()
+    assert sent < 200_000_000
+    assert (collector.sent, collector.waiting) == (1, 0)

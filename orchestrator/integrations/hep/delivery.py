@@ -88,7 +88,7 @@ class Sender:
                 else:
                     self._send_datagrams()
                 continue
-            except (OSError, gevent.Timeout) as error:
+            except (OSError, UnicodeError, gevent.Timeout) as error:  # UnicodeError: a name that cannot be one
                 self._note(str(error) or type(error).__name__)
                 self._disconnect()
             gevent.sleep(pause)
@@ -102,7 +102,7 @@ class Sender:
                     self._connect()
                 while self._packets:
                     self._send_some()
-        except (OSError, gevent.Timeout):
+        except (OSError, UnicodeError, gevent.Timeout):
             pass
         finally:
             self.dropped += len(self._packets)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gevent
 import urllib3
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -24,6 +25,8 @@ from orchestrator.integrations.otel.spans import Span
 BATCH = 100
 """Spans of one request: encoding them takes a millisecond or two."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+MOST_READ = 65_536
+"""Octets of an answer that are read: what a collector says is short."""
 LATER = frozenset((429, 502, 503, 504))
 """Status codes after which the same may be sent again (OTLP §failures)."""
 
@@ -45,6 +48,7 @@ class Collector:
         self._service = service
         self._headers = {**headers, "content-type": "application/x-protobuf"}
         self._room = room
+        self._timeout = timeout
         self._told = told
         self._spans: deque[Span] = deque()
         self._http = urllib3.PoolManager(1, timeout=urllib3.Timeout(timeout), retries=False, maxsize=1)
@@ -73,9 +77,8 @@ class Collector:
         if not batch:
             return False
         try:
-            answer = self._http.request(
-                "POST", self._endpoint, body=encoded(self._service, batch), headers=self._headers, redirect=False
-            )
+            with gevent.Timeout(2 * self._timeout, TimeoutError("its answer does not end")):
+                answer, content = self._ask(encoded(self._service, batch))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return self._failed(str(error), None)
         if answer.status in LATER:
@@ -83,7 +86,7 @@ class Collector:
         for _ in batch:
             self._spans.popleft()
         if 200 <= answer.status < 300:
-            rejected = min(len(batch), _rejected(answer.data))
+            rejected = min(len(batch), _rejected(content))
             self.sent += len(batch) - rejected
             self.refused += rejected
             self._note("")
@@ -92,6 +95,22 @@ class Collector:
             self._note(f"it answers {answer.status}")
         self.pause = FIRST_PAUSE
         return True
+
+    def _ask(self, body: bytes) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        """The answer and the begin of its content."""
+        answer = self._http.request(
+            "POST", self._endpoint, body=body, headers=self._headers, redirect=False, preload_content=False
+        )
+        finished = False
+        try:
+            content = answer.read(MOST_READ)
+            finished = len(content) < MOST_READ
+        finally:
+            if finished:
+                answer.release_conn()
+            else:
+                answer.close()
+        return answer, content
 
     def _failed(self, trouble: str, after: str | None) -> bool:
         self._note(trouble)
