@@ -105,6 +105,30 @@ def test_without_a_connection_nothing_waits() -> None:
         link.ask(AUTHORISE, EVENT, 60.0)
 
 
+def asked_before_the_start(port: int) -> Any:
+    link = Link([("127.0.0.1", port)], lambda method, params: (None, None), lambda up, what: None)
+
+    def ask() -> Any:
+        link.begun(60.0)
+        try:
+            return link.ask(AUTHORISE, EVENT, 60.0)
+        except NotSent as error:
+            return error
+
+    asked = gevent.spawn(ask)
+    gevent.sleep(0)
+    running = gevent.spawn(link.run)
+    try:
+        return asked.get(timeout=30)
+    finally:
+        running.kill()
+
+
+def test_who_asks_before_the_first_attempt_to_connect_waits_for_it(stub: CgratesStub) -> None:
+    assert asked_before_the_start(stub.port)["MaxUsage"] == 60_000_000_000
+    assert isinstance(asked_before_the_start(1), NotSent)
+
+
 def test_something_else_than_cgrates_is_left_alone() -> None:
     server = socket.create_server(("127.0.0.1", 0))
 

@@ -87,8 +87,14 @@ class Link:
         self._heard = 0.0
         self._socket: Any = None
         self._leave = Event()
+        self._tried = Event()
+        """The first attempt to connect is over."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
+
+    def begun(self, limit: float) -> None:
+        """Wait until the first attempt to connect is over: calls come as soon as the server listens."""
+        self._tried.wait(limit)
 
     def ask(self, method: str, params: Any, limit: float) -> Any:
         """The result of a request, in a greenlet that waits for it. Raises NotSent, NotAnswered, Refused."""
@@ -146,6 +152,7 @@ class Link:
                     self._lose(why)
                 if monotonic() - began > LONGEST_PAUSE:
                     pause = FIRST_PAUSE
+            self._tried.set()
             gevent.sleep(pause * (0.75 + random.random() / 2))  # noqa: S311  # nodes do not come back all at once
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -168,6 +175,7 @@ class Link:
         self._missed = 0
         self._heard = monotonic()
         self.up = True
+        self._tried.set()
         self.counts["connects"] += 1
         self._on_change(True, f"{host}:{port}")
         return True

@@ -117,6 +117,7 @@ class Cgrates:
         """Raises StepError `charge.refused`, `charge.down`."""
         settings = self._settings
         limit = settings.timeout if effect.limit is None else min(settings.timeout, effect.limit)
+        self.link.begun(limit)
         method, asked = self._speaker.authorise(effect)
         try:
             usage = self._ask("authorise", method, asked, limit)
