@@ -568,3 +568,18 @@ def test_what_cannot_be_written_stops_the_start(tmp_path: Path, text: str, monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OrchestratorError, match="sink 'out': cannot"):
         sinks_of(FakeServer("sinks"), f"{{type: file, events: cdr, {text}}}")
+
+
+def test_a_spool_that_is_damaged_in_its_middle_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    spool = Spool(path, 10_000_000, 3600.0)
+    for number in range(200):
+        spool.append([Outgoing(f"i{number}", "e", "", "", 1.0, b"x" * 3000)], 1.0, 0)
+    spool.close()
+    octets = bytearray(path.read_bytes())
+    for at in range(8192, len(octets) - 4096, 7 * 4096):
+        octets[at : at + 200] = b"\xa5" * 200
+    path.write_bytes(octets)
+    spool = Spool(path, 10_000_000, 3600.0)
+    assert spool.set_aside is not None and spool.set_aside.exists() and spool.events == 0
+    spool.close()

@@ -175,6 +175,10 @@ class Spool:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             connection.execute("PRAGMA journal_size_limit=1000000").fetchall()
             connection.executescript(SCHEMA)
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                damaged = sqlite3.DatabaseError("it is damaged")
+                damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damaged
             connection.execute("BEGIN IMMEDIATE")  # which takes the lock; it stays with us
             connection.execute("COMMIT")
         except BaseException:
