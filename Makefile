@@ -60,9 +60,12 @@ clean:
 
 compiled: $(VENV)/.stamp-compiled
 
+# What all compiled modules share stands where Python finds it from everywhere.
+LIBRARY_FOLDER = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+LIBRARY = $$(find orchestrator -name '*.so') orchestrator__mypyc.*.so $(LIBRARY_FOLDER)/orchestrator__mypyc.*.so
+
 plain:
-	find orchestrator -name '*.so' -delete
-	rm -rf build *__mypyc*.so $(VENV)/.stamp-compiled
+	rm -rf $(LIBRARY) build $(VENV)/.stamp-compiled
 
 # --- what the targets stand on ----------------------------------------------------------------------------------------
 # A stamp is newer than pyproject.toml exactly when what it lists is installed.
@@ -84,8 +87,10 @@ COMPILED := setup.py orchestrator/timers.py $(shell find orchestrator/sip orches
 $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
 	@command -v cc >/dev/null || { echo "make compiled needs a C compiler: sudo apt-get install gcc"; exit 1; }
 	$(PIP) 'mypy[mypyc]>=1.13' 'setuptools>=77' types-gevent types-PyYAML
-	find orchestrator -name '*.so' -delete
-	ORCHESTRATOR_BUILD=compiled $(BIN)/python setup.py --quiet build_ext --inplace
+	rm -f $(LIBRARY)
+	ORCHESTRATOR_BUILD=compiled $(BIN)/python setup.py --quiet build_ext --inplace 2>&1 | grep -v 'warning: Treating generator' || true
+	mv orchestrator__mypyc.*.so $(LIBRARY_FOLDER)
+	@$(BIN)/orchestrator --version
 	@touch $@
 
 # SIPp drives the end-to-end tests; iptables publishes ports in the laboratory of docs/compose.md, and baresip calls there;

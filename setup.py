@@ -22,6 +22,8 @@ PLAIN = {
     "orchestrator/sip/contact.py",  # a kind of str, which mypyc cannot have
     "orchestrator/sip/stores.py",  # protocols that packages' stores are held against at run time
 }
+GROUP = "orchestrator"
+"""What all compiled modules share is one library, `orchestrator__mypyc`."""
 NEEDED = ["mypy[mypyc]>=1.13"]
 OPTIMISE = os.environ.get("ORCHESTRATOR_OPTIMISE", "1")
 
@@ -60,7 +62,9 @@ def main() -> None:
         return
     # What is not installed where the build runs is of no type; `make check` has looked at all of it.
     options = ["--config-file=", "--ignore-missing-imports", "--python-version", "3.11"]
-    extensions = mypycify([*options, *sources()], opt_level=OPTIMISE, debug_level="0", multi_file=True)
+    extensions = mypycify(
+        [*options, *sources()], opt_level=OPTIMISE, debug_level="0", multi_file=True, group_name=GROUP
+    )
     setup(ext_modules=extensions, cmdclass={"build_ext": InParallel})
 
 
