@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.core.jobs import Resolve
 from orchestrator.events.event import Event
+from orchestrator.flow.language.program import Program
 from orchestrator.flow.loader import load_program
 from orchestrator.flow.run.effects import Http
 from orchestrator.flow.run.trace import render
@@ -21,6 +22,8 @@ from orchestrator.testing.world import World
 
 FLOWS = Path(__file__).parents[2] / "flows"
 PROGRAM = load_program([FLOWS])[0]
+BY_HAND = load_program([FLOWS.parent / "docs" / "flows" / "push_by_hand.flow.yaml"])[0]
+"""Push wake-up step by step; as one step it is held by `test_waking_orders`."""
 QUIET = 45.0
 """Longer than 64*T1 and than every timer of the flows: after that nothing may be left."""
 
@@ -28,9 +31,9 @@ QUIET = 45.0
 FS1 = ("10.254.0.1", 5080)
 
 
-def world(seed: int = 1) -> World:
+def world(seed: int = 1, program: Program = PROGRAM) -> World:
     w = World(
-        PROGRAM,
+        program,
         seed=seed,
         secrets={"PUSH_URL": "https://push.example.com/", "PUSH_KEY": "k"},
         freeswitch={"fs1": "sip:10.254.0.1:5080"},
@@ -84,7 +87,7 @@ def assert_all_over(world: World) -> None:
 
 @pytest.mark.parametrize("order", list(permutations(["register", "invite", "again"])))
 def test_a_phone_that_registers_before_during_or_after_the_invite_rings_once(order: tuple[str, ...]) -> None:
-    w = world()
+    w = world(program=BY_HAND)
     alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     calls: list[PhoneCall] = []
     acts: dict[str, Callable[[], object]] = {
@@ -105,7 +108,7 @@ def test_a_phone_that_registers_before_during_or_after_the_invite_rings_once(ord
 
 @pytest.mark.parametrize("after, rings", [(0.0, 1), (19.9, 1), (20.5, 0), (60.0, 0)])
 def test_a_phone_is_awaited_for_twenty_seconds(after: float, rings: int) -> None:
-    w = world()
+    w = world(program=BY_HAND)
     alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     call = alice.invite("bob@example.com")
     w.run(after)
@@ -119,7 +122,7 @@ def test_a_phone_is_awaited_for_twenty_seconds(after: float, rings: int) -> None
 
 
 def test_a_push_tells_who_is_called_by_whom() -> None:
-    w = world()
+    w = world(program=BY_HAND)
     w.phone("alice@example.com", "10.0.0.2").invite("bob@example.com")
     w.run()
     (job,) = [job for job in w.jobs if isinstance(job.effect, Http)]
@@ -130,7 +133,7 @@ def test_a_push_tells_who_is_called_by_whom() -> None:
 
 
 def test_a_stranger_who_calls_a_wildcard_wakes_nobody() -> None:
-    w = world()
+    w = world(program=BY_HAND)
     alice, bob = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     alice.invite("*@example.com")
     w.run(1)
@@ -142,7 +145,7 @@ def test_a_stranger_who_calls_a_wildcard_wakes_nobody() -> None:
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 19.9, 20.0, 20.1])
 def test_cancel_at_every_step_is_answered_487_and_leaves_nothing(at: float) -> None:
     """0 s: INVITE; 1 s: the desk phone rings; 2 s: the mobile registers and rings; 20 s: the wait is over."""
-    w = world()
+    w = world(program=BY_HAND)
     alice, desk = w.phone("alice@example.com", "10.0.0.2"), w.phone("bob@example.com", "10.0.0.3")
     mobile = w.phone("bob@example.com", "10.0.0.4")
     desk.on_invite = lambda call: None

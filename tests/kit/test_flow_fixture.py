@@ -36,8 +36,9 @@ def test_late_mobile(flow: Flow) -> None:
     assert (push.kind, push.address.token, push.data["from"]) == ("call", "token1", "alice@example.com")
 
 
-@pytest.mark.parametrize(("outcome", "at"), [("dead", 1), ("failed", 1), ("sent", 20)])
+@pytest.mark.parametrize(("outcome", "at"), [("dead", 1), ("failed", 40), ("sent", 20)])
 def test_what_a_push_service_says(flow: Flow, outcome: str, at: int) -> None:
+    """A phone whose push has failed rings where it is, for as long as `ring:` says."""
     run = flow(PUSH, registered={"bob@example.com": ["bob@10.0.0.7;pn-provider=fcm;pn-prid=token1"]})
     run.push.on(service="fcm").says(outcome, "as the test says", delay="1s")
     call = run.invite("alice@example.com", "bob@example.com")
