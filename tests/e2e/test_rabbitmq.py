@@ -17,12 +17,15 @@ from typing import Any
 
 import amqp
 import pytest
-from conftest import Serve, Server
 from tls_files import write_authority, write_pair
 
 from bench.rabbit import PROGRAM, Rabbit
 from orchestrator.integrations.amqp.publish import Publisher, PublishSettings, routing_key
 from orchestrator.packages.sink import Outgoing, Undelivered
+
+Serve = Callable[..., Any]
+"""The fixture `serve` of this folder."""
+Server = Any
 
 pytestmark = [
     pytest.mark.slow,

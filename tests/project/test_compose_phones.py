@@ -37,7 +37,7 @@ def test_the_flow_loads_beside_those_that_are_there(tmp_path: Path) -> None:
     (tmp_path / FLOW_FILE).write_text(FLOW)
     settings = settings_in(read_compose(OUTSIDE), tmp_path)
     _, warnings = load_sources(read_sources([tmp_path / "flows"]), known_resources(settings))
-    assert warnings == []
+    assert [warning for warning in warnings if warning.code != "W310"] == []  # no push service is configured
 
 
 @pytest.fixture(scope="module")
