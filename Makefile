@@ -94,9 +94,10 @@ $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
 	@touch $@
 
 # SIPp drives the end-to-end tests; iptables publishes ports in the laboratory of docs/compose.md, and baresip calls there;
-# PostgreSQL and MariaDB hold the users of tests/runtime/test_sql_users.py; sngrep and Kamailio take what we send to Homer.
+# PostgreSQL and MariaDB hold the users of tests/runtime/test_sql_users.py; sngrep and Kamailio take what we send to Homer;
+# sqlite3 and nft read what docs/operations.md shows.
 # A test without its program is skipped, and says so. No stamp is left then: they are asked for again.
-PROGRAMS := sipp:sip-tester iptables:iptables baresip:baresip chromium:chromium pg_ctlcluster:postgresql mariadbd:mariadb-server-core sngrep:sngrep kamailio:kamailio rabbitmqctl:rabbitmq-server
+PROGRAMS := sipp:sip-tester iptables:iptables baresip:baresip chromium:chromium pg_ctlcluster:postgresql mariadbd:mariadb-server-core sngrep:sngrep kamailio:kamailio rabbitmqctl:rabbitmq-server sqlite3:sqlite3 nft:nftables
 
 $(VENV)/.stamp-system: Makefile | $(BIN)/python
 	@absent() { for one in $(PROGRAMS); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${one%%:*}" >/dev/null || printf '%s ' "$${one##*:}"; done; }; \
