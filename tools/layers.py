@@ -58,6 +58,7 @@ LAYERS: dict[str, set[str]] = {
         "history", "measures", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run",
         "flow.tools", "packages", "store", "errors", "timers",
     },
+    "console": {"errors"},
     "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},
