@@ -6,7 +6,7 @@ Nothing here imports anything of the project.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,3 +146,41 @@ class StepError(OrchestratorError):
 
 class TooManyWatchersError(OrchestratorError):
     """As many as may look at a running server do so."""
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a socket, of TLS or of a client library means, in a few words: "connection refused".
+
+    The error of the system behind it speaks, without its number. What libraries put before it, mostly an address, is
+    left out: it may hold secrets.
+    """
+    last = error
+    for last in _behind(error):
+        told = getattr(last, "strerror", None)
+        if isinstance(last, OSError) and isinstance(told, str) and told:
+            return _of_system(last, told)
+    if isinstance(error, UnicodeError):
+        return "no such name can be looked up"
+    if isinstance(last, TimeoutError) and str(last) in ("", "timed out"):
+        return "it does not answer in time"
+    return (str(last).rpartition(": ")[2].strip() or type(last).__name__)[:200]
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that have led to it."""
+    found: BaseException | None = error
+    for _ in range(10):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _of_system(error: OSError, told: str) -> str:
+    tls = getattr(error, "verify_message", None) or getattr(error, "reason", None)  # of ssl.SSLError
+    if isinstance(tls, str):
+        return f"TLS: {tls.replace('_', ' ').lower() if tls.isupper() else tls}"
+    return told[:1].lower() + told[1:] if told[1:2].islower() else told

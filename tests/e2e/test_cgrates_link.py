@@ -89,6 +89,27 @@ def test_a_mute_server_is_asked_once_a_second(stage: Stage, stub: CgratesStub, m
     assert stage.link.ask(AUTHORISE, EVENT, 30.0) and not stage.link.silent
 
 
+def test_answers_that_come_too_late_do_not_end_its_silence(stage: Stage, stub: CgratesStub, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cgr_link, "SILENT_AFTER", 3)
+    stub.delay = 0.3
+    for _ in range(3):
+        with pytest.raises(NotAnswered):
+            stage.link.ask(AUTHORISE, EVENT, 0.01)
+    assert wait_until(lambda: stage.link.counts["stray"] == 3)
+    stub.connections[-1].send({"id": None, "result": "OK", "error": None})
+    assert wait_until(lambda: stage.link.counts["stray"] == 4)
+    assert stage.link.silent
+
+
+def test_an_answer_counts_though_garbage_follows_it(stage: Stage, stub: CgratesStub) -> None:
+    stub.mute = True
+    waits = gevent.spawn(stage.link.ask, AUTHORISE, EVENT, 60.0)
+    assert wait_until(lambda: stub.count("AuthorizeEvent"))
+    stub.connections[-1].made.sendall(b'{"id":1,"result":{"MaxUsage":5},"error":null}\nnonsense')
+    assert waits.get(timeout=60) == {"MaxUsage": 5}
+    assert wait_until(lambda: stage.link.counts["garbage"] == 1)
+
+
 def test_what_waits_when_the_connection_is_lost_is_told(stage: Stage, stub: CgratesStub) -> None:
     stub.mute = True
     waits = gevent.spawn(stage.fails)

@@ -36,7 +36,7 @@ def test_objects_back_to_back_in_pieces(size: int) -> None:
 def test_a_stream_cut_anywhere() -> None:
     for cut in range(len(STREAM)):
         objects = Objects()
-        assert objects.feed(STREAM[:cut]) + objects.feed(STREAM[cut:]) == FOUND
+        assert [*objects.feed(STREAM[:cut]), *objects.feed(STREAM[cut:])] == FOUND
 
 
 @pytest.mark.parametrize(
@@ -45,24 +45,31 @@ def test_a_stream_cut_anywhere() -> None:
 def test_what_is_no_object_ends_the_stream(data: bytes) -> None:
     objects = Objects()
     with pytest.raises(Garbage):
-        objects.feed(data)
-        objects.feed(b"}" * LONGEST)
+        list(objects.feed(data))
+        list(objects.feed(b"}" * LONGEST))
 
 
 def test_an_object_without_end_is_bounded() -> None:
     objects = Objects()
     with pytest.raises(Garbage):
         for _ in range(40):
-            objects.feed(b'{"a": "' + b"x" * 65_536)
+            list(objects.feed(b'{"a": "' + b"x" * 65_536))
+
+
+def test_an_answer_before_garbage_in_the_same_octets_is_found() -> None:
+    found = Objects().feed(b'{"id":1,"result":"OK","error":null}\nHTTP/1.1 400')
+    assert next(found) == {"id": 1, "result": "OK", "error": None}
+    with pytest.raises(Garbage):
+        next(found)
 
 
 def test_a_string_in_pieces_is_looked_at_once() -> None:
     objects = Objects()
-    assert objects.feed(b'{"a": "') == []
+    assert list(objects.feed(b'{"a": "')) == []
     for piece in (b"x" * 1000, b"\\", b'"', b"y\\\\"):
-        assert objects.feed(piece) == []
+        assert list(objects.feed(piece)) == []
     assert objects._at == len(objects._held)
-    assert objects.feed(b'"}') == [{"a": "x" * 1000 + '"y\\'}]
+    assert list(objects.feed(b'"}')) == [{"a": "x" * 1000 + '"y\\'}]
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("-inf"), float("nan"), "1e400", "9" * 400])

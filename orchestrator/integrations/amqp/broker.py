@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from orchestrator import __version__
+from orchestrator import __version__, errors
 from orchestrator.packages.setting_types import Duration, InvalidValue, Switch
 
 S = TypeVar("S", bound="BrokerSettings")
@@ -93,11 +93,8 @@ def failures() -> tuple[type[BaseException], ...]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why, without secrets: they are in no exception of py-amqp."""
-    if isinstance(error, TimeoutError):
-        return "it does not answer in time"
-    told = getattr(error, "reply_text", None) or getattr(error, "strerror", None) or str(error)
-    return (told or type(error).__name__)[:300]
+    """Why, in the words of the broker or of the system; secrets are in no exception of py-amqp."""
+    return str(getattr(error, "reply_text", "") or errors.reason_of(error))[:300]
 
 
 def discard(connection: Any) -> None:

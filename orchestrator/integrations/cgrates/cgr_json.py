@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 LONGEST = 1 << 20
@@ -32,17 +33,16 @@ class Objects:
         self._depth = 0
         self._in_string = False
 
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The objects that are complete with this. Raises Garbage."""
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The objects that are complete with this, to be taken all. Raises Garbage behind those before it."""
         self._held += data
-        found = []
         while (end := self._end()) is not None:
-            found.append(_object(bytes(self._held[:end])))
+            found = _object(bytes(self._held[:end]))
             del self._held[:end]
             self._at = self._depth = 0
+            yield found
         if len(self._held) > LONGEST:
             raise Garbage(f"an object of more than {LONGEST} octets")
-        return found
 
     def _end(self) -> int | None:
         """Behind the first object; None when it is not complete."""

@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.event import AsyncResult, Event
 from gevent.queue import SimpleQueue
 
+from orchestrator.errors import reason_of
 from orchestrator.integrations.cgrates.cgr_json import Garbage, Objects, answer, request
 
 CONNECT_TIME = 5.0
@@ -222,7 +223,7 @@ class Link:
                 if leaving:
                     made.sendall(b"".join(pending.data for pending in leaving))
         except OSError as error:
-            ended.set(str(error))
+            ended.set(reason_of(error))
 
     def _read(self, made: Any, queue: SimpleQueue[Pending], ended: AsyncResult[str]) -> None:
         objects = Objects()
@@ -244,17 +245,18 @@ class Link:
             self.counts["garbage"] += 1
             ended.set(f"not JSON-RPC: {error}")
         except OSError as error:
-            ended.set(str(error))
+            ended.set(reason_of(error))
         except Exception as bug:  # else nobody would read on, and the connection would seem to be up
             ended.set_exception(bug)
 
     def _take(self, found: dict[str, Any]) -> None:
         number = found.get("id")
         pending = self._out.get(number) if isinstance(number, int) else None
-        self._missed = 0
-        if pending is None or pending.result.ready():
+        if pending is None or pending.result.ready():  # too late, or never asked: no sign that it answers in time
             self.counts["stray"] += 1
-        elif found.get("error") is not None:
+            return
+        self._missed = 0
+        if found.get("error") is not None:
             pending.result.set_exception(Refused(str(found["error"])[:300]))
         else:
             pending.result.set(found.get("result"))

@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
+from time import monotonic
 from typing import Annotated, Any, Literal
 
 from gevent.event import Event
@@ -28,6 +29,8 @@ LAST_LIMIT = 60.0
 """Seconds that the end of a session may take: nobody waits for it, and asking twice may charge twice."""
 SYNC_LIMIT = 10.0
 """Seconds that the sync after the start may take."""
+SAME_AGAIN = 10.0
+"""Seconds in which the same warning of a session, or the same word that it ends, is taken once."""
 
 
 def parse_engine(value: Any) -> tuple[str, int]:
@@ -83,6 +86,8 @@ class Cgrates:
         """Sessions that are open, or may be → the id of their call."""
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """(what was asked, what became of it)."""
+        self._heard: dict[tuple[str, type], float] = {}
+        """Session and what was told of it → when, for what need not be told twice."""
         self.callbacks: Counter[str] = Counter()
         self._server = server
         self._settings = settings
@@ -131,7 +136,7 @@ class Cgrates:
         """Raises StepError `charge.refused`, `charge.down`."""
         what, session = effect.what, effect.charged.session
         if what == "drop":
-            self.active.pop(session, None)
+            self._forget(session)
             return {}
         if what == "open":
             if self.link.up:
@@ -145,13 +150,18 @@ class Cgrates:
             refused = error.type == "charge.refused"
             closed = refused or (what == "open" and error.data.get("sent") is False)
             if what in ("open", "close") and closed:
-                self.active.pop(session, None)
+                self._forget(session)
             if what in ("open", "update") and self._allows(error):
                 return {"max_usage": None}
             raise
         if what == "close":
-            self.active.pop(session, None)
+            self._forget(session)
         return {"max_usage": usage}
+
+    def _forget(self, session: str) -> None:
+        self.active.pop(session, None)
+        for kind in (Disconnect, LowBalance):
+            self._heard.pop((session, kind), None)
 
     def _allows(self, error: StepError) -> bool:
         return error.type == "charge.down" and self._settings.on_down == "allow"
@@ -215,8 +225,15 @@ class Cgrates:
         call = self.active.get(session)
         if call is None:
             return None, "NOT_FOUND"
-        if not self._server.tell_work(call, ChargedCall, made(session, event)):
+        message = made(session, event)
+        once = (session, type(message)) if isinstance(message, Disconnect | LowBalance) else None
+        if once is not None and monotonic() - self._heard.get(once, -inf) < SAME_AGAIN:
+            self.callbacks["repeated"] += 1
+            return "OK", None
+        if not self._server.tell_work(call, ChargedCall, message):
             return None, "SERVER_ERROR: no room"
+        if once is not None:
+            self._heard[once] = monotonic()
         return "OK", None
 
     # --- the connection -----------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ import gevent
 from gevent import socket, ssl
 from gevent.event import Event
 
+from orchestrator.errors import reason_of
+
 CONNECT_TIME = 5.0
 SEND_TIME = 30.0
 """Seconds that a receiver may take nothing at all until the connection counts as dead."""
@@ -89,7 +91,7 @@ class Sender:
                     self._send_datagrams()
                 continue
             except (OSError, UnicodeError, gevent.Timeout) as error:  # UnicodeError: a name that cannot be one
-                self._note(str(error) or type(error).__name__)
+                self._note(reason_of(error))
                 self._disconnect()
             gevent.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -194,7 +196,7 @@ class Sender:
             except OSError as error:  # an answer of the network to an earlier one, mostly
                 self.lost += 1
                 self._refused_at = monotonic()
-                self._note(str(error))
+                self._note(reason_of(error))
             else:
                 self.sent += 1
             self._pop()

@@ -20,6 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
+from orchestrator.errors import reason_of
 from orchestrator.integrations.otel.spans import Span
 
 BATCH = 100
@@ -80,7 +81,7 @@ class Collector:
             with gevent.Timeout(2 * self._timeout, TimeoutError("its answer does not end")):
                 answer, content = self._ask(encoded(self._service, batch))
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return self._failed(str(error), None)
+            return self._failed(reason_of(error), None)
         if answer.status in LATER:
             return self._failed(f"it answers {answer.status}", answer.headers.get("retry-after"))
         for _ in batch:

@@ -19,9 +19,10 @@ from typing import Annotated
 
 import urllib3
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr
-from urllib3.exceptions import HTTPError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from orchestrator import __version__
+from orchestrator.errors import reason_of
 from orchestrator.packages.setting_types import Duration, InvalidValue, parse_text
 from orchestrator.packages.sink import Outgoing, SinkContext, SinkKind, Undelivered
 
@@ -108,7 +109,7 @@ class Webhook:
         try:
             status, retry_after = self._post(body, headers)
         except (HTTPError, UnicodeError) as error:
-            raise Undelivered(_reason(error)) from None
+            raise Undelivered(reason_of(error)) from None
         if 200 <= status < 300:
             return
         if status in WRONG and len(events) == 1:
@@ -175,14 +176,6 @@ def parse_retry_after(value: str, now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def _reason(error: Exception) -> str:
-    """Why it could not be asked, without the address."""
-    if isinstance(error, TimeoutError) and not isinstance(error, urllib3.exceptions.NewConnectionError):
-        return "it does not answer in time"
-    inner = error.args[-1] if error.args else error
-    return (str(inner).rpartition(": ")[2] or type(error).__name__)[:200]
 
 
 SINK = SinkKind("webhook", "Events POSTed to a web service, signed.", Webhook, WebhookSettings, pace=PACE)
