@@ -50,7 +50,7 @@ LAYERS: dict[str, set[str]] = {
         "errors", "timers",
     },
     "integrations.sinks": {"history", "packages", "errors"},
-    "integrations.webhook": {"packages"},
+    "integrations.webhook": {"packages", "errors"},
     "integrations.jsonl": {"packages", "errors"},
     "integrations.amqp": {"packages", "events", "errors"},
     "integrations.kafka": {"packages", "errors"},
@@ -63,7 +63,7 @@ LAYERS: dict[str, set[str]] = {
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},
     "integrations.otel": {"fact_kinds", "packages", "errors"},
-    "integrations.hep": {"fact_kinds", "packages", "sip"},
+    "integrations.hep": {"errors", "fact_kinds", "packages", "sip"},
 }  # fmt: skip
 """Room → the rooms it may import besides itself. Rows are dotted names below `orchestrator`; the longest one that fits
 a module is its room."""
