@@ -33,10 +33,9 @@ def peer(answer: bytes | None) -> str:
         made, _ = server.accept()
         with made, server:
             made.recv(1000)
-            if answer is None:
-                made.recv(1000)
-            else:
-                made.sendall(answer)
+            while answer is None and made.recv(1000):
+                pass
+            made.sendall(answer or b"")
 
     threading.Thread(target=serve, daemon=True).start()
     return f"127.0.0.1:{server.getsockname()[1]}/token-1234"
