@@ -59,6 +59,10 @@ LAYERS: dict[str, set[str]] = {
         "flow.tools", "packages", "store", "errors", "timers",
     },
     "console": {"errors"},
+    "views": {
+        "history", "core", "core.node", "core.calls", "core.switches", "sip", "esl", "events", "flow.run",
+        "flow.language", "flow.tools", "packages", "errors",
+    },
     "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},

@@ -171,8 +171,8 @@ class Bus:
         it, so that the bound on nesting follows the cause and not the Python stack."""
         self.settle: Callable[[], None] | None = None
         """Called when the outermost publish is done: work queued by deliveries runs then, after all have been told."""
-        self.watch: Callable[[Event], object] | None = None
-        """Told every event before it is delivered: history, explanations."""
+        self.watchers: tuple[Callable[[Event], object], ...] = ()
+        """Told every event before it is delivered: the history of calls, explanations."""
         self._taps: dict[str, tuple[Callable[[Event], object], ...]] = {}
         self.on_fault: Callable[[Subscription, Exception], object] | None = None
         """Given what a filter or a delivery raised, so that the other subscribers hear of the event all the same."""
@@ -239,8 +239,8 @@ class Bus:
         if event.depth > MAX_DEPTH:
             raise StepError("flow.limit", f"event {event.name!r} is raised more than {MAX_DEPTH} events deep")
         self.published += 1
-        if self.watch is not None:
-            self.watch(event)
+        for told in self.watchers:
+            told(event)
         for told in self._taps.get(event.name, ()):
             told(event)
         tables = self._events.get(event.name)
@@ -283,6 +283,14 @@ class Bus:
     def hears(self, name: str) -> bool:
         """Whether anybody subscribes to events of this name: an event nobody hears need not be made."""
         return bool(self._events.get(name)) or name in self._taps
+
+    def watch(self, told: Callable[[Event], object]) -> None:
+        """Call `told` with every event that is published, whoever it is for; see `tap`."""
+        self.watchers = (*self.watchers, told)
+
+    def unwatch(self, told: Callable[[Event], object]) -> None:
+        """Call it no more."""
+        self.watchers = tuple(other for other in self.watchers if other != told)
 
     def tap(self, name: str, told: Callable[[Event], object]) -> None:
         """Call `told` with each event of this name before it is delivered: it does not count among those who take it.

@@ -208,15 +208,15 @@ def test_a_condition_that_fails_is_told_with_its_error() -> None:
 def test_the_bus_is_watched_only_while_somebody_asks() -> None:
     w = world()
     w.invite()
-    assert w.bus.watch is None
+    assert not w.bus.watchers
     first = Watching(w, "ring_user")
     second = first.explainer.open("ring_user", first.told.append)
-    assert w.bus.watch is not None
+    assert w.bus.watchers
     first.explainer.close(first.number)
     first.explainer.close(first.number)
-    assert w.bus.watch is not None, "the second still asks"
+    assert w.bus.watchers, "the second still asks"
     first.explainer.close(second)
-    assert w.bus.watch is None
+    assert not w.bus.watchers
     w.event("registered", aor="carol@example.com")
     assert first.told == []
 
@@ -224,7 +224,7 @@ def test_the_bus_is_watched_only_while_somebody_asks() -> None:
 def test_who_watched_before_goes_on() -> None:
     w = world()
     seen: list[str] = []
-    w.bus.watch = lambda event: seen.append(event.name)
+    w.bus.watch(lambda event: seen.append(event.name))
     watching = Watching(w, "on_pickup")
     w.event("pickup")
     watching.explainer.close(watching.number)

@@ -179,7 +179,7 @@ def test_near_misses_come_as_they_happen(inspected: Inspected) -> None:
     assert verdict["why"] == "aor is 'carol@example.com', wanted 'bob@example.com'"
     inspected.register("bob@example.com")
     assert next(lines)["fits"] is True
-    assert bus.watch is not None
+    assert bus.watchers
 
 
 def test_the_end_of_the_connection_ends_it(inspected: Inspected, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,17 +188,17 @@ def test_the_end_of_the_connection_ends_it(inspected: Inspected, monkeypatch: py
     bus = inspected.world.engine.bus
     sock = inspected.connect("/explain?of=ring_user&seconds=60")
     sock.recv(100)
-    assert bus.watch is not None
+    assert bus.watchers
     sock.close()
     with gevent.Timeout(5):
-        while bus.watch is not None:
+        while bus.watchers:
             gevent.sleep(0.01)
 
 
 def test_the_end_of_its_time_ends_it(inspected: Inspected) -> None:
     inspected.call()
     assert list(inspected.watch("/explain?of=ring_user&seconds=0.05")) == [{"end": True, "told": 0, "dropped": 0}]
-    assert inspected.world.engine.bus.watch is None
+    assert inspected.world.engine.bus.watchers == ()
 
 
 def test_a_slow_reader_misses_some_and_is_told(inspected: Inspected, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,6 @@ class Explainer:
         self._engine = engine
         self._watchers: dict[int, tuple[str, Tell]] = {}
         self._last = 0
-        self._before: Callable[[Event], object] | None = None
 
     def open(self, target: str, tell: Tell) -> int:
         """Call `tell(verdict)` for every event of a name the target waits for; returns a number for `close`.
@@ -171,9 +170,8 @@ class Explainer:
         """
         if len(self._watchers) >= WATCHERS:
             raise TooManyWatchersError("too many explanations")
-        bus = self._engine.bus
         if not self._watchers:
-            self._before, bus.watch = bus.watch, self._watch
+            self._engine.bus.watch(self._watch)
         self._last += 1
         self._watchers[self._last] = (target, tell)
         return self._last
@@ -181,11 +179,9 @@ class Explainer:
     def close(self, number: int) -> None:
         """Idempotent; after the last one events cost what they did before."""
         if self._watchers.pop(number, None) is not None and not self._watchers:
-            self._engine.bus.watch, self._before = self._before, None
+            self._engine.bus.unwatch(self._watch)
 
     def _watch(self, event: Event) -> None:
-        if self._before is not None:
-            self._before(event)
         for subscription, party in self._parties(event):
             meant = [tell for target, tell in self._watchers.values() if party.is_meant(target)]
             told = verdict(event, subscription, party) if meant else None
