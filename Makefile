@@ -82,7 +82,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
 
-COMPILED := setup.py orchestrator/timers.py $(shell find orchestrator/sip orchestrator/core orchestrator/events -name '*.py')
+COMPILED := setup.py orchestrator/_fast.c orchestrator/timers.py $(shell find orchestrator/sip orchestrator/core orchestrator/events -name '*.py')
 
 $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
 	@command -v cc >/dev/null || { echo "make compiled needs a C compiler: sudo apt-get install gcc"; exit 1; }

@@ -1,4 +1,5 @@
-"""The compiled build, which pyproject.toml cannot describe: the same source, its core translated to C by mypyc.
+"""The compiled build, which pyproject.toml cannot describe: the same source, its core translated to C by mypyc,
+and `_fast.c` beside it (`orchestrator.native`).
 
     ORCHESTRATOR_BUILD=compiled pip install .
 
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOMS = ("orchestrator/sip", "orchestrator/core", "orchestrator/events")
@@ -65,7 +66,8 @@ def main() -> None:
     extensions = mypycify(
         [*options, *sources()], opt_level=OPTIMISE, debug_level="0", multi_file=True, group_name=GROUP
     )
-    setup(ext_modules=extensions, cmdclass={"build_ext": InParallel})
+    by_hand = Extension("orchestrator._fast", ["orchestrator/_fast.c"], extra_compile_args=["-O2"], optional=True)
+    setup(ext_modules=[*extensions, by_hand], cmdclass={"build_ext": InParallel})
 
 
 main()

@@ -21,8 +21,9 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "history": set(),
     "measures": set(),
+    "native": set(),
     "timers": set(),
-    "sip": {"errors", "timers"},
+    "sip": {"errors", "native", "timers"},
     "esl": {"errors", "events"},
     "events": {"errors", "timers"},
     "packages": {"events", "sip", "flow.expr", "errors"},
@@ -56,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "integrations.kafka": {"packages", "errors"},
     "runtime": {
         "history", "measures", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run",
-        "flow.tools", "packages", "store", "errors", "timers",
+        "flow.tools", "native", "packages", "store", "errors", "timers",
     },
     "console": {"errors"},
     "views": {

@@ -3,7 +3,8 @@
 The usual message takes one pass: cut the head at CRLF, look the header names up in a table, put the lines every
 message is judged by one below the other in a fixed order and match them all with one expression. What that expression
 does not know goes to `_judge`, which reads header by header and decides. So the expression may only accept what
-`_judge` accepts too, with the same values (a test holds them against each other).
+`_judge` accepts too, with the same values (a test holds them against each other). Where the scanner in C is there
+(`native`), it stands before all of this under the same condition.
 
 Two readers of one message must not see different headers: CR and LF stand only in line ends, names are tokens,
 single-valued headers come once, a body is as long as Content-Length says, and what follows it is noise that nobody
@@ -15,8 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
+from orchestrator import native
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import (
     BLANKS,
@@ -321,6 +323,40 @@ def _parse(data: bytes, is_response: bool, limit: int) -> Request | Response:
     return request
 
 
+def read_scanned(found: tuple[Any, ...]) -> Request | Response:
+    """The message that the scanner has found."""
+    if len(found) == _PARTS_OF_RESPONSE:
+        (
+            status, reason, method,
+            names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
+        ) = found  # fmt: skip
+        message: Request | Response = Response(status, reason)
+        message.cseq_method = method
+    else:
+        (
+            method, uri, secure, user, at, at_port, params, hops,
+            names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
+        ) = found  # fmt: skip
+        message = request = Request(method, uri)
+        request._parsed_uri = Uri(uri, b"sips" if secure else b"sip", user, None, at, at_port, params)
+        request.max_forwards = hops
+        request.cseq_method = method
+    message.names, message.lines, message.body = names, lines, body
+    message.via = Via(transport, host, port, branch, tail)
+    message.from_tag = from_tag
+    message.to_tag = to_tag
+    message.call_id = id
+    message.cseq = cseq
+    return message
+
+
+_PARTS_OF_RESPONSE: Final = 15
+_scan: Callable[[bytes], tuple[Any, ...] | None] | None = None
+if native.FAST is not None:
+    native.FAST.prepare(SPELLINGS, (*_METHOD_NAMES, b"UDP", b"TCP", b"TLS", b"WS", b"WSS"), _name_of)
+    _scan = native.FAST.scan
+
+
 def parse_message(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
     """Read one datagram, or one message framed from a stream, of at most `limit` octets.
 
@@ -328,6 +364,15 @@ def parse_message(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
         MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through
             `salvage_request`), 0 where nothing may be sent: to a response or a keep-alive.
     """
+    if _scan is not None and len(data) <= limit:
+        found = _scan(data)
+        if found is not None:
+            return read_scanned(found)
+    return parse_plain(data, limit)
+
+
+def parse_plain(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
+    """`parse_message` without the scanner in C."""
     if data[:1] < b" ":
         data = data.lstrip(b"\r\n")  # §7.5: empty lines before the start line are ignored
     is_response = data[:4] in (b"SIP/", b"sip/")

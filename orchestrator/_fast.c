@@ -1,0 +1,551 @@
+/* What C does faster: the header scanner of `sip.parser` and batches of datagrams for `runtime.udp`.
+ *
+ * Everything here has a twin in Python that says what is right. The scanner takes the usual message only and gives None
+ * for any other; whoever calls it asks the twin then. So it never refuses a message and never reads one otherwise.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+
+/* --- classes of octets (sip/grammar.py, sip/uri.py, sip/parser.py) --------------------------------------------------- */
+
+enum { TOKEN = 1, HOST = 2, ALNUM = 4, USER = 8, PARAM = 16, DIGIT = 32, ADDRESS6 = 64, DISPLAY = 128 };
+
+static unsigned char classes[256];
+
+static void add_class(const char *octets, int bit)
+{
+    for (; *octets; octets++)
+        classes[(unsigned char)*octets] |= bit;
+}
+
+static void fill_classes(void)
+{
+    for (int c = '0'; c <= '9'; c++)
+        classes[c] |= TOKEN | HOST | ALNUM | USER | PARAM | DIGIT | ADDRESS6 | DISPLAY;
+    for (int c = 'a'; c <= 'z'; c++) {
+        classes[c] |= TOKEN | HOST | ALNUM | USER | PARAM | DISPLAY;
+        classes[c - 'a' + 'A'] |= TOKEN | HOST | ALNUM | USER | PARAM | DISPLAY;
+    }
+    add_class("abcdefABCDEF:.", ADDRESS6);
+    add_class("-.!%*_+`'~", TOKEN | DISPLAY);
+    add_class(" ", DISPLAY);
+    add_class("-._", HOST);
+    add_class("-_.!~*'()&=+$,;?/#", USER);
+    add_class("-_.!~*'()[]/:&+$", PARAM);
+}
+
+/* --- a cursor over one line; each function returns 0 where the text is not of the usual kind ------------------------- */
+
+typedef struct { const char *at, *end; } Cursor;
+
+static int skip(Cursor *c, int bit)
+{
+    const char *from = c->at;
+    while (c->at < c->end && classes[(unsigned char)*c->at] & bit)
+        c->at++;
+    return c->at > from;
+}
+
+static int is(const Cursor *c, const char *text, size_t size)
+{
+    return (size_t)(c->end - c->at) >= size && memcmp(c->at, text, size) == 0;
+}
+
+static int take(Cursor *c, const char *text, size_t size)
+{
+    if (!is(c, text, size))
+        return 0;
+    c->at += size;
+    return 1;
+}
+#define TAKE(cursor, text) take(cursor, text, sizeof(text) - 1)
+
+static int number(Cursor *c, int digits, long *value)
+{
+    const char *from = c->at;
+    *value = 0;
+    while (c->at < c->end && *c->at >= '0' && *c->at <= '9') {
+        if (c->at - from == digits)
+            return 0;
+        *value = *value * 10 + (*c->at++ - '0');
+    }
+    return c->at > from;
+}
+
+typedef struct { const char *at; Py_ssize_t size; } Text;
+
+static int host_and_port(Cursor *c, Text *host, long *port)
+{
+    host->at = c->at;
+    *port = 0;
+    if (c->at < c->end && *c->at == '[') {
+        c->at++;
+        if (!skip(c, ADDRESS6) || !TAKE(c, "]"))
+            return 0;
+    } else {
+        if (c->at == c->end || !(classes[(unsigned char)*c->at] & ALNUM))
+            return 0;
+        skip(c, HOST);
+    }
+    host->size = c->at - host->at;
+    if (TAKE(c, ":"))
+        return c->at < c->end && *c->at != '0' && number(c, 5, port) && *port <= 65535;
+    return 1;
+}
+
+typedef struct { int secure; Text user, host, params; long port; } Address;
+
+/* SIP_URI: without escapes, at most one parameter. */
+static int sip_uri(Cursor *c, Address *a)
+{
+    if (!TAKE(c, "sip"))
+        return 0;
+    a->secure = TAKE(c, "s");
+    if (!TAKE(c, ":"))
+        return 0;
+    const char *from = c->at;
+    a->user.at = from;
+    a->user.size = 0;
+    if (skip(c, USER) && c->at < c->end && *c->at == '@')
+        a->user.size = c->at++ - from;
+    else
+        c->at = from;
+    if (!host_and_port(c, &a->host, &a->port))
+        return 0;
+    a->params.at = c->at;
+    if (TAKE(c, ";")) {
+        if (!skip(c, PARAM))
+            return 0;
+        if (is(c, "=", 1)) {
+            c->at++;
+            if (!skip(c, PARAM))
+                return 0;
+        }
+    }
+    a->params.size = c->at - a->params.at;
+    return 1;
+}
+
+/* TAGGED: a name-addr with nothing but a tag behind it. */
+static int tagged(Cursor *c, Text *tag)
+{
+    Address unused;
+    if (TAKE(c, "\"")) {
+        while (c->at < c->end && *c->at != '"' && *c->at != '\\')
+            c->at++;
+        if (!TAKE(c, "\""))
+            return 0;
+        while (c->at < c->end && (*c->at == ' ' || *c->at == '\t'))
+            c->at++;
+    } else
+        skip(c, DISPLAY);
+    if (!TAKE(c, "<") || !sip_uri(c, &unused) || !TAKE(c, ">"))
+        return 0;
+    tag->at = NULL;
+    if (TAKE(c, ";tag=")) {
+        tag->at = c->at;
+        if (!skip(c, TOKEN))
+            return 0;
+        tag->size = c->at - tag->at;
+    }
+    return c->at == c->end;
+}
+
+typedef struct { Text transport, host, branch, tail; long port; } Via;
+
+/* TOP_VIA: the two orders of parameters that cannot repeat one; what follows a comma is left alone. */
+static int top_via(Cursor *c, Via *v)
+{
+    if (!TAKE(c, "SIP/2.0/"))
+        return 0;
+    v->transport.at = c->at;
+    while (c->at < c->end && *c->at >= 'A' && *c->at <= 'Z')
+        c->at++;
+    v->transport.size = c->at - v->transport.at;
+    if (v->transport.size == 0 || !TAKE(c, " ") || !host_and_port(c, &v->host, &v->port))
+        return 0;
+    v->tail.at = c->at;
+    int first = TAKE(c, ";rport;branch=");
+    if (!first && !TAKE(c, ";branch="))
+        return 0;
+    v->branch.at = c->at;
+    if (!skip(c, TOKEN))
+        return 0;
+    v->branch.size = c->at - v->branch.at;
+    if (!first) {
+        if (TAKE(c, ";rport") && TAKE(c, "=") && !skip(c, DIGIT))
+            return 0;
+        if (TAKE(c, ";received=")) {
+            const char *from = c->at;
+            while (c->at < c->end && ((*c->at >= '0' && *c->at <= '9') || *c->at == '.'))
+                c->at++;
+            if (c->at == from)
+                return 0;
+        }
+    }
+    v->tail.size = c->at - v->tail.at;
+    return c->at == c->end || *c->at == ',';
+}
+
+/* --- names of headers -------------------------------------------------------------------------------------------------- */
+
+enum { OTHER, VIA, FROM, TO, CALL_ID, CSEQ, LENGTH, HOPS, TYPE, EXPIRES };
+#define CORE (1 << VIA | 1 << FROM | 1 << TO | 1 << CALL_ID | 1 << CSEQ | 1 << LENGTH)
+
+typedef struct { PyObject *spelling, *name; int kind; } Spelling;
+
+#define SLOTS 2048 /* a power of two, several times the number of spellings */
+static Spelling spellings[SLOTS];
+static PyObject *read_name; /* of a line whose name is not in the table */
+
+static unsigned hash_of(const char *text, Py_ssize_t size)
+{
+    unsigned hash = 2166136261u;
+    for (Py_ssize_t n = 0; n < size; n++)
+        hash = (hash ^ (unsigned char)text[n]) * 16777619u;
+    return hash ^ hash >> 15;
+}
+
+static int kind_of(PyObject *name)
+{
+    static const struct { const char *name; int kind; } known[] = {
+        {"via", VIA}, {"from", FROM}, {"to", TO}, {"call-id", CALL_ID}, {"cseq", CSEQ}, {"content-length", LENGTH},
+        {"max-forwards", HOPS}, {"content-type", TYPE}, {"expires", EXPIRES},
+    };
+    for (size_t n = 0; n < sizeof(known) / sizeof(*known); n++)
+        if (strcmp(PyBytes_AS_STRING(name), known[n].name) == 0)
+            return known[n].kind;
+    return OTHER;
+}
+
+/* The place of a spelling in the table, or the empty one where it belongs. */
+static Spelling *find_spelling(const char *text, Py_ssize_t size)
+{
+    unsigned slot = hash_of(text, size);
+    for (;; slot++) {
+        Spelling *found = &spellings[slot & (SLOTS - 1)];
+        if (found->spelling == NULL || (PyBytes_GET_SIZE(found->spelling) == size &&
+                                        memcmp(PyBytes_AS_STRING(found->spelling), text, size) == 0))
+            return found;
+    }
+}
+
+/* --- methods and transports: words that thousands of messages share ------------------------------------------------------ */
+
+#define WORDS 32
+static PyObject *words[WORDS];
+static int word_count;
+static PyObject *empty;
+
+static PyObject *word(Text text)
+{
+    for (int n = 0; n < word_count; n++)
+        if (PyBytes_GET_SIZE(words[n]) == text.size && memcmp(PyBytes_AS_STRING(words[n]), text.at, text.size) == 0)
+            return Py_NewRef(words[n]);
+    return PyBytes_FromStringAndSize(text.at, text.size);
+}
+
+static PyObject *octets(Text text)
+{
+    return text.size ? PyBytes_FromStringAndSize(text.at, text.size) : Py_NewRef(empty);
+}
+
+static PyObject *octets_or_none(Text text)
+{
+    return text.at == NULL ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(text.at, text.size);
+}
+
+static PyObject *port_or_none(long port)
+{
+    return port ? PyLong_FromLong(port) : Py_NewRef(Py_None);
+}
+
+/* --- the scanner --------------------------------------------------------------------------------------------------------- */
+
+#define MOST_LINES 100
+#define MOST_HEAD 8192
+#define MOST_URI 2048
+
+typedef struct {
+    int response, core; /* bits of the kinds that have been seen */
+    Text method, uri, reason, call_id, cseq_method, from_tag, to_tag, body;
+    Address target;
+    Via via;
+    long status, cseq, length, hops;
+} Found;
+
+static int start_line(Cursor *c, Found *f)
+{
+    if (TAKE(c, "SIP/")) {
+        f->response = 1;
+        if (!TAKE(c, "2.0 ") || c->end - c->at < 3 || *c->at < '1' || *c->at > '6')
+            return 0;
+        const char *from = c->at;
+        if (!number(c, 3, &f->status) || c->at - from != 3)
+            return 0;
+        f->reason.at = c->at;
+        f->reason.size = 0;
+        if (c->at < c->end) {
+            if (*c->at++ != ' ')
+                return 0;
+            f->reason.at = c->at;
+            f->reason.size = c->end - c->at;
+        }
+        return 1;
+    }
+    if (c->end - c->at > MOST_URI)
+        return 0;
+    f->method.at = c->at;
+    if (!skip(c, TOKEN))
+        return 0;
+    f->method.size = c->at - f->method.at;
+    if (!TAKE(c, " "))
+        return 0;
+    f->uri.at = c->at;
+    if (!sip_uri(c, &f->target))
+        return 0;
+    f->uri.size = c->at - f->uri.at;
+    return TAKE(c, " SIP/2.0") && c->at == c->end;
+}
+
+/* One line that every message is judged by; `c` stands behind its colon. */
+static int core_line(Cursor *c, int kind, Found *f)
+{
+    while (c->at < c->end && (*c->at == ' ' || *c->at == '\t'))
+        c->at++;
+    switch (kind) {
+    case VIA:
+        return top_via(c, &f->via);
+    case FROM:
+        return tagged(c, &f->from_tag);
+    case TO:
+        return tagged(c, &f->to_tag);
+    case CALL_ID:
+        f->call_id.at = c->at;
+        f->call_id.size = c->end - c->at;
+        for (; c->at < c->end; c->at++)
+            if (*c->at < '!' || *c->at > '~')
+                return 0;
+        return f->call_id.size > 0;
+    case CSEQ:
+        if (!number(c, 9, &f->cseq) || !TAKE(c, " "))
+            return 0;
+        f->cseq_method.at = c->at;
+        if (!skip(c, TOKEN))
+            return 0;
+        f->cseq_method.size = c->at - f->cseq_method.at;
+        return c->at == c->end;
+    case LENGTH:
+        return number(c, 5, &f->length) && c->at == c->end;
+    case HOPS:
+        return number(c, 3, &f->hops) && c->at == c->end && f->hops <= 255;
+    }
+    return 1;
+}
+
+/* What a line of a known name says; 0 where it is not of the usual kind. Only Via may come twice, and its first counts. */
+static int note(int kind, const char *value, const char *end, Found *f)
+{
+    Cursor c = {value, end};
+    if (kind == OTHER || (kind == HOPS && f->response))
+        return 1;
+    if (f->core >> kind & 1)
+        return kind == VIA;
+    f->core |= 1 << kind;
+    return core_line(&c, kind, f);
+}
+
+/* The lines of the head into `names` and `lines`. 1 done, 0 not of the usual kind, -1 an exception is set. */
+static int head_lines(const char *at, const char *end, Found *f, PyObject **names, PyObject **lines, int *count)
+{
+    while (at < end) {
+        const char *stop = memchr(at, '\r', end - at);
+        if (stop == NULL)
+            stop = end;
+        else if (stop[1] != '\n')
+            return 0;
+        if (*at == ' ' || *at == '\t' || stop == at || *count == MOST_LINES || memchr(at, '\n', stop - at) != NULL)
+            return 0;
+        const char *colon = memchr(at, ':', stop - at);
+        if (colon == NULL)
+            return 0;
+        Spelling *found = find_spelling(at, colon - at);
+        PyObject *name = found->name, *line;
+        if (name != NULL) {
+            if (!note(found->kind, colon + 1, stop, f))
+                return 0;
+            Py_INCREF(name);
+            line = PyBytes_FromStringAndSize(at, stop - at);
+        } else {
+            line = PyBytes_FromStringAndSize(at, stop - at);
+            name = line == NULL ? NULL : PyObject_CallOneArg(read_name, line);
+            if (name == NULL || !PyBytes_Check(name) || kind_of(name) != OTHER) {
+                Py_XDECREF(line);
+                if (name == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)))
+                    return -1;
+                Py_XDECREF(name);
+                PyErr_Clear(); /* malformed, or an unusual spelling: the twin says what to make of it */
+                return 0;
+            }
+        }
+        names[*count] = name;
+        lines[*count] = line;
+        (*count)++;
+        if (line == NULL)
+            return -1;
+        at = stop < end ? stop + 2 : end;
+    }
+    return 1;
+}
+
+static PyObject *list_of(PyObject **items, int count)
+{
+    PyObject *list = PyList_New(count);
+    for (int n = 0; list != NULL && n < count; n++)
+        PyList_SET_ITEM(list, n, Py_NewRef(items[n]));
+    return list;
+}
+
+/* A tuple that takes over the references of its items; NULL when one of them is. */
+static PyObject *tuple_of(PyObject **items, int count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    int whole = tuple != NULL;
+    for (int n = 0; n < count; n++) {
+        whole &= items[n] != NULL;
+        if (tuple != NULL)
+            PyTuple_SET_ITEM(tuple, n, items[n]);
+        else
+            Py_XDECREF(items[n]);
+    }
+    if (!whole)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
+static PyObject *result(const Found *f, PyObject **names, PyObject **lines, int count)
+{
+    PyObject *items[20];
+    int n = 0;
+    if (f->response) {
+        items[n++] = PyLong_FromLong(f->status);
+        items[n++] = octets(f->reason);
+        items[n++] = word(f->cseq_method);
+    } else {
+        items[n++] = word(f->method);
+        items[n++] = octets(f->uri);
+        items[n++] = PyBool_FromLong(f->target.secure);
+        items[n++] = octets(f->target.user);
+        items[n++] = octets(f->target.host);
+        items[n++] = port_or_none(f->target.port);
+        items[n++] = octets(f->target.params);
+        items[n++] = PyLong_FromLong(f->hops);
+    }
+    items[n++] = list_of(names, count);
+    items[n++] = list_of(lines, count);
+    items[n++] = octets(f->body);
+    items[n++] = word(f->via.transport);
+    items[n++] = octets(f->via.host);
+    items[n++] = port_or_none(f->via.port);
+    items[n++] = octets(f->via.branch);
+    items[n++] = octets(f->via.tail);
+    items[n++] = octets_or_none(f->from_tag);
+    items[n++] = octets_or_none(f->to_tag);
+    items[n++] = octets(f->call_id);
+    items[n++] = PyLong_FromLong(f->cseq);
+    return tuple_of(items, n);
+}
+
+static const char *end_of_head(const char *at, const char *end)
+{
+    while ((at = memchr(at, '\r', end - at)) != NULL) {
+        if (end - at < 4)
+            return NULL;
+        if (memcmp(at, "\r\n\r\n", 4) == 0)
+            return at;
+        at++;
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(scan_doc, "The parts of a message of the usual kind, None for any other; see `sip.parser`.");
+
+static PyObject *scan(PyObject *module, PyObject *data)
+{
+    if (!PyBytes_Check(data) || read_name == NULL) {
+        PyErr_SetString(PyExc_TypeError, read_name == NULL ? "prepare() comes first" : "bytes are needed");
+        return NULL;
+    }
+    const char *from = PyBytes_AS_STRING(data), *end = from + PyBytes_GET_SIZE(data);
+    const char *head = end_of_head(from, end);
+    if (head == NULL || head - from > MOST_HEAD || memchr(from, 0, head - from) != NULL)
+        Py_RETURN_NONE;
+    Found f;
+    memset(&f, 0, sizeof f);
+    const char *first = memchr(from, '\r', head - from);
+    if (first == NULL || first[1] != '\n' || memchr(from, '\n', first - from) != NULL)
+        Py_RETURN_NONE;
+    Cursor c = {from, first};
+    if (!start_line(&c, &f))
+        Py_RETURN_NONE;
+    PyObject *names[MOST_LINES], *lines[MOST_LINES], *found = NULL;
+    int count = 0, done = head_lines(first + 2, head, &f, names, lines, &count);
+    int wanted = f.response ? CORE : CORE | 1 << HOPS;
+    f.body.at = head + 4;
+    if (done > 0 && (f.core & wanted) == wanted && f.length <= end - f.body.at &&
+        (f.response || (f.method.size == f.cseq_method.size && memcmp(f.method.at, f.cseq_method.at, f.method.size) == 0))) {
+        f.body.size = f.length;
+        found = result(&f, names, lines, count);
+    } else if (done >= 0)
+        found = Py_NewRef(Py_None);
+    for (int n = 0; n < count; n++) {
+        Py_XDECREF(names[n]);
+        Py_XDECREF(lines[n]);
+    }
+    return found;
+}
+
+PyDoc_STRVAR(prepare_doc,
+             "prepare(spellings, words, read_name): the table of header names, octets worth sharing, and what reads the "
+             "name of a line that is not in the table.");
+
+static PyObject *prepare(PyObject *module, PyObject *arguments)
+{
+    PyObject *table, *shared, *reader, *spelling, *name;
+    Py_ssize_t position = 0;
+    if (!PyArg_ParseTuple(arguments, "O!O!O:prepare", &PyDict_Type, &table, &PyTuple_Type, &shared, &reader))
+        return NULL;
+    if (PyDict_GET_SIZE(table) > SLOTS / 2 || PyTuple_GET_SIZE(shared) > WORDS) {
+        PyErr_SetString(PyExc_ValueError, "too many names or words");
+        return NULL;
+    }
+    while (PyDict_Next(table, &position, &spelling, &name)) {
+        if (!PyBytes_Check(spelling) || !PyBytes_Check(name)) {
+            PyErr_SetString(PyExc_TypeError, "names are bytes");
+            return NULL;
+        }
+        Spelling *place = find_spelling(PyBytes_AS_STRING(spelling), PyBytes_GET_SIZE(spelling));
+        if (place->spelling == NULL)
+            *place = (Spelling){Py_NewRef(spelling), Py_NewRef(name), kind_of(name)};
+    }
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(shared) && read_name == NULL; n++)
+        words[word_count++] = Py_NewRef(PyTuple_GET_ITEM(shared, n));
+    Py_XSETREF(read_name, Py_NewRef(reader));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"scan", scan, METH_O, scan_doc},
+    {"prepare", prepare, METH_VARARGS, prepare_doc},
+    {NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "orchestrator._fast", NULL, -1, functions};
+
+PyMODINIT_FUNC PyInit__fast(void)
+{
+    fill_classes();
+    empty = PyBytes_FromStringAndSize(NULL, 0);
+    return empty == NULL ? NULL : PyModule_Create(&module);
+}
