@@ -22,14 +22,19 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from socket import gethostname
 from time import monotonic, time
-from typing import TextIO
+from typing import Any, TextIO
 
 import gevent
 from gevent.event import Event
 from loguru import logger
 
+from orchestrator.admin_access import admin_access
+from orchestrator.api.reads import Shown
+from orchestrator.api.routes import add_api
+from orchestrator.api.writes import Changed
 from orchestrator.core.engine import Engine
 from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
@@ -45,26 +50,22 @@ from orchestrator.push.supervisor import Pushes
 from orchestrator.resources import asked_users
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
-from orchestrator.runtime.bans import BansRoute
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.descriptors import note_descriptors
 from orchestrator.runtime.esl_server import EslListener, wanted
-from orchestrator.runtime.events_route import EventsRoute
 from orchestrator.runtime.garbage import FullCollections, freeze
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
-from orchestrator.runtime.inspection import add_routes
 from orchestrator.runtime.interfaces import address_text
 from orchestrator.runtime.jobs import NO_SESSIONS, Jobs
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.news import News
-from orchestrator.runtime.pushes import PushRoute
+from orchestrator.runtime.pushes import HandPushes
 from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
-from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.runtime.token_guard import TokenGuard
+from orchestrator.runtime.siptrace import SipTrace
 from orchestrator.server_log import log_of_engine, log_of_files, log_of_location, log_of_refusal
 from orchestrator.settings import Settings
 from orchestrator.sip.location import Location
@@ -72,6 +73,8 @@ from orchestrator.sip.stores import SharedStore
 from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.testing.case_from_trace import case_from_trace
+from orchestrator.views.node_status import Identity, Samples
 
 LINGER = 0.5
 """Seconds after the last refusal of a stop: for a CANCEL that waits for a provisional response, and for lost ones."""
@@ -105,11 +108,16 @@ def serve(
         server = Server(site, stack, lambda: read_site(reread() if reread is not None else settings, environ))
         gauges.export_log(server.metrics, limiter)
         server.start()
-        out.write(f"ready {server.addresses}\n")
+        out.write(f"ready {server.addresses}\n{server.notice}")
         out.flush()
         server.wait()
     logger.info("stopped")
     return 0
+
+
+def _case_of(trace: Mapping[str, Any]) -> str:
+    """The test that a trace makes, in a thread: the flow file is read and checked for it."""
+    return str(gevent.get_hub().threadpool.apply(case_from_trace, (trace, Path())))
 
 
 class Server:
@@ -128,8 +136,8 @@ class Server:
         self._reloading = self._reload_wanted = False
         self.metrics = Metrics()
         self.health = Health()
-        token = settings.admin.token
-        self.guard = TokenGuard(None if token is None else token.get_secret_value())
+        self.access, self.notice = admin_access(settings.admin)
+        self.samples = Samples()
         self.listening = Listening(settings, stack)
         self.admin = self._make_admin()
         log_of_files(site)
@@ -260,18 +268,12 @@ class Server:
         return services
 
     def _export(self) -> None:
-        add_routes(self.admin.app, self.engine.flows, lambda: self.engine.settings.wall_offset)
-        trace = SipTrace(self._settings.log.level == "debug", self.engine.history)
-        self.admin.app.add_route("/siptrace", SipTraceRoute(trace))
-        self.admin.app.add_route("/events", EventsRoute(self.services.incoming, self.guard))
-        gauges.export_incoming(self.metrics, self.services.incoming, self.guard)
-        self.admin.app.add_route("/bans", BansRoute(self.engine.admission, lambda: self.engine.settings.wall_offset))
-        pushes = PushRoute(self.engine.pusher, self.engine.registrations.bindings_of, self.reactor.post)
-        self.admin.app.add_route("/push", pushes)
+        self._serve_api()
+        gauges.export_incoming(self.metrics, self.services.incoming)
         gauges.export_reactor(self.metrics, self.reactor, self.engine.faults)
         self.listening.export(self.metrics, self.health)
         gauges.export_jobs(self.metrics, self.jobs)
-        gauges.export_admin(self.metrics, self.admin)
+        gauges.export_admin(self.metrics, self.admin, self.access.refused)
         if self.listener is not None:
             gauges.export_listener(self.metrics, self.listener)
         if self.cdr is not None:
@@ -285,6 +287,15 @@ class Server:
         self.health.add_degradation("freeswitch", self.links.degradation)
         self.health.add_degradation("users", lambda: self.jobs.users.trouble)
         self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
+
+    def _serve_api(self) -> None:
+        """/api/v1, and who may ask there."""
+        engine = self.engine
+        trace = SipTrace(self._settings.log.level == "debug", engine.history)
+        identity = Identity(self._settings.node or gethostname(), time())
+        shown = Shown(engine, identity, self.health, self.samples, trace, _case_of)
+        pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self.reactor.post)
+        add_api(self.admin.app, self.access, shown, Changed(engine, self.services.incoming, pushes))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -315,8 +326,8 @@ class Server:
         if isinstance(store, SharedStore):
             store.watch(partial(self.reactor.put, self.engine.bindings_changed))
         freeze()
-        keeper = gevent.spawn(self._keep_house)
-        self._stack.callback(keeper.kill)
+        for keeper in (gevent.spawn(self._keep_house), gevent.spawn(self._count)):
+            self._stack.callback(keeper.kill)
 
     def wait(self) -> None:
         """Until a signal asks to stop; then until what is in progress has ended or its time is over."""
@@ -370,6 +381,12 @@ class Server:
             self.listening.look_at_certificates()
             if full.due(monotonic(), self.listening.received):
                 gc.collect()
+
+    def _count(self) -> None:
+        """Once a second, for the rates that are shown."""
+        while True:
+            self.samples.take(self.engine, monotonic())
+            gevent.sleep(1.0)
 
     # --- reload -------------------------------------------------------------------------------------------------------
 

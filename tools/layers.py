@@ -59,11 +59,15 @@ LAYERS: dict[str, set[str]] = {
         "history", "measures", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run",
         "flow.tools", "native", "packages", "store", "errors", "timers",
     },
-    "console": {"errors"},
+    "console": {"api", "archive", "views", "runtime", "errors"},
     "views": {
-        "history", "core", "core.node", "core.calls", "core.switches", "sip", "esl", "events", "flow.run",
-        "flow.language", "flow.tools", "packages", "errors",
+        "measures", "history", "core", "core.node", "core.push", "core.calls", "core.switches", "sip", "esl", "events",
+        *FLOW, "flow.tools", "packages", "errors", "timers",
     },
+    "api": {
+        "views", "archive", "runtime", "history", "core", "core.node", "sip", "events", *FLOW, "flow.tools", "errors",
+    },
+    "archive": {"views", "history", *FLOW, "errors"},
     "integrations.cgrates": {"packages", "flow.run", "errors"},
     "push": {"packages", "runtime", "sip", *FLOW, "errors"},
     "fact_kinds": {"flow.run", "history"},
@@ -85,6 +89,7 @@ MEMBERS = {
 GLUE = {
     "__init__",
     "__main__",
+    "admin_access",
     "app",
     "cli",
     "core_settings",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 import urllib3
 
+from orchestrator.api.token_file import TokenFileError, read_token
 from orchestrator.settings import Settings
 
 admin_option: Callable[[Any], Any] = click.option(
@@ -37,11 +38,11 @@ class AdminClient:
         host = f"[{host}]" if ":" in host else host
         self.url = _with_scheme(url.rstrip("/")) or f"http://{host}:{listen.port}"
         self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
-        token = settings.admin.token
-        self._bearer = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+        token = _token_of(settings)
+        self._bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """The answer's JSON. `path` is `/traces/…` with its parts quoted by `part`. Raises AdminError."""
+        """The answer's JSON. `path` is `/api/v1/runs/…` with its parts quoted by `part`. Raises AdminError."""
         response = self._request(path, parameters)
         try:
             return json.loads(response.read(decode_content=True))
@@ -79,10 +80,9 @@ class AdminClient:
         self, path: str, parameters: Mapping[str, str], method: str = "GET", json: Any = None
     ) -> urllib3.BaseHTTPResponse:
         fields = dict(parameters) if json is None else None
-        headers = self._bearer if method != "GET" else {}
         try:
             response = self._pool.request(
-                method, self.url + path, fields=fields, json=json, headers=headers, preload_content=False
+                method, self.url + path, fields=fields, json=json, headers=self._bearer, preload_content=False
             )
         except (urllib3.exceptions.HTTPError, UnicodeError) as error:
             raise AdminError(
@@ -92,6 +92,18 @@ class AdminClient:
         if response.status not in (200, 204):
             raise AdminError(_refusal(response, self.url + path))
         return response
+
+
+def _token_of(settings: Settings) -> str | None:
+    """The token of the configuration, or the one that the server keeps in its file; None where there is none that can
+    be read here. Raises AdminError."""
+    for secret in (settings.admin.token, settings.admin.read_token):
+        if secret is not None:
+            return secret.get_secret_value()
+    try:
+        return read_token(settings.admin.token_file) if settings.admin.token_file is not None else None
+    except TokenFileError as error:
+        raise AdminError(str(error)) from None
 
 
 def _with_scheme(url: str) -> str:
@@ -117,9 +129,10 @@ def _reason(error: Exception) -> str:
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, url: str) -> str:
-    """What a refused request is told, as falcon writes it."""
+    """What a refused request is told, as the API writes it."""
     try:
         told = json.loads(response.data)
-        return str(told.get("description") or told["title"])
+        said = str(told.get("detail") or told["title"])
+        return f"{said}\n{told['cure']}" if told.get("cure") else said
     except (ValueError, AttributeError, KeyError):
         return f"{url} answers {response.status} {response.reason or ''}".rstrip()

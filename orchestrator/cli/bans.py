@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -24,12 +23,11 @@ def command() -> None:
 @config_option
 def list_bans(as_json: bool, url: str, config: Path | None) -> None:
     """Show each banned source with its reason and the end of its ban, the latest last."""
-    for ban in AdminClient(settings_of(config), url).ask("/bans")["bans"]:
+    for ban in AdminClient(settings_of(config), url).ask("/api/v1/bans", limit="1000")["items"]:
         if as_json:
             click.echo(json.dumps(ban))
             continue
-        until = datetime.fromtimestamp(ban["until"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        click.echo(f"{ban['source']:<40} {ban['reason']:<10} until {until}")
+        click.echo(f"{ban['source']:<40} {ban['reason']:<10} until {ban['until'][:19]}Z")
 
 
 def _source(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -50,5 +48,5 @@ def _source(context: click.Context, parameter: click.Parameter, value: str) -> s
 @config_option
 def remove_ban(source: str, url: str, config: Path | None) -> None:
     """End the ban of a source, by its name or by an address of it."""
-    AdminClient(settings_of(config), url).delete("/bans", source=source)
+    AdminClient(settings_of(config), url).delete("/api/v1/bans", source=source)
     click.echo(f"{source} is not banned any more")

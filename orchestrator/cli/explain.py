@@ -33,7 +33,7 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
     if seconds is None or not 0 <= seconds <= 600:
         raise click.BadParameter(f"{length!r} is not a time up to 10m; write 30s", param_hint="--for")
     client = AdminClient(settings_of(config), url)
-    waiting = client.ask("/subscriptions", of=target)["subscriptions"]
+    waiting = client.ask("/api/v1/subscriptions", of=target, limit="1000")["items"]
     for subscription in waiting:
         click.echo(json.dumps(subscription) if as_json else "\n".join(_described(subscription)))
     if not waiting and not _goes_on(client, target):
@@ -50,7 +50,8 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
 def _goes_on(client: AdminClient, target: str) -> bool:
     """A run between two waits is worth watching."""
     return any(
-        run["running"] and target in (run["run"], run["flow"]) for run in client.ask("/traces", limit="1000")["runs"]
+        run["running"] and target in (run["run"], run["flow"])
+        for run in client.ask("/api/v1/runs", limit="1000")["items"]
     )
 
 
@@ -72,7 +73,7 @@ def _described(subscription: dict[str, Any]) -> Iterator[str]:
 
 
 def _watch(client: AdminClient, target: str, seconds: float, as_json: bool) -> None:
-    for verdict in client.follow("/explain", of=target, seconds=f"{seconds:g}"):
+    for verdict in client.follow("/api/v1/explain", of=target, seconds=f"{seconds:g}"):
         if as_json:
             click.echo(json.dumps(verdict))
         elif "end" in verdict:

@@ -60,7 +60,7 @@ def command(
     Exits with 1 if a push has failed, or no phone could be pushed to.
     """
     asked = {"to": to, "kind": kind, "ttl": ttl, "data": dict(data)}
-    phones = AdminClient(settings_of(config), url).post("/push", asked)["phones"]
+    phones = AdminClient(settings_of(config), url).post("/api/v1/push", asked)["phones"]
     for phone in phones:
         click.echo(json.dumps(phone) if as_json else plain(_line(phone)))
     outcomes = {phone["outcome"] for phone in phones}

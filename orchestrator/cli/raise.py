@@ -36,5 +36,5 @@ def command(event: str, attributes: dict[str, str], call: str, url: str, config:
     """
     settings = settings_of(config)
     told = {"name": event, "written": attributes, **({"call": call} if call else {})}
-    taken = AdminClient(settings, url).post("/events", told)["taken"]
+    taken = AdminClient(settings, url).post("/api/v1/events", told)["taken"]
     click.echo(f"{event} raised, taken by {taken} {'subscription' if taken == 1 else 'subscriptions'}")

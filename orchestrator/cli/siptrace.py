@@ -30,7 +30,7 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
         raise click.BadParameter(f"{length!r} is not a time up to 1h; write 5m", param_hint="--for")
     client = AdminClient(settings_of(config), url)
     click.echo(f"tracing {target} for {length}; Ctrl-C ends it", err=True)
-    for seen in client.follow("/siptrace", of=target, seconds=str(seconds)):
+    for seen in client.follow("/api/v1/siptrace", of=target, seconds=str(seconds)):
         if "end" in seen:
             dropped = f", {seen['dropped']} left out: too many at once" if seen["dropped"] else ""
             click.echo(f"{seen['told']} messages{dropped}", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def command(
             raise click.UsageError("--as-test needs the name of a run")
         _list(client, failed, flow, limit, as_json)
         return
-    trace = client.ask(f"/traces/{part(run)}")
+    trace = client.ask(f"/api/v1/runs/{part(run)}")
     if as_test:
         _write(case_from_trace(trace, output.parent if output is not None else Path()), output)
     elif as_json:
@@ -66,14 +65,14 @@ def command(
 
 
 def _newest(client: AdminClient, failed: bool, flow: str) -> str:
-    runs = client.ask("/traces", limit="1", failed=str(failed).lower(), flow=flow)["runs"]
+    runs = client.ask("/api/v1/runs", limit="1", failed=str(failed).lower(), flow=flow)["items"]
     if not runs:
         raise click.ClickException("there is no such run yet: only what a flow handles leaves a trace")
     return str(runs[0]["run"])
 
 
 def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: bool) -> None:
-    runs = client.ask("/traces", limit=str(limit), failed=str(failed).lower(), flow=flow)["runs"]
+    runs = client.ask("/api/v1/runs", limit=str(limit), failed=str(failed).lower(), flow=flow)["items"]
     if as_json:
         click.echo(json.dumps(runs, indent=2))
         return
@@ -86,7 +85,7 @@ def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: boo
 
 def _when(run: dict[str, Any]) -> str:
     started = run["started"]
-    return datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if started is not None else " " * 20
+    return f"{started[:19]}Z" if started is not None else " " * 20
 
 
 def _state(run: dict[str, Any]) -> str:

@@ -301,6 +301,13 @@ class ChannelTable:
         node = self._servers.get(server)
         return node.core_uuid if node is not None else ""
 
+    def standing(self) -> dict[str, int]:
+        """Server → its channels that have not been destroyed."""
+        return {
+            name: sum(not channel.destroyed for channel in node.channels.values())
+            for name, node in self._servers.items()
+        }
+
     def __len__(self) -> int:
         return sum(len(node.channels) for node in self._servers.values())
 

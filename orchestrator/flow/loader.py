@@ -202,7 +202,12 @@ class _Loader:
         flows = self._flows()
         names = self.names
         return Program(
-            tuple(flows.values()), names.events.specs, names.finished(), digest(self.documents), tuple(names.unsafe)
+            tuple(flows.values()),
+            names.events.specs,
+            names.finished(),
+            digest(self.documents),
+            tuple(names.unsafe),
+            {document.name: document.text for document in self.documents},
         )
 
     def _root(self, document: Document) -> Entries | None:

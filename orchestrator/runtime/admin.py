@@ -2,8 +2,8 @@
 
 `healthz` says that the loop turns: whoever gets an answer knows it. `readyz` says whether this node should get calls,
 and if not, why: 503 while it starts or drains, or while a check has a complaint; 200 and `degraded` while it serves
-with its last good configuration, because the latest one has a mistake. There is no login, so it listens on loopback
-unless told otherwise. Others add routes to `app`, checks to `health` and numbers to `metrics`.
+with its last good configuration, because the latest one has a mistake. Others add routes to `app` and say who may ask
+for them (`orchestrator.api.routes`), checks to `health` and numbers to `metrics`.
 """
 
 from __future__ import annotations
@@ -180,6 +180,15 @@ class HostCheck:
         return True
 
 
+def admin_app(health: Health, metrics: Metrics, names: Sequence[str] = ()) -> falcon.App[Any, Any]:
+    """What an `Admin` serves before others add to it."""
+    app: falcon.App[Any, Any] = falcon.App(middleware=[HostCheck(names)])
+    app.add_route("/healthz", _Alive())
+    app.add_route("/readyz", _Ready(health))
+    app.add_route("/metrics", _Exposition(metrics))
+    return app
+
+
 class _Server(WSGIServer):
     """Serves so many connections of one client at a time, and refuses further ones."""
 
@@ -247,13 +256,13 @@ class Admin:
     ) -> None:
         """`names`: host names that requests may use besides addresses and localhost. `connections` are served at a
         time, `per_client` of them from one address (IPv6: one /64), so that one slow client leaves room for others."""
-        self.app = falcon.App(middleware=[HostCheck(names)])
-        self.app.add_route("/healthz", _Alive())
-        self.app.add_route("/readyz", _Ready(health))
-        self.app.add_route("/metrics", _Exposition(metrics))
+        self.app = admin_app(health, metrics, names)
         name = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not _is_loopback(host):
-            logger.bind(listen=name, help="it has no login; listen on 127.0.0.1").warning("admin_open_to_network")
+            logger.bind(
+                listen=name,
+                help="/metrics needs no token; listen on 127.0.0.1, or let only those through who may read it",
+            ).warning("admin_open_to_network")
         listener = _listen(name, host, port, connections)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._server = _Server(listener, self.app, connections, per_client)

@@ -22,7 +22,6 @@ from orchestrator.runtime.reactor import Reactor
 from orchestrator.runtime.services import Host, Services
 from orchestrator.runtime.streams.connections import Connections
 from orchestrator.runtime.streams.tls import Certificates
-from orchestrator.runtime.token_guard import TokenGuard
 from orchestrator.sip.location import Location
 from orchestrator.sip.reasons import REASONS
 
@@ -115,8 +114,14 @@ def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:
     metrics.gauge("cdr_waiting", "Call records waiting to be written.", lambda: cdr.waiting)
 
 
-def export_admin(metrics: Metrics, admin: Admin) -> None:
-    """The admin interface itself."""
+def export_admin(metrics: Metrics, admin: Admin, unauthorized: Mapping[str, float]) -> None:
+    """The admin interface itself; `unauthorized`: requests refused, by reason."""
+    metrics.counter(
+        "admin_unauthorized",
+        "Requests to the admin interface refused, by reason: no_token, wrong_token, scope, origin, rate.",
+        lambda: dict(unauthorized),
+        ("reason",),
+    )
     metrics.counter(
         "admin_connections_refused",
         "Connections to the admin interface refused because their client had too many.",
@@ -213,16 +218,13 @@ def export_services(metrics: Metrics, services: Services) -> None:
     counter("faults", "Exceptions in the code of the service; each one is a bug of it.", lambda host: host.faults)
 
 
-def export_incoming(metrics: Metrics, incoming: Incoming, guard: TokenGuard) -> None:
+def export_incoming(metrics: Metrics, incoming: Incoming) -> None:
     """Events of other programs."""
     metrics.counter(
         "events_in",
         "Events that others wanted to be raised: raised, invalid, of no such call, no room for them.",
         lambda: dict(incoming.outcomes),
         ("outcome",),
-    )
-    metrics.counter(
-        "admin_unauthorized", "Requests to the admin interface without the token they need.", lambda: guard.refused
     )
 
 

@@ -1,22 +1,17 @@
-"""The admin interface's way to push to the phones of an address by hand.
+"""Pushing to the phones of an address by hand.
 
-    POST /push  {"to": "bob@example.com", "kind": "call", "ttl": 30, "data": {"from": "alice@example.com"}}
+    POST /api/v1/push  {"to": "bob@example.com", "kind": "call", "ttl": 30, "data": {"from": "alice@example.com"}}
 
 answers what became of it for each phone: {"to": …, "phones": [{"contact", "service", "app", "token", "asleep",
 "outcome", "reason", "id"}]}. `outcome` is sent, failed or dead, `none` for a phone that nobody can push to, `pending`
 where the push service has not answered in time. Tokens are masked.
-
-The body has to be `application/json`: a browser asks before it sends that for a page of somebody else, and is not told
-that it may.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast, get_args
 
-import falcon
 from gevent.event import Event
 from loguru import logger
 
@@ -29,8 +24,6 @@ PATIENCE: Final = 8.0
 """Seconds in which the push services have to answer; the client waits a little longer."""
 BUSY: Final = 1.0
 """Seconds in which the reactor has to come to it."""
-LONGEST: Final = 16_384
-"""Octets of a request."""
 TTL, MOST_TTL = 30.0, 28 * 86400.0
 """Seconds that a push service may keep a push unless asked otherwise, and at most (FCM: four weeks)."""
 KINDS: Final[Sequence[str]] = get_args(PushKind)
@@ -39,51 +32,64 @@ Turn = Callable[..., None]
 """`turn(receive, …)` has `receive(…, now)` done in a turn of the reactor."""
 
 
-class PushRoute:
-    """/push"""
+class WrongPush(ValueError):
+    """What is asked for makes no sense; the text says what is wrong."""
+
+
+class NobodyRegistered(LookupError):
+    """No phone is registered for the address."""
+
+
+class Busy(Exception):
+    """The server has not come to it."""
+
+
+class HandPushes:
+    """Pushes when somebody asks for it."""
 
     def __init__(self, pusher: Pusher, bindings_of: Callable[[str], Sequence[Binding]], turn: Turn) -> None:
         self._pusher = pusher
         self._bindings_of = bindings_of
         self._turn = turn
 
-    def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
-        asked = _Asked(_body(request))
+    def push(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what `told` asks for and wait for the push services. Raises WrongPush, NobodyRegistered, Busy."""
+        asked = _Asked(told)
         work = _ByHand(self._pusher, self._bindings_of, asked)
         self._turn(work.begin)
         if not work.begun.wait(BUSY):
             work.given_up = True
-            raise falcon.HTTPServiceUnavailable(title="busy", description="the server has not come to it: try again")
+            raise Busy
         if not work.phones:
-            raise falcon.HTTPNotFound(title="not registered", description=f"no phone is registered as {asked.to}")
+            raise NobodyRegistered(f"no phone is registered as {asked.to}")
         work.ended.wait(PATIENCE)
         logger.bind(aor=asked.to, kind=asked.kind, phones=len(work.phones)).info("pushed_by_hand")
-        response.media = {"to": asked.to, "phones": work.phones}
+        return {"to": asked.to, "phones": work.phones}
 
 
 class _Asked:
-    """What the body says. Raises falcon.HTTPInvalidParam."""
+    """What the body says. Raises WrongPush."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         for name in body:
             if name not in ("to", "kind", "ttl", "data"):
-                raise falcon.HTTPInvalidParam("There is no such key; known: to, kind, ttl, data.", name[:50])
+                raise WrongPush(f"{name[:50]}: There is no such key; known: to, kind, ttl, data.")
         self.to = body.get("to")
         if not isinstance(self.to, str) or "@" not in self.to or not self.to.isprintable():
-            raise falcon.HTTPInvalidParam("An address of record is expected: bob@example.com.", "to")
+            raise WrongPush("to: An address of record is expected: bob@example.com.")
         user, _, host = self.to.removeprefix("sip:").rpartition("@")
         self.to = f"{user}@{host.lower()}"
         kind = body.get("kind", "call")
         if kind not in KINDS:
-            raise falcon.HTTPInvalidParam(f"The kind is one of {', '.join(KINDS)}.", "kind")
+            raise WrongPush(f"kind: The kind is one of {', '.join(KINDS)}.")
         self.kind = cast(PushKind, kind)
         ttl = body.get("ttl", TTL)
         if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 <= ttl <= MOST_TTL:
-            raise falcon.HTTPInvalidParam(f"A number of seconds from 0 to {MOST_TTL:g} is expected.", "ttl")
+            raise WrongPush(f"ttl: A number of seconds from 0 to {MOST_TTL:g} is expected.")
         self.ttl = float(ttl)
         self.data = body.get("data", {})
         if not isinstance(self.data, dict):
-            raise falcon.HTTPInvalidParam("A map is expected.", "data")
+            raise WrongPush("data: A map is expected.")
 
 
 class _ByHand:
@@ -151,17 +157,3 @@ def _unnamed(binding: Binding) -> str:
 def _unserved(address: PushAddress) -> str:
     team = f" of team {address.team}" if address.team else ""
     return f"nothing under push: services: serves {address.service} and {address.app!r}{team}"
-
-
-def _body(request: falcon.Request) -> Mapping[str, Any]:
-    if (request.content_type or "").partition(";")[0].strip().lower() != "application/json":
-        raise falcon.HTTPUnsupportedMediaType(description="the body has to be application/json")
-    if (request.content_length or 0) > LONGEST:
-        raise falcon.HTTPContentTooLarge(description=f"the body has at most {LONGEST} octets")
-    try:
-        found = json.loads(request.bounded_stream.read(LONGEST + 1))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise falcon.HTTPBadRequest(title="no JSON", description="the body has to be a JSON object")
-    return found

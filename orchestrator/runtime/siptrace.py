@@ -1,10 +1,10 @@
 """Whole SIP messages as they pass, for an address of record, a number or a network address; in short at `debug`.
 
-    GET /siptrace?of=alice@example.com&seconds=60      one JSON line for each message, for as long as was asked
+    GET /api/v1/siptrace?of=alice@example.com&seconds=60      one JSON line for each message, for as long as was asked
 
-The connection is what keeps the trace on, as with /explain: when the client goes away or its time is over, messages
-cost what they did before. A call that has once matched is followed by its Call-ID. Secrets are masked: credentials,
-nonces, push tokens, keys of SRTP and ICE.
+The connection is what keeps the trace on, as with /api/v1/explain: when the client goes away or its time is over,
+messages cost what they did before. A call that has once matched is followed by its Call-ID. Secrets are masked:
+credentials, nonces, push tokens, keys of SRTP and ICE.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ import re
 from time import time
 from typing import Any
 
-import falcon
 from loguru import logger
 
 from orchestrator.errors import TooManyWatchersError
 from orchestrator.history import History, MessageIn, MessageOut, SipMessage
-from orchestrator.runtime.jsonlines import Sink, answer_lines
+from orchestrator.runtime.jsonlines import Sink
 from orchestrator.sip.masking import masked
 from orchestrator.sip.shown import shown
 
-SECONDS, LONGEST = 60.0, 3600.0
-"""How long a trace goes on unless asked otherwise, and at most."""
 WATCHERS = 8
 """Traces at a time."""
 _CALLS = 1000
@@ -114,13 +111,3 @@ class SipTrace:
         if not self._watchers and not self._debug:
             self._history.ignore(MessageIn, self.see)
             self._history.ignore(MessageOut, self.see)
-
-
-class SipTraceRoute:
-    """/siptrace"""
-
-    def __init__(self, trace: SipTrace) -> None:
-        self._trace = trace
-
-    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
-        answer_lines(request, response, self._trace, SECONDS, LONGEST)

@@ -255,7 +255,11 @@ class AdminSettings(Section):
     connections: Count = 32
     connections_per_client: Count = 16
     token: Annotated[SecretStr, Field(min_length=16)] | None = None
-    """What a request must bear that changes something; None: such requests are refused."""
+    """What a request must bear that changes something."""
+    read_token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    """What a request must bear, at least, that changes nothing."""
+    token_file: Annotated[Path | None, PlainValidator(parse_file)] = Path("orchestrator.token")
+    """Where a token is kept that the first start makes, where neither of the others is set."""
 
 
 class SocketSettings(Section):

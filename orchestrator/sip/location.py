@@ -204,6 +204,10 @@ class Location:
         """Bindings in the table, those that expired since the last `expire` included."""
         return self._count
 
+    def addresses(self) -> list[str]:
+        """Addresses of record with a binding in the table."""
+        return list(self._table)
+
     def __iter__(self) -> Iterator[Binding]:
         for bindings in self._table.values():
             yield from bindings

@@ -43,6 +43,13 @@ def case_from_trace(trace: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(_rows(teller, trace, folder)) + "\n"
 
 
+def _time(started: str | float) -> str:
+    """When a run began: as the API says it, or in seconds since 1970."""
+    if isinstance(started, str):
+        return datetime.fromisoformat(started).isoformat()
+    return datetime.fromtimestamp(started, UTC).isoformat()
+
+
 def _rows(teller: Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[str]:
     program = _program(trace["file"])
     yield f"# {trace['run']}, call {trace['call']}, flows {trace['hash']}"
@@ -58,7 +65,7 @@ def _rows(teller: Teller, trace: Mapping[str, Any], folder: Path) -> Iterator[st
     yield f"  - name: {quoted(trace['about'] or trace['run'])}"
     yield from _given(teller, program)
     if trace.get("started") is not None:  # schedules are to see the same time of day
-        yield f"      time: '{datetime.fromtimestamp(trace['started'], UTC).isoformat()}'"
+        yield f"      time: '{_time(trace['started'])}'"
     yield "    when:" if teller.acts else "    when: []"
     yield from (
         f"      - {{at: {seconds_of(at)}{', ' if text else ''}{text}}}"

@@ -18,12 +18,11 @@ from orchestrator.cli.push import command
 from orchestrator.core.jobs import Job
 from orchestrator.packages.push_service import ChosenPush, PushServiceKind
 from orchestrator.packages.service import NoSettings
-from orchestrator.runtime.admin import Admin, Health
-from orchestrator.runtime.metrics import Metrics
-from orchestrator.runtime.pushes import PushRoute
 from orchestrator.settings import Settings
 from orchestrator.sip.push import Push, Pushed, PushPolicy, PushService
 from orchestrator.site import read_site
+from orchestrator.testing.api_stage import TOKEN as BEARER
+from orchestrator.testing.api_stage import ApiStage
 from orchestrator.testing.sockets import SocketPhone, wait_until
 from orchestrator.testing.world import World
 
@@ -40,12 +39,8 @@ class Site:
         self.world.on_job = self.answer
         self.pushes: list[Push] = []
         self.says: Callable[[Push], Any] = lambda push: Pushed("sent", id="5F2A")
-        self.admin = Admin("127.0.0.1", 0, Health(), Metrics())
-        engine = self.world.engine
-        self.route = PushRoute(engine.pusher, engine.registrations.bindings_of, self.turn)
-        self.admin.app.add_route("/push", self.route)
-        self.admin.start()
-        self.url = f"127.0.0.1:{self.admin.address[1]}"
+        self.stage = ApiStage(world=self.world)
+        self.url = self.stage.serve()
 
     def register(self, host: str, parameters: str) -> None:
         self.world.phone("bob@example.com", host, parameters=parameters).register()
@@ -57,11 +52,6 @@ class Site:
             return self.says(job.effect)
         return self.world.LATER
 
-    def turn(self, receive: Callable[..., None]) -> None:
-        """As the reactor: now or soon, jobs start behind it."""
-        receive(self.world.now)
-        self.world.run()
-
     def ask(self, *arguments: str) -> Result:
         """In a thread: the server it asks is in this one."""
         asked = [*arguments, "--admin", self.url]
@@ -71,7 +61,7 @@ class Site:
 
     def post(self, body: bytes, content_type: str = "application/json") -> int:
         def ask() -> int:
-            headers = {"Content-Type": content_type}
+            headers = {"Content-Type": content_type, "Authorization": f"Bearer {BEARER}"}
             pool = urllib3.PoolManager(retries=False)
             return pool.request("POST", f"http://{self.url}/push", body=body, headers=headers).status
 
@@ -81,10 +71,11 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("ADMIN_TOKEN", BEARER)
     made = Site()
     yield made
-    made.admin.close()
+    made.stage.close()
 
 
 def test_each_phone_is_pushed_to_and_the_answers_are_shown(site: Site) -> None:
@@ -201,7 +192,7 @@ def test_a_busy_server_pushes_to_nobody_later(site: Site, monkeypatch: pytest.Mo
     monkeypatch.setattr("orchestrator.runtime.pushes.BUSY", 0.05)
     site.register("10.0.0.7", PARAMETERS)
     waiting: list[Callable[..., None]] = []
-    monkeypatch.setattr(site.route, "_turn", waiting.append)
+    monkeypatch.setattr(site.stage.changed.pushes, "_turn", waiting.append)
     done = site.ask("--to", "bob@example.com")
     assert done.exit_code == 1 and "try again" in str(done.exception)
     waiting[0](site.world.now)
@@ -233,7 +224,8 @@ class Told:
     def stop(self) -> None: ...
 
 
-def test_the_whole_way_through_a_running_server(tmp_path: Path) -> None:
+def test_the_whole_way_through_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADMIN_TOKEN", BEARER)
     kind = PushServiceKind("told", "For tests.", Told)
     service = ChosenPush(kind, PushService("told", "told"), NoSettings(), timeout=5.0, concurrency=1)
     (tmp_path / "a.flow.yaml").write_text("flowlang: 1\n")
@@ -242,7 +234,7 @@ def test_the_whole_way_through_a_running_server(tmp_path: Path) -> None:
         "location": "memory:",
         "flows": [str(tmp_path)],
         "push": {"services": {"told": service}},
-        "admin": {"listen": "127.0.0.1:0"},
+        "admin": {"listen": "127.0.0.1:0", "token": BEARER},
     }
     with ExitStack() as stack:
         server = Server(read_site(Settings.model_validate(values), {}), stack)

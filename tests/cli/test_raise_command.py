@@ -5,19 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
 from click.testing import CliRunner, Result
 
 from orchestrator.events.received import Received
-from orchestrator.runtime.admin import Admin, Health
-from orchestrator.runtime.events_route import EventsRoute
-from orchestrator.runtime.metrics import Metrics
-from orchestrator.runtime.token_guard import TokenGuard
-
-TOKEN = "0123456789abcdef"
+from orchestrator.testing.api_stage import TOKEN, ApiStage
 
 
 class Taker:
@@ -32,13 +26,12 @@ class Taker:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[str, Taker]]:
-    taker: Any = Taker()
-    admin = Admin("127.0.0.1", 0, Health(), Metrics())
-    admin.app.add_route("/events", EventsRoute(taker, TokenGuard(TOKEN)))
-    admin.start()
-    yield f"127.0.0.1:{admin.address[1]}", taker
-    admin.close()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Taker]]:
+    taker = Taker()
+    stage = ApiStage()
+    monkeypatch.setattr(stage.incoming, "take", taker.take)
+    yield stage.serve(), taker
+    stage.close()
 
 
 def run(*arguments: str) -> Result:
@@ -72,6 +65,6 @@ def test_what_goes_wrong_is_said(server: tuple[str, Taker], tmp_path: Path) -> N
     assert "write name=value" in run("door", "front", *right).output
     assert "given twice" in run("door", "a=1", "a=2", *right).output
     wrong = run("door", "--admin", url, "-c", config(tmp_path, "another-token-here"))
-    assert wrong.exit_code == 1 and "send the admin token" in wrong.output
+    assert wrong.exit_code == 1 and "not the token of this server" in wrong.output
     assert TOKEN not in wrong.output and "another-token" not in wrong.output
     assert taker.got == []

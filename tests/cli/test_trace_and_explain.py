@@ -14,9 +14,7 @@ import yaml
 from gevent.subprocess import PIPE, Popen
 
 from orchestrator.flow.loader import load_program
-from orchestrator.runtime.admin import Admin, Health
-from orchestrator.runtime.inspection import add_routes
-from orchestrator.runtime.metrics import Metrics
+from orchestrator.testing.api_stage import TOKEN, ApiStage
 from orchestrator.testing.case_files import load_cases
 from orchestrator.testing.world import World
 
@@ -54,11 +52,11 @@ class Server:
         file.write_text(FLOWS)
         self.folder = folder
         self.world = World(load_program([file])[0])
-        self.admin = Admin("127.0.0.1", 0, Health(), Metrics())
-        add_routes(self.admin.app, self.world.engine.flows, lambda: 1_800_000_000.0)
-        self.admin.start()
+        self.stage = ApiStage(world=self.world)
+        self.url = self.stage.serve()
         (folder / "config").mkdir()
-        (folder / "config" / "orchestrator.yml").write_text(f"admin: {{listen: '127.0.0.1:{self.admin.address[1]}'}}\n")
+        config = f"admin: {{listen: '{self.url}', token: {TOKEN}}}\n"
+        (folder / "config" / "orchestrator.yml").write_text(config)
         self.alice = self.world.phone("alice@example.com", "10.0.0.2")
 
     def call(self, user: str = "bob") -> Any:
@@ -85,7 +83,7 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     yield server
-    server.admin.close()
+    server.stage.close()
 
 
 # --- trace ------------------------------------------------------------------------------------------------------------
@@ -139,7 +137,7 @@ def test_a_call_becomes_a_test_that_passes(server: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("trace", "nobody#1"), 1, "no trace of nobody#1 is kept"),
+        (("trace", "nobody#1"), 1, "there is no run 'nobody#1'"),
         (("trace", "last"), 1, "there is no such run yet: only what a flow handles leaves a trace"),
         (("trace", "--as-test"), 2, "--as-test needs the name of a run"),
         (("trace", "--limit", "0"), 2, "0 is not in the range"),
@@ -157,7 +155,7 @@ def test_what_cannot_be_done_is_said(server: Server, arguments: tuple[str, ...],
 
 def test_a_server_that_is_none(server: Server) -> None:
     """Another program answers at that address."""
-    ended = server.run("trace", "--admin", f"http://127.0.0.1:{server.admin.address[1]}/metrics")
+    ended = server.run("trace", "--admin", f"http://{server.url}/metrics")
     assert ended.status == 1 and ended.err.startswith("Error: ")
 
 

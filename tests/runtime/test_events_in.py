@@ -13,13 +13,8 @@ import pytest
 from orchestrator.events.event import Attribute, EventSpec
 from orchestrator.events.received import MOST_OCTETS, NoRoom, NoSuchCall, NoSuchEvent, Received, read_event
 from orchestrator.events.registry import BUILTIN_EVENTS
-from orchestrator.flow.loader import Source, load_sources
-from orchestrator.runtime.events_route import EventsRoute
-from orchestrator.runtime.incoming import Incoming
-from orchestrator.runtime.token_guard import TokenGuard
-from orchestrator.testing.world import World
+from orchestrator.testing.api_stage import NODE, TOKEN, ApiStage
 
-TOKEN = "0123456789abcdef"
 FLOW = """flowlang: 1
 events:
   door: {number: number, name: optional text, open: optional bool, wait: optional duration, tags: optional list}
@@ -41,29 +36,14 @@ KEY = EventSpec("key", "A key.", "call", {"number": Attribute("number", "number"
 MAIL = EventSpec("mail", "Mail.", "global", {}, esl=("CUSTOM vm::maintenance",))
 
 
-class Stage:
+class Stage(ApiStage):
     def __init__(self, token: str | None = TOKEN) -> None:
-        program, _ = load_sources([Source("f.flow.yaml", FLOW)], events=(*BUILTIN_EVENTS, KEY, MAIL))
-        self.world = World(program)
-        self.world.engine.flows.launch()
+        super().__init__(FLOW, token=token, read_token=None, events=(*BUILTIN_EVENTS, KEY, MAIL))
         self.logged: list[str] = []
         self.world.engine.host.on_log = lambda run, effect: self.logged.append(effect.text)
-        self.room = True
-        self.incoming = Incoming(self.world.engine, self.offer)
-        self.guard = TokenGuard(token)
-        app = falcon.App()
-        app.add_route("/events", EventsRoute(self.incoming, self.guard))
-        self.client = falcon.testing.TestClient(app)
-
-    def offer(self, receive: Any, *arguments: Any) -> bool:
-        if self.room:
-            receive(*arguments, self.world.now)
-        return self.room
 
     def post(self, told: Any, token: str | None = TOKEN, kind: str = "application/json") -> falcon.testing.Result:
-        headers = {"Content-Type": kind} | ({"Authorization": f"Bearer {token}"} if token is not None else {})
-        body = told if isinstance(told, bytes) else json.dumps(told).encode()
-        return self.client.simulate_post("/events", body=body, headers=headers)
+        return self.ask("POST", "/events", told, token=token, headers={"Content-Type": kind})
 
 
 @pytest.fixture
@@ -193,18 +173,18 @@ DOOR = {"name": "door", "attributes": {"number": 7}}
 
 def test_a_posted_event_is_raised(stage: Stage) -> None:
     answer = stage.post(DOOR)
-    assert (answer.status_code, answer.json) == (200, {"taken": 1})
+    assert (answer.status_code, answer.json) == (200, {"node": NODE, "taken": 1})
     stage.world.run()
     assert stage.logged == ["door 7"]
 
 
-@pytest.mark.parametrize("token", [None, "", "x", TOKEN + "x", TOKEN[:-1], TOKEN.upper(), "ü", TOKEN + "\u00fc"])
+@pytest.mark.parametrize("token", [None, "", "x", TOKEN + "x", TOKEN[:-1], TOKEN.upper(), "\u00fc", TOKEN + "\u00fc"])
 def test_who_does_not_bear_the_token_raises_nothing(stage: Stage, token: str | None) -> None:
     answer = stage.post(DOOR, token)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="orchestrator"'
     assert TOKEN not in answer.text
-    assert (stage.guard.refused, stage.logged) == (1, [])
+    assert (stage.access.refused.total(), stage.logged) == (1, [])
 
 
 def test_without_a_token_in_the_configuration_nobody_raises_anything() -> None:

@@ -1,5 +1,5 @@
-"""A checked flow, ready to run: what the loader makes and the engine walks. No YAML and no text of the user is left in
-it."""
+"""A checked flow, ready to run: what the loader makes and the engine walks. No YAML is left in it; a program keeps the
+text of its files to be shown."""
 
 from __future__ import annotations
 
@@ -159,6 +159,8 @@ class Program:
     """Digest of the files; stands in each trace so that a run names the version it ran."""
     unsafe: tuple[tuple[Place, str], ...] = ()
     """Where the writer of a flow vouches for text from outside, and the text that has it."""
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """File → its text as it was read, to be shown."""
 
     def flow(self, name: str) -> Flow:
         return next(flow for flow in self.flows if flow.name == name)

@@ -11,14 +11,9 @@ import gevent
 import pytest
 from gevent import socket
 
-from orchestrator.flow.loader import Source, load_sources
 from orchestrator.flow.tools.explain import WATCHERS
 from orchestrator.runtime import jsonlines
-from orchestrator.runtime.admin import Admin, Health
-from orchestrator.runtime.inspection import add_routes
-from orchestrator.runtime.metrics import Metrics
-from orchestrator.runtime.siptrace import SipTrace, SipTraceRoute
-from orchestrator.testing.world import World
+from orchestrator.testing.api_stage import NODE, TOKEN, ApiStage
 
 FLOWS = """\
 flowlang: 1
@@ -37,19 +32,17 @@ flows:
         do: [log: here]
       - relay: {to: registered, keep_open: 20s}
 """
-EPOCH = 1_800_000_000.0
+BEGAN = "2027-01-15T08:00:00.000Z"
 
 
 class Inspected:
     """A world in memory behind a real admin interface."""
 
     def __init__(self) -> None:
-        program, _ = load_sources([Source("x.flow.yaml", FLOWS)])
-        self.world = World(program)
-        self.admin = Admin("127.0.0.1", 0, Health(), Metrics())
-        add_routes(self.admin.app, self.world.engine.flows, lambda: EPOCH)
-        self.admin.app.add_route("/siptrace", SipTraceRoute(SipTrace(False, lambda trace: None)))
-        self.admin.start()
+        self.stage = ApiStage(FLOWS)
+        self.world = self.stage.world
+        host, _, port = self.stage.serve().partition(":")
+        self.address = host, int(port)
         self.alice = self.world.phone("alice@example.com", "10.0.0.2")
 
     def call(self, user: str = "bob") -> None:
@@ -61,8 +54,8 @@ class Inspected:
         self.world.run()
 
     def connect(self, target: str) -> socket.socket:
-        sock: socket.socket = socket.create_connection(self.admin.address, timeout=30)
-        sock.sendall(f"GET {target} HTTP/1.0\r\n\r\n".encode())
+        sock: socket.socket = socket.create_connection(self.address, timeout=30)
+        sock.sendall(f"GET /api/v1{target} HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
         return sock
 
     def ask(self, target: str) -> tuple[int, Any]:
@@ -86,26 +79,26 @@ class Inspected:
 def inspected() -> Iterator[Inspected]:
     inspected = Inspected()
     yield inspected
-    inspected.admin.close()
+    inspected.stage.close()
 
 
 # --- traces -----------------------------------------------------------------------------------------------------------
 
 
 def test_no_runs_yet(inspected: Inspected) -> None:
-    assert inspected.ask("/traces") == (200, {"runs": []})
+    assert inspected.ask("/runs") == (200, {"node": NODE, "items": [], "total": 0, "next": None})
 
 
 def test_runs_newest_first_the_live_ones_before(inspected: Inspected) -> None:
     inspected.call("wrong")
     inspected.call()
-    status, told = inspected.ask("/traces")
+    status, told = inspected.ask("/runs")
     assert status == 200
-    ringing, failed = told["runs"]
+    ringing, failed = told["items"]
     assert (ringing["run"], ringing["running"], ringing["error"]) == ("ring_user#2", True, "")
     assert (failed["run"], failed["running"], failed["error"]) == ("fails#1", False, "user.error")
     assert failed["about"] == "flow fails starts for alice@example.com -> wrong@example.com"
-    assert failed["started"] == EPOCH and failed["file"] == "x.flow.yaml"
+    assert failed["started"] == BEGAN and failed["file"] == "x.flow.yaml"
 
 
 @pytest.mark.parametrize(
@@ -120,17 +113,17 @@ def test_runs_newest_first_the_live_ones_before(inspected: Inspected) -> None:
 def test_some_of_them(inspected: Inspected, query: str, names: list[str]) -> None:
     for user in ("bob", "wrong", "bob"):
         inspected.call(user)
-    assert [run["run"] for run in inspected.ask(f"/traces?{query}")[1]["runs"]] == names
+    assert [run["run"] for run in inspected.ask(f"/runs?{query}")[1]["items"]] == names
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "failed=perhaps"])
 def test_parameters_that_make_no_sense(inspected: Inspected, query: str) -> None:
-    assert inspected.ask(f"/traces?{query}")[0] == 400
+    assert inspected.ask(f"/runs?{query}")[0] == 400
 
 
 def test_one_run_with_its_lines(inspected: Inspected) -> None:
     inspected.call()
-    status, trace = inspected.ask(f"/traces/{quote('ring_user#1')}")
+    status, trace = inspected.ask(f"/runs/{quote('ring_user#1')}")
     assert status == 200 and trace["running"] and trace["dropped"] == 0
     texts = [(record["line"], record["text"]) for record in trace["records"]]
     assert texts == [
@@ -139,18 +132,18 @@ def test_one_run_with_its_lines(inspected: Inspected) -> None:
         (15, "relay to registered, open for 20s"),
     ]
     inspected.world.run(30)
-    assert not inspected.ask(f"/traces/{quote('ring_user#1')}")[1]["running"]
+    assert not inspected.ask(f"/runs/{quote('ring_user#1')}")[1]["running"]
 
 
 def test_a_run_nobody_knows(inspected: Inspected) -> None:
-    status, told = inspected.ask(f"/traces/{quote('ring_user#9')}")
-    assert (status, told["description"]) == (404, "no trace of ring_user#9 is kept")
+    status, told = inspected.ask(f"/runs/{quote('ring_user#9')}")
+    assert (status, told["code"], told["detail"]) == (404, "run.unknown", "there is no run 'ring_user#9'")
 
 
 def test_an_event_that_was_taken_stands_in_the_trace_with_its_attributes(inspected: Inspected) -> None:
     inspected.call()
     inspected.register("bob@example.com")
-    records = inspected.ask(f"/traces/{quote('ring_user#1')}")[1]["records"]
+    records = inspected.ask(f"/runs/{quote('ring_user#1')}")[1]["records"]
     (taken,) = [record for record in records if record["text"] == "handler of registered runs (1)"]
     assert taken["read"]["event.aor"] == "bob@example.com" and taken["read"]["event.is_new"] is True
 
@@ -162,9 +155,9 @@ def test_what_is_waited_for(inspected: Inspected) -> None:
     inspected.call()
     status, told = inspected.ask("/subscriptions?of=late_phone")
     assert status == 200 and told["total"] == 1
-    (late,) = told["subscriptions"]
+    (late,) = told["items"]
     assert late["name"] == "ring_user#1/late_phone" and late["wanted"] == {"aor": "bob@example.com"}
-    assert inspected.ask("/subscriptions?of=other")[1] == {"total": 0, "subscriptions": []}
+    assert inspected.ask("/subscriptions?of=other")[1]["total"] == 0
 
 
 # --- explanations -----------------------------------------------------------------------------------------------------
@@ -240,23 +233,23 @@ ODD_NUMBERS = ("nan", "inf", "-inf", "-1", "1e3", "9" * 5_000, "", "abc", "1_0",
 @pytest.mark.parametrize("path", ["/explain", "/siptrace"])
 def test_odd_seconds_are_refused(inspected: Inspected, path: str, value: str) -> None:
     status, told = inspected.ask(f"{path}?of=x&seconds={value}")
-    assert status == 400 and "seconds" in told["title"] + told["description"]
+    assert status == 400 and "seconds" in told["title"] + told["detail"]
 
 
 @pytest.mark.parametrize("value", [*ODD_NUMBERS, "0", "1001", "1.5", "5&limit=6"])
 def test_odd_limits_are_refused(inspected: Inspected, value: str) -> None:
-    assert inspected.ask(f"/traces?limit={value}")[0] == 400
+    assert inspected.ask(f"/runs?limit={value}")[0] == 400
 
 
 @pytest.mark.parametrize(
     "target",
     [
-        "/traces?failed=perhaps",
-        "/traces?failed=1&failed=0",
-        "/traces?limt=5",
-        "/traces?flow=a&flow=b",
-        f"/traces?flow={'x' * 1_001}",
-        "/traces?flow=a%0Ab",
+        "/runs?failed=perhaps",
+        "/runs?failed=1&failed=0",
+        "/runs?limt=5",
+        "/runs?flow=a&flow=b",
+        f"/runs?flow={'x' * 1_001}",
+        "/runs?flow=a%0Ab",
         "/subscriptions?of=a&of=b",
         "/subscriptions?off=a",
         "/explain",
@@ -274,5 +267,5 @@ def test_odd_queries_are_refused_with_a_reason(inspected: Inspected, target: str
 
 
 def test_bounds_themselves_are_permitted(inspected: Inspected) -> None:
-    assert inspected.ask("/traces?limit=1000&failed=true&flow=")[0] == 200
+    assert inspected.ask("/runs?limit=1000&failed=true&flow=")[0] == 200
     assert list(inspected.watch("/explain?of=x&seconds=0")) == [{"end": True, "told": 0, "dropped": 0}]

@@ -1,0 +1,33 @@
+"""The API put together: its endpoints at their paths, who may ask for them, and the form of what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import falcon
+
+from orchestrator.api.access import Access
+from orchestrator.api.endpoint import Endpoint, Resource, by_path
+from orchestrator.api.problems import write_problem
+from orchestrator.api.reads import Shown, read_endpoints
+from orchestrator.api.writes import Changed, write_endpoints
+
+PREFIX: Final = "/api/v1/"
+ALIASES: Final = {"/events": "events", "/push": "push"}
+"""Paths from before there was an API, of which programs of others know: POST to them does the same."""
+
+
+def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, changed: Changed) -> Sequence[Endpoint]:
+    """Serve the API, and let nobody pass who has no token. Returns its endpoints."""
+    endpoints = (*read_endpoints(shown), *write_endpoints(changed))
+    app.add_middleware(access)
+    app.set_error_serializer(write_problem)
+    node = shown.identity.node
+    for path, group in by_path(endpoints):
+        app.add_route(PREFIX + path, Resource(node, group))
+    for alias, path in ALIASES.items():
+        app.add_route(
+            alias, Resource(node, [found for found in endpoints if (found.method, found.path) == ("POST", path)])
+        )
+    return endpoints
