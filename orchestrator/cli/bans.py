@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server
+from orchestrator.cli._groups import group_with
+from orchestrator.cli._output import plain
+from orchestrator.cli._tables import moment
 
 
-@click.group(short_help="List banned sources, or end a ban.")
+@group_with("list", short_help="List banned sources, or end a ban.")
 def command() -> None:
-    """Sources (an IPv4 address, an IPv6 /64) whose datagrams and connections a running server refuses."""
+    """Sources (an IPv4 address, an IPv6 /64) whose datagrams and connections a running server refuses. Without a
+    sub-command: list."""
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per ban.")
-@admin_option
-@config_option
-def list_bans(as_json: bool, url: str, config: Path | None) -> None:
+@asks_server
+def list_bans(as_json: bool, client: AdminClient) -> None:
     """Show each banned source with its reason and the end of its ban, the latest last."""
-    for ban in AdminClient(settings_of(config), url).ask("/api/v1/bans", limit="1000")["items"]:
+    for ban in client.listed("bans", 100_000)["items"]:
         if as_json:
             click.echo(json.dumps(ban))
             continue
-        click.echo(f"{ban['source']:<40} {ban['reason']:<10} until {ban['until'][:19]}Z")
+        click.echo(plain(f"{ban['source']:<40} {ban['reason']:<10} until {moment(ban['until'])}"))
 
 
 def _source(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -44,9 +45,8 @@ def _source(context: click.Context, parameter: click.Parameter, value: str) -> s
 
 @command.command("remove")
 @click.argument("source", metavar="ADDRESS", callback=_source)
-@admin_option
-@config_option
-def remove_ban(source: str, url: str, config: Path | None) -> None:
+@asks_server
+def remove_ban(source: str, client: AdminClient) -> None:
     """End the ban of a source, by its name or by an address of it."""
-    AdminClient(settings_of(config), url).delete("/api/v1/bans", source=source)
+    client.send("DELETE", "bans", source=source)
     click.echo(f"{source} is not banned any more")

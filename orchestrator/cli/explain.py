@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server
+from orchestrator.cli._output import plain
 from orchestrator.flow.expr import seconds as seconds_of
 from orchestrator.flow.run.waits import waiting_lines
 
@@ -21,9 +20,8 @@ from orchestrator.flow.run.waits import waiting_lines
     "--for", "length", default="30s", show_default=True, metavar="TIME", help="How long to watch; at most 10m."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-@admin_option
-@config_option
-def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> int:
+@asks_server
+def command(target: str, length: str, as_json: bool, client: AdminClient) -> int:
     """Show what a RUN (ring_user#17), a SUBSCRIPTION (its id:, or ring_user#17/late_phone) or a FLOW waits for; then
     watch the events of those names and show whether each one matches, and if not, why.
 
@@ -32,10 +30,9 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
     seconds = seconds_of(length)
     if seconds is None or not 0 <= seconds <= 600:
         raise click.BadParameter(f"{length!r} is not a time up to 10m; write 30s", param_hint="--for")
-    client = AdminClient(settings_of(config), url)
-    waiting = client.ask("/api/v1/subscriptions", of=target, limit="1000")["items"]
+    waiting = client.listed("subscriptions", 10_000, of=target)["items"]
     for subscription in waiting:
-        click.echo(json.dumps(subscription) if as_json else "\n".join(_described(subscription)))
+        click.echo(json.dumps(subscription) if as_json else "\n".join(map(plain, _described(subscription))))
     if not waiting and not _goes_on(client, target):
         click.echo(
             f"nothing waits under the name {target!r}: the run has ended, or has not come to its subscribe", err=True
@@ -49,10 +46,8 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
 
 def _goes_on(client: AdminClient, target: str) -> bool:
     """A run between two waits is worth watching."""
-    return any(
-        run["running"] and target in (run["run"], run["flow"])
-        for run in client.ask("/api/v1/runs", limit="1000")["items"]
-    )
+    runs = client.listed("runs", 10_000)["items"]
+    return any(run["running"] and target in (run["run"], run["flow"]) for run in runs)
 
 
 def _described(subscription: dict[str, Any]) -> Iterator[str]:
@@ -73,7 +68,7 @@ def _described(subscription: dict[str, Any]) -> Iterator[str]:
 
 
 def _watch(client: AdminClient, target: str, seconds: float, as_json: bool) -> None:
-    for verdict in client.follow("/api/v1/explain", of=target, seconds=f"{seconds:g}"):
+    for verdict in client.follow("explain", of=target, seconds=f"{seconds:g}"):
         if as_json:
             click.echo(json.dumps(verdict))
         elif "end" in verdict:
@@ -81,4 +76,4 @@ def _watch(client: AdminClient, target: str, seconds: float, as_json: bool) -> N
             click.echo(f"{verdict['told']} events looked at{dropped}", err=True)
         else:
             answer = "fits" if verdict["fits"] else f"not for us: {verdict['why']}"
-            click.echo(f"{verdict['subscription']}  {verdict['event']}  {answer}")
+            click.echo(plain(f"{verdict['subscription']}  {verdict['event']}  {answer}"))

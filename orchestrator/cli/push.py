@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, plain, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server
+from orchestrator.cli._output import plain
 from orchestrator.flow.expr import seconds as seconds_of
 from orchestrator.flow.language.written import aor_flaw
 from orchestrator.sip.push import PushKind
@@ -49,18 +48,15 @@ def _ttl(context: click.Context, parameter: click.Parameter, value: str) -> floa
 @click.option("--data", metavar="KEY=VALUE", multiple=True, callback=_data, help="Data for the app; may be repeated.")
 @click.option("--ttl", metavar="TIME", default="30s", show_default=True, callback=_ttl, help="How long it is kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per phone.")
-@admin_option
-@config_option
-def command(
-    to: str, kind: str, data: Mapping[str, str], ttl: float, as_json: bool, url: str, config: Path | None
-) -> int:
+@asks_server
+def command(to: str, kind: str, data: Mapping[str, str], ttl: float, as_json: bool, client: AdminClient) -> int:
     """Push to every phone registered for AOR, whether it sleeps or not. Shows for each phone the push service, the app,
     the token (masked), and the answer of the service with its id of the push.
 
     Exits with 1 if a push has failed, or no phone could be pushed to.
     """
     asked = {"to": to, "kind": kind, "ttl": ttl, "data": dict(data)}
-    phones = AdminClient(settings_of(config), url).post("/api/v1/push", asked)["phones"]
+    phones = client.send("POST", "push", asked)["phones"]
     for phone in phones:
         click.echo(json.dumps(phone) if as_json else plain(_line(phone)))
     outcomes = {phone["outcome"] for phone in phones}

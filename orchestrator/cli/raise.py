@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -26,15 +23,13 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str
 @click.argument("event")
 @click.argument("attributes", nargs=-1, metavar="[NAME=VALUE]...", callback=_pairs)
 @click.option("--call", default="", metavar="ID", help="The call it belongs to (call.id in flows).")
-@admin_option
-@config_option
-def command(event: str, attributes: dict[str, str], call: str, url: str, config: Path | None) -> None:
+@asks_server
+def command(event: str, attributes: dict[str, str], call: str, client: AdminClient) -> None:
     """Raise EVENT, one of the flows' own (events:) or of a package, with its attributes.
 
-    The server checks names and types, as it does for raise: in a flow; lists and maps are written as JSON. It needs
-    the token of the configuration (admin: token).
+    The server checks names and types, as it does for raise: in a flow; lists and maps are written as JSON.
+    `orchestrator events catalogue` lists what may be raised.
     """
-    settings = settings_of(config)
     told = {"name": event, "written": attributes, **({"call": call} if call else {})}
-    taken = AdminClient(settings, url).post("/api/v1/events", told)["taken"]
+    taken = client.send("POST", "events", told)["taken"]
     click.echo(f"{event} raised, taken by {taken} {'subscription' if taken == 1 else 'subscriptions'}")

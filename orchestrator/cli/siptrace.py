@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option
-from orchestrator.cli._output import config_option, plain, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server
+from orchestrator.cli._output import plain
 from orchestrator.flow.expr import seconds as seconds_of
 
 
@@ -17,9 +16,8 @@ from orchestrator.flow.expr import seconds as seconds_of
 @click.argument("target", metavar="AOR|NUMBER|ADDRESS")
 @click.option("--for", "length", default="1m", show_default=True, metavar="TIME", help="Duration; at most 1h.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per message.")
-@admin_option
-@config_option
-def command(target: str, length: str, as_json: bool, url: str, config: Path | None) -> None:
+@asks_server
+def command(target: str, length: str, as_json: bool, client: AdminClient) -> None:
     """Show each SIP message of an AOR (alice@example.com), a NUMBER (bob, 101) or an ADDRESS (192.0.2.7,
     192.0.2.7:5060), and all messages of each call that matches.
 
@@ -28,9 +26,8 @@ def command(target: str, length: str, as_json: bool, url: str, config: Path | No
     seconds = seconds_of(length)
     if seconds is None or not 0 < seconds <= 3600:
         raise click.BadParameter(f"{length!r} is not a time up to 1h; write 5m", param_hint="--for")
-    client = AdminClient(settings_of(config), url)
     click.echo(f"tracing {target} for {length}; Ctrl-C ends it", err=True)
-    for seen in client.follow("/api/v1/siptrace", of=target, seconds=str(seconds)):
+    for seen in client.follow("siptrace", of=target, seconds=str(seconds)):
         if "end" in seen:
             dropped = f", {seen['dropped']} left out: too many at once" if seen["dropped"] else ""
             click.echo(f"{seen['told']} messages{dropped}", err=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from orchestrator.cli._admin import AdminClient, admin_option, part
-from orchestrator.cli._output import config_option, settings_of
+from orchestrator.cli._admin import AdminClient, asks_server, part
+from orchestrator.cli._output import plain
+from orchestrator.cli._tables import moment
 from orchestrator.flow.run.trace import render_lines
 from orchestrator.testing.case_from_trace import case_from_trace
 
@@ -29,8 +30,7 @@ from orchestrator.testing.case_from_trace import case_from_trace
     type=click.Path(path_type=Path, dir_okay=False),
     help="Output file of --as-test. Default: stdout.",
 )
-@admin_option
-@config_option
+@asks_server
 def command(
     run: str,
     as_json: bool,
@@ -39,14 +39,12 @@ def command(
     limit: int,
     as_test: bool,
     output: Path | None,
-    url: str,
-    config: Path | None,
+    client: AdminClient,
 ) -> None:
     """List the last runs of flows, or print what each step of RUN did and why.
 
     The server keeps the traces of the last runs; it keeps those of failed runs longer. `last` is the newest run.
     """
-    client = AdminClient(settings_of(config), url)
     if run == "last":
         run = _newest(client, failed, flow)
     if not run:
@@ -54,7 +52,7 @@ def command(
             raise click.UsageError("--as-test needs the name of a run")
         _list(client, failed, flow, limit, as_json)
         return
-    trace = client.ask(f"/api/v1/runs/{part(run)}")
+    trace = client.get(f"runs/{part(run)}")
     if as_test:
         _write(case_from_trace(trace, output.parent if output is not None else Path()), output)
     elif as_json:
@@ -65,14 +63,14 @@ def command(
 
 
 def _newest(client: AdminClient, failed: bool, flow: str) -> str:
-    runs = client.ask("/api/v1/runs", limit="1", failed=str(failed).lower(), flow=flow)["items"]
+    runs = client.listed("runs", 1, failed=str(failed).lower(), flow=flow)["items"]
     if not runs:
         raise click.ClickException("there is no such run yet: only what a flow handles leaves a trace")
     return str(runs[0]["run"])
 
 
 def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: bool) -> None:
-    runs = client.ask("/api/v1/runs", limit=str(limit), failed=str(failed).lower(), flow=flow)["items"]
+    runs = client.listed("runs", limit, failed=str(failed).lower(), flow=flow)["items"]
     if as_json:
         click.echo(json.dumps(runs, indent=2))
         return
@@ -80,12 +78,11 @@ def _list(client: AdminClient, failed: bool, flow: str, limit: int, as_json: boo
         click.echo("no runs yet" if not (failed or flow) else "no such runs")
     width = max((len(run["run"]) for run in runs), default=0)
     for run in runs:
-        click.echo(f"{_when(run)}  {run['run']:<{width}}  {_state(run):<16}  {run['about']}")
+        click.echo(plain(f"{_when(run)}  {run['run']:<{width}}  {_state(run):<16}  {run['about']}"))
 
 
 def _when(run: dict[str, Any]) -> str:
-    started = run["started"]
-    return f"{started[:19]}Z" if started is not None else " " * 20
+    return moment(run["started"]) or " " * 20
 
 
 def _state(run: dict[str, Any]) -> str:
@@ -95,7 +92,7 @@ def _state(run: dict[str, Any]) -> str:
 def _show(trace: dict[str, Any]) -> None:
     lines = ((record["time"], record["line"], record["text"]) for record in trace["records"])
     for line in render_lines(trace["run"], lines, trace["dropped"], trace["left_out"]):
-        click.echo(line)
+        click.echo(plain(line))
     if trace["running"]:
         click.echo(f"{'':8}  {trace['run']:<12}          … goes on", err=True)
     for waiting in trace.get("waiting", ()):
