@@ -48,8 +48,7 @@ def asks_server(command: Callable[..., Any]) -> Callable[..., Any]:
     def connected(*args: Any, url: str, token: str, config: Path | None, **options: Any) -> Any:
         return command(*args, client=AdminClient(settings_of(config), url, token), **options)
 
-    wrapped = config_option(_token_option(_admin_option(connected)))
-    assert callable(wrapped)
+    wrapped: Callable[..., Any] = config_option(_token_option(_admin_option(connected)))
     return wrapped
 
 

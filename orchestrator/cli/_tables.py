@@ -34,24 +34,23 @@ STYLES: Final[Mapping[str, str]] = {
 json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 
-class _Interval(click.ParamType):
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(str(value).removesuffix("s"))
-        except ValueError:
-            seconds = 0.0
-        if not 0.1 <= seconds <= 3600:
-            self.fail(f"{value!r} is not a number of seconds from 0.1 to 3600; write --watch=2", param, ctx)
-        return seconds
+def _interval(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value.removesuffix("s"))
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 3600:
+        raise click.BadParameter(f"{value!r} is not a number of seconds from 0.1 to 3600; write --watch=2")
+    return seconds
 
 
 watch_option: Callable[[Any], Any] = click.option(
     "--watch",
     is_flag=False,
     flag_value=f"{EVERY:g}",
-    type=_Interval(),
+    callback=_interval,
     metavar="[=SECONDS]",
     help=f"Show it again every {EVERY:g} s, or every SECONDS; Ctrl-C ends it.",
 )

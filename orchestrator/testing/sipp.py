@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -72,6 +73,7 @@ class Sipp:
         login: user and password of its `[authentication]`.
         transport: SIPp's `-t`: `u1` for UDP, `t1` for TCP with one connection for all calls, `tn` with one for each.
         seconds: SIPp gives up after that time.
+        more: further arguments of SIPp.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Sipp:
         login: tuple[str, str] | None = None,
         transport: str = "u1",
         seconds: int = 60,
+        more: Sequence[str] = (),
     ) -> None:
         self.calls = calls
         self._statistics = folder / f"{scenario.stem}-{port}.csv"
@@ -100,6 +103,7 @@ class Sipp:
         ]
         if port:
             arguments += ["-p", str(port)]
+        arguments += more
         for name, value in (keys or {}).items():
             arguments += ["-key", name, value]
         if login is not None:

@@ -116,3 +116,27 @@ def test_the_sockets_and_certificates_shown_are_a_configuration(tmp_path: Path) 
         (tmp_path / name).touch()
     settings = read_settings("shown.yml", shown.replace("tls/", f"{tmp_path}/"), {})
     assert [listen.transport for listen in settings.sip.listen] == ["udp", "tcp", "tls", "wss"]
+
+
+def test_the_page_of_the_command_line_has_every_command_that_asks_a_server() -> None:
+    """Those with sub-commands each of them, but for defaults, which are meant by the name of the group."""
+    page = (ROOT / "docs" / "cli.md").read_text()
+    context = Context(cli)
+    missing = []
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        for path, found in [
+            (name, command),
+            *((f"{name} {sub}", c) for sub, c in getattr(command, "commands", {}).items()),
+        ]:
+            asks = any(option.name == "token" for option in found.params)
+            default = path.endswith((" list", " installed"))
+            if (
+                asks
+                and not default
+                and f"orchestrator {path}" not in page
+                and f"`{path.rpartition(' ')[2]}`" not in page
+            ):
+                missing.append(path)
+    assert missing == []
