@@ -126,6 +126,10 @@ class SipMessage(NamedTuple):
     @property
     def call_id(self) -> bytes:
         """Value of Call-ID, b'' where there is none."""
+        data = self.data
+        at = data.find(b"\r\nCall-ID: ")  # as most write it; an expression takes several times as long
+        if 0 <= at < data.find(b"\r\n\r\n"):
+            return data[at + 11 : data.find(b"\r", at + 11)].strip()
         return _value(_CALL_ID, self.head)
 
     @property

@@ -132,6 +132,14 @@ class ServerContext(Protocol):
             ValueError: somebody does already.
         """
 
+    def begin(self, effect: type[Any], begin: Callable[[Any, Callable[[Any], None]], None]) -> None:
+        """The same where many requests share one connection, without a greenlet for each: `begin(effect, done)` starts
+        one and returns; it waits for nothing. `done(result or StepError)` ends it, from wherever the answer is read.
+
+        Raises:
+            ValueError: somebody does already.
+        """
+
     def tell_work(self, call: str, kind: type[Any], message: Any) -> bool:
         """Give a message to the `CallWork`s of a kind that are bound to a call, in a turn of its own: their `told` is
         called. Returns False when the server has no room for more inputs."""

@@ -11,6 +11,7 @@ from orchestrator.core.faults import Faults
 from orchestrator.packages.transport import Transport
 from orchestrator.runtime.admin import Admin
 from orchestrator.runtime.cdr import CdrFile
+from orchestrator.runtime.errands import Errands
 from orchestrator.runtime.esl_link import EslLink
 from orchestrator.runtime.esl_server import EslListener
 from orchestrator.runtime.incoming import Incoming
@@ -132,7 +133,7 @@ def export_admin(metrics: Metrics, admin: Admin, unauthorized: Mapping[str, floa
 def export_jobs(metrics: Metrics, jobs: Jobs) -> None:
     """Pools, and the HTTP client behind one of them."""
 
-    def each(read: Callable[[Pool], float]) -> Callable[[], Mapping[str, float]]:
+    def each(read: Callable[[Pool | Errands], float]) -> Callable[[], Mapping[str, float]]:
         return lambda: {pool.name: read(pool) for pool in jobs.pools}
 
     metrics.gauge("jobs_running", "Jobs that a worker is executing.", each(lambda pool: pool.running), ("pool",))

@@ -20,6 +20,7 @@ from orchestrator.core.settings import ESL_QUEUE, HTTP_QUEUE, LOCATION_WRITES
 from orchestrator.errors import EslDown, EslError, EslTimeout, StepError, StoreError
 from orchestrator.flow.run.effects import EslCommand, EslExecute, Http
 from orchestrator.flow.run.traits import PoolEffect
+from orchestrator.runtime.errands import Begin, Errands
 from orchestrator.runtime.esl_commands import Commands
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.pool import Pool
@@ -101,7 +102,7 @@ class Jobs:
         self._location = Pool("location", _write, answer, size=location_writes, backlog=location_writes)
         self._esl: dict[str, Pool] = {}
         self._esl_queue = esl_queue
-        self._of_packages: dict[type[PoolEffect], Pool] = {}
+        self._of_packages: dict[type[PoolEffect], Pool | Errands] = {}
 
     def add(self, effect: type[E], perform: Callable[[E], Any]) -> None:
         """Have `perform(effect)` do what effects of this kind ask for, in a pool as the kind describes it; without
@@ -113,6 +114,23 @@ class Jobs:
         if effect in self._of_packages:
             raise ValueError(f"effects {effect.__name__} are performed already")
         self._add_pool(effect, perform)
+
+    def add_errands(self, effect: type[E], begin: Begin) -> None:
+        """The same for a connection that many requests share: `begin(effect, done)` starts one and returns.
+
+        Raises:
+            ValueError: somebody performs them already.
+        """
+        if effect in self._of_packages:
+            raise ValueError(f"effects {effect.__name__} are performed already")
+        self._of_packages[effect] = Errands(
+            self._free_name(effect),
+            begin,
+            self._answer,
+            most=effect.size + effect.backlog,
+            timeout=effect.timeout,
+            error=f"{effect.name}.failed",
+        )
 
     def start(self, job: Job) -> None:
         """Hand a job to its pool; never waits."""
@@ -144,7 +162,7 @@ class Jobs:
         return self.resolver.find(effect.goal)
 
     @property
-    def pools(self) -> tuple[Pool, ...]:
+    def pools(self) -> tuple[Pool | Errands, ...]:
         own = (self._http, self._dns, self._dns_configured, self._location)
         pushes = self._pushes.pools if self._pushes is not None else ()
         return (*own, *self._users.values(), *self._esl.values(), *self._of_packages.values(), *pushes)
@@ -162,11 +180,8 @@ class Jobs:
         self.users.close()
 
     def _add_pool(self, kind: type[PoolEffect], perform: Callable[[Any], Any]) -> Pool:
-        name = kind.name
-        if any(pool.name == name for pool in self.pools):  # two packages chose one name: metrics tell them apart
-            name = f"{kind.__module__}.{kind.__qualname__}"
         pool = self._of_packages[kind] = Pool(
-            name,
+            self._free_name(kind),
             partial(_within, kind, perform),
             self._answer,
             size=kind.size,
@@ -174,6 +189,11 @@ class Jobs:
             error=f"{kind.name}.failed",
         )
         return pool
+
+    def _free_name(self, kind: type[PoolEffect]) -> str:
+        """Of a pool: two packages may choose one name, and metrics tell them apart."""
+        taken = any(pool.name == kind.name for pool in self.pools)
+        return f"{kind.__module__}.{kind.__qualname__}" if taken else kind.name
 
     def _push(self, job: int, push: Push) -> None:
         if self._pushes is None:

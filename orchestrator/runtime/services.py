@@ -219,6 +219,9 @@ class Host:
     def perform(self, effect: type[Any], perform: Callable[[Any], Any]) -> None:
         self._services.jobs.add(effect, perform)
 
+    def begin(self, effect: type[Any], begin: Callable[[Any, Callable[[Any], None]], None]) -> None:
+        self._services.jobs.add_errands(effect, begin)
+
     def tell_work(self, call: str, kind: type[Any], message: Any) -> bool:
         return self._services.offer_input(self._services.engine.host.works.receive, call, kind, message)
 

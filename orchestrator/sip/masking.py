@@ -6,9 +6,6 @@ import re
 from collections.abc import Callable
 
 _LINES = re.IGNORECASE | re.MULTILINE
-_ANY = (b"auth", b"pn-p", b"pn-tok", b"pnspurr", b"a=crypto", b"ice-pwd", b"\nk=")
-"""What stands, in small letters, in a message that has a secret. Most have none, and an expression takes 60 µs to say
-so."""
 _CREDENTIALS = re.compile(rb"^((?:Proxy-)?Authorization[ \t]*:[ \t]*)(\w+)([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", _LINES)
 _CHALLENGE = re.compile(
     rb"^((?:WWW|Proxy)-Authenticate|(?:Proxy-)?Authentication-Info)[ \t]*:.*(?:\r?\n[ \t].*)*",
@@ -33,10 +30,23 @@ def as_long(secret: bytes) -> bytes:
     return b"*" * len(secret)
 
 
+def _may_hold_one(small: bytes) -> bool:
+    """Whether something stands in a message, in small letters, that all with a secret have. Most have none, and an
+    expression takes 60 µs to say so."""
+    return (
+        b"auth" in small
+        or b"pn-p" in small
+        or b"pn-tok" in small
+        or b"pnspurr" in small
+        or b"a=crypto" in small
+        or b"ice-pwd" in small
+        or b"\nk=" in small
+    )
+
+
 def masked(message: bytes, stars: Stars = three_stars) -> bytes:
     """The message without its secrets; `stars` says what stands in their place."""
-    small = message.lower()
-    if not any(word in small for word in _ANY):
+    if not _may_hold_one(message.lower()):
         return message
 
     def of_parameter(match: re.Match[bytes]) -> bytes:

@@ -132,3 +132,19 @@ def test_a_listener_with_a_bug_costs_no_call(tmp_path: Path) -> None:
 
 def test_nothing_of_the_wire_is_made_while_nobody_listens() -> None:
     assert not World().engine.history.hears(MessageIn)
+
+
+@pytest.mark.parametrize(
+    ("message", "call_id"),
+    [
+        (b"BYE sip:a SIP/2.0\r\nCall-ID: a-1@host\r\n\r\n", b"a-1@host"),
+        (b"BYE sip:a SIP/2.0\r\ncall-id : a-1 \r\nVia: x\r\n\r\n", b"a-1"),
+        (b"MESSAGE sip:a SIP/2.0\r\ni: a-1\r\n\r\nBYE\r\nCall-ID: other\r\n\r\n", b"a-1"),
+        (b"MESSAGE sip:a SIP/2.0\r\nTo: x\r\n\r\nBYE\r\nCall-ID: other\r\n\r\n", b""),
+        (b"BYE sip:a SIP/2.0\r\nCall-ID: cut", b"cut"),
+        (b"BYE sip:a SIP/2.0\r\nCall-ID: \r\n\r\n", b""),
+        (b"\r\n\r\n", b""),
+    ],
+)
+def test_the_call_id_of_a_message(message: bytes, call_id: bytes) -> None:
+    assert MessageIn(message, "10.0.0.1", 5060, 0).call_id == call_id

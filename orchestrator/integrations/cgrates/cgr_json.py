@@ -17,6 +17,7 @@ _MARKS = re.compile(rb'["{}\[\]]')
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 """The rest of a string, without its closing quote and without half an escape."""
 _BLANK = b" \t\r\n"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Garbage(ValueError):
@@ -35,7 +36,10 @@ class Objects:
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The objects that are complete with this, to be taken all. Raises Garbage behind those before it."""
-        self._held += data
+        held = self._held
+        held += data
+        if not self._at:
+            yield from self._lines()
         while (end := self._end()) is not None:
             found = _object(bytes(self._held[:end]))
             del self._held[:end]
@@ -43,6 +47,20 @@ class Objects:
             yield found
         if len(self._held) > LONGEST:
             raise Garbage(f"an object of more than {LONGEST} octets")
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The objects at the front that are a line each, as Go writes them: the parser finds the end of these."""
+        held, begin = self._held, 0
+        try:
+            while (end := held.find(b"\n", begin)) >= 0:
+                found = json.loads(held[begin:end].decode())
+                if not isinstance(found, dict):
+                    break
+                begin = end + 1
+                yield found
+        except (ValueError, RecursionError):  # more than a line, or less, or nothing that can be read
+            pass
+        del held[:begin]
 
     def _end(self) -> int | None:
         """Behind the first object; None when it is not complete."""
@@ -101,4 +119,4 @@ def answer(id: Any, result: Any, error: str | None) -> bytes:
 
 
 def _octets(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _encode(value).encode() + b"\n"

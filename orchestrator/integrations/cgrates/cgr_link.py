@@ -36,6 +36,8 @@ READ = 8_192
 """Octets read at once: some dozens of objects."""
 BREATH = 0.001
 """Seconds that others have when there is more to read at once: 8 MB/s are more than CGRateS has to say."""
+LOOK = 0.02
+"""Seconds at least between two looks for requests whose time is over."""
 DEAD_AFTER = 60.0
 """Seconds without a word while requests wait: the connection is dead, whatever TCP says."""
 
@@ -52,15 +54,28 @@ class Refused(Exception):
     """The answer is an error."""
 
 
+Failure = NotSent | NotAnswered | Refused
+Done = Callable[[Any], None]
+"""`done(result or Failure)`, called once."""
+
+
 class Pending:
-    """A request."""
+    """A request, or an answer of ours (`done` is None then)."""
 
-    __slots__ = ("data", "given_up", "result", "sent")
+    __slots__ = ("data", "done", "given_up", "limit", "method", "sent", "until")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, method: str = "", limit: float = 0.0, done: Done | None = None) -> None:
         self.data = data
+        self.method = method
+        self.limit = limit
+        self.until = monotonic() + limit
+        self.done = done
         self.sent = self.given_up = False
-        self.result: AsyncResult[Any] = AsyncResult()
+
+    def end(self, result: Any) -> None:
+        done, self.done = self.done, None
+        if done is not None:
+            done(result)
 
 
 class Link:
@@ -87,11 +102,18 @@ class Link:
         self._looked = 0.0
         self._heard = 0.0
         self._socket: Any = None
+        self._timer: Any = None
+        self._timer_due = 0.0
         self._leave = Event()
         self._tried = Event()
         """The first attempt to connect is over."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
+
+    @property
+    def tried(self) -> bool:
+        """The first attempt to connect is over."""
+        return self._tried.is_set()
 
     def begun(self, limit: float) -> None:
         """Wait until the first attempt to connect is over: calls come as soon as the server listens."""
@@ -99,34 +121,68 @@ class Link:
 
     def ask(self, method: str, params: Any, limit: float) -> Any:
         """The result of a request, in a greenlet that waits for it. Raises NotSent, NotAnswered, Refused."""
-        self._admit()
+        result: AsyncResult[Any] = AsyncResult()
+        self.begin(method, params, limit, result.set)
+        found = result.get()
+        if isinstance(found, NotSent | NotAnswered | Refused):
+            raise found
+        return found
+
+    def begin(self, method: str, params: Any, limit: float, done: Done) -> None:
+        """Send a request. `done` is given its result or why there is none, within `limit` seconds; it waits for
+        nothing, and may be called at once."""
+        trouble = self._no_admission()
+        if trouble:
+            done(NotSent(trouble))
+            return
         if not (self._out or self._missed):
             self._heard = monotonic()
         self._number = number = self._number + 1
-        pending = self._out[number] = Pending(request(number, method, params))
+        pending = self._out[number] = Pending(request(number, method, params), method, limit, done)
         self._queue.put(pending)
-        try:
-            return pending.result.get(timeout=limit)
-        except gevent.Timeout:
-            self._missed += 1
-            if not pending.sent:
-                raise NotSent("the connection is jammed") from None
-            raise NotAnswered(f"no answer to {method} within {limit:g} s") from None
-        finally:
-            pending.given_up = True
-            self._out.pop(number, None)
+        if self._timer is None or pending.until < self._timer_due:
+            self._wait_until(pending.until)
 
-    def _admit(self) -> None:
+    def _no_admission(self) -> str:
+        """Why a request is not sent; '' when it is."""
         if not self.up:
-            raise NotSent("there is no connection to CGRateS")
+            return "there is no connection to CGRateS"
         if len(self._out) >= MOST_OUT:
-            raise NotSent("too many requests wait for CGRateS")
+            return "too many requests wait for CGRateS"
         if self._missed >= SILENT_AFTER:
             now = monotonic()
             if now - self._looked < LOOK_AGAIN:
                 self.counts["silent"] += 1
-                raise NotSent("CGRateS does not answer")
+                return "CGRateS does not answer"
             self._looked = now
+        return ""
+
+    def _wait_until(self, due: float) -> None:
+        """Have the timer look for requests whose time is over: one timer for all of them."""
+        self._stop_timer()
+        self._timer_due = due
+        self._timer = gevent.get_hub().loop.timer(max(0.001, due - monotonic()), ref=False)
+        self._timer.start(self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._stop_timer()
+        now = monotonic()
+        for number in [number for number, pending in self._out.items() if pending.until <= now]:
+            pending = self._out.pop(number)
+            pending.given_up = True
+            self._missed += 1
+            if pending.sent:
+                pending.end(NotAnswered(f"no answer to {pending.method} within {pending.limit:g} s"))
+            else:
+                pending.end(NotSent("the connection is jammed"))
+        if self._out:
+            self._wait_until(max(now + LOOK, min(pending.until for pending in self._out.values())))
 
     @property
     def silent(self) -> bool:
@@ -198,9 +254,7 @@ class Link:
         self.counts["losses"] += 1
         out, self._out = self._out, {}
         for pending in out.values():
-            pending.result.set_exception(
-                NotAnswered(f"the connection was lost: {why}") if pending.sent else NotSent(f"not sent: {why}")
-            )
+            pending.end(NotAnswered(f"the connection was lost: {why}") if pending.sent else NotSent(f"not sent: {why}"))
         self._on_change(False, why)
 
     def _watch(self, made: Any, queue: SimpleQueue[Pending], ended: AsyncResult[str]) -> None:
@@ -220,8 +274,9 @@ class Link:
                 leaving = [pending for pending in wanted if not pending.given_up]
                 for pending in leaving:
                     pending.sent = True
-                if leaving:
-                    made.sendall(b"".join(pending.data for pending in leaving))
+                octets = b"".join(pending.data for pending in leaving)
+                while octets:
+                    octets = octets[made.send(octets) :]
         except OSError as error:
             ended.set(reason_of(error))
 
@@ -251,12 +306,12 @@ class Link:
 
     def _take(self, found: dict[str, Any]) -> None:
         number = found.get("id")
-        pending = self._out.get(number) if isinstance(number, int) else None
-        if pending is None or pending.result.ready():  # too late, or never asked: no sign that it answers in time
+        pending = self._out.pop(number, None) if isinstance(number, int) else None
+        if pending is None:  # too late, or never asked: no sign that it answers in time
             self.counts["stray"] += 1
             return
         self._missed = 0
         if found.get("error") is not None:
-            pending.result.set_exception(Refused(str(found["error"])[:300]))
+            pending.end(Refused(str(found["error"])[:300]))
         else:
-            pending.result.set(found.get("result"))
+            pending.end(found.get("result"))

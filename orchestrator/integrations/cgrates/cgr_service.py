@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from orchestrator.errors import StepError
 from orchestrator.flow.run.charging import Alter, Authorise, ChargedCall, Disconnect, LowBalance, Report
-from orchestrator.integrations.cgrates.cgr_link import Link, NotAnswered, NotSent, Refused
+from orchestrator.integrations.cgrates.cgr_link import Done, Link, NotAnswered, NotSent, Refused
 from orchestrator.integrations.cgrates.charges import SYNC, Speaker, max_usage, session_of, usage_of
 from orchestrator.packages.service import ServerContext, Service
 from orchestrator.packages.setting_types import Duration, InvalidValue
@@ -78,6 +78,27 @@ class CgratesSettings(BaseModel):
     """Set when a session is authorised and opened, for example [ProcessThresholds]."""
 
 
+class Gate:
+    """Work that waits until something of the start is over."""
+
+    def __init__(self, server: ServerContext, wait: Callable[[], object]) -> None:
+        self._server = server
+        self._wait = wait
+        self._work: list[Callable[[], None]] = []
+
+    def enter(self, work: Callable[[], None]) -> None:
+        """Have it done as soon as `wait` returns; one greenlet waits for all."""
+        self._work.append(work)
+        if len(self._work) == 1:
+            self._server.spawn(self._open)
+
+    def _open(self) -> None:
+        self._wait()
+        waiting, self._work = self._work, []
+        for work in waiting:
+            work()
+
+
 class Cgrates:
     """The service."""
 
@@ -100,8 +121,10 @@ class Cgrates:
         if self._sync_asked:
             self._synced.set()
         self.link = Link(settings.address, self._called, self._changed)
-        server.perform(Authorise, self.authorise)
-        server.perform(Report, self.report)
+        self._first = Gate(server, lambda: self.link.begun(settings.timeout))
+        self._sync_over = Gate(server, lambda: self._synced.wait(settings.timeout))
+        server.begin(Authorise, self.authorise)
+        server.begin(Report, self.report)
         server.health(self._complaint)
         server.counter("requests", "Requests to CGRateS.", lambda: self.outcomes, ("request", "outcome"))
         server.counter("callbacks", "Requests of CGRateS.", lambda: self.callbacks, ("method",))
@@ -118,45 +141,57 @@ class Cgrates:
 
     # --- what charge asks for -----------------------------------------------------------------------------------------
 
-    def authorise(self, effect: Authorise) -> Mapping[str, Any]:
-        """Raises StepError `charge.refused`, `charge.down`."""
-        settings = self._settings
+    def authorise(self, effect: Authorise, done: Done) -> None:
+        """Ends in StepError `charge.refused`, `charge.down`."""
+        settings, link = self._settings, self.link
         limit = settings.timeout if effect.limit is None else min(settings.timeout, effect.limit)
-        self.link.begun(limit)
         method, asked = self._speaker.authorise(effect)
-        try:
-            usage = self._ask("authorise", method, asked, limit)
-        except StepError as error:
-            if not self._allows(error):
-                raise
-            return {"max_usage": None, "portion": settings.update, "reason": error.message}
-        return {"max_usage": usage, "portion": settings.update}
 
-    def report(self, effect: Report) -> Mapping[str, Any]:
-        """Raises StepError `charge.refused`, `charge.down`."""
+        def ended(result: Any) -> None:
+            if not isinstance(result, StepError):
+                done({"max_usage": result, "portion": settings.update})
+            elif self._allows(result):
+                done({"max_usage": None, "portion": settings.update, "reason": result.message})
+            else:
+                done(result)
+
+        if link.tried:
+            self._ask("authorise", method, asked, limit, ended)
+        else:
+            self._first.enter(lambda: self._ask("authorise", method, asked, limit, ended))
+
+    def report(self, effect: Report, done: Done) -> None:
+        """Ends in StepError `charge.refused`, `charge.down`."""
         what, session = effect.what, effect.charged.session
         if what == "drop":
             self._forget(session)
-            return {}
+            done({})
+        elif what == "open" and self.link.up and not self._synced.is_set():
+            self._sync_over.enter(lambda: self._report(effect, done))
+        else:
+            self._report(effect, done)
+
+    def _report(self, effect: Report, done: Done) -> None:
+        what, session = effect.what, effect.charged.session
         if what == "open":
-            if self.link.up:
-                self._synced.wait(self._settings.timeout)
             self.active[session] = effect.charged.call
         method, asked = self._speaker.report(effect)
-        limit = self._settings.timeout if what in ("open", "update") else LAST_LIMIT
-        try:
-            usage = self._ask(what, method, asked, limit)
-        except StepError as error:
-            refused = error.type == "charge.refused"
-            closed = refused or (what == "open" and error.data.get("sent") is False)
-            if what in ("open", "close") and closed:
+
+        def ended(result: Any) -> None:
+            if isinstance(result, StepError):
+                refused = result.type == "charge.refused"
+                closed = refused or (what == "open" and result.data.get("sent") is False)
+                if what in ("open", "close") and closed:
+                    self._forget(session)
+                allowed = what in ("open", "update") and self._allows(result)
+                done({"max_usage": None} if allowed else result)
+                return
+            if what == "close":
                 self._forget(session)
-            if what in ("open", "update") and self._allows(error):
-                return {"max_usage": None}
-            raise
-        if what == "close":
-            self._forget(session)
-        return {"max_usage": usage}
+            done({"max_usage": result})
+
+        limit = self._settings.timeout if what in ("open", "update") else LAST_LIMIT
+        self._ask(what, method, asked, limit, ended)
 
     def _forget(self, session: str) -> None:
         self.active.pop(session, None)
@@ -166,23 +201,15 @@ class Cgrates:
     def _allows(self, error: StepError) -> bool:
         return error.type == "charge.down" and self._settings.on_down == "allow"
 
-    def _ask(self, what: str, method: str, asked: Mapping[str, Any], limit: float) -> float | None:
-        try:
-            usage = max_usage(method, self.link.ask(method, asked, limit))
-        except Refused as error:
-            self.outcomes[what, "refused"] += 1
-            raise StepError("charge.refused", str(error)) from None
-        except NotSent as error:
-            self.outcomes[what, "unsent"] += 1
-            raise StepError("charge.down", str(error), {"sent": False}) from None
-        except NotAnswered as error:
-            self.outcomes[what, "unanswered"] += 1
-            raise StepError("charge.down", str(error)) from None
-        except ValueError as error:
-            self.outcomes[what, "unreadable"] += 1
-            raise StepError("charge.down", f"the answer of CGRateS cannot be read: {error}") from None
-        self.outcomes[what, "granted"] += 1
-        return usage
+    def _ask(self, what: str, method: str, asked: Mapping[str, Any], limit: float, done: Done) -> None:
+        """`done` is given the usage that is granted, or a StepError."""
+
+        def ended(result: Any) -> None:
+            outcome, usage = _judged(method, result)
+            self.outcomes[what, outcome] += 1
+            done(usage)
+
+        self.link.begin(method, asked, limit, ended)
 
     # --- what CGRateS asks for ----------------------------------------------------------------------------------------
 
@@ -269,6 +296,20 @@ _CALLBACKS: Mapping[str, Callable[[Cgrates, Any], tuple[Any, str | None]]] = {
     "DisconnectPeer": Cgrates._leave,
     "WarnDisconnect": Cgrates._warn,
 }
+
+
+def _judged(method: str, result: Any) -> tuple[str, float | StepError | None]:
+    """What became of a request, in a word, and the usage that it grants or the error of its step."""
+    if isinstance(result, Refused):
+        return "refused", StepError("charge.refused", str(result))
+    if isinstance(result, NotSent):
+        return "unsent", StepError("charge.down", str(result), {"sent": False})
+    if isinstance(result, NotAnswered):
+        return "unanswered", StepError("charge.down", str(result))
+    try:
+        return "granted", max_usage(method, result)
+    except ValueError as error:
+        return "unreadable", StepError("charge.down", f"the answer of CGRateS cannot be read: {error}")
 
 
 def _reason(event: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ class Choice:
 
     def takes_call(self, correlation: bytes) -> bool:
         """Whether a call is one of the share: all of its messages, at each node of a site, after a restart."""
-        return crc32(correlation) < self._below
+        return self._below > 0xFFFFFFFF or crc32(correlation) < self._below
 
     def takes(self, message: SipMessage) -> bool:
         """Whether the method is asked for. Keep-alives are no messages."""

@@ -23,8 +23,10 @@ _INET, _INET6 = 2, 10
 
 _HEAD = Struct(">4sH")
 _CHUNK = Struct(">HHH")
-_NUMBERS = Struct(">HHHB HHHB HHHH HHHH HHHI HHHI HHHB")
-"""Chunks of fixed size that stand in every packet: family, protocol, ports, seconds, microseconds, payload type."""
+_ENDS = Struct(">HHHB HHHB HHHH HHHH")
+"""Chunks of fixed size that stand in every packet: family, protocol, ports."""
+_MOMENT = Struct(">HHHI HHHI HHHB")
+"""The same: seconds, microseconds, payload type."""
 
 
 class Encoder:
@@ -52,27 +54,11 @@ class Encoder:
 
         An address that is none, or of the other family than the peer's, is written as the unspecified one.
         """
-        wide = ":" in source[0] or ":" in destination[0]
         seconds, microseconds = divmod(round(time * 1_000_000), 1_000_000)
-        numbers = _NUMBERS.pack(
-            0, 1, 7, _INET6 if wide else _INET,
-            0, 2, 7, protocol,
-            0, 7, 8, source[1],
-            0, 8, 8, destination[1],
-            0, 9, 10, seconds & 0xFFFFFFFF,
-            0, 10, 10, microseconds,
-            0, 11, 7, kind,
-        )  # fmt: skip
-        types = (5, 6) if wide else (3, 4)
-        head = b"".join(
-            (
-                numbers,
-                _chunk(types[0], _octets(source[0], wide)),
-                _chunk(types[1], _octets(destination[0], wide)),
-                self._agent,
-                _chunk(0x11, correlation) if correlation else b"",
-            )
-        )
+        ends, addresses = _between(source, destination, protocol)
+        moment = _MOMENT.pack(0, 9, 10, seconds & 0xFFFFFFFF, 0, 10, 10, microseconds, 0, 11, 7, kind)
+        about = _chunk(0x11, correlation) if correlation else b""
+        head = b"".join((ends, moment, addresses, self._agent, about))
         payload = payload[: LARGEST - _HEAD.size - len(head) - _CHUNK.size]
         length = _HEAD.size + len(head) + _CHUNK.size + len(payload)
         return b"".join((_HEAD.pack(b"HEP3", length), head, _CHUNK.pack(0, 0x0F, _CHUNK.size + len(payload)), payload))
@@ -83,6 +69,15 @@ def _chunk(kind: int, value: bytes) -> bytes:
 
 
 @lru_cache(10_000)
+def _between(source: tuple[str, int], destination: tuple[str, int], protocol: int) -> tuple[bytes, bytes]:
+    """The chunks that say who sends to whom: numbers, and addresses."""
+    wide = ":" in source[0] or ":" in destination[0]
+    family = _INET6 if wide else _INET
+    numbers = _ENDS.pack(0, 1, 7, family, 0, 2, 7, protocol, 0, 7, 8, source[1], 0, 8, 8, destination[1])
+    types = (5, 6) if wide else (3, 4)
+    return numbers, _chunk(types[0], _octets(source[0], wide)) + _chunk(types[1], _octets(destination[0], wide))
+
+
 def _octets(address: str, wide: bool) -> bytes:
     """An IP address in network order, without its zone."""
     try:
