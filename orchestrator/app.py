@@ -35,6 +35,9 @@ from orchestrator.admin_access import admin_access
 from orchestrator.api.reads import Shown
 from orchestrator.api.routes import add_api
 from orchestrator.api.writes import Changed
+from orchestrator.console.console_page import Desk
+from orchestrator.console.console_routes import add_console
+from orchestrator.console.doing import Doing
 from orchestrator.core.engine import Engine
 from orchestrator.core.stopping import end_flows, give_up
 from orchestrator.core_settings import core_settings, core_site
@@ -74,6 +77,7 @@ from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.testing.case_from_trace import case_from_trace
+from orchestrator.views.call_history import CallHistory
 from orchestrator.views.node_status import Identity, Samples
 
 LINGER = 0.5
@@ -129,6 +133,7 @@ class Server:
         self._settings = settings
         self._reread = reread if reread is not None else lambda: site
         self._mistakes: tuple[str, ...] = ()
+        self._warnings = site.warnings
         self._stack = stack
         self._stop = Event()
         self._hurry = Event()
@@ -295,7 +300,18 @@ class Server:
         identity = Identity(self._settings.node or gethostname(), time())
         shown = Shown(engine, identity, self.health, self.samples, trace, _case_of)
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self.reactor.post)
-        add_api(self.admin.app, self.access, shown, Changed(engine, self.services.incoming, pushes))
+        changed = Changed(engine, self.services.incoming, pushes)
+        doing = Doing(add_api(self.admin.app, self.access, shown, changed))
+        desk = Desk(shown, CallHistory(engine), doing, self.access, self._queues, lambda: self._warnings)
+        add_console(self.admin.app, desk)
+        self._stack.callback(desk.live.close)
+
+    def _queues(self) -> list[dict[str, Any]]:
+        """How busy those are who do the work."""
+        reactor = self.reactor
+        inbox = {"name": "inbox", "running": None, "waiting": reactor.waiting, "refused": reactor.refused}
+        names = ("name", "running", "waiting", "refused")
+        return [inbox, *({name: getattr(pool, name) for name in names} for pool in self.jobs.pools)]
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -426,5 +442,6 @@ class Server:
         self.engine.run_timers(now)
         log_of_files(site)
         self.engine.load(site.program, core_site(site.resolved))
+        self._warnings = site.warnings
         self.services.events_changed()
         taken.set()

@@ -59,7 +59,9 @@ LAYERS: dict[str, set[str]] = {
         "history", "measures", "core", "core.node", "core.push", "core.calls", "sip", "esl", "events", "flow.run",
         "flow.tools", "native", "packages", "store", "errors", "timers",
     },
-    "console": {"api", "archive", "views", "runtime", "errors"},
+    "console": {
+        "api", "archive", "views", "runtime", "core", "events", *FLOW, "flow.tools", "errors",
+    },
     "views": {
         "measures", "history", "core", "core.node", "core.push", "core.calls", "core.switches", "sip", "esl", "events",
         *FLOW, "flow.tools", "packages", "errors", "timers",

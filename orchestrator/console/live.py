@@ -27,6 +27,8 @@ Fragments = Mapping[str, str]
 """Id of an element → its new content. A name that begins with `@` is that of an event with this text."""
 Render = Callable[[], Fragments | None]
 """Draws; None where there is nothing to show any more. It may let other greenlets run."""
+Watch = Callable[[Callable[[], None]], Callable[[], object]]
+"""`watch(touch)` has `touch()` called whenever something is new; returns what ends that."""
 
 
 class Full(Exception):
@@ -36,7 +38,9 @@ class Full(Exception):
 class Topic:
     """One thing that is looked at."""
 
-    def __init__(self, render: Render, every: float, throttle: float, ended: Callable[[], object]) -> None:
+    def __init__(
+        self, render: Render, every: float, throttle: float, ended: Callable[[], object], watch: Watch | None = None
+    ) -> None:
         self._render = render
         self._every = every
         self._throttle = throttle
@@ -52,6 +56,7 @@ class Topic:
         """How often it was drawn."""
         self.gone = False
         """There is nothing to show any more."""
+        self._unwatch = watch(self.touch) if watch is not None else None
         self._greenlet = gevent.spawn(self._run)
 
     def touch(self) -> None:
@@ -86,6 +91,7 @@ class Topic:
 
     def stop(self) -> None:
         self._greenlet.kill(block=False)
+        self._close()
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -101,9 +107,15 @@ class Topic:
                 self._changed.wait(max(0.0, self._every - self._throttle))
                 alone = 0.0 if self.viewers else alone + self._every
         finally:
-            self.gone = True
-            self._ended()
-            self._tell()
+            self._close()
+
+    def _close(self) -> None:
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        self.gone = True
+        self._ended()
+        self._tell()
 
     def _draw(self) -> None:
         try:
@@ -137,7 +149,9 @@ class Live:
         self._most = most
         self.topics: dict[str, Topic] = {}
 
-    def topic(self, name: str, render: Render, every: float = 1.0, throttle: float = 0.2) -> Topic:
+    def topic(
+        self, name: str, render: Render, watch: Watch | None = None, every: float = 1.0, throttle: float = 0.2
+    ) -> Topic:
         """That of this name; a new one is drawn by `render` each `every` seconds, and after `touch`, but not more often
         than each `throttle` seconds.
 
@@ -149,7 +163,7 @@ class Live:
             return found
         if len(self.topics) >= self._most:
             raise Full
-        made = self.topics[name] = Topic(render, every, throttle, lambda: self._forget(name, made))
+        made = self.topics[name] = Topic(render, every, throttle, lambda: self._forget(name, made), watch)
         return made
 
     def close(self) -> None:

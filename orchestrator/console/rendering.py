@@ -33,7 +33,7 @@ def environment() -> Environment:
     made.filters |= {
         "number": number,
         "seconds": seconds,
-        "length": length,
+        "duration": duration,
         "clock": clock,
         "moment": moment,
         "since": since,
@@ -69,10 +69,10 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if value < 0.9995:
         return f"{value * 1000:.0f} ms"
-    return f"{value:.2f} s" if value < 60 else length(value)
+    return f"{value:.2f} s" if value < 60 else duration(value)
 
 
-def length(value: float | None) -> str:
+def duration(value: float | None) -> str:
     """How long something took or takes: `0:07`, `1:02:03`, `3 d 1:02:03`."""
     if value is None:
         return NOTHING

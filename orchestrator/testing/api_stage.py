@@ -74,9 +74,9 @@ class ApiStage:
         )
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self._post)
         self.changed = Changed(engine, self.incoming, pushes, lambda: world.now)
-        app = admin_app(self.health, Metrics())
-        self.endpoints = add_api(app, self.access, self.shown, self.changed)
-        self.client = TestClient(app)
+        self.app = admin_app(self.health, Metrics())
+        self.endpoints = add_api(self.app, self.access, self.shown, self.changed)
+        self.client = TestClient(self.app)
         self.admin: Admin | None = None
 
     def _post(self, receive: Any, *arguments: Any) -> None:

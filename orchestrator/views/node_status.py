@@ -31,6 +31,8 @@ class Sample:
     registrations: int
     transactions: int
     unanswered: int
+    setup: tuple[int, ...] = ()
+    """Calls answered since the start, by the bounds of their setup times."""
 
 
 class Samples:
@@ -51,6 +53,7 @@ class Samples:
                 len(engine.location),
                 len(layer),
                 layer.unanswered,
+                tuple(setup[1]) if (setup := summed(engine.measures.setup_time.readings.values())) else (),
             )
         )
 

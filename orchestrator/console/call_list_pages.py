@@ -1,0 +1,113 @@
+"""Calls: those that live, with what they wait for, and those that have ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import falcon
+from markupsafe import Markup
+
+from orchestrator.console.console_page import ROWS, ConsolePage, ListQuery, breathe, drawn
+from orchestrator.console.inputs import parse_whole
+from orchestrator.console.live import Fragments
+from orchestrator.console.rendering import render
+from orchestrator.views.call_list import STATES, live_calls
+from orchestrator.views.kept_call import KeptCall
+from orchestrator.views.listing import Listing, Page
+
+
+class LiveCalls(ConsolePage):
+    """`/calls` and `/calls/live`: one page of the list, newest first, searched; drawn once a second for all who search
+    alike."""
+
+    here = "/calls"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        query = self._query(request)
+        page = self._page(query)
+        flows = [flow.name for flow in self.desk.engine.flows.program.flows]
+        self.show(request, response, "calls.html", query=query, page=page, rows=_rows(page), states=STATES, flows=flows)
+
+    def on_get_live(self, request: falcon.Request, response: falcon.Response) -> None:
+        query = self._query(request)
+
+        def draw() -> Fragments:
+            page = self._page(query)
+            return {"calls-total": render("calls_total.html", page=page), "calls-rows": _rows(page)}
+
+        self.follow(request, response, f"calls {query.all}", draw)
+
+    def _query(self, request: falcon.Request) -> ListQuery:
+        query = ListQuery.read(request, "of", "state", "flow")
+        if query["state"] not in STATES:
+            query["state"] = ""
+        return query
+
+    def _page(self, query: ListQuery) -> Page:
+        found: Any = live_calls(self.desk.engine, self.desk.now, query["state"], query["of"], query["flow"])
+        newest_first: Listing[Any] = replace(found, objects=found.objects[::-1])
+        try:
+            return newest_first.page(ROWS, query["cursor"], breathe)
+        except ValueError:  # an old address: the list begins anew
+            query["cursor"] = ""
+            return newest_first.page(ROWS, "", breathe)
+
+
+class EndedCalls(ConsolePage):
+    """`/archive`: calls that have ended, the latest first."""
+
+    here = "/archive"
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        query = ListQuery.read(request, "of", "flow", "code", "from", "to")
+        flows = [flow.name for flow in self.desk.engine.flows.program.flows]
+        wrong, page = "", Page([], 0, None)
+        try:
+            page = self._page(query)
+        except ValueError as error:
+            wrong = str(error)
+        self.show(request, response, "archive.html", query=query, page=page, flows=flows, wrong=wrong)
+
+    def _page(self, query: ListQuery) -> Page:
+        """Raises ValueError, with a sentence for the person who searches."""
+        code = parse_whole(query["code"]) if query["code"] else 0
+        begin, end = _moment(query["from"], 0.0), _moment(query["to"], math.inf)
+        of, flow = query["of"].lower(), query["flow"]
+
+        def match(kept: KeptCall) -> bool:
+            record = kept.record
+            return (
+                record is not None
+                and flow in ("", record.flow)
+                and code in (0, record.code)
+                and begin <= record.started <= end
+                and any(of in text.lower() for text in (record.caller, record.called, record.user or "", record.id))
+            )
+
+        return Listing(list(self.desk.history.ended()), _ended_row, lambda kept: kept.id, match).page(
+            ROWS, query["cursor"], breathe
+        )
+
+
+def _ended_row(kept: KeptCall) -> dict[str, Any]:
+    assert kept.record is not None
+    return kept.record.facts()
+
+
+def _moment(text: str, default: float) -> float:
+    """Of a field for date and time, UTC, in seconds since 1970. Raises ValueError."""
+    if not text:
+        return default
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no date and time; write 2026-11-30T18:00") from None
+
+
+def _rows(page: Page) -> Markup:
+    if not page.items:
+        return Markup('<tr><td colspan="7" class="empty">No call is live here now.</td></tr>')
+    return drawn("calls_row.html", page.items, "call")

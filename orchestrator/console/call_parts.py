@@ -1,0 +1,190 @@
+"""What the page of a call shows, drawn piece by piece: of a call that lives, of one that has ended, of one in the
+archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from orchestrator.console.console_page import Desk, breathe, fragment
+from orchestrator.flow.language.program import Flow, Program
+from orchestrator.flow.tools.graph import graph_of
+from orchestrator.flow.tools.svg import svg
+from orchestrator.views.call_list import call_details, find_call
+from orchestrator.views.kept_call import KeptCall, facts_of, message_fact
+from orchestrator.views.ladder import Peers, ladder
+from orchestrator.views.ladder_svg import ladder_svg
+from orchestrator.views.run_list import find_run
+from orchestrator.views.shown_values import iso
+from orchestrator.views.subscription_list import subscriptions
+
+ITEMS: Final = 300
+"""Steps and events that the page shows, the last ones."""
+FAILURES: Final = frozenset(
+    ("Failed", "StepFailed", "BackgroundFailed", "FilterFailed", "ReplyRefused", "WaitTimedOut")
+)
+"""Facts that a person looks for first."""
+CLOCKS: Final = ("call-head", "call-why")
+"""Pieces that change with the time."""
+_NONE: Final[Mapping[str, Markup]] = {}
+_NO_CALL: Final[Mapping[str, Any]] = {
+    "from_name": "",
+    "user_agent": "",
+    "waits_for": None,
+    "legs": [],
+    "branches": [],
+    "channels": [],
+}
+
+
+class CallParts:
+    """One call as its page shows it now."""
+
+    def __init__(self, desk: Desk, call: Mapping[str, Any], live: bool, kept: KeptCall | None) -> None:
+        self._desk = desk
+        self.call = call
+        """As `views.call_list.call_details` has it."""
+        self.live = live
+        self._kept = kept
+        found = find_run(desk.engine, call["run"]) if call["run"] else None
+        self._run = found
+        self._program, self._flow = _version(desk, call["flow"], found)
+
+    def drawn(self, before: Mapping[str, Markup] = _NONE) -> dict[str, Markup]:
+        """Id of an element → what stands in it. What is in `before` is drawn no more."""
+        parts = {}
+        for name, draw in (
+            ("call-head", self._head),
+            ("call-ladder", self._ladder),
+            ("call-waits", self._waits),
+            ("call-graph", self._graph),
+            ("call-source", self._source),
+            ("call-events", self._events),
+            ("call-why", self._why),
+        ):
+            if name in before:
+                parts[name] = before[name]
+            else:
+                parts[name] = draw()
+                breathe()
+        return parts
+
+    @property
+    def mark(self) -> object:
+        """What changes when anything but the clock has."""
+        kept = self._kept
+        entries = (kept.number, kept.dropped, len(kept.records), kept.left_out) if kept is not None else ()
+        return entries, self.live, self.call["state"], self.call["waits_for"], self.call["run"]
+
+    def message(self, id: str) -> dict[str, Any] | None:
+        """One SIP message, by the id of its fact; None where it is not kept."""
+        kept = self._kept
+        for found, message in kept.messages if kept is not None else ():
+            if found == id:
+                return {**message_fact(message), "time": iso(message.time + self._offset)}
+        return None
+
+    # --- pieces -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _offset(self) -> float:
+        return self._desk.engine.settings.wall_offset
+
+    def _head(self) -> Markup:
+        state = self.call["state"] if self.live else "ended"
+        return fragment("call_head.html", call=self.call, state=state, record=self.call["record"])
+
+    def _ladder(self) -> Markup:
+        if self._kept is None:
+            return Markup('<p class="empty">Nothing is kept of its messages: no flow has taken it.</p>')
+        peers = Peers.of(self._desk.engine, self.call["server"] or "")
+        found = ladder(self._kept.messages, self._offset, peers)
+        if not found["arrows"]:
+            return Markup('<p class="empty">No message is kept.</p>')
+        drawn = ladder_svg(found, f"SIP of {self.call['id']}")
+        return Markup(drawn.replace('<g class="arrow ', '<g role="button" tabindex="0" class="arrow '))  # noqa: S704
+
+    def _waits(self) -> Markup:
+        return fragment("call_waits.html", waits_for=self.call["waits_for"], live=self.live)
+
+    def _graph(self) -> Markup:
+        if self._flow is None:
+            return Markup('<p class="empty">No flow, or one that has changed since.</p>')
+        return Markup(svg(graph_of(self._flow)))  # noqa: S704
+
+    def _source(self) -> Markup:
+        waits = self.call["waits_for"]
+        file = waits["file"] if waits else self._flow.place.file if self._flow is not None else ""
+        lines = self._program.sources.get(file, "").splitlines() if self._program is not None else []
+        if not lines:
+            return Markup('<p class="empty">The source is not there.</p>')
+        lit = waits["line"] if waits else 0
+        ran = {record.line for record in self._kept.records} if self._kept is not None else set()
+        return fragment("call_source.html", lines=lines, lit=lit, ran=ran, file=file)
+
+    def _events(self) -> Markup:
+        kept = self._kept
+        if kept is None:
+            return Markup('<p class="empty">Nothing is kept of it.</p>')
+        items = [fact for fact in facts_of(kept, self._offset) if fact["kind"] != "message"]
+        left_out = max(0, len(items) - ITEMS)
+        items = [{**_EMPTY, **item, "bad": _is_bad(item)} for item in items[left_out:]]
+        return fragment("call_events.html", items=items, dropped=kept.dropped + kept.left_out + left_out)
+
+    def _why(self) -> Markup:
+        engine = self._desk.engine
+        waits = subscriptions(engine, self.call["run"], self._desk.now).page(50).items if self._run is not None else []
+        return fragment("call_why.html", waits=waits, live=self.live)
+
+
+_EMPTY: Final[Mapping[str, Any]] = {"line": 0, "attributes": None, "error": "", "seconds": None}
+
+
+def _is_bad(item: Mapping[str, Any]) -> bool:
+    return bool(item.get("error")) or item.get("fact", {}).get("kind") in FAILURES
+
+
+def _version(desk: Desk, name: str | None, found: Any) -> tuple[Program | None, Flow | None]:
+    """The program that a call runs, and its flow there; None where it has been replaced since."""
+    program: Program = getattr(found, "program", desk.engine.flows.program)
+    if getattr(found, "hash", program.hash) != program.hash:
+        return None, None
+    return program, next((flow for flow in program.flows if flow.name == name), None)
+
+
+class Follower:
+    """Draws a call again and again; what has not changed is drawn once."""
+
+    def __init__(self, desk: Desk, id: str) -> None:
+        self._desk = desk
+        self._id = id
+        self._mark: object = None
+        self._drawn: dict[str, Markup] = {}
+
+    def draw(self) -> dict[str, Markup] | None:
+        """As `live.Render`."""
+        parts = parts_of(self._desk, self._id)
+        if parts is None:
+            return None
+        mark = parts.mark
+        if mark != self._mark:
+            self._drawn = parts.drawn()
+        elif parts.live:
+            self._drawn = parts.drawn({name: text for name, text in self._drawn.items() if name not in CLOCKS})
+        self._mark = mark
+        return self._drawn
+
+
+def parts_of(desk: Desk, id: str) -> CallParts | None:
+    """A call by its id; None where nothing is known of it."""
+    engine, history = desk.engine, desk.history
+    live = find_call(engine, id)
+    kept = history.find(id)
+    if live is not None:
+        return CallParts(desk, call_details(engine, live, desk.now), True, kept)
+    if kept is None or kept.record is None:
+        return None
+    record = kept.record.facts()
+    return CallParts(desk, {**_NO_CALL, **record, "state": "ended", "record": record}, False, kept)
