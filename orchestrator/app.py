@@ -32,9 +32,9 @@ from gevent.event import Event
 from loguru import logger
 
 from orchestrator.admin_access import admin_access
+from orchestrator.api.actions import Actions, Operations
 from orchestrator.api.reads import Shown
 from orchestrator.api.routes import add_api
-from orchestrator.api.writes import Changed
 from orchestrator.console.console_page import Desk
 from orchestrator.console.console_routes import add_console
 from orchestrator.console.doing import Doing
@@ -50,6 +50,7 @@ from orchestrator.listening import Listening
 from orchestrator.packages.service import find_service
 from orchestrator.push.push_metrics import export_pushes
 from orchestrator.push.supervisor import Pushes
+from orchestrator.reloading import Reloader
 from orchestrator.resources import asked_users
 from orchestrator.runtime import gauges, log
 from orchestrator.runtime.admin import Admin, Health
@@ -69,11 +70,11 @@ from orchestrator.runtime.resolve import Resolver
 from orchestrator.runtime.services import Services
 from orchestrator.runtime.signals import Signals
 from orchestrator.runtime.siptrace import SipTrace
-from orchestrator.server_log import log_of_engine, log_of_files, log_of_location, log_of_refusal
+from orchestrator.server_log import log_of_engine, log_of_files, log_of_location
 from orchestrator.settings import Settings
 from orchestrator.sip.location import Location
 from orchestrator.sip.stores import SharedStore
-from orchestrator.site import LoadedSite, needs_restart, read_site, try_to_read
+from orchestrator.site import LoadedSite, read_site
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.testing.case_from_trace import case_from_trace
@@ -87,6 +88,9 @@ POLL = 0.05
 """Seconds between two looks at whether everything has ended."""
 
 HOUSEKEEPING = 10.0
+
+QUIET = ("warning", "error")
+"""Levels of the log at which the news of the core are left out."""
 
 
 def serve(
@@ -131,14 +135,12 @@ class Server:
         """`reread()` reads the site anew at a reload, in a thread; it raises OrchestratorError."""
         settings = site.settings
         self._settings = settings
-        self._reread = reread if reread is not None else lambda: site
-        self._mistakes: tuple[str, ...] = ()
+        self.reloader = Reloader(settings, reread if reread is not None else lambda: site, self._take)
         self._warnings = site.warnings
         self._stack = stack
         self._stop = Event()
         self._hurry = Event()
-        self._serving = False
-        self._reloading = self._reload_wanted = False
+        self._serving = self._stopping = False
         self.metrics = Metrics()
         self.health = Health()
         self.access, self.notice = admin_access(settings.admin)
@@ -183,7 +185,8 @@ class Server:
             core_site(site.resolved),
         )
         log_of_engine(engine)
-        engine.on_news = News(quiet=settings.log.level in ("warning", "error")).tell
+        self.news = News(quiet=settings.log.level in QUIET)
+        engine.on_news = self.news.tell
         return engine
 
     def _make_pushes(self) -> Pushes | None:
@@ -287,24 +290,31 @@ class Server:
         gauges.export_links(self.metrics, self.links.by_name)
         gauges.export_engine(self.metrics, self.engine)
         self.health.add("server", lambda: "" if self._serving else "starting or stopping")
+        self.health.add("drain", lambda: "it takes no new calls" if self.engine.draining and self._serving else "")
         self.health.add("reactor", lambda: self.reactor.stalled)
         self.health.add("freeswitch", self.links.complaint)
         self.health.add_degradation("freeswitch", self.links.degradation)
         self.health.add_degradation("users", lambda: self.jobs.users.trouble)
-        self.health.add_degradation("reload", lambda: "; ".join(self._mistakes))
+        self.health.add_degradation("reload", lambda: "; ".join(self.reloader.mistakes))
 
     def _serve_api(self) -> None:
         """/api/v1, and who may ask there."""
         engine = self.engine
-        trace = SipTrace(self._settings.log.level == "debug", engine.history)
+        self.siptrace = SipTrace(self._settings.log.level == "debug", engine.history)
         identity = Identity(self._settings.node or gethostname(), time())
-        shown = Shown(engine, identity, self.health, self.samples, trace, _case_of)
+        shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of)
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self.reactor.post)
-        changed = Changed(engine, self.services.incoming, pushes)
-        doing = Doing(add_api(self.admin.app, self.access, shown, changed))
+        operations = Operations(self.reloader.reload, log.level_now, self._set_log_level, lambda: self._stopping)
+        actions = Actions(engine, self.reactor.post, self.services.incoming, pushes, operations)
+        doing = Doing(add_api(self.admin.app, self.access, shown, actions))
         desk = Desk(shown, CallHistory(engine), doing, self.access, self._queues, lambda: self._warnings)
         add_console(self.admin.app, desk)
         self._stack.callback(desk.live.close)
+
+    def _set_log_level(self, level: str) -> None:
+        log.set_level(level)
+        self.news.quiet = level in QUIET
+        self.siptrace.debug(level == "debug")
 
     def _queues(self) -> list[dict[str, Any]]:
         """How busy those are who do the work."""
@@ -325,7 +335,7 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve; returns at once."""
-        signals = Signals(self.reactor.loop, self._stop_asked, self._reload_asked)
+        signals = Signals(self.reactor.loop, self._stop_asked, self.reloader.ask)
         self._stack.callback(signals.close)
         self.services.start()
         if self.pushes is not None:
@@ -348,7 +358,7 @@ class Server:
     def wait(self) -> None:
         """Until a signal asks to stop; then until what is in progress has ended or its time is over."""
         self._stop.wait()
-        self._serving = False
+        self._serving, self._stopping = False, True
         logger.info("draining")
         self.reactor.run(self.engine.drain)
         self._refuse_late()
@@ -406,39 +416,16 @@ class Server:
 
     # --- reload -------------------------------------------------------------------------------------------------------
 
-    def _reload_asked(self) -> None:
-        self._reload_wanted = True
-        if not self._reloading:
-            self._reloading = True
-            gevent.spawn(self._reload_all)
-
-    def _reload_all(self) -> None:
-        """One after the other: a signal that comes meanwhile makes one more."""
-        try:
-            while self._reload_wanted:
-                self._reload_wanted = False
-                self._reload()
-        finally:
-            self._reloading = False
-
-    def _reload(self) -> None:
-        """Read and check in a thread, so that calls go on meanwhile; take the result in one turn, or nothing of it."""
-        site = gevent.get_hub().threadpool.apply(try_to_read, (self._reread,))
-        if isinstance(site, OrchestratorError):
-            self._mistakes = log_of_refusal(site)
-            return
+    def _take(self, site: LoadedSite) -> None:
+        """Put what has been read in force: the core in one turn."""
         taken = Event()
-        self.reactor.post(self._take, site, taken)
+        self.reactor.post(self._take_site, site, taken)
         taken.wait()
         self.listening.look_at_certificates()
-        self._mistakes = ()
         self.jobs.users.keep(asked_users(site.resolved))
-        for section in needs_restart(self._settings, site.settings):
-            logger.bind(section=section).warning("restart_needed")
         self.links.update(site.resolved.freeswitch)
-        logger.bind(flows=len(site.program.flows), version=site.program.hash).info("flows_reloaded")
 
-    def _take(self, site: LoadedSite, taken: Event, now: float) -> None:
+    def _take_site(self, site: LoadedSite, taken: Event, now: float) -> None:
         self.engine.run_timers(now)
         log_of_files(site)
         self.engine.load(site.program, core_site(site.resolved))

@@ -99,6 +99,7 @@ GLUE = {
     "freeswitch_links",
     "guards",
     "listening",
+    "reloading",
     "resources",
     "server_log",
     "settings",

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import falcon
+from loguru import logger
 
 from orchestrator.api.problems import Problem
 from orchestrator.sip.admission import source_name
@@ -117,6 +118,22 @@ class Access:
         request.context.who = who
         if request.method not in READS:
             self._check_write(request, who)
+
+    def process_response(
+        self, request: falcon.Request, response: falcon.Response, resource: object, succeeded: bool
+    ) -> None:
+        """One line for each write, those that were refused as well: no body, no token."""
+        if request.method in READS:
+            return
+        who: Who | None = request.context.who
+        facts = {
+            "method": request.method[:20],
+            "path": request.path[:200],
+            "who": "nobody" if who is None else who.scope if who.session is None else f"{who.scope} session",
+            "source": client_of(request),
+            "status": response.status_code,
+        }
+        logger.bind(**facts).log("INFO" if response.status_code < 400 else "WARNING", "admin_write")
 
     def _is_open(self, path: str) -> bool:
         return any(path == known or (known.endswith("/") and path.startswith(known)) for known in self.open_paths)

@@ -8,19 +8,20 @@ from typing import Any, Final
 import falcon
 
 from orchestrator.api.access import Access
+from orchestrator.api.actions import Actions
 from orchestrator.api.endpoint import Endpoint, Resource, by_path
 from orchestrator.api.problems import write_problem
 from orchestrator.api.reads import Shown, read_endpoints
-from orchestrator.api.writes import Changed, write_endpoints
+from orchestrator.api.writes import write_endpoints
 
 PREFIX: Final = "/api/v1/"
 ALIASES: Final = {"/events": "events", "/push": "push"}
 """Paths from before there was an API, of which programs of others know: POST to them does the same."""
 
 
-def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, changed: Changed) -> Sequence[Endpoint]:
+def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, actions: Actions) -> Sequence[Endpoint]:
     """Serve the API, and let nobody pass who has no token. Returns its endpoints."""
-    endpoints = (*read_endpoints(shown), *write_endpoints(changed))
+    endpoints = (*read_endpoints(shown), *write_endpoints(actions))
     app.add_middleware(access)
     app.set_error_serializer(write_problem)
     node = shown.identity.node

@@ -1,84 +1,143 @@
-"""What the API lets a person or a program change: the endpoints with the scope `full`."""
+"""What the API lets an operator or a program change: the endpoints with the scope `full`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from time import monotonic
+import math
 from typing import Any
 
-from loguru import logger
-
+from orchestrator.api.actions import EXPIRES, LEVELS, LONGEST, Actions
 from orchestrator.api.endpoint import Asked, Endpoint, Parameter
-from orchestrator.api.problems import Problem, unknown
-from orchestrator.core.engine import Engine
-from orchestrator.events.received import MOST_OCTETS, NoRoom, NoSuchCall, NoSuchEvent, read_event
-from orchestrator.runtime.incoming import Incoming
-from orchestrator.runtime.pushes import Busy, HandPushes, NobodyRegistered, WrongPush
+from orchestrator.api.problems import Problem
+from orchestrator.events.received import MOST_OCTETS, read_event
 
 MOST_PUSH = 16_384
 """Octets of the request of a push."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What is changed: one engine, and what stands around it."""
-
-    engine: Engine
-    incoming: Incoming
-    pushes: HandPushes
-    clock: Callable[[], float] = monotonic
-
-
-def write_endpoints(changed: Changed) -> tuple[Endpoint, ...]:
+def write_endpoints(actions: Actions) -> tuple[Endpoint, ...]:
     """Those of one server."""
-    writes = _Writes(changed)
+    writes = _Writes(actions)
+    reason = Parameter("reason", "What the Reason header of BYE or the answer says.")
+    contact = Parameter("contact", "Only this one: its URI, or its `id`.")
     source = Parameter("source", "Its address (IPv6: its /64).", required=True)
     return (
-        Endpoint("POST", "events", "Raise an event.", writes.raise_event, body={"type": "object"}),
-        Endpoint("POST", "push", "Push to the phones of an address.", writes.push, body={"type": "object"}),
+        Endpoint("DELETE", "calls/{id}", "Hang up a call.", writes.hang_up, (reason,), status=202),
+        Endpoint("DELETE", "registrations/{aor:path}", "Remove contacts.", writes.unregister, (contact,)),
+        Endpoint("POST", "registrations/{aor:path}", "Register a contact.", writes.register, body=_CONTACT, status=201),
+        Endpoint("POST", "gateways/{name}/enable", "Send calls to a gateway again.", writes.enable),
+        Endpoint("POST", "gateways/{name}/disable", "Send no more calls to a gateway.", writes.disable),
+        Endpoint("POST", "gateways/{name}/probe", "Send OPTIONS to a gateway now.", writes.probe),
+        Endpoint("POST", "events", "Raise an event.", writes.raise_event, body=_EVENT),
+        Endpoint("POST", "push", "Push to the phones of an address.", writes.push, body=_PUSH),
         Endpoint("DELETE", "bans", "End the ban of a source.", writes.lift_ban, (source,), status=204),
+        Endpoint("POST", "reload", "Read configuration, users and flows again.", writes.reload),
+        Endpoint("GET", "loglevel", "From which level on the log is written.", writes.level),
+        Endpoint("PUT", "loglevel", "Change that until the next start.", writes.set_level, body=_LEVEL),
+        Endpoint("POST", "drain", "Take no new calls.", writes.drain),
+        Endpoint("DELETE", "drain", "Take them again.", writes.undrain),
     )
 
 
+_CONTACT = {
+    "type": "object",
+    "properties": {
+        "contact": {"type": "string", "description": "A SIP URI."},
+        "expires": {"type": "number", "minimum": 1, "maximum": LONGEST, "default": EXPIRES, "description": "Seconds."},
+        "q": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+    },
+    "required": ["contact"],
+    "additionalProperties": False,
+}
+_EVENT = {
+    "type": "object",
+    "description": "An event, a CloudEvent, or a JSON-RPC request.",
+    "properties": {
+        "name": {"type": "string"},
+        "attributes": {"type": "object"},
+        "call": {"type": "string", "description": "The id of the call it belongs to."},
+    },
+}
+_PUSH = {
+    "type": "object",
+    "properties": {
+        "to": {"type": "string", "description": "An address of record."},
+        "kind": {"type": "string"},
+        "ttl": {"type": "number"},
+        "data": {"type": "object"},
+    },
+    "required": ["to"],
+}
+_LEVEL = {"type": "object", "properties": {"level": {"enum": list(LEVELS)}}, "required": ["level"]}
+
+
 class _Writes:
-    def __init__(self, changed: Changed) -> None:
-        self._changed = changed
-        self._engine = changed.engine
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
+
+    def hang_up(self, asked: Asked) -> dict[str, Any]:
+        told = self._actions.hang_up(asked.path["id"], asked.text("reason"))
+        return {"id": told["id"], "state": told["state"]}
+
+    def unregister(self, asked: Asked) -> dict[str, Any]:
+        return self._actions.remove_registration(asked.path["aor"], asked.text("contact"))
+
+    def register(self, asked: Asked) -> dict[str, Any]:
+        body = asked.body()
+        for name in body:
+            if name not in ("contact", "expires", "q"):
+                raise Problem(400, "body.invalid", "unknown key", f"{name[:50]!r}; known: contact, expires, q")
+        contact = body.get("contact")
+        if not isinstance(contact, str):
+            raise Problem(400, "body.invalid", "no contact", "contact has to be a SIP URI")
+        expires = _number(body, "expires", EXPIRES, 1, LONGEST)
+        return self._actions.add_registration(asked.path["aor"], contact, expires, _number(body, "q", 1.0, 0, 1))
+
+    def enable(self, asked: Asked) -> dict[str, Any]:
+        return self._actions.enable_gateway(asked.path["name"])
+
+    def disable(self, asked: Asked) -> dict[str, Any]:
+        return self._actions.disable_gateway(asked.path["name"])
+
+    def probe(self, asked: Asked) -> dict[str, Any]:
+        return self._actions.probe_gateway(asked.path["name"])
 
     def raise_event(self, asked: Asked) -> dict[str, Any]:
         octets = asked.octets(MOST_OCTETS)
         try:
-            taken = self._changed.incoming.take(read_event(octets))
-        except NoSuchEvent as error:
-            raise Problem(
-                404, "event.unknown", "unknown event", str(error), "GET /api/v1/events/catalogue lists them"
-            ) from None
+            received = read_event(octets)
         except ValueError as error:
             raise Problem(400, "event.invalid", "not an event", str(error)) from None
-        except NoSuchCall as error:
-            raise Problem(404, "call.unknown", "unknown call", str(error)) from None
-        except NoRoom as error:
-            raise _busy(str(error)) from None
-        return {"taken": taken}
+        return {"taken": self._actions.raise_event(received)}
 
     def push(self, asked: Asked) -> dict[str, Any]:
-        told: Mapping[str, Any] = asked.body(MOST_PUSH)
-        try:
-            return self._changed.pushes.push(told)
-        except WrongPush as error:
-            raise Problem(400, "body.invalid", "not a push", str(error)) from None
-        except NobodyRegistered as error:
-            raise Problem(404, "registration.unknown", "not registered", str(error)) from None
-        except Busy:
-            raise _busy("the server has not come to it") from None
+        return self._actions.push(asked.body(MOST_PUSH))
 
     def lift_ban(self, asked: Asked) -> None:
-        source = asked.text("source")
-        if not self._engine.admission.lift(source, self._changed.clock()):
-            raise unknown("ban", source, "GET /api/v1/bans lists those that last")
-        logger.bind(address=source).info("source_ban_lifted")
+        self._actions.lift_ban(asked.text("source"))
+
+    def reload(self, asked: Asked) -> dict[str, Any]:
+        return self._actions.reload()
+
+    def level(self, asked: Asked) -> dict[str, Any]:
+        return {"level": self._actions.log_level()}
+
+    def set_level(self, asked: Asked) -> dict[str, Any]:
+        body = asked.body()
+        return {"level": self._actions.set_log_level(body.get("level"))}
+
+    def drain(self, asked: Asked) -> dict[str, Any]:
+        self._actions.drain()
+        return {"draining": True}
+
+    def undrain(self, asked: Asked) -> dict[str, Any]:
+        self._actions.undrain()
+        return {"draining": False}
 
 
-def _busy(detail: str) -> Problem:
-    return Problem(503, "busy", "busy", detail, "try again in a moment", headers={"Retry-After": "1"})
+def _number(body: Any, name: str, default: float, least: float, most: float) -> float:
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Problem(400, "body.invalid", "no number", f"{name} has to be a number")
+    if not least <= value <= most:
+        raise Problem(400, "body.invalid", "out of range", f"{name} has to be from {least:g} to {most:g}")
+    return float(value)

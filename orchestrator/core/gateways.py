@@ -15,6 +15,8 @@ from orchestrator.sip.message import Response
 from orchestrator.sip.target import Target
 from orchestrator.sip.uri import Uri, parse_uri
 
+DISABLED = "disabled by an operator"
+
 SILENCE = 4.0
 """Seconds a gateway must have had for its first response before its silence says anything about it."""
 
@@ -30,18 +32,51 @@ class Gateways:
     def __init__(self, network: Network, publish: Callable[[str, dict[str, Any]], object]) -> None:
         self._publish = publish
         self._known: Known = {}
+        self.disabled: set[str] = set()
+        """Those that an operator has taken out: they are not tried until he puts them back, or we start again."""
         self.prober = Prober(network, self._changed)
 
     def load(self, known: Known) -> None:
         """Watch the gateways of a program. Those without `probe` are judged by calls alone."""
         self._known = known
+        self.disabled.intersection_update(known)
         self.prober.watch(
             {name: Peer(_base(gateway, b""), float(gateway.get("probe") or 0.0)) for name, gateway in known.items()}
         )
 
     def usable(self, names: Sequence[str]) -> Sequence[str]:
-        """Those of `names` that are up, in order; all of them when none is, since one of them may be back."""
+        """Those of `names` that are up, in order; all of them when none is, since one of them may be back. Never one
+        that is disabled."""
+        if self.disabled:
+            names = [name for name in names if name not in self.disabled]
         return [name for name in names if self.prober.is_up(name)] or names
+
+    def is_up(self, name: str) -> bool:
+        """Whether calls are sent there while others are to be had."""
+        return name not in self.disabled and self.prober.is_up(name)
+
+    def reason(self, name: str) -> str:
+        """Why it is not tried; '' while it is up."""
+        return DISABLED if name in self.disabled else self.prober.reason(name)
+
+    def states(self) -> dict[str, bool]:
+        """Name → is up, of those that are watched."""
+        return {name: up and name not in self.disabled for name, up in self.prober.states().items()}
+
+    def disable(self, name: str) -> None:
+        """Try it no more until `enable`. Idempotent."""
+        if name in self._known and name not in self.disabled:
+            was_up = self.prober.is_up(name)
+            self.disabled.add(name)
+            if was_up:
+                self._publish("gateway_down", {"gateway": name, "reason": DISABLED})
+
+    def enable(self, name: str) -> None:
+        """Try it again, as far as it is there. Idempotent."""
+        if name in self.disabled:
+            self.disabled.remove(name)
+            if self.prober.is_up(name):
+                self._publish("gateway_up", {"gateway": name, "reason": "enabled by an operator"})
 
     def target(self, name: str, dialled: Uri | str, known: Known) -> Target:
         """How `dialled` (a Request-URI, or a number a flow gives) is called at a gateway, with our account there.
@@ -81,6 +116,8 @@ class Gateways:
         self.prober.silent(name, reason)
 
     def _changed(self, name: str, up: bool, reason: str) -> None:
+        if name in self.disabled:
+            return  # it is down for those who are told, and stays so
         self._publish("gateway_up" if up else "gateway_down", {"gateway": name, "reason": reason})
 
 

@@ -34,6 +34,9 @@ from orchestrator.sip.target import Target, one_flow_each
 from orchestrator.sip.uri import Uri, parse_uri
 from orchestrator.timers import Timer
 
+Told = Callable[[Sequence[Change], SipError | None], object]
+"""Told what has changed, or why nothing has."""
+
 _MOST_ENDED = 10_000
 """Connections that are remembered while the store writes, which is seconds."""
 
@@ -182,6 +185,28 @@ class Registrations:
         done(asked.answer(changes, standing, self._node.wall) if error is None else refusal(error))
         for connection in {change.binding.connection for change in changes if change.stands}.intersection(self._ended):
             self.connection_lost(connection)
+
+    def remove(self, aor: str, meant: Callable[[Binding], bool], done: Told) -> None:
+        """Take out what is `meant` of an address, as an operator asks; `done` is told what has changed when that is
+        stored, and has been told to flows."""
+
+        def decide(standing: Sequence[Binding]) -> list[Change]:
+            return [Change("removed", binding) for binding in standing if meant(binding)]
+
+        self.writes.change(aor, decide, partial(self._operated, done))
+
+    def add(self, binding: Binding, done: Told) -> None:
+        """Register a contact, as an operator asks."""
+
+        def decide(standing: Sequence[Binding]) -> list[Change]:
+            return self.location.plan(standing, [binding], self._node.wall)
+
+        self.writes.change(binding.aor, decide, partial(self._operated, done))
+
+    def _operated(self, done: Told, changes: Sequence[Change], _: Sequence[Binding], error: SipError | None) -> None:
+        if changes and error is None:
+            self.announce(changes, why="operator")
+        done(changes, error)
 
     def take(self, change: Change) -> None:
         """What others have changed in the store: into the table and told as events, but not written again."""

@@ -360,11 +360,11 @@ def _export_sources(metrics: Metrics, engine: Engine) -> None:
 
 def _export_peers(metrics: Metrics, engine: Engine) -> None:
     """Gateways and FreeSWITCH servers."""
-    prober = engine.gateways.prober
+    gateways = engine.gateways
     metrics.gauge(
         "gateway_up",
-        "1 while the probed gateway is up, 0 while it is down.",
-        lambda: {name: float(up) for name, up in prober.states().items()},
+        "1 while the probed gateway is up, 0 while it is down or disabled.",
+        lambda: {name: float(up) for name, up in gateways.states().items()},
         ("gateway",),
     )
     servers = engine.servers.acceptance.prober

@@ -37,6 +37,43 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PLAIN = re.compile(r"[^\s\"'=]+")
 
 
+class _Output:
+    """What loguru writes to, of which there is one."""
+
+    def __init__(self) -> None:
+        self.level = "info"
+        self._write: Callable[[Any], None] | None = None
+        self._limiter: Limiter | None = None
+        self._handler: int | None = None
+
+    def begin(self, write: Callable[[Any], None], limiter: Limiter) -> None:
+        self._write, self._limiter, self._handler = write, limiter, None
+
+    def set_level(self, level: str) -> None:
+        self.level = level
+        if self._write is None or self._limiter is None:
+            return
+        before, limiter = self._handler, self._limiter
+        self._handler = logger.add(
+            self._write, level=level.upper(), format="", filter=limiter, backtrace=False, diagnose=False, catch=True
+        )
+        if before is not None:
+            logger.remove(before)
+
+
+_output = _Output()
+
+
+def level_now() -> str:
+    """From which level on is written."""
+    return _output.level
+
+
+def set_level(level: str) -> None:
+    """Write from this level on (debug, info, warning, error), until it is changed again."""
+    _output.set_level(level)
+
+
 def setup(level: str = "info", format: Literal["text", "json"] = "text", stream: TextIO | None = None) -> Limiter:
     """Send everything from `level` up to `stream` (default stderr), the standard library's warnings included."""
     out = stream if stream is not None else sys.stderr
@@ -48,7 +85,8 @@ def setup(level: str = "info", format: Literal["text", "json"] = "text", stream:
         out.flush()
 
     logger.remove()
-    logger.add(write, level=level.upper(), format="", filter=limiter, backtrace=False, diagnose=False, catch=True)
+    _output.begin(write, limiter)
+    _output.set_level(level)
     logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     return limiter
 

@@ -32,7 +32,7 @@ class News:
     """Give `tell` to the engine as `on_news`. `quiet` keeps what is not a warning out of the log."""
 
     def __init__(self, quiet: bool = False, clock: Callable[[], float] = monotonic) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._clock = clock
         self._second = -1
         self._lines: dict[str | tuple[str, str], int] = {}
@@ -42,7 +42,7 @@ class News:
     def tell(self, event: str, facts: Mapping[str, Any]) -> None:
         """One line, if there is room for it."""
         warning = event in WARNINGS
-        if (self._quiet and not warning) or not self._room(event, str(facts.get("source", ""))):
+        if (self.quiet and not warning) or not self._room(event, str(facts.get("source", ""))):
             return
         read = ((name, value() if callable(value) else value) for name, value in facts.items())
         told = {name: _cut(value) for name, value in read if value not in (None, "")}

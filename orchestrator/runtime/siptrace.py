@@ -72,6 +72,16 @@ class SipTrace:
         if debug:
             self._listen()
 
+    def debug(self, on: bool) -> None:
+        """Whether each message is to stand in the log in short."""
+        was, self._debug = self._debug, on
+        if on != was and not self._watchers:
+            self._listen() if on else self._ignore()
+
+    def _ignore(self) -> None:
+        self._history.ignore(MessageIn, self.see)
+        self._history.ignore(MessageOut, self.see)
+
     def _listen(self) -> None:
         self._history.listen(MessageIn, self.see)
         self._history.listen(MessageOut, self.see)
@@ -109,5 +119,4 @@ class SipTrace:
     def close(self, watcher: object) -> None:
         self._watchers = [other for other in self._watchers if other is not watcher]
         if not self._watchers and not self._debug:
-            self._history.ignore(MessageIn, self.see)
-            self._history.ignore(MessageOut, self.see)
+            self._ignore()

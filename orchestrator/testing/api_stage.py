@@ -10,16 +10,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from falcon.testing import Result, TestClient
 
 from orchestrator.api.access import Access
+from orchestrator.api.actions import Actions, Operations, ReloadOutcome
 from orchestrator.api.reads import Shown
 from orchestrator.api.routes import PREFIX, add_api
-from orchestrator.api.writes import Changed
+from orchestrator.errors import OrchestratorError
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.loader import Source, load_sources
 from orchestrator.runtime.admin import Admin, Health, admin_app
@@ -34,6 +35,10 @@ from orchestrator.views.node_status import Identity, Samples
 TOKEN: Final = "full-token-0123456789"  # noqa: S105  # of a world in memory
 READ_TOKEN: Final = "read-token-0123456789"  # noqa: S105
 NODE: Final = "node1"
+
+
+def _nothing_read() -> ReloadOutcome:
+    raise OrchestratorError("a world in memory has no files")
 
 
 class ApiStage:
@@ -73,11 +78,18 @@ class ApiStage:
             lambda: world.now,
         )
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self._post)
-        self.changed = Changed(engine, self.incoming, pushes, lambda: world.now)
+        self.level = "info"
+        self.reload: Callable[[], ReloadOutcome] = _nothing_read
+        """What a reload does; it raises OrchestratorError."""
+        operations = Operations(lambda: self.reload(), lambda: self.level, self._set_level, lambda: False)
+        self.actions = Actions(engine, self._post, self.incoming, pushes, operations)
         self.app = admin_app(self.health, Metrics())
-        self.endpoints = add_api(self.app, self.access, self.shown, self.changed)
+        self.endpoints = add_api(self.app, self.access, self.shown, self.actions)
         self.client = TestClient(self.app)
         self.admin: Admin | None = None
+
+    def _set_level(self, level: str) -> None:
+        self.level = level
 
     def _post(self, receive: Any, *arguments: Any) -> None:
         receive(*arguments, self.world.now)
@@ -91,7 +103,7 @@ class ApiStage:
     def serve(self) -> str:
         """Answer on a socket from now on, until `close`; returns its `host:port`."""
         self.admin = Admin("127.0.0.1", 0, self.health, Metrics())
-        add_api(self.admin.app, self.access, self.shown, self.changed)
+        add_api(self.admin.app, self.access, self.shown, self.actions)
         self.admin.start()
         return f"{self.admin.address[0]}:{self.admin.address[1]}"
 

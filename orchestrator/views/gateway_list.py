@@ -20,14 +20,15 @@ def gateways(engine: Engine) -> list[dict[str, Any]]:
 
 def gateway(engine: Engine, name: str, said: Mapping[str, Any], ended: Mapping[str, int]) -> dict[str, Any]:
     """One gateway; `said` is what the configuration says of it, `ended` its branches by final status."""
-    prober = engine.gateways.prober
-    up = prober.is_up(name)
+    gateways = engine.gateways
+    prober, disabled = gateways.prober, name in gateways.disabled
     return {
         "name": name,
         "uri": str(said["uri"]),
-        "up": up,
-        "state": prober.state(name) or "untried",
-        "reason": prober.reason(name) or None,
+        "up": gateways.is_up(name),
+        "disabled": disabled,
+        "state": "disabled" if disabled else prober.state(name) or "untried",
+        "reason": gateways.reason(name) or None,
         "probe": float(said.get("probe") or 0.0) or None,
         "account": bool(said.get("user")),
         "branches": dict(ended),

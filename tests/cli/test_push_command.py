@@ -192,7 +192,7 @@ def test_a_busy_server_pushes_to_nobody_later(site: Site, monkeypatch: pytest.Mo
     monkeypatch.setattr("orchestrator.runtime.pushes.BUSY", 0.05)
     site.register("10.0.0.7", PARAMETERS)
     waiting: list[Callable[..., None]] = []
-    monkeypatch.setattr(site.stage.changed.pushes, "_turn", waiting.append)
+    monkeypatch.setattr(site.stage.actions.pushes, "_turn", waiting.append)
     done = site.ask("--to", "bob@example.com")
     assert done.exit_code == 1 and "try again" in str(done.exception)
     waiting[0](site.world.now)

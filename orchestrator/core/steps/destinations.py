@@ -68,7 +68,7 @@ class Destinations:
         usable = gateways.usable(names)
         for name in names:
             if name not in usable:
-                run.trace(None, GatewayPassedOver(name, gateways.prober.reason(name)))
+                run.trace(None, GatewayPassedOver(name, gateways.reason(name)))
         return [gateways.target(name, dialled, known) for name in usable]
 
     def target_of(self, item: Any) -> Target:
