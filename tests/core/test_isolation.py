@@ -100,6 +100,7 @@ def test_the_layers_have_no_cycle() -> None:
 
 
 TWICE = {
+    "actions": "of flows, checked; of an operator",
     "call": "the actions of a call, and a call",
     "cdr": "a record, and the file it goes to",
     "control": "the actions of control flow, and how they are checked",
