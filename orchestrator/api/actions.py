@@ -242,10 +242,12 @@ class Actions:
                         "file": mistake.file,
                         "line": mistake.line,
                         "col": mistake.column,
+                        "length": mistake.length,
                         "code": mistake.code,
                         "severity": mistake.severity,
                         "message": mistake.message,
                         "help": mistake.help or None,
+                        "notes": list(mistake.notes),
                     }
                     for mistake in found
                 ],

@@ -295,10 +295,12 @@ def test_a_reload_that_is_refused_says_where_and_why(stage: ApiStage) -> None:
             "file": "a.flow.yaml",
             "line": 3,
             "col": 7,
+            "length": 1,
             "code": "E101",
             "severity": "error",
             "message": "unknown key 'dou'",
             "help": "did you mean 'do'?",
+            "notes": [],
         }
     ]
     stage.reload = lambda: (_ for _ in ()).throw(OrchestratorError("the disk is gone"))

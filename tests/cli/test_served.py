@@ -11,6 +11,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from called import orchestrator
 
 CODE = "import sys; from orchestrator.cli import main; main(sys.argv[1:])"
 FLOW = "flowlang: 1\nflows:\n  main:\n    on: invite\n    do: [{reply: {code: 404, reason: Nobody}}]\n"
@@ -52,6 +53,29 @@ def sip(folder: Path) -> Iterator[tuple[str, int]]:
         process.wait(5)
 
 
+def invite(sip: tuple[str, int], call: str) -> int:
+    """The status of the final answer to a call."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(30)
+        here = f"127.0.0.1:{phone.getsockname()[1]}"
+        lines = [
+            "INVITE sip:bob@127.0.0.1 SIP/2.0",
+            f"Via: SIP/2.0/UDP {here};branch=z9hG4bK{call}",
+            "From: <sip:alice@127.0.0.1>;tag=1",
+            "To: <sip:bob@127.0.0.1>",
+            f"Call-ID: {call}",
+            "CSeq: 1 INVITE",
+            "Max-Forwards: 70",
+            f"Contact: <sip:alice@{here}>",
+            "Content-Length: 0",
+        ]
+        phone.sendto("\r\n".join([*lines, "", ""]).encode(), sip)
+        while (status := int(phone.recv(4000).split()[1])) < 200:
+            pass
+        return status
+
+
 def admin_of(folder: Path) -> tuple[str, int]:
     """Where the server says that its admin interface listens."""
     ready = next(line for line in (folder / "said").read_text().splitlines() if line.startswith("ready "))
@@ -60,24 +84,7 @@ def admin_of(folder: Path) -> tuple[str, int]:
 
 
 def test_a_call_leaves_a_trace_that_can_be_asked_for(sip: tuple[str, int], folder: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
-        phone.bind(("127.0.0.1", 0))
-        phone.settimeout(5)
-        here = f"127.0.0.1:{phone.getsockname()[1]}"
-        lines = [
-            "INVITE sip:bob@127.0.0.1 SIP/2.0",
-            f"Via: SIP/2.0/UDP {here};branch=z9hG4bKserved",
-            "From: <sip:alice@127.0.0.1>;tag=1",
-            "To: <sip:bob@127.0.0.1>",
-            "Call-ID: served",
-            "CSeq: 1 INVITE",
-            "Max-Forwards: 70",
-            f"Contact: <sip:alice@{here}>",
-            "Content-Length: 0",
-        ]
-        phone.sendto("\r\n".join([*lines, "", ""]).encode(), sip)
-        while not (answer := phone.recv(4000)).startswith(b"SIP/2.0 404"):
-            assert answer.startswith(b"SIP/2.0 100")
+    assert invite(sip, "served") == 404
     asked = subprocess.run(
         [sys.executable, "-c", CODE, "trace", "last"],
         cwd=folder,
@@ -112,3 +119,55 @@ def test_a_client_with_too_many_connections_gets_503_and_is_counted(sip: tuple[s
         while chunk := second.recv(65_536):
             said += chunk
     assert b"orchestrator_admin_connections_refused_total 1.0" in said
+
+
+def test_the_commands_look_into_a_running_server(sip: tuple[str, int], folder: Path) -> None:
+    """With the token that it made at its first start, which stands in a file beside its data."""
+    assert (folder / "orchestrator.token").stat().st_mode & 0o077 == 0
+    status = orchestrator(folder, "status")
+    assert (status.returncode, status.stderr) == (0, "") and status.stdout.startswith("state ")
+    for command in ("calls", "registrations", "gateways", "servers", "bans", "loglevel"):
+        ended = orchestrator(folder, command)
+        assert (ended.returncode, ended.stderr) == (0, ""), command
+    wrong = orchestrator(folder, "status", "--token", "wrong-token-0123456789")
+    assert wrong.returncode == 1 and wrong.stdout == ""
+
+
+def test_a_contact_is_registered_and_removed_by_hand(sip: tuple[str, int], folder: Path) -> None:
+    added = orchestrator(folder, "registrations", "add", "bob@127.0.0.1", "sip:bob@127.0.0.1:5999", "--expires", "10m")
+    assert (added.returncode, added.stderr) == (0, "")
+    (_, row) = orchestrator(folder, "registrations", "bob").stdout.splitlines()
+    assert "sip:bob@127.0.0.1:5999" in row
+    assert orchestrator(folder, "registrations", "remove", "bob@127.0.0.1").returncode == 0
+    again = orchestrator(folder, "registrations", "remove", "bob@127.0.0.1")
+    assert again.returncode == 1 and "`orchestrator registrations` lists" in again.stderr
+
+
+def test_a_reload_shows_the_mistake_and_takes_nothing(sip: tuple[str, int], folder: Path) -> None:
+    flow = folder / "flows" / "a.flow.yaml"
+    flow.write_text(FLOW.replace("reply", "relpy"))
+    refused = orchestrator(folder, "reload")
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert "a.flow.yaml:5:11: error E109: unknown action 'relpy'" in refused.stderr
+    assert "     |           ^^^^^\n     = help: did you mean 'reply'?" in refused.stderr
+    assert "reload" in orchestrator(folder, "status").stdout, "it is degraded"
+    flow.write_text(FLOW)
+    assert orchestrator(folder, "reload").stdout.startswith("1 flow loaded, version ")
+    assert invite(sip, "reloaded") == 404
+
+
+def test_a_drain_refuses_calls_until_it_is_undone(sip: tuple[str, int], folder: Path) -> None:
+    assert orchestrator(folder, "drain").returncode == 0
+    assert "draining" in orchestrator(folder, "status").stdout
+    assert invite(sip, "drained") == 503
+    assert orchestrator(folder, "drain", "--undo").returncode == 0
+    assert invite(sip, "undrained") == 404
+
+
+def test_the_log_level_is_changed(sip: tuple[str, int], folder: Path) -> None:
+    assert orchestrator(folder, "loglevel").stdout == "info\n"
+    assert orchestrator(folder, "loglevel", "debug").stdout == "debug\n"
+    assert invite(sip, "logged") == 404
+    assert "sip_received" in (folder / "said").read_text()
+    assert orchestrator(folder, "loglevel", "info").stdout == "info\n"
+    assert orchestrator(folder, "loglevel", "loud").returncode == 2

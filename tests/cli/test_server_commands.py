@@ -143,6 +143,42 @@ def test_a_name_that_begins_with_a_dot_stays_a_name(stage: Stage) -> None:
         assert ended.exit_code == 1 and "there is no " in ended.output, ended.output
 
 
+# --- what they change -------------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_hung_up(stage: Stage) -> None:
+    id = stage.call()
+    ended = stage.run("calls", "hangup", id, "--reason", "fire drill")
+    assert (ended.exit_code, ended.output) == (0, f"{id} is hung up\n")
+    assert stage.run("calls").output == "no calls\n"
+    again = stage.run("calls", "hangup", id)
+    assert again.exit_code == 1 and "there is no call" in again.output
+
+
+def test_contacts_are_removed_one_and_all(stage: Stage) -> None:
+    add = ("registrations", "add", "bob@example.com")
+    assert stage.run(*add, "sip:bob@10.0.0.9", "--q", "0.5", "--expires", "2h").exit_code == 0
+    assert re.search(r"sip:bob@10.0.0.9 +2:00:00 +0.5 ", stage.run("registrations", "10.0.0.9").output)
+    remove = ("registrations", "remove", "bob@example.com")
+    assert stage.run(*remove, "--contact", "sip:bob@10.0.0.3:5060").exit_code == 0
+    (_, left) = stage.run("registrations", "bob").output.splitlines()
+    assert "10.0.0.9" in left
+    assert stage.run(*remove).output == "bob@example.com is not registered any more\n"
+    assert stage.run(*remove).exit_code == 1
+    assert stage.run(*add, "nonsense").exit_code == 1
+    assert stage.run(*add, "sip:bob@10.0.0.9", "--expires", "soon").exit_code == 2
+    assert stage.run(*add, "sip:bob@10.0.0.9", "--q", "2").exit_code == 2
+
+
+def test_a_gateway_is_taken_out_of_service_and_back(stage: Stage) -> None:
+    assert stage.run("gateways", "disable", "trunk").output == "trunk gets no calls\n"
+    assert stage.run("gateways").output.splitlines()[1].split()[:2] == ["trunk", "disabled"]
+    assert stage.run("gateways", "enable", "trunk").output.startswith("trunk gets calls again")
+    assert stage.run("gateways", "probe", "trunk").output.startswith("trunk is probed")
+    unknown = stage.run("gateways", "disable", "trukn")
+    assert unknown.exit_code == 1 and "`orchestrator gateways` lists them" in unknown.output
+
+
 # --- who may ----------------------------------------------------------------------------------------------------------
 
 
