@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ class Seen:
     seconds: float = 0.0
     octets: int = 0
     lost: int = 0
-    """Calls that were not answered within their time."""
+    """Calls without a final answer within their time."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Status → calls that were not answered."""
 
 
 # --- the calls that are measured --------------------------------------------------------------------------------------
@@ -83,10 +86,12 @@ class Caller:
         self._sock.bind((HOST, 0))
         self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._here = f"{HOST}:{self._sock.getsockname()[1]}"
+        self._mine = os.urandom(4).hex()
         self._number = 0
         self._sent: dict[str, int] = {}
         self._ends: list[tuple[float, str, bytes]] = []
         self.setups: list[float] = []
+        self.refused: Counter[str] = Counter()
         self.marks: dict[int, int] = {}
         """Number of a marked call → when it was sent, ns."""
 
@@ -113,8 +118,15 @@ class Caller:
         marked = self._number % MARKED == 0
         if marked:
             self.marks[self._number] = time.time_ns()
-            self._send("REGISTER", name, name, "1 REGISTER", f"Contact: <sip:{name}@{self._here}>", "Expires: 60")
-        call = f"{'m' if marked else 'p'}{self._number}-{os.getpid()}"
+            self._send(
+                "REGISTER",
+                f"{name}-{self._mine}",
+                name,
+                "1 REGISTER",
+                f"Contact: <sip:{name}@{self._here}>",
+                "Expires: 60",
+            )
+        call = f"{'m' if marked else 'p'}{self._number}-{self._mine}"
         self._sent[call] = time.time_ns()
         self._send("INVITE", call, name, "1 INVITE", f"Contact: <sip:{name}@{self._here}>", to="bob")
 
@@ -139,8 +151,11 @@ class Caller:
             octets, control, _, _ = self._sock.recvmsg(4096, 64)
         except TimeoutError:
             octets = b""
-        if octets.startswith(b"SIP/2.0 200") and b"CSeq: 1 INVITE" in octets:
-            self._answered(octets, _stamp(control))
+        if b"CSeq: 1 INVITE" in octets:
+            if octets.startswith(b"SIP/2.0 200"):
+                self._answered(octets, _stamp(control))
+            elif not octets.startswith(b"SIP/2.0 1"):
+                self._refused(octets)
         now = time.monotonic()
         for end in [end for end in self._ends if end[0] <= now]:
             self._ends.remove(end)
@@ -154,6 +169,13 @@ class Caller:
         self.setups.append((at - sent) / 1e6)
         self._in_dialog("ACK", call, "1 ACK", octets)
         self._ends.append((time.monotonic() + (STAYS if call.startswith("m") else 0.0), call, octets))
+
+    def _refused(self, octets: bytes) -> None:
+        call = _header(octets, b"Call-ID").decode()
+        if self._sent.pop(call, None) is not None:
+            self.refused[octets[8:11].decode()] += 1
+        name = _header(octets, b"From").decode().partition("sip:")[2].partition("@")[0]
+        self._send("ACK", call, name, "1 ACK", f"To: {_header(octets, b'To').decode()}", uri="sip:bob@example.com")
 
     def _in_dialog(self, method: str, call: str, cseq: str, answer: bytes) -> None:
         routes = [f"Route: {line.decode()}" for line in reversed(_headers(answer, b"Record-Route"))]
@@ -272,6 +294,7 @@ def measure(server: Orchestrator, paths: Sequence[str], rounds: int, seconds: fl
                 raise RuntimeError(f"{streams['refused']} streams of {count} were refused or ended")
             seen.setups += caller.setups
             seen.lost += caller.lost
+            seen.refused += caller.refused
             seen.octets += streams["octets"]
             for mark, times in streams["seen"].items():
                 if (sent := caller.marks.get(int(mark))) is not None:
@@ -324,7 +347,7 @@ def table(found: Mapping[str, Seen], live: int) -> str:
             f"{name:18}{quantile(seen.setups, 0.5):>10.2f}{quantile(seen.setups, 0.99):>8.2f}"
             f"{quantile(updates, 0.5):>12.2f}{quantile(updates, 0.99):>8.2f}"
             f"{seen.cpu / max(seen.seconds, 1e-9):>7.0%}{seen.octets / 1e3 / max(seen.seconds, 1e-9):>8.0f}"
-            f"{seen.lost:>6}{len(seen.setups):>8}"
+            f"{seen.lost:>6}{len(seen.setups):>8}" + "".join(f"  {code}: {n}" for code, n in seen.refused.items())
         )
     return "\n".join(lines)
 
