@@ -24,16 +24,31 @@ from orchestrator.flow.loader import load_program
 from orchestrator.sip.push import PushKind
 from orchestrator.testing.billing import Billing
 from orchestrator.testing.case_acts import ACTS, Act, Acts
+from orchestrator.testing.case_sinks import published, sink_rules, types_of
 from orchestrator.testing.expectations import KINDS, SENT, Expectation, Failure, judge
 from orchestrator.testing.facts import PUSH_OUTCOMES, EffectRule, EslRule, HttpRule, PushOutcome, PushRule
 from orchestrator.testing.parties import StoryError
+from orchestrator.testing.published import EACH_TYPE, SinkRule
 from orchestrator.testing.scenario import Scenario
 
 SUFFIX = ".test.yaml"
 
 _CHARGES = ("authorise", "open", "update", "close", "record")
 _CHARGE_FIELDS = ("account", "destination", "tenant", "type", "usage", "cause")
-_GIVEN = ("registered", "answers", "http", "push", "cgrates", "esl", "effects", "sounds", "secrets", "domains", "time")
+_GIVEN = (
+    "registered",
+    "answers",
+    "http",
+    "push",
+    "cgrates",
+    "sinks",
+    "esl",
+    "effects",
+    "sounds",
+    "secrets",
+    "domains",
+    "time",
+)
 _PUSH_KINDS: tuple[str, ...] = get_args(PushKind)
 _PUSH_FIELDS = ("service", "token", "app", "ttl", "data")
 _METHODS = ("INVITE", "CANCEL", "BYE", "ACK", "INFO", "REGISTER", *(kind.upper() for kind in REQUESTS))
@@ -52,6 +67,7 @@ class Case:
     effects: list[EffectRule] = field(default_factory=list)
     push: list[PushRule] = field(default_factory=list)
     cgrates: Billing | None = None
+    sinks: tuple[SinkRule, ...] = EACH_TYPE
     sounds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -72,6 +88,7 @@ class Case:
             effects=self.effects,
             push=self.push,
             cgrates=None if self.cgrates is None else deepcopy(self.cgrates),
+            sinks=self.sinks,
             sounds=self.sounds,
             answers=self.answers,
             domains=self.domains,
@@ -184,6 +201,7 @@ class _Reader(Acts):
         self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
         case.cgrates = self.billing(given.get("cgrates"))
+        case.sinks = sink_rules(self, given.get("sinks"), self.events)
         case.push = [self.push_rule(item) for item in self.items(given.get("push"), "push")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
         case.effects = [self.effect_rule(item) for item in self.items(given.get("effects"), "effects")]
@@ -315,15 +333,15 @@ class _Reader(Acts):
                 for item in list(wanted) if isinstance(wanted, Items) else [wanted]:
                     self.expectation(case, item, never=True)
             elif key.text in KINDS:
-                found = self.wanted(key.text, wanted)
+                found = self.wanted(case, key.text, wanted)
                 kind = key.text
                 if kind == "sent" and isinstance(wanted, Entries):
-                    kind = next((name for name in SENT if name in wanted), kind)
+                    kind = next((name for name in (*SENT, *types_of(case.sinks)) if name in wanted), kind)
                 case.expectations.append(Expectation(kind, found, self.report.place(key), never))
 
-    def wanted(self, kind: str, node: Node) -> dict[str, Any]:
+    def wanted(self, case: Case, kind: str, node: Node) -> dict[str, Any]:
         if kind == "sent":
-            return self.sent(node)
+            return self.sent(case, node)
         short = {"reply": "what", "register": "what", "esl": "about", "log": "text", "effect": "what"}.get(kind)
         if isinstance(node, Scalar) and short:
             return {short: node.text}
@@ -367,15 +385,18 @@ class _Reader(Acts):
             if node.text not in known and not node.text.startswith("L"):  # L12: one without an id, by its line
                 self.report.error("E118", f"no subscription has the id {node.text!r}", node, meant(node.text, known))
 
-    def sent(self, node: Node) -> dict[str, Any]:
-        """`{INVITE: glob, at: 4s}`, `{push: glob}`, `{cgrates: open}`."""
+    def sent(self, case: Case, node: Node) -> dict[str, Any]:
+        """`{INVITE: glob, at: 4s}`, `{push: glob}`, `{cgrates: open}`, `{amqp: event}`."""
         wanted: dict[str, Any] = {}
-        for key, item in self.entries(node, (*_METHODS, *SENT, "at", "call"), "sent") or ():
+        sinks = types_of(case.sinks)
+        for key, item in self.entries(node, (*_METHODS, *SENT, *sinks, "at", "call"), "sent") or ():
             if key.text == "push":
                 wanted |= self.pushed(item)
             elif key.text == "cgrates":
                 wanted |= self.charged(item)
-            elif key.text == "call" and isinstance(node, Entries) and "cgrates" in node:
+            elif key.text in sinks:
+                wanted |= published(self, key.text, item, case.sinks, self.events)
+            elif key.text == "call" and isinstance(node, Entries) and any(name in node for name in ("cgrates", *sinks)):
                 self.report.error("E114", "call: belongs to SIP messages and pushes", key, "remove call:")
             elif key.text == "at":
                 wanted["at"] = self.duration(item)

@@ -7,6 +7,7 @@ maps match when they hold at least what is asked for, times within 50 ms.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,7 +30,7 @@ STREAMS = {
     "push": "push",
     "cgrates": "cgrates",
 }
-"""Expectations about facts in order, and the stream each belongs to."""
+"""Expectations about facts in order, and the stream each belongs to; those about sinks have one for each type."""
 
 _SHOWN = 12
 """Facts named in a failure."""
@@ -57,9 +58,9 @@ class Failure:
 def judge(story: Scenario, expectations: Sequence[Expectation], allow: Sequence[str] = ()) -> list[Failure]:
     """What did not come true, in order of writing; what was left behind and not allowed comes last."""
     failures: list[Failure] = []
-    reached = dict.fromkeys(STREAMS.values(), 0)
+    reached: Counter[str] = Counter()
     for expectation in expectations:
-        if expectation.kind in STREAMS:
+        if expectation.kind not in _KINDS:
             message = _of_stream(_facts_of(story, expectation), expectation, reached)
         else:
             message = _KINDS[expectation.kind](story, expectation.wanted)
@@ -81,8 +82,9 @@ def _facts_of(story: Scenario, expectation: Expectation) -> Sequence[Seen]:
     ]
 
 
-def _of_stream(facts: Sequence[Seen], expectation: Expectation, reached: dict[str, int]) -> str | None:
-    stream = STREAMS[expectation.kind]
+def _of_stream(facts: Sequence[Seen], expectation: Expectation, reached: Counter[str]) -> str | None:
+    """`reached`: stream → how many of its facts stand before what is expected next."""
+    stream = STREAMS.get(expectation.kind) or f"sink {expectation.kind}"
     those = [fact for fact in facts if fact.stream == stream]
     if expectation.never:
         found = next((fact for fact in those if _fits(fact, expectation)), None)
@@ -173,7 +175,7 @@ _KINDS: Mapping[str, Callable[[Scenario, Mapping[str, Any]], str | None]] = {
 }
 
 SENT = ("push", "cgrates")
-"""What stands under `sent:` besides SIP messages, and is a stream of its own."""
+"""What stands under `sent:` besides SIP messages and the types of sinks, and is a stream of its own."""
 KINDS = (*(kind for kind in STREAMS if kind not in SENT), *_KINDS)
 """What may stand under `expect:`."""
 

@@ -18,17 +18,18 @@ from orchestrator.sip.push import Push, Pushed
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Something that was seen. `stream` is sip, http, esl, effect, push or cgrates; `what` the method, the status, the
-    kind of command, of push or of request to CGRateS, or the name of the effect."""
+    """Something that was seen. `stream` is sip, http, esl, effect, push, cgrates or `sink amqp` and the like; `what`
+    the method, the status, the kind of command, push or request to CGRateS, or the name of the effect or event."""
 
     time: float
     stream: str
     kind: str
     """sent (a request to a phone), reply (a status to a caller), register (a status to a REGISTER), http, esl, effect
-    (of a package), push, cgrates."""
+    (of a package), push, cgrates, the type of a sink."""
     what: str
     about: str
-    """The request URI, the reason phrase, the URL, the command, the address of record of a push, the account."""
+    """The request URI, the reason phrase, the URL, the command, the address of record of a push, the account, the name
+    of the sink."""
     data: Any = None
     call: str = ""
     """Call-ID of a SIP message, and of the call that a push is for."""

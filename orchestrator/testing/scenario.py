@@ -27,6 +27,7 @@ from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, 
 from orchestrator.testing.outside import Outside
 from orchestrator.testing.parties import Parties, StoryCall, StoryError, reserved
 from orchestrator.testing.phone import Address, Phone, PhoneCall
+from orchestrator.testing.published import EACH_TYPE, SinkRule, SinksOfStory
 from orchestrator.testing.recordings import Recording
 from orchestrator.testing.sleepers import policy_for, push_parameters, pushed_to, put_to_sleep
 from orchestrator.testing.switch.channel import LOUD, SwitchChannel
@@ -61,6 +62,7 @@ class Scenario:
         effects: Iterable[EffectRule] = (),
         push: Iterable[PushRule] = (),
         cgrates: Billing | None = None,
+        sinks: Sequence[SinkRule] = EACH_TYPE,
         sounds: Mapping[str, float] | None = None,
         answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
@@ -102,6 +104,7 @@ class Scenario:
         self._watch()
         self._begin(registered or {}, answers or {})
         self.world.engine.history.listen(MessageOut, self._sent)
+        self._sinks = SinksOfStory(self.world, sinks, self.facts)
 
     def _begin(self, registered: Mapping[str, Sequence[str]], answers: Mapping[str, int]) -> None:
         """What is there before the story: phones that have registered, and what some of them answer at once."""
@@ -338,6 +341,7 @@ class Scenario:
         over = {call_id for call_id, _, _ in self.ended}
         self.ended += [(call_id, "", "") for call_id in up if call_id not in over]
         self.world.engine.history.ignore(CallRecord, self._call_ended)
+        self._sinks.stop()
         self._hang_up_everything()
         self.world.run(QUIET)
 

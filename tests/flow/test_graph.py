@@ -155,6 +155,27 @@ def test_switch() -> None:
     assert "switch: call.from.user -[otherwise]-> log: rest" in ways(graph)
 
 
+def test_charge_has_a_way_for_each_outcome_and_its_handlers_hang_on_it() -> None:
+    graph = drawn("""
+- subscribe: limit_reached
+  do: [log: cut]
+- charge: alice
+  on:
+    granted: [log: go]
+    denied: [{reply: 402}, stop]
+- relay: registered
+""")
+    found = ways(graph)
+    assert {
+        "charge: alice -[granted]-> log: go",
+        "charge: alice -[denied]-> reply: 402",
+        "log: go -[]-> relay: registered",
+        "reply: 402 -[]-> stop",
+    } <= found
+    assert any("subscribe: limit_reached ~" in way and "log: cut" in way for way in found)
+    assert not any(way.startswith("stop -") for way in found)
+
+
 def test_errors_are_dashed() -> None:
     found = ways(
         drawn(

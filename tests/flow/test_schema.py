@@ -81,6 +81,9 @@ def test_it_knows_every_section_action_and_event() -> None:
         "- return: {a: [1]}",
         "- http: {url: x, json: {a: [1, {b: null}]}, background: true}",
         "- log: 5\n  if: true\n  on_error: continue",
+        "- charge: alice",
+        "- charge: {account: a, destination: b, tenant: t, type: postpaid, max: 2h}\n  timeout: 2s\n"
+        "  on: {granted: [], 'denied, error': [{reply: 402}, stop]}",
     ],
 )
 def test_right_steps_are_accepted(text: str) -> None:
@@ -107,6 +110,10 @@ def test_right_steps_are_accepted(text: str) -> None:
         ("- first_of: [{wait: dtmf, where: {leg: x}}]", "'x' is not one of"),
         ("- first_of: [{after: 5s, for: 5s}]", "'for' was unexpected"),
         ("- http: {url: x, background: maybe}", "'maybe' does not match"),
+        ("- charge: {account: a, type: prepayed}", "'prepayed' is not one of"),
+        ("- charge: {account: a, max: 90}", "90 is not of type 'string'"),
+        ("- charge: {account: a, maxx: 2h}", "'maxx' was unexpected"),
+        ("- charge: {account: a}\n  on: {refused: [stop]}", "'refused' does not match"),
     ],
 )
 def test_wrong_steps_are_refused(text: str, says: str) -> None:
@@ -143,7 +150,17 @@ def test_keys_offered_depend_on_the_action() -> None:
     assert set(rules) == {action.name for action in ACTIONS}
     assert rules["log"]["propertyNames"]["enum"] == ["log", "if", "as", "id", "on_error", "timeout", "note"]
     assert {"where", "for", "limit", "unique_by", "run", "do"} <= set(rules["subscribe"]["propertyNames"]["enum"])
+    assert rules["charge"]["propertyNames"]["enum"][:2] == ["charge", "on"]
     assert rules["subscribe"]["properties"]["run"]["enum"] == ["queue", "parallel", "drop", "restart"]
+
+
+def test_what_is_offered_for_charge() -> None:
+    fields = SCHEMA["definitions"]["step"]["properties"]["charge"]
+    assert "CGRateS" in fields["description"]
+    assert list(fields["properties"]) == ["account", "destination", "tenant", "type", "max", "on"]
+    assert fields["properties"]["type"]["enum"] == ["prepaid", "postpaid", "pseudoprepaid", "rated"]
+    events = SCHEMA["definitions"]["step"]["properties"]["subscribe"]["examples"]
+    assert {"limit_reached", "low_balance", "charge_stop"} <= set(events)
 
 
 def test_an_action_that_needs_nothing_may_be_left_empty() -> None:
