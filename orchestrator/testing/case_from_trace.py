@@ -91,6 +91,8 @@ def _given(teller: Teller, program: Program | None) -> Iterator[str]:
     if teller.heard.sounds:
         sounds = (f"{quoted(pattern_of(file))}: {seconds_of(length)}" for file, length in teller.heard.sounds.items())
         yield f"      sounds: {{{', '.join(sounds)}}}"
+    if teller.billed.given:
+        yield f"      cgrates: {teller.billed.given}"
     if teller.woken.rules:
         yield f"      push: [{', '.join(teller.woken.rules)}]"
     if teller.http or teller.asks_web:

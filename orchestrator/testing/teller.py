@@ -32,6 +32,7 @@ from orchestrator.flow.run.step_facts import (
     Transferred,
 )
 from orchestrator.history import RequestSent, ResponseReceived, ResponseSent
+from orchestrator.testing.billed import Billed
 from orchestrator.testing.case_text import bare, pattern_of, quoted, seconds_of
 from orchestrator.testing.heard import Fact, Heard
 from orchestrator.testing.scenario import SETTLE
@@ -91,6 +92,7 @@ class Teller:
         self.woken = Woken(self._act, self._expect)
         self._wakes_since = -1.0
         """Since when a relay waits for phones to wake up; -1 for none."""
+        self.billed = Billed(self._act, self._expect)
         self.heard = Heard(self._act, lambda text, at: self.acts.append((at, text)), self.comments.append)
         self._kinds = self._what_kinds_say()
 
@@ -125,7 +127,7 @@ class Teller:
         }
 
     def read(self, record: Mapping[str, Any]) -> None:
-        self._now = record["time"] - self._begin
+        before, self._now = self._now, record["time"] - self._begin
         fact: Fact = record["fact"]
         kind = fact["kind"]
         self._read = record["read"]
@@ -135,7 +137,11 @@ class Teller:
             self.heard.has_played(self._now, over=bool(record["line"]))
         if taken and self._read:
             self._takes(fact["event"], {name.removeprefix("event."): value for name, value in self._read.items()})
-        elif self.heard.read(self._now, fact) or self.woken.read(self._now, fact, self._ring_aor or self.called):
+        elif (
+            self.heard.read(self._now, fact)
+            or self.woken.read(self._now, fact, self._ring_aor or self.called)
+            or self.billed.read(fact, self._now - before)
+        ):
             return
         elif kind in self._kinds:
             self._kinds[kind](fact)
@@ -309,7 +315,7 @@ class Teller:
 
     def _brings(self, event: str, attributes: Mapping[str, Any]) -> None:
         """What makes an event happen."""
-        if event in _CAUSED_BY_SIP:
+        if event in _CAUSED_BY_SIP or self.billed.brings(event, attributes):
             return
         if event == "registered":
             self._known.add(attributes["uri"])
@@ -346,6 +352,7 @@ class Teller:
         if not fact["of_call"]:
             return
         self.heard.ended(self._now)
+        self.billed.ended(reason)
         if by in ("caller", "callee"):
             self._act(f"hangup: {by}")
         if by == "caller" and not self._replied:
