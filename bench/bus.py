@@ -9,9 +9,11 @@ import argparse
 import gc
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 
-from bench.figures import Figure
+from bench.figures import Figure, middle, ratios
+from bench.turns import in_turns
 from orchestrator.events.bus import Bus, Subscription
 from orchestrator.events.event import Event
 from orchestrator.timers import Timers
@@ -19,6 +21,8 @@ from orchestrator.timers import Timers
 MOST_GROWTH = 3.0
 """Cache misses are all that may grow: three hundred subscriptions fit into the cache, a hundred thousand do not."""
 MOST_OCTETS = 500.0
+MOST_PUBLISH = 4.0
+"""Microseconds, with a million of them."""
 
 
 def registered(number: int) -> Event:
@@ -73,10 +77,10 @@ def weight(count: int) -> float:
     return octets
 
 
-def published(bus: Bus, count: int) -> float:
-    """Microseconds to publish an event that one of `count` subscriptions hears."""
-    hits = [registered(n * count // 300) for n in range(300)]
-    return per_call(lambda n: bus.publish(hits[n % 300]), 20_000)
+def publisher(bus: Bus, count: int) -> Callable[[], object]:
+    """Publishes an event that one of `count` subscriptions hears, each time another."""
+    hits = cycle([registered(n * count // 300) for n in range(300)])
+    return lambda: bus.publish(next(hits))
 
 
 def row(count: int) -> str:
@@ -89,19 +93,35 @@ def row(count: int) -> str:
     def arm(number: int) -> None:
         bus.subscribe("unregistered", ignore, equals={"aor": number}, expires_in=20.0).cancel()
 
-    hit = published(bus, count)
+    hit = per_call(lambda n: bus.publish(hits[n % 300]), 20_000)
     missed = per_call(lambda n: bus.publish(miss), 20_000)
     scan = per_call(lambda n: linear(pairs, hits[n % 300]), 5)
     armed = per_call(arm, 5_000)
     return f"{count:>8} {hit:>9.2f} µs {missed:>6.2f} µs {scan:>9.1f} µs {armed:>7.2f} µs {weight(count):>7.0f}"
 
 
-def figures(few: int = 300, many: int = 100_000) -> Iterator[Figure]:
-    """Whether an event costs the same however many wait, and what one of them weighs."""
-    small, large = published(filled(few)[0], few), published(filled(many)[0], many)
-    yield Figure(f"publish with {many:,} subscriptions beside {few}", large / small, "x", most=MOST_GROWTH)
-    yield Figure(f"publish with {many:,} subscriptions", large, "µs")
+def figures(counts: Sequence[int] = (300, 100_000, 1_000_000), rounds: int = 7) -> Iterator[Figure]:
+    """Whether an event costs the same however many wait, beside a search through a few; what one of them weighs."""
+    few, many = counts[:2]
+    buses = [filled(count) for count in counts]
+    works = {f"{count}": publisher(bus, count) for count, (bus, _) in zip(counts, buses, strict=True)}
+    pairs = [(f"user{n}@example.com", subscription) for n, subscription in enumerate(buses[0][1])]
+    heard = registered(few // 2)
+    works["search"] = lambda: linear(pairs, heard)
+    gc.freeze()
+    found = in_turns(works, {name: 200 if name == "search" else 10_000 for name in works}, rounds)
+    small, searched = found[f"{few}"], found["search"]
+    yield middle(
+        f"publish with {many:,} subscriptions beside {few}", ratios(found[f"{many}"], small), "x", most=MOST_GROWTH
+    )
+    for count in counts:
+        most = MOST_PUBLISH if count >= 1_000_000 else None
+        yield middle(f"publish with {count:,} subscriptions", found[f"{count}"], "µs", most=most)
+    yield middle(f"publish with {few}, beside a search through them", ratios(small, searched), "x")
     yield Figure("one subscription, with its timer", weight(many), "octets", most=MOST_OCTETS)
+
+
+QUICK = {"counts": (300, 100_000), "rounds": 3}
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 
+from bench import peers
 from bench.figures import Figure
-from bench.peers import Trial, metric, run
+from bench.peers import Trial, metric
 from bench.servers import HOST, Orchestrator, free_port, wait_until
 
 LATE = 0.5
@@ -127,5 +128,12 @@ def make(stack: ExitStack, folder: Path) -> Trial:
     return Trial("charging", billing, more, counters, FLOW)
 
 
+def figures(rate: int = 250, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
+    """Raises Skipped."""
+    return peers.figures(make, rate, seconds, rounds)
+
+
+QUICK = {"rate": 100, "seconds": 3, "rounds": 1}
+
 if __name__ == "__main__":
-    sys.exit(run("charged", __doc__, make, 250))
+    sys.exit(peers.run("charged", __doc__, make, 250))

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.figures import Figure
+import yaml
+
+from bench.figures import Figure, middle, ratios
+from bench.turns import in_turns
 from orchestrator.errors import InputError
 from orchestrator.flow.language.yaml import parse
 from orchestrator.flow.loader import Source, load_sources, read_sources
@@ -69,12 +72,29 @@ def check_set(count: int) -> tuple[int, float]:
     return source.text.count("\n"), least(partial(load_sources, [source]), 2)
 
 
-def figures() -> Iterator[Figure]:
-    """The flows of this repository, and whether the time grows with the text and not faster."""
+def figures(rounds: int = 5) -> Iterator[Figure]:
+    """The flows of this repository, beside PyYAML alone, and whether the time grows with the text and not faster."""
     sources = read_sources([FLOWS])
-    yield Figure(f"check the {len(sources)} flow files that are shipped", least(lambda: check_each(sources)), "ms")
-    (small, quick), (large, slow) = check_set(100), check_set(1000)
-    yield Figure("check 1,000 flows, per line beside 100", slow / large / (quick / small), "x", most=MOST_GROWTH)
+    few, many = made_up(100), made_up(1000)
+    found = in_turns(
+        {
+            "check": lambda: check_each(sources),
+            "yaml": lambda: [yaml.load(source.text, yaml.CSafeLoader) for source in sources],
+            "few": lambda: load_sources([few]),
+            "many": lambda: load_sources([many]),
+        },
+        {"check": 1, "yaml": 1, "few": 1, "many": 1},
+        rounds,
+    )
+    each = [spent / len(sources) / 1e3 for spent in found["check"]]
+    yield middle("check a flow file that is shipped", each, "ms")
+    yield middle("the same beside PyYAML's C loader alone", ratios(found["check"], found["yaml"]), "x")
+    lines = many.text.count("\n") / few.text.count("\n")
+    growth = [ratio / lines for ratio in ratios(found["many"], found["few"])]
+    yield middle("check 1,000 flows, per line beside 100", growth, "x", most=MOST_GROWTH)
+
+
+QUICK = {"rounds": 2}
 
 
 def main(folders: Sequence[str]) -> None:

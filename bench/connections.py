@@ -85,6 +85,9 @@ def figures(connections: int = 10_000) -> Iterator[Figure]:
             yield from _measure(Path(folder), transport, connections)
 
 
+QUICK = {"connections": 1_000}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=10_000)

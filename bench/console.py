@@ -352,14 +352,17 @@ def table(found: Mapping[str, Seen], live: int) -> str:
     return "\n".join(lines)
 
 
-def figures() -> Iterator[Figure]:
+def figures(rate: int = 50, hold: int = 20, seconds: float = 6.0, rounds: int = 2) -> Iterator[Figure]:
     """For `python -m bench console`. Raises Skipped."""
-    found, live = run(50, 20, 6.0, 2, [EVENTS])
+    found, live = run(rate, hold, seconds, rounds, [EVENTS])
     print(table(found, live), file=sys.stderr)
     alone, looked_at = found["nobody"], found["50 + a slow one"]
     ratio = quantile(looked_at.setups, 0.99) / max(1e-9, quantile(alone.setups, 0.99))
     yield Figure(f"setup time p99, {live:,} live calls, 50 streams and a slow one beside none", ratio, "x")
     yield Figure("an update on one of 50 streams, p99", quantile(looked_at.updates, 0.99), "ms", most=200.0)
+
+
+QUICK = {"rate": 20, "hold": 5, "seconds": 3.0, "rounds": 1}
 
 
 def main() -> int:

@@ -16,14 +16,14 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
-from bench.figures import Figure, Skipped
+from bench.figures import Figure, Skipped, middle, ratios
 
 RECORDING = Path(__file__).parent.parent / "tests/fixtures/esl/burst20.esl"
 PASSWORD = "ClueCon"
@@ -173,13 +173,12 @@ def figures(events: int = 20_000, rounds: int = 3) -> Iterator[Figure]:
         raise Skipped("greenswitch is not installed")
     with redirect_stdout(sys.stderr):
         rates = compare(events, rounds)
-    yield Figure("events per CPU second, beside greenswitch", ratio_of(rates), "x", least=LEAST)
-    yield Figure("events with translation", statistics.median(rates["ours"]), "per CPU second")
+    yield middle("events per CPU second, beside greenswitch", ratios(rates["ours"], rates["stock"]), "x", least=LEAST)
+    yield middle("events with translation", rates["ours"], "per CPU second")
+    yield middle("events of greenswitch", rates["stock"], "per CPU second")
 
 
-def ratio_of(rates: Mapping[str, Sequence[float]]) -> float:
-    """The median round's."""
-    return statistics.median(mine / theirs for mine, theirs in zip(rates["ours"], rates["stock"], strict=True))
+QUICK = {"events": 5_000, "rounds": 2}
 
 
 def compare(events: int, rounds: int) -> dict[str, list[float]]:
@@ -205,7 +204,7 @@ def compare(events: int, rounds: int) -> dict[str, list[float]]:
                     f"{1e6 / figures[-1]:5.0f} us each  {result['wall']:5.2f} s  "
                     f"ticker late by up to {result['tick_ms']:5.0f} ms  {result['rss_mb']:4.0f} MB"
                 )
-        print(f"ratio ours/stock: median {ratio_of(rates):.1f}")
+        print(f"ratio ours/stock: median {statistics.median(ratios(rates['ours'], rates['stock'])):.1f}")
         return rates
     finally:
         server.stdin.close()

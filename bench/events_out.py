@@ -1,25 +1,28 @@
 """Events to RabbitMQ: how many in a second, what each costs, and how late the loop is meanwhile.
 
-    python -m bench.events_out [EVENTS]
+    python -m bench.events_out [--events 20000] [--rounds 3]
 
 Ours is the whole way of an event: JSON, the spool on disk, the exchange, confirms for a hundred at once. py-amqp is its
 library alone. pika and amqpstorm publish the same bodies, under gevent as the server would have to run them, with a
-confirm for each, which is what their blocking interfaces offer, and pika without any. All run one after the other
-against one broker. `late` is the worst delay of a tick of 5 ms: what calls would have waited. It needs rabbitmq-server
+confirm for each, which is what their blocking interfaces offer, and pika without any. All run in turns against one
+broker. `late` is the worst delay of a tick of 5 ms: what calls would have waited. It needs rabbitmq-server
 and, for the last rows, `pip install pika amqpstorm`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 from bench.rabbit import PROGRAM, Rabbit
 
 EVENTS = 20_000
@@ -158,35 +161,61 @@ def measure(name: str, port: int, count: int) -> dict[str, float]:
     return {"rate": count / wall, "cpu": cpu / count * 1e6, "late": late[0] * 1e3}
 
 
-def main() -> int:
+def play(name: str, port: int, count: int) -> dict[str, float]:
+    """One publisher in a process of its own."""
+    command = [sys.executable, "-m", "bench.events_out", "--measure", name, "--port", str(port), "--events", str(count)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, env=dict(os.environ), check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def figures(events: int = EVENTS, rounds: int = 3) -> Iterator[Figure | Absent]:
+    """Ours and each of the others. Raises Skipped."""
     if not PROGRAM.exists():
-        print("needs Debian's package rabbitmq-server")
-        return 1
-    events = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
+        raise Skipped("RabbitMQ is not installed (Debian: rabbitmq-server)")
+    if find_spec("amqp") is None:
+        raise Skipped("the extra `amqp` is not installed")
+    here = [name for name, (library, _) in PUBLISHERS.items() if find_spec(library) is not None]
+    for library in {library for library, _ in PUBLISHERS.values()}:
+        if find_spec(library) is None:
+            yield Absent(library, f"pip install {library}")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in here}
     with tempfile.TemporaryDirectory() as folder:
         rabbit = Rabbit(Path(folder))
         try:
             rabbit.start()
-            print(f"{'':28}{'events/s':>10}{'µs CPU each':>14}{'late ms':>10}")
-            for name in PUBLISHERS:
-                count = events // SLOW.get(name, 1)
-                command = [sys.executable, "-m", "bench.events_out", "--measure", name, str(rabbit.port), str(count)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
-                if done.returncode:
-                    print(f"{name:28}{done.stderr.strip().splitlines()[-1][:60]:>34}")
-                    continue
-                found = json.loads(done.stdout)
-                print(f"{name:28}{found['rate']:>10,.0f}{found['cpu']:>14.1f}{found['late']:>10.1f}")
+            for _ in range(rounds):
+                for name in here:
+                    runs[name].append(play(name, rabbit.port, events // SLOW.get(name, 1)))
         finally:
             rabbit.close()
-    return 0
+    own = [run["cpu"] for run in runs[here[0]]]
+    for name, found in runs.items():
+        yield middle(f"{name}: events", (run["rate"] for run in found), "a second")
+        yield middle(f"{name}: CPU", (run["cpu"] for run in found), "µs per event")
+        yield middle(f"{name}: the loop is late by up to", (run["late"] for run in found), "ms")
+        if name != here[0]:
+            yield middle(f"CPU of ours beside {name}", ratios(own, [run["cpu"] for run in found]), "x")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
+QUICK = {"events": 4_000, "rounds": 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", choices=PUBLISHERS, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
         from gevent import monkey
 
         monkey.patch_all()
-        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
-        sys.exit(0)
-    sys.exit(main())
+        print(json.dumps(measure(options.measure, options.port, options.events)))
+    else:
+        print(render([("events_out", list(figures(options.events, options.rounds)))]))
+
+
+if __name__ == "__main__":
+    main()

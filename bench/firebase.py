@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from bench.figures import Figure, Skipped, render
+from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 from bench.push import PushService
 
 TOKEN = "d" * 160
@@ -132,7 +131,7 @@ def measure(client: str, folder: Path, url: str, pushes: int, at_once: int) -> f
     return float(output) / pushes * 1e6
 
 
-def figures(pushes: int = 600, at_once: int = AT_ONCE, rounds: int = 3) -> Iterator[Figure]:
+def figures(pushes: int = 600, at_once: int = AT_ONCE, rounds: int = 3) -> Iterator[Figure | Absent]:
     """CPU for each push; the ratio to httpx where that is installed. Raises Skipped."""
     if not find_spec("jwt"):
         raise Skipped("the extra `push` is not installed")
@@ -142,11 +141,15 @@ def figures(pushes: int = 600, at_once: int = AT_ONCE, rounds: int = 3) -> Itera
         for _ in range(rounds):
             for client, each in found.items():
                 each.append(measure(client, Path(name), service.url, pushes, at_once))
-    yield Figure("CPU per push to Firebase", statistics.median(found["ours"]), "µs")
+    yield middle("CPU per push to Firebase", found["ours"], "µs")
     if "httpx" in found:
-        yield Figure("CPU per push of httpx", statistics.median(found["httpx"]), "µs")
-        ratio = statistics.median(own / other for own, other in zip(found["ours"], found["httpx"], strict=True))
-        yield Figure("CPU of ours to httpx", ratio, "", most=MOST)
+        yield middle("CPU per push of httpx", found["httpx"], "µs")
+        yield middle("CPU of ours to httpx", ratios(found["ours"], found["httpx"]), "x", most=MOST)
+    else:
+        yield Absent("httpx, the peer", "pip install httpx")
+
+
+QUICK = {"pushes": 200, "rounds": 2}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import sleep
 
+from bench import peers
 from bench.figures import Figure
-from bench.peers import Trial, metric, run
+from bench.peers import Trial, metric
 from bench.servers import HOST, Orchestrator, free_port, wait_until
 
 BUFFER = 4_000_000
@@ -96,5 +97,12 @@ def make(stack: ExitStack, folder: Path) -> Trial:
     return Trial("HEP", receiver, more, counters)
 
 
+def figures(rate: int = 300, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
+    """Raises Skipped."""
+    return peers.figures(make, rate, seconds, rounds)
+
+
+QUICK = {"rate": 100, "seconds": 3, "rounds": 1}
+
 if __name__ == "__main__":
-    sys.exit(run("homer", __doc__, make, 300))
+    sys.exit(peers.run("homer", __doc__, make, 300))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
-from bench.figures import Figure
+from bench.figures import Absent, Figure, middle, ratios
+from bench.turns import in_turns
 from orchestrator.sip.headers import parse_via
 from orchestrator.sip.message import (
     Request,
@@ -124,7 +126,7 @@ def measurements() -> list[tuple[str, Callable[[], object]]]:
                 uri=b"sip:bob@192.0.2.20:5062",
                 via=OUR_VIA,
                 max_forwards=69,
-                record_route=b"Record-Route: <sip:192.0.2.1:5060;lr>",
+                record_routes=(b"Record-Route: <sip:192.0.2.1:5060;lr>",),
             ),
         ),
         (
@@ -144,11 +146,25 @@ IN_TABLE = (
 )
 
 
-def figures() -> Iterator[Figure]:
-    """The three that say most about a relayed call."""
-    for name, call in measurements():
-        if name in IN_TABLE:
-            yield Figure(name, micros(call), "µs")
+def figures(count: int = 2_000, rounds: int = 5) -> Iterator[Figure | Absent]:
+    """The three that say most about a relayed call, and sippy's parser beside ours."""
+    works = {name: call for name, call in measurements() if name in IN_TABLE}
+    theirs = "sippy reads the same INVITE"
+    if find_spec("sippy") is not None:
+        from sippy.SipRequest import SipRequest
+
+        text = INVITE.decode()
+        works[theirs] = lambda: SipRequest(text)
+    else:
+        yield Absent("sippy, whose parser is the peer", "pip install sippy")
+    found = in_turns(works, count, rounds)
+    for name, values in found.items():
+        yield middle(name, values, "µs")
+    if theirs in found:
+        yield middle("parse INVITE beside sippy", ratios(found[IN_TABLE[0]], found[theirs]), "x")
+
+
+QUICK = {"count": 500, "rounds": 3}
 
 
 def main() -> None:

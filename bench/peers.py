@@ -25,7 +25,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-from bench.figures import Figure, Skipped, render
+from bench.figures import Figure, Skipped, middle, ratios, render
 from bench.relay import SCENARIOS, Round
 from bench.servers import HOST, Orchestrator, on_core, udp_bound, wait_until
 from orchestrator.testing.sipp import Sipp, run_sipp, sipp_path
@@ -210,13 +210,12 @@ def _compared(name: str, sides: Sequence[Side], rate: int) -> Iterator[Figure]:
         yield Figure(f"calls that failed {which}", sum(found.failed for found in side.found.values()), "")
     for state in STATES:
         base, found = without.found[state], ours.found[state]
-        p99, plain = statistics.median(found.p99), statistics.median(base.p99)
-        cpu = statistics.median(found.cpu)
-        yield Figure(f"{state}: busy", cpu * rate / 1e4, "% of a core")
-        yield Figure(f"{state}: CPU above that of a call without", cpu - statistics.median(base.cpu), "µs per call")
-        yield Figure(f"{state}: p99 of OPTIONS without", plain, "ms")
-        yield Figure(f"{state}: p99 of OPTIONS with", p99, "ms")
-        yield Figure(f"{state}: p99 with beside without", p99 / plain, "x", most=LATER)
+        yield middle(f"{state}: busy", (cpu * rate / 1e4 for cpu in found.cpu), "% of a core")
+        above = [cpu - plain for cpu, plain in zip(found.cpu, base.cpu, strict=True)]
+        yield middle(f"{state}: CPU above that of a call without", above, "µs per call")
+        yield middle(f"{state}: p99 of OPTIONS without", base.p99, "ms")
+        yield middle(f"{state}: p99 of OPTIONS with", found.p99, "ms")
+        yield middle(f"{state}: p99 with beside without", ratios(found.p99, base.p99), "x", most=LATER)
 
 
 def run(name: str, doc: str | None, make: Callable[[ExitStack, Path], Trial], rate: int) -> int:

@@ -16,6 +16,9 @@ from typing import Self
 PATIENCE = 10.0
 """Seconds for one message of the closed loop to arrive."""
 
+FINAL = (b"SIP/2.0 486 ", b"SIP/2.0 600 ")
+"""What a caller is told when the phone refuses for all phones: our flows say busy, OpenSIPS hands it on."""
+
 LATER = 0.05
 """Seconds after which a refused call is made again."""
 
@@ -44,8 +47,9 @@ class Wire:
     def send(self, octets: bytes) -> None:
         self.socket.sendto(octets, self._to)
 
-    def receive(self, begin: bytes) -> bytes:
-        """The next datagram that begins like that; others are passed over. Raises TimeoutError."""
+    def receive(self, begin: bytes | tuple[bytes, ...]) -> bytes:
+        """The next datagram that begins like that (or in one of these ways); others are passed over. Raises
+        TimeoutError."""
         octets = b"nothing"
         try:
             while True:
@@ -53,7 +57,7 @@ class Wire:
                 if octets.startswith(begin):
                     return octets
         except TimeoutError:
-            raise TimeoutError(f"no {begin.decode()} came in {PATIENCE:g} s; the last was {octets[:80]!r}") from None
+            raise TimeoutError(f"no {begin!r} came in {PATIENCE:g} s; the last was {octets[:80]!r}") from None
 
     def close(self) -> None:
         self.socket.close()
@@ -65,7 +69,7 @@ class Population:
     def __init__(self, host: str, server: tuple[str, int]) -> None:
         self.callers = Wire(host, server)
         self.phones = Wire(host, server)
-        self._invites = 0
+        self._invites = self._guests = 0
 
     def __enter__(self) -> Self:
         return self
@@ -130,19 +134,31 @@ class Population:
 
     def wake(self, number: int) -> tuple[float, bytes]:
         """user<number> registers, is called at once and rings; seconds from its REGISTER to the INVITE, and that."""
-        me, server = self.phones.address, self.phones.server
-        register = (
-            b"REGISTER sip:%b SIP/2.0\r\nVia: SIP/2.0/UDP %b;branch=z9hG4bKr%d\r\nMax-Forwards: 70\r\n"
-            b"From: <sip:user%d@%b>;tag=r%d\r\nTo: <sip:user%d@%b>\r\nCall-ID: reg-%d@%b\r\nCSeq: 1 REGISTER\r\n"
-            b"Contact: <sip:user%d@%b>\r\nExpires: 3600\r\nUser-Agent: Bench Phone 5.10.3\r\nContent-Length: 0\r\n\r\n"
-            % (server, me, number, number, server, number, number, server, number, me, number, me)
-        )
+        register = self._register(b"user", number)
         begun = time.perf_counter()
         self.phones.send(register)
         invite = self.phones.receive(b"INVITE ")
         passed = time.perf_counter() - begun
         self.ring(invite)
         return passed, invite
+
+    def enrol_guests(self, count: int) -> None:
+        """So many phones register that nobody calls, one after the other."""
+        for number in range(self._guests, self._guests + count):
+            self.phones.send(self._register(b"guest", number))
+            self.phones.receive(b"SIP/2.0 200 ")
+        self._guests += count
+
+    def _register(self, name: bytes, number: int) -> bytes:
+        """The REGISTER of <name><number>."""
+        me, server = self.phones.address, self.phones.server
+        user = b"%b%d" % (name, number)
+        return (
+            b"REGISTER sip:%b SIP/2.0\r\nVia: SIP/2.0/UDP %b;branch=z9hG4bKr%b\r\nMax-Forwards: 70\r\n"
+            b"From: <sip:%b@%b>;tag=r%b\r\nTo: <sip:%b@%b>\r\nCall-ID: reg-%b@%b\r\nCSeq: 1 REGISTER\r\n"
+            b"Contact: <sip:%b@%b>\r\nExpires: 3600\r\nUser-Agent: Bench Phone 5.10.3\r\nContent-Length: 0\r\n\r\n"
+            % (server, me, user, user, server, user, user, server, user, me, user, me)
+        )
 
     def ring(self, invite: bytes) -> None:
         """Say 180, and see that the caller hears it."""
@@ -154,7 +170,7 @@ class Population:
         """End a ringing call: the phone refuses it for all the user's phones, the caller acknowledges."""
         self.phones.send(answer(invite, b"600 Busy Everywhere"))
         self.phones.receive(b"ACK ")
-        final = self.callers.receive(b"SIP/2.0 486 ")
+        final = self.callers.receive(FINAL)
         self.callers.send(acknowledge(final, self.callers.server))
 
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from time import monotonic, process_time, sleep
 from typing import Any
 
-from bench.figures import Figure, Skipped, render
+from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 
 TOKEN = "ab" * 32
 TEAM = "DEF123GHIJ"
@@ -183,7 +182,7 @@ def _measure(client: str, folder: Path, port: int, pushes: int, at_once: int) ->
     return measured
 
 
-def figures(pushes: int = 1_000, at_once: int = 20, rounds: int = 3) -> Iterator[Figure]:
+def figures(pushes: int = 1_000, at_once: int = 20, rounds: int = 3) -> Iterator[Figure | Absent]:
     """CPU for each push and the best rate; the ratio to httpx where that is installed. Raises Skipped."""
     if not find_spec("h2"):
         raise Skipped("the extra `push` is not installed")
@@ -195,12 +194,16 @@ def figures(pushes: int = 1_000, at_once: int = 20, rounds: int = 3) -> Iterator
             for client in clients:
                 runs[client].append(_measure(client, Path(name), port, pushes, at_once))
     cpu = {client: [run["cpu"] / pushes * 1e6 for run in found] for client, found in runs.items()}
-    yield Figure("CPU per push to Apple", statistics.median(cpu["ours"]), "µs")
-    yield Figure("pushes to Apple", max(pushes / run["seconds"] for run in runs["ours"]), "a second")
+    yield middle("CPU per push to Apple", cpu["ours"], "µs")
+    yield middle("pushes to Apple", (pushes / run["seconds"] for run in runs["ours"]), "a second")
     if "httpx" in cpu:
-        yield Figure("CPU per push of httpx", statistics.median(cpu["httpx"]), "µs")
-        ratio = statistics.median(mine / other for mine, other in zip(cpu["ours"], cpu["httpx"], strict=True))
-        yield Figure("CPU of ours to httpx", ratio, "", most=MOST)
+        yield middle("CPU per push of httpx", cpu["httpx"], "µs")
+        yield middle("CPU of ours to httpx", ratios(cpu["ours"], cpu["httpx"]), "x", most=MOST)
+    else:
+        yield Absent("httpx with HTTP/2, the peer", "pip install 'httpx[http2]' sniffio")
+
+
+QUICK = {"pushes": 300, "rounds": 2}
 
 
 def main(arguments: Sequence[str]) -> None:

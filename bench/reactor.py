@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.figures import Figure
+from bench.figures import Figure, middle, ratios
 
 PAYLOAD = b"x" * 877
 WINDOWS = (1, 16, 64)
@@ -116,8 +116,10 @@ def exchange(address: Any, window: int, count: int) -> None:
     sock.close()
 
 
-def measure(servers: dict[str, Callable[[Connection], None]], rounds: int, count: int) -> dict[str, dict[int, float]]:
-    """Median CPU microseconds per echoed datagram, by server and window."""
+def measure(
+    servers: dict[str, Callable[[Connection], None]], rounds: int, count: int
+) -> dict[str, dict[int, list[float]]]:
+    """CPU microseconds per echoed datagram of each round, by server and window."""
     context = multiprocessing.get_context("spawn")
     running = {}
     cpus = sorted(os.sched_getaffinity(0))
@@ -140,15 +142,18 @@ def measure(servers: dict[str, Callable[[Connection], None]], rounds: int, count
     for pipe, process, _ in running.values():
         pipe.send("stop")
         process.join(5)
-    return {n: {w: statistics.median(v) for w, v in by_window.items()} for n, by_window in samples.items()}
+    return samples
 
 
 def figures(rounds: int = 5, count: int = 6_000) -> Iterator[Figure]:
     """The ratio for each window."""
-    medians = measure({"bare epoll": bare_epoll, "reactor": reactor}, rounds, count)
+    found = measure({"bare epoll": bare_epoll, "reactor": reactor}, rounds, count)
     for window in WINDOWS:
-        ratio = medians["reactor"][window] / medians["bare epoll"][window]
-        yield Figure(f"echo beside a bare epoll loop, {window} in flight", ratio, "x", most=MOST)
+        compared = ratios(found["reactor"][window], found["bare epoll"][window])
+        yield middle(f"echo beside a bare epoll loop, {window} in flight", compared, "x", most=MOST)
+
+
+QUICK = {"rounds": 3, "count": 2_000}
 
 
 def main() -> None:
@@ -156,9 +161,9 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--count", type=int, default=8_000, help="datagrams per round, server and window")
     options = arguments.parse_args()
-    medians = measure({"bare epoll": bare_epoll, "reactor": reactor}, options.rounds, options.count)
+    found = measure({"bare epoll": bare_epoll, "reactor": reactor}, options.rounds, options.count)
     for window in WINDOWS:
-        bare, ours = medians["bare epoll"][window], medians["reactor"][window]
+        bare, ours = (statistics.median(found[name][window]) for name in ("bare epoll", "reactor"))
         figures = {
             "benchmark": "reactor echo",
             "in_flight": window,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -38,6 +39,9 @@ HOST = "127.0.0.23"
 
 BEHIND = "127.0.0.24"
 """Of the tunnels that lend TLS to programs without it."""
+
+PROFILE = "BENCH_PROFILE"
+"""Environment: `folder/name` where py-spy writes `name-<n>.svg` for each of our servers. See `python -m bench`."""
 
 _CPU_CLOCK = 2
 """Linux: in a clock id made of a process id, the clock that counts its CPU time (CPUCLOCK_SCHED)."""
@@ -84,6 +88,7 @@ class Server:
     """A server process and its children; a context manager that ends it by its process id."""
 
     name = ""
+    port = 0
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = folder / f"{self.name}.log"
@@ -121,6 +126,7 @@ class Server:
         try:
             wait_until(settled, STARTS_WITHIN, f"{self.name} does not start")
         except TimeoutError:
+            print(self.log(), file=sys.stderr)
             self.stop()
             raise
         if self.process.poll() is not None:
@@ -170,6 +176,7 @@ class Orchestrator(Server):
         sip: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
+        self._profiler: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.admin_port = free_port(socket.SOCK_STREAM)
         settings: dict[str, Any] = {
@@ -187,6 +194,26 @@ class Orchestrator(Server):
         config.write_text(json.dumps(settings))  # JSON is YAML
         super().__init__([sys.executable, "-m", "orchestrator", "run", "-c", str(config)], folder, environment)
         self.wait_serving(lambda: "ready " in self.log())
+        self._profiler = _watch(self.process.pid)
+
+    def stop(self) -> None:
+        if self._profiler is not None:
+            self._profiler.send_signal(signal.SIGINT)  # it writes what it has seen
+            self._profiler.wait(60)
+        super().stop()
+
+
+def _watch(pid: int) -> subprocess.Popen[bytes] | None:
+    """py-spy for a process, where the environment asks for it."""
+    if not (target := os.environ.get(PROFILE)):
+        return None
+    number = len(list(Path(target).parent.glob(f"{Path(target).name}-*.svg"))) + 1
+    while (svg := Path(f"{target}-{number}.svg")).exists():
+        number += 1
+    svg.touch()  # the next server's is another one
+    options = ["--pid", str(pid), "--output", str(svg), "--rate", "250", "--duration", "86400", "--nonblocking"]
+    with on_core(-1):
+        return subprocess.Popen(["py-spy", "record", *options], stdout=sys.stderr)
 
 
 class Kamailio(Server):
@@ -210,6 +237,52 @@ class Kamailio(Server):
         options = ["-x", "tlsf", "-X", "tlsf", "-DD", "-E", "-m", "512", "-Y", str(folder), "-f", str(config)]
         super().__init__([program, *options], folder)
         self.wait_serving(lambda: udp_bound(HOST, self.port))
+
+
+class OpenSips(Server):
+    """OpenSIPS with one worker and its fast allocator: the default one is for debugging, as Debian's of Kamailio."""
+
+    name = "opensips"
+
+    def __init__(self, folder: Path) -> None:
+        program = self.program()
+        if program is None:
+            raise Skipped("OpenSIPS is not installed (OPENSIPS=<path of the program>)")
+        self.port = free_port()
+        modules = _modules_of(program)
+        text = (Path(__file__).parent / "opensips.cfg").read_text()
+        for module in re.findall(r'loadmodule "(.*)"', text):
+            where = next((place for place in (modules, *modules.glob("*")) if (place / module).exists()), None)
+            if where is None:
+                raise Skipped(f"OpenSIPS has no {module} in {modules}")
+            text = text.replace(f'"{module}"', f'"{where / module}"')
+        config = folder / "opensips.cfg"
+        config.write_text(text.replace("@ADDRESS@", f"{HOST}:{self.port}").replace("@MODULES@", f"{modules}/"))
+        options = ["-F", "-a", "F_MALLOC", "-m", "2048", "-M", "64", "-w", str(folder), "-f", str(config)]
+        super().__init__([program, *options], folder)
+        self.wait_serving(lambda: udp_bound(HOST, self.port))
+
+    @staticmethod
+    def program() -> str | None:
+        """Where it is: what OPENSIPS in the environment names, or the one on the path."""
+        return os.environ.get("OPENSIPS") or shutil.which("opensips", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+    def memory(self) -> int:
+        """Octets resident, what its processes share counted once."""
+        rows = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes]
+        return sum(int(re.findall(r"^Pss: *(\d+) kB", row, re.MULTILINE)[0]) for row in rows) * 1024
+
+
+def _modules_of(program: str) -> Path:
+    """Beside a program that stands where it was built, else where a package puts them."""
+    built = Path(program).resolve().parent / "modules"
+    if built.is_dir():
+        return built
+    packaged = [*Path("/usr/lib").glob("*/opensips/modules"), *Path("/usr").glob("*/lib*/opensips/modules")]
+    return next(iter(packaged), built)
+
+
+AnyProxy = Orchestrator | Kamailio | OpenSips
 
 
 def _streams(folder: Path, transport: str, port: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import select
-import statistics
 import sys
 import tempfile
 import time
@@ -21,20 +20,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.figures import Figure, render
+from bench.figures import Figure, middle, ratios, render
 from bench.phones import PATIENCE, Population, answer, number_of
 from bench.push import PushService
 from bench.servers import HOST, ROOT, Orchestrator, on_core, wait_until
+from bench.waiting import Side, changed
 
 FLOW = ROOT / "flows" / "push_wakeup.flow.yaml"
-CHANGES = (
-    ("wake: 20s", "wake: 4m"),
-    ("ring: 40s", "ring: 5m"),
-    ("    when: call.target.user in groups.mobile\n", ""),
-)
+CHANGES = {
+    "wake: 20s": "wake: 4m",
+    "ring: 40s": "ring: 5m",
+    "    when: call.target.user in groups.mobile\n": "",
+}
 """The flow as it is shipped, but for everybody, and with waits of which none runs out while it is measured."""
-WINDOW = 8
-"""INVITEs, or REGISTERs of the beginning, under way at one time."""
 PUSHED_WITHIN = 30.0
 AWAKE = 1.0
 """Seconds that the server takes a phone to be awake after its REGISTER."""
@@ -116,25 +114,20 @@ class Sleepers(Population):
         return latencies, invites
 
 
-class Side:
-    """One server with `waiting` calls in each round."""
+class Storm(Side[Sleepers]):
+    """One server with `waiting` calls in each round, whose phones all wake up at once."""
 
     def __init__(self, server: Orchestrator, phones: Sleepers, push: PushService, waiting: int) -> None:
-        self.server = server
-        self.phones = phones
+        super().__init__(server, phones, waiting)
         self.push = push
-        self.waiting = waiting
-        self.microseconds: list[float] = []
-        self.latencies: list[float] = []
-        self.weight = 0.0
 
     def round(self, rate: float) -> None:
         """Park, wake all, refuse all."""
         time.sleep(AWAKE + 0.1)
-        before, memory = self.push.pushes, self.server.memory()
-        self.phones.park(range(self.waiting), WINDOW, lambda parked: None)
+        self._next = 0  # the same phones again
+        before = self.push.pushes
+        self.park(self.waiting)
         wait_until(lambda: self.push.pushes - before >= self.waiting, PUSHED_WITHIN, "pushes are missing")
-        self.weight = (self.server.memory() - memory) / self.waiting
         begun = self.server.cpu()
         latencies, invites = self.phones.storm(self.waiting, rate)
         self.microseconds.append((self.server.cpu() - begun) / self.waiting * 1e6)
@@ -143,13 +136,8 @@ class Side:
             self.phones.refuse(invite)
         assert self.push.pushes - before == self.waiting, "phones were pushed more than once"
 
-    def latency(self, quantile: float) -> float:
-        """Milliseconds from REGISTER to INVITE."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] * 1e3
 
-
-def open_side(stack: ExitStack, flow: Path, waiting: int) -> Side:
+def open_side(stack: ExitStack, flow: Path, waiting: int) -> Storm:
     push = stack.enter_context(PushService(HOST))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     services = {"acme": {"type": "http", "provider": "acme", "url": push.url, "json": {"to": "${push.token}"}}}
@@ -157,30 +145,18 @@ def open_side(stack: ExitStack, flow: Path, waiting: int) -> Side:
     server = stack.enter_context(Orchestrator(folder, [flow], more={"push": settings}))
     phones = stack.enter_context(Sleepers(HOST, (HOST, server.port)))
     phones.enrol(waiting)
-    return Side(server, phones, push, waiting)
-
-
-def patient_flow(folder: Path) -> Path:
-    """A copy of the flow whose waits outlast the benchmark."""
-    text = FLOW.read_text()
-    for shipped, changed in CHANGES:
-        assert shipped in text, f"{FLOW.name} has no {shipped!r}"
-        text = text.replace(shipped, changed)
-    copy = folder / FLOW.name
-    copy.write_text(text)
-    return copy
+    return Storm(server, phones, push, waiting)
 
 
 def figures(few: int = 300, many: int = 1_000, rate: float = 1_000.0, rounds: int = 5) -> Iterator[Figure]:
     """Latency, and the CPU per wake-up of both."""
     with ExitStack() as stack:
-        flow = patient_flow(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        flow = changed(FLOW, CHANGES, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         stack.enter_context(on_core(-1))
         sides = [open_side(stack, flow, waiting) for waiting in (few, many)]
         for side in sides:  # once outside of the figures
             side.round(rate)
-            side.microseconds.clear()
-            side.latencies.clear()
+            side.forget()
             side.phones.repeated = 0
         for number in range(rounds):
             for side in sides:
@@ -188,13 +164,14 @@ def figures(few: int = 300, many: int = 1_000, rate: float = 1_000.0, rounds: in
                 spent = side.microseconds[-1]
                 print(f"round {number + 1}: {side.waiting:6} wake up  {spent:4.0f} µs each", file=sys.stderr)
     little, much = sides
-    ratios = [more / less for less, more in zip(little.microseconds, much.microseconds, strict=True)]
-    yield Figure(f"CPU per wake-up, {many:,} at once beside {few}", statistics.median(ratios), "x", most=MOST_RATIO)
+    compared = ratios(much.microseconds, little.microseconds)
+    yield middle(f"CPU per wake-up, {many:,} at once beside {few}", compared, "x", most=MOST_RATIO)
     yield Figure("REGISTERs that had to be repeated", float(sum(side.phones.repeated for side in sides)))
     for side in sides:
-        yield Figure(f"{side.waiting:,} wake up: CPU", statistics.median(side.microseconds), "µs each")
-        for name, quantile in (("median", 0.5), ("99 %", 0.99)):
-            yield Figure(f"{side.waiting:,} wake up: REGISTER to INVITE, {name}", side.latency(quantile), "ms")
+        yield from side.figures()
+
+
+QUICK = {"many": 600, "rounds": 2}
 
 
 def main() -> None:

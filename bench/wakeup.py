@@ -1,172 +1,155 @@
-"""CPU and latency of a push wake-up with few and with many calls parked, and what a parked call weighs.
+"""CPU and latency of a wake-up with few and with many calls parked, beside OpenSIPS; and what a parked call weighs.
 
-Two real servers run the push wake-up flow, one with 300 calls waiting for phones that sleep, one with 10,000. In turn,
-phones of both register, one at a time: the flow hears of it and sends the waiting INVITE on, the phone rings, the
-caller hears that. The same number of phones wakes up in both, calls woken are ended and replaced outside of the
-measurement, and so are the pushes: the service answers at once and each call is parked before the next round begins.
-So the CPU per wake-up must not depend on how many others wait. A bus that searches its subscriptions grows with them.
+Real servers, with 300, 10,000 and 30,000 calls that wait for phones which are not registered. In turn, phones of each
+register, one at a time: the flow hears of it and sends the waiting INVITE on, the phone rings, the caller hears that.
+The same number of phones wakes up in all, calls woken are ended and replaced outside of the measurement. So the CPU
+per wake-up must not depend on how many others wait: a bus that searches its subscriptions grows with them. The same
+for a REGISTER that nobody waits for, beside a server without calls.
 
-The weight of a parked call is the growth of resident memory while the calls of the second server are parked, after a
-first few hundred have come and gone.
+OpenSIPS does the same with `notify_on_event` and `t_inject_branches` (bench/opensips.cfg) where the environment names
+its program: `OPENSIPS=/usr/sbin/opensips`. It is started with `-a F_MALLOC`; its default allocator is one for
+debugging, several times slower, and so is one built with -O0 (its Makefile.conf as it comes).
 
-    python -m bench.wakeup [--few 300] [--many 10000] [--rounds 5]
+The weight of a parked call is the growth of resident memory while the calls are parked, after a first few hundred have
+come and gone.
+
+    python -m bench.wakeup [--counts 300 10000 30000] [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.figures import Figure, render
+from bench.figures import Absent, Figure, middle, ratios, render
 from bench.phones import Population
-from bench.push import PushService
-from bench.servers import HOST, ROOT, Orchestrator, on_core, wait_until
+from bench.servers import HOST, OpenSips, Orchestrator, Server, on_core
+from bench.waiting import Side
+from orchestrator import BUILD
 
-FLOW = ROOT / "docs" / "flows" / "push_by_hand.flow.yaml"
-PATIENCE = (
-    ("for: 20s", "for: 1h"),
-    ("ring: 40s", "ring: 1h"),
-    ("keep_open: 20s", "keep_open: 1h"),
-    ("    when: call.target.user in groups.mobile\n", ""),
-)
-"""The flow of docs/push.md, but for everybody, and with waits of which none runs out while it is measured."""
+FLOW = """flowlang: 1
+flows:
+  park:
+    on: invite
+    do:
+      - subscribe: registered
+        where: {aor: '${call.target.aor}'}
+        for: 1h
+        do: [inject: '${event.uri}']
+      - relay: {to: registered, ring: 1h, keep_open: 1h}
+        on:
+          busy: [reply: 486]
+          else: [reply: 480]
+"""
+GROUP = 300
+"""Phones woken in a round of one server."""
 
-WINDOW = 8
-"""INVITEs under way while calls are parked."""
-PUSHES_UNDER_WAY = 40
-"""Pushes the server may lag behind while calls are parked; with more it would rightly call itself overloaded."""
-PUSHED_WITHIN = 30.0
-
-MOST_RATIO, MOST_OCTETS = 1.3, 8_192.0
-
-
-class Side:
-    """One server with `waiting` parked calls, woken in groups of the same size on all sides."""
-
-    def __init__(self, server: Orchestrator, population: Population, push: PushService, waiting: int) -> None:
-        self.server = server
-        self.population = population
-        self.push = push
-        self.waiting = waiting
-        self.microseconds: list[float] = []
-        self.latencies: list[float] = []
-        self.parking = 0.0
-        self._next = self._first = 0
-
-    def park(self, count: int) -> None:
-        """Park so many more calls; returns when all pushes are through."""
-        before = self.push.pushes
-
-        def keep_up(parked: int) -> None:
-            wait_until(lambda: parked - (self.push.pushes - before) < PUSHES_UNDER_WAY, PUSHED_WITHIN, "pushes hang")
-
-        numbers = range(self._next, self._next + count)
-        self._next += count
-        begun = self.server.cpu()
-        self.population.park(numbers, WINDOW, keep_up)
-        wait_until(lambda: self.push.pushes - before >= count, PUSHED_WITHIN, "pushes are missing")
-        self.parking = (self.server.cpu() - begun) / count * 1e6
-
-    def wake(self, count: int) -> None:
-        """Wake the calls parked first and measure it; then end them."""
-        numbers = range(self._first, self._first + count)
-        self._first += count
-        begun = self.server.cpu()
-        woken = [self.population.wake(number) for number in numbers]
-        self.microseconds.append((self.server.cpu() - begun) / count * 1e6)
-        self.latencies += [seconds for seconds, _ in woken]
-        for _, invite in woken:
-            self.population.refuse(invite)
-
-    def forget(self) -> None:
-        """Leave the warm-up out of the figures."""
-        self.microseconds.clear()
-        self.latencies.clear()
-
-    def latency(self, quantile: float) -> float:
-        """Milliseconds from REGISTER to INVITE."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] * 1e3
+MOST_GROWTH, MOST_MISSED, MOST_OCTETS, MOST_PARKING = 1.15, 1.1, 4_096.0, 1.5
+BESIDE = {300: 1.3, 10_000: 0.3, 30_000: 0.12} if BUILD == "compiled" else {}
+"""Calls that wait → CPU per wake-up of ours beside OpenSIPS that we mean to stay below."""
 
 
-def patient_flow(folder: Path) -> Path:
-    """A copy of the flow whose waits outlast the benchmark."""
-    text = FLOW.read_text()
-    for shipped, patient in PATIENCE:
-        assert shipped in text, f"{FLOW.name} has no {shipped!r}"
-        text = text.replace(shipped, patient)
-    copy = folder / FLOW.name
-    copy.write_text(text)
-    return copy
-
-
-def open_side(stack: ExitStack, flow: Path, waiting: int) -> Side:
-    push = stack.enter_context(PushService(HOST))
+def open_side(stack: ExitStack, kind: type[Orchestrator] | type[OpenSips], waiting: int) -> Side[Population]:
+    """Raises Skipped."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    server = stack.enter_context(Orchestrator(folder, [flow], {"PUSH_URL": push.url, "PUSH_KEY": "bench"}))
-    population = stack.enter_context(Population(HOST, (HOST, server.port)))
-    return Side(server, population, push, waiting)
+    server: Server
+    if kind is OpenSips:
+        server = stack.enter_context(OpenSips(folder))
+    else:
+        flow = folder / "park.flow.yaml"
+        flow.write_text(FLOW)
+        server = stack.enter_context(Orchestrator(folder, [flow]))
+    phones = stack.enter_context(Population(HOST, (HOST, server.port)))
+    return Side(server, phones, waiting)
 
 
-def figures(few: int = 300, many: int = 10_000, rounds: int = 5) -> Iterator[Figure]:
-    """Ratio of the CPU per wake-up, latencies, weight."""
-    group = min(few, 300)
+def figures(counts: Sequence[int] = (300, 10_000, 30_000), rounds: int = 5) -> Iterator[Figure | Absent]:
+    """Ratios of the CPU per wake-up, latencies, weight."""
+    kinds: list[type[Orchestrator] | type[OpenSips]] = [Orchestrator]
+    if OpenSips.program():
+        kinds.append(OpenSips)
+    else:
+        yield Absent("OpenSIPS, the peer, is not installed", "OPENSIPS=<path of the program>, 3.4 or newer")
     with ExitStack() as stack:
-        flow = patient_flow(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         stack.enter_context(on_core(-1))
-        sides = [open_side(stack, flow, waiting) for waiting in (few, many)]
-        for side in sides:
-            side.park(group)
-            side.wake(group)
+        sides = {kind: [open_side(stack, kind, waiting) for waiting in counts] for kind in kinds}
+        idle = {kind: open_side(stack, kind, 0) for kind in kinds}
+        for side in [side for row in zip(*sides.values(), strict=True) for side in row]:
+            side.park(GROUP)
+            side.wake(GROUP)
+            side.park(side.waiting)
+            side.parking.clear()
             side.forget()
-        weight = fill(sides)
         for number in range(rounds):
-            for side in sides:
-                side.wake(group)
-                side.park(group)
-                spent = side.microseconds[-1]
-                print(f"round {number + 1}: {side.waiting:6} parked  {spent:4.0f} µs per wake-up", file=sys.stderr)
-    yield from judge(sides[0], sides[1], weight)
+            for kind in kinds:
+                for side in sides[kind]:
+                    side.wake(GROUP)
+                    weight = side.weight
+                    side.park(GROUP)
+                    side.weight = weight
+                    spent = side.microseconds[-1]
+                    print(
+                        f"round {number + 1}: {side.server.name:12} {side.waiting:6} parked  {spent:5.0f} µs a wake-up",
+                        file=sys.stderr,
+                    )
+                sides[kind][-1].miss(GROUP)
+                idle[kind].miss(GROUP)
+    yield from judge(sides[Orchestrator], idle[Orchestrator])
+    if OpenSips in sides:
+        yield from compare(sides[Orchestrator], sides[OpenSips], idle[OpenSips])
 
 
-def fill(sides: list[Side]) -> float:
-    """Park what each side is to have; octets of resident memory per call of the last one."""
-    weight = 0.0
-    for side in sides:
-        before = side.server.memory()
-        side.park(side.waiting)
-        weight = (side.server.memory() - before) / side.waiting
-    return weight
+QUICK = {"counts": (300, 2_000), "rounds": 2}
 
 
-def judge(few: Side, many: Side, weight: float) -> Iterator[Figure]:
-    ratios = [more / less for less, more in zip(few.microseconds, many.microseconds, strict=True)]
-    yield Figure(
-        f"CPU per wake-up, {many.waiting:,} calls parked beside {few.waiting}",
-        statistics.median(ratios),
-        "x",
-        most=MOST_RATIO,
+def judge(sides: Sequence[Side[Population]], idle: Side[Population]) -> Iterator[Figure]:
+    """Ours: the shapes, which must be flat."""
+    few, many = sides[0], sides[-1]
+    for side in sides[1:]:
+        grown = ratios(side.microseconds, few.microseconds)
+        most = MOST_GROWTH if side is many else None
+        yield middle(f"CPU per wake-up, {side.waiting:,} calls parked beside {few.waiting}", grown, "x", most=most)
+    missed = ratios(many.missed, idle.missed)
+    yield middle(
+        f"CPU per REGISTER that none of {many.waiting:,} waits for, beside none", missed, "x", most=MOST_MISSED
     )
-    yield Figure("memory per parked call", weight, "octets", most=MOST_OCTETS)
-    for side in (few, many):
-        yield Figure(f"{side.waiting:,} parked: CPU", statistics.median(side.microseconds), "µs per wake-up")
-        yield Figure(f"{side.waiting:,} parked: REGISTER to INVITE, median", side.latency(0.5), "ms")
-        yield Figure(f"{side.waiting:,} parked: REGISTER to INVITE, 99 %", side.latency(0.99), "ms")
-    yield Figure("CPU to park a call, its push included", many.parking, "µs")
+    yield Figure("memory per parked call", many.weight, "octets", most=MOST_OCTETS)
+    for side in sides:
+        yield from side.figures()
+    yield middle("CPU to park a call", many.parking, "µs")
+
+
+def compare(
+    ours: Sequence[Side[Population]], theirs: Sequence[Side[Population]], idle: Side[Population]
+) -> Iterator[Figure]:
+    """Beside OpenSIPS."""
+    for mine, other in zip(ours, theirs, strict=True):
+        beside = ratios(mine.microseconds, other.microseconds)
+        most = BESIDE.get(mine.waiting)
+        yield middle(f"CPU per wake-up beside OpenSIPS, {mine.waiting:,} calls parked", beside, "x", most=most)
+    parking = ratios(ours[-1].parking, theirs[-1].parking)
+    yield middle("CPU to park a call, beside OpenSIPS", parking, "x", most=MOST_PARKING)
+    yield Figure("memory per parked call, beside OpenSIPS", ours[-1].weight / theirs[-1].weight, "x")
+    many = theirs[-1]
+    yield middle(
+        f"OpenSIPS: CPU per REGISTER that none of {many.waiting:,} waits for", ratios(many.missed, idle.missed), "x"
+    )
+    for side in theirs:
+        yield from side.figures()
+    yield middle("OpenSIPS: CPU to park a call", many.parking, "µs")
+    yield Figure("OpenSIPS: memory per parked call", many.weight, "octets")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--few", type=int, default=300, help="calls parked in the first server")
-    parser.add_argument("--many", type=int, default=10_000, help="calls parked in the second one")
+    parser.add_argument("--counts", type=int, nargs="+", default=[300, 10_000, 30_000], help="calls parked")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(render([("wakeup", list(figures(options.few, options.many, options.rounds)))]))
+    print(render([("wakeup", list(figures(options.counts, options.rounds)))]))
 
 
 if __name__ == "__main__":
