@@ -3,7 +3,7 @@
 # make test   the tests; `make test ARGS='tests/store -k kill'` runs some
 # make check  ruff and mypy --strict
 # make pythons  the pure tests on Python 3.11, 3.12 and 3.13, as far as they are here
-# make bench  the benchmarks;  make demo  a call through the whole thing on this machine
+# make bench  the benchmarks (make bench ARGS=--quick);  make demo  a call through the whole thing on this machine
 #
 # Needs python3 (3.11 or newer, with venv) and make; everything else is installed into .venv here.
 

@@ -111,10 +111,11 @@ class Population:
         """Call each of them, `window` at a time; a call counts as parked with its 100.
 
         A call refused because the server is overloaded (503) is made again a little later. `before_next(parked)` may
-        wait, for what the server does besides.
+        wait, for what the server does besides. Raises TimeoutError where every call is refused.
         """
         to_call = deque(numbers)
         under_way = parked = 0
+        last = time.monotonic()
         while to_call or under_way:
             if to_call and under_way < window:
                 self.invite(to_call.popleft())
@@ -125,9 +126,12 @@ class Population:
             if response.startswith(b"SIP/2.0 503 "):
                 self.callers.send(acknowledge(response, self.callers.server))
                 to_call.append(number_of(response))
+                if time.monotonic() > last + PATIENCE:
+                    raise TimeoutError(f"all calls are refused once {parked} are parked")
                 time.sleep(LATER)
                 continue
             parked += 1
+            last = time.monotonic()
             before_next(parked)
 
     # --- phones -------------------------------------------------------------------------------------------------------
