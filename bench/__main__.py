@@ -21,7 +21,6 @@ import argparse
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from typing import Any
 
 from bench.figures import Absent, Figure, Skipped, render
 from bench.machine import about
-from bench.servers import PROFILE
+from bench.servers import PROFILE, py_spy
 from orchestrator import BUILD
 
 
@@ -55,6 +54,7 @@ BENCHES: Mapping[str, Bench] = {
     "relay": Bench(300),
     "wakeup": Bench(120),
     "wake": Bench(120),
+    "media": Bench(240),
     "esl_events": Bench(200, server=False),
     "reactor": Bench(150, server=False),
     "bus": Bench(150, server=False),
@@ -143,7 +143,7 @@ def run(name: str, quick: bool = False, profiles: Path | None = None) -> Outcome
         if profiles is not None and bench.server:
             environment[PROFILE] = str(profiles / name)
         elif profiles is not None:
-            command = ["py-spy", "record", "--subprocesses", "-o", str(profiles / f"{name}.svg"), "--", *command]
+            command = [str(py_spy()), "record", "--subprocesses", "-o", str(profiles / f"{name}.svg"), "--", *command]
         child = subprocess.Popen(command, stdout=sys.stderr, env=environment)
         failed = ""
         try:
@@ -191,7 +191,7 @@ def arguments() -> argparse.Namespace:
     unknown = [name for name in options.names if name not in BENCHES]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known are {', '.join(BENCHES)}")
-    if options.profile is not None and shutil.which("py-spy") is None:
+    if options.profile is not None and py_spy() is None:
         parser.error("--profile needs py-spy: pip install py-spy")
     return options
 

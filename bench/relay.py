@@ -67,6 +67,8 @@ class Round:
         """Where the caller connects to."""
         self.folder = folder
         self.transport = "u1" if transport == "udp" else "t1"
+        self.service = "bob"
+        """Whom the caller calls."""
         self.callee_port = free_port()
         self.contact = f"{HOST}:{self.callee_port}"
         self.scenario = SCENARIOS / "uas.xml"
@@ -110,6 +112,7 @@ class Round:
                 rate=rate,
                 host=HOST,
                 seconds=seconds,
+                service=self.service,
             )
             spent = (self.server.cpu() - begun) / calls * 1e6
             require_clean(self.server.name, caller)  # the callee still waits where a call did not reach it

@@ -203,9 +203,15 @@ class Orchestrator(Server):
         super().stop()
 
 
+def py_spy() -> str | None:
+    """The program, of our virtual environment or the system's."""
+    return shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+
+
 def _watch(pid: int) -> subprocess.Popen[bytes] | None:
     """py-spy for a process, where the environment asks for it."""
-    if not (target := os.environ.get(PROFILE)):
+    program = py_spy()
+    if not (target := os.environ.get(PROFILE)) or program is None:
         return None
     number = len(list(Path(target).parent.glob(f"{Path(target).name}-*.svg"))) + 1
     while (svg := Path(f"{target}-{number}.svg")).exists():
@@ -213,7 +219,7 @@ def _watch(pid: int) -> subprocess.Popen[bytes] | None:
     svg.touch()  # the next server's is another one
     options = ["--pid", str(pid), "--output", str(svg), "--rate", "250", "--duration", "86400", "--nonblocking"]
     with on_core(-1):
-        return subprocess.Popen(["py-spy", "record", *options], stdout=sys.stderr)
+        return subprocess.Popen([program, "record", *options], stdout=sys.stderr)
 
 
 class Kamailio(Server):
