@@ -7,6 +7,7 @@ handles it, nothing is shown for it. What the service says:
     400 INVALID_ARGUMENT about the token               the token is dead; about anything else, the push has failed
     401                                                a new access token, once
     401 THIRD_PARTY_AUTH_ERROR                         this push has failed; phones of other kinds are reached
+    429 about the device                               this push has failed: too many to one phone
     429, 5xx                                           later (Retry-After)
     403, 404 without one of these codes                the account or the project is wrong, not the phone
 """
@@ -125,6 +126,8 @@ class Fcm:
             return Pushed("dead" if _is_about_token(error) else "failed", f"{reason}: {words}" if words else reason)
         if _THIRD_PARTY in codes:  # an iPhone or a browser behind Firebase, whose own service does not take the project
             return Pushed("failed", f"{reason}: {words}" if words else reason)
+        if status == 429 and _is_about_device(error):
+            return Pushed("failed", reason)
         if status == 429 or status >= 500:
             raise PushDown(reason, retry_after(answer.headers, self._wall()))
         raise PushDown(f"{reason}: {words}" if words else reason, final=True)
@@ -200,3 +203,13 @@ def _is_about_token(error: Mapping[str, Any]) -> bool:
     if fields:
         return all(field == "message.token" for field in fields)
     return "registration token" in told(error.get("message"))
+
+
+def _is_about_device(error: Mapping[str, Any]) -> bool:
+    """Whether a quota that is used up is that of one phone: FCM has quotas for devices, topics and projects, all with
+    the code QUOTA_EXCEEDED, and says which one in words."""
+    violations = [each for detail in _details(error) for each in _listed(detail.get("violations"))]
+    words = [told(error.get("message"))]
+    words += [told(violation.get(name)) for violation in violations for name in ("subject", "description")]
+    said = " ".join(words).lower()
+    return "device" in said and "project" not in said

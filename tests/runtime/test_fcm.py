@@ -302,6 +302,36 @@ def test_answers_about_the_service(
     assert (len(google.pushes), google.handed_out) == (1, 1)
 
 
+def quota(message: str, *violations: str) -> Behaviour:
+    details = [
+        {"@type": FCM_ERROR, "errorCode": "QUOTA_EXCEEDED"},
+        {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"description": v} for v in violations],
+        },
+    ]
+    said = {"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}}
+    return answer(429, json.dumps(said).encode(), content_type="application/json", retry_after="60")
+
+
+@pytest.mark.parametrize(
+    ("said", "of_phone"),
+    [
+        (quota("Device message rate exceeded"), True),
+        (quota("Resource has been exhausted.", "Device message rate limit exceeded"), True),
+        (quota("Resource has been exhausted.", "Topic message rate"), False),
+        (quota("Quota exceeded for 'Send requests per minute' of consumer 'project_number:1'", "device"), False),
+        (quota(""), False),
+    ],
+)
+def test_too_many_pushes_to_one_phone_stop_no_others(fcm: Fcm, google: Google, said: Behaviour, of_phone: bool) -> None:
+    google.fcm = [said]
+    if of_phone:
+        assert fcm.send(push()) == Pushed("failed", "429 QUOTA_EXCEEDED")
+    else:
+        assert down(fcm).retry_after == 60.0
+
+
 def test_an_iphone_behind_firebase_takes_no_android_phone_with_it(fcm: Fcm, google: Google) -> None:
     """The project's key for Apple is wrong: that is no failure of Firebase, whose circuit stays closed."""
     google.fcm = [error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", "x")]
