@@ -40,10 +40,13 @@ class EventLog:
             self._kept.append(event)
             touch()
 
-        self._engine.bus.watch(keep)
+        names = tuple(self._engine.flows.program.events)
+        for name in names:  # an event is made only where somebody hears it
+            self._engine.bus.tap(name, keep)
 
         def stop() -> None:
-            self._engine.bus.unwatch(keep)
+            for name in names:
+                self._engine.bus.untap(name, keep)
             self._kept.clear()
 
         return stop

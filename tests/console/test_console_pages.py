@@ -370,5 +370,7 @@ def test_markup_in_an_event_is_text(stage: ConsoleStage) -> None:
     shown = render("events_log.html", events=log.newest())
     check_is_ours(shown)
     assert "&lt;script&gt;" in shown
+    assert stage.world.engine.bus.hears("answered")
     stop()
     assert log.newest() == []
+    assert not stage.world.engine.bus.hears("answered")
