@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class Seen:
 # --- the calls that are measured --------------------------------------------------------------------------------------
 
 
+_NUMBERS = count(1)
+"""Of calls: no two have the same name, so that a mark is of one condition."""
+
+
 class Caller:
     """Makes calls over one socket, one after the other and some at a time."""
 
@@ -87,7 +92,6 @@ class Caller:
         self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._here = f"{HOST}:{self._sock.getsockname()[1]}"
         self._mine = os.urandom(4).hex()
-        self._number = 0
         self._sent: dict[str, int] = {}
         self._ends: list[tuple[float, str, bytes]] = []
         self.setups: list[float] = []
@@ -113,11 +117,11 @@ class Caller:
         return len(self._sent)
 
     def _invite(self) -> None:
-        self._number += 1
-        name = f"probe{self._number}x"
-        marked = self._number % MARKED == 0
+        number = next(_NUMBERS)
+        name = f"probe{number}x"
+        marked = number % MARKED == 0
         if marked:
-            self.marks[self._number] = time.time_ns()
+            self.marks[number] = time.time_ns()
             self._send(
                 "REGISTER",
                 f"{name}-{self._mine}",
@@ -126,7 +130,7 @@ class Caller:
                 f"Contact: <sip:{name}@{self._here}>",
                 "Expires: 60",
             )
-        call = f"{'m' if marked else 'p'}{self._number}-{self._mine}"
+        call = f"{'m' if marked else 'p'}{number}-{self._mine}"
         self._sent[call] = time.time_ns()
         self._send("INVITE", call, name, "1 INVITE", f"Contact: <sip:{name}@{self._here}>", to="bob")
 
