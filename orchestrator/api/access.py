@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import falcon
 from loguru import logger
 
+from orchestrator.api.bodies import FORM, form_of, kind_of
 from orchestrator.api.problems import Problem
 from orchestrator.sip.admission import source_name
 
@@ -43,9 +44,6 @@ LASTS: Final = 12 * 3600.0
 """Seconds a session lasts."""
 SESSIONS: Final = 200
 """Sessions at a time; a new one ends the oldest."""
-_FORM: Final = "application/x-www-form-urlencoded"
-MOST_FORM: Final = 262_144
-"""Octets of a form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class Access:
         """One line for each write, those that were refused as well: no body, no token."""
         if request.method in READS:
             return
-        who: Who | None = request.context.who
+        who: Who | None = getattr(request.context, "who", None)  # refused before anybody asked who it is
         facts = {
             "method": request.method[:20],
             "path": request.path[:200],
@@ -160,12 +158,9 @@ class Access:
 
     def _has_csrf(self, request: falcon.Request, session: Session) -> bool:
         given = request.get_header(CSRF_HEADER)
-        if given is None and (request.content_type or "").partition(";")[0].strip().lower() == _FORM:
-            if (request.content_length or 0) > MOST_FORM:
-                raise Problem(413, "body.too_large", "too large", f"a form has at most {MOST_FORM} octets")
-            form = request.get_media(default_when_empty=None)
-            given = form.get(CSRF_FIELD) if isinstance(form, dict) else None
-        return isinstance(given, str) and compare_digest(given.encode("utf-8", "replace"), session.csrf.encode())
+        if given is None and kind_of(request) == FORM:
+            given = form_of(request).get(CSRF_FIELD)
+        return given is not None and compare_digest(given.encode("utf-8", "replace"), session.csrf.encode())
 
     def check_origin(self, request: falcon.Request) -> None:
         """A write is not the idea of a page of somebody else. Raises Problem."""
@@ -173,7 +168,7 @@ class Access:
         origin = request.get_header("Origin")
         foreign = site not in (None, "same-origin", "none")
         if origin is not None and not foreign:
-            foreign = urlsplit(origin).netloc.lower() != (request.get_header("Host") or "").strip().lower()
+            foreign = _place_of(origin) != (request.get_header("Host") or "").strip().lower()
         if foreign:
             self.refused["origin"] += 1
             raise Problem(
@@ -308,6 +303,14 @@ def who_of(request: falcon.Request) -> Who:
     who: Any = request.context.who
     assert isinstance(who, Who)
     return who
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin; None for one that is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _digest(token: str) -> bytes:

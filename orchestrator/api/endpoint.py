@@ -16,6 +16,7 @@ import falcon
 import gevent
 
 from orchestrator.api.access import Who, who_of
+from orchestrator.api.bodies import kind_of, octets_of
 from orchestrator.api.problems import Problem
 from orchestrator.runtime.query import Query
 from orchestrator.views.listing import Listing, Page
@@ -77,13 +78,9 @@ class Asked:
 
     def octets(self, most: int) -> bytes:
         """The body as it came, which says that it is JSON: no form of a page of somebody else does. Raises Problem."""
-        kind = (self.request.content_type or "").partition(";")[0].strip().lower()
-        if kind not in ("application/json", "application/cloudevents+json"):
+        if kind_of(self.request) not in ("application/json", "application/cloudevents+json"):
             raise Problem(415, "body.type", "JSON is expected", cure="send Content-Type: application/json")
-        octets = bytes(self.request.bounded_stream.read(most + 1))
-        if len(octets) > most:
-            raise Problem(413, "body.too_large", "too large", f"the body has at most {most} octets")
-        return octets
+        return octets_of(self.request, most)
 
     def page(self, listing: Listing[Any]) -> Page:
         """The page that is asked for. Raises Problem."""

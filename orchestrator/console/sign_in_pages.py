@@ -7,12 +7,11 @@ from urllib.parse import urlencode
 import falcon
 
 from orchestrator.api.access import COOKIE, client_of
+from orchestrator.api.bodies import form_of
 from orchestrator.api.problems import Problem
 from orchestrator.console.console_page import ConsolePage
 
 PATH = "/sign-in"
-MOST = 8192
-"""Octets of the form."""
 
 
 class SignIn(ConsolePage):
@@ -24,12 +23,9 @@ class SignIn(ConsolePage):
         self._ask(request, response)
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
-        if (request.content_length or 0) > MOST:
-            raise Problem(413, "body.too_large", "too large", f"the form has at most {MOST} octets")
-        form = request.get_media(default_when_empty={})
-        token = form.get("token") if isinstance(form, dict) else None
+        form = form_of(request)
         try:
-            session = self.desk.access.sign_in(token if isinstance(token, str) else "", client_of(request))
+            session = self.desk.access.sign_in(form.get("token", ""), client_of(request))
         except Problem as refused:
             response.status = refused.status
             response.set_headers(refused.headers or {})
