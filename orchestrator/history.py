@@ -109,9 +109,9 @@ class SipMessage(NamedTuple):
     def at(cls: type[M], data: bytes, hop: _Hop, time: float) -> M:
         """One from or to a hop (`sip.points.Hop`)."""
         point: _Point = hop.point
-        return cls(
-            data, hop.host, hop.port, point.index, point.local or point.host, point.local_port, point.transport, time
-        )
+        local = point.local or point.host
+        values = data, hop.host, hop.port, point.index, local, point.local_port, point.transport, time
+        return tuple.__new__(cls, values)  # one call less than cls(...): this is made for each message
 
     @property
     def head(self) -> bytes:

@@ -19,10 +19,11 @@ What one call pays, plain CPython: `python -m bench.history`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.calls.cdr import CallOver
 from orchestrator.core.engine import Engine
 from orchestrator.errors import TooManyWatchersError
 from orchestrator.events.event import Event
@@ -30,6 +31,7 @@ from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import TraceWritten
 from orchestrator.history import CallLeg, CallRecord, JobDone, MessageIn, MessageOut, SipMessage
 from orchestrator.sip.points import Hop
+from orchestrator.views.call_summary import record_later
 from orchestrator.views.kept_call import CALL, ENTRY, Entry, KeptCall, Wake, call_id_of, event_octets, facts_of
 
 LINGER = 35.0
@@ -83,7 +85,7 @@ class CallHistory:
         self._follower = 0
         self._cramped = False
         engine.history.listen(CallLeg, self._take_leg)
-        engine.history.listen(CallRecord, self._take_record)
+        engine.history.listen(CallOver, self._take_end)
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -216,34 +218,41 @@ class CallHistory:
         self.octets += CALL
         return kept
 
-    def _take_record(self, record: CallRecord) -> None:
+    def _take_end(self, over: CallOver) -> None:
         """A call has ended."""
-        kept = self._calls.get(record.id)
+        call, run = over.call, over.run
+        kept = self._calls.get(call.id)
         if kept is None:
             if not self._has_room(CALL):
                 return
-            kept = self._begin(record.id)  # a channel of the dialplan: it has no legs of ours
-        elif not kept.live:
+            kept = self._begin(call.id)  # a channel of the dialplan: it has no legs of ours
+            kept.started_at = call.started_at
+        elif kept.ended_at is not None:
             return
-        kept.started_at = record.started - self._engine.settings.wall_offset
-        kept.run_name, kept.record = record.run, record
-        self._bind(kept)
-        octets = sum(line.octets for line in kept.records)
+        if kept.run is None:
+            kept.bind(run)
+        octets = sum([line.octets for line in kept.records])
         kept.octets += octets
         self.octets += octets
-        self._end(kept)
+        record = record_later(self._engine, kept, over)
+        if record is None:
+            made = over.record()
+            self._end(kept, lambda: made)
+        else:
+            self._end(kept, record)
 
-    def _end(self, kept: KeptCall) -> None:
-        kept.ended_at = self._engine.now
-        kept.let_go()
+    def _end(self, kept: KeptCall, record: Callable[[], CallRecord] | None = None) -> None:
+        now = self._engine.timers.now
+        kept.end(now, record)
         self._ended[kept.id] = kept
-        self._until = self._engine.now + LINGER
+        self._until = now + LINGER
         while len(self._ended) > self.bounds.calls:
             self._forget(next(iter(self._ended)))
         if self.octets > self.bounds.memory:
             self._make_room(0)
-        for wake in tuple(kept.wakes.values()):
-            wake()
+        if kept.wakes:
+            for wake in tuple(kept.wakes.values()):
+                wake()
 
     def _sweep(self) -> None:
         """Calls that have gone without a record: no flow was theirs any more."""
@@ -337,27 +346,28 @@ class CallHistory:
         """Its run, once there is one."""
         call = self._engine.calls.by_id(kept.id)
         run = call.run if call is not None else None
-        if run is None and kept.record is not None:
-            run = self._engine.flows.runs.get(int(kept.record.run.rpartition("#")[2] or 0))
-        if run is not None and kept.run is None:
+        if run is not None:
             kept.bind(run)
         return run
 
     def _add(self, kept: KeptCall, what: SipMessage | Event | JobDone, octets: int) -> None:
         octets += ENTRY
-        if not self._has_room(octets) or kept.id not in self._calls:  # it may have been what made room
+        if self.octets + octets > self.bounds.memory and not (
+            self._make_room(octets) and kept.id in self._calls  # it may have been what made room
+        ):
             kept.dropped += 1
             self.dropped += 1
             return
         run = kept.run
         if run is None and kept.ended_at is None:
             run = self._bind(kept)
-        lines = len(kept.records) + (run.left_out if run is not None else kept.left_out)
         kept.number += 1
-        kept.entries.append(Entry(kept.number, lines, what))
+        entries = kept.entries
+        lines = len(kept.records) + (run.left_out if run is not None else kept.left_out)
+        entries.append(Entry(kept.number, lines, what))
         kept.octets += octets
         self.octets += octets
-        if len(kept.entries) > FIRST + LAST or kept.octets > LARGEST:
+        if len(entries) > FIRST + LAST or kept.octets > LARGEST:
             self._shorten(kept)
         if kept.also:
             for other in kept.also:

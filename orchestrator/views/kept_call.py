@@ -40,8 +40,8 @@ class KeptCall:
     first one that have made room for others."""
 
     __slots__ = (
-        "also", "call_ids", "dropped", "ended_at", "entries", "id", "number", "octets", "record", "records", "run",
-        "run_name", "wakes", "_left_out", "started_at",
+        "also", "call_ids", "dropped", "ended_at", "entries", "id", "number", "octets", "records", "run",
+        "run_name", "_record", "_make", "wakes", "_left_out", "started_at",
     )  # fmt: skip
 
     def __init__(self, id: str, started_at: float) -> None:
@@ -61,7 +61,8 @@ class KeptCall:
         self.run: Run | None = None
         self.run_name = ""
         self.records: list[TraceLine] = []
-        self.record: CallRecord | None = None
+        self._record: CallRecord | None = None
+        self._make: Callable[[], CallRecord] | None = None
         self.wakes: dict[int, Wake] = {}
         self._left_out = 0
 
@@ -69,6 +70,19 @@ class KeptCall:
     def live(self) -> bool:
         """It has not ended."""
         return self.ended_at is None
+
+    @property
+    def record(self) -> CallRecord | None:
+        """Of a call that has ended."""
+        if self._make is not None:
+            self._record, self._make = self._make(), None
+        return self._record
+
+    def end(self, time: float, record: Callable[[], CallRecord] | None) -> None:
+        """It is over; `record()` makes its record when somebody asks for it."""
+        self.ended_at, self._make = time, record
+        if self.run is not None:
+            self._left_out, self.run = self.run.left_out, None
 
     @property
     def left_out(self) -> int:
@@ -84,11 +98,6 @@ class KeptCall:
     def bind(self, run: Run) -> None:
         """Its run is known."""
         self.run, self.run_name, self.records = run, run.name, run.records
-
-    def let_go(self) -> None:
-        """It has ended: only the lines of its run stay."""
-        if self.run is not None:
-            self._left_out, self.run = self.run.left_out, None
 
     def take_back(self, message: SipMessage) -> int:
         """The last entry, if it is this message, belongs to another call; returns the octets that are free now."""

@@ -294,4 +294,4 @@ def test_a_record_is_kept_with_its_call(tmp_path: Path) -> None:
     kept.world.engine.history.listen(CallRecord, records.append)
     kept.whole()
     (ended,) = kept.history.ended()
-    assert ended.record is records[0] and ended.run is None and ended.run_name == "main#1"
+    assert ended.record == records[0] and ended.run is None and ended.run_name == "main#1"

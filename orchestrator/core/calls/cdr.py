@@ -6,7 +6,7 @@ call and give one record. A flow may go on after that (`on_end`); what it does t
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.flow.run.run import Run
 from orchestrator.history import CallRecord, History
@@ -28,6 +28,22 @@ class EndedCall(Protocol):
     def end_reason(self) -> str: ...
 
 
+class CallOver(NamedTuple):
+    """A call of a flow has just ended: what its record is made of. The history of calls keeps less of it, for it costs
+    a call more to be put on record than to ring."""
+
+    call: Any
+    """An `EndedCall`, here with all it knows: a `Call` or a `SocketCall`."""
+    run: Run
+    code: int | None
+    contact: str | None
+    offset: float
+
+    def record(self) -> CallRecord:
+        """Its record; to be asked for within the turn."""
+        return record_of(self.call, self.run, self.code, self.contact, self.offset)
+
+
 class CallRecords:
     """Writes the records of one engine into its history. `wall_offset` is the wall clock minus the monotonic clock, in
     seconds."""
@@ -40,6 +56,8 @@ class CallRecords:
 
     def add(self, call: EndedCall, run: Run, code: int | None, contact: str | None) -> None:
         """Tell of a call that has just ended, as its flow sees it."""
+        if self._history.hears(CallOver):
+            self._history.tell(CallOver(call, run, code, contact, self._offset))
         if self._history.hears(CallRecord):
             self._history.tell(record_of(call, run, code, contact, self._offset))
 
