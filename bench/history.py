@@ -1,5 +1,7 @@
-"""What the history of calls costs a call of a flow of one step: INVITE, 180, 200, ACK, BYE, 200, through the core as the
-reactor drives it, without sockets. Two engines take calls by turns, one with a history, one without.
+"""What the history of calls costs a call of a flow of one step.
+
+INVITE, 180, 200, ACK, BYE, 200 go through the core as the reactor drives it, without sockets. Engines take calls by
+turns, one with a history, one without messages, one without any.
 
     python -m bench.history [--calls 2000] [--rounds 7]
 """
@@ -63,11 +65,17 @@ class Side:
         began = thread_time()
         if MessageIn in history.told:
             history.tell(MessageIn.at(data, hop, now))
+        wire = history.wire
+        if wire is not None:
+            wire(True, data, hop, now)
         engine.receive(data, hop, now)
         out = engine.datagrams
         for sent, destination in out:
             if MessageOut in history.told:
                 history.tell(MessageOut.at(sent, destination, now))
+            wire = history.wire
+            if wire is not None:
+                wire(False, sent, destination, now)
         self.seconds += thread_time() - began
         left = [sent for sent, _ in out]
         out.clear()

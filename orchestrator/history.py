@@ -33,13 +33,16 @@ class History:
     """The stream of one engine's facts. Listeners are called within the turn: they keep what they want, and do not
     wait."""
 
-    __slots__ = ("told", "on_fault")
+    __slots__ = ("told", "on_fault", "wire")
 
     def __init__(self) -> None:
         self.told: Final[dict[type, tuple[Callable[[Any], object], ...]]] = {}
         """Kind → its listeners, of those that anybody listens to. To be read; the wire looks here for each message."""
         self.on_fault: Callable[[Exception], object] | None = None
         """Told what a listener raises; the turn goes on."""
+        self.wire: Callable[[bool, bytes, Any, float], object] | None = None
+        """Told each message that comes (True) or leaves, its octets, its hop and the time: `MessageIn` and `MessageOut`
+        without a fact being made. For one who keeps them all, the history of calls; it must not raise."""
 
     def listen(self, kind: type[F], told: Callable[[F], object]) -> None:
         """Call `told` with each fact of this kind from now on."""
@@ -109,9 +112,9 @@ class SipMessage(NamedTuple):
     def at(cls: type[M], data: bytes, hop: _Hop, time: float) -> M:
         """One from or to a hop (`sip.points.Hop`)."""
         point: _Point = hop.point
-        local = point.local or point.host
-        values = data, hop.host, hop.port, point.index, local, point.local_port, point.transport, time
-        return tuple.__new__(cls, values)  # one call less than cls(...): this is made for each message
+        return cls(
+            data, hop.host, hop.port, point.index, point.local or point.host, point.local_port, point.transport, time
+        )
 
     @property
     def head(self) -> bytes:

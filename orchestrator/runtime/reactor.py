@@ -155,6 +155,9 @@ class Reactor:
         core = self.core
         if MessageIn in self._told:
             self._history.tell(MessageIn.at(data, hop, now))
+        wire = self._history.wire
+        if wire is not None:
+            wire(True, data, hop, now)
         try:
             core.receive(data, hop, now)
         except Exception:
@@ -240,6 +243,9 @@ class Reactor:
             for data, destination in core.datagrams:
                 if MessageOut in self._told:
                     self._history.tell(MessageOut.at(data, destination, self.clock()))
+                wire = self._history.wire
+                if wire is not None:
+                    wire(False, data, destination, self.clock())
                 try:
                     self._transports[destination.point.index].send(data, destination)
                 except IndexError:

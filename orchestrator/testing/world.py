@@ -238,6 +238,8 @@ class World:
     def _hear(self, data: bytes, hop: Hop) -> None:
         if self.engine.history.hears(MessageIn):
             self.engine.history.tell(MessageIn.at(data, hop, self.now))
+        if self.engine.history.wire is not None:
+            self.engine.history.wire(True, data, hop, self.now)
         self.engine.receive(data, hop, self.now)
 
     def _collect(self) -> None:
@@ -248,6 +250,8 @@ class World:
             for data, hop in sent:
                 if engine.history.hears(MessageOut):
                     engine.history.tell(MessageOut.at(data, hop, self.now))
+                if engine.history.wire is not None:
+                    engine.history.wire(False, data, hop, self.now)
                 self._leave(data, hop)
             jobs, engine.jobs = engine.jobs, []
             for job in jobs:

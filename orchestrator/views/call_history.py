@@ -6,8 +6,8 @@ and `dropped` says how much is missing.
 
 Nothing here costs while no call of a flow is up: messages and events are listened to from when the first one begins
 until `LINGER` seconds after the last one has ended. The INVITE that the first call begins with is taken from the call.
-Of a message there is kept what the history says of it (`MessageIn`, `MessageOut`), unread but for its Call-ID. Lines
-of traces are the run's own: a call keeps its run's list, and with each message how many lines there were before it.
+Of a message there is kept what the wire says of it (`History.wire`), and whose it is, is found out for many together.
+Lines of traces are the run's own: a call keeps its run's list, which is merged with the messages when somebody asks.
 
 Whoever follows a call (`follow`) is only told that there is something new and asks for what has come since (`facts`
 with `after`), when it has the time: a reader that is slow, or many of them, cost a turn nothing, and there is no queue
@@ -21,18 +21,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from orchestrator.core.calls.cdr import CallOver
 from orchestrator.core.engine import Engine
 from orchestrator.errors import TooManyWatchersError
 from orchestrator.events.event import Event
-from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import TraceWritten
-from orchestrator.history import CallLeg, CallRecord, JobDone, MessageIn, MessageOut, SipMessage
+from orchestrator.history import CallLeg, CallRecord, JobDone
 from orchestrator.sip.points import Hop
 from orchestrator.views.call_summary import record_later
-from orchestrator.views.kept_call import CALL, ENTRY, Entry, KeptCall, Wake, call_id_of, event_octets, facts_of
+from orchestrator.views.kept_call import (
+    CALL,
+    CALL_ID,
+    ENTRY,
+    KeptCall,
+    Noted,
+    OnWire,
+    Wake,
+    call_id_of,
+    event_octets,
+    facts_of,
+)
 
 LINGER = 35.0
 """Seconds that messages of a call are taken after its end: repetitions go on for 32 (64*T1)."""
@@ -44,10 +55,13 @@ KEPT_FIRST, KEPT_LAST = 4, 6
 """The same where memory is short."""
 FOLLOWERS = 1_000
 """Of all calls together."""
+BATCH = 64
+"""Messages that may wait until it is looked whose they are: many together cost less than each for itself."""
 RECENT = 50
 """Events of one name that are remembered for those who ask why nothing has happened."""
 NAMES = 200
 """Names of events that this is done for."""
+_SKIP = len(CALL_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +91,10 @@ class CallHistory:
         """Those that are over, in the order of their ends."""
         self._recent: dict[str, deque[Event]] = {}
         self._listening = False
-        self._until = 0.0
+        self._until = inf
         """When messages are listened to no more, once no call is up."""
-        self._last: MessageIn | None = None
-        """The message that came last: it may begin a call, or a leg of one."""
+        self._log: list[OnWire] = []
+        """Messages of which nobody has seen yet whose they are."""
         self._followers: dict[int, str] = {}
         self._follower = 0
         self._cramped = False
@@ -105,6 +119,7 @@ class CallHistory:
 
     def find(self, call: str) -> KeptCall | None:
         """A call by its id, or by a Call-ID of its legs; None where nothing is kept of it."""
+        self._file()
         kept = self._calls.get(call) or self._legs.get(call.encode("utf-8", "replace")) or self._socket(call)
         if kept is not None and kept.live and kept.run is None:
             self._bind(kept)
@@ -112,6 +127,7 @@ class CallHistory:
 
     def ended(self) -> Iterator[KeptCall]:
         """Calls that are over, the last one first."""
+        self._file()
         return reversed(list(self._ended.values()))
 
     def recent(self, name: str) -> Sequence[Event]:
@@ -154,6 +170,7 @@ class CallHistory:
         self._follower += 1
         self._followers[self._follower] = kept.id
         kept.wakes[self._follower] = wake
+        kept.watched = True
         return self._follower
 
     def unfollow(self, number: int) -> None:
@@ -164,56 +181,64 @@ class CallHistory:
         kept = self._calls.get(call)
         if kept is not None:
             kept.wakes.pop(number, None)
+            kept.watched = bool(kept.wakes or kept.also)
         if not self._followers:
             self._engine.history.ignore(TraceWritten, self._take_line)
 
     # --- beginning and end of calls -----------------------------------------------------------------------------------
 
     def _take_leg(self, leg: CallLeg) -> None:
+        invite = self._pop_invite(leg.call_id)
+        if self._log:
+            self._file()
         kept = self._calls.get(leg.call)
-        first = kept is None
         if kept is None:
             if not self._has_room(CALL):
                 self.refused += 1
                 return
             kept = self._begin(leg.call)
-        before = self._legs.get(leg.call_id)
-        self._tie(kept, leg.call_id, before)
-        invite = self._invite_of(leg, before, first)
+            if invite is None and self.bounds.messages:
+                invite = self._invite_of(leg.call)
+        self._tie(kept, leg.call_id)
         if invite is not None:
-            self._add(kept, invite, len(invite.data))
+            self._log.append(invite)
 
-    def _tie(self, kept: KeptCall, call_id: bytes, before: KeptCall | None) -> None:
-        """A leg of a call; `before` is the one that had its Call-ID: the same call come back to us, or an earlier try
-        that was challenged."""
+    def _pop_invite(self, call_id: bytes) -> OnWire | None:
+        """The INVITE that a leg begins with, out of what waits: it came last, or it has been kept as one of an earlier
+        call."""
+        last = self._log[-1] if self._log else None
+        if type(last) is tuple and last[0] and last[1].startswith(b"INVITE ") and call_id_of(last[1]) == call_id:
+            del self._log[-1]
+            return last
+        return None
+
+    def _invite_of(self, call: str) -> OnWire | None:
+        """The INVITE of a call, where nobody has listened when it came: as the call has it."""
+        found = self._engine.calls.by_id(call)
+        if found is None:
+            return None
+        invite = found.invite
+        data = b"\r\n".join((invite.start_line, *invite.lines, b"", invite.body))
+        return True, data, Hop(found.front.server.destination.point, *found.source), self._engine.timers.now
+
+    def _tie(self, kept: KeptCall, call_id: bytes) -> None:
+        """A leg of a call. Another one may have the same Call-ID: this call come back to us, or an earlier try that was
+        challenged."""
         if call_id not in kept.call_ids:
             kept.call_ids.append(call_id)
+        before = self._legs.get(call_id)
         if before is None or not before.live:
             self._legs[call_id] = kept
         elif before is not kept and kept not in before.also:
             before.also = (*before.also, kept)
-
-    def _invite_of(self, leg: CallLeg, before: KeptCall | None, first: bool) -> MessageIn | None:
-        """The INVITE that a leg begins with: as it came, or where nobody has listened then, as the call has it."""
-        if not self.bounds.messages:
-            return None
-        last, self._last = self._last, None
-        if last is not None and call_id_of(last.data) == leg.call_id and last.data.startswith(b"INVITE "):
-            if before is not None and not before.live:
-                self.octets -= before.take_back(last)
-            return last
-        call = self._engine.calls.by_id(leg.call) if first else None
-        if call is None:
-            return None
-        invite = call.invite
-        data = b"\r\n".join((invite.start_line, *invite.lines, b"", invite.body))
-        return MessageIn.at(data, Hop(call.front.server.destination.point, *call.source), self._engine.now)
+            before.watched = True
 
     def _begin(self, id: str) -> KeptCall:
         if not self._listening:
             self._listen()
         elif self.live > 2 * len(self._engine.calls) + 100:
             self._sweep()
+        self._until = inf
         kept = self._calls[id] = KeptCall(id, self._engine.now)
         self.octets += CALL
         return kept
@@ -234,7 +259,7 @@ class CallHistory:
         octets = sum([line.octets for line in kept.records])
         kept.octets += octets
         self.octets += octets
-        record = record_later(self._engine, kept, over)
+        record = record_later(self._engine, over)
         if record is None:
             made = over.record()
             self._end(kept, lambda: made)
@@ -245,7 +270,8 @@ class CallHistory:
         now = self._engine.timers.now
         kept.end(now, record)
         self._ended[kept.id] = kept
-        self._until = now + LINGER
+        if not self.live:
+            self._until = now + LINGER
         while len(self._ended) > self.bounds.calls:
             self._forget(next(iter(self._ended)))
         if self.octets > self.bounds.memory:
@@ -288,40 +314,33 @@ class CallHistory:
         history = self._engine.history
         self._listening = True
         if self.bounds.messages:
-            history.listen(MessageIn, self._take_received)
-            history.listen(MessageOut, self._take_sent)
+            history.wire = self._take
         history.listen(JobDone, self._take_job)
         self._engine.bus.watch(self._take_event)
 
     def _ignore(self) -> None:
         history = self._engine.history
-        self._listening, self._last = False, None
-        history.ignore(MessageIn, self._take_received)
-        history.ignore(MessageOut, self._take_sent)
+        self._listening = False
+        history.wire = None
         history.ignore(JobDone, self._take_job)
         self._engine.bus.unwatch(self._take_event)
         self._recent.clear()
 
-    def _take_received(self, message: MessageIn) -> None:
-        self._last = message
-        kept = self._legs.get(call_id_of(message.data))
-        if kept is not None:
-            self._add(kept, message, len(message.data))
-        elif len(self._calls) == len(self._ended) and message.time > self._until:
-            self._ignore()
-
-    def _take_sent(self, message: MessageOut) -> None:
-        kept = self._legs.get(call_id_of(message.data))
-        if kept is not None:
-            self._add(kept, message, len(message.data))
+    def _take(self, received: bool, data: bytes, hop: Hop, time: float) -> None:
+        """A message: whose it is will be found out together with others."""
+        log = self._log
+        log.append((received, data, hop, time))
+        if len(log) >= BATCH or self._followers or time > self._until:
+            self._file()
 
     def _take_job(self, job: JobDone) -> None:
+        self._file()
         kept = self._calls.get(job.call) or self._legs.get(job.call.encode("utf-8", "replace"))
         if kept is not None:
-            self._add(kept, job, 100)
+            self._add(kept, Noted(self._lines_of(kept), job), 100)
 
     def _take_event(self, event: Event) -> None:
-        if len(self._calls) == len(self._ended) and event.time > self._until:  # where no messages are kept
+        if event.time > self._until:
             self._ignore()
             return
         octets = event_octets(event)
@@ -333,7 +352,13 @@ class CallHistory:
                 self._recent[event.name] = deque((event,), RECENT)
         kept = self._calls.get(event.call) if event.call else None
         if kept is not None:
-            self._add(kept, event, octets)
+            self._file()
+            self._add(kept, Noted(self._lines_of(kept), event), octets)
+
+    def _lines_of(self, kept: KeptCall) -> int:
+        if kept.run is None and kept.ended_at is None:
+            self._bind(kept)
+        return len(kept.records) + kept.left_out
 
     def _take_line(self, written: TraceWritten) -> None:
         """Somebody follows a call, maybe this one."""
@@ -342,39 +367,60 @@ class CallHistory:
             for wake in tuple(kept.wakes.values()):
                 wake()
 
-    def _bind(self, kept: KeptCall) -> Run | None:
+    def _bind(self, kept: KeptCall) -> None:
         """Its run, once there is one."""
         call = self._engine.calls.by_id(kept.id)
-        run = call.run if call is not None else None
-        if run is not None:
-            kept.bind(run)
-        return run
+        if call is not None and call.run is not None:
+            kept.bind(call.run)
 
-    def _add(self, kept: KeptCall, what: SipMessage | Event | JobDone, octets: int) -> None:
+    def _file(self) -> None:
+        """Give the messages that wait to the calls they belong to."""
+        log, self._log = self._log, []
+        find, total, most = self._legs.get, self.octets, self.bounds.memory
+        for told in log:
+            data = told[1]
+            at = data.find(CALL_ID)
+            if at < 0:
+                kept = find(call_id_of(data))
+            else:
+                begin = at + _SKIP
+                kept = find(data[begin : data.find(b"\r\n", begin)])
+                if kept is not None and data.find(b"\r\n\r\n", 0, at) >= 0:  # it stands in the body
+                    kept = find(call_id_of(data))
+            if kept is None:
+                continue
+            octets = len(data) + ENTRY
+            if kept.watched or total + octets > most:
+                self.octets = total
+                self._add(kept, told, len(data))
+                total = self.octets
+                continue
+            entries = kept.entries
+            entries.append(told)
+            total += octets
+            kept.octets += octets
+            if len(entries) > FIRST + LAST or kept.octets > LARGEST:
+                self.octets = total
+                self._shorten(kept)
+                total = self.octets
+        self.octets = total
+        if log and log[-1][3] > self._until:
+            self._ignore()
+
+    def _add(self, kept: KeptCall, entry: OnWire | Noted, octets: int) -> None:
         octets += ENTRY
-        if self.octets + octets > self.bounds.memory and not (
-            self._make_room(octets) and kept.id in self._calls  # it may have been what made room
-        ):
-            kept.dropped += 1
+        if not self._has_room(octets) or kept.id not in self._calls:  # it may have been what made room
+            kept.refused += 1
             self.dropped += 1
             return
-        run = kept.run
-        if run is None and kept.ended_at is None:
-            run = self._bind(kept)
-        kept.number += 1
-        entries = kept.entries
-        lines = len(kept.records) + (run.left_out if run is not None else kept.left_out)
-        entries.append(Entry(kept.number, lines, what))
+        kept.entries.append(entry)
         kept.octets += octets
         self.octets += octets
-        if len(entries) > FIRST + LAST or kept.octets > LARGEST:
-            self._shorten(kept)
-        if kept.also:
-            for other in kept.also:
-                self._add(other, what, octets - ENTRY)
-        if kept.wakes:
-            for wake in tuple(kept.wakes.values()):
-                wake()
+        self._shorten(kept)
+        for other in kept.also:
+            self._add(other, entry, octets - ENTRY)
+        for wake in tuple(kept.wakes.values()):
+            wake()
 
     def _shorten(self, kept: KeptCall) -> None:
         """A long call loses its middle; one with long messages, more of it."""
@@ -385,9 +431,9 @@ class CallHistory:
             self._cut(kept, first, last)
 
     def _cut(self, kept: KeptCall, first: int, last: int) -> None:
-        before = kept.dropped
+        before = kept.gone
         self.octets -= kept.shorten(first, last)
-        self.dropped += kept.dropped - before
+        self.dropped += kept.gone - before
 
     def _has_room(self, octets: int) -> bool:
         return self.octets + octets <= self.bounds.memory or self._make_room(octets)

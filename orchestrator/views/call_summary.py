@@ -1,7 +1,7 @@
 """The record of an ended call, made when somebody asks for it.
 
 A record says who called whom in words that have to be read from the INVITE; most records nobody ever looks at. Where
-the INVITE is kept and FreeSWITCH had no part in the call, the few numbers beside it are enough to make it later.
+FreeSWITCH had no part in the call, the INVITE and a few numbers beside it are enough to make it later.
 """
 
 from __future__ import annotations
@@ -14,40 +14,32 @@ from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.cdr import CallOver
 from orchestrator.core.engine import Engine
 from orchestrator.core.request_view import RequestView
-from orchestrator.history import CallRecord, MessageIn
-from orchestrator.sip.message import Request, parse_message
-from orchestrator.views.kept_call import KeptCall
+from orchestrator.history import CallRecord
+from orchestrator.sip.message import Request
 
 
-def record_later(engine: Engine, kept: KeptCall, over: CallOver) -> Callable[[], CallRecord] | None:
+def record_later(engine: Engine, over: CallOver) -> Callable[[], CallRecord] | None:
     """What makes the record of a call that is just over, at any time; None where it has to be made now."""
     call = over.call
-    entries = kept.entries
-    first = entries[0].what if entries else None
-    if not isinstance(call, Call) or not isinstance(first, MessageIn) or not first.data.startswith(b"INVITE "):
-        return None
-    if call.server or call.lost or next(call.channels(), None) is not None:
+    if not isinstance(call, Call) or call.server or call.lost or next(call.channels(), None) is not None:
         return None
     ended = call.started_at if call.ended_at is None else call.ended_at
     times = (call.started_at, call.answered_at, ended)
     how = (over.code, over.contact, call.ended_by, call.end_reason, call.pushed, call.woken)
-    return partial(_record, engine, first, call.id, over.run.flow.name, over.run.name, call.user, call.source, times, how)
+    who = (call.id, over.run.flow.name, over.run.name, call.user)
+    return partial(_record, engine, call.invite, call.source, who, times, how)
 
 
 def _record(
     engine: Engine,
-    invite: MessageIn,
-    id: str,
-    flow: str,
-    run: str,
-    user: str | None,
+    invite: Request,
     source: tuple[str, int],
+    who: tuple[str, str, str, str | None],
     times: tuple[float, float | None, float],
     how: tuple[Any, ...],
 ) -> CallRecord:
-    request = parse_message(invite.data)
-    assert isinstance(request, Request)
-    view, offset = RequestView(engine, request, source), engine.settings.wall_offset
+    view, offset = RequestView(engine, invite, source), engine.settings.wall_offset
+    id, flow, run, user = who
     code, contact, ended_by, reason, pushed, woken = how
     started, answered, ended = times
     return CallRecord(

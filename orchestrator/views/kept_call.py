@@ -9,30 +9,31 @@ from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Step
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import TraceLine, masked
-from orchestrator.history import CallRecord, JobDone, MessageIn, SipMessage
+from orchestrator.history import CallRecord, JobDone, MessageIn, MessageOut, SipMessage
 from orchestrator.sip.masking import masked as masked_message
+from orchestrator.sip.points import Hop
 from orchestrator.views.shown_values import iso
 
-ENTRY = 350
+ENTRY = 300
 """Octets of an entry besides its text: tuples, numbers, the heads of objects."""
-CALL = 2_000
-"""Octets of a call without entries."""
+CALL = 3_500
+"""Octets of a call without entries; what is left of its INVITE for its record is counted here."""
 
-_CALL_ID = b"\r\nCall-ID: "
+CALL_ID = b"\r\nCall-ID: "
+"""How nearly all write it; then no expression has to look for it."""
 _KEEP_ALIVE = 4
 """Octets of a keep-alive at most: a CRLF twice."""
 
 Wake = Callable[[], object]
+OnWire = tuple[bool, bytes, Hop, float]
+"""A message as `History.wire` tells it: whether it came, octets, hop, time in seconds of the engine's clock."""
 
 
-class Entry(NamedTuple):
-    """A message, an event or a job of a call."""
+class Noted(NamedTuple):
+    """An event or a job of a call, and how many lines the trace of its run had before it."""
 
-    number: int
-    """From 1, in order; those of entries that were dropped stay unused."""
     lines: int
-    """Lines that the trace of its run had before it."""
-    what: SipMessage | Event | JobDone
+    what: Event | JobDone
 
 
 class KeptCall:
@@ -40,8 +41,8 @@ class KeptCall:
     first one that have made room for others."""
 
     __slots__ = (
-        "also", "call_ids", "dropped", "ended_at", "entries", "id", "number", "octets", "records", "run",
-        "run_name", "_record", "_make", "wakes", "_left_out", "started_at",
+        "also", "call_ids", "cut", "ended_at", "entries", "gone", "id", "octets", "refused", "records", "run",
+        "run_name", "_record", "_make", "wakes", "watched", "_left_out", "started_at",
     )  # fmt: skip
 
     def __init__(self, id: str, started_at: float) -> None:
@@ -53,10 +54,13 @@ class KeptCall:
         """Call-IDs of its legs, that of the caller first."""
         self.also: tuple[KeptCall, ...] = ()
         """Other calls with the same Call-ID: it came back to us."""
-        self.entries: list[Entry] = []
-        self.number = 0
-        """Of the last entry."""
-        self.dropped = 0
+        self.entries: list[OnWire | Noted] = []
+        self.cut = 1 << 30
+        """Where entries are missing: behind so many of them."""
+        self.gone = 0
+        """How many."""
+        self.refused = 0
+        """Entries that there was no room for."""
         self.octets = CALL
         self.run: Run | None = None
         self.run_name = ""
@@ -64,6 +68,8 @@ class KeptCall:
         self._record: CallRecord | None = None
         self._make: Callable[[], CallRecord] | None = None
         self.wakes: dict[int, Wake] = {}
+        self.watched = False
+        """Others are told of what it does: `also`, `wakes`."""
         self._left_out = 0
 
     @property
@@ -89,37 +95,77 @@ class KeptCall:
         return self._left_out if self.run is None else self.run.left_out
 
     @property
+    def number(self) -> int:
+        """Of the last entry."""
+        return len(self.entries) + self.gone
+
+    @property
+    def dropped(self) -> int:
+        """Messages, events and jobs that are not kept."""
+        return self.gone + self.refused
+
+    @property
     def messages(self) -> Iterator[tuple[str, SipMessage]]:
         """Each SIP message that is kept, with the id of its fact."""
-        for entry in self.entries:
-            if isinstance(entry.what, SipMessage):
-                yield f"{entry.number}.{entry.lines}", entry.what
+        for number, lines, what in walk(self):
+            if not isinstance(what, Event | JobDone | TraceLine):
+                yield f"{number}.{lines}", sip_message(what)
 
     def bind(self, run: Run) -> None:
         """Its run is known."""
         self.run, self.run_name, self.records = run, run.name, run.records
 
-    def take_back(self, message: SipMessage) -> int:
-        """The last entry, if it is this message, belongs to another call; returns the octets that are free now."""
-        if not self.entries or self.entries[-1].what is not message:
-            return 0
-        free = weight_of(self.entries.pop().what)
-        self.octets -= free
-        return free
-
     def shorten(self, first: int, last: int) -> int:
         """Keep so many entries of the beginning and of the end; returns the octets that are free now."""
+        first = min(first, self.cut)
         gone = self.entries[first : len(self.entries) - last]
         if not gone:
             return 0
         del self.entries[first : first + len(gone)]
-        self.dropped += len(gone)
-        free = sum(weight_of(entry.what) for entry in gone)
+        self.cut = first
+        self.gone += len(gone)
+        free = sum(map(weight_of, gone))
         self.octets -= free
         return free
 
 
+def sip_message(told: OnWire) -> SipMessage:
+    """A message as a fact."""
+    received, data, hop, time = told
+    return (MessageIn if received else MessageOut).at(data, hop, time)
+
+
 # --- facts as data ----------------------------------------------------------------------------------------------------
+
+
+def walk(
+    kept: KeptCall, seen: int = 0, line: int = 0
+) -> Iterator[tuple[int, int, OnWire | Event | JobDone | TraceLine]]:
+    """What is kept of a call, in order, behind `seen` entries and `line` lines of its run; each with how many entries
+    and lines there were, itself included.
+
+    What a turn has done stands behind the message that it began with, and before those that left when it was over.
+    """
+    records, left_out = kept.records, kept.left_out
+    at = line if line == 0 else max(1, line - left_out)
+    number = seen
+    for index, entry in enumerate(kept.entries):
+        while at < len(records) and _is_before(records[at], at + left_out, entry):
+            line = at + left_out + 1 if at else 1
+            yield number, line, records[at]
+            at += 1
+        if index + 1 + (kept.gone if index >= kept.cut else 0) > seen:
+            number = index + 1 + (kept.gone if index >= kept.cut else 0)
+            yield number, line, entry.what if isinstance(entry, Noted) else entry
+    for place in range(at, len(records)):
+        yield number, place + left_out + 1 if place else 1, records[place]
+
+
+def _is_before(record: TraceLine, number: int, entry: OnWire | Noted) -> bool:
+    if isinstance(entry, Noted):
+        return number < entry.lines
+    received, _, _, time = entry
+    return record.time < time or (record.time == time and not received)
 
 
 def facts_of(kept: KeptCall, wall_offset: float, after: str = "") -> Iterator[dict[str, Any]]:
@@ -127,20 +173,10 @@ def facts_of(kept: KeptCall, wall_offset: float, after: str = "") -> Iterator[di
 
     Each has `id`, `kind` (message, step, event or job), `text`, `time` and `at`, seconds since the call began.
     """
-    seen, line = _position(after)
-    number = 0
-    for entry in kept.entries:
-        for place, record in _lines(kept, line, entry.lines):
-            line = place
-            yield _fact(f"{max(seen, number)}.{line}", kept, record.time, wall_offset, _step(record))
-        line = max(line, entry.lines)
-        number = entry.number
-        if number > seen:
-            time, told = _told(entry.what)
-            yield _fact(f"{number}.{line}", kept, time, wall_offset, told)
-    for place, record in _lines(kept, line, 1 << 62):
-        line = place
-        yield _fact(f"{max(seen, number)}.{line}", kept, record.time, wall_offset, _step(record))
+    for number, line, what in walk(kept, *_position(after)):
+        time, told = _told(what)
+        at = round(time - kept.started_at, 3)
+        yield {"id": f"{number}.{line}", **told, "time": iso(time + wall_offset), "at": at}
 
 
 def _position(id: str) -> tuple[int, int]:
@@ -150,24 +186,9 @@ def _position(id: str) -> tuple[int, int]:
     return (int(number), int(line)) if decimal and len(id) < 40 else (0, 0)
 
 
-def _lines(kept: KeptCall, line: int, end: int) -> Iterator[tuple[int, TraceLine]]:
-    """The lines of its run behind the first `line` and before the one with the number `end`, each with how many there
-    were up to it."""
-    records, left_out = kept.records, kept.left_out
-    at = line if line == 0 else max(1, line - left_out)
-    while at < len(records):
-        number = at + left_out if at else 0
-        if number >= end:
-            break
-        yield number + 1, records[at]
-        at += 1
-
-
-def _fact(id: str, kept: KeptCall, time: float, wall_offset: float, told: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": id, **told, "time": iso(time + wall_offset), "at": round(time - kept.started_at, 3)}
-
-
-def _told(what: SipMessage | Event | JobDone) -> tuple[float, dict[str, Any]]:
+def _told(what: OnWire | Event | JobDone | TraceLine) -> tuple[float, dict[str, Any]]:
+    if isinstance(what, TraceLine):
+        return what.time, _step(what)
     if isinstance(what, Event):
         return what.time, {"kind": "event", "text": what.name, "attributes": masked(_plain(what.attributes))}
     if isinstance(what, JobDone):
@@ -178,7 +199,7 @@ def _told(what: SipMessage | Event | JobDone) -> tuple[float, dict[str, Any]]:
             "seconds": round(what.ended - what.started, 3),
             "error": what.error,
         }
-    return what.time, message_fact(what)
+    return what[3], message_fact(sip_message(what))
 
 
 def message_fact(message: SipMessage) -> dict[str, Any]:
@@ -225,21 +246,22 @@ def _plain(value: Any) -> Any:
 
 
 def call_id_of(data: bytes) -> bytes:
-    """Value of Call-ID. Nearly all write it the same way: then no expression has to look for it."""
-    at = data.find(_CALL_ID)
+    """Value of Call-ID, b'' where there is none."""
+    at = data.find(CALL_ID)
     if at < 0 or data.find(b"\r\n\r\n", 0, at) >= 0:
         return SipMessage(data, "", 0, 0).call_id if len(data) > _KEEP_ALIVE else b""
-    end = data.find(b"\r\n", at + 11)
-    return data[at + 11 : end].strip()
+    return data[at + len(CALL_ID) : data.find(b"\r\n", at + len(CALL_ID))].strip()
 
 
-def weight_of(what: SipMessage | Event | JobDone) -> int:
-    if isinstance(what, Event):
-        return ENTRY + event_octets(what)
-    return ENTRY + (100 if isinstance(what, JobDone) else len(what.data))
+def weight_of(entry: OnWire | Noted) -> int:
+    """Octets of an entry."""
+    if not isinstance(entry, Noted):
+        return ENTRY + len(entry[1])
+    return ENTRY + (event_octets(entry.what) if isinstance(entry.what, Event) else 100)
 
 
 def event_octets(event: Event) -> int:
+    """Octets of an event's attributes."""
     octets = 0
     for value in event.attributes.values():
         octets += len(value) if isinstance(value, str) else 50

@@ -21,11 +21,13 @@ class Kept:
         path = folder / "a.flow.yaml"
         path.write_text(flow)
         self.world = World(load_program([path])[0], **settings)
+        self.world.fate = lambda data, source, target: (0.001,)
+        """A message is under way for a millisecond, so that each has a time of its own."""
         self.history = CallHistory(self.world.engine, bounds)
         self.alice = self.world.phone("alice@example.com", "10.0.0.2")
         self.bob = self.world.phone("bob@example.com", "10.0.0.3")
         self.bob.register()
-        self.world.run()
+        self.world.run(0.1)
 
     def id(self) -> str:
         """Of the one call that lives."""

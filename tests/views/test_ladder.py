@@ -57,7 +57,7 @@ def test_the_ladder_of_a_call(tmp_path: Path) -> None:
     ]
     first = drawing["arrows"][0]
     assert first["n"] == 1 and first["id"] == "1.0" and first["body"] and first["leg"] == 1
-    assert first["time"] == "2027-01-15T08:00:00.000Z" and drawing["arrows"][-1]["at"] == 2.1
+    assert first["time"] == "2027-01-15T08:00:00.110Z" and drawing["arrows"][-1]["at"] == 2.12
 
 
 def test_a_repetition_is_counted_by_the_first() -> None:
