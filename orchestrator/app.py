@@ -166,7 +166,8 @@ class Server:
     def _make_admin(self) -> Admin:
         at = self._settings.admin
         host, port = at.listen.host, at.listen.port
-        admin = Admin(host, port, self.health, self.metrics, at.names, at.connections, at.connections_per_client)
+        bounds = at.connections, at.connections_per_client, at.streams
+        admin = Admin(host, port, self.health, self.metrics, at.names, *bounds)
         self._stack.callback(admin.close)
         return admin
 

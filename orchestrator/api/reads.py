@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.api.endpoint import Asked, Endpoint, Parameter
 from orchestrator.api.problems import unknown
+from orchestrator.api.streams import begin_stream
 from orchestrator.core.engine import Engine
 from orchestrator.flow.tools.explain import Explainer
 from orchestrator.runtime.admin import Health
@@ -186,6 +187,7 @@ class _Reads:
 
 
 def _lines(asked: Asked, source: Watchable[Any], seconds: float, longest: float) -> None:
+    begin_stream(asked.request)
     answer_lines(asked.request, asked.response, source, seconds, longest)
 
 

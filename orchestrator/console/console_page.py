@@ -16,6 +16,7 @@ from orchestrator import __version__
 from orchestrator.api.access import CSRF_FIELD, Access, Who
 from orchestrator.api.problems import Problem
 from orchestrator.api.reads import Shown
+from orchestrator.api.streams import begin_stream
 from orchestrator.console.doing import Doing
 from orchestrator.console.live import Full, Live, Render, Watch
 from orchestrator.console.rendering import render
@@ -104,6 +105,7 @@ class ConsolePage:
         watch: Watch | None = None,
     ) -> None:
         """Answer with a stream of what changes, which is drawn once for all who follow the same. Raises Problem."""
+        begin_stream(request)
         try:
             topic = self.desk.live.topic(name, draw, watch)
         except Full:

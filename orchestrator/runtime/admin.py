@@ -8,33 +8,23 @@ for them (`orchestrator.api.routes`), checks to `health` and numbers to `metrics
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
 import falcon
-from gevent import Timeout, socket
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent import socket
 from loguru import logger
 
 from orchestrator.errors import ListenError
+from orchestrator.runtime.admin_connections import AdminServer
 from orchestrator.runtime.metrics import Metrics
 from orchestrator.runtime.udp import bind_reason
-from orchestrator.sip.admission import source_name
 
-HEAD = 5.0
-"""Seconds a client has for the head of a request, however it spreads its octets, and for which an idle one is kept."""
-
-PATIENCE = 30.0
-"""Seconds a connection may stay silent: a client that never ends its request must not keep one of the connections."""
-
-
-UNREAD = 262_144
-"""Octets of a body that nobody has read, most often of a request that was refused, which are read to use the connection
-again. A client that has more to say, or takes longer than HEAD, is cut."""
+BACKLOG = 4096
+"""Connections that the kernel keeps until we come to them, which is soon."""
+QUICK = frozenset(("/healthz", "/readyz"))
+"""Paths that are answered at once, however many requests wait for their turn."""
 
 
 class Health:
@@ -93,63 +83,6 @@ class _Exposition:
         response.data = self._metrics.exposition()
 
 
-class _Rest:
-    """What is left of the body of a request. gevent would read all of it, a terabyte or an octet a minute."""
-
-    def __init__(self, handler: _Handler, body: Any) -> None:
-        self._handler = handler
-        self._body = body
-
-    def _discard(self) -> None:
-        """Called by gevent when the answer has been sent."""
-        body = self._body
-        body.send_100_continue_enabled = False
-        over = Timeout.start_new(HEAD)
-        try:
-            left = UNREAD
-            while left > 0 and not body._chunked_input_error:
-                if not (octets := body.read(16_384)):
-                    return
-                left -= len(octets)
-        except Timeout as timeout:
-            if timeout is not over:
-                raise
-        finally:
-            over.close()
-        self._handler.close_connection = True
-
-
-class _Handler(WSGIHandler):
-    """Gives up on connections that stay silent, and on those that take too long over the head of a request."""
-
-    def __init__(self, sock: Any, address: Any, server: Any) -> None:
-        sock.settimeout(PATIENCE)
-        self._head = Timeout(HEAD)
-        super().__init__(sock, address, server)
-
-    def handle_one_request(self) -> Any:
-        """None closes the connection."""
-        head = self._head = Timeout.start_new(HEAD)
-        try:
-            return super().handle_one_request()
-        except Timeout as over:
-            if over is not head:
-                raise
-            return None
-        finally:
-            head.close()
-
-    def get_environ(self) -> Any:
-        environ = super().get_environ()
-        # `environ` has the body itself.
-        self.wsgi_input = _Rest(self, self.wsgi_input)  # type: ignore[assignment]
-        return environ
-
-    def handle_one_response(self) -> None:
-        self._head.close()  # the head has been read; an answer may be a stream of minutes
-        super().handle_one_response()
-
-
 class HostCheck:
     """Requests name this server by an address, by `localhost` or by one of `names`; others get 421 (RFC 9110 §15.5.20).
     A web page of a stranger can make a browser ask us, but only by a name of its own (DNS rebinding)."""
@@ -189,53 +122,6 @@ def admin_app(health: Health, metrics: Metrics, names: Sequence[str] = ()) -> fa
     return app
 
 
-class _Server(WSGIServer):
-    """Serves so many connections of one client at a time, and refuses further ones."""
-
-    _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-
-    def __init__(self, listener: socket.socket, app: Any, connections: int, per_client: int) -> None:
-        self.refused = 0
-        self._per_client = per_client
-        self._clients: Counter[str] = Counter()
-        errors = logging.getLogger("orchestrator.admin")
-        super().__init__(listener, app, log=None, error_log=errors, spawn=Pool(connections), handler_class=_Handler)
-
-    def do_handle(self, sock: Any, address: Any) -> None:
-        """Called for each accepted connection, in the loop: nothing here may wait."""
-        client = source_name(address[0])
-        if self._clients[client] >= self._per_client:
-            self.refused += 1
-            self._refuse(sock)
-            return
-        self._clients[client] += 1
-        try:
-            super().do_handle(sock, address)
-        except BaseException:
-            self._ended(client)
-            raise
-
-    def handle(self, sock: Any, address: Any) -> None:
-        try:
-            super().handle(sock, address)
-        finally:
-            self._ended(source_name(address[0]))
-
-    def _refuse(self, sock: Any) -> None:
-        try:
-            sock.setblocking(False)
-            sock.send(self._FULL)
-        except OSError:
-            pass
-        finally:
-            sock.close()
-
-    def _ended(self, client: str) -> None:
-        self._clients[client] -= 1
-        if not self._clients[client]:
-            del self._clients[client]
-
-
 class Admin:
     """The server. Bound at once, so that an address in use is found before anything else runs; it answers from `start`
     on.
@@ -253,9 +139,11 @@ class Admin:
         names: Sequence[str] = (),
         connections: int = 32,
         per_client: int = 16,
+        streams: int = 200,
     ) -> None:
-        """`names`: host names that requests may use besides addresses and localhost. `connections` are served at a
-        time, `per_client` of them from one address (IPv6: one /64), so that one slow client leaves room for others."""
+        """`names`: host names that requests may use besides addresses and localhost. `connections`: requests that are
+        served at a time, `per_client` of them from one address (IPv6: one /64), so that one slow client leaves room for
+        others; `streams`: answers that go on (`runtime.admin_connections`)."""
         self.app = admin_app(health, metrics, names)
         name = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not _is_loopback(host):
@@ -263,14 +151,19 @@ class Admin:
                 listen=name,
                 help="/metrics needs no token; listen on 127.0.0.1, or let only those through who may read it",
             ).warning("admin_open_to_network")
-        listener = _listen(name, host, port, connections)
+        listener = _listen(name, host, port)
         self.address: tuple[str, int] = listener.getsockname()[:2]
-        self._server = _Server(listener, self.app, connections, per_client)
+        self._server = AdminServer(listener, self.app, connections, per_client, streams, QUICK)
 
     @property
     def refused(self) -> int:
-        """Connections refused because their client had `per_client` already."""
-        return self._server.refused
+        """Connections cut or refused: too many waited, or the turn of a request did not come."""
+        return self._server.refused + self._server.waiting.cut
+
+    @property
+    def streams(self) -> int:
+        """Streams that go on."""
+        return len(self._server.streams)
 
     def start(self) -> None:
         self._server.start()
@@ -280,7 +173,7 @@ class Admin:
         self._server.stop(timeout=0.2)
 
 
-def _listen(name: str, host: str, port: int, backlog: int) -> socket.socket:
+def _listen(name: str, host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -290,7 +183,7 @@ def _listen(name: str, host: str, port: int, backlog: int) -> socket.socket:
         # For TCP this lets a restart follow at once (TIME_WAIT); a second listener is refused all the same.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(backlog)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ListenError(name, bind_reason(error)) from None

@@ -125,9 +125,10 @@ def export_admin(metrics: Metrics, admin: Admin, unauthorized: Mapping[str, floa
     )
     metrics.counter(
         "admin_connections_refused",
-        "Connections to the admin interface refused because their client had too many.",
+        "Connections to the admin interface cut because too many waited, or refused because their turn did not come.",
         lambda: admin.refused,
     )
+    metrics.gauge("admin_streams", "Answers of the admin interface that go on.", lambda: admin.streams)
 
 
 def export_jobs(metrics: Metrics, jobs: Jobs) -> None:

@@ -254,6 +254,7 @@ class AdminSettings(Section):
     """Host names it is asked by, besides addresses and localhost."""
     connections: Count = 32
     connections_per_client: Count = 16
+    streams: Count = 200
     token: Annotated[SecretStr, Field(min_length=16)] | None = None
     """What a request must bear that changes something."""
     read_token: Annotated[SecretStr, Field(min_length=16)] | None = None

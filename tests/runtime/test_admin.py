@@ -9,10 +9,11 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent.event import Event
 from loguru import logger
 
 from orchestrator.errors import ListenError
-from orchestrator.runtime import admin as admin_module
+from orchestrator.runtime import admin_connections
 from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.metrics import Metrics
 
@@ -135,7 +136,7 @@ def test_open_to_the_network_is_said(health: Health, metrics: Metrics, host: str
 
 
 def test_silent_client_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(admin_connections, "HEAD", 0.05)
     with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(b"GET /healthz HT")
         with gevent.Timeout(30):
@@ -188,7 +189,7 @@ def test_only_known_names_are_served(health: Health, metrics: Metrics, host: str
 
 def test_a_client_that_drips_its_request_is_cut(monkeypatch: pytest.MonkeyPatch, admin: Admin) -> None:
     """One octet at a time is no silence; the whole head has a time of its own."""
-    monkeypatch.setattr(admin_module, "HEAD", 0.2)
+    monkeypatch.setattr(admin_connections, "HEAD", 0.2)
     with socket.create_connection(admin.address, timeout=30) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ")
         with gevent.Timeout(30):
@@ -213,7 +214,7 @@ def test_a_body_that_nobody_reads_is_not_read_to_its_end(monkeypatch: pytest.Mon
         except OSError:
             pass
     assert sent < 200_000_000
-    monkeypatch.setattr(admin_module, "HEAD", 0.2)
+    monkeypatch.setattr(admin_connections, "HEAD", 0.2)
     for framing in (
         b"Content-Length: 1000",
         b"Transfer-Encoding: chunked",
@@ -265,29 +266,147 @@ def test_a_bad_request_costs_its_connection_and_no_traceback(admin: Admin, octet
         logger.remove(sink)
 
 
-def test_one_client_leaves_connections_for_others(health: Health, metrics: Metrics) -> None:
-    """127.0.0.2 is another client than 127.0.0.1. A connection that ends makes room."""
-    admin = Admin("0.0.0.0", 0, health, metrics, connections=3, per_client=2)
+def quick(to: tuple[str, int], path: str = "/healthz", source: str = "127.0.0.1") -> bytes:
+    """The status of one request; b'' where the connection is cut."""
+    with socket.create_connection(to, timeout=30, source_address=(source, 0)) as sock:
+        try:
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            return bytes(sock.recv(100)).split(b" ")[1]
+        except (OSError, IndexError):
+            return b""
+
+
+def test_silent_connections_of_one_client_make_room(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go, whether they have sent nothing or the half of a head; whoever speaks is served."""
+    monkeypatch.setattr(admin_connections, "OF_ONE", 4)
+    held = [socket.create_connection(admin.address, timeout=30) for _ in range(3)]
+    half = socket.create_connection(admin.address, timeout=30)
+    half.sendall(b"GET /healthz HTT")
+    gevent.sleep(0.05)
+    held += [socket.create_connection(admin.address, timeout=30) for _ in range(20)]
+    try:
+        assert quick(admin.address) == b"200"
+        assert half.recv(10) == b"" and held[0].recv(10) == b""
+        assert admin.refused >= 19
+    finally:
+        for sock in (*held, half):
+            sock.close()
+
+
+def test_the_client_with_most_connections_makes_room(
+    health: Health, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """127.0.0.2 is another client than 127.0.0.1."""
+    monkeypatch.setattr(admin_connections, "WAITING", 10)
+    admin = Admin("0.0.0.0", 0, health, metrics)
     admin.start()
     to = ("127.0.0.1", admin.address[1])
-    held = []
-
-    def status(source: str) -> bytes:
-        with socket.create_connection(to, timeout=30, source_address=(source, 0)) as sock:
-            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            return bytes(sock.recv(100)).split(b" ")[1]
-
+    other = socket.create_connection(to, timeout=30, source_address=("127.0.0.2", 0))
+    held: list[socket.socket] = []
     try:
-        held = [socket.create_connection(to, timeout=30) for _ in range(2)]
-        with socket.create_connection(to, timeout=30) as third:
-            assert third.recv(100).startswith(b"HTTP/1.1 503")
-        assert admin.refused == 1
-        assert status("127.0.0.2") == b"200"
-        held.pop().close()
-        with gevent.Timeout(30):
-            while status("127.0.0.1") != b"200":
-                gevent.sleep(0.01)
+        gevent.sleep(0.05)
+        held += [socket.create_connection(to, timeout=30) for _ in range(50)]
+        assert quick(to, source="127.0.0.3") == b"200"
+        other.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
     finally:
-        for sock in held:
+        for sock in (*held, other):
             sock.close()
         admin.close()
+
+
+def test_a_head_that_comes_in_pieces_and_the_next_one_behind_it(admin: Admin) -> None:
+    with socket.create_connection(admin.address, timeout=30) as sock:
+        for piece in (b"GET /heal", b"thz HTTP/1.1\r\nHost: loc", b"alhost\r\n\r", b"\nGET /readyz HTTP/1.1\r\n"):
+            sock.sendall(piece)
+            gevent.sleep(0.02)
+        sock.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while chunk := sock.recv(65_536):
+            answer += chunk
+    assert answer.count(b"HTTP/1.1 200 OK") == 2 and b'"ok"' in answer and b'"ready"' in answer
+
+
+class Slow:
+    """A route that waits until it is let go, and one that streams."""
+
+    def __init__(self) -> None:
+        self.go = Event()
+        self.begun = 0
+
+    def on_get(self, request: Any, response: Any) -> None:
+        self.begun += 1
+        if request.get_param("stream"):
+            assert request.env[admin_connections.STREAM]()
+        self.go.wait(30)
+        response.media = {}
+
+
+def test_requests_wait_for_their_turn_and_health_does_not(health: Health, metrics: Metrics) -> None:
+    admin, slow = Admin("127.0.0.1", 0, health, metrics, (), 2, 2, 3), Slow()
+    admin.app.add_route("/slow", slow)
+    admin.start()
+    asked = [gevent.spawn(quick, admin.address, "/slow") for _ in range(5)]
+    with gevent.Timeout(30):
+        while slow.begun < 2:
+            gevent.sleep(0.01)
+        assert quick(admin.address) == b"200" and quick(admin.address, "/readyz") == b"200"
+        assert slow.begun == 2
+        slow.go.set()
+        gevent.joinall(asked)
+    assert [greenlet.value for greenlet in asked] == [b"200"] * 5
+    admin.close()
+
+
+def test_a_turn_that_does_not_come_is_503(health: Health, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_connections, "TURN", 0.05)
+    admin, slow = Admin("127.0.0.1", 0, health, metrics, (), 1, 1, 3), Slow()
+    admin.app.add_route("/slow", slow)
+    admin.start()
+    first = gevent.spawn(quick, admin.address, "/slow")
+    with gevent.Timeout(30):
+        while not slow.begun:
+            gevent.sleep(0.01)
+        assert quick(admin.address, "/slow") == b"503"
+        slow.go.set()
+        assert first.get() == b"200"
+        assert quick(admin.address, "/slow") == b"200"
+    admin.close()
+
+
+def test_streams_leave_the_turns_to_others_and_have_their_own_bound(health: Health, metrics: Metrics) -> None:
+    admin, slow = Admin("127.0.0.1", 0, health, metrics, (), 1, 1, 4), Slow()
+    admin.app.add_route("/slow", slow)
+    admin.start()
+    streams = [gevent.spawn(quick, admin.address, "/slow?stream=1") for _ in range(3)]
+    with gevent.Timeout(30):
+        while slow.begun < 3:
+            gevent.sleep(0.01)
+        assert admin.streams == 3
+        assert quick(admin.address, "/metrics") == b"200", "streams hold no turn"
+        logger.disable("orchestrator")
+        assert quick(admin.address, "/slow?stream=1") == b"500", "three quarters are one client's"
+        logger.enable("orchestrator")
+        slow.go.set()
+        gevent.joinall(streams)
+        while admin.streams:
+            gevent.sleep(0.01)
+    admin.close()
+
+
+def test_an_answer_that_is_not_read_ends(health: Health, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_connections, "LONGEST", 0.2)
+    told: list[str] = []
+    sink = logger.add(told.append, level="ERROR")
+    admin, slow = Admin("127.0.0.1", 0, health, metrics, (), 1, 1, 3), Slow()
+    admin.app.add_route("/slow", slow)
+    admin.start()
+    with gevent.Timeout(30), socket.create_connection(admin.address, timeout=30) as sock:
+        sock.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while sock.recv(1000):
+            pass
+        slow.go.set()
+        assert quick(admin.address, "/slow") == b"200"
+    admin.close()
+    logger.remove(sink)
+    assert told == []
