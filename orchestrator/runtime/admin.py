@@ -158,7 +158,7 @@ class Admin:
     @property
     def refused(self) -> int:
         """Connections cut or refused: too many waited, or the turn of a request did not come."""
-        return self._server.refused + self._server.waiting.cut
+        return self._server.refused + self._server.waiting.refused
 
     @property
     def streams(self) -> int:

@@ -61,7 +61,7 @@ class Waiting:
     """Connections that have sent no whole request yet, by client, the oldest first."""
 
     def __init__(self) -> None:
-        self.cut = 0
+        self.refused = 0
         """Connections cut to make room."""
         self._clients: dict[str, OrderedDict[int, Callable[[], None]]] = {}
         self._total = 0
@@ -85,7 +85,7 @@ class Waiting:
     def _cut(self, client: str) -> None:
         number, end = next(iter(self._clients[client].items()))
         self.discard(client, number)
-        self.cut += 1
+        self.refused += 1
         end()
 
     def discard(self, client: str, number: int) -> None:
