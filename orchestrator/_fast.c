@@ -4,8 +4,15 @@
  * for any other; whoever calls it asks the twin then. So it never refuses a message and never reads one otherwise.
  */
 #define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE
 #include <Python.h>
 #include <string.h>
+#ifdef __linux__
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <time.h>
+#endif
 
 /* --- classes of octets (sip/grammar.py, sip/uri.py, sip/parser.py) --------------------------------------------------- */
 
@@ -535,9 +542,206 @@ static PyObject *prepare(PyObject *module, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+/* --- batches of datagrams ------------------------------------------------------------------------------------------------ */
+
+#ifdef __linux__
+
+/* A *place* is a peer in octets: port (2), address (4 or 16), with IPv6 the scope (4), in the order of the network; and
+ * behind it, where a socket is bound to all addresses, ours that was asked or is to be sent from (4 or 16). */
+enum { PLACE4 = 6, PLACE6 = 22, LONGEST_PLACE = 38 };
+
+#define MOST 16
+#define LARGEST 65535
+#define TOLD 128
+
+static char buffers[MOST][LARGEST + 1];
+
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+} Name;
+
+typedef union {
+    char octets[TOLD];
+    struct cmsghdr aligned;
+} Told;
+
+static Py_ssize_t write_place(char *place, const Name *name, struct msghdr *head)
+{
+    Py_ssize_t size = 0;
+    if (name->any.sa_family == AF_INET) {
+        memcpy(place, &name->four.sin_port, 2);
+        memcpy(place + 2, &name->four.sin_addr, 4);
+        size = PLACE4;
+    } else if (name->any.sa_family == AF_INET6) {
+        unsigned scope = htonl(name->six.sin6_scope_id);
+        memcpy(place, &name->six.sin6_port, 2);
+        memcpy(place + 2, &name->six.sin6_addr, 16);
+        memcpy(place + 18, &scope, 4);
+        size = PLACE6;
+    }
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c != NULL; c = CMSG_NXTHDR(head, c)) {
+        if (size == PLACE4 && c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+            memcpy(place + size, &((struct in_pktinfo *)CMSG_DATA(c))->ipi_spec_dst, 4);
+            return size + 4;
+        }
+        if (size == PLACE6 && c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+            memcpy(place + size, &((struct in6_pktinfo *)CMSG_DATA(c))->ipi6_addr, 16);
+            return size + 16;
+        }
+    }
+    return size;
+}
+
+static double stamp_of(struct msghdr *head)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(head); c != NULL; c = CMSG_NXTHDR(head, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPNS) {
+            struct timespec at;
+            memcpy(&at, CMSG_DATA(c), sizeof at);
+            return at.tv_sec + at.tv_nsec * 1e-9;
+        }
+    return 0.0;
+}
+
+PyDoc_STRVAR(receive_doc,
+             "receive(descriptor, told): what is there, up to 16 datagrams as (octets, place), and when the first one came "
+             "in seconds since 1970, 0.0 where that is not known. `told`: the kernel tells which address of ours each was "
+             "sent to. Never waits. Raises OSError.");
+
+static PyObject *receive(PyObject *module, PyObject *arguments)
+{
+    int descriptor, told;
+    if (!PyArg_ParseTuple(arguments, "ip:receive", &descriptor, &told))
+        return NULL;
+    struct mmsghdr heads[MOST];
+    struct iovec parts[MOST];
+    Name names[MOST];
+    Told tellings[MOST];
+    memset(heads, 0, sizeof heads);
+    for (int n = 0; n < MOST; n++) {
+        struct msghdr *head = &heads[n].msg_hdr;
+        parts[n] = (struct iovec){buffers[n], LARGEST};
+        head->msg_iov = &parts[n];
+        head->msg_iovlen = 1;
+        head->msg_name = &names[n];
+        head->msg_namelen = sizeof names[n];
+        if (told || n == 0) {
+            head->msg_control = tellings[n].octets;
+            head->msg_controllen = TOLD;
+        }
+    }
+    int count = recvmmsg(descriptor, heads, MOST, MSG_DONTWAIT, NULL);
+    if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (count < 0)
+        count = 0;
+    PyObject *found = PyList_New(count);
+    for (int n = 0; found != NULL && n < count; n++) {
+        char place[LONGEST_PLACE];
+        Py_ssize_t size = write_place(place, &names[n], &heads[n].msg_hdr);
+        PyObject *pair = Py_BuildValue("(y#y#)", buffers[n], (Py_ssize_t)heads[n].msg_len, place, size);
+        if (pair == NULL)
+            Py_CLEAR(found);
+        else
+            PyList_SET_ITEM(found, n, pair);
+    }
+    return Py_BuildValue("(dN)", count ? stamp_of(&heads[0].msg_hdr) : 0.0, found);
+}
+
+/* Where one datagram goes and what it is sent from; 0 where the place is none. */
+static int read_place(PyObject *octets_of_place, Name *name, Told *told, struct msghdr *head)
+{
+    const char *place = PyBytes_AS_STRING(octets_of_place);
+    Py_ssize_t size = PyBytes_GET_SIZE(octets_of_place);
+    int six = size == PLACE6 || size == PLACE6 + 16;
+    if (!six && size != PLACE4 && size != PLACE4 + 4)
+        return 0;
+    memset(name, 0, sizeof *name);
+    head->msg_name = name;
+    struct cmsghdr *c = &told->aligned;
+    memset(told, 0, sizeof *told);
+    if (six) {
+        unsigned scope;
+        name->six.sin6_family = AF_INET6;
+        memcpy(&name->six.sin6_port, place, 2);
+        memcpy(&name->six.sin6_addr, place + 2, 16);
+        memcpy(&scope, place + 18, 4);
+        name->six.sin6_scope_id = ntohl(scope);
+        head->msg_namelen = sizeof name->six;
+        if (size > PLACE6) {
+            c->cmsg_level = IPPROTO_IPV6;
+            c->cmsg_type = IPV6_PKTINFO;
+            c->cmsg_len = CMSG_LEN(sizeof(struct in6_pktinfo));
+            memcpy(&((struct in6_pktinfo *)CMSG_DATA(c))->ipi6_addr, place + PLACE6, 16);
+            head->msg_control = told->octets;
+            head->msg_controllen = CMSG_SPACE(sizeof(struct in6_pktinfo));
+        }
+    } else {
+        name->four.sin_family = AF_INET;
+        memcpy(&name->four.sin_port, place, 2);
+        memcpy(&name->four.sin_addr, place + 2, 4);
+        head->msg_namelen = sizeof name->four;
+        if (size > PLACE4) {
+            c->cmsg_level = IPPROTO_IP;
+            c->cmsg_type = IP_PKTINFO;
+            c->cmsg_len = CMSG_LEN(sizeof(struct in_pktinfo));
+            memcpy(&((struct in_pktinfo *)CMSG_DATA(c))->ipi_spec_dst, place + PLACE4, 4);
+            head->msg_control = told->octets;
+            head->msg_controllen = CMSG_SPACE(sizeof(struct in_pktinfo));
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(send_doc,
+             "send(descriptor, datagrams, places, first): send datagrams from this index on, each to its place, up to 16; "
+             "returns how many. Never waits. Raises OSError when the first one cannot be sent.");
+
+static PyObject *send_batch(PyObject *module, PyObject *arguments)
+{
+    int descriptor;
+    Py_ssize_t first;
+    PyObject *datagrams, *places;
+    if (!PyArg_ParseTuple(arguments, "iO!O!n:send", &descriptor, &PyList_Type, &datagrams, &PyList_Type, &places, &first))
+        return NULL;
+    struct mmsghdr heads[MOST];
+    struct iovec parts[MOST];
+    Name names[MOST];
+    Told tellings[MOST];
+    memset(heads, 0, sizeof heads);
+    Py_ssize_t count = PyList_GET_SIZE(datagrams) - first;
+    if (first < 0 || count < 1 || PyList_GET_SIZE(places) < first + count) {
+        PyErr_SetString(PyExc_IndexError, "no such datagram");
+        return NULL;
+    }
+    if (count > MOST)
+        count = MOST;
+    for (Py_ssize_t n = 0; n < count; n++) {
+        struct msghdr *head = &heads[n].msg_hdr;
+        PyObject *data = PyList_GET_ITEM(datagrams, first + n), *place = PyList_GET_ITEM(places, first + n);
+        if (!PyBytes_Check(data) || !PyBytes_Check(place) || !read_place(place, &names[n], &tellings[n], head)) {
+            PyErr_SetString(PyExc_TypeError, "a datagram and a place are bytes");
+            return NULL;
+        }
+        parts[n] = (struct iovec){PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)};
+        head->msg_iov = &parts[n];
+        head->msg_iovlen = 1;
+    }
+    int sent = sendmmsg(descriptor, heads, count, MSG_DONTWAIT);
+    return sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(sent);
+}
+
+#endif
+
 static PyMethodDef functions[] = {
     {"scan", scan, METH_O, scan_doc},
     {"prepare", prepare, METH_VARARGS, prepare_doc},
+#ifdef __linux__
+    {"receive", receive, METH_VARARGS, receive_doc},
+    {"send", send_batch, METH_VARARGS, send_doc},
+#endif
     {NULL},
 };
 

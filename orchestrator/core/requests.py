@@ -169,8 +169,9 @@ class Requests:
                 self._sender.refused(status)
         self._node.send(answer, destination)
 
-    def struck(self, request: Request | Response | None, hop: Hop) -> tuple[Any, ...]:
-        """A bug has struck while this datagram was served: what a request has begun, or what it is about.
+    def struck(self, request: Request | Response | None, hop: Hop, begun: int) -> tuple[Any, ...]:
+        """A bug has struck while this datagram was served: what a request has begun, or what it is about. `begun`:
+        datagrams that were there before.
 
         A request that has begun nothing yet is answered 500 here, unless it got its answer before.
         """
@@ -182,7 +183,7 @@ class Requests:
         server, call = self._layer.find_server(request), self._calls.by_call_id(request.call_id)
         if server is None:
             destination = response_destination(request.via, hop, self._node.settings.nat)
-            if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self._node.datagrams):
+            if not any(to == destination and data.startswith(b"SIP/2.0 ") for data, to in self._node.datagrams[begun:]):
                 self.refuse(request, destination, 500)
         cancelled = self._layer.find_cancelled(request) if request.method == b"CANCEL" else None
         return server, cancelled, call if call is not None and call.dialogs.holds(request) else None

@@ -58,6 +58,7 @@ class Wire:
         source = self._admission.admit(hop.host, now, self._late)
         if source is None:
             return
+        begun = len(self._node.datagrams)
         sender, exempt = self._sender, source.exempt
         sender.source, sender.octets = source, len(data)
         if hop.connection and not exempt:  # nobody forges the address of a connection
@@ -94,7 +95,7 @@ class Wire:
         except Exception as bug:
             call_id = text(message.call_id) if message is not None else ""
             fault = Fault("datagram", bug, f"{hop.host}:{hop.port}", call_id)
-            self._faults.struck(fault, *self._requests.struck(message, hop))
+            self._faults.struck(fault, *self._requests.struck(message, hop, begun))
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """What a connection ends with; a request among it is answered."""

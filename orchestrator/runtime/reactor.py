@@ -27,7 +27,7 @@ datagrams stay old: their *delay*.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -130,6 +130,8 @@ class Reactor:
         """How often the watchdog had to wake a source that should have woken by itself."""
         self._start_job = start_job
         self._transports: list[Transport] = []
+        self._send_all: dict[int, Callable[[Sequence[tuple[bytes, Hop]]], None]] = {}
+        """By index, of the transports that send many messages at once."""
         self._inbox: deque[tuple[float, Callable[..., None], tuple[Any, ...]]] = deque()
         self._inbox_wakes = False
         self._waiting: deque[Signal] = deque()
@@ -148,7 +150,11 @@ class Reactor:
         """Add a transport; returns its id, the `index` of its points: what goes to a hop at one of them
         leaves through it."""
         self._transports.append(transport)
-        return len(self._transports) - 1
+        index = len(self._transports) - 1
+        send_all = getattr(transport, "send_all", None)
+        if send_all is not None:
+            self._send_all[index] = send_all
+        return index
 
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
@@ -165,6 +171,30 @@ class Reactor:
         if core.datagrams or core.jobs:
             self.flush()
         self.turns.observe(self.clock() - now)
+
+    def receive_all(self, messages: Sequence[tuple[bytes, Hop]], now: float) -> float:
+        """One turn for each, and what they leave is carried away behind the last one; returns the time. Otherwise as
+        `receive`. Whoever listens to messages hears of each answer before the next message."""
+        core, clock, turns = self.core, self.clock, self.turns
+        receive, told, history = core.receive, self._told, self._history
+        for data, hop in messages:
+            if told and (MessageIn in told or MessageOut in told):
+                self.flush()
+                if MessageIn in told:
+                    history.tell(MessageIn.at(data, hop, now))
+            if history.wire is not None:
+                history.wire(True, data, hop, now)
+            try:
+                receive(data, hop, now)
+            except Exception:
+                self._turn_failed("datagram")
+            began, now = now, clock()
+            turns.observe(now - began)
+            if now - began > SLOW_TURN:
+                self.slow_turns += 1
+        if core.datagrams or core.jobs:
+            self.flush()
+        return now
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
         """The same for octets of a connection that are no message, or one that is refused without reading on."""
@@ -240,12 +270,9 @@ class Reactor:
         that cannot be handed over keeps none behind it."""
         core = self.core
         if core.datagrams:
-            for data, destination in core.datagrams:
-                if MessageOut in self._told:
-                    self._history.tell(MessageOut.at(data, destination, self.clock()))
-                wire = self._history.wire
-                if wire is not None:
-                    wire(False, data, destination, self.clock())
+            self._tell_sent(core.datagrams)
+            together = len(core.datagrams) > 1 and self._send_together(core.datagrams)
+            for data, destination in () if together else core.datagrams:
                 try:
                     self._transports[destination.point.index].send(data, destination)
                 except IndexError:
@@ -262,6 +289,31 @@ class Reactor:
                     self._turn_failed("job")
                     self.post(core.complete, job.id, StepError("flow.fault", f"{type(bug).__name__}: {bug}"))
             core.jobs.clear()
+
+    def _tell_sent(self, datagrams: list[tuple[bytes, Hop]]) -> None:
+        history, listened = self._history, MessageOut in self._told
+        if history.wire is None and not listened:
+            return
+        now = self.clock()
+        for data, destination in datagrams:
+            if listened:
+                history.tell(MessageOut.at(data, destination, now))
+            if history.wire is not None:
+                history.wire(False, data, destination, now)
+
+    def _send_together(self, datagrams: list[tuple[bytes, Hop]]) -> bool:
+        """Hand all of them to the one transport they leave through, where it takes many at once."""
+        index = datagrams[0][1].point.index
+        send_all = self._send_all.get(index)
+        if send_all is None or any(hop.point.index != index for _, hop in datagrams):
+            return False
+        try:
+            send_all(datagrams)
+        except Exception:
+            self._turn_failed("send")
+            for data, destination in datagrams:
+                self.failed(destination, data)
+        return True
 
     # --- turns --------------------------------------------------------------------------------------------------------
 

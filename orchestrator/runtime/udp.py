@@ -10,6 +10,8 @@ the kernel keep ICMP errors on a queue together with the destination and the oct
 queue is read, the kernel reports the error at the *next* system call, whatever its destination, so a failed send is
 tried once more after it.
 
+Where `native` has its extension, datagrams are received and sent in batches by one system call each.
+
 A batch that was cut short means that we may be falling behind. Then, and only then, the first datagram of the next
 one is read together with the kernel's receive timestamp: the age of the oldest datagram waiting, which the core sheds
 load by.
@@ -22,7 +24,7 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from time import time
 from typing import Any
@@ -30,9 +32,11 @@ from typing import Any
 from gevent import monkey
 from loguru import logger
 
+from orchestrator import native
 from orchestrator.core.delay import LastingDelay
 from orchestrator.errors import ListenError
 from orchestrator.runtime.reactor import BATCH, READ, SLICE, SLOW_TURN, Reactor
+from orchestrator.runtime.udp_places import place_of, read_place
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import unicast
 
@@ -56,6 +60,8 @@ _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _TOLD = 128
 """Octets for what the kernel tells beside a datagram: the time, our address."""
+_MOST_AT_ONCE = 16
+"""Datagrams of a batch in C."""
 _TIMESPEC = struct.Struct("@qq")
 _EXTENDED_ERROR = struct.Struct("@IBBB")  # struct sock_extended_err: errno, origin, ICMP type, ICMP code
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
@@ -93,6 +99,10 @@ class UdpTransport:
         self._known: dict[Hop, Address] = {}
         self._met: dict[tuple[str, int], Hop] = {}
         """Hops by the address datagrams came from: a peer sends many."""
+        self._fast: Any = native.FAST if hasattr(native.FAST, "receive") else None
+        self._from: dict[bytes, Hop] = {}
+        self._places: dict[Hop, bytes] = {}
+        """The same for batches: hops by place, and the other way round."""
         self._reactor: Reactor
         self._watcher: Any = None
 
@@ -110,13 +120,13 @@ class UdpTransport:
         self._asked = self._point
         self._reactor = reactor
         self._watcher = reactor.loop.io(self._socket.fileno(), READ)
-        self._watcher.start(self._readable)
+        self._watcher.start(self._readable if self._fast is None else self._batches_readable)
 
     def revive(self) -> bool:
         """Read on, should the loop have let go of the socket. True when it had."""
         if self._watcher is None or self._watcher.active:
             return False
-        self._watcher.start(self._readable)
+        self._watcher.start(self._readable if self._fast is None else self._batches_readable)
         return True
 
     def close(self) -> None:
@@ -205,6 +215,47 @@ class UdpTransport:
         self.received += count
         reactor.settle()
 
+    def _batches_readable(self) -> None:
+        """The same with batches of datagrams."""
+        reactor, receive, hops, descriptor = self._reactor, self._fast.receive, self._from, self._socket.fileno()
+        reactor.age = 0.0
+        count = 0
+        now = reactor.clock()
+        stop = now + SLICE
+        try:
+            while True:
+                stamp, found = receive(descriptor, self._tells)
+                if not count:
+                    if self._behind and stamp:
+                        reactor.note_age(max(0.0, time() - stamp))
+                    reactor.delay = self._lasting.note(reactor.age, now)
+                count += len(found)
+                now = reactor.receive_all(
+                    [(data, hops.get(place) or self._meet_at(place)) for data, place in found], now
+                )
+                self._behind = len(found) == _MOST_AT_ONCE and (count >= BATCH or now > stop)
+                if self._behind or len(found) < _MOST_AT_ONCE:
+                    break
+            if not count:
+                self._read_errors()  # they alone made the socket readable
+        except OSError as error:
+            self._behind = False
+            if not self._read_errors():
+                self._count(error)
+        except Exception:  # what a callback raises makes the loop let go of the socket, for ever
+            logger.bind(source=self.name).exception("socket_fault")
+            self.errors["EIO"] += 1
+        self.received += count
+        reactor.settle()
+
+    def _meet_at(self, place: bytes) -> Hop:
+        """The hop of a place that has not sent lately."""
+        if len(self._from) >= MAX_KNOWN:
+            self._from.clear()
+        host, port, local = read_place(place)
+        hop = self._from[place] = Hop(self._point_at(local) if self._tells else self._point, host, port)
+        return hop
+
     def _meet(self, source: tuple[str, int]) -> Hop:
         """The hop of a peer that has not sent to this address of ours lately."""
         if len(self._met) >= MAX_KNOWN:
@@ -263,9 +314,43 @@ class UdpTransport:
             else:
                 self._sendto(data, address)
         except (OSError, OverflowError) as error:
-            self._send_again(error, data, hop, address)
+            self._send_again(error, data, hop)
         else:
             self.sent += 1
+
+    def send_all(self, datagrams: Sequence[tuple[bytes, Hop]]) -> None:
+        """Send many; each failure is its own."""
+        octets: list[bytes] = []
+        places: list[bytes] = []
+        hops: list[Hop] = []
+        for data, hop in datagrams:
+            place = (self._places.get(hop) or self._place_of(hop)) if self._fast is not None else b""
+            if place:
+                octets.append(data)
+                places.append(place)
+                hops.append(hop)
+            else:
+                self.send(data, hop)
+        done, descriptor = 0, self._socket.fileno()
+        while done < len(octets):
+            try:
+                sent = self._fast.send(descriptor, octets, places, done)
+            except OSError as error:
+                self._send_again(error, octets[done], hops[done])
+                done += 1
+            else:
+                self.sent += sent
+                done += sent
+
+    def _place_of(self, hop: Hop) -> bytes:
+        """Where `hop` is, in octets; b"" for one that `send` has not taken yet."""
+        address = self._known.get(hop)
+        if address is None or not 0 < hop.port < 65_536:
+            return b""
+        if len(self._places) >= MAX_KNOWN:
+            self._places.clear()
+        place = self._places[hop] = place_of(address, hop.point.local if self._tells else "")
+        return place
 
     def _send_from(self, point: Point, data: bytes, address: Address) -> None:
         """Send from the address of this point, where it has one. Raises OSError and OverflowError."""
@@ -293,9 +378,10 @@ class UdpTransport:
         self._known[hop] = address
         return address
 
-    def _send_again(self, error: OSError | OverflowError, data: bytes, hop: Hop, address: Address) -> None:
+    def _send_again(self, error: OSError | OverflowError, data: bytes, hop: Hop) -> None:
         """The error may be about an earlier datagram: once that has been read, this one has its own chance."""
-        if self._read_errors():
+        address = self._known.get(hop) or self._check(hop)
+        if address is not None and self._read_errors():
             try:
                 if self._tells:
                     self._send_from(hop.point, data, address)

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import shutil
-import subprocess
-import sysconfig
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_build import extension
 from sip_corpus import OWN, torture_messages
 from test_parser_fuzz import INTERESTING, mutate
 
-import orchestrator
 from orchestrator.sip import parser
 from orchestrator.sip.message import Request, Response, parse_message
 from orchestrator.sip.names import SPELLINGS
 
-SOURCE = Path(orchestrator.__file__).with_name("_fast.c")
 SHARED = (b"INVITE", b"UDP")
 
 
-@pytest.fixture(scope="session")
-def fast(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The extension, built here: the plain build has none."""
-    compiler = shutil.which("cc")
-    headers = Path(sysconfig.get_path("include"))
-    if compiler is None or not (headers / "Python.h").exists():
-        pytest.skip("needs a C compiler and the headers of Python")
-    built = tmp_path_factory.mktemp("fast") / "_fast.so"
-    options = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", f"-I{headers}"]
-    subprocess.run([compiler, *options, str(SOURCE), "-o", str(built)], check=True, timeout=60)
-    spec = importlib.util.spec_from_file_location("orchestrator._fast", built)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture(scope="module")
+def fast() -> ModuleType:
+    module = extension()
     module.prepare(SPELLINGS, SHARED, parser._name_of)
     return module
 
