@@ -12,12 +12,13 @@ in greenlets, never inside a turn: what it raises is logged and counted, and cos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.events.event import EventSpec
 from orchestrator.events.received import Received
 from orchestrator.packages.groups import SERVICE_GROUP, Find, check_name, installed, load_named, names_of
 
@@ -171,6 +172,25 @@ class Runs(Protocol):
         """End; called once, after the last call, when the greenlets of the service are gone. It has five seconds."""
 
 
+class SettingMistake(NamedTuple):
+    """What is wrong with the settings of a service, beside the events of the site."""
+
+    path: tuple[str | int, ...]
+    """Where: keys and indexes below the name of the service."""
+    message: str
+    written: str = ""
+    known: Collection[str] = ()
+    """What was written, and what could be meant by it."""
+
+
+Events = Mapping[str, EventSpec]
+
+
+def no_mistakes(settings: Any, events: Events) -> Iterable[SettingMistake]:
+    """Of a service whose settings name no events."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """The declaration of a service, which its entry point names."""
@@ -181,6 +201,8 @@ class Service:
     make: Callable[[ServerContext, Any], Runs]
     """Mostly a class: it is given the context and an instance of `settings`."""
     settings: type[BaseModel] = NoSettings
+    check: Callable[[Any, Events], Iterable[SettingMistake]] = no_mistakes
+    """`check(settings, events)`: what cannot be with these events, for `orchestrator check` and the start."""
 
     def __post_init__(self) -> None:
         check_name(self.name, "service")

@@ -407,6 +407,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     _warnings: tuple[Diagnostic, ...] = PrivateAttr(())
     _push_places: Mapping[str, Place] = PrivateAttr({})
+    _service_places: Mapping[tuple[str | int, ...], Place] = PrivateAttr({})
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
@@ -415,11 +416,22 @@ class Settings(Section):
 
     @property
     def push_places(self) -> Mapping[str, Place]:
-        """Where each entry of `push: services:` stands, by name; a file it was not read from has none."""
+        """Where each entry of `push: services:` stands, by name, and the values in it, by `name.key`; none where they
+        were read from no file."""
         return self._push_places
 
-    def with_file(self, warnings: Iterable[Diagnostic], push_places: Mapping[str, Place]) -> Settings:
+    @property
+    def service_places(self) -> Mapping[tuple[str | int, ...], Place]:
+        """The same for `services:`, by the path below it."""
+        return self._service_places
+
+    def with_file(
+        self,
+        warnings: Iterable[Diagnostic],
+        push_places: Mapping[str, Place],
+        service_places: Mapping[tuple[str | int, ...], Place],
+    ) -> Settings:
         """The same settings, with what is to be known of the file they were read from."""
         copy = self.model_copy()
-        copy._warnings, copy._push_places = tuple(warnings), push_places
+        copy._warnings, copy._push_places, copy._service_places = tuple(warnings), push_places, service_places
         return copy

@@ -93,7 +93,9 @@ def read_settings(name: str, text: str, environ: Mapping[str, str]) -> Settings:
         raise InputError(in_order(reader.diagnostic(details) for details in error.errors())) from None
     if found := in_order(reader.contradictions(settings)):
         raise InputError(found)
-    return settings.with_file(in_order(reader.warnings(settings)), reader.push_places(settings))
+    return settings.with_file(
+        in_order(reader.warnings(settings)), reader.push_places(settings), reader.service_places()
+    )
 
 
 @dataclass(slots=True)
@@ -109,6 +111,8 @@ class _Reader:
     """Names under `users:` that are sources of packages → the model of what stands there."""
     sections: dict[tuple[str | int, ...], list[str]] = field(default_factory=dict)
     """Paths of what packages add, of services, transports, push services and sinks → the keys that may stand there."""
+    flawed: list[tuple[str | int, ...]] = field(default_factory=list)
+    """Paths of values that could not be had from the environment, which has been told."""
     store: type[BaseModel] | None = None
     """The model of the store that `location:` names."""
 
@@ -125,7 +129,11 @@ class _Reader:
         if isinstance(node, Items):
             return [self.value(item, (*path, index)) for index, item in enumerate(node)]
         if isinstance(node.get("env"), Scalar) or ("env" in node and set(node.entries) <= {"env", "default"}):
-            return self._from_environment(node, path)
+            known = len(self.diagnostics)
+            value = self._from_environment(node, path)
+            if len(self.diagnostics) > known:
+                self.flawed.append(path)
+            return value
         if path[-1:] and path[-1] in _FROM_FILES and set(node.entries) == {"file"}:
             return self._from_file(node)
         return {name.text: self.value(item, (*path, name.text), name) for name, item in node}
@@ -209,7 +217,7 @@ class _Reader:
             except ValidationError as error:
                 for details in error.errors():
                     details["loc"] = (*path, name, *details["loc"])
-                    self.diagnostics.append(self.diagnostic(details))
+                    self.complain(details)
 
     def read_store(self, values: Any) -> None:
         """Put a `ChosenStore` in the place of a `location:` that names a store of a package."""
@@ -246,7 +254,7 @@ class _Reader:
         except ValidationError as error:
             for details in error.errors():
                 details["loc"] = ("location", *details["loc"])
-                self.diagnostics.append(self.diagnostic(details))
+                self.complain(details)
 
     def read_users(self, values: Any) -> None:
         """Put a `ChosenUsers` in the place of each user table that names the source of a package."""
@@ -279,7 +287,7 @@ class _Reader:
             except ValidationError as error:
                 for details in error.errors():
                     details["loc"] = (*path, *details["loc"])
-                    self.diagnostics.append(self.diagnostic(details))
+                    self.complain(details)
 
     def read_push(self, values: Any) -> None:
         """Put a `ChosenPush` in the place of each entry of `push: services:`."""
@@ -312,7 +320,7 @@ class _Reader:
                 except ValidationError as error:
                     for details in error.errors():
                         details["loc"] = (*path, *details["loc"])
-                        self.diagnostics.append(self.diagnostic(details))
+                        self.complain(details)
 
     def _push_kind(self, path: tuple[str, ...], name: Any) -> PushServiceKind | None:
         """The kind of a push service: what `type:` says, else the name of the entry."""
@@ -359,12 +367,27 @@ class _Reader:
                 yield replace(self._at(place[0], "W307", flaw.message, flaw.help), severity="warning")
 
     def push_places(self, settings: Settings) -> dict[str, Place]:
-        """Where the entries of `push: services:` begin, by name."""
+        """Where the entries of `push: services:` begin, by name, and their keys, by `name.key`."""
         found = {}
-        for name in settings.push.services:
-            node, key = self.places["push", "services", name]
-            found[name] = Place(self.document.name, (key or node).line, (key or node).column)
+        for path, (node, key) in self.places.items():
+            if path[:2] == ("push", "services") and 3 <= len(path) <= 4 and path[2] in settings.push.services:
+                at = node if len(path) == 4 and isinstance(node, Scalar) else key or node
+                found[".".join(map(str, path[2:]))] = Place(self.document.name, at.line, at.column)
         return found
+
+    def service_places(self) -> dict[tuple[str | int, ...], Place]:
+        """Where the entries of `services:` and all in them stand."""
+        return {
+            path[1:]: Place(self.document.name, node.line, node.column)
+            for path, (node, _) in self.places.items()
+            if path[:1] == ("services",) and len(path) > 1
+        }
+
+    def complain(self, details: ErrorDetails) -> None:
+        """Note one of pydantic's complaints, unless it only says that a value is missing which could not be had."""
+        path = details["loc"]
+        if not any(flaw[: len(path)] == path for flaw in self.flawed):
+            self.diagnostics.append(self.diagnostic(details))
 
     def diagnostic(self, details: ErrorDetails) -> Diagnostic:
         """One of pydantic's complaints, in the words and at the place of the user's file."""

@@ -27,7 +27,7 @@ class Reader(Protocol):
     sections: dict[Path, list[str]]
 
     def mistake(self, node: Node, code: str, message: str, help: str = "") -> None: ...
-    def diagnostic(self, details: ErrorDetails) -> Diagnostic: ...
+    def complain(self, details: ErrorDetails) -> None: ...
 
 
 def read_sinks(reader: Reader, values: Any) -> None:
@@ -54,7 +54,7 @@ def read_sinks(reader: Reader, values: Any) -> None:
             except ValidationError as error:
                 for details in error.errors():
                     details["loc"] = (*path, *details["loc"])
-                    reader.diagnostics.append(reader.diagnostic(details))
+                    reader.complain(details)
         if len(chosen) == 2:
             sinks[name] = ChosenSink(kind, chosen[0], chosen[1], _places_in(reader, path))
 

@@ -67,8 +67,8 @@ push:
 def test_each_complaint_has_the_place_of_its_entry() -> None:
     found = check_push(read_settings("a.yml", TEXT, {}))
     assert [str(diagnostic) for diagnostic in found] == [
-        "a.yml:5:5: error E120: push service 'phones': lost.p8: no such file",
-        "a.yml:5:5: error E120: push service 'phones': the certificate expired on 2026-01-01",
+        "a.yml:7:12: error E120: push service 'phones': lost.p8: no such file",
+        "a.yml:7:12: error E120: push service 'phones': the certificate expired on 2026-01-01",
     ]
 
 
@@ -127,8 +127,8 @@ def test_the_command_fails_and_a_server_starts_all_the_same(tmp_path: Path, monk
     (tmp_path / "flows" / "a.flow.yaml").write_text("flowlang: 1\n")
     (tmp_path / "a.yml").write_text(TEXT)
     ended = CliRunner().invoke(cli, ["check", "-c", "a.yml"], standalone_mode=False)
-    assert ended.return_value == 1 and "a.yml:5:5: error E120: push service 'phones': lost.p8" in ended.output
-    assert "   5 |     phones:" in ended.output
+    assert ended.return_value == 1 and "a.yml:7:12: error E120: push service 'phones': lost.p8" in ended.output
+    assert "   7 |       key: lost.p8" in ended.output
     assert read_site(read_settings("a.yml", TEXT, {}), {}).warnings == []
     (tmp_path / "a.yml").write_text(TEXT.replace("lost.p8", "good"))
     assert CliRunner().invoke(cli, ["check", "-c", "a.yml"], standalone_mode=False).return_value == 0

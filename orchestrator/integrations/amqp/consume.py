@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -16,9 +17,9 @@ from typing import Annotated, Any
 import gevent
 from pydantic import BeforeValidator, Field
 
-from orchestrator.events.received import NoRoom, NoSuchCall, Received, read_event
+from orchestrator.events.received import NoRoom, NoSuchCall, Received, may_be_raised, read_event
 from orchestrator.integrations.amqp.broker import BrokerSettings, connect, discard, failures, reason_of
-from orchestrator.packages.service import ServerContext, Service
+from orchestrator.packages.service import Events, ServerContext, Service, SettingMistake
 from orchestrator.packages.setting_types import Switch
 from orchestrator.packages.sink import source_of
 
@@ -148,4 +149,18 @@ class Consumer:
         self._drop()
 
 
-SERVICE = Service("amqp_in", "Raises events that come from a RabbitMQ queue.", Consumer, ConsumeSettings)
+def check(settings: ConsumeSettings, events: Events) -> Iterator[SettingMistake]:
+    """Patterns that stand for no event that others may raise."""
+    known = [name for name, spec in events.items() if may_be_raised(spec)]
+    for position, pattern in enumerate(settings.events):
+        if pattern == "*" or any(fnmatchcase(name, pattern) for name in known):
+            continue
+        if pattern in events:
+            message = f"the server raises {pattern!r} itself, others may not"
+        else:
+            message = f"no event fits {pattern!r}" if "*" in pattern or "?" in pattern else f"no event {pattern!r}"
+            message += " that others may raise"
+        yield SettingMistake(("events", position), message, pattern, known)
+
+
+SERVICE = Service("amqp_in", "Raises events that come from a RabbitMQ queue.", Consumer, ConsumeSettings, check)
