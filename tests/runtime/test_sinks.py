@@ -21,6 +21,7 @@ from orchestrator.event_choice import Chooser
 from orchestrator.events.registry import BUILTIN_EVENTS, EventRegistry
 from orchestrator.history import CallRecord
 from orchestrator.integrations.sinks import Sinks, SinksSettings, in_slices, outbox
+from orchestrator.integrations.sinks import spool as spool_module
 from orchestrator.integrations.sinks.formats import Formatter, domain_of
 from orchestrator.integrations.sinks.outbox import Outbox
 from orchestrator.integrations.sinks.spool import Spool
@@ -392,6 +393,7 @@ def test_a_stop_delivers_what_it_can(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys
+from orchestrator.integrations.sinks import spool as spool_module
 from orchestrator.integrations.sinks.spool import Spool
 from orchestrator.packages.sink import Outgoing
 from pathlib import Path
@@ -583,3 +585,60 @@ def test_a_spool_that_is_damaged_in_its_middle_is_set_aside(tmp_path: Path) -> N
     spool = Spool(path, 10_000_000, 3600.0)
     assert spool.set_aside is not None and spool.set_aside.exists() and spool.events == 0
     spool.close()
+
+
+def damaged_in_its_middle(path: Path, number: int = 200) -> None:
+    spool = Spool(path, 10_000_000, 1e9)
+    for at in range(number):
+        spool.append([event(at, body=b"x" * 3000)], 5e9, 0)
+    spool.close()
+    octets = bytearray(path.read_bytes())
+    for at in range(16 * 4096, len(octets) - 4096, 7 * 4096):
+        octets[at : at + 200] = b"\xa5" * 200
+    path.write_bytes(octets)
+
+
+def test_a_large_spool_is_not_read_at_the_start_and_set_aside_where_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.db"
+    damaged_in_its_middle(path)
+    monkeypatch.setattr(spool_module, "CHECKED", 0)
+    spool = Spool(path, 10_000_000, 1e9)
+    plan = spool._connection.execute("EXPLAIN QUERY PLAN SELECT total(events), total(octets) FROM segment").fetchall()
+    assert "COVERING INDEX" in str(plan), "the events themselves are not read"
+    spool.close()
+    peer = Peer(batch=5)
+    box = Box(path, peer, size=10_000_000, age=1e9)
+    assert box.spool.set_aside is None and box.spool.events == 200
+    box.put(1000, 1001)
+    wait_until(lambda: ids(1001)[0] in peer.taken)
+    assert box.said("sink_spool_set_aside") == 1 and box.spool.set_aside is not None
+    assert box.spool.dropped["damaged"] > 0 and not box.box.waiting
+    assert peer.taken[0] == ids(0)[0], "what could be read was delivered first"
+    box.put(1002)
+    wait_until(lambda: ids(1002)[0] in peer.taken)
+    box.stop()
+    again = Spool(path, 10_000_000, 1e9)
+    assert again.events == 0 and again.set_aside is None
+    again.close()
+
+
+def test_a_spool_that_cannot_be_set_aside_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s.db"
+    damaged_in_its_middle(path)
+    monkeypatch.setattr(spool_module, "CHECKED", 0)
+    box = Box(path, Peer(batch=5), size=10_000_000, age=1e9)
+    real, refused = Path.replace, [3]
+
+    def replace(self: Path, target: Any) -> Any:
+        if refused[0] and self.name == "s.db":
+            refused[0] -= 1
+            raise OSError(30, "Read-only file system")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    box.put(1000)
+    wait_until(lambda: refused[0] == 0 and not box.box.waiting and not box.box.disk_trouble)
+    assert box.said("sink_spool_unwritable") == 1
+    box.stop()

@@ -132,7 +132,8 @@ class Sinks:
         server.counter("failures", "Attempts to deliver that failed.", each(lambda box: box.failures), label)
         server.counter(
             "dropped",
-            "Events lost: too old (age), too many (size), refused by the peer, no disk and no room in memory (memory).",
+            "Events lost: too old (age), too many (size), refused by the peer, no disk and no room in memory "
+            "(memory), in a spool that was damaged (damaged).",
             dropped,
             ("sink", "reason"),
         )

@@ -22,7 +22,8 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from orchestrator.integrations.sinks.spool import Segment, Spool
+from orchestrator.errors import OrchestratorError
+from orchestrator.integrations.sinks.spool import Segment, Spool, is_damage
 from orchestrator.packages.sink import Delivery, Outgoing, Undelivered
 
 MEMORY = 20_000
@@ -135,8 +136,13 @@ class Outbox:
         return True
 
     def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What the spool answers; None when it cannot be used, which is logged once."""
+        """What the spool answers; None when it cannot be used, which is logged once. A damaged file is set aside."""
         found, error = self._thread.apply(_attempt, (work, arguments))
+        if error == DAMAGED:
+            _, error = self._thread.apply(_attempt, (self._spool.renew, ()))
+            if error is None:
+                self._log("error", "sink_spool_set_aside", file=str(self._spool.set_aside))
+                found, error = self._thread.apply(_attempt, (work, arguments))
         if error is not None:
             if not self.disk_trouble:
                 self._log("error", "sink_spool_unwritable", file=str(self._spool.path), reason=error)
@@ -198,7 +204,8 @@ class Outbox:
                 gevent.sleep(RETRY_WRITE)
                 self._more.set()
             elif not found:
-                self._done = self._spool.last  # the rest has been dropped
+                self._done = fresh[0].number - 1 if fresh else self._spool.last  # the rest is gone
+                self._more.set()
             self._load.extend(found or ())
         if not self._load:
             return False
@@ -325,9 +332,12 @@ class Outbox:
         return not self._batch or self._write_batch()
 
 
+DAMAGED = "the file is damaged"
+
+
 def _attempt(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
     """For the thread: gevent reports what is raised in one as a fault of its own."""
     try:
         return work(*arguments), None
-    except (sqlite3.Error, OSError) as error:
-        return None, str(error) or type(error).__name__
+    except (sqlite3.Error, OSError, OrchestratorError) as error:
+        return None, DAMAGED if is_damage(error) else str(error) or type(error).__name__

@@ -6,7 +6,8 @@ numbers of segments are never used twice.
 
 WAL with `synchronous=NORMAL`: nothing is lost with the process; with the machine's power the last moments may be. The
 file is locked for as long as it is open, so two servers cannot send the same events. A damaged file is set aside and
-an empty one takes its place.
+an empty one takes its place: at the start where it is small, else when the damage is met (`renew`). A start reads no
+more than CHECKED octets, however large the spool is.
 
 Nothing here waits for anything but the disk, and nothing knows of threads: `Outbox` calls it in one of its own.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +34,12 @@ CREATE TABLE IF NOT EXISTS segment (
     octets INTEGER NOT NULL,
     data TEXT NOT NULL               -- JSON: a list of [id, name, domain, subject, time, body]
 );
+CREATE INDEX IF NOT EXISTS sizes ON segment (events, octets);  -- else a start would read all events to add these up
 CREATE TABLE IF NOT EXISTS progress (one INTEGER PRIMARY KEY, segment INTEGER NOT NULL, sent INTEGER NOT NULL);
 """
 OLDEST = "SELECT number, time, events, octets FROM segment WHERE number > ? AND number < ? ORDER BY number LIMIT ?"
+CHECKED = 4_000_000
+"""Octets of a file that is looked through when it is opened, some ten milliseconds."""
 LOOKED_AT = 50
 """Segments looked at in one go when room is made."""
 LOOK_EVERY = 1.0
@@ -49,6 +54,20 @@ class Segment:
     events: Sequence[Outgoing]
 
 
+class Damaged(sqlite3.DatabaseError):
+    """What is in the file is not what was written."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether another file has to take the place of this one; it is closed when that has failed before."""
+    if isinstance(error, sqlite3.ProgrammingError):
+        return "closed" in str(error)
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
 class Spool:
     """The file. Raises OrchestratorError when it cannot be used; sqlite3.Error from all other methods."""
 
@@ -60,7 +79,7 @@ class Spool:
         self.events = self.octets = 0
         """What is in it."""
         self.dropped: Counter[str] = Counter()
-        """Events lost, by what they were too much for: size, age."""
+        """Events lost, by what they were too much for: size, age; damaged, those in a file that was set aside."""
         self.gone = 0
         """The latest segment that was dropped: they go in order."""
         self.set_aside: Path | None = None
@@ -68,18 +87,39 @@ class Spool:
         self.written: Sequence[Outgoing] = ()
         """The latest batch that is on disk."""
         self._looked = 0.0
-        self._connection = self._open()
-        row = self._connection.execute("SELECT segment, sent FROM progress").fetchone()
-        self.partial: tuple[int, int] = row or (0, 0)
-        """Of this segment so many events have been delivered."""
-        first, last, events, octets = self._connection.execute(
-            "SELECT min(number), max(number), total(events), total(octets) FROM segment"
-        ).fetchone()
-        self.last: int = max(last or 0, self.partial[0])
+        self.last = 0
         """Number of the latest segment."""
+        self.partial = (0, 0)
+        """Of this segment so many events have been delivered."""
+        self._connection = self._open()
+        try:
+            first, last, events, octets = self._contents()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise self._unusable(error) from None
+            self.renew()
+            first, last, events, octets = self._contents()
+        self.last = max(last or 0, self.partial[0])
         self.done: int = self.last if first is None else first - 1
         """What is up to here has been delivered or dropped."""
         self.events, self.octets = int(events), int(octets)
+
+    def _contents(self) -> tuple[int | None, int | None, float, float]:
+        """The first and the last number, events and octets, and how far the last one is delivered."""
+        ask = self._connection.execute
+        self.partial = ask("SELECT segment, sent FROM progress").fetchone() or (0, 0)
+        (first,) = ask("SELECT min(number) FROM segment").fetchone()
+        (last,) = ask("SELECT max(number) FROM segment").fetchone()  # each by itself is found at once
+        events, octets = ask("SELECT total(events), total(octets) FROM segment").fetchone()
+        return first, last, events, octets
+
+    def renew(self) -> None:
+        """Set the file aside, and begin an empty one; numbers go on. Raises OrchestratorError."""
+        self._connection.close()
+        self.dropped["damaged"] += self.events
+        self.events = self.octets = 0
+        self.partial = 0, 0
+        self._connection = self._set_aside()
 
     def append(self, events: Sequence[Outgoing], now: float, busy: int) -> int:
         """Write a batch; returns the number of its segment. Segments up to `busy` are being delivered, and stay."""
@@ -103,7 +143,10 @@ class Spool:
             "SELECT number, data FROM segment WHERE number > ? ORDER BY number LIMIT ?", (after, most)
         )
         for number, data in rows:
-            events = [_event(*values) for values in json.loads(data)]
+            try:
+                events = [_event(*values) for values in json.loads(data)]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise Damaged(f"segment {number}: {error}") from None
             sent = self.partial[1] if number == self.partial[0] else 0
             found.append(Segment(number, events[sent:]))
             most -= len(events)
@@ -134,8 +177,8 @@ class Spool:
                 (busy, self.last, LOOKED_AT if self.octets > self.size else 1),
             ).fetchall()
             last = 0
-            for number, time, events, octets in rows:
-                why = "age" if time < now - self.age else "size" if self.octets > self.size else ""
+            for number, newest, events, octets in rows:
+                why = "age" if newest < now - self.age else "size" if self.octets > self.size else ""
                 if not why:
                     break
                 self.dropped[why] += events
@@ -153,13 +196,17 @@ class Spool:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if not is_damage(error):
                 raise self._unusable(error) from None
-        self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{int(self.path.stat().st_mtime)}")
+        return self._set_aside()
+
+    def _set_aside(self) -> sqlite3.Connection:
         try:
+            self.set_aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
             for end in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + end).unlink(missing_ok=True)
-            self.path.replace(self.set_aside)
+            if self.path.exists():
+                self.path.replace(self.set_aside)
             return self._connect()
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
@@ -175,10 +222,9 @@ class Spool:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             connection.execute("PRAGMA journal_size_limit=1000000").fetchall()
             connection.executescript(SCHEMA)
-            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                damaged = sqlite3.DatabaseError("it is damaged")
-                damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise damaged
+            small = self.path.stat().st_size <= CHECKED
+            if small and connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise Damaged("it is damaged")
             connection.execute("BEGIN IMMEDIATE")  # which takes the lock; it stays with us
             connection.execute("COMMIT")
         except BaseException:
