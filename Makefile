@@ -86,7 +86,7 @@ COMPILED := setup.py orchestrator/_fast.c orchestrator/timers.py $(shell find or
 
 $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
 	@command -v cc >/dev/null || { echo "make compiled needs a C compiler: sudo apt-get install gcc"; exit 1; }
-	$(PIP) 'mypy[mypyc]>=1.13' 'setuptools>=77' types-gevent types-PyYAML
+	$(PIP) 'setuptools>=77' --editable '.[compiled]'
 	rm -f $(LIBRARY)
 	ORCHESTRATOR_BUILD=compiled $(BIN)/python setup.py --quiet build_ext --inplace 2>&1 | grep -v 'warning: Treating generator' || true
 	mv orchestrator__mypyc.*.so $(LIBRARY_FOLDER)

@@ -15,6 +15,8 @@ from tempfile import gettempdir
 import pytest
 from hypothesis import HealthCheck, settings
 
+from orchestrator import BUILD
+
 RFC_MESSAGES = Path(__file__).resolve().parents[2] / "shared" / "torture"
 
 collect_ignore = [] if RFC_MESSAGES.is_dir() else ["sip/test_torture.py", "core/test_torture_rfc.py"]
@@ -22,6 +24,13 @@ collect_ignore = [] if RFC_MESSAGES.is_dir() else ["sip/test_torture.py", "core/
 # A busy machine takes its time for an example; that is no mistake.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What replaces parts of compiled modules runs on the plain build."""
+    for item in items:
+        if BUILD == "compiled" and (mark := item.get_closest_marker("plain")):
+            item.add_marker(pytest.mark.skip(reason=f"on the plain build only: {mark.args[0]}"))
 
 
 @contextmanager

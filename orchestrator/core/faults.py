@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from gc import get_referents
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
 from orchestrator.core.calls.call import Call
@@ -165,7 +166,7 @@ def _nearer(thing: Any) -> Iterable[Any]:
     for kind, name in _LEADS_TO.items():
         if isinstance(thing, kind):
             return (getattr(thing, name),)
-    if isinstance(thing, MethodType):
+    if isinstance(thing, MethodType | BuiltinMethodType):  # the latter is one of a compiled class
         return (thing.__self__,)
     if isinstance(thing, partial):
         return (thing.func, *thing.args)
@@ -173,6 +174,8 @@ def _nearer(thing: Any) -> Iterable[Any]:
         return tuple(_contents(thing))
     if isinstance(thing, tuple):
         return thing
+    if (names := getattr(thing, "__mypyc_env__", None)) is not None:  # a compiled function inside another
+        return get_referents(names)
     named = (getattr(thing, name, None) for name in ("ticket", "call", "_call", "_done"))
     return tuple(value for value in named if value is not None and not isinstance(value, str | bytes))
 

@@ -12,12 +12,11 @@ two private networks may have one Contact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from orchestrator.sip.location import Binding, Change
 from orchestrator.sip.route_token import Place
 
-MOST: Final = 10_000
+MOST = 10_000
 """Old places that are remembered; the oldest go first."""
 
 

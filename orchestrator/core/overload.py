@@ -30,7 +30,7 @@ REGISTERS = 0.500
 """Seconds of age up to which registrations are refreshed."""
 LONGEST_RETRY = 8
 """Seconds of Retry-After, 1 to this."""
-MOST_REFUSED: Final = 100_000
+MOST_REFUSED = 100_000
 """Refused requests of a generation; two are remembered, some 13 MB."""
 
 _NEW_WORK = frozenset((b"INVITE", b"SUBSCRIBE", b"MESSAGE"))

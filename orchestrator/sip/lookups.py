@@ -21,7 +21,7 @@ Told = Callable[[Found], None]
 LookUp = Callable[[Goal, Callable[[Found | None], None]], None]
 """Starts a look-up; None: it has failed."""
 
-MOST_KEPT: Final = 10_000
+MOST_KEPT = 10_000
 MOST_UNDER_WAY: Final = 100
 """Look-ups of callers' names at a time; one beyond it fails at once."""
 MOST_OF_SOURCE: Final = 10

@@ -132,6 +132,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Busy, Busy]:
     return few, many
 
 
+@pytest.mark.plain("counts lines of Python")
 @pytest.mark.parametrize("act", ACTS, ids=str)
 def test_the_cost_does_not_grow_with_what_else_is_under_way(busy: tuple[Busy, Busy], act: str) -> None:
     for each in busy:  # what is done for the first time may cost more
@@ -146,6 +147,7 @@ def handed() -> tuple[Handed, Handed]:
     return Handed(FEW), Handed(1_000)
 
 
+@pytest.mark.plain("counts lines of Python")
 @pytest.mark.parametrize("act", OF_THE_DIALPLAN, ids=str)
 def test_it_does_not_grow_with_other_channels_of_the_dialplan(handed: tuple[Handed, Handed], act: str) -> None:
     few, many = (work_in(lambda each=each: OF_THE_DIALPLAN[act](each)) for each in handed)

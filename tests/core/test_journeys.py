@@ -6,6 +6,8 @@ import pytest
 
 from tools.journeys import JOURNEYS, RELAY, Profile, main, registration
 
+pytestmark = pytest.mark.plain("counts calls of Python's functions")
+
 MOST_UP = {
     "INVITE without a flow": 0,
     "INVITE through relay: registered": 8,

@@ -444,6 +444,7 @@ def test_a_flow_that_ends_before_the_store_answers_sends_no_second_answer(tmp_pa
     desk.nothing_is_left()
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_a_bug_behind_the_store_costs_its_own_register_only() -> None:
     """A listener of `registered` raises: the next one of the address has its turn all the same."""
     desk = Desk()
@@ -573,6 +574,7 @@ def test_a_bug_of_the_store_is_a_503_and_what_expires_is_told_all_the_same(bug: 
     assert not desk.world.location.trouble
 
 
+@pytest.mark.plain("a binding gets what its types forbid")
 def test_news_that_strike_a_bug_cost_themselves_alone() -> None:
     desk = Desk()
     faults: list[str] = []

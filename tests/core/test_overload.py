@@ -251,6 +251,7 @@ def acknowledge(stage: Stage, ask: Ask) -> None:
     stage.world.run()
 
 
+@pytest.mark.plain("replaces a function of the core")
 def test_the_ack_of_a_refusal_costs_no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what a refusal costs was its ACK: with it 2× overload left 70 % of the calls, without it 85 %."""
     stage = Stage()

@@ -15,6 +15,7 @@ from orchestrator.core.calls.flow_call import FlowCall
 from orchestrator.core.calls.table import Calls
 from orchestrator.core.calls.views import CallView
 from orchestrator.core.faults import Fault
+from orchestrator.core.jobs import Job
 from orchestrator.core.registrations import Registration, Registrations
 from orchestrator.core.request_routes import Routes
 from orchestrator.core.request_view import RequestView
@@ -222,6 +223,7 @@ def test_a_bug_anywhere_leaves_every_request_answered_once_and_nothing_else(
     assert stage.world.engine.layer.unanswered == 0
 
 
+@pytest.mark.plain("replaces a method of the core")
 @pytest.mark.parametrize(
     ("kind", "name"), [(Call, "on_answered"), (RelayAttempt, "_finish"), (Run, "trace"), (Branch, "on_response")]
 )
@@ -295,8 +297,7 @@ def test_a_binding_that_no_message_can_hold_fails_its_branch_only() -> None:
     assert stage.faults == []
 
 
-def test_the_call_of_a_job_whose_completion_raises_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    flow = """\
+HTTP_FLOW = """\
 flowlang: 1
 flows:
   ask:
@@ -306,10 +307,19 @@ flows:
         timeout: 5s
       - reply: 486
 """
+
+
+def http_job() -> tuple[Stage, Ask, Job]:
     stage = Stage(flows=False)
-    stage.world.engine.load(load_sources([Source("f.flow.yaml", flow)])[0], stage.world.site)
+    stage.world.engine.load(load_sources([Source("f.flow.yaml", HTTP_FLOW)])[0], stage.world.site)
     call = stage.call("c")
     (job,) = [job for job in stage.world.jobs if isinstance(job.effect, Http)]
+    return stage, call, job
+
+
+@pytest.mark.plain("replaces a method of the core")
+def test_the_call_of_a_job_whose_completion_raises_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, call, job = http_job()
 
     def broken(*arguments: Any) -> None:
         raise BugError
@@ -324,6 +334,16 @@ flows:
     assert not any(stage.world.leftovers().values())
 
 
+def test_the_run_is_found_that_a_function_inside_another_is_for() -> None:
+    """In the compiled build such a function has no cells."""
+    stage, call, job = http_job()
+    done = stage.world.engine.node.done_of(job.id)
+    stage.world.engine.faults.struck(Fault("job", BugError()), done)
+    stage.run(10)
+    assert call.statuses == [100, 500]
+
+
+@pytest.mark.plain("replaces a method of the core")
 def test_a_fault_says_whose_input_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(flows=False)
 
@@ -338,6 +358,7 @@ def test_a_fault_says_whose_input_it_was(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(fault.error, BugError)
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_without_anybody_to_be_told_a_fault_is_raised_when_all_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(flows=False)
     stage.world.engine.faults.told = None

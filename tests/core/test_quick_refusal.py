@@ -189,6 +189,7 @@ def mutants(count: int) -> Iterator[bytes]:
         yield data
 
 
+@pytest.mark.plain("replaces a method of the core")
 @pytest.mark.parametrize("source", [ALICE, CARRIER])
 @pytest.mark.parametrize("age", [0.1, 1.0])
 def test_the_same_answer_whoever_reads_it(age: float, source: Address) -> None:
@@ -201,6 +202,7 @@ def test_the_same_answer_whoever_reads_it(age: float, source: Address) -> None:
     assert twins.taken > 40
 
 
+@pytest.mark.plain("replaces a method of the core")
 @pytest.mark.parametrize("age", [0.1, 1.0])
 def test_the_same_answer_to_mutants(age: float) -> None:
     twins = Twins(age, sources=SourceLimits(rate=1e6, burst=1e6, strangers=1e6))
@@ -209,6 +211,7 @@ def test_the_same_answer_to_mutants(age: float) -> None:
     assert twins.taken > 50
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_it_costs_its_source_the_same_and_the_share_ends() -> None:
     twins = Twins(1.0)
     for number in range(400):
@@ -216,6 +219,7 @@ def test_it_costs_its_source_the_same_and_the_share_ends() -> None:
     assert 0 < len(twins.quick.sent) < 800, "what is beyond the share is not answered"
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_a_stranger_gets_no_more_than_half_as_much_again() -> None:
     twins = Twins(1.0)
     data = octets("via from to call-id cseq length", old=b"hello", new=b"hello")
@@ -262,6 +266,7 @@ def test_what_was_accepted_is_not_refused_as_its_repetition() -> None:
     assert bob.heard.count("INVITE") == 1
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_nothing_is_skimmed_while_there_is_no_overload(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> bool:
         raise AssertionError

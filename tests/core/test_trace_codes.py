@@ -148,6 +148,7 @@ def test_also_through_freeswitch(tmp_path: Path, user: str, status: int) -> None
     assert status or got == 487
 
 
+@pytest.mark.plain("replaces a method of the core")
 def test_also_when_our_own_answer_strikes_a_bug(tmp_path: Path) -> None:
     def breaks(world: World, call: PhoneCall) -> None:
         (own,) = world.engine.calls

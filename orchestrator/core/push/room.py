@@ -16,7 +16,7 @@ from orchestrator.sip.push import PushAddress
 MINUTE: Final = 60.0
 """The time that the bound is for, in seconds."""
 MOST_IN_ALL: Final = 3
-MOST_PHONES: Final = 100_000
+MOST_PHONES = 100_000
 """Phones whose latest pushes are remembered; beyond, those that were pushed longest ago are forgotten first."""
 
 
