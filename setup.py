@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,43 +46,49 @@ def needed() -> list[str]:
 
 
 class InParallel(build_ext):
-    """Compiles on all cores. The headers that each file includes are read once: a third of the time."""
+    """Compiles on all cores what has changed. The headers that each file includes are read once."""
 
     def build_extensions(self) -> None:
         cores = len(os.sched_getaffinity(0))
         self.parallel = cores
         compiler: Any = self.compiler
-        headers = self.precompiled(max(self.extensions, key=lambda each: len(each.sources)))
         one_by_one = compiler.compile
+        headers, since = self.precompiled(max(self.extensions, key=lambda each: len(each.sources)))
+
+        def compile_one(name: str, where: list[str], options: dict[str, Any]) -> list[str]:
+            objects: list[str] = compiler.object_filenames([name], output_dir=options["output_dir"])
+            made = Path(objects[0])
+            if made.exists() and made.stat().st_mtime > max(since, Path(name).stat().st_mtime):
+                return objects
+            compiled: list[str] = one_by_one([name], include_dirs=where, **options)
+            return compiled
 
         def compile(names: list[str], *, include_dirs: list[str], **options: Any) -> list[str]:
-            with ThreadPoolExecutor(cores) as pool:  # the longest first, so that none is left over at the end
-                names = sorted(names, key=lambda name: -Path(name).stat().st_size)
-                where = [headers, *include_dirs]
-                done = list(pool.map(lambda name: one_by_one([name], include_dirs=where, **options), names))
+            names = sorted(names, key=lambda name: -Path(name).stat().st_size)  # no long one is left over at the end
+            with ThreadPoolExecutor(cores) as pool:
+                done = list(pool.map(lambda name: compile_one(name, [headers, *include_dirs], options), names))
             return [each for objects in done for each in objects]
 
         compiler.compile = compile
         super().build_extensions()
 
-    def precompiled(self, largest: Extension) -> str:
-        """A folder with the headers as the compiler has read them. GCC takes them from there, others do without."""
+    def precompiled(self, largest: Extension) -> tuple[str, float]:
+        """A folder with the headers as GCC has read them, which others do without; and when they last changed."""
         compiler: Any = self.compiler
         native = Path(largest.sources[0]).parent / f"__native_{GROUP}.h"
+        internal = native.with_name(f"__native_internal_{GROUP}.h")
         folder = native.with_name("headers")
         folder.mkdir(exist_ok=True)
-        own = folder / "own.h"
-        own.write_text(f'#include "{native.name}"\n#include "__native_internal_{GROUP}.h"\n')
-        python = folder / "python.h"
+        own, python = folder / "own.h", folder / "python.h"
+        own.write_text(f'#include "{native.name}"\n#include "{internal.name}"\n')
         python.write_text("#include <Python.h>\n")
+        (folder / "Python.h").write_text("#include_next <Python.h>\n")
         where = [f"-I{name}" for name in (native.parent, *largest.include_dirs, *compiler.include_dirs)]
-        for header, made in ((own, f"{native}.gch"), (python, folder / "Python.h.gch")):
-            options = [*where, *largest.extra_compile_args, "-x", "c-header", str(header), "-o", str(made)]
-            try:
+        for header, made in ((own, f"{native}.gch"), (python, f"{folder}/Python.h.gch")):
+            options = [*where, *largest.extra_compile_args, "-x", "c-header", str(header), "-o", made]
+            with suppress(ExecError):
                 compiler.spawn([*compiler.compiler_so, *options])
-            except ExecError:
-                break
-        return str(folder)
+        return str(folder), max(each.stat().st_mtime for each in (native, internal, Path(__file__)))
 
 
 def main() -> None:

@@ -337,7 +337,7 @@ def test_the_call_of_a_job_whose_completion_raises_is_answered(monkeypatch: pyte
 def test_the_run_is_found_that_a_function_inside_another_is_for() -> None:
     """In the compiled build such a function has no cells."""
     stage, call, job = http_job()
-    done = stage.world.engine.node.done_of(job.id)
+    done = stage.world.engine.done_of(job.id)
     stage.world.engine.faults.struck(Fault("job", BugError()), done)
     stage.run(10)
     assert call.statuses == [100, 500]
