@@ -339,7 +339,7 @@ def test_the_run_is_found_that_a_function_inside_another_is_for() -> None:
     stage, call, job = http_job()
     done = stage.world.engine.done_of(job.id)
     stage.world.engine.faults.struck(Fault("job", BugError()), done)
-    stage.run(10)
+    stage.run()
     assert call.statuses == [100, 500]
 
 
