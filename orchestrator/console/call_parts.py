@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from orchestrator.console.console_page import Desk, breathe, fragment
 from orchestrator.flow.language.program import Flow, Program
+from orchestrator.flow.run.run import Run
 from orchestrator.flow.tools.graph import graph_of
 from orchestrator.flow.tools.svg import svg
 from orchestrator.views.call_list import call_details, find_call
@@ -18,7 +19,7 @@ from orchestrator.views.ladder import Peers, ladder
 from orchestrator.views.ladder_svg import ladder_svg
 from orchestrator.views.run_list import find_run
 from orchestrator.views.shown_values import iso
-from orchestrator.views.subscription_list import subscriptions
+from orchestrator.views.unfired import unfired
 
 ITEMS: Final = 300
 """Steps and events that the page shows, the last ones."""
@@ -134,8 +135,8 @@ class CallParts:
         return fragment("call_events.html", items=items, dropped=kept.dropped + kept.left_out + left_out)
 
     def _why(self) -> Markup:
-        engine = self._desk.engine
-        waits = subscriptions(engine, self.call["run"], self._desk.now).page(50).items if self._run is not None else []
+        desk, run = self._desk, self._run
+        waits = unfired(desk.engine, desk.history, run, desk.now) if isinstance(run, Run) else []
         return fragment("call_why.html", waits=waits, live=self.live)
 
 

@@ -85,14 +85,15 @@ def waiting(engine: FlowEngine, target: str, now: float) -> list[dict[str, Any]]
     for subscription in sorted(engine.bus, key=lambda subscription: subscription.number):
         party = party_of(subscription)
         if party is not None and party.is_meant(target):
-            found.append(_waiting(subscription, party, now))
+            found.append(shown_subscription(subscription, party, now))
     for run in engine.runs.values():
         steps = waiting_steps(run, now, events)
         found += [step for step in steps if target in ("", run.name, run.flow.name, step["name"], step["id"] or None)]
     return found
 
 
-def _waiting(subscription: Subscription, party: Party, now: float) -> dict[str, Any]:
+def shown_subscription(subscription: Subscription, party: Party, now: float) -> dict[str, Any]:
+    """An armed subscription: what it wants, and for how long."""
     wanted = subscription.wanted
     own = wanted.pop("", None)
     due = subscription.due
