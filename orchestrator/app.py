@@ -303,12 +303,13 @@ class Server:
         engine = self.engine
         self.siptrace = SipTrace(self._settings.log.level == "debug", engine.history)
         identity = Identity(self._settings.node or gethostname(), time())
-        shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of)
+        history = CallHistory(engine)
+        shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of, history)
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self.reactor.post)
         operations = Operations(self.reloader.reload, log.level_now, self._set_log_level, lambda: self._stopping)
         actions = Actions(engine, self.reactor.post, self.services.incoming, pushes, operations)
         doing = Doing(add_api(self.admin.app, self.access, shown, actions))
-        desk = Desk(shown, CallHistory(engine), doing, self.access, self._queues, lambda: self._warnings)
+        desk = Desk(shown, history, doing, self.access, self._queues, lambda: self._warnings)
         add_console(self.admin.app, desk)
         self._stack.callback(desk.live.close)
 

@@ -11,12 +11,16 @@ from orchestrator.api.endpoint import Asked, Endpoint, Parameter
 from orchestrator.api.problems import unknown
 from orchestrator.api.streams import begin_stream
 from orchestrator.core.engine import Engine
+from orchestrator.flow.language.program import Flow
 from orchestrator.flow.tools.explain import Explainer
+from orchestrator.flow.tools.graph import graph_of
+from orchestrator.flow.tools.svg import svg
 from orchestrator.runtime.admin import Health
 from orchestrator.runtime.jsonlines import Watchable, answer_lines
 from orchestrator.runtime.siptrace import SipTrace
 from orchestrator.sip.admission import Admission, Source
-from orchestrator.views.call_list import STATES, call_details, find_call, live_calls
+from orchestrator.views.call_history import CallHistory
+from orchestrator.views.call_list import STATES, call_details, ended_details, find_call, live_calls
 from orchestrator.views.event_catalogue import event_catalogue
 from orchestrator.views.flow_list import find_flow, flow_details, flows
 from orchestrator.views.gateway_list import gateways
@@ -28,6 +32,7 @@ from orchestrator.views.server_list import servers
 from orchestrator.views.shown_values import iso
 from orchestrator.views.subscription_list import subscriptions
 
+SVG = "image/svg+xml"
 EXPLAIN, LONGEST_EXPLAIN = 30.0, 600.0
 TRACE, LONGEST_TRACE = 60.0, 3600.0
 """Seconds that an answer goes on unless asked otherwise, and at most."""
@@ -44,6 +49,7 @@ class Shown:
     siptrace: SipTrace
     case_of: Callable[[Mapping[str, Any]], str]
     """The test that a trace makes."""
+    history: CallHistory
     clock: Callable[[], float] = monotonic
 
 
@@ -66,6 +72,7 @@ def read_endpoints(shown: Shown) -> tuple[Endpoint, ...]:
         Endpoint("GET", "registrations/{aor:path}", "The contacts of one address of record.", reads.registration),
         Endpoint("GET", "flows", "The flows that new calls run.", reads.flows, lists=True),
         Endpoint("GET", "flows/{name}", "One flow with its steps and its source.", reads.flow),
+        Endpoint("GET", "flows/{name}/graph.svg", "One flow, drawn.", reads.graph, media=SVG),
         Endpoint("GET", "runs", "Runs of flows, the newest first.", reads.runs, (failed, flow), lists=True),
         Endpoint("GET", "runs/{run}", "One run with the lines of its trace.", reads.run),
         Endpoint("GET", "runs/{run}/test", "One run as a test.", reads.test, media="text/yaml; charset=utf-8"),
@@ -120,10 +127,15 @@ class _Reads:
 
     def call(self, asked: Asked) -> dict[str, Any]:
         id = asked.path["id"]
-        found = find_call(self._engine, id)
-        if found is None:
-            raise unknown("call", id, "GET /api/v1/calls lists those that live")
-        return call_details(self._engine, found, self._now())
+        found, kept = find_call(self._engine, id), self._shown.history.find(id)
+        if found is not None:
+            told = call_details(self._engine, found, self._now())
+        elif kept is not None and kept.record is not None:
+            told = ended_details(kept.record)
+        else:
+            cure = "GET /api/v1/calls lists those that live, GET /api/v1/archive/calls the last ones"
+            raise unknown("call", id, cure)
+        return {**told, "messages": 0 if kept is None else sum(1 for _ in kept.messages)}
 
     def registrations(self, asked: Asked) -> Page:
         return asked.page(registrations(self._engine, self._now(), asked.text("of")))
@@ -139,10 +151,16 @@ class _Reads:
         return asked.page(_plain(flows(self._engine)))
 
     def flow(self, asked: Asked) -> dict[str, Any]:
+        return flow_details(self._engine, self._found_flow(asked))
+
+    def graph(self, asked: Asked) -> str:
+        return svg(graph_of(self._found_flow(asked)))
+
+    def _found_flow(self, asked: Asked) -> Flow:
         found = find_flow(self._engine, asked.path["name"])
         if found is None:
             raise unknown("flow", asked.path["name"], "GET /api/v1/flows lists them")
-        return flow_details(self._engine, found)
+        return found
 
     def runs(self, asked: Asked) -> Page:
         return asked.page(runs(self._engine, bool(asked.values["failed"]), asked.text("flow")))

@@ -10,6 +10,7 @@ import falcon
 from orchestrator.api.access import Access
 from orchestrator.api.actions import Actions
 from orchestrator.api.endpoint import Endpoint, Resource, by_path
+from orchestrator.api.histories import history_endpoints
 from orchestrator.api.problems import write_problem
 from orchestrator.api.reads import Shown, read_endpoints
 from orchestrator.api.writes import write_endpoints
@@ -21,7 +22,11 @@ ALIASES: Final = {"/events": "events", "/push": "push"}
 
 def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, actions: Actions) -> Sequence[Endpoint]:
     """Serve the API, and let nobody pass who has no token. Returns its endpoints."""
-    endpoints = (*read_endpoints(shown), *write_endpoints(actions))
+    endpoints = (
+        *read_endpoints(shown),
+        *history_endpoints(shown.engine, shown.history, access),
+        *write_endpoints(actions),
+    )
     app.add_middleware(access)
     app.set_error_serializer(write_problem)
     node = shown.identity.node

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import falcon
+import gevent
 from gevent.event import Event
 
 from orchestrator.api.problems import Problem
@@ -19,6 +20,8 @@ from orchestrator.runtime.admin_connections import STREAM
 
 BEAT: Final = 15.0
 """Seconds between two signs of life."""
+GATHER: Final = 0.05
+"""Seconds in which what is new is gathered, so that a flood is told in some parts."""
 RETRY: Final = 2000
 """Milliseconds after which a browser connects again."""
 MEDIA_TYPE: Final = "text/event-stream"
@@ -77,6 +80,7 @@ class EventStream:
             raise StopIteration
         if not self._wake.wait(BEAT):
             return b":\n\n"
+        gevent.sleep(GATHER)
         return b""
 
     def close(self) -> None:

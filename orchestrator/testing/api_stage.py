@@ -30,6 +30,7 @@ from orchestrator.runtime.pushes import HandPushes
 from orchestrator.runtime.siptrace import SipTrace
 from orchestrator.testing.case_from_trace import case_from_trace
 from orchestrator.testing.world import World
+from orchestrator.views.call_history import CallHistory
 from orchestrator.views.node_status import Identity, Samples
 
 TOKEN: Final = "full-token-0123456789"  # noqa: S105  # of a world in memory
@@ -75,6 +76,7 @@ class ApiStage:
             self.samples,
             self.siptrace,
             lambda trace: case_from_trace(trace, Path()),
+            CallHistory(engine),
             lambda: world.now,
         )
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self._post)

@@ -14,6 +14,7 @@ from orchestrator.core.request_view import RequestView
 from orchestrator.esl.channels import Channel
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.waits import waits_for
+from orchestrator.history import CallRecord
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.response_context import ResponseContext
@@ -164,6 +165,40 @@ def call_details(engine: Engine, call: LiveCall, now: float) -> dict[str, Any]:
     told["channels"] = [] if isinstance(call, ServerTransaction) else [_channel(found) for found in call.channels()]
     told["record"] = None
     return told
+
+
+def ended_details(record: CallRecord) -> dict[str, Any]:
+    """The same of a call that is over, from its record."""
+    facts = record.facts()
+    return {
+        "id": record.id,
+        "state": "ended",
+        "from": record.caller,
+        "from_name": None,
+        "to": record.called,
+        "user": record.user,
+        "source": record.source,
+        "flow": record.flow,
+        "run": record.run,
+        "started": facts["started"],
+        "answered": facts["answered"],
+        "duration": facts["duration"],
+        "waits_for": None,
+        "contact": shown_contact(record.contact),
+        "server": record.server,
+        "sip_call_id": record.sip_call_id,
+        "user_agent": None,
+        "transport": None,
+        "legs": [],
+        "branches": [],
+        "channels": [],
+        "record": shown_record(record),
+    }
+
+
+def shown_record(record: CallRecord) -> dict[str, Any]:
+    """A record without push tokens."""
+    return {**record.facts(), "contact": shown_contact(record.contact)}
 
 
 def where_it_waits(run: Run) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from orchestrator.console.console_page import Desk
 from orchestrator.console.console_routes import add_console
 from orchestrator.console.doing import Doing
 from orchestrator.testing.api_stage import READ_TOKEN, TOKEN, ApiStage
-from orchestrator.views.call_history import CallHistory
 
 QUEUES = [{"name": "http", "running": 1, "waiting": 2, "refused": 0}]
 
@@ -22,7 +21,7 @@ class ConsoleStage(ApiStage):
 
     def __init__(self, flows: str = "flowlang: 1\n", **settings: Any) -> None:
         super().__init__(flows, **settings)
-        self.history = CallHistory(self.world.engine)
+        self.history = self.shown.history
         self.desk = Desk(self.shown, self.history, Doing(self.endpoints), self.access, lambda: QUEUES)
         add_console(self.app, self.desk)
 
