@@ -52,8 +52,10 @@ class Bench:
 
 BENCHES: Mapping[str, Bench] = {
     "relay": Bench(300),
-    "wakeup": Bench(120),
-    "wake": Bench(120),
+    "one_step": Bench(400),
+    "capacity": Bench(400),
+    "wakeup": Bench(500),
+    "wake": Bench(240),
     "media": Bench(240),
     "esl_events": Bench(200, server=False),
     "reactor": Bench(150, server=False),

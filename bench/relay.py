@@ -52,7 +52,7 @@ LINGER = 34.0
 TARGETS = {300: 2.5, 2_400: 2.0 if BUILD == "plain" else 1.3}
 """Rate → the ratio we mean to stay below."""
 WARM = 300
-"""Calls, in two seconds, before anything is measured."""
+"""Calls, in five seconds, before anything is measured."""
 SECONDS = 4
 """Length of a round."""
 
@@ -71,6 +71,7 @@ class Round:
         """Whom the caller calls."""
         self.callee_port = free_port()
         self.contact = f"{HOST}:{self.callee_port}"
+        self.caller = SCENARIOS / "uac.xml"
         self.scenario = SCENARIOS / "uas.xml"
         if transport == "tcp":
             self.contact += ";transport=tcp"
@@ -103,17 +104,19 @@ class Round:
             bound = udp_bound if self.transport == "u1" else tcp_bound
             wait_until(lambda: bound(HOST, self.callee_port), 5, "the callee does not listen")
             begun = self.server.cpu()
-            caller = run_sipp(
-                SCENARIOS / "uac.xml",
+            with Sipp(
+                self.caller,
                 self.remote,
                 transport=self.transport,
                 folder=self.folder,
                 calls=calls,
                 rate=rate,
                 host=HOST,
+                port=free_port(),  # what is late of other calls does not come here
                 seconds=seconds,
                 service=self.service,
-            )
+            ) as calling:
+                caller = calling.wait(seconds + 10)
             spent = (self.server.cpu() - begun) / calls * 1e6
             require_clean(self.server.name, caller)  # the callee still waits where a call did not reach it
             answered = callee.wait(10)
@@ -173,7 +176,7 @@ def open_sides(stack: ExitStack, folder: Path, servers: Sequence[AnyProxy], tran
         if transport == "tls":
             stack.enter_context(tunnels(side, folder, server.port))
         side.register()
-        retry(partial(side.play, WARM, WARM // 2))  # what is done once: caches, memory
+        retry(partial(side.play, WARM, WARM // 5))  # what is done once: caches, memory
         sides.append(side)
     return sides
 
@@ -212,7 +215,7 @@ def faster_figures(pair: Sequence[Round], rate: int, rounds: int, target: float 
 
 def measure(sides: Sequence[Round], rate: int, rounds: int) -> list[float]:
     """In turns; the ratio of the first to the second of each round. One disturbed by something else (a lost call) is
-    played again, once."""
+    played again, twice at most."""
     for side in sides:
         side.microseconds.clear()
     for number in range(rounds):
@@ -222,11 +225,12 @@ def measure(sides: Sequence[Round], rate: int, rounds: int) -> list[float]:
     return ratios(sides[0].microseconds, sides[1].microseconds)
 
 
-def retry(play: Callable[[], float]) -> float:
-    try:
-        return play()
-    except RuntimeError as error:
-        print(f"played again, {error}", file=sys.stderr)
+def retry(play: Callable[[], float], times: int = 2) -> float:
+    for _ in range(times):
+        try:
+            return play()
+        except RuntimeError as error:
+            print(f"played again, {error}", file=sys.stderr)
     return play()
 
 

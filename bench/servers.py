@@ -204,8 +204,7 @@ class Orchestrator(Server):
 
 
 def py_spy() -> str | None:
-    """The program, of our virtual environment or the system's."""
-    return shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    return of_python("py-spy")
 
 
 def _watch(pid: int) -> subprocess.Popen[bytes] | None:
@@ -235,7 +234,7 @@ class Kamailio(Server):
         if modules is None:
             raise Skipped("no modules of Kamailio in /usr/lib/*/kamailio/modules")
         self.port = free_port()
-        text = (Path(__file__).parent / "kamailio.cfg").read_text()
+        text = self._configuration(modules.parent)
         config = folder / "kamailio.cfg"
         if transport != "udp":
             text = text.replace("disable_tcp=yes", _streams(folder, transport, self.port))
@@ -243,6 +242,10 @@ class Kamailio(Server):
         options = ["-x", "tlsf", "-X", "tlsf", "-DD", "-E", "-m", "512", "-Y", str(folder), "-f", str(config)]
         super().__init__([program, *options], folder)
         self.wait_serving(lambda: udp_bound(HOST, self.port))
+
+    def _configuration(self, modules: Path) -> str:
+        """Its text, without address and folders. Raises Skipped."""
+        return (Path(__file__).parent / "kamailio.cfg").read_text()
 
 
 class OpenSips(Server):
@@ -287,7 +290,44 @@ def _modules_of(program: str) -> Path:
     return next(iter(packaged), built)
 
 
-AnyProxy = Orchestrator | Kamailio | OpenSips
+class KamailioPython(Kamailio):
+    """Kamailio with its routes in Python (KEMI): bench/kamailio_kemi.py instead of the script of kamailio.cfg."""
+
+    name = "kamailio python"
+
+    def _configuration(self, modules: Path) -> str:
+        if not (modules / "app_python3.so").exists():
+            raise Skipped("Kamailio's app_python3 is not installed (Debian: kamailio-python3-modules)")
+        head, _, _ = super()._configuration(modules).partition("request_route {")
+        script = Path(__file__).parent / "kamailio_kemi.py"
+        return f'{head}loadmodule "app_python3.so"\nmodparam("app_python3", "load", "{script}")\ncfgengine "python"\nmodparam("usrloc", "preload", "location")\n'
+
+
+class Sippy(Server):
+    """sippy's b2bua_simple, which calls one next hop, with its log off."""
+
+    name = "sippy"
+
+    def __init__(self, folder: Path, next_hop: str) -> None:
+        program = self.program()
+        if program is None:
+            raise Skipped("sippy is not installed (pip install sippy)")
+        self.port = free_port()
+        command = [program, "-f", "-l", HOST, "-p", str(self.port), "-n", next_hop]
+        super().__init__(command, folder, {"SIPLOG_BEND": "none"})
+        self.wait_serving(lambda: udp_bound(HOST, self.port))
+
+    @staticmethod
+    def program() -> str | None:
+        return of_python("b2bua_simple")
+
+
+AnyProxy = Orchestrator | Kamailio | OpenSips | Sippy
+
+
+def of_python(name: str) -> str | None:
+    """A program of our virtual environment, or the system's."""
+    return shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
 def _streams(folder: Path, transport: str, port: int) -> str:

@@ -15,8 +15,8 @@ from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 
 BENCH = Path(inspect.getfile(bus)).parent
 HELPERS = {
-    "__init__", "__main__", "figures", "machine", "turns", "servers", "phones", "waiting", "push", "peers", "rabbit",
-    "tls_tunnel",
+    "__init__", "__main__", "figures", "kamailio_kemi", "machine", "turns", "servers", "phones", "waiting",
+    "push", "peers", "rabbit", "tls_tunnel",
 }  # fmt: skip
 """Modules that measure nothing themselves."""
 
