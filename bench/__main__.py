@@ -57,6 +57,8 @@ BENCHES: Mapping[str, Bench] = {
     "wakeup": Bench(500),
     "wake": Bench(240),
     "media": Bench(240),
+    "registrar": Bench(300),
+    "parked_calls": Bench(500),
     "esl_events": Bench(200, server=False),
     "reactor": Bench(150, server=False),
     "bus": Bench(150, server=False),

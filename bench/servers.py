@@ -300,7 +300,8 @@ class KamailioPython(Kamailio):
             raise Skipped("Kamailio's app_python3 is not installed (Debian: kamailio-python3-modules)")
         head, _, _ = super()._configuration(modules).partition("request_route {")
         script = Path(__file__).parent / "kamailio_kemi.py"
-        return f'{head}loadmodule "app_python3.so"\nmodparam("app_python3", "load", "{script}")\ncfgengine "python"\nmodparam("usrloc", "preload", "location")\n'
+        python = f'loadmodule "app_python3.so"\nmodparam("app_python3", "load", "{script}")\ncfgengine "python"\n'
+        return f'{head}modparam("usrloc", "preload", "location")\n{python}'
 
 
 class Sippy(Server):

@@ -50,7 +50,7 @@ GROUP = 300
 """Phones woken in a round of one server."""
 
 LIMITS = ("runs", "runs_per_flow", "transactions", "subscriptions", "bindings", "bindings_per_source")
-MANY = 200_000
+MANY = 300_000
 """What each of these limits is raised to. No call is logged, as the peer logs none."""
 
 MOST_GROWTH, MOST_MISSED, MOST_OCTETS, MOST_PARKING = 1.15, 1.1, 4_096.0, 1.5
