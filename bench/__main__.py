@@ -42,15 +42,15 @@ from orchestrator import BUILD
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What the runner knows of one benchmark, the module `bench.<name>`: `figures()` yields what it measures, `QUICK`
-    are its arguments for a quick run."""
+    are its arguments for a quick run, where it has any."""
 
-    seconds: int
+    seconds: int = 240
     """It may take: some times what it does on a quiet machine, which is what a busy one takes."""
     server: bool = True
     """Whether it starts servers, which are profiled, or is profiled itself."""
 
 
-BENCHES: Mapping[str, Bench] = {
+_KNOWN: Mapping[str, Bench] = {
     "relay": Bench(300),
     "one_step": Bench(400),
     "capacity": Bench(400),
@@ -74,6 +74,16 @@ BENCHES: Mapping[str, Bench] = {
     "console": Bench(300),
     "connections": Bench(240),
 }
+
+
+def _found() -> dict[str, Bench]:
+    """All modules of this folder with a function `figures`, those known above first."""
+    folder = Path(__file__).parent
+    here = sorted(path.stem for path in folder.glob("*.py") if "\ndef figures(" in path.read_text())
+    return {name: _KNOWN.get(name, Bench()) for name in [*_KNOWN, *here] if name in here}
+
+
+BENCHES: Mapping[str, Bench] = _found()
 
 ENDS_WITHIN = 15.0
 """Seconds a benchmark has to end its servers when it is stopped."""
@@ -121,7 +131,7 @@ def measure(name: str, into: Path, quick: bool) -> None:
     module = importlib.import_module(f"bench.{name}")
     with redirect_stdout(sys.stderr), into.open("w", buffering=1) as file:
         try:
-            for figure in module.figures(**(module.QUICK if quick else {})):
+            for figure in module.figures(**(getattr(module, "QUICK", {}) if quick else {})):
                 file.write(json.dumps(asdict(figure)) + "\n")
         except Skipped as reason:
             file.write(json.dumps({"skipped": str(reason)}) + "\n")

@@ -130,7 +130,7 @@ def make(stack: ExitStack, folder: Path) -> Trial:
 
 def figures(rate: int = 250, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
     """Raises Skipped."""
-    return peers.figures(make, rate, seconds, rounds)
+    return peers.measured(make, rate, seconds, rounds)
 
 
 QUICK = {"rate": 100, "seconds": 3, "rounds": 1}

@@ -140,6 +140,9 @@ def figures(calls: int = 2_000, rounds: int = 7) -> Iterator[Figure]:
         yield Figure(f"what the history adds ({name})", 100 * (quiet[name] / quiet["without"] - 1), "%", most=most)
 
 
+QUICK = {"calls": 400, "rounds": 3}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=2_000)

@@ -159,7 +159,7 @@ def metric(server: Orchestrator, name: str) -> float:
     return sum(float(value) for value in found)
 
 
-def figures(make: Callable[[ExitStack, Path], Trial], rate: int, seconds: int, rounds: int) -> Iterator[Figure]:
+def measured(make: Callable[[ExitStack, Path], Trial], rate: int, seconds: int, rounds: int) -> Iterator[Figure]:
     """`make(stack, folder)` sets the peer up. Raises Skipped."""
     if sipp_path() is None:
         raise Skipped("SIPp is not installed (Debian: sip-tester)")
@@ -225,6 +225,6 @@ def run(name: str, doc: str | None, make: Callable[[ExitStack, Path], Trial], ra
     parser.add_argument("--seconds", type=int, default=5, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    found = list(figures(make, options.rate, options.seconds, options.rounds))
+    found = list(measured(make, options.rate, options.seconds, options.rounds))
     print(render([(name, found)]))
     return 0 if all(figure.met for figure in found) else 1
