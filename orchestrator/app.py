@@ -403,11 +403,11 @@ class Server:
             self._hurry.set()
 
     def _keep_house(self) -> None:
-        full = FullCollections(monotonic())
+        full = FullCollections(monotonic(), sys.getallocatedblocks())
         while True:
             gevent.sleep(HOUSEKEEPING)
             self.listening.look_at_certificates()
-            if full.due(monotonic(), self.listening.received):
+            if full.due(monotonic(), self.listening.received, sys.getallocatedblocks()):
                 gc.collect()
 
     def _count(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.runtime import garbage, interfaces
-from orchestrator.runtime.garbage import AT_LAST, FullCollections
+from orchestrator.runtime.garbage import AT_LAST, AT_LAST_OF_MUCH, MUCH, FullCollections
 from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses
 
 FIB_TRIE = """\
@@ -78,17 +78,25 @@ def test_machine_without_a_network_has_loopback(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_full_collections_wait_for_quiet() -> None:
-    full = FullCollections(0.0)
-    assert full.due(10.0, 5)  # half an input per second
-    assert not full.due(20.0, 1_005)  # a hundred per second
-    assert not full.due(30.0, 2_005)
-    assert full.due(40.0, 2_010)
+    full = FullCollections(0.0, 1_000)
+    assert full.due(10.0, 5, 1_000)  # half an input per second
+    assert not full.due(20.0, 1_005, 1_000)  # a hundred per second
+    assert not full.due(30.0, 2_005, 1_000)
+    assert full.due(40.0, 2_010, 1_000)
 
 
-def test_full_collections_do_not_wait_for_ever() -> None:
-    full = FullCollections(0.0)
-    due = [second for second in range(10, 2_000, 10) if full.due(float(second), second * 100)]
-    assert due == [AT_LAST, 2 * AT_LAST, 3 * AT_LAST]
+def test_full_collections_wait_until_little_is_held() -> None:
+    full = FullCollections(0.0, 1_000)
+    assert not full.due(10.0, 5, 1_001 + MUCH)  # nothing comes in, but thousands of calls wait
+    assert full.due(20.0, 10, 1_000 + MUCH)
+
+
+@pytest.mark.parametrize(("held", "at_last"), [(0, AT_LAST), (2 * MUCH, AT_LAST_OF_MUCH)])
+def test_full_collections_do_not_wait_for_ever(held: int, at_last: float) -> None:
+    full = FullCollections(0.0, 0)
+    step = int(at_last) // 60
+    due = [second for second in range(step, int(3.5 * at_last), step) if full.due(float(second), second * 100, held)]
+    assert due == [at_last, 2 * at_last, 3 * at_last]
 
 
 def test_freeze_takes_what_exists_out_of_sight() -> None:
@@ -96,7 +104,7 @@ def test_freeze_takes_what_exists_out_of_sight() -> None:
     try:
         garbage.freeze()
         assert gc.get_freeze_count() > 1_000
-        assert gc.get_threshold() == (garbage.YOUNG, garbage.MIDDLE, garbage.NEVER)
+        assert gc.get_threshold() == (garbage.YOUNG, garbage.NEVER, garbage.NEVER)
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
