@@ -11,9 +11,8 @@ from markupsafe import Markup
 from orchestrator.console.console_page import Desk, breathe, fragment
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.run import Run
-from orchestrator.flow.tools.graph import graph_of
-from orchestrator.flow.tools.svg import svg
 from orchestrator.views.call_list import call_details, find_call
+from orchestrator.views.flow_graph import graph_of_run
 from orchestrator.views.kept_call import KeptCall, facts_of, message_fact
 from orchestrator.views.ladder import Peers, ladder
 from orchestrator.views.ladder_svg import ladder_svg
@@ -113,7 +112,10 @@ class CallParts:
     def _graph(self) -> Markup:
         if self._flow is None:
             return Markup('<p class="empty">No flow, or one that has changed since.</p>')
-        return Markup(svg(graph_of(self._flow)))  # noqa: S704
+        waits = self.call["waits_for"]
+        here = waits is not None and waits["file"] == self._flow.place.file
+        drawn = graph_of_run(self._flow, waits["line"] if here else 0, self._passed(self._flow.place.file))
+        return Markup(drawn)  # noqa: S704 - texts in it are escaped
 
     def _source(self) -> Markup:
         waits = self.call["waits_for"]
@@ -122,8 +124,12 @@ class CallParts:
         if not lines:
             return Markup('<p class="empty">The source is not there.</p>')
         lit = waits["line"] if waits else 0
-        ran = {record.line for record in self._kept.records} if self._kept is not None else set()
-        return fragment("call_source.html", lines=lines, lit=lit, ran=ran, file=file)
+        return fragment("call_source.html", lines=lines, lit=lit, ran=self._passed(file), file=file)
+
+    def _passed(self, file: str) -> set[int]:
+        """Lines of a file that its run has come by."""
+        records = self._kept.records if self._kept is not None else ()
+        return {record.line for record in records if record.step is not None and record.step.place.file == file}
 
     def _events(self) -> Markup:
         kept = self._kept

@@ -12,12 +12,13 @@ from markupsafe import Markup
 from orchestrator.api.problems import unknown
 from orchestrator.console.console_page import ConsolePage, breathe, fragment
 from orchestrator.console.live import Fragments
-from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Flow
 from orchestrator.flow.tools.graph import graph_of
 from orchestrator.flow.tools.svg import svg
+from orchestrator.views.flow_graph import graph_with_counts
 from orchestrator.views.flow_list import find_flow, flow_details, flows
 from orchestrator.views.run_list import find_run, run_details, runs
+from orchestrator.views.step_counts import step_counts
 
 RUNS = 20
 """Shown on a page."""
@@ -56,7 +57,7 @@ class OneFlow(ConsolePage):
     def on_get_graph(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
         flow = self._flow(name)
         response.content_type = "image/svg+xml"
-        response.text = str(_graph(self.desk.engine, flow))
+        response.text = svg(graph_of(flow))
 
     def _flow(self, name: str) -> Flow:
         found = find_flow(self.desk.engine, name)
@@ -70,11 +71,10 @@ class OneFlow(ConsolePage):
         if flow is None:
             return None
         details = flow_details(engine, flow)
-        parts = {"flow-graph": _graph(engine, flow)}
+        counts = step_counts(engine, flow, breathe)
+        parts = {"flow-graph": Markup(graph_with_counts(flow, counts.lines))}  # noqa: S704 - texts in it are escaped
         breathe()
-        parts["flow-source"] = fragment(
-            "flow_source.html", lines=details["source"], first=1, counts=_counts(engine, flow)
-        )
+        parts["flow-source"] = fragment("flow_source.html", lines=details["source"], first=1, counts=counts.lines)
         breathe()
         newest = runs(engine, flow=name).page(RUNS, "", breathe).items
         parts["flow-runs"] = fragment("runs_table.html", runs=newest)
@@ -111,11 +111,3 @@ class Run(ConsolePage):
         trace = run_details(self.desk.engine, self._run(run), self.desk.now)
         stem = PurePath(str(trace["file"])).name.partition(".")[0] or "call"
         return self.desk.shown.case_of(trace), f"{stem}.test.yaml"
-
-
-def _graph(engine: Engine, flow: Flow) -> Markup:
-    return Markup(svg(graph_of(flow)))  # noqa: S704 - texts in it are escaped
-
-
-def _counts(engine: Engine, flow: Flow) -> Any:
-    return {}

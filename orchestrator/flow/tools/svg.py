@@ -6,7 +6,9 @@ elsewhere or fonts, dark on light, and shows the same in a README, a browser and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from xml.sax.saxutils import escape
 
 from orchestrator.flow.tools.graph import BEGIN, CALL, DECISION, END, STEP, WAIT, Graph, Node
@@ -32,8 +34,25 @@ _COLOURS = {
 """Kind → (fill, line, text). Blue waits, yellow decides."""
 
 
-def svg(graph: Graph) -> str:
-    """The drawing, with a final line feed."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a drawing says of the steps of one line: it is `lit` (a thick frame and a yellow ground), was `passed` (a
+    thick frame); `note` stands at its corner, `trouble` beside it in red."""
+
+    lit: bool = False
+    passed: bool = False
+    note: str = ""
+    trouble: str = ""
+
+
+_LIT = ("#ffe066", "#e67700", "#212529")
+_NO_MARKS: Mapping[int, Mark] = MappingProxyType({})
+_PLAIN = Mark()
+
+
+def svg(graph: Graph, marks: Mapping[int, Mark] = _NO_MARKS) -> str:
+    """The drawing, with a final line feed; `marks`: line of the file → what is said of it. With marks each node is a
+    group of the classes `node` and its kind, and `lit` or `passed`."""
     sizes = {node.id: _size(node) for node in graph.nodes}
     room = {number: _width(edge.text) for number, edge in enumerate(graph.edges) if edge.text}
     reserved = dict(sizes)
@@ -53,7 +72,9 @@ def svg(graph: Graph) -> str:
     for edge, way in zip(graph.edges, layout.edges, strict=True):
         dash = ' stroke-dasharray="5 4"' if edge.dashed else ""
         rows.append(f'<path d="{_curve(way)}" fill="none" stroke="#495057"{dash} marker-end="url(#arrow)"/>')
-    rows += [_shape(node, layout.nodes[node.id], sizes[node.id]) for node in graph.nodes]
+    for node in graph.nodes:
+        mark = marks.get(node.line, _PLAIN) if marks and node.line else None
+        rows.append(_shape(node, layout.nodes[node.id], sizes[node.id], mark))
     rows += [_label(edge.text, way) for edge, way in zip(graph.edges, layout.edges, strict=True) if edge.text]
     return "\n".join([*rows, "</svg>"]) + "\n"
 
@@ -67,8 +88,8 @@ def _width(text: str) -> float:
     return max(map(len, text.split("\n"))) * ADVANCE
 
 
-def _shape(node: Node, centre: Point, size: Point) -> str:
-    fill, line, ink = _COLOURS[node.kind]
+def _shape(node: Node, centre: Point, size: Point, mark: Mark | None) -> str:
+    fill, line, ink = _LIT if mark is not None and mark.lit else _COLOURS[node.kind]
     (x, y), (width, height) = centre, size
     left, top = x - width / 2, y - height / 2
     if node.kind == DECISION:
@@ -79,8 +100,23 @@ def _shape(node: Node, centre: Point, size: Point) -> str:
         radius = height / 2 if node.kind in (BEGIN, END) else 4
         body = f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.1f}"'
     place = f"<title>line {node.line}</title>" if node.line else ""
-    shape = f'{body} fill="{fill}" stroke="{line}"/>'
-    return f"<g>{place}{shape}{_text(node.text, x, y, ink)}</g>"
+    if mark is None:
+        return f'<g>{place}{body} fill="{fill}" stroke="{line}"/>{_text(node.text, x, y, ink)}</g>'
+    wide = ' stroke-width="2.5"' if mark.lit or mark.passed else ""
+    names = f"node {node.kind}{' lit' if mark.lit else ''}{' passed' if mark.passed else ''}"
+    shape = f'{body} fill="{fill}" stroke="{line}"{wide}/>{_text(node.text, x, y, ink)}'
+    return f'<g class="{names}">{place}{shape}{_notes(mark, x + width / 2, top)}</g>'
+
+
+def _notes(mark: Mark, right: float, top: float) -> str:
+    """What stands at the corner of a node, above its frame."""
+    if not mark.note and not mark.trouble:
+        return ""
+    red = f'<tspan class="trouble" fill="#c92a2a"> {escape(mark.trouble)}</tspan>' if mark.trouble else ""
+    return (
+        f'<text class="note" x="{right:.1f}" y="{top - 3:.1f}" text-anchor="end" font-size="{SIZE - 1}" '
+        f'fill="#495057">{escape(mark.note)}{red}</text>'
+    )
 
 
 def _text(text: str, x: float, y: float, ink: str) -> str:
