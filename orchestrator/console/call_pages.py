@@ -25,7 +25,8 @@ class OneCall(ConsolePage):
 
     def on_get(self, request: falcon.Request, response: falcon.Response, id: str) -> None:
         parts = self._parts(id)
-        self.show(request, response, "call.html", call=parts.call, live=parts.live, parts=parts.drawn())
+        here = "/calls" if parts.live else "/archive"
+        self.show(request, response, "call.html", here=here, call=parts.call, live=parts.live, parts=parts.drawn())
 
     def on_get_live(self, request: falcon.Request, response: falcon.Response, id: str) -> None:
         id = self._parts(id).call["id"]

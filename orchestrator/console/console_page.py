@@ -90,11 +90,11 @@ class ConsolePage:
         self.desk = desk
 
     def show(self, request: falcon.Request, response: falcon.Response, template: str, **values: Any) -> None:
-        """Answer with a template."""
+        """Answer with a template; `here` is another place in the navigation."""
         shown = self.desk.shown
         response.content_type = falcon.MEDIA_HTML
         response.cache_control = ("no-store",)
-        response.text = page_text(request, shown.identity.node, template, self.here, **values)
+        response.text = page_text(request, shown.identity.node, template, **{"here": self.here, **values})
 
     def follow(
         self,
@@ -127,7 +127,7 @@ class ConsolePage:
         response.location = f"{path}{'&' if '?' in path else '?'}said={said}"
 
 
-def page_text(request: falcon.Request, node: str, template: str, here: str, **values: Any) -> str:
+def page_text(request: falcon.Request, node: str, template: str, **values: Any) -> str:
     """A whole page for whoever asks."""
     who = getattr(request.context, "who", None)
     viewer = who if isinstance(who, Who) else NOBODY
@@ -138,7 +138,7 @@ def page_text(request: falcon.Request, node: str, template: str, here: str, **va
             "viewer": viewer,
             "csrf": lambda: Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, token),
             "nav": NAV,
-            "here": here,
+            "here": "",
             "node": node,
             "version": __version__,
             "theme": theme_of(request),

@@ -131,7 +131,7 @@ class _Errors:
         told = {"detail": "", "cure": "", **problem_of(error)}
         response.content_type = falcon.MEDIA_HTML
         response.cache_control = ("no-store",)
-        response.text = page_text(request, self._node, "problem.html", "", **told, back=_back(request))
+        response.text = page_text(request, self._node, "problem.html", **told, back=_back(request))
 
 
 def _is_program(request: falcon.Request) -> bool:

@@ -121,8 +121,8 @@ def _arrow(arrow: Mapping[str, Any], columns: Mapping[str, float], y: int) -> st
     return (
         f'<g class="arrow {arrow["kind"]}" id="m{arrow["n"]}" data-message={quoteattr(str(arrow["id"]))}>'
         f"<title>{_text(said)}</title>"
-        f'<rect class="hit" x="{left:.1f}" y="{y - ROW / 2 - 2:.1f}" width="{wide:.1f}" height="{ROW}" fill="#ffffff" '
-        'fill-opacity="0"/>'
+        f'<rect class="hit" x="{MARGIN}" y="{y - ROW / 2 - 2:.1f}" width="{left + wide - MARGIN:.1f}" height="{ROW}" '
+        'fill="#ffffff" fill-opacity="0"/>'
         f'<text class="time" x="{MARGIN}" y="{y + 4}" font-size="{SIZE - 1}" fill="#495057">{arrow["at"]:>9.3f}</text>'
         f'<path class="line" d="M{start:.1f},{y} H{end - back:.1f}" stroke="{colour}" stroke-width="1.5" fill="none"'
         f'{dash}/><polygon class="tip" points="{tip}" fill="{colour}"/>'

@@ -73,7 +73,7 @@ def svg(graph: Graph, marks: Mapping[int, Mark] = _NO_MARKS) -> str:
         dash = ' stroke-dasharray="5 4"' if edge.dashed else ""
         rows.append(f'<path d="{_curve(way)}" fill="none" stroke="#495057"{dash} marker-end="url(#arrow)"/>')
     for node in graph.nodes:
-        mark = marks.get(node.line, _PLAIN) if marks and node.line else None
+        mark = marks.get(node.line, _PLAIN) if marks else None
         rows.append(_shape(node, layout.nodes[node.id], sizes[node.id], mark))
     rows += [_label(edge.text, way) for edge, way in zip(graph.edges, layout.edges, strict=True) if edge.text]
     return "\n".join([*rows, "</svg>"]) + "\n"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from chromium import chromium_path
-from console_phones import Phones
 from npm_packages import npm_packages
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from orchestrator.testing.phone import PhoneCall
+from tools.phones_in_thread import Phones
 
 pytestmark = pytest.mark.browser
 
