@@ -22,7 +22,7 @@ from orchestrator.runtime.query import Query
 from orchestrator.views.listing import Listing, Page
 
 Kind = Literal["text", "flag", "whole", "seconds"]
-Schema = Mapping[str, Any]
+Schema = dict[str, Any]
 
 LIMIT: Final = 100
 MOST: Final = 1000
@@ -116,6 +116,8 @@ class Endpoint:
     media: str = "application/json"
     lists: bool = False
     """It answers pages."""
+    refusals: tuple[tuple[int, str], ...] = ()
+    """Status and what it means, of refusals that only this one has."""
 
     def read_query(self, request: falcon.Request) -> dict[str, Any]:
         """Raises Problem."""

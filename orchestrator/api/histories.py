@@ -11,6 +11,7 @@ from orchestrator.api.endpoint import Asked, Endpoint, Parameter
 from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.problems import Problem, unknown
 from orchestrator.api.reads import SVG
+from orchestrator.api.schemas import HISTORY, ref
 from orchestrator.api.streams import MEDIA_TYPE, EventStream, begin_events, begin_stream, last_id, sse, wants_events
 from orchestrator.core.engine import Engine
 from orchestrator.errors import TooManyWatchersError
@@ -32,8 +33,9 @@ def history_endpoints(engine: Engine, history: CallHistory, access: Access) -> t
             "calls/{id}/history",
             "What has happened in a call: messages, steps, events, jobs. As text/event-stream it follows the call.",
             found.history,
+            answer=HISTORY,
         ),
-        Endpoint("GET", "calls/{id}/ladder", "The SIP messages of a call as a ladder.", found.ladder),
+        Endpoint("GET", "calls/{id}/ladder", "The SIP messages of a call.", found.ladder, answer=ref("Ladder")),
         Endpoint("GET", "calls/{id}/ladder.svg", "The ladder, drawn.", found.drawn, media=SVG),
         Endpoint(
             "GET",
@@ -47,6 +49,7 @@ def history_endpoints(engine: Engine, history: CallHistory, access: Access) -> t
                 Parameter("to", "Ended before this time."),
                 Parameter("code", "Final status, or a class of them: 486, 4."),
             ),
+            ref("Record"),
             lists=True,
         ),
         Endpoint(

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.api.endpoint import Asked, Endpoint, Parameter
 from orchestrator.api.problems import unknown
+from orchestrator.api.schemas import STATUS, ref
 from orchestrator.api.streams import begin_stream
 from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Flow
@@ -32,7 +33,7 @@ from orchestrator.views.server_list import servers
 from orchestrator.views.shown_values import iso
 from orchestrator.views.subscription_list import subscriptions
 
-SVG = "image/svg+xml"
+SVG, LINES = "image/svg+xml", "application/x-ndjson"
 EXPLAIN, LONGEST_EXPLAIN = 30.0, 600.0
 TRACE, LONGEST_TRACE = 60.0, 3600.0
 """Seconds that an answer goes on unless asked otherwise, and at most."""
@@ -63,18 +64,30 @@ def read_endpoints(shown: Shown) -> tuple[Endpoint, ...]:
     target = Parameter("of", "A run, a subscription by its id, or a flow.", required=True)
     seen = Parameter("of", "An address of record, a number, or a network address.", required=True)
     return (
-        Endpoint("GET", "status", "How this node is.", reads.status),
-        Endpoint("GET", "calls", "Calls that live.", reads.calls, (state, of, flow), lists=True),
-        Endpoint("GET", "calls/{id}", "One call.", reads.call),
+        Endpoint("GET", "status", "How this node is.", reads.status, answer=STATUS),
+        Endpoint("GET", "calls", "Calls that live.", reads.calls, (state, of, flow), ref("Call"), lists=True),
+        Endpoint("GET", "calls/{id}", "One call.", reads.call, answer=ref("CallDetails")),
         Endpoint(
-            "GET", "registrations", "Addresses of record with their contacts.", reads.registrations, (of,), lists=True
+            "GET",
+            "registrations",
+            "Addresses of record with their contacts.",
+            reads.registrations,
+            (of,),
+            ref("Registration"),
+            lists=True,
         ),
-        Endpoint("GET", "registrations/{aor:path}", "The contacts of one address of record.", reads.registration),
-        Endpoint("GET", "flows", "The flows that new calls run.", reads.flows, lists=True),
-        Endpoint("GET", "flows/{name}", "One flow with its steps and its source.", reads.flow),
+        Endpoint(
+            "GET",
+            "registrations/{aor:path}",
+            "The contacts of one address of record.",
+            reads.registration,
+            answer=ref("Registration"),
+        ),
+        Endpoint("GET", "flows", "The flows that new calls run.", reads.flows, answer=ref("Flow"), lists=True),
+        Endpoint("GET", "flows/{name}", "One flow with its steps.", reads.flow, answer=ref("FlowDetails")),
         Endpoint("GET", "flows/{name}/graph.svg", "One flow, drawn.", reads.graph, media=SVG),
-        Endpoint("GET", "runs", "Runs of flows, the newest first.", reads.runs, (failed, flow), lists=True),
-        Endpoint("GET", "runs/{run}", "One run with the lines of its trace.", reads.run),
+        Endpoint("GET", "runs", "Runs, the newest first.", reads.runs, (failed, flow), ref("Run"), lists=True),
+        Endpoint("GET", "runs/{run}", "One run with its trace.", reads.run, answer=ref("RunDetails")),
         Endpoint("GET", "runs/{run}/test", "One run as a test.", reads.test, media="text/yaml; charset=utf-8"),
         Endpoint(
             "GET",
@@ -82,28 +95,33 @@ def read_endpoints(shown: Shown) -> tuple[Endpoint, ...]:
             "What flows wait for now.",
             reads.subscriptions,
             (Parameter("of", target.doc),),
+            ref("Waiting"),
             lists=True,
         ),
         Endpoint(
             "GET",
             "explain",
-            "Events that a target nearly took, as they happen.",
+            "Events that a target nearly took, as they happen: one JSON object on each line.",
             reads.explain,
             (target, Parameter("seconds", "How long.", "seconds", default=EXPLAIN, most=LONGEST_EXPLAIN)),
-            media="application/x-ndjson",
+            media=LINES,
         ),
         Endpoint(
             "GET",
             "siptrace",
-            "SIP messages as they pass.",
+            "SIP messages as they pass: one JSON object on each line.",
             reads.siptrace,
             (seen, Parameter("seconds", "How long.", "seconds", default=TRACE, most=LONGEST_TRACE)),
-            media="application/x-ndjson",
+            media=LINES,
         ),
-        Endpoint("GET", "gateways", "Gateways, and which of them take calls.", reads.gateways, lists=True),
-        Endpoint("GET", "servers", "FreeSWITCH servers.", reads.servers, lists=True),
-        Endpoint("GET", "events/catalogue", "The events that flows know.", reads.catalogue, lists=True),
-        Endpoint("GET", "bans", "Sources that are not listened to.", reads.bans, lists=True),
+        Endpoint(
+            "GET", "gateways", "Gateways, and which take calls.", reads.gateways, answer=ref("Gateway"), lists=True
+        ),
+        Endpoint("GET", "servers", "FreeSWITCH servers.", reads.servers, answer=ref("Server"), lists=True),
+        Endpoint(
+            "GET", "events/catalogue", "Events that flows know.", reads.catalogue, answer=ref("EventSpec"), lists=True
+        ),
+        Endpoint("GET", "bans", "Sources that are not listened to.", reads.bans, answer=ref("Ban"), lists=True),
     )
 
 

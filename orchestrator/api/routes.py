@@ -11,13 +11,26 @@ from orchestrator.api.access import Access
 from orchestrator.api.actions import Actions
 from orchestrator.api.endpoint import Endpoint, Resource, by_path
 from orchestrator.api.histories import history_endpoints
+from orchestrator.api.openapi import openapi
 from orchestrator.api.problems import write_problem
 from orchestrator.api.reads import Shown, read_endpoints
 from orchestrator.api.writes import write_endpoints
+from orchestrator.runtime.query import Query
 
 PREFIX: Final = "/api/v1/"
 ALIASES: Final = {"/events": "events", "/push": "push"}
 """Paths from before there was an API, of which programs of others know: POST to them does the same."""
+
+
+class _Description:
+    """The description of the API itself."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        Query(request)
+        response.media = self._told
 
 
 def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, actions: Actions) -> Sequence[Endpoint]:
@@ -30,6 +43,8 @@ def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, actions: Ac
     app.add_middleware(access)
     app.set_error_serializer(write_problem)
     node = shown.identity.node
+    described = openapi(endpoints, PREFIX)
+    app.add_route(PREFIX + "openapi.json", _Description(described))
     for path, group in by_path(endpoints):
         app.add_route(PREFIX + path, Resource(node, group))
     for alias, path in ALIASES.items():

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.api.actions import EXPIRES, LEVELS, LONGEST, Actions
 from orchestrator.api.endpoint import Asked, Endpoint, Parameter
 from orchestrator.api.problems import Problem
+from orchestrator.api.schemas import FLAG, TEXT, WHOLE, many, obj, ref
 from orchestrator.events.received import MOST_OCTETS, read_event
 
 MOST_PUSH = 16_384
@@ -21,23 +22,60 @@ def write_endpoints(actions: Actions) -> tuple[Endpoint, ...]:
     contact = Parameter("contact", "Only this one: its URI, or its `id`.")
     source = Parameter("source", "Its address (IPv6: its /64).", required=True)
     return (
-        Endpoint("DELETE", "calls/{id}", "Hang up a call.", writes.hang_up, (reason,), status=202),
-        Endpoint("DELETE", "registrations/{aor:path}", "Remove contacts.", writes.unregister, (contact,)),
-        Endpoint("POST", "registrations/{aor:path}", "Register a contact.", writes.register, body=_CONTACT, status=201),
-        Endpoint("POST", "gateways/{name}/enable", "Send calls to a gateway again.", writes.enable),
-        Endpoint("POST", "gateways/{name}/disable", "Send no more calls to a gateway.", writes.disable),
-        Endpoint("POST", "gateways/{name}/probe", "Send OPTIONS to a gateway now.", writes.probe),
-        Endpoint("POST", "events", "Raise an event.", writes.raise_event, body=_EVENT),
-        Endpoint("POST", "push", "Push to the phones of an address.", writes.push, body=_PUSH),
+        Endpoint(
+            "DELETE", "calls/{id}", "Hang up a call.", writes.hang_up, (reason,), obj(id=TEXT, state=TEXT), status=202
+        ),
+        Endpoint("DELETE", AOR, "Remove contacts.", writes.unregister, (contact,), ref("Registration")),
+        Endpoint(
+            "POST",
+            AOR,
+            "Register a contact.",
+            writes.register,
+            answer=ref("Registration"),
+            body=_CONTACT,
+            status=201,
+            refusals=((409, "The table does not take it (registration.refused)."),),
+        ),
+        Endpoint("POST", "gateways/{name}/enable", "Send calls there again.", writes.enable, answer=ref("Gateway")),
+        Endpoint("POST", "gateways/{name}/disable", "Send no calls there.", writes.disable, answer=ref("Gateway")),
+        Endpoint(
+            "POST",
+            "gateways/{name}/probe",
+            "Send OPTIONS there now.",
+            writes.probe,
+            answer=ref("Gateway"),
+            refusals=((409, "It is not probed (gateway.not_probed)."),),
+        ),
+        Endpoint("POST", "events", "Raise an event.", writes.raise_event, answer=obj(taken=WHOLE), body=_EVENT),
+        Endpoint("POST", "push", "Push to the phones of an address.", writes.push, answer=_PUSHED, body=_PUSH),
         Endpoint("DELETE", "bans", "End the ban of a source.", writes.lift_ban, (source,), status=204),
-        Endpoint("POST", "reload", "Read configuration, users and flows again.", writes.reload),
-        Endpoint("GET", "loglevel", "From which level on the log is written.", writes.level),
-        Endpoint("PUT", "loglevel", "Change that until the next start.", writes.set_level, body=_LEVEL),
-        Endpoint("POST", "drain", "Take no new calls.", writes.drain),
-        Endpoint("DELETE", "drain", "Take them again.", writes.undrain),
+        Endpoint(
+            "POST",
+            "reload",
+            "Read configuration, users and flows again.",
+            writes.reload,
+            answer=obj(flows=WHOLE, version=TEXT, restart_needed=many(TEXT)),
+            refusals=((422, "A file has mistakes: `diagnostics` (reload.refused)."),),
+        ),
+        Endpoint("GET", "loglevel", "From which level on the log is written.", writes.level, answer=_LEVEL),
+        Endpoint("PUT", "loglevel", "Change that until the next start.", writes.set_level, answer=_LEVEL, body=_LEVEL),
+        Endpoint("POST", "drain", "Take no new calls.", writes.drain, answer=obj(draining=FLAG)),
+        Endpoint(
+            "DELETE",
+            "drain",
+            "Take them again.",
+            writes.undrain,
+            answer=obj(draining=FLAG),
+            refusals=((409, "The process has been told to end (server.stopping)."),),
+        ),
     )
 
 
+AOR = "registrations/{aor:path}"
+_PUSHED = obj(
+    to=TEXT,
+    phones=many({"type": "object", "required": ["contact", "outcome", "reason", "id"], "properties": {}}),
+)
 _CONTACT = {
     "type": "object",
     "properties": {
@@ -67,7 +105,7 @@ _PUSH = {
     },
     "required": ["to"],
 }
-_LEVEL = {"type": "object", "properties": {"level": {"enum": list(LEVELS)}}, "required": ["level"]}
+_LEVEL = obj(level={"enum": list(LEVELS)})
 
 
 class _Writes:

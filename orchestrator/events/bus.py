@@ -299,7 +299,7 @@ class Bus:
 
     def untap(self, name: str, told: Callable[[Event], object]) -> None:
         """Call it no more."""
-        left = tuple(other for other in self._taps.pop(name, ()) if other is not told)
+        left = tuple(other for other in self._taps.pop(name, ()) if other != told)
         if left:
             self._taps[name] = left
 
