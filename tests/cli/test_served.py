@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 
 import pytest
@@ -171,3 +174,27 @@ def test_the_log_level_is_changed(sip: tuple[str, int], folder: Path) -> None:
     assert "sip_received" in (folder / "said").read_text()
     assert orchestrator(folder, "loglevel", "info").stdout == "info\n"
     assert orchestrator(folder, "loglevel", "loud").returncode == 2
+
+
+def test_events_are_followed(sip: tuple[str, int], folder: Path) -> None:
+    command = [sys.executable, "-c", CODE, "events", "follow", "registered", "--json"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found: list[str] = []
+        reader = Thread(target=lambda: found.append(process.stdout.readline()))
+        reader.start()
+        number = 0
+        deadline = monotonic() + 60
+        while reader.is_alive():
+            number += 1
+            assert monotonic() < deadline
+            orchestrator(folder, "registrations", "add", f"phone{number}@127.0.0.1", "sip:phone@127.0.0.1:5999")
+            reader.join(0.2)
+        told = json.loads(found[0])
+        assert told["name"] == "registered" and told["attributes"]["aor"].startswith("phone")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
