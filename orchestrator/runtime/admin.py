@@ -60,6 +60,8 @@ class _Alive:
     def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
         response.media = {"status": "ok"}
 
+    on_head = on_get
+
 
 class _Ready:
     def __init__(self, health: Health) -> None:
@@ -73,6 +75,8 @@ class _Ready:
         reasons = complaints | degradations
         response.media = {"status": status, "reasons": reasons} if reasons else {"status": status}
 
+    on_head = on_get
+
 
 class _Exposition:
     def __init__(self, metrics: Metrics) -> None:
@@ -81,6 +85,8 @@ class _Exposition:
     def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
         response.content_type = "text/plain; version=0.0.4; charset=utf-8"
         response.data = self._metrics.exposition()
+
+    on_head = on_get
 
 
 class HostCheck:
@@ -154,6 +160,11 @@ class Admin:
         listener = _listen(name, host, port)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._server = AdminServer(listener, self.app, connections, per_client, streams, QUICK)
+
+    @property
+    def malformed(self) -> int:
+        """Requests that are no HTTP."""
+        return self._server.malformed
 
     @property
     def refused(self) -> int:

@@ -54,6 +54,7 @@ _MOST_HEAD: Final = 65_536
 STREAM: Final = "orchestrator.stream"
 """Where the environment of a request holds what makes a stream of it: called, it says whether there is room."""
 
+_BAD = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -255,6 +256,11 @@ class _Handler(WSGIHandler):
             return
         super().handle_error(kind, error, trace)
 
+    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
+        """What is no HTTP is answered 400 and counted: gevent would write a line and a traceback for each."""
+        self._admin.malformed += 1
+        return "400", _BAD
+
     def _refuse(self) -> None:
         self._admin.refused += 1
         self.close_connection = True
@@ -366,6 +372,8 @@ class AdminServer(WSGIServer):
     ) -> None:
         self.refused = 0
         """Requests refused because their turn did not come."""
+        self.malformed = 0
+        """Requests that are no HTTP."""
         self.waiting = Waiting()
         self.arriving: set[_Arriving] = set()
         self.turns = Turns(connections, per_client)

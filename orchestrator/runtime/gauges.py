@@ -128,6 +128,7 @@ def export_admin(metrics: Metrics, admin: Admin, unauthorized: Mapping[str, floa
         "Connections to the admin interface cut because too many waited, or refused because their turn did not come.",
         lambda: admin.refused,
     )
+    metrics.counter("admin_malformed", "Requests to the admin interface that are no HTTP.", lambda: admin.malformed)
     metrics.gauge("admin_streams", "Answers of the admin interface that go on.", lambda: admin.streams)
 
 
