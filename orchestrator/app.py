@@ -35,6 +35,8 @@ from orchestrator.admin_access import admin_access
 from orchestrator.api.actions import Actions, Operations
 from orchestrator.api.reads import Shown
 from orchestrator.api.routes import add_api
+from orchestrator.archive.call_archive import CallArchive
+from orchestrator.archive.ended_calls import EndedCalls
 from orchestrator.console.console_page import Desk
 from orchestrator.console.console_routes import add_console
 from orchestrator.console.doing import Doing
@@ -78,7 +80,7 @@ from orchestrator.site import LoadedSite, read_site
 from orchestrator.store import open_store
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.testing.case_from_trace import case_from_trace
-from orchestrator.views.call_history import CallHistory
+from orchestrator.views.call_history import CallHistory, HistoryBounds
 from orchestrator.views.node_status import Identity, Samples
 
 LINGER = 0.5
@@ -303,8 +305,11 @@ class Server:
         engine = self.engine
         self.siptrace = SipTrace(self._settings.log.level == "debug", engine.history)
         identity = Identity(self._settings.node or gethostname(), time())
-        history = CallHistory(engine)
-        shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of, history)
+        kept = self._settings.admin.history
+        history = CallHistory(engine, HistoryBounds(kept.memory, kept.calls, kept.messages == "on"))
+        gauges.export_history(self.metrics, history)
+        ended = self._open_archive(history)
+        shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of, history, ended)
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self.reactor.post)
         operations = Operations(self.reloader.reload, log.level_now, self._set_log_level, lambda: self._stopping)
         actions = Actions(engine, self.reactor.post, self.services.incoming, pushes, operations)
@@ -312,6 +317,24 @@ class Server:
         desk = Desk(shown, history, doing, self.access, self._queues, lambda: self._warnings)
         add_console(self.admin.app, desk)
         self._stack.callback(desk.live.close)
+
+    def _open_archive(self, history: CallHistory) -> EndedCalls:
+        """Finished calls: those in memory, and those on disk where the configuration says so."""
+        chosen = self._settings.admin.archive
+        if chosen is None:
+            return EndedCalls(history)
+        archive = CallArchive(
+            chosen.file,
+            chosen.days,
+            self.engine.history,
+            history.facts,
+            lambda: monotonic() + self.engine.settings.wall_offset,
+        )
+        self._stack.callback(archive.close)
+        gauges.export_archive(self.metrics, archive)
+        self.health.add_degradation("archive", lambda: archive.trouble and f"calls are not archived: {archive.trouble}")
+        archive.start()
+        return EndedCalls(history, archive)
 
     def _set_log_level(self, level: str) -> None:
         log.set_level(level)

@@ -85,14 +85,14 @@ class Asked:
     def page(self, listing: Listing[Any]) -> Page:
         """The page that is asked for. Raises Problem."""
         try:
-            return listing.page(self.values["limit"], self.text("cursor"), _breathe)
+            return listing.page(self.values["limit"], self.text("cursor"), breathe)
         except ValueError as error:
             raise Problem(
                 400, "query.invalid", "invalid parameter", f"cursor: {error}", "begin anew without it"
             ) from None
 
 
-def _breathe() -> None:
+def breathe() -> None:
     """Between two stretches of a long list: calls go on meanwhile."""
     gevent.sleep(0)
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.api.access import Access
-from orchestrator.api.endpoint import Asked, Endpoint, Parameter
+from orchestrator.api.endpoint import Asked, Endpoint, Parameter, breathe
 from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.problems import Problem, unknown
-from orchestrator.api.reads import SVG
+from orchestrator.api.reads import SVG, from_archive, unreadable
 from orchestrator.api.schemas import HISTORY, ref
 from orchestrator.api.streams import MEDIA_TYPE, EventStream, begin_events, begin_stream, last_id, sse, wants_events
+from orchestrator.archive.archive_file import Search
+from orchestrator.archive.ended_calls import EndedCalls
 from orchestrator.core.engine import Engine
 from orchestrator.errors import TooManyWatchersError
-from orchestrator.history import CallRecord
 from orchestrator.views.call_history import CallHistory
-from orchestrator.views.call_list import shown_record
-from orchestrator.views.kept_call import KeptCall
-from orchestrator.views.ladder import Peers, ladder
+from orchestrator.views.ladder import Peers, ladder, messages_of
 from orchestrator.views.ladder_svg import ladder_svg
-from orchestrator.views.listing import Listing, Page
+from orchestrator.views.listing import Page
 
 
-def history_endpoints(engine: Engine, history: CallHistory, access: Access) -> tuple[Endpoint, ...]:
+def history_endpoints(engine: Engine, history: CallHistory, ended: EndedCalls, access: Access) -> tuple[Endpoint, ...]:
     """Those of one server."""
-    found = _Histories(engine, history, access)
+    found = _Histories(engine, history, ended, access)
     return (
         Endpoint(
             "GET",
@@ -64,9 +63,10 @@ def history_endpoints(engine: Engine, history: CallHistory, access: Access) -> t
 
 
 class _Histories:
-    def __init__(self, engine: Engine, history: CallHistory, access: Access) -> None:
+    def __init__(self, engine: Engine, history: CallHistory, ended: EndedCalls, access: Access) -> None:
         self._engine = engine
         self._history = history
+        self._ended = ended
         self._access = access
         self._feed = EventFeed(engine)
 
@@ -78,9 +78,14 @@ class _Histories:
             self._follow(asked, call)
             return None
         found = self._history.facts(call)
+        return self._archived(call) if found is None else found
+
+    def _archived(self, call: str) -> dict[str, Any]:
+        """The history of a call on disk. Raises Problem."""
+        found = from_archive(self._ended, call)
         if found is None:
             raise _unknown(call)
-        return found
+        return found[1]
 
     def _follow(self, asked: Asked, call: str) -> None:
         history, after = self._history, last_id(asked.request)
@@ -111,17 +116,15 @@ class _Histories:
         begin_events(asked.request, asked.response, stream)
 
     def ladder(self, asked: Asked) -> dict[str, Any]:
-        return ladder(self._messages(asked), self._engine.settings.wall_offset, Peers.of(self._engine))
+        call, peers = asked.path["id"], Peers.of(self._engine)
+        kept = self._history.find(call)
+        if kept is not None:
+            return ladder(kept.messages, self._engine.settings.wall_offset, peers)
+        return ladder(messages_of(self._archived(call).get("items", ())), 0.0, peers)
 
     def drawn(self, asked: Asked) -> str:
         found = self.ladder(asked)
         return ladder_svg(found, f"SIP of {asked.path['id']}") if found["arrows"] else _EMPTY
-
-    def _messages(self, asked: Asked) -> Any:
-        kept = self._history.find(asked.path["id"])
-        if kept is None:
-            raise _unknown(asked.path["id"])
-        return kept.messages
 
     # --- calls that are over ------------------------------------------------------------------------------------------
 
@@ -131,16 +134,15 @@ class _Histories:
         if code and not (code.isascii() and code.isdigit() and len(code) <= 3):
             raise Problem(400, "query.invalid", "invalid parameter", "code: a status (486) or a class (4) is expected")
 
-        def match(kept: KeptCall) -> bool:
-            record = kept.record
-            if record is None or flow not in ("", record.flow):
-                return False
-            if not begin <= record.ended < end or not str(record.code or "").startswith(code):
-                return False
-            return not of or any(of in text.lower() for text in _names(record))
-
-        listing = Listing(list(self._history.ended()), _ended_row, lambda kept: kept.id, match)
-        return asked.page(listing)
+        codes = (int(code.ljust(3, "0")), int(code.ljust(3, "9"))) if code else None
+        search = Search(of, flow, codes, begin, end)
+        try:
+            return self._ended.page(search, asked.values["limit"], asked.text("cursor"), breathe)
+        except ValueError as error:
+            cure = "begin anew without it"
+            raise Problem(400, "query.invalid", "invalid parameter", f"cursor: {error}", cure) from None
+        except OSError as error:
+            raise unreadable(error) from None
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -168,21 +170,11 @@ class _Histories:
         return lambda: session is None or self._access.session_of(request) is session
 
 
-def _names(record: CallRecord) -> Iterator[str]:
-    yield from (record.caller, record.called, record.user or "", record.contact or "", record.id, record.sip_call_id)
-
-
-def _ended_row(kept: KeptCall) -> dict[str, Any]:
-    record = kept.record
-    return {} if record is None else shown_record(record)
-
-
-def _time(asked: Asked, name: str) -> float:
-    """A time of the query, in seconds since 1970; the beginning or the end of all time where it is not given. One
-    without a zone is UTC."""
+def _time(asked: Asked, name: str) -> float | None:
+    """A time of the query, in seconds since 1970; None where it is not given. One without a zone is UTC."""
     text = asked.text(name)
     if not text:
-        return 0.0 if name == "from" else float("inf")
+        return None
     try:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

@@ -8,14 +8,16 @@ from time import monotonic
 from typing import Any
 
 from orchestrator.api.endpoint import Asked, Endpoint, Parameter
-from orchestrator.api.problems import unknown
+from orchestrator.api.problems import Problem, unknown
 from orchestrator.api.schemas import STATUS, ref
 from orchestrator.api.streams import begin_stream
+from orchestrator.archive.ended_calls import EndedCalls
 from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Flow
 from orchestrator.flow.tools.explain import Explainer
 from orchestrator.flow.tools.graph import graph_of
 from orchestrator.flow.tools.svg import svg
+from orchestrator.history import CallRecord
 from orchestrator.runtime.admin import Health
 from orchestrator.runtime.jsonlines import Watchable, answer_lines
 from orchestrator.runtime.siptrace import SipTrace
@@ -51,6 +53,7 @@ class Shown:
     case_of: Callable[[Mapping[str, Any]], str]
     """The test that a trace makes."""
     history: CallHistory
+    ended: EndedCalls
     clock: Callable[[], float] = monotonic
 
 
@@ -125,6 +128,21 @@ def read_endpoints(shown: Shown) -> tuple[Endpoint, ...]:
     )
 
 
+def from_archive(ended: EndedCalls, call: str) -> tuple[CallRecord, dict[str, Any]] | None:
+    """Record and history of a call on disk. Raises Problem: the archive cannot be read."""
+    try:
+        return ended.find(call)
+    except OSError as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: OSError) -> Problem:
+    """The archive is there and cannot be read."""
+    return Problem(
+        503, "archive.unreadable", "the archive cannot be read", str(error), "look at /readyz and at the disk"
+    )
+
+
 class _Reads:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
@@ -150,6 +168,9 @@ class _Reads:
             told = call_details(self._engine, found, self._now())
         elif kept is not None and kept.record is not None:
             told = ended_details(kept.record)
+        elif (archived := from_archive(self._shown.ended, id)) is not None:
+            items = archived[1].get("items", ())
+            return {**ended_details(archived[0]), "messages": sum(item["kind"] == "message" for item in items)}
         else:
             cure = "GET /api/v1/calls lists those that live, GET /api/v1/archive/calls the last ones"
             raise unknown("call", id, cure)

@@ -37,7 +37,7 @@ def add_api(app: falcon.App[Any, Any], access: Access, shown: Shown, actions: Ac
     """Serve the API, and let nobody pass who has no token. Returns its endpoints."""
     endpoints = (
         *read_endpoints(shown),
-        *history_endpoints(shown.engine, shown.history, access),
+        *history_endpoints(shown.engine, shown.history, shown.ended, access),
         *write_endpoints(actions),
     )
     app.add_middleware(access)

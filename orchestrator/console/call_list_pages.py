@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import falcon
 from markupsafe import Markup
 
-from orchestrator.api.problems import Problem
 from orchestrator.console.console_page import ROWS, ConsolePage, ListQuery, breathe, drawn
+from orchestrator.console.inputs import parse_whole
 from orchestrator.console.live import Fragments
 from orchestrator.console.rendering import render
 from orchestrator.views.call_list import STATES, live_calls
+from orchestrator.views.kept_call import KeptCall
 from orchestrator.views.listing import Listing, Page
 
 
@@ -63,10 +66,45 @@ class EndedCalls(ConsolePage):
         flows = [flow.name for flow in self.desk.engine.flows.program.flows]
         wrong, page = "", Page([], 0, None)
         try:
-            page = self.do(request, response, "GET", "archive", "calls", query={**query, "limit": ROWS})
-        except Problem as problem:
-            wrong = str(problem.description)
+            page = self._page(query)
+        except ValueError as error:
+            wrong = str(error)
         self.show(request, response, "archive.html", query=query, page=page, flows=flows, wrong=wrong)
+
+    def _page(self, query: ListQuery) -> Page:
+        """Raises ValueError, with a sentence for the person who searches."""
+        code = parse_whole(query["code"]) if query["code"] else 0
+        begin, end = _moment(query["from"], 0.0), _moment(query["to"], math.inf)
+        of, flow = query["of"].lower(), query["flow"]
+
+        def match(kept: KeptCall) -> bool:
+            record = kept.record
+            return (
+                record is not None
+                and flow in ("", record.flow)
+                and code in (0, record.code)
+                and begin <= record.started <= end
+                and any(of in text.lower() for text in (record.caller, record.called, record.user or "", record.id))
+            )
+
+        return Listing(list(self.desk.history.ended()), _ended_row, lambda kept: kept.id, match).page(
+            ROWS, query["cursor"], breathe
+        )
+
+
+def _ended_row(kept: KeptCall) -> dict[str, Any]:
+    assert kept.record is not None
+    return kept.record.facts()
+
+
+def _moment(text: str, default: float) -> float:
+    """Of a field for date and time, UTC, in seconds since 1970. Raises ValueError."""
+    if not text:
+        return default
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is no date and time; write 2026-11-30T18:00") from None
 
 
 def _rows(page: Page) -> Markup:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from orchestrator.console.console_page import Desk, breathe, fragment
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.run import Run
-from orchestrator.views.call_list import call_details, find_call, shown_record
+from orchestrator.views.call_list import call_details, find_call
 from orchestrator.views.flow_graph import graph_of_run
 from orchestrator.views.kept_call import KeptCall, facts_of, message_fact
 from orchestrator.views.ladder import Peers, ladder
@@ -193,5 +193,5 @@ def parts_of(desk: Desk, id: str) -> CallParts | None:
         return CallParts(desk, call_details(engine, live, desk.now), True, kept)
     if kept is None or kept.record is None:
         return None
-    record = shown_record(kept.record)
+    record = kept.record.facts()
     return CallParts(desk, {**_NO_CALL, **record, "state": "ended", "record": record}, False, kept)

@@ -16,7 +16,7 @@ from orchestrator import __version__
 from orchestrator.api.access import CSRF_FIELD, Access, Who
 from orchestrator.api.problems import Problem
 from orchestrator.api.reads import Shown
-from orchestrator.api.streams import MEDIA_TYPE, begin_stream
+from orchestrator.api.streams import begin_stream
 from orchestrator.console.doing import Doing
 from orchestrator.console.live import Full, Live, Render, Watch
 from orchestrator.console.rendering import render
@@ -106,16 +106,14 @@ class ConsolePage:
     ) -> None:
         """Answer with a stream of what changes, which is drawn once for all who follow the same. Raises Problem."""
         begin_stream(request)
-        begin_stream(request)
         try:
             topic = self.desk.live.topic(name, draw, watch)
         except Full:
             raise Problem(
                 503, "busy", "too many different pages follow", "the page shows the state of when it was loaded"
             ) from None
-        response.content_type = MEDIA_TYPE
+        response.content_type = "text/event-stream; charset=utf-8"
         response.cache_control = ("no-store",)
-        response.set_header("X-Accel-Buffering", "no")
         response.stream = _guarded(topic.follow(), lambda: still_there(self.desk.access, request))
 
     def do(self, request: falcon.Request, response: falcon.Response, method: str, *path: str, **how: Any) -> Any:

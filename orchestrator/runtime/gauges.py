@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from orchestrator import BUILD, __version__
 from orchestrator.core.engine import Engine
@@ -113,6 +114,43 @@ def export_cdr(metrics: Metrics, cdr: CdrFile) -> None:
     metrics.counter("cdr_written", "Call records written.", lambda: cdr.written)
     metrics.counter("cdr_dropped", "Call records lost because the file could not be written.", lambda: cdr.dropped)
     metrics.gauge("cdr_waiting", "Call records waiting to be written.", lambda: cdr.waiting)
+
+
+class _History(Protocol):
+    """The history of calls (`views.call_history`)."""
+
+    octets: int
+    dropped: int
+    refused: int
+
+    def __len__(self) -> int: ...
+
+
+class _Archive(Protocol):
+    """The archive of calls (`archive.call_archive`)."""
+
+    written: int
+    dropped: int
+    deleted: int
+
+    @property
+    def waiting(self) -> int: ...
+
+
+def export_history(metrics: Metrics, history: _History) -> None:
+    """What is kept of calls in memory."""
+    metrics.gauge("history_octets", "Octets of the histories of calls.", lambda: history.octets)
+    metrics.gauge("history_calls", "Calls whose history is kept, live ones included.", lambda: len(history))
+    metrics.counter("history_dropped", "Messages, events and jobs left out of histories.", lambda: history.dropped)
+    metrics.counter("history_calls_refused", "Calls without a history, for want of memory.", lambda: history.refused)
+
+
+def export_archive(metrics: Metrics, archive: _Archive) -> None:
+    """What is kept of calls on disk."""
+    metrics.counter("archive_written", "Calls written to the archive.", lambda: archive.written)
+    metrics.counter("archive_dropped", "Calls lost because the archive could not be written.", lambda: archive.dropped)
+    metrics.counter("archive_deleted", "Calls deleted from the archive for their age.", lambda: archive.deleted)
+    metrics.gauge("archive_waiting", "Calls waiting to be written to the archive.", lambda: archive.waiting)
 
 
 def export_admin(metrics: Metrics, admin: Admin, unauthorized: Mapping[str, float]) -> None:

@@ -248,6 +248,22 @@ class UserSettings(Section):
     connections: Annotated[int, Field(ge=1, le=100)] = 4
 
 
+class CallHistorySettings(Section):
+    """What is kept of calls in memory; see `views.call_history`."""
+
+    memory: Annotated[int, Field(ge=1_000_000, le=1_000_000_000_000)] = 50_000_000
+    """Octets."""
+    calls: Annotated[int, Field(ge=0, le=1_000_000)] = 1_000
+    messages: Annotated[Literal["on", "off"], BeforeValidator(on_or_off)] = "on"
+
+
+class ArchiveSettings(Section):
+    """Where finished calls are kept, and for how many days; see `archive.call_archive`."""
+
+    file: Annotated[Path, PlainValidator(parse_file)]
+    days: Annotated[float, Field(gt=0, le=36_500)] = 30.0
+
+
 class AdminSettings(Section):
     listen: Annotated[Address, PlainValidator(parse_admin_address)] = Address("127.0.0.1", 8080)
     names: Annotated[tuple[Annotated[str, PlainValidator(parse_domain)], ...], BeforeValidator(one_by_one)] = ()
@@ -261,6 +277,8 @@ class AdminSettings(Section):
     """What a request must bear, at least, that changes nothing."""
     token_file: Annotated[Path | None, PlainValidator(parse_file)] = Path("orchestrator.token")
     """Where a token is kept that the first start makes, where neither of the others is set."""
+    history: CallHistorySettings = CallHistorySettings()
+    archive: ArchiveSettings | None = None
 
 
 class SocketSettings(Section):

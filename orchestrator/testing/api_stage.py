@@ -20,6 +20,7 @@ from orchestrator.api.access import Access
 from orchestrator.api.actions import Actions, Operations, ReloadOutcome
 from orchestrator.api.reads import Shown
 from orchestrator.api.routes import PREFIX, add_api
+from orchestrator.archive.ended_calls import EndedCalls
 from orchestrator.errors import OrchestratorError
 from orchestrator.events.event import EventSpec
 from orchestrator.flow.loader import Source, load_sources
@@ -69,6 +70,8 @@ class ApiStage:
         self.incoming = Incoming(engine, self._offer)
         self.siptrace = SipTrace(False, engine.history)
         identity = Identity(NODE, world.now + engine.settings.wall_offset)
+        history = CallHistory(engine)
+        self.ended = EndedCalls(history)
         self.shown = Shown(
             engine,
             identity,
@@ -76,7 +79,8 @@ class ApiStage:
             self.samples,
             self.siptrace,
             lambda trace: case_from_trace(trace, Path()),
-            CallHistory(engine),
+            history,
+            self.ended,
             lambda: world.now,
         )
         pushes = HandPushes(engine.pusher, engine.registrations.bindings_of, self._post)

@@ -8,13 +8,14 @@ one counts them. Data only; `ladder_svg` draws it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from orchestrator.core.engine import Engine
 from orchestrator.errors import MalformedMessage
-from orchestrator.history import MessageIn, SipMessage
+from orchestrator.history import MessageIn, MessageOut, SipMessage
 from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.points import DEFAULT_PORT
 from orchestrator.sip.reasons import reason_phrase
@@ -105,6 +106,17 @@ def ladder(messages: Iterable[tuple[str, SipMessage]], wall_offset: float, peers
             "last": None,
         }
     return {"lifelines": drawing.lifelines(), "arrows": list(arrows.values())}
+
+
+def messages_of(facts: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, SipMessage]]:
+    """The messages of a history that was written down (`CallHistory.facts`), for `ladder` with an offset of 0."""
+    for fact in facts:
+        if fact["kind"] == "message":
+            host, _, port = fact["peer"].rpartition(":")
+            kind = MessageIn if fact["direction"] == "received" else MessageOut
+            time = datetime.fromisoformat(fact["time"]).timestamp()
+            data = fact["message"].encode("utf-8", "replace")
+            yield fact["id"], kind(data, host.strip("[]"), int(port), 0, transport=fact["transport"], time=time)
 
 
 def _said(message: SipMessage) -> dict[str, Any]:
