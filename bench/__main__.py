@@ -35,7 +35,7 @@ from typing import Any
 
 from bench.figures import Absent, Figure, Skipped, render
 from bench.machine import about
-from bench.servers import PROFILE, py_spy
+from bench.servers import PROFILE, py_spy, watch
 from orchestrator import BUILD
 
 
@@ -156,9 +156,8 @@ def run(name: str, quick: bool = False, profiles: Path | None = None) -> Outcome
         environment = dict(os.environ)
         if profiles is not None and bench.server:
             environment[PROFILE] = str(profiles / name)
-        elif profiles is not None:
-            command = [str(py_spy()), "record", "--subprocesses", "-o", str(profiles / f"{name}.svg"), "--", *command]
         child = subprocess.Popen(command, stdout=sys.stderr, env=environment)
+        profiler = None if bench.server or profiles is None else watch(child.pid, str(profiles / name))
         failed = ""
         try:
             if child.wait(bench.seconds) != 0:
@@ -167,6 +166,8 @@ def run(name: str, quick: bool = False, profiles: Path | None = None) -> Outcome
             failed = f"took longer than {bench.seconds} s"
         finally:
             end(child)
+            if profiler is not None:  # it ends with what it watches
+                profiler.wait(60)
         found = read(into)
         return Outcome(found.figures, found.skipped, failed, time.monotonic() - begun)
 

@@ -29,7 +29,7 @@ from bench.figures import Skipped
 from orchestrator.cli.certificate import self_signed
 
 ROOT = Path(__file__).parents[1]
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 150.0
 """Seconds a server may take until it serves."""
 STOPS_WITHIN = 5.0
 """Seconds after SIGTERM before a server is killed; calls left over are not waited for."""
@@ -194,7 +194,7 @@ class Orchestrator(Server):
         config.write_text(json.dumps(settings))  # JSON is YAML
         super().__init__([sys.executable, "-m", "orchestrator", "run", "-c", str(config)], folder, environment)
         self.wait_serving(lambda: "ready " in self.log())
-        self._profiler = _watch(self.process.pid)
+        self._profiler = watch(self.process.pid, os.environ.get(PROFILE))
 
     def stop(self) -> None:
         if self._profiler is not None:
@@ -207,12 +207,12 @@ def py_spy() -> str | None:
     return of_python("py-spy")
 
 
-def _watch(pid: int) -> subprocess.Popen[bytes] | None:
-    """py-spy for a process, where the environment asks for it."""
+def watch(pid: int, target: str | None) -> subprocess.Popen[bytes] | None:
+    """py-spy for a process, until that ends or it is interrupted: `target-<n>.svg`. None without a target."""
     program = py_spy()
-    if not (target := os.environ.get(PROFILE)) or program is None:
+    if not target or program is None:
         return None
-    number = len(list(Path(target).parent.glob(f"{Path(target).name}-*.svg"))) + 1
+    number = 1
     while (svg := Path(f"{target}-{number}.svg")).exists():
         number += 1
     svg.touch()  # the next server's is another one

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import bus, expr, parse
+from bench import bus, expr, parse, published
 from bench.__main__ import BENCHES, Outcome, measure, read
 from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 
@@ -73,3 +73,25 @@ def test_a_benchmark_that_cannot_run_says_why(tmp_path: Path, monkeypatch: pytes
     measure("parse", tmp_path / "figures", quick=False)
     assert read(tmp_path / "figures").skipped == "SIPp is not installed"
     assert read(tmp_path / "none") == Outcome([])
+
+
+def test_the_figures_of_the_readme_are_those_of_a_run() -> None:
+    kept = json.loads(published.KEPT.read_text())
+    assert published.section(kept) in published.README.read_text(), "python -m bench.published makes it anew"
+    assert not kept["quick"], "a quick run is not to quote"
+
+
+@pytest.mark.parametrize("name", published.PUBLISHED)
+def test_each_published_figure_has_its_command(name: str) -> None:
+    """And a name that its benchmark gives: its words, without the numbers, stand in the source."""
+    assert name in BENCHES
+    kept = json.loads(published.KEPT.read_text())["benchmarks"].get(name)
+    found = {figure["name"] for figure in kept["figures"]} if kept else set()
+    missing = set(published.PUBLISHED[name]) - found if found else set()
+    assert not {title for title in missing if "beside" not in title}, "only a peer may be missing"
+
+
+def test_a_figure_that_was_not_measured_is_left_out() -> None:
+    figure = {"name": "calls per core beside Kamailio", "value": 0.5, "unit": "x", "low": 0.4, "high": 0.61}
+    table = published.table({"benchmarks": {"capacity": {"figures": [figure]}}})
+    assert table.splitlines()[2:] == ["| calls per core beside Kamailio | 0.5 × | 0.4–0.61 | `'--only capacity'` |"]
