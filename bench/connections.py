@@ -2,7 +2,8 @@
 
     python -m bench.connections [--connections 10000]
 
-Octets resident per connection, over TCP and TLS, and how long a call beside them takes to be answered. What the kernel
+Octets resident per connection, over TCP and TLS, and how long a request beside them takes to be answered; then the same
+of Kamailio. What the kernel
 keeps for a socket is not in it.
 """
 
@@ -18,8 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.figures import Figure, Skipped, render
-from bench.servers import HOST, Orchestrator, certificate
+from bench.figures import Absent, Figure, Skipped, render
+from bench.servers import HOST, Kamailio, Orchestrator, Server, certificate
 
 OPTIONS = (
     b"OPTIONS sip:%b SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK%d\r\nMax-Forwards: 70\r\n"
@@ -50,39 +51,65 @@ def _ask(sock: socket.socket, number: int) -> float:
     return time.monotonic() - begun
 
 
-def _measure(folder: Path, transport: str, connections: int) -> Iterator[Figure]:
+def _measure(server: Server, folder: Path, transport: str, connections: int) -> dict[str, float]:
+    """What so many idle connections cost this server, by the words of the table."""
     context = ssl.create_default_context(cafile=str(certificate(folder)[0])) if transport == "tls" else None
+    socks = [_connect(number, server.port, context) for number in range(100)]
+    before = server.memory()
+    begun, cpu = time.monotonic(), server.cpu()
+    try:
+        socks += [_connect(number, server.port, context) for number in range(100, 100 + connections)]
+        took = time.monotonic() - begun
+        time.sleep(SETTLES)
+        octets = (server.memory() - before) / connections
+        each = (server.cpu() - cpu) / connections * 1e6
+        idle = server.cpu()
+        time.sleep(2)
+        busy = (server.cpu() - idle) / 2 * 100
+        times = [_ask(socks[number], 10**6 + number) for number in range(SAMPLES)]
+    finally:
+        for sock in socks:
+            sock.close()
+    return {
+        "resident per connection|octets": octets,
+        "connections a second, handshake included|/s": connections / took,
+        "CPU per connection|µs": each,
+        "CPU while all are idle|% of a core": busy,
+        "median answer beside them|ms": statistics.median(times) * 1e3,
+    }
+
+
+def _compared(transport: str, connections: int) -> Iterator[Figure | Absent]:
+    """Ours, and Kamailio's where it is installed."""
+    found: dict[str, dict[str, float]] = {}
     settings = {"streams": {"connections": connections + 100}, "trust": ["127.0.0.0/8"]}
-    with Orchestrator(folder, transport=transport, sip=settings) as server:
-        socks = [_connect(number, server.port, context) for number in range(100)]
-        before = server.memory()
-        begun, cpu = time.monotonic(), server.cpu()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Orchestrator(folder, transport=transport, sip=settings) as ours:
+            found[""] = _measure(ours, folder, transport, connections)
         try:
-            socks += [_connect(number, server.port, context) for number in range(100, 100 + connections)]
-            took = time.monotonic() - begun
-            time.sleep(SETTLES)
-            yield Figure(f"{transport}: resident per connection", (server.memory() - before) / connections, "octets")
-            yield Figure(f"{transport}: connections a second, handshake included", connections / took, "/s")
-            yield Figure(f"{transport}: CPU per connection", (server.cpu() - cpu) / connections * 1e6, "µs")
-            idle = server.cpu()
-            time.sleep(2)
-            yield Figure(f"{transport}: CPU while all are idle", (server.cpu() - idle) / 2 * 100, "% of a core")
-            times = [_ask(socks[number], 10**6 + number) for number in range(SAMPLES)]
-            yield Figure(f"{transport}: median answer beside them", statistics.median(times) * 1e3, "ms")
-        finally:
-            for sock in socks:
-                sock.close()
+            with Kamailio(folder, transport) as theirs:
+                found["Kamailio: "] = _measure(theirs, folder, transport, connections)
+        except Skipped as reason:
+            yield Absent(str(reason), "the peer")
+    for server, values in found.items():
+        for words, value in values.items():
+            label, _, unit = words.partition("|")
+            yield Figure(f"{server}{transport}: {label}", value, unit)
+    if len(found) == 2:
+        ours_, theirs_ = found.values()
+        for words in list(ours_)[:3:2]:
+            yield Figure(f"{transport}: {words.partition('|')[0]}, beside Kamailio", ours_[words] / theirs_[words], "x")
 
 
-def figures(connections: int = 10_000) -> Iterator[Figure]:
+def figures(connections: int = 10_000) -> Iterator[Figure | Absent]:
     """Of TCP, then of TLS. Raises Skipped."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < connections + 300:
         raise Skipped(f"the system allows {hard} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for transport in ("tcp", "tls"):
-        with tempfile.TemporaryDirectory() as folder:
-            yield from _measure(Path(folder), transport, connections)
+        yield from _compared(transport, connections)
 
 
 QUICK = {"connections": 1_000}

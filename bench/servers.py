@@ -110,9 +110,9 @@ class Server:
         return sum(time.clock_gettime(~pid << 3 | _CPU_CLOCK) for pid in self.processes)
 
     def memory(self) -> int:
-        """Octets resident in memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        """Octets resident, what its processes share counted once."""
+        rows = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes]
+        return sum(int(re.findall(r"^Pss: *(\d+) kB", row, re.MULTILINE)[0]) for row in rows) * 1024
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -184,9 +184,10 @@ class Orchestrator(Server):
             "location": "memory:",
             "freeswitch": {},
             "flows": [str(flow) for flow in flows],
-            "admin": {"listen": f"{HOST}:{self.admin_port}"},
             **(more or {}),
         }
+        admin = {"listen": f"{HOST}:{self.admin_port}", "token_file": str(folder / "orchestrator.token")}
+        settings["admin"] = admin | settings.get("admin", {})
         if transport == "tls":
             public, key = map(str, certificate(folder))
             settings["sip"]["tls"] = {"certificate": public, "key": key, "ca": public}
@@ -241,7 +242,7 @@ class Kamailio(Server):
         config.write_text(text.replace("@ADDRESS@", f"{HOST}:{self.port}").replace("@MODULES@", str(modules.parent)))
         options = ["-x", "tlsf", "-X", "tlsf", "-DD", "-E", "-m", "512", "-Y", str(folder), "-f", str(config)]
         super().__init__([program, *options], folder)
-        self.wait_serving(lambda: udp_bound(HOST, self.port))
+        self.wait_serving(lambda: udp_bound(HOST, self.port) and (transport == "udp" or tcp_bound(HOST, self.port)))
 
     def _configuration(self, modules: Path) -> str:
         """Its text, without address and folders. Raises Skipped."""
@@ -274,11 +275,6 @@ class OpenSips(Server):
     def program() -> str | None:
         """Where it is: what OPENSIPS in the environment names, or the one on the path."""
         return os.environ.get("OPENSIPS") or shutil.which("opensips", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-    def memory(self) -> int:
-        """Octets resident, what its processes share counted once."""
-        rows = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes]
-        return sum(int(re.findall(r"^Pss: *(\d+) kB", row, re.MULTILINE)[0]) for row in rows) * 1024
 
 
 def _modules_of(program: str) -> Path:
@@ -333,7 +329,12 @@ def of_python(name: str) -> str | None:
 
 def _streams(folder: Path, transport: str, port: int) -> str:
     """What Kamailio is told to serve connections with one worker."""
-    lines = ["tcp_children=1", "tcp_connection_lifetime=3605", f"listen={transport}:{HOST}:{port}"]
+    lines = [
+        "tcp_children=1",
+        "tcp_connection_lifetime=3605",
+        "tcp_max_connections=30000",
+        f"listen={transport}:{HOST}:{port}",
+    ]
     if transport == "tls":
         public, key = certificate(folder)
         lines += ["enable_tls=yes", 'loadmodule "@MODULES@/tls.so"', 'modparam("tls", "tls_method", "TLSv1.2+")']
