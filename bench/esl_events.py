@@ -174,7 +174,7 @@ def figures(events: int = 20_000, rounds: int = 3) -> Iterator[Figure]:
     with redirect_stdout(sys.stderr):
         rates = compare(events, rounds)
     yield middle("events per CPU second, beside greenswitch", ratios(rates["ours"], rates["stock"]), "x", least=LEAST)
-    yield middle("events with translation", rates["ours"], "per CPU second")
+    yield middle("FreeSWITCH events with translation", rates["ours"], "per CPU second")
     yield middle("events of greenswitch", rates["stock"], "per CPU second")
 
 

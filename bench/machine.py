@@ -49,14 +49,16 @@ def _versions() -> dict[str, str]:
     programs = {name: shutil.which(name, path=PATH) for name in PROGRAMS} | {"opensips": os.environ.get("OPENSIPS")}
     for name, program in programs.items():
         if program:
-            found[name] = _first_number(program, PROGRAMS.get(name, "-V"))
+            found[name] = _first_number(program, PROGRAMS.get(name, "-a F_MALLOC -V"))
     return found
 
 
 def _first_number(program: str, option: str) -> str:
     """The version in what a program says of itself; '?' where it says none."""
     try:
-        said = subprocess.run([program, option], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
+        said = subprocess.run(
+            [program, *option.split()], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "?"
     number = re.search(r"\d+(?:\.\d+)+[-\w]*", said.stdout + said.stderr)

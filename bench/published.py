@@ -43,7 +43,7 @@ PUBLISHED: Mapping[str, Sequence[str]] = {
     ),
     "media": ("CPU per call through FreeSWITCH at 20 per second", "ours beside FreeSWITCH"),
     "registrar": ("CPU per refresh, 100,000 bindings in SQLite beside 1,000", "start with 100,000 stored"),
-    "esl_events": ("events with translation", "events per CPU second, beside greenswitch"),
+    "esl_events": ("FreeSWITCH events with translation", "events per CPU second, beside greenswitch"),
     "bus": ("publish with 1,000,000 subscriptions", "publish with 100,000 subscriptions beside 300"),
     "check": ("check a flow file that is shipped",),
 }
