@@ -1,6 +1,6 @@
 """Calls charged with CGRateS, which answers at once, late, not at all, and again: SIP latency, CPU per call, sessions.
 
-    python -m bench.charged [--rate 250] [--seconds 5] [--rounds 3]
+    python -m bench.charged [--busy 60] [--seconds 5] [--rounds 3]
 
 The peer is a stub that grants everything. While it is gone, calls are let through (`on_down: allow`), and what they owe
 is told when it is back. See bench.peers for how it is measured.

@@ -1,6 +1,6 @@
 """Every message sent to a HEP receiver that reads, hangs, is gone and is back: SIP latency, CPU per call, memory.
 
-    python -m bench.homer [--rate 300] [--seconds 5] [--rounds 3]
+    python -m bench.homer [--busy 60] [--seconds 5] [--rounds 3]
 
 Counters are read from /metrics at the end: every packet was sent, dropped or waits. See bench.peers for how it is
 measured.

@@ -5,7 +5,8 @@ seconds, while the peer is up, slow, gone and back. Meanwhile a prober asks OPTI
 the answers take is how late a turn of the server can be. The figures of each state stand beside those of the server
 without it in the same minutes, since a shared machine drifts.
 
-The rate is one that a core carries with room to spare: `busy` says how much of the core the server takes.
+The rate is one at which the server with the integration is busy for `--busy` percent of a core, found by a few calls
+before, unless `--rate` gives it: beyond that a machine shared with SIPp measures its own queues.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ EVERY = 0.01
 LATER = 1.5
 """p99 with the integration, beside p99 without it in the same minutes: what a busy machine makes of noise."""
 STATES = ("up", "slow", "gone", "back")
+BUSY = 60
+"""Percent of a core."""
+GENTLE = 60
+"""Calls per second while the rate is looked for."""
 
 
 class Peer(Protocol):
@@ -159,8 +164,11 @@ def metric(server: Orchestrator, name: str) -> float:
     return sum(float(value) for value in found)
 
 
-def measured(make: Callable[[ExitStack, Path], Trial], rate: int, seconds: int, rounds: int) -> Iterator[Figure]:
-    """`make(stack, folder)` sets the peer up. Raises Skipped."""
+def measured(
+    make: Callable[[ExitStack, Path], Trial], rate: int, seconds: int, rounds: int, busy: int = BUSY
+) -> Iterator[Figure]:
+    """`make(stack, folder)` sets the peer up; `rate` 0 looks for the one that makes the server so busy. Raises
+    Skipped."""
     if sipp_path() is None:
         raise Skipped("SIPp is not installed (Debian: sip-tester)")
     with ExitStack() as stack:
@@ -174,7 +182,8 @@ def measured(make: Callable[[ExitStack, Path], Trial], rate: int, seconds: int, 
         stack.enter_context(on_core(-1))
         for side in sides:
             side.phone.register()
-            side.call(rate, rate)
+            side.call(2 * GENTLE, GENTLE)  # what is done once: caches, memory
+        rate = rate or max(GENTLE, int(busy * 1e4 / sides[1].call(4 * GENTLE, GENTLE)[0]))
         memory = [sides[1].server.memory() / 1e6]
         for state, change in zip(STATES, (None, trial.peer.slow, trial.peer.leave, trial.peer.come_back), strict=True):
             if change is not None:
@@ -218,13 +227,19 @@ def _compared(name: str, sides: Sequence[Side], rate: int) -> Iterator[Figure]:
         yield middle(f"{state}: p99 with beside without", ratios(found.p99, base.p99), "x", most=LATER)
 
 
-def run(name: str, doc: str | None, make: Callable[[ExitStack, Path], Trial], rate: int) -> int:
-    """A benchmark as a command."""
+def run(name: str, doc: str | None, makers: Mapping[str, Callable[[ExitStack, Path], Trial]]) -> int:
+    """A benchmark as a command; where there are several makers, their names are its argument."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=doc)
-    parser.add_argument("--rate", type=int, default=rate, help="calls per second")
+    parser.add_argument("--rate", type=int, default=0, help="calls per second; 0, the one that makes it --busy")
+    parser.add_argument("--busy", type=int, default=BUSY, help="percent of a core")
     parser.add_argument("--seconds", type=int, default=5, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3)
+    if len(makers) > 1:
+        parser.add_argument("what", nargs="*", choices=list(makers), default=list(makers), help="all unless given")
     options = parser.parse_args()
-    found = list(measured(make, options.rate, options.seconds, options.rounds))
-    print(render([(name, found)]))
-    return 0 if all(figure.met for figure in found) else 1
+    rows = [
+        (what, list(measured(makers[what], options.rate, options.seconds, options.rounds, options.busy)))
+        for what in getattr(options, "what", None) or makers
+    ]
+    print(render(rows))
+    return 0 if all(figure.met for _, found in rows for figure in found) else 1

@@ -90,6 +90,11 @@ class Rabbit:
     def stop(self) -> None:
         self._end(signal.SIGTERM)
 
+    def hang(self) -> None:
+        """Let it do nothing, its connections stay."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
     def _end(self, number: signal.Signals) -> None:
         """The shell and the virtual machine it runs: the group is ours alone."""
         if self._process is None:
