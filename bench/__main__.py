@@ -71,6 +71,7 @@ _KNOWN: Mapping[str, Bench] = {
     "events_out": Bench(180, server=False),
     "homer": Bench(400),
     "charged": Bench(400),
+    "sinks": Bench(800),
     "console": Bench(300),
     "connections": Bench(240),
 }

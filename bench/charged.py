@@ -128,7 +128,7 @@ def make(stack: ExitStack, folder: Path) -> Trial:
     return Trial("charging", billing, more, counters, FLOW)
 
 
-def figures(rate: int = 250, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
+def figures(rate: int = 0, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
     """Raises Skipped."""
     return peers.measured(make, rate, seconds, rounds)
 
@@ -136,4 +136,4 @@ def figures(rate: int = 250, seconds: int = 5, rounds: int = 3) -> Iterator[Figu
 QUICK = {"rate": 100, "seconds": 3, "rounds": 1}
 
 if __name__ == "__main__":
-    sys.exit(peers.run("charged", __doc__, make, 250))
+    sys.exit(peers.run("charged", __doc__, {"charged": make}))

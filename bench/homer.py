@@ -97,7 +97,7 @@ def make(stack: ExitStack, folder: Path) -> Trial:
     return Trial("HEP", receiver, more, counters)
 
 
-def figures(rate: int = 300, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
+def figures(rate: int = 0, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
     """Raises Skipped."""
     return peers.measured(make, rate, seconds, rounds)
 
@@ -105,4 +105,4 @@ def figures(rate: int = 300, seconds: int = 5, rounds: int = 3) -> Iterator[Figu
 QUICK = {"rate": 100, "seconds": 3, "rounds": 1}
 
 if __name__ == "__main__":
-    sys.exit(peers.run("homer", __doc__, make, 300))
+    sys.exit(peers.run("homer", __doc__, {"homer": make}))

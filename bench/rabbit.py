@@ -90,6 +90,11 @@ class Rabbit:
     def stop(self) -> None:
         self._end(signal.SIGTERM)
 
+    def control(self, *arguments: str) -> None:
+        """`rabbitmqctl`"""
+        command = [str(PROGRAM.with_name("rabbitmqctl")), "-n", self._env["RABBITMQ_NODENAME"], *arguments]
+        subprocess.run(command, env=self._env, check=True, capture_output=True, timeout=PATIENCE)
+
     def hang(self) -> None:
         """Let it do nothing, its connections stay."""
         assert self._process is not None

@@ -16,11 +16,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
+from bench import peers
 from bench.figures import Figure, Skipped
-from bench.peers import Trial, metric, run
+from bench.peers import Trial, metric
 from bench.rabbit import PROGRAM, Rabbit
 from bench.servers import HOST, Orchestrator, free_port, wait_until
 
@@ -163,5 +165,17 @@ def webhook(stack: ExitStack, folder: Path) -> Trial:
     return Trial("webhook", web, more, lambda server: counted(server, web))
 
 
+MAKERS = {"amqp": amqp, "webhook": webhook}
+
+
+def figures(rate: int = 0, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
+    """Raises Skipped."""
+    for name, make in MAKERS.items():
+        for figure in peers.figures(make, rate, seconds, rounds):
+            yield replace(figure, name=f"{name}: {figure.name}")
+
+
+QUICK = {"rate": 100, "seconds": 3, "rounds": 1}
+
 if __name__ == "__main__":
-    sys.exit(run("sinks", __doc__, {"amqp": amqp, "webhook": webhook}))
+    sys.exit(peers.run("sinks", __doc__, MAKERS))

@@ -180,7 +180,7 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_system(error: OSError, told: str) -> str:
-    tls = getattr(error, "verify_message", None) or getattr(error, "reason", None)  # of ssl.SSLError
+    tls, doubt = getattr(error, "reason", None), getattr(error, "verify_message", None)  # of ssl.SSLError
     if isinstance(tls, str):
-        return f"TLS: {tls.replace('_', ' ').lower() if tls.isupper() else tls}"
+        return f"TLS: {tls.replace('_', ' ').lower()}" + (f": {doubt}" if doubt else "")
     return told[:1].lower() + told[1:] if told[1:2].islower() else told

@@ -75,4 +75,4 @@ def test_a_web_peer() -> None:
 def test_a_certificate_that_nobody_vouches_for() -> None:
     refused = ssl.SSLCertVerificationError(1, "[SSL: X] certificate verify failed")
     refused.reason, refused.verify_message = "CERTIFICATE_VERIFY_FAILED", "self-signed certificate"
-    assert reason_of(refused) == "TLS: self-signed certificate"
+    assert reason_of(refused) == "TLS: certificate verify failed: self-signed certificate"

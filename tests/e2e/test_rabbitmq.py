@@ -264,6 +264,24 @@ def test_what_the_broker_cannot_take_comes_again(rabbit: Rabbit) -> None:
     assert len(drained(rabbit, "small")) == 1
 
 
+def test_a_broker_that_is_short_of_memory_is_told_by_name_and_loses_nothing(rabbit: Rabbit) -> None:
+    with connection(rabbit) as made:
+        made.channel().queue_declare("held", durable=True, auto_delete=False)
+        sink = publisher(port=rabbit.port, exchange="", routing_key="held", timeout="500ms")
+        sink.send([event(1)])
+        rabbit.control("set_vm_memory_high_watermark", "0")
+        try:
+            for _ in range(2):
+                with pytest.raises(Undelivered, match="short of memory") as caught:
+                    sink.send([event(2), event(3)])
+                assert caught.value.taken == 0
+        finally:
+            rabbit.control("set_vm_memory_high_watermark", "0.6")
+        sink.send([event(2), event(3)])
+        sink.close()
+    assert {message.properties["message_id"] for message in drained(rabbit, "held")} == {"id-1", "id-2", "id-3"}
+
+
 def test_an_exchange_that_is_not_there_or_of_another_kind(rabbit: Rabbit) -> None:
     missing = reason(publisher(port=rabbit.port, exchange="nowhere", declare="off"), 1)
     assert (missing.taken, "NOT_FOUND" in missing.reason or "no exchange" in missing.reason) == (0, True)

@@ -15,6 +15,7 @@ from orchestrator.packages.setting_types import Switch
 from orchestrator.packages.sink import Outgoing, SinkContext, SinkKind, Undelivered
 
 EXCHANGE = "orchestrator.events"
+BLOCKED = "RabbitMQ takes nothing: it is short of memory or disk"
 TURN = 20
 """Messages that are written before others run: half a millisecond."""
 
@@ -45,6 +46,8 @@ class Publisher:
         self._unconfirmed: set[int] = set()
         self._refused: set[int] = set()
         self._published = 0
+        self._blocked = False
+        """The broker has said that it takes nothing: it is short of memory or of disk."""
 
     def send(self, events: Sequence[Outgoing]) -> None:
         first = 0
@@ -55,8 +58,9 @@ class Publisher:
             self._publish(events)
         except failures() as error:
             taken = self._confirmed(first, len(events)) if first else 0
+            blocked = self._blocked and isinstance(error, TimeoutError)
             self._drop()
-            raise Undelivered(reason_of(error), taken) from None
+            raise Undelivered(BLOCKED if blocked else reason_of(error), taken) from None
         except BaseException:
             self._drop()
             raise
@@ -97,7 +101,10 @@ class Publisher:
 
     def _open(self) -> None:
         settings = self._settings
+        self._blocked = False
         self._connection = connect(settings, f"{self._context.node} sink {self._context.name}")
+        self._connection.on_blocked = self._now_blocked
+        self._connection.on_unblocked = self._now_unblocked
         # Else py-amqp looks for a word of the broker before each message. One that takes nothing ends in a timeout.
         self._connection.client_properties.get("capabilities", {}).pop("connection.blocked", None)
         self._channel = channel = self._connection.channel()
@@ -109,6 +116,12 @@ class Publisher:
         channel.events["basic_ack"].add(self._acked)
         channel.events["basic_nack"].add(self._nacked)
         channel.confirm_select()
+
+    def _now_blocked(self, reason: str) -> None:
+        self._blocked = True
+
+    def _now_unblocked(self) -> None:
+        self._blocked = False
 
     def _acked(self, tag: int, multiple: bool) -> None:
         if multiple:
