@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -487,18 +488,75 @@ def test_a_disk_that_cannot_be_written_costs_memory_and_then_events(
 ) -> None:
     monkeypatch.setattr(outbox, "MEMORY", 5)
     peer = Peer()
+    peer.answer = down()
     boxes.append(box := Box(tmp_path / "s.db", peer))
     box.spool._connection.execute("PRAGMA max_page_count=1")
     pages = box.spool._connection.execute("PRAGMA max_page_count").fetchone()[0]
     box.box.put(event(0, body=b"x" * 5000 * pages))  # SQLITE_FULL, as of a full disk
     wait_until(lambda: box.said("sink_spool_unwritable") == 1)
     box.put(*range(1, 9))
-    assert box.box.dropped["memory"] == 3
+    assert box.box.dropped["memory"] in (3, 4)  # the first one waits in memory, or is being written or delivered
     assert "full" in box.box.disk_trouble
     box.spool._connection.execute("PRAGMA max_page_count=100000")
+    wait_until(lambda: box.said("sink_spool_writable"))
+    peer.answer = lambda events: None
     wait_until(lambda: box.box.waiting == 0)
-    assert peer.taken == ids(0, 4, 5, 6, 7, 8)
+    assert peer.taken[-5:] == ids(4, 5, 6, 7, 8)
     assert (box.box.disk_trouble, box.said("sink_spool_writable")) == ("", 1)
+
+
+class FullDisk:
+    """A connection for which the disk has no room while `full`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.full = True
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if self.full and statement.startswith(("INSERT", "DELETE")):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return self.connection.execute(statement, *values)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def test_a_full_disk_holds_up_no_peer_that_takes_events_and_is_freed(tmp_path: Path, boxes: list[Box]) -> None:
+    peer = Peer()
+    peer.answer = down()
+    boxes.append(box := Box(tmp_path / "s.db", peer))
+    box.put(*range(25))
+    wait_until(lambda: box.box.trouble and box.spool.events == 25)
+    box.spool._connection = FullDisk(box.spool._connection)  # type: ignore[assignment]
+    box.put(*range(25, 50))
+    wait_until(lambda: "full" in box.box.disk_trouble)
+    peer.answer = down(taken=3)
+    wait_until(lambda: len(peer.taken) > 6)
+    peer.answer = lambda events: None
+    wait_until(lambda: not box.box.waiting)
+    assert peer.taken == ids(*range(50))
+    assert not isinstance(box.spool._connection, FullDisk), "what nobody needs is freed, and the spool begins anew"
+    assert not box.box.disk_trouble
+    box.put(50)
+    wait_until(lambda: not box.box.waiting)
+    assert box.said("sink_spool_unwritable") == box.said("sink_spool_writable") == 1
+
+
+def test_what_could_not_be_written_waits_for_a_peer_that_is_away(tmp_path: Path, boxes: list[Box]) -> None:
+    peer = Peer()
+    boxes.append(box := Box(tmp_path / "s.db", peer))
+    box.spool._connection = disk = FullDisk(box.spool._connection)  # type: ignore[assignment]
+    peer.answer = down()
+    box.put(*range(30))
+    wait_until(lambda: box.box.failures > 2 and box.box.disk_trouble)
+    assert box.box.waiting == 30
+    disk.full = False
+    wait_until(lambda: box.spool.events == 30)
+    peer.answer = lambda events: None
+    wait_until(lambda: not box.box.waiting)
+    assert peer.taken == ids(*range(30))
 
 
 def test_a_disk_full_after_the_delivery_sends_nothing_twice(tmp_path: Path, boxes: list[Box]) -> None:

@@ -5,7 +5,8 @@
 `put` never waits; who calls it gathers some milliseconds of events. The disk is written in a thread, so a slow disk
 delays nothing but the sink. A hand-over to the thread and a batch that is sent cost more than the events in them, so
 they are few, and what has been delivered is noted now and then. A peer that is gone costs the spool; a spool that
-cannot be written costs the memory below, and beyond that events, which are counted. When the server starts, what is in
+cannot be written costs the memory below, and beyond that events, which are counted. A peer that takes events gets them
+from memory then, behind those in the spool: a full disk holds up nobody. When the server starts, what is in
 the spool is sent first.
 """
 
@@ -36,6 +37,8 @@ FRESH = 16
 """Segments kept in memory for a peer that keeps up, so that they need not be read."""
 RETRY_WRITE = 5.0
 """Seconds until the spool is tried again after it could not be written."""
+TOLD_EVERY = 60.0
+"""Seconds between two lines about a disk that can be written now and then."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two attempts to deliver, twice as many each time; the peer may ask for more."""
 LONGEST_WISH = 3600.0
@@ -69,6 +72,12 @@ class Outbox:
         self._log = log
         self._memory: deque[Outgoing] = deque()
         self._batch: Sequence[Outgoing] = ()
+        self._writing = False
+        """The thread has the batch."""
+        self._direct: Segment | None = None
+        """Events that are delivered without having been written."""
+        self._told = -TOLD_EVERY
+        self._told_writable = True
         self._fresh: deque[Segment] = deque(maxlen=FRESH)
         self._done = spool.done
         """Segments up to here have been delivered or dropped; the spool may not know yet."""
@@ -123,11 +132,18 @@ class Outbox:
                 if not self._batch:
                     self._batch = [self._memory.popleft() for _ in range(min(SEGMENT, len(self._memory)))]
                 if not self._write_batch():
+                    self._more.set()
                     gevent.sleep(RETRY_WRITE)
 
     def _write_batch(self) -> bool:
         batch = self._batch
-        number = self._in_thread(self._spool.append, batch, time(), self._busy)
+        if not batch:
+            return True
+        self._writing = True
+        try:
+            number = self._in_thread(self._spool.append, batch, time(), self._busy)
+        finally:
+            self._writing = False
         if number is None:
             return False
         self._batch = ()
@@ -144,13 +160,16 @@ class Outbox:
                 self._log("error", "sink_spool_set_aside", file=str(self._spool.set_aside))
                 found, error = self._thread.apply(_attempt, (work, arguments))
         if error is not None:
-            if not self.disk_trouble:
+            if self._told_writable and monotonic() - self._told >= TOLD_EVERY:
                 self._log("error", "sink_spool_unwritable", file=str(self._spool.path), reason=error)
+                self._told, self._told_writable = monotonic(), False
             self.disk_trouble = error
             return None
-        if self.disk_trouble:
-            self._log("info", "sink_spool_writable", file=str(self._spool.path))
+        if self.disk_trouble and work != self._spool.read:
             self.disk_trouble = ""
+            if not self._told_writable:
+                self._log("info", "sink_spool_writable", file=str(self._spool.path))
+                self._told_writable = True
         return found
 
     # --- to the peer --------------------------------------------------------------------------------------------------
@@ -180,13 +199,15 @@ class Outbox:
         """All has been delivered: note that when it is time, unless more comes before."""
         if not self._unnoted:
             self._more.wait()
-        elif not self._more.wait(max(0.0, self._noted + NOTED_EVERY - monotonic())):
+        elif not self._more.wait(
+            max(0.0, self._noted + (RETRY_WRITE if self.disk_trouble else NOTED_EVERY) - monotonic())
+        ):
             self._note(self._done)
 
     def _note(self, *progress: int) -> None:
         self._noted = monotonic()
-        self._unnoted = False
         self._in_thread(self._spool.advance, *progress)
+        self._unnoted = bool(self.disk_trouble)
 
     def _fetch(self) -> bool:
         """Have something to deliver. False when there is nothing."""
@@ -207,10 +228,28 @@ class Outbox:
                 self._done = fresh[0].number - 1 if fresh else self._spool.last  # the rest is gone
                 self._more.set()
             self._load.extend(found or ())
+        elif self.disk_trouble and not self._writing:
+            self._load_unwritten()
         if not self._load:
             return False
         self._busy = self._load[-1].number
         return True
+
+    def _load_unwritten(self) -> None:
+        """The spool is empty and cannot be written: what waits in memory."""
+        batch = self._batch or [self._memory.popleft() for _ in range(min(SEGMENT, len(self._memory)))]
+        self._batch = ()
+        if batch:
+            self._direct = Segment(self._done, batch)
+            self._load.append(self._direct)
+
+    def _take_back(self) -> None:
+        """Events that were to be delivered without having been written wait in memory again."""
+        if self._direct is not None and self._direct in self._load:
+            self._load.remove(self._direct)
+            self._memory.extendleft(reversed(self._direct.events))
+            self._work.set()
+        self._direct = None
 
     def _load_fresh(self, most: int) -> None:
         """The next segment, and those behind it that fit into one batch with it."""
@@ -257,6 +296,7 @@ class Outbox:
         if not self.trouble:
             self._log("warning", "sink_down", reason=failure.reason)
         self.trouble = failure.reason
+        self._take_back()
         self._stopped = failure.stop
         return min(failure.retry_after or 0.0, LONGEST_WISH)
 
@@ -267,7 +307,9 @@ class Outbox:
             sent -= len(load[0].events)
             self._done = load.popleft().number
         partial = load[0] if load and sent else None
-        if partial is not None:
+        if partial is not None and partial is self._direct:
+            partial.events = partial.events[sent:]
+        elif partial is not None:
             total = self._sent_of(partial) + sent
             partial.events = partial.events[sent:]
             self._partial = partial.number, total
@@ -304,6 +346,8 @@ class Outbox:
         """Write what is in memory, try once more to deliver, let go. The greenlets are gone."""
         try:
             self._thread.join()  # what was being written when its greenlet ended
+            self._writing = False
+            self._take_back()
             if self._spool.written is not self._batch:
                 self._write_left()
             self._batch = ()

@@ -68,6 +68,11 @@ def is_damage(error: BaseException) -> bool:
     return code is not None and code & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk has no room."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
 class Spool:
     """The file. Raises OrchestratorError when it cannot be used; sqlite3.Error from all other methods."""
 
@@ -161,13 +166,26 @@ class Spool:
             events, octets = self._connection.execute(
                 "SELECT total(events), total(octets) FROM segment WHERE number <= ?", (number,)
             ).fetchone()
-            self._connection.execute("DELETE FROM segment WHERE number <= ?", (number,))
+            try:
+                self._connection.execute("DELETE FROM segment WHERE number <= ?", (number,))
+            except sqlite3.OperationalError as error:
+                if number < self.last or not is_full(error):
+                    raise
+                self._begin_anew()
             self.done = number
             self.events -= int(events)
             self.octets -= int(octets)
         if sent:
             self._connection.execute("INSERT OR REPLACE INTO progress VALUES (1, ?, ?)", (segment, sent))
             self.partial = segment, sent
+
+    def _begin_anew(self) -> None:
+        """Nothing in it is needed any more, and the disk has no room to write that down: free all that it takes."""
+        self._connection.close()
+        for end in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+        self.partial = 0, 0
+        self._connection = self._connect()
 
     def make_room(self, now: float, busy: int) -> None:
         """Drop what is too old, and the oldest while there is too much; the newest stays."""
