@@ -171,7 +171,7 @@ MAKERS = {"amqp": amqp, "webhook": webhook}
 def figures(rate: int = 0, seconds: int = 5, rounds: int = 3) -> Iterator[Figure]:
     """Raises Skipped."""
     for name, make in MAKERS.items():
-        for figure in peers.figures(make, rate, seconds, rounds):
+        for figure in peers.measured(make, rate, seconds, rounds):
             yield replace(figure, name=f"{name}: {figure.name}")
 
 
