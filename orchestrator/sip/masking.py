@@ -55,7 +55,8 @@ def masked(message: bytes, stars: Stars = three_stars) -> bytes:
     found = sorted(islice(_secrets(b"\n" + message.lower()), MOST + 1))
     if len(found) > MOST:
         found = [(message.find(b"\n") + 2, len(message) + 1)]
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     for start, end in found:
         start, end = max(start - 1, at), end - 1
         if start < end:
