@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "native": set(),
     "timers": set(),
     "sip": {"errors", "native", "timers"},
-    "esl": {"errors", "events"},
+    "esl": {"errors", "events", "native"},
     "events": {"errors", "timers"},
     "packages": {"events", "sip", "flow.expr", "errors"},
     "flow.expr": {"errors"},

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from orchestrator import native
 from orchestrator.errors import EslProtocolError
 
 MAX_HEAD = 256 * 1024
@@ -81,6 +83,9 @@ class _Needles(dict[str, bytes]):
 
 _NEEDLES = _Needles()
 
+_header: Callable[[bytes, bytes, str], str] | None = getattr(native.FAST, "header", None)
+"""The value of the first line that begins so, in C."""
+
 
 def _find(head: bytes, name: str) -> bytes | None:
     """Raw value of the first line of that name; `head` begins and ends with a line feed."""
@@ -99,7 +104,7 @@ class EslEvent:
     Make it with `plain(block)` from the body of a text/event-plain frame, or with `json(text)`.
     """
 
-    __slots__ = ("_head", "_body", "_fields", "_headers", "name", "uuid", "core_uuid")
+    __slots__ = ("_head", "_body", "_fields", "_headers", "name", "uuid", "core_uuid", "key")
 
     def __init__(self, head: bytes, body: bytes = b"", fields: dict[str, Any] | None = None) -> None:
         """`head` begins and ends with a line feed."""
@@ -107,17 +112,24 @@ class EslEvent:
         self._body = body
         self._fields = fields
         self._headers: dict[str, str] | None = None
-        self.name = self.get("Event-Name")
+        get = self.get
+        self.name = get("Event-Name")
         """`DTMF`, `CUSTOM` …"""
-        self.uuid = self.get("Unique-ID")
+        self.uuid = get("Unique-ID")
         """The channel it belongs to; '' for events of the switch and for core tone_detect."""
-        self.core_uuid = self.get("Core-UUID")
+        self.core_uuid = get("Core-UUID")
         """Changes when FreeSWITCH is restarted."""
+        self.key = self.name if self.name != "CUSTOM" else self.get("Event-Subclass")
+        """What handlers and flows call it: the subclass of a CUSTOM event, the name of any other."""
 
     @classmethod
     def plain(cls, block: bytes) -> EslEvent:
         """`block`: URL-encoded lines, and behind an empty line the body, as long as the last header says."""
-        head = b"\n" + block
+        return cls.behind_a_line(b"\n" + block)
+
+    @classmethod
+    def behind_a_line(cls, head: bytes) -> EslEvent:
+        """The same with the line feed in front of it."""
         if head.rfind(_LENGTH_LINE) < 0:  # asked first: searching for an empty line is six times slower
             return cls(head if head.endswith(b"\n") else head + b"\n")
         head, _, body = head.partition(_END)
@@ -157,6 +169,8 @@ class EslEvent:
             return _text(self._fields[name]) if name in self._fields else default
         # _find and _decode written out: this line of code runs ten times for every event
         head, needle = self._head, _NEEDLES[name]
+        if _header is not None:
+            return _header(head, needle, default)
         at = head.find(needle)
         if at < 0:
             return default
@@ -204,12 +218,6 @@ class EslEvent:
         return self.get("Event-Subclass")
 
     @property
-    def key(self) -> str:
-        """What handlers and flows call it: the subclass of a CUSTOM event, the name of any other."""
-        name = self.name
-        return self.subclass if name == "CUSTOM" else name
-
-    @property
     def sequence(self) -> int:
         """Event-Sequence: counts all events of one FreeSWITCH core, also those we did not subscribe to; 0 when
         absent.
@@ -251,12 +259,22 @@ def number(text: str) -> float:
 class Frame:
     """One frame: the outer header block (raw, ends with a line feed) and the body."""
 
-    __slots__ = ("content_type", "head", "body")
+    __slots__ = ("content_type", "head", "_lines")
 
-    def __init__(self, content_type: str, head: bytes, body: bytes = b"") -> None:
+    def __init__(self, content_type: str, head: bytes, body: bytes = b"", lines: bytes = b"") -> None:
+        """`lines`: the body and the line feed in front of it, where it is there; to put it there costs a copy."""
         self.content_type = content_type
         self.head = head
-        self.body = body
+        self._lines = lines or b"\n" + body
+
+    @property
+    def body(self) -> bytes:
+        return self._lines[1:]
+
+    @property
+    def size(self) -> int:
+        """Octets of the body."""
+        return len(self._lines) - 1
 
     def get(self, name: str, default: str = "") -> str:
         """Value of an outer header. These are raw, except in the reply to `connect`, which is an event."""
@@ -288,14 +306,14 @@ class Frame:
     def event(self) -> EslEvent | None:
         """The event inside; None for a frame that holds none, or JSON that cannot be read."""
         if self.content_type == EVENT_PLAIN:
-            return EslEvent.plain(self.body)
+            return EslEvent.behind_a_line(self._lines)
         if self.content_type == EVENT_JSON:
             return EslEvent.json(self.body)
         head = b"\n" + self.head
         return EslEvent(head) if _EVENT_LINE in head else None
 
     def __repr__(self) -> str:
-        return f"<Frame {self.content_type} {len(self.body)} octets>"
+        return f"<Frame {self.content_type} {self.size} octets>"
 
 
 class FrameDecoder:
@@ -366,7 +384,7 @@ class FrameDecoder:
             if after > size:
                 self._need = after - position
                 return position
-            frames.append(Frame(content_type, data[position : begin - 1], data[begin:after]))
+            frames.append(Frame(content_type, data[position : begin - 1], lines=data[begin - 1 : after]))
             position = after
         return position
 

@@ -310,13 +310,13 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
                 self.counters.malformed += 1
             else:
                 self.counters.events += 1
-                self._enqueue(decoded, len(event.body))
+                self._enqueue(decoded, event.size)
         elif kind in (COMMAND_REPLY, API_RESPONSE):
             self._reply(event)
         elif kind == AUTH_REQUEST:
             self._greeted.set()
         elif kind == LOG_DATA:
-            self._enqueue(event, len(event.body))
+            self._enqueue(event, event.size)
         elif kind == RUDE_REJECTION:
             self.counters.refusals += 1
             self.end(ConnectionRefused(f"{self.host}:{self.port}: {event.text.strip() or 'access denied'}"))
@@ -370,7 +370,7 @@ class SafeInboundESL(InboundESL):  # type: ignore[misc]
     def _deliver(self, item: Item) -> None:
         handlers = self.event_handlers
         if isinstance(item, EslEvent):
-            chosen = tuple(handlers.get(item.key, ())) + tuple(handlers.get("*", ()))
+            chosen = (*handlers.get(item.key, ()), *handlers.get("*", ()))
         elif isinstance(item, Frame):
             chosen = tuple(handlers.get("log" if item.content_type == LOG_DATA else "DISCONNECT", ()))
         else:
