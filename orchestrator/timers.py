@@ -2,7 +2,7 @@
 
 SIP arms and cancels several timers per message, nearly all of a few equal durations, and almost none of them fires. So
 a timer is one small object in a bucket of its 10 ms tick; the heap orders ticks, not timers, and a cancelled timer is
-just a hole. Holes whose tick is far away (the 12 hours a call may last) are swept out when they outnumber the timers.
+just a hole. Holes whose tick is far away (the 12 hours a call may last) are swept out when they are a third.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _FEW = 1_000
 
 
 class Timer:
-    """One armed timer; `when` is in seconds of the caller's monotonic clock. `cancel()` is idempotent."""
+    """One armed timer; `when` is in seconds of the caller's monotonic clock, within its tick. `cancel()` is
+    idempotent."""
 
     __slots__ = ("when", "_timers", "_callback", "_argument")
 
@@ -43,7 +44,7 @@ class Timer:
             self._argument = None
             timers = self._timers
             timers._holes += 1
-            if timers._holes > _FEW and timers._holes * 2 > timers.held:
+            if timers._holes > _FEW and timers._holes * 3 > timers.held:
                 timers._sweep()
 
     def __repr__(self) -> str:
@@ -74,16 +75,17 @@ class Timers:
         seconds, would never come to an end.
         """
         when = self.now + delay
-        timer = Timer(self, when, callback, argument)
         self.held += 1
         tick = ceil((when - _NOISE) * _TICKS)  # never early
         if tick <= self._tick and delay > 0.0:
             tick = self._tick + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
+            timer = Timer(self, when, callback, argument)
             self._buckets[tick] = [timer]
             heappush(self._ticks, tick)
-        else:
+        else:  # thousands that wait share a number
+            timer = Timer(self, bucket[0].when, callback, argument)
             bucket.append(timer)
         return timer
 
@@ -147,7 +149,7 @@ class Timers:
             heappush(self._ticks, tick)
 
     def _sweep(self) -> None:
-        """More than half are cancelled: drop the holes of all buckets but that which `run_due` is in. Buckets and heap
+        """A third are cancelled: drop the holes of all buckets but that which `run_due` is in. Buckets and heap
         stay the same objects."""
         pairs = ((tick, [t for t in bucket if t._callback is not None]) for tick, bucket in self._buckets.items())
         kept = {tick: left for tick, left in pairs if left}

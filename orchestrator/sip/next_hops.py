@@ -21,6 +21,7 @@ HopsFound = Callable[..., None]
 """`found(hop or None)`, or `found(hop, further hops)` where there is more than one."""
 
 _MOST_AVOIDED = 10_000
+_MOST_KNOWN = 10_000
 _DRAWN: Final = 4
 """Octets of a number that is drawn."""
 
@@ -52,6 +53,7 @@ class NextHops:
         self._kinds = tuple(kind for kind, is_v6 in (("AAAA", True), ("A", False)) if is_v6 in families)
         self._plain = "udp" if "udp" in points.opened else next(iter(points.opened), "udp")
         """By which we go where nobody says."""
+        self._known: dict[tuple[Point, str, int], Hop] = {}
         self._avoided: dict[tuple[str, str, int], float] = {}
         """Servers that gave no answer, and until when they are avoided."""
 
@@ -85,12 +87,22 @@ class NextHops:
             elif point.secure:
                 found(Hop(point, address, port, 0, _name_of(uri)))
             else:
-                found(Hop(point, address, port))
+                found(self._hop(point, address, port))
         elif is_literal(uri.host):
             found(None)
         else:
             goal, port = self._goal(uri, transport), uri.port or 0
             self._names.find(goal, source, lambda seen: _tell(found, self._hops(goal, seen, port, here, by, in_order)))
+
+    def _hop(self, point: Point, address: str, port: int) -> Hop:
+        """The same one for all that goes there."""
+        key = point, address, port
+        hop = self._known.get(key)
+        if hop is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            hop = self._known[key] = Hop(point, address, port)
+        return hop
 
     def _goal(self, uri: Uri, transport: str) -> Goal:
         return Goal(

@@ -307,8 +307,9 @@ class ResponseContext:
         if status >= 200:
             self.request = self.best = None
             self._closed = True
-            if status >= 300 and self.on_refused is not None:
-                self.on_refused(status)
+            refused, self.on_refused = self.on_refused, None  # it holds on to what it will tell
+            if status >= 300 and refused is not None:
+                refused(status)
 
     # --- what branches report -----------------------------------------------------------------------------------------
 

@@ -184,10 +184,16 @@ def response_destination(via: Via, hop: Hop, nat: bool = True) -> Hop:
     """Where responses to a request go (§18.2.2, RFC 3581): its source address, and its sent-by port unless `rport`
     asked otherwise. With `nat`, a private address behind a public source is taken to be behind NAT, where only the
     source port leads back. What came over a connection is answered over it. `hop` is where the request came from."""
-    point, host, _, connection, _ = hop
-    if via.wants_rport or point.reliable or (nat and via.host != host.encode() and _is_behind(via.host, host)):
+    point, host, source_port, connection, _ = hop
+    port = via.port or DEFAULT_PORT
+    if (
+        port == source_port
+        or via.wants_rport
+        or point.reliable
+        or (nat and via.host != host.encode() and _is_behind(via.host, host))
+    ):
         return hop
-    return Hop(point, host, via.port or DEFAULT_PORT, connection)
+    return Hop(point, host, port, connection)
 
 
 def via_destination(via: Via, hop: Hop) -> Hop | None:
