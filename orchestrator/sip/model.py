@@ -127,7 +127,8 @@ class Message:
 
     def drop_line(self, index: int) -> None:
         """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
-        del self.names[index], self.lines[index]
+        self.names = [*self.names[:index], *self.names[index + 1 :]]  # several requests may share the list
+        del self.lines[index]
 
     def drop_header(self, name: bytes) -> None:
         """Take out all lines of a header."""
@@ -213,7 +214,7 @@ class Request(Message):
 
     def add_line(self, name: bytes, line: bytes) -> None:
         """Put a header line behind the last one; `name` is canonical."""
-        self.names.append(name)
+        self.names = [*self.names, name]
         self.lines.append(line)
 
     def readdress(self, uri: bytes) -> None:

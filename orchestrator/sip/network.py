@@ -46,6 +46,8 @@ NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.low
 _KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
 
 _MAX_SOURCES = 10_000
+_MOST_AORS = 2_000
+"""Addresses of record that are remembered by their URI; the table starts afresh when full."""
 _RECORD_ROUTE = b"Record-Route: <sip:%b@%b"
 _SECURE_RECORD_ROUTE = b"Record-Route: <sips:%b@%b"
 
@@ -104,6 +106,7 @@ class SipNetwork:
         self.patience = settings.failover_after
         self.session_timer = SessionTimer(settings.session_expires) if settings.session_expires else None
         self._addresses = Addresses()
+        self._aors: dict[bytes, str] = {}
         self.names = LookUps(layer.timers, look_up, lambda text: self._addresses.numeric(text.encode()))
         self._route_tokens = RouteTokens(key)
         self.veil = Veil(key)
@@ -271,6 +274,7 @@ class SipNetwork:
     def _learn(self, point: Point) -> None:
         """The machine has got an address we have not known to be ours."""
         host = bracketed(point.local).encode()
+        self._aors.clear()
         self._own |= {(host, point.port), (host, point.local_port)}
         self._own_hosts |= {host}
 
@@ -320,9 +324,15 @@ class SipNetwork:
     def aor(self, uri: Uri) -> str:
         """The address of record of a URI: `user@host`, one of our own addresses standing for the first configured
         domain."""
-        aor = uri.aor
-        if self._home and self._is_ours(uri) and uri.host.lower() not in self._domains:
-            return f"{aor.rpartition('@')[0]}@{self._home}"
+        raw = bytes(uri)
+        aor = self._aors.get(raw)
+        if aor is None:
+            aor = uri.aor
+            if self._home and self._is_ours(uri) and uri.host.lower() not in self._domains:
+                aor = f"{aor.rpartition('@')[0]}@{self._home}"
+            if len(self._aors) >= _MOST_AORS:
+                self._aors.clear()
+            self._aors[raw] = aor
         return aor
 
     def home_address(self, user: str) -> str:
