@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 import falcon
 from markupsafe import Markup
 
+from orchestrator.archive.archive_file import Search
 from orchestrator.console.console_page import ROWS, ConsolePage, ListQuery, breathe, drawn
 from orchestrator.console.inputs import parse_whole
 from orchestrator.console.live import Fragments
 from orchestrator.console.rendering import render
 from orchestrator.views.call_list import STATES, live_calls
-from orchestrator.views.kept_call import KeptCall
 from orchestrator.views.listing import Listing, Page
 
 
@@ -74,33 +73,18 @@ class EndedCalls(ConsolePage):
     def _page(self, query: ListQuery) -> Page:
         """Raises ValueError, with a sentence for the person who searches."""
         code = parse_whole(query["code"]) if query["code"] else 0
-        begin, end = _moment(query["from"], 0.0), _moment(query["to"], math.inf)
-        of, flow = query["of"].lower(), query["flow"]
-
-        def match(kept: KeptCall) -> bool:
-            record = kept.record
-            return (
-                record is not None
-                and flow in ("", record.flow)
-                and code in (0, record.code)
-                and begin <= record.started <= end
-                and any(of in text.lower() for text in (record.caller, record.called, record.user or "", record.id))
-            )
-
-        return Listing(list(self.desk.history.ended()), _ended_row, lambda kept: kept.id, match).page(
-            ROWS, query["cursor"], breathe
-        )
+        codes = (code, code) if code else None
+        asked = Search(query["of"], query["flow"], codes, _moment(query["from"]), _moment(query["to"]))
+        try:
+            return self.desk.shown.ended.page(asked, ROWS, query["cursor"], breathe)
+        except OSError as error:
+            raise ValueError(str(error)) from None
 
 
-def _ended_row(kept: KeptCall) -> dict[str, Any]:
-    assert kept.record is not None
-    return kept.record.facts()
-
-
-def _moment(text: str, default: float) -> float:
-    """Of a field for date and time, UTC, in seconds since 1970. Raises ValueError."""
+def _moment(text: str) -> float | None:
+    """Of a field for date and time, UTC, in seconds since 1970; None for an empty one. Raises ValueError."""
     if not text:
-        return default
+        return None
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from orchestrator.api.reads import from_archive
 from orchestrator.console.console_page import Desk, breathe, fragment
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.run import Run
 from orchestrator.views.call_list import call_details, find_call
 from orchestrator.views.flow_graph import graph_of_run
 from orchestrator.views.kept_call import KeptCall, facts_of, message_fact
-from orchestrator.views.ladder import Peers, ladder
+from orchestrator.views.ladder import Peers, ladder, messages_of
 from orchestrator.views.ladder_svg import ladder_svg
 from orchestrator.views.run_list import find_run
 from orchestrator.views.shown_values import iso
@@ -29,6 +30,7 @@ FAILURES: Final = frozenset(
 CLOCKS: Final = ("call-head", "call-why")
 """Pieces that change with the time."""
 _NONE: Final[Mapping[str, Markup]] = {}
+_NOTHING: Final[Mapping[str, Any]] = {}
 _NO_CALL: Final[Mapping[str, Any]] = {
     "from_name": "",
     "user_agent": "",
@@ -42,15 +44,24 @@ _NO_CALL: Final[Mapping[str, Any]] = {
 class CallParts:
     """One call as its page shows it now."""
 
-    def __init__(self, desk: Desk, call: Mapping[str, Any], live: bool, kept: KeptCall | None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        call: Mapping[str, Any],
+        live: bool,
+        kept: KeptCall | None,
+        archived: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """`archived` is the history of a call that only the archive has (`CallHistory.facts`)."""
         self._desk = desk
+        self._archived = archived
         self.call = call
         """As `views.call_list.call_details` has it."""
         self.live = live
         self._kept = kept
         found = find_run(desk.engine, call["run"]) if call["run"] else None
         self._run = found
-        self._program, self._flow = _version(desk, call["flow"], found)
+        self._program, self._flow = _version(desk, call["flow"], found) if not archived else (None, None)
 
     def drawn(self, before: Mapping[str, Markup] = _NONE) -> dict[str, Markup]:
         """Id of an element → what stands in it. What is in `before` is drawn no more."""
@@ -81,6 +92,9 @@ class CallParts:
     def message(self, id: str) -> dict[str, Any] | None:
         """One SIP message, by the id of its fact; None where it is not kept."""
         kept = self._kept
+        for fact in self._archived.get("items", ()):
+            if fact["id"] == id and fact["kind"] == "message":
+                return dict(fact)
         for found, message in kept.messages if kept is not None else ():
             if found == id:
                 return {**message_fact(message), "time": iso(message.time + self._offset)}
@@ -97,10 +111,13 @@ class CallParts:
         return fragment("call_head.html", call=self.call, state=state, record=self.call["record"])
 
     def _ladder(self) -> Markup:
-        if self._kept is None:
-            return Markup('<p class="empty">Nothing is kept of its messages: no flow has taken it.</p>')
         peers = Peers.of(self._desk.engine, self.call["server"] or "")
-        found = ladder(self._kept.messages, self._offset, peers)
+        if self._archived:
+            found = ladder(messages_of(self._archived.get("items", ())), 0.0, peers)
+        elif self._kept is not None:
+            found = ladder(self._kept.messages, self._offset, peers)
+        else:
+            return Markup('<p class="empty">Nothing is kept of its messages: no flow has taken it.</p>')
         if not found["arrows"]:
             return Markup('<p class="empty">No message is kept.</p>')
         drawn = ladder_svg(found, f"SIP of {self.call['id']}")
@@ -133,12 +150,16 @@ class CallParts:
 
     def _events(self) -> Markup:
         kept = self._kept
-        if kept is None:
+        if self._archived:
+            facts, dropped = self._archived.get("items", ()), self._archived.get("dropped", 0)
+        elif kept is not None:
+            facts, dropped = facts_of(kept, self._offset), kept.dropped + kept.left_out
+        else:
             return Markup('<p class="empty">Nothing is kept of it.</p>')
-        items = [fact for fact in facts_of(kept, self._offset) if fact["kind"] != "message"]
+        items = [fact for fact in facts if fact["kind"] != "message"]
         left_out = max(0, len(items) - ITEMS)
         items = [{**_EMPTY, **item, "bad": _is_bad(item)} for item in items[left_out:]]
-        return fragment("call_events.html", items=items, dropped=kept.dropped + kept.left_out + left_out)
+        return fragment("call_events.html", items=items, dropped=dropped + left_out)
 
     def _why(self) -> Markup:
         desk, run = self._desk, self._run
@@ -191,7 +212,12 @@ def parts_of(desk: Desk, id: str) -> CallParts | None:
     kept = history.find(id)
     if live is not None:
         return CallParts(desk, call_details(engine, live, desk.now), True, kept)
-    if kept is None or kept.record is None:
-        return None
-    record = kept.record.facts()
-    return CallParts(desk, {**_NO_CALL, **record, "state": "ended", "record": record}, False, kept)
+    if kept is not None and kept.record is not None:
+        record, archived = kept.record, _NOTHING
+    else:
+        found = from_archive(desk.shown.ended, id)
+        if found is None:
+            return None
+        record, archived = found[0], found[1] or {"items": ()}
+    facts = record.facts()
+    return CallParts(desk, {**_NO_CALL, **facts, "state": "ended", "record": facts}, False, kept, archived)
