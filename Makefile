@@ -1,6 +1,7 @@
 # make run    serve with config/orchestrator.yml
 # make compiled  translate the core to C, once, in a minute or two: `make run` uses it from then on; make plain undoes it
 # make test   the tests; `make test ARGS='tests/store -k kill'` runs some
+# make test-compiled  the tests of the compiled modules on a compiled copy; a part of make test
 # make check  ruff and mypy --strict
 # make pythons  the pure tests on Python 3.11, 3.12 and 3.13, as far as they are here
 # make bench  the benchmarks (make bench ARGS=--quick);  make demo  a call through the whole thing on this machine
@@ -17,7 +18,7 @@ ARGS   ?=
 # The tests start the server two hundred times: its modules are compiled once, even if the environment forbids it.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run compiled plain test check pythons bench demo clean
+.PHONY: run compiled plain test test-compiled check pythons bench demo clean
 .DEFAULT_GOAL := test
 
 # Compiled modules that are older than their source are made anew.
@@ -25,18 +26,37 @@ run: $(VENV)/.stamp-run $(wildcard $(VENV)/.stamp-compiled)
 	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
 
 # Two runs: tests of pure code and of commands, one process for each core, then those on real sockets and FreeSWITCH, which
-# mostly wait, two files at a time. Both always run, so that one look shows everything.
+# mostly wait, two files at a time. Beside the second, what it leaves of the cores goes to the compiled build and its tests.
+# All always run, so that one look shows everything.
 SOCKETS := tests/e2e tests/project tests/runtime
 
 test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 ifeq ($(strip $(ARGS)),)
 	@status=0; \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore=,$(SOCKETS)) || status=$$?; \
+	mkdir -p build; nice -n 10 $(MAKE) --no-print-directory test-compiled >build/test-compiled.log 2>&1 & compiled=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SOCKETS) || status=$$?; \
+	wait $$compiled || status=$$?; \
+	grep -v 'warning: Treating generator' build/test-compiled.log; \
 	exit $$status
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# A copy is compiled, so that this tree stays what it is: plain, most often. Beside it stands what some tests look for
+# beside the repository.
+COPY := build/compiled/orchestrator
+ON_BOTH := tests/sip tests/core tests/events tests/esl tests/flow tests/test_timers.py tests/e2e/test_calls_on_sockets.py
+
+test-compiled: $(VENV)/.stamp-dev
+	@command -v cc >/dev/null || { echo "make test-compiled needs a C compiler, skipped: sudo apt-get install gcc"; exit 0; }; \
+	set -e; mkdir -p $(COPY); [ ! -d ../shared ] || ln -sfn "$(abspath ../shared)" build/compiled/shared; \
+	rm -rf $(COPY)/orchestrator $(COPY)/tests; \
+	tar -c --exclude=./build --exclude=./.venv* --exclude=./.git --exclude='*.so' --exclude=__pycache__ --exclude='.*_cache' . | tar -x -C $(COPY); \
+	python="$(abspath $(BIN))/python"; cd $(COPY); \
+	ORCHESTRATOR_BUILD=compiled $$python setup.py --quiet build_ext --inplace; \
+	export PYTHONPATH="$$PWD"; $$python -m orchestrator --version | grep compiled; \
+	$$python -m pytest -n 2 --dist worksteal -p no:cacheprovider $(or $(ARGS),$(ON_BOTH))
 
 # All three always run, so that one look shows everything.
 check: $(VENV)/.stamp-dev
