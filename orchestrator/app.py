@@ -118,7 +118,8 @@ def serve(
         server = Server(site, stack, lambda: read_site(reread() if reread is not None else settings, environ))
         gauges.export_log(server.metrics, limiter)
         server.start()
-        out.write(f"ready {server.addresses}\n{server.notice}")
+        notice = server.notice.terminal if out.isatty() else server.notice.elsewhere
+        out.write(f"ready {server.addresses}\n{notice}")
         out.flush()
         server.wait()
     logger.info("stopped")

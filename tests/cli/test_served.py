@@ -132,7 +132,10 @@ def test_silent_connections_of_one_client_make_room_and_are_counted(sip: tuple[s
 
 def test_the_commands_look_into_a_running_server(sip: tuple[str, int], folder: Path) -> None:
     """With the token that it made at its first start, which stands in a file beside its data."""
-    assert (folder / "orchestrator.token").stat().st_mode & 0o077 == 0
+    file = folder / "orchestrator.token"
+    assert file.stat().st_mode & 0o077 == 0
+    said = (folder / "said").read_text()
+    assert "admin token made, kept in orchestrator.token\n" in said and file.read_text().strip() not in said
     status = orchestrator(folder, "status")
     assert (status.returncode, status.stderr) == (0, "") and status.stdout.startswith("state ")
     for command in ("calls", "registrations", "gateways", "servers", "bans", "loglevel"):
