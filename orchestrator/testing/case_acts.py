@@ -61,7 +61,7 @@ class Acts(Shapes):
         return text
 
     def act_invite(self, node: Node, _: Entries) -> Act | None:
-        entries = self.entries(node, ("name", "from", "to", "headers"), "invite")
+        entries = self.entries(node, ("name", "from", "to", "headers", "password"), "invite")
         if entries is None:
             return None
         name = self.text(entries.get("name"), "the name of a call")
@@ -70,16 +70,18 @@ class Acts(Shapes):
         self.calls += [name] if name else []
         caller, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
         headers = self.texts(entries.get("headers"), "headers")
-        return lambda story: story.invite(caller, to, headers, name)
+        password = self.text(entries.get("password"), "password")
+        return lambda story: story.invite(caller, to, headers, name, password)
 
     def act_send(self, node: Node, _: Entries) -> Act | None:
-        entries = self.entries(node, ("method", "from", "to", "headers", "body"), "send")
+        entries = self.entries(node, ("method", "from", "to", "headers", "body", "password"), "send")
         if entries is None:
             return None
         method = self.choice(entries, "method", REQUESTS)
         sender, to = self.text(entries.get("from"), "from"), self.text(entries.get("to"), "to")
         headers, body = self.texts(entries.get("headers"), "headers"), self.text(entries.get("body"), "body")
-        return None if method is None else lambda story: story.send(method, sender, to, headers, body)
+        password = self.text(entries.get("password"), "password")
+        return None if method is None else lambda story: story.send(method, sender, to, headers, body, password)
 
     def call_of(self, entries: Entries) -> Callable[[Scenario], StoryCall | None]:
         """The call an act is for by its `call:`, None for the last one."""
@@ -94,12 +96,13 @@ class Acts(Shapes):
         return name
 
     def act_register(self, node: Node, _: Entries) -> Act | None:
-        entries = self.entries(node, ("aor", "contact", "expires"), "register")
+        entries = self.entries(node, ("aor", "contact", "expires", "password"), "register")
         if entries is None:
             return None
         aor, contact = self.text(entries.get("aor"), "aor"), self.contact(entries.get("contact"))
         expires = self.number(entries.get("expires"), "expires", 3600)
-        return lambda story: story.register(aor, contact, expires)
+        password = self.text(entries.get("password"), "password")
+        return lambda story: story.register(aor, contact, expires, password)
 
     def act_unregister(self, node: Node, _: Entries) -> Act | None:
         entries = self.entries(node, ("aor", "contact"), "unregister")

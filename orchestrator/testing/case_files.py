@@ -46,6 +46,7 @@ _GIVEN = (
     "effects",
     "sounds",
     "secrets",
+    "users",
     "domains",
     "time",
 )
@@ -68,6 +69,7 @@ class Case:
     push: list[PushRule] = field(default_factory=list)
     cgrates: Billing | None = None
     sinks: tuple[SinkRule, ...] = EACH_TYPE
+    users: dict[str, dict[str, str]] = field(default_factory=dict)
     sounds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Case:
             push=self.push,
             cgrates=None if self.cgrates is None else deepcopy(self.cgrates),
             sinks=self.sinks,
+            users=self.users,
             sounds=self.sounds,
             answers=self.answers,
             domains=self.domains,
@@ -201,6 +204,8 @@ class _Reader(Acts):
         self.secrets(given.get("secrets"))
         case.http = [self.http_rule(item) for item in self.items(given.get("http"), "http")]
         case.cgrates = self.billing(given.get("cgrates"))
+        for key, known in self.entries(given.get("users"), self.tables(), "users") or ():
+            case.users[key.text] = self.texts(known, "the users of a table")
         case.sinks = sink_rules(self, given.get("sinks"), self.events)
         case.push = [self.push_rule(item) for item in self.items(given.get("push"), "push")]
         case.esl = [self.esl_rule(item) for item in self.items(given.get("esl"), "esl")]
@@ -212,6 +217,10 @@ class _Reader(Acts):
         if "domains" in given:
             case.domains = tuple(self.text(item, "a domain") for item in self.items(given.get("domains"), "domains"))
         case.wall = self.wall(given.get("time"))
+
+    def tables(self) -> tuple[str, ...]:
+        """The tables of users that the flows declare; () where these cannot be read."""
+        return tuple(self.program.resources.users) if self.program is not None else ()
 
     def secrets(self, node: Node | None) -> None:
         """Every secret that is given has to be one that the flows declare."""

@@ -14,6 +14,7 @@ from orchestrator.sip.message import Request, Response, build_response, parse_me
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.replaces import parse_replaces
 from orchestrator.sip.uri import parse_name_addr
+from orchestrator.testing.login import answer_to
 
 Address = tuple[str, int]
 Send = Callable[[bytes, Address], None]
@@ -50,6 +51,8 @@ class PhoneCall:
         self.remote = b""
         self.routes: list[bytes] = []
         self.cseq = 1
+        self.invite_cseq = 1
+        """Of the INVITE that has been answered last."""
         self.branch = b""
         self._tag = phone.word()
 
@@ -146,6 +149,8 @@ class Phone:
         self.here = (here or f"{host}:{address[1]}").encode()
         self.transport = transport.encode()
         self.contact = b"<sip:%b@%b%b>" % (self.user.encode(), self.here, parameters.encode())
+        self.login, self.password = self.user, ""
+        """What it answers challenges with (401, 407), each request once; '' for a phone that cannot."""
         self.sdp = SDP
         """What it offers and answers with."""
         self.calls: list[PhoneCall] = []
@@ -162,6 +167,8 @@ class Phone:
         self._register_call_id = b"register-%b-%b" % (self.user.encode(), self.here)
         self._register_cseq = 0
         self._sent: dict[bytes, PhoneCall | None] = {}
+        self._again: dict[bytes, Callable[[bytes], None]] = {}
+        """Branch of a request → what sends it again with this header."""
 
     def word(self) -> bytes:
         """A word no other phone of the test uses: for tags, branches and Call-IDs."""
@@ -170,11 +177,13 @@ class Phone:
 
     # --- what the person does -----------------------------------------------------------------------------------------
 
-    def register(self, expires: int = 3600, contact: bytes | None = None) -> None:
+    def register(self, expires: int = 3600, contact: bytes | None = None, headers: Sequence[bytes] = ()) -> None:
         aor = b"<sip:%b@%b>" % (self.user.encode(), self.domain.encode())
         self._register_cseq += 1
         branch = b"z9hG4bK" + self.word()
         self._sent[branch] = None
+        if self.password and not headers:
+            self._again[branch] = lambda header: self.register(expires, contact, [header])
         lines = [
             b"REGISTER sip:%b SIP/2.0" % self.domain.encode(),
             b"Via: SIP/2.0/%b %b;branch=%b" % (self.transport, self.here, branch),
@@ -185,6 +194,7 @@ class Phone:
             b"CSeq: %d REGISTER" % self._register_cseq,
             b"Contact: %b;expires=%d" % (contact or self.contact, expires),
             b"User-Agent: test phone",
+            *headers,
             b"Content-Length: 0\r\n\r\n",
         ]
         self.send(b"\r\n".join(lines), self.proxy)
@@ -276,6 +286,16 @@ class Phone:
     ) -> None:
         if method not in (b"ACK", b"CANCEL"):
             self._sent[branch] = call
+            if self.password and not any(b"uthorization: Digest" in header for header in headers):
+
+                def again(header: bytes) -> None:
+                    call.cseq = max(call.cseq, cseq + 1)
+                    anew = b"z9hG4bK" + self.word()
+                    if method == b"INVITE":
+                        call.branch, call.invite_cseq, call.state = anew, call.cseq, "calling"
+                    self.send_lines(method, uri, anew, local, remote, call, body, call.cseq, [*headers, header])
+
+                self._again[branch] = again
         lines = [
             b"%b %b SIP/2.0" % (method, uri),
             b"Via: SIP/2.0/%b %b;branch=%b" % (self.transport, self.here, branch),
@@ -352,6 +372,13 @@ class Phone:
     def _on_response(self, response: Response) -> None:
         branch = response.via.branch or b""
         call = self._sent.get(branch)
+        if response.status >= 200 and (again := self._again.pop(branch, None)) is not None:
+            header = answer_to(response, self.login, self.password, self._uri_of(response, call))
+            if header:
+                if response.cseq_method == b"INVITE" and call is not None:
+                    self._acknowledge(call, response)
+                again(header)
+                return
         if response.cseq_method == b"REGISTER":
             self.registered.append(response.status)
         elif response.cseq_method == b"INVITE" and call is not None:
@@ -369,11 +396,19 @@ class Phone:
         call.remote = response.get(b"to") or call.remote
         if response.status >= 300:
             call.state = "ended"
-            self.send_lines(b"ACK", call.remote_uri, call.branch, call.local, call.remote, call, b"", 1)
+            self._acknowledge(call, response)
             return
         if call.state != "ended":
             call.state = "answered"
         contacts = response.contacts()
         call.remote_uri = (contacts[0].uri if contacts else None) or call.remote_uri
         call.routes = [b"<%b>" % (route.uri or b"") for route in reversed(response.record_routes())]
-        self.send_in_dialog(call, b"ACK", cseq=1)
+        self.send_in_dialog(call, b"ACK", cseq=call.invite_cseq)
+
+    def _acknowledge(self, call: PhoneCall, response: Response) -> None:
+        """A final response that is no success (RFC 3261 §17.1.1.3)."""
+        to = response.get(b"to") or call.remote
+        self.send_lines(b"ACK", call.remote_uri, call.branch, call.local, to, call, b"", call.invite_cseq)
+
+    def _uri_of(self, response: Response, call: PhoneCall | None) -> bytes:
+        return b"sip:" + self.domain.encode() if call is None else call.remote_uri

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
+from orchestrator.core.users import LocalUsers
 from orchestrator.esl.codec import EslEvent
 from orchestrator.events.event import Event
 from orchestrator.flow.language.program import Program, Step
@@ -21,6 +22,7 @@ from orchestrator.flow.run.effects import Log
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, TraceWritten
 from orchestrator.history import CallRecord, MessageOut
+from orchestrator.sip.digest import Secret
 from orchestrator.sip.push import Push
 from orchestrator.testing.billing import Billing
 from orchestrator.testing.facts import EffectRule, EslRule, HttpRule, PushRule, Seen, seen_in
@@ -63,6 +65,7 @@ class Scenario:
         push: Iterable[PushRule] = (),
         cgrates: Billing | None = None,
         sinks: Sequence[SinkRule] = EACH_TYPE,
+        users: Mapping[str, Mapping[str, str]] | None = None,
         sounds: Mapping[str, float] | None = None,
         answers: Mapping[str, int] | None = None,
         domains: Sequence[str] = ("example.com",),
@@ -75,6 +78,11 @@ class Scenario:
         rules = list(push)
         phones = [contact for contacts in (registered or {}).values() for contact in contacts]
         site["push"] = policy_for(rules, phones)
+        site["users"] = {
+            table: LocalUsers.of({name: Secret(password) for name, password in known.items()})
+            for table, known in (users or {}).items()
+        }
+        self._passwords = {name: password for known in (users or {}).values() for name, password in known.items()}
         self.world = World(program, domains=domains, seed=seed, wall=wall, trust=(SWITCHES,), **site)
         self.switches = {name: VirtualFreeSwitch.in_world(self.world, name, home) for name, home in homes.items()}
         """The FreeSWITCH servers the flows name."""
@@ -143,10 +151,17 @@ class Scenario:
         known = self.world.phones.get(address)
         if known is not None:
             return known
-        return self.world.phone(aor, *address, parameters=parameters)
+        return self._knowing(self.world.phone(aor, *address, parameters=parameters))
 
-    def register(self, aor: str, contact: str, expires: int = 3600) -> None:
-        self.phone_at(aor, contact).register(expires)
+    def _knowing(self, phone: Phone, password: str = "") -> Phone:
+        """A phone with a password: this one, or what the tables of users have for its user or its address."""
+        aor = f"{phone.user}@{phone.domain}"
+        phone.login = aor if aor in self._passwords else phone.user
+        phone.password = password or self._passwords.get(phone.login, "")
+        return phone
+
+    def register(self, aor: str, contact: str, expires: int = 3600, password: str = "") -> None:
+        self._knowing(self.phone_at(aor, contact), password).register(expires)
 
     def _wake(self, push: Push, contact: str) -> None:
         """The phone that was pushed to registers; from another contact with the same push address unless that has one
@@ -160,18 +175,29 @@ class Scenario:
             known.is_now_at(phone)
         phone.register()
 
-    def invite(self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "") -> StoryCall:
+    def invite(
+        self, caller: str, to: str, headers: Mapping[str, str] | None = None, name: str = "", password: str = ""
+    ) -> StoryCall:
         """`caller` calls `to`; the phone of a caller who is not registered is made for the call. `name` is what
-        `call` finds it by."""
-        call = StoryCall(self, self._phone_of(caller).invite(to, _lines(headers)))
+        `call` finds it by. A challenge is answered with `password`, else with the one that the tables of users have."""
+        call = StoryCall(self, self._knowing(self._phone_of(caller), password).invite(to, _lines(headers)))
         self.calls.append(call)
         if name:
             self.named[name] = call
         return call
 
-    def send(self, method: str, sender: str, to: str, headers: Mapping[str, str] | None = None, body: str = "") -> None:
-        """`sender` sends a request that begins no call: MESSAGE, OPTIONS … One who is not registered is a stranger."""
-        self._phone_of(sender).ask(method, to, _lines(headers), body.encode())
+    def send(
+        self,
+        method: str,
+        sender: str,
+        to: str,
+        headers: Mapping[str, str] | None = None,
+        body: str = "",
+        password: str = "",
+    ) -> None:
+        """`sender` sends a request that begins no call: MESSAGE, OPTIONS … One who is not registered is a stranger.
+        For `password` see `invite`."""
+        self._knowing(self._phone_of(sender), password).ask(method, to, _lines(headers), body.encode())
 
     def _phone_of(self, aor: str) -> Phone:
         """The phone of an address, made when nobody has it."""
