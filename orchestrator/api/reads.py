@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from orchestrator.api.endpoint import Asked, Endpoint, Parameter
+from orchestrator.api.endpoint import Asked, Endpoint, Parameter, breathe
 from orchestrator.api.problems import Problem, unknown
 from orchestrator.api.schemas import STATUS, ref
 from orchestrator.api.streams import begin_stream
 from orchestrator.archive.ended_calls import EndedCalls
 from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Flow
+from orchestrator.flow.run.run import Run
 from orchestrator.flow.tools.explain import Explainer
-from orchestrator.flow.tools.graph import graph_of
-from orchestrator.flow.tools.svg import svg
 from orchestrator.history import CallRecord
 from orchestrator.runtime.admin import Health
 from orchestrator.runtime.jsonlines import Watchable, answer_lines
@@ -25,6 +24,7 @@ from orchestrator.sip.admission import Admission, Source
 from orchestrator.views.call_history import CallHistory
 from orchestrator.views.call_list import STATES, call_details, ended_details, find_call, live_calls
 from orchestrator.views.event_catalogue import event_catalogue
+from orchestrator.views.flow_graph import graph_with_counts
 from orchestrator.views.flow_list import find_flow, flow_details, flows
 from orchestrator.views.gateway_list import gateways
 from orchestrator.views.listing import Listing, Page
@@ -33,7 +33,9 @@ from orchestrator.views.registration_list import registration, registrations
 from orchestrator.views.run_list import find_run, run_details, runs
 from orchestrator.views.server_list import servers
 from orchestrator.views.shown_values import iso
+from orchestrator.views.step_counts import step_counts
 from orchestrator.views.subscription_list import subscriptions
+from orchestrator.views.unfired import unfired
 
 SVG, LINES = "image/svg+xml", "application/x-ndjson"
 EXPLAIN, LONGEST_EXPLAIN = 30.0, 600.0
@@ -190,10 +192,13 @@ class _Reads:
         return asked.page(_plain(flows(self._engine)))
 
     def flow(self, asked: Asked) -> dict[str, Any]:
-        return flow_details(self._engine, self._found_flow(asked))
+        flow = self._found_flow(asked)
+        counts = step_counts(self._engine, flow, breathe)
+        return {**flow_details(self._engine, flow, counts), "runs_counted": counts.runs}
 
     def graph(self, asked: Asked) -> str:
-        return svg(graph_of(self._found_flow(asked)))
+        flow = self._found_flow(asked)
+        return graph_with_counts(flow, step_counts(self._engine, flow, breathe).lines)
 
     def _found_flow(self, asked: Asked) -> Flow:
         found = find_flow(self._engine, asked.path["name"])
@@ -205,7 +210,11 @@ class _Reads:
         return asked.page(runs(self._engine, bool(asked.values["failed"]), asked.text("flow")))
 
     def run(self, asked: Asked) -> dict[str, Any]:
-        return run_details(self._engine, self._found_run(asked), self._now())
+        found, engine = self._found_run(asked), self._engine
+        told = run_details(engine, found, self._now())
+        if isinstance(found, Run):
+            told["waiting"] = unfired(engine, self._shown.history, found, self._now())
+        return told
 
     def test(self, asked: Asked) -> str:
         return self._shown.case_of(run_details(self._engine, self._found_run(asked), self._now()))

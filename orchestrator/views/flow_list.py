@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.engine import Engine
 from orchestrator.flow.language.program import Branch, Catch, Flow, Step, Trigger
+from orchestrator.views.step_counts import StepCount, StepCounts
+
+NEVER: Final = StepCount(0, 0)
 
 
 def flows(engine: Engine) -> list[dict[str, Any]]:
@@ -21,11 +24,16 @@ def find_flow(engine: Engine, name: str) -> Flow | None:
     return next((flow for flow in engine.flows.program.flows if flow.name == name), None)
 
 
-def flow_details(engine: Engine, flow: Flow) -> dict[str, Any]:
-    """One flow with its steps, and the lines of its file as they were read."""
+def flow_details(engine: Engine, flow: Flow, counts: StepCounts | None = None) -> dict[str, Any]:
+    """One flow with its steps, and the lines of its file as they were read; with `counts` how many of the runs looked
+    at have come by each step, and failed there."""
     source = engine.flows.program.sources.get(flow.place.file, "").splitlines()
     live = sum(run.flow.name == flow.name for run in list(engine.flows.runs.values()))
-    return {**_row(flow, live), "steps": [_step(step, depth) for step, depth in steps_of(flow)], "source": source}
+    return {
+        **_row(flow, live),
+        "steps": [_step(step, depth, counts) for step, depth in steps_of(flow)],
+        "source": source,
+    }
 
 
 def steps_of(flow: Flow) -> Iterator[tuple[Step, int]]:
@@ -75,8 +83,11 @@ def trigger_text(trigger: Trigger) -> str:
     return f"socket {trigger.pattern}" if trigger.kind == "socket" else trigger.kind
 
 
-def _step(step: Step, depth: int) -> dict[str, Any]:
+def _step(step: Step, depth: int, counts: StepCounts | None) -> dict[str, Any]:
+    count = NEVER if counts is None else counts.lines.get(step.place.line, NEVER)
+    counted = {} if counts is None else {"ran": count.ran, "failed": count.failed}
     return {
+        **counted,
         "line": step.place.line,
         "depth": depth,
         "action": step.action.name if step.action is not None else "if",
