@@ -22,9 +22,9 @@ VERSION = 1
 """Kept in the file as `user_version`."""
 APPLICATION_ID = 0x4F524341
 """'ORCA' in the file's header."""
-FEW = 1_000
+FEW = 5_000
 """Calls of one name that are sorted; of a name that has more, the newest are looked through."""
-COUNTED = 10_000
+COUNTED = 2_000
 """A search counts no further."""
 BUSY = 5.0
 """Seconds that one connection waits for another."""

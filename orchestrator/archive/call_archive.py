@@ -99,7 +99,7 @@ class CallArchive:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def search(self, asked: Search, limit: int = 100, cursor: str = "") -> tuple[list[dict[str, Any]], int, str | None]:
-        """Records of finished calls, the one that ended last first; how many there are, up to 10,000; the cursor of the
+        """Records of finished calls, the one that ended last first; how many there are, up to 2,000; the cursor of the
         next page, None for none. Waits in a thread.
 
         Raises:
