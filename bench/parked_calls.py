@@ -41,6 +41,7 @@ class Prober(threading.Thread):
         super().__init__(daemon=True)
         self.worst = (0.0, 0.0)
         self.waits: list[float] = []
+        self._begun = time.monotonic()
         self._server = server
         self._wire = Wire(HOST, (HOST, server.port))
         self._over = threading.Event()
@@ -59,7 +60,11 @@ class Prober(threading.Thread):
             self._wire.receive(b"SIP/2.0 ")
             waited = time.perf_counter() - begun
             self.waits.append(waited)
-            self.worst = max(self.worst, (waited, self._server.cpu() - cpu))
+            used = self._server.cpu() - cpu
+            if (waited, used) > self.worst:
+                self.worst = waited, used
+                at = time.monotonic() - self._begun
+                print(f"after {at:.1f} s: {waited * 1e3:.0f} ms, of CPU {used * 1e3:.0f} ms", file=sys.stderr)
 
     def finish(self) -> None:
         self._over.set()
