@@ -60,7 +60,7 @@ LAYERS: dict[str, set[str]] = {
         "flow.tools", "native", "packages", "store", "errors", "timers",
     },
     "console": {
-        "api", "archive", "views", "runtime", "core", "events", *FLOW, "flow.tools", "errors",
+        "api", "archive", "views", "runtime", "history", "core", "events", *FLOW, "flow.tools", "errors",
     },
     "views": {
         "measures", "history", "core", "core.node", "core.push", "core.calls", "core.switches", "sip", "esl", "events",

@@ -12,7 +12,7 @@ from orchestrator.api.reads import from_archive
 from orchestrator.console.console_page import Desk, breathe, fragment
 from orchestrator.flow.language.program import Flow, Program
 from orchestrator.flow.run.run import Run
-from orchestrator.views.call_list import call_details, find_call
+from orchestrator.views.call_list import call_details, find_call, shown_record
 from orchestrator.views.flow_graph import graph_of_run
 from orchestrator.views.kept_call import KeptCall, facts_of, message_fact
 from orchestrator.views.ladder import Peers, ladder, messages_of
@@ -219,5 +219,5 @@ def parts_of(desk: Desk, id: str) -> CallParts | None:
         if found is None:
             return None
         record, archived = found[0], found[1] or {"items": ()}
-    facts = record.facts()
+    facts = shown_record(record)
     return CallParts(desk, {**_NO_CALL, **facts, "state": "ended", "record": facts}, False, kept, archived)

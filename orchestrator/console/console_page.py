@@ -16,7 +16,7 @@ from orchestrator import __version__
 from orchestrator.api.access import CSRF_FIELD, Access, Who
 from orchestrator.api.problems import Problem
 from orchestrator.api.reads import Shown
-from orchestrator.api.streams import begin_stream
+from orchestrator.api.streams import MEDIA_TYPE, begin_stream
 from orchestrator.console.doing import Doing
 from orchestrator.console.live import Full, Live, Render, Watch
 from orchestrator.console.rendering import render
@@ -103,17 +103,22 @@ class ConsolePage:
         name: str,
         draw: Render,
         watch: Watch | None = None,
+        every: float = 1.0,
+        throttle: float = 0.2,
     ) -> None:
-        """Answer with a stream of what changes, which is drawn once for all who follow the same. Raises Problem."""
+        """Answer with a stream of what changes, which is drawn once for all who follow the same; see `live.Live`.
+        Raises Problem."""
+        begin_stream(request)
         begin_stream(request)
         try:
-            topic = self.desk.live.topic(name, draw, watch)
+            topic = self.desk.live.topic(name, draw, watch, every, throttle)
         except Full:
             raise Problem(
                 503, "busy", "too many different pages follow", "the page shows the state of when it was loaded"
             ) from None
-        response.content_type = "text/event-stream; charset=utf-8"
+        response.content_type = MEDIA_TYPE
         response.cache_control = ("no-store",)
+        response.set_header("X-Accel-Buffering", "no")
         response.stream = _guarded(topic.follow(), lambda: still_there(self.desk.access, request))
 
     def do(self, request: falcon.Request, response: falcon.Response, method: str, *path: str, **how: Any) -> Any:
@@ -201,16 +206,6 @@ class ListQuery(dict[str, str]):
 def breathe() -> None:
     """Calls go on between two pieces of a drawing."""
     gevent.sleep(0)
-
-
-def drawn(template: str, things: Sequence[Any], name: str) -> Markup:
-    """One template after the other, with a breath between some."""
-    texts = []
-    for number, thing in enumerate(things):
-        if number % 10 == 9:
-            breathe()
-        texts.append(render(template, **{name: thing}))
-    return Markup("").join(map(Markup, texts))
 
 
 def fragment(template: str, **values: Any) -> Markup:

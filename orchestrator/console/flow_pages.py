@@ -22,6 +22,8 @@ from orchestrator.views.step_counts import step_counts
 
 RUNS = 20
 """Shown on a page."""
+EVERY = 3.0
+"""Seconds between two drawings of a flow: all runs that are kept are looked at for it."""
 
 
 class Flows(ConsolePage):
@@ -52,7 +54,7 @@ class OneFlow(ConsolePage):
 
     def on_get_live(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
         self._flow(name)
-        self.follow(request, response, f"flow {name}", lambda: self._draw(name))
+        self.follow(request, response, f"flow {name}", lambda: self._draw(name), every=EVERY, throttle=EVERY)
 
     def on_get_graph(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
         flow = self._flow(name)

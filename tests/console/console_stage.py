@@ -22,7 +22,7 @@ class ConsoleStage(ApiStage):
     def __init__(self, flows: str = "flowlang: 1\n", **settings: Any) -> None:
         super().__init__(flows, **settings)
         self.history = self.shown.history
-        self.desk = Desk(self.shown, self.history, Doing(self.endpoints), self.access, lambda: QUEUES)
+        self.desk = Desk(self.shown, self.shown.history, Doing(self.endpoints), self.access, lambda: QUEUES)
         add_console(self.app, self.desk)
 
 

@@ -9,8 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from console_stage import Browser, ConsoleStage, reader
 
+from orchestrator.console.call_list_pages import LiveCalls
 from orchestrator.console.event_pages import EventLog
 from orchestrator.console.rendering import render
+from orchestrator.runtime.admin_connections import STREAM
 from orchestrator.testing.api_stage import TOKEN
 
 FLOW = """
@@ -189,6 +191,31 @@ def test_a_call_is_listed_and_searched(stage: ConsoleStage, browser: Browser) ->
         assert row not in browser.page(f"/calls?{query}")
 
 
+def test_a_list_in_which_nothing_happens_is_drawn_once_and_sent_once(stage: ConsoleStage, browser: Browser) -> None:
+    def rows() -> str:
+        return browser.page("/calls").partition("<tbody")[2]
+
+    call = ring(stage, "carol")
+    before = rows()
+    stage.world.run(7)
+    assert rows() == before
+    stage.ask("POST", "events", {"name": "door_open", "attributes": {"door": "front", "floor": 1}})
+    assert f'<tr id="call-{call}">' in rows() and rows() != before
+
+
+def test_a_list_is_drawn_anew_when_a_call_begins_or_ends(stage: ConsoleStage) -> None:
+    touched: list[None] = []
+    stop = LiveCalls(stage.desk)._watch(lambda: touched.append(None))
+    ring(stage)
+    assert len(touched) == 1
+    stage.world.run(60)
+    assert len(touched) == 2
+    stop()
+    stage.world.phone("dave@example.com", "10.0.0.4").invite("bob@example.com")
+    stage.world.run(60)
+    assert len(touched) == 2
+
+
 def test_long_lists_come_in_pages(stage: ConsoleStage, browser: Browser) -> None:
     alice = stage.world.registered_phone("alice@example.com", "10.0.0.2")
     stage.world.registered_phone("bob@example.com", "10.0.0.3")
@@ -253,6 +280,18 @@ def test_what_is_not_there_is_said_on_a_page(browser: Browser, path: str) -> Non
     answer = browser.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
+
+
+LIVE = ("/overview/live", "/calls/live", "/gateways/live", "/catalogue/live", "/flows/main/live")
+
+
+@pytest.mark.parametrize("path", LIVE)
+def test_what_follows_is_a_stream_with_room_of_its_own(stage: ConsoleStage, browser: Browser, path: str) -> None:
+    refused = stage.client.simulate_get(
+        path, headers={"Host": "localhost"}, cookies=browser.cookies, extras={STREAM: lambda: False}
+    )
+    assert (refused.status_code, refused.json["code"]) == (503, "streams.full")
+    assert stage.desk.live.topics == {}
 
 
 def test_a_program_is_told_in_json(stage: ConsoleStage) -> None:
