@@ -46,7 +46,7 @@ endif
 # A copy is compiled, so that this tree stays what it is: plain, most often. Beside it stands what some tests look for
 # beside the repository.
 COPY := build/compiled/orchestrator
-ON_BOTH := tests/sip tests/core tests/events tests/esl tests/flow tests/test_timers.py tests/e2e/test_calls_on_sockets.py
+ON_BOTH := tests/sip tests/core tests/events tests/test_timers.py tests/e2e/test_calls_on_sockets.py
 
 test-compiled: $(VENV)/.stamp-dev
 	@command -v cc >/dev/null || { echo "make test-compiled needs a C compiler, skipped: sudo apt-get install gcc"; exit 0; }; \
