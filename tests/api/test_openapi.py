@@ -12,6 +12,7 @@ from orchestrator.api.openapi import answer_schema
 from orchestrator.api.routes import PREFIX
 from orchestrator.api.schemas import COMPONENTS
 from orchestrator.core.settings import ServerTimes
+from orchestrator.errors import Diagnostic, InputError
 from orchestrator.sip.admission import SourceLimits
 from orchestrator.testing.api_stage import TOKEN, ApiStage
 
@@ -142,6 +143,17 @@ def test_each_refusal_is_a_problem(stage: Stage, method: str, path: str) -> None
     assert answer.headers["content-type"] == "application/problem+json"
     validator(COMPONENTS["Problem"]).validate(answer.json)
     assert answer.json["status"] == answer.status_code
+
+
+def test_a_refused_reload_is_as_described() -> None:
+    def refuse() -> Any:
+        raise InputError([Diagnostic("a.flow.yaml", 3, 7, "E101", "unknown key", notes=("see there",))])
+
+    stage = ApiStage()
+    stage.reload = refuse
+    told = stage.ask("POST", "reload").json
+    assert told["diagnostics"]
+    validator(COMPONENTS["Problem"]).validate(told)
 
 
 def test_the_description_is_served_and_names_every_route(stage: Stage) -> None:
