@@ -115,6 +115,8 @@ class Profile:
         way.modules.add(module)
         caller, origin = frame.f_back, ""
         while caller is not None and not (origin := _module(caller.f_code.co_filename)):
+            if Path(caller.f_code.co_filename).is_relative_to(ROOT / "testing"):
+                return  # the test kit listens, and calls what it likes
             caller = caller.f_back
         if caller is None or not origin:
             return

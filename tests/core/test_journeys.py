@@ -35,7 +35,8 @@ def test_the_journeys_end_where_they_say() -> None:
 def test_a_registration_works_its_address_out_once_and_looks_its_bindings_up_once() -> None:
     functions = registration(RELAY).functions
     assert functions["sip.location.Location.apply"] == 1
-    assert functions["sip.network.SipNetwork.aor"] == functions["sip.uri.Uri.aor"] == 1
+    assert functions["sip.network.SipNetwork.aor"] == 1
+    assert functions["sip.uri.Uri.aor"] <= 1  # the network remembers what it has worked out
     assert functions["sip.location.Location.bindings"] == 1
     assert functions["sip.headers.parse_contacts"] == 1
 
