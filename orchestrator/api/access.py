@@ -3,7 +3,8 @@ browser may be made to send.
 
 Everything but /healthz, /readyz and /metrics needs a token, on loopback too: a page of a stranger, another user of the
 machine and a forwarded port reach that as well. A page of another origin is refused whatever it bears; a write of a
-session needs the session's CSRF token besides. Who sends ten wrong tokens in a minute waits for its end.
+session needs the session's CSRF token besides. Who sends ten wrong tokens in a minute gets no other answer to the next
+ones until it is over; a right token is always taken, so that nobody can shut out those who share his address.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 CSRF_FIELD: Final = "csrf"
 
 WRONG: Final = 10
-"""Wrong tokens of one client in a minute; then it is refused until that is over."""
+"""Wrong tokens of one client in a minute; more of them are answered 429 until that is over."""
 MINUTE: Final = 60.0
 _CLIENTS: Final = 10_000
 """Clients that are remembered, the latest."""
@@ -209,13 +210,13 @@ class Access:
         return scope
 
     def scope_of_token(self, token: str, client: str) -> Scope | None:
-        """What a token allows, None for a wrong one, which is counted. Raises Problem 429."""
-        self._check_rate(client)
+        """What a token allows, None for a wrong one, which is counted. Raises Problem 429 for one too many."""
         given, found = _digest(token), None
         for scope, digest in self._digests.items():
             if compare_digest(given, digest):
                 found = scope
         if found is None:
+            self._check_rate(client)
             self.refused["wrong_token"] += 1
             self._count_wrong(client)
         return found

@@ -35,6 +35,7 @@ EXPIRES, LONGEST = 3600, 10 * 365 * 86_400
 """Seconds a contact stays registered unless asked otherwise, and at most."""
 LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_CONTACT: Final = 1000
+"""Characters of an address of record, octets of a contact."""
 
 Turn = Callable[..., None]
 """`turn(receive, …)` has `receive(…, now)` done in a turn of the reactor."""
@@ -127,7 +128,12 @@ class Actions:
     def add_registration(self, aor: str, contact: str, expires: float = EXPIRES, q: float = 1.0) -> dict[str, Any]:
         """Register a contact for so many seconds. Returns all that are there."""
         user, at, host = aor.removeprefix("sip:").rpartition("@")
-        if not (user and at and host) or not aor.isprintable() or any(c in aor for c in ' <>"'):
+        if (
+            not (user and at and host)
+            or len(aor) > _MOST_CONTACT
+            or not aor.isprintable()
+            or any(c in aor for c in ' <>"')
+        ):
             raise Problem(400, "body.invalid", "no address of record", f"{aor[:100]!r}: write bob@example.com")
         aor = self.engine.network.home_aor(f"{user}@{host.lower()}")
         octets = _contact(contact)

@@ -24,13 +24,19 @@ def kind_of(request: falcon.Request) -> str:
 def octets_of(request: falcon.Request, most: int) -> bytes:
     """The body. Raises Problem for one of more octets, and for one that ends before its Content-Length, or comes too
     slowly."""
+    if (request.content_length or 0) > most:
+        raise _too_large(most)
     try:
         octets = bytes(request.bounded_stream.read(most + 1))
     except OSError:
         raise Problem(400, "body.invalid", "not whole", "the body ends before its Content-Length") from None
     if len(octets) > most:
-        raise Problem(413, "body.too_large", "too large", f"the body has at most {most} octets")
+        raise _too_large(most)
     return octets
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, "body.too_large", "too large", f"the body has at most {most} octets")
 
 
 def form_of(request: falcon.Request) -> Mapping[str, str]:

@@ -211,13 +211,13 @@ class _Reads:
 
     def run(self, asked: Asked) -> dict[str, Any]:
         found, engine = self._found_run(asked), self._engine
-        told = run_details(engine, found, self._now())
+        told = run_details(engine, found)
         if isinstance(found, Run):
             told["waiting"] = unfired(engine, self._shown.history, found, self._now())
         return told
 
     def test(self, asked: Asked) -> str:
-        return self._shown.case_of(run_details(self._engine, self._found_run(asked), self._now()))
+        return self._shown.case_of(run_details(self._engine, self._found_run(asked)))
 
     def _found_run(self, asked: Asked) -> Any:
         found = find_run(self._engine, asked.path["run"])
@@ -226,7 +226,7 @@ class _Reads:
         return found
 
     def subscriptions(self, asked: Asked) -> Page:
-        return asked.page(subscriptions(self._engine, asked.text("of"), self._now()))
+        return asked.page(subscriptions(self._engine, asked.text("of"), self._now(), breathe))
 
     def explain(self, asked: Asked) -> None:
         _lines(asked, self._explainer, EXPLAIN, LONGEST_EXPLAIN)

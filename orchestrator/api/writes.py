@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from orchestrator.api.actions import EXPIRES, LEVELS, LONGEST, Actions
@@ -174,8 +173,8 @@ class _Writes:
 
 def _number(body: Any, name: str, default: float, least: float, most: float) -> float:
     value = body.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Problem(400, "body.invalid", "no number", f"{name} has to be a number")
-    if not least <= value <= most:
+    if not least <= value <= most:  # NaN is out of range, too
         raise Problem(400, "body.invalid", "out of range", f"{name} has to be from {least:g} to {most:g}")
     return float(value)

@@ -177,8 +177,8 @@ class ArchiveFile:
     def search(
         self, asked: Search, limit: int, before: tuple[float, int] | None = None
     ) -> tuple[list[dict[str, Any]], int, Any]:
-        """Records of calls, the one that ended last first; how many there are, up to COUNTED; where the next page
-        begins, None for none. `before` is such a place."""
+        """Records of calls, the one that ended last first, without those that are damaged; how many there are, up to
+        COUNTED; where the next page begins, None for none. `before` is such a place."""
         with closing(self._reader()) as reader:
             clause, values = _where(reader, asked)
             counted = f"SELECT count(*) FROM (SELECT 1 FROM call{clause} LIMIT {COUNTED})"  # noqa: S608
@@ -190,7 +190,8 @@ class ArchiveFile:
             found = f"SELECT call.ended, call.number FROM call{clause} {order}"  # noqa: S608
             rows = reader.execute(found, [*values, limit + 1]).fetchall()
             one = "SELECT record FROM history WHERE number = ?"
-            told = [json.loads(reader.execute(one, (number,)).fetchone()[0]) for _, number in rows[:limit]]
+            texts = [reader.execute(one, (number,)).fetchone() for _, number in rows[:limit]]
+        told = [record for text in texts if text is not None and (record := _read_record(text[0])) is not None]
         return told, total, tuple(rows[limit - 1]) if len(rows) > limit else None
 
     def find(self, call: str) -> dict[str, Any] | None:
@@ -200,7 +201,14 @@ class ArchiveFile:
             found = reader.execute(one, (call,)).fetchone()
         if found is None:
             return None
-        return {"record": json.loads(found[0]), "history": json.loads(zlib.decompress(found[1]))}
+        record = _read_record(found[0])
+        try:
+            history = json.loads(zlib.decompress(found[1]))
+        except (ValueError, TypeError, RecursionError, zlib.error):
+            record = None
+        if record is None:
+            raise sqlite3.DatabaseError(f"what it has of the call {call} is damaged")
+        return {"record": record, "history": history}
 
     def _reader(self) -> sqlite3.Connection:
         if not self.path.exists():
@@ -234,6 +242,15 @@ def _where(reader: sqlite3.Connection, asked: Search) -> tuple[str, list[Any]]:
             where.append(f"call.{condition}")
             values.append(value)
     return f" WHERE {' AND '.join(where)}" if where else "", values
+
+
+def _read_record(text: Any) -> dict[str, Any] | None:
+    """The record of a row; None for one that is damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def is_damage(error: sqlite3.Error) -> bool:

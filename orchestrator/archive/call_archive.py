@@ -116,8 +116,10 @@ class CallArchive:
 
     def _read(self, read: Callable[[], T]) -> T:
         found, error = self._eyes.apply(_caught, (read,))
-        if error is not None:
+        if isinstance(error, sqlite3.Error | OSError):
             raise OSError(f"the archive cannot be read: {error}")
+        if error is not None:
+            raise error
         return found  # type: ignore[no-any-return]
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -148,7 +150,12 @@ class CallArchive:
         while self._waiting and len(batch) < BATCH and (not settled or self._settled()):
             record = self._waiting.popleft()
             records.append(record)
-            batch.append(archived(record, self._facts(record.id)))
+            try:
+                batch.append(archived(record, self._facts(record.id)))
+            except Exception:  # a bug of ours: this call is lost, and no other one
+                logger.exception("archive_fault")
+                records.pop()
+                self.dropped += 1
             if settled:
                 gevent.sleep(0)  # others have their turn
         if not self._attempt(lambda: self._file.add(batch)):
@@ -173,7 +180,7 @@ class CallArchive:
         if error is not None:
             if isinstance(error, sqlite3.Error) and is_damage(error):  # opened anew, it is set aside
                 self._pen.apply(self._file.close)
-            reason = str(error)
+            reason = str(error) or type(error).__name__
             if reason != self.trouble:
                 logger.bind(file=str(self._file.path), reason=reason).error("archive_unwritable")
             self.trouble = reason
@@ -184,28 +191,32 @@ class CallArchive:
         return True
 
 
-def _caught(work: Callable[[], Any]) -> tuple[Any, sqlite3.Error | OSError | None]:
-    """In a thread: what it gives, or what went wrong. gevent prints what a thread raises."""
+def _caught(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """In a thread: what it gives, or what went wrong, whatever it is: the greenlet that writes must not end of it, and
+    gevent prints what a thread raises."""
     try:
         return work(), None
-    except (sqlite3.Error, OSError) as error:
+    except Exception as error:
         return None, error
 
 
 def archived(record: CallRecord, facts: Any) -> ArchivedCall:
     """A call as it is written; `facts` may be None."""
     told = {**record.facts(), "contact": masked_text(record.contact) if record.contact else None}
-    names = list(_names(record))
-    written = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
     return ArchivedCall(
-        record.id,
+        _text(record.id),
         record.ended,
-        record.flow,
+        _text(record.flow),
         record.code,
-        names,
-        json.dumps(told, ensure_ascii=False, separators=(",", ":")),
-        written.encode("utf-8", "replace").decode(),  # a lone surrogate is no text
+        [_text(name) for name in _names(record)],
+        _text(json.dumps(told, ensure_ascii=False, separators=(",", ":"))),
+        _text(json.dumps(facts, ensure_ascii=False, separators=(",", ":"))),
     )
+
+
+def _text(value: str) -> str:
+    """As UTF-8 can hold it: a lone surrogate, which JSON and YAML can say, is a question mark."""
+    return value.encode("utf-8", "replace").decode()
 
 
 def _names(record: CallRecord) -> Iterator[str]:

@@ -109,7 +109,6 @@ class ConsolePage:
         """Answer with a stream of what changes, which is drawn once for all who follow the same; see `live.Live`.
         Raises Problem."""
         begin_stream(request)
-        begin_stream(request)
         try:
             topic = self.desk.live.topic(name, draw, watch, every, throttle)
         except Full:

@@ -11,7 +11,8 @@ import falcon
 
 from orchestrator.api.access import who_of
 from orchestrator.api.endpoint import Asked, Endpoint
-from orchestrator.api.problems import unknown
+from orchestrator.api.problems import Problem, unknown
+from orchestrator.runtime.query import checked_text
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -53,6 +54,7 @@ class Doing:
         if found is None:
             raise unknown("path", "/".join(path))
         endpoint, names = found
+        _check({**names, **query})
         defaults = {
             parameter.name: "" if parameter.kind == "text" else parameter.default for parameter in endpoint.parameters
         }
@@ -76,3 +78,13 @@ class Doing:
                 if best is None or literal > best[0]:
                     best = literal, endpoint, names
         return None if best is None else best[1:]
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Fields of a form are held to the rules of a query. Raises Problem."""
+    try:
+        for name, value in values.items():
+            if isinstance(value, str):
+                checked_text(name, value)
+    except falcon.HTTPInvalidParam as error:
+        raise Problem(400, "query.invalid", "invalid parameter", str(error.description)) from None

@@ -13,6 +13,8 @@ from orchestrator.api.problems import unknown
 from orchestrator.console.console_page import ConsolePage, breathe, fragment
 from orchestrator.console.live import Fragments
 from orchestrator.flow.language.program import Flow
+from orchestrator.flow.run.run import Run as LiveRun
+from orchestrator.flow.tools.explain import waiting
 from orchestrator.flow.tools.graph import graph_of
 from orchestrator.flow.tools.svg import svg
 from orchestrator.views.flow_graph import graph_with_counts
@@ -89,8 +91,11 @@ class Run(ConsolePage):
     here = "/flows"
 
     def on_get(self, request: falcon.Request, response: falcon.Response, run: str) -> None:
-        found = run_details(self.desk.engine, self._run(run), self.desk.now)
-        self.show(request, response, "run.html", run=found)
+        desk, found = self.desk, self._run(run)
+        told = run_details(desk.engine, found)
+        if isinstance(found, LiveRun):
+            told["waiting"] = waiting(desk.engine.flows, found.name, desk.now, breathe)
+        self.show(request, response, "run.html", run=told)
 
     def on_get_test(self, request: falcon.Request, response: falcon.Response, run: str) -> None:
         case, file = self._case(run)
@@ -110,6 +115,6 @@ class Run(ConsolePage):
 
     def _case(self, run: str) -> tuple[str, str]:
         """The test, and the file it belongs in: beside that of the flow."""
-        trace = run_details(self.desk.engine, self._run(run), self.desk.now)
+        trace = run_details(self.desk.engine, self._run(run))
         stem = PurePath(str(trace["file"])).name.partition(".")[0] or "call"
         return self.desk.shown.case_of(trace), f"{stem}.test.yaml"

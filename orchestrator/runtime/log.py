@@ -31,6 +31,10 @@ PER_SECOND = 10
 
 MAX_SOURCES = 10_000
 
+AUDIT = frozenset(("admin_write",))
+"""Of these every line at level info is written: they say what was done by somebody who may do it, and a flood of
+refused requests must not hide that."""
+
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """C0, C1 and DEL (terminals obey them), line and paragraph separators, and what reverses the direction of writing."""
 
@@ -165,7 +169,7 @@ class Limiter:
 
     def __call__(self, record: Any) -> bool:
         source = record["extra"].get("place") or record["extra"].get("source")
-        if source is None:
+        if source is None or (record["message"] in AUDIT and record["level"].name == "INFO"):
             return True
         key = (record["message"], str(source))
         second = int(self._clock())

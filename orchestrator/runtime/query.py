@@ -24,9 +24,7 @@ class Query:
                 raise _wrong(name, f"There is no such parameter; known: {', '.join(known) or 'none'}.")
             if not isinstance(value, str):
                 raise _wrong(name, "It stands there more than once.")
-            if len(value) > MOST_CHARACTERS or not value.isprintable() or "\ufffd" in value:
-                raise _wrong(name, f"The value is not a text of at most {MOST_CHARACTERS} printable characters.")
-            self._values[name] = value
+            self._values[name] = checked_text(name, value)
 
     def text(self, name: str, default: str | None = None) -> str:
         """The value; without a default it is required, and not empty."""
@@ -59,6 +57,14 @@ class Query:
         if pattern.fullmatch(value) is None or not least <= float(value) <= most:
             raise _wrong(name, f"The value must be a {what} from {least:g} to {most:g}.")
         return float(value)
+
+
+def checked_text(name: str, value: str) -> str:
+    """A value that is a text as people write it: no line ends, no control characters, not too long. Raises
+    falcon.HTTPInvalidParam."""
+    if len(value) > MOST_CHARACTERS or not value.isprintable() or "\ufffd" in value:
+        raise _wrong(name, f"The value is not a text of at most {MOST_CHARACTERS} printable characters.")
+    return value
 
 
 def _wrong(name: str, text: str) -> falcon.HTTPInvalidParam:

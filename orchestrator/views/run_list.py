@@ -7,7 +7,6 @@ from typing import Any
 from orchestrator.core.engine import Engine
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.trace import Trace, facts, summary
-from orchestrator.flow.tools.explain import waiting
 from orchestrator.views.listing import Listing
 from orchestrator.views.shown_values import iso
 
@@ -32,15 +31,15 @@ def find_run(engine: Engine, name: str) -> Run | Trace | None:
     return run if run is not None and run.name == name else engine.flows.traces.find(name)
 
 
-def run_details(engine: Engine, found: Run | Trace, now: float) -> dict[str, Any]:
-    """One run with the lines of its trace, and what it waits for while it goes on."""
+def run_details(engine: Engine, found: Run | Trace) -> dict[str, Any]:
+    """One run with the lines of its trace. `waiting` is empty: `unfired` says what a run waits for."""
     trace = _trace(found)
     return {
         **_row(engine, found),
         "dropped": trace.dropped,
         "left_out": trace.left_out,
         "records": list(facts(trace)),
-        "waiting": waiting(engine.flows, trace.run, now) if isinstance(found, Run) else [],
+        "waiting": [],
     }
 
 

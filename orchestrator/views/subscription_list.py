@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.core.engine import Engine
 from orchestrator.flow.tools.explain import waiting
-from orchestrator.views.listing import Listing
+from orchestrator.views.listing import Listing, nothing
 
 
-def subscriptions(engine: Engine, of: str, now: float) -> Listing[dict[str, Any]]:
-    """Of a run, a subscription by its id, a flow, or of all ('')."""
-    return Listing(waiting(engine.flows, of, now), lambda found: found, lambda found: str(found["name"]))
+def subscriptions(
+    engine: Engine, of: str, now: float, breathe: Callable[[], object] = nothing
+) -> Listing[dict[str, Any]]:
+    """Of a run, a subscription by its id, a flow, or of all (''). They are made while this looks for them."""
+    found = waiting(engine.flows, of, now, breathe)
+    return Listing(found, lambda found: found, lambda found: str(found["name"]))

@@ -13,7 +13,7 @@ from loguru import logger
 
 from orchestrator.api.bodies import MOST_FORM, form_of, octets_of
 from orchestrator.api.problems import Problem
-from orchestrator.testing.api_stage import ApiStage
+from orchestrator.testing.api_stage import TOKEN, ApiStage
 
 WRITES = (("POST", "drain"), ("DELETE", "calls/x"), ("PUT", "loglevel"), ("POST", "/events"), ("POST", "/metrics"))
 
@@ -64,7 +64,7 @@ def request(body: Any, length: int, kind: str = "application/x-www-form-urlencod
 
 def test_a_body_that_ends_early_is_no_fault() -> None:
     with pytest.raises(Problem) as refused:
-        octets_of(request(Ends(), 10**11), 100)
+        octets_of(request(Ends(), 100), 100)
     assert (refused.value.status_code, refused.value.problem) == (400, "body.invalid")
     with pytest.raises(Problem):
         form_of(request(Ends(), 100))
@@ -84,6 +84,28 @@ def test_a_form_that_is_none_is_refused(body: bytes, kind: str, status: int) -> 
     with pytest.raises(Problem) as refused:
         form_of(request(io.BytesIO(body), len(body), kind))
     assert refused.value.status_code == status
+
+
+def test_a_length_that_is_too_large_is_refused_before_the_body_comes() -> None:
+    with pytest.raises(Problem) as refused:
+        octets_of(request(Ends(), 10**23), 100)
+    assert refused.value.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "number", ["1" + "0" * 400, "-1" + "0" * 400, "1e999", "NaN", "-Infinity", "true", "null", '"1"']
+)
+@pytest.mark.parametrize("name", ["expires", "q"])
+def test_a_number_that_is_none_or_has_no_end_is_refused(stage: ApiStage, name: str, number: str) -> None:
+    body = f'{{"contact": "sip:bob@192.0.2.7", "{name}": {number}}}'
+    headers = {"Content-Type": "application/json", "Host": "localhost", "Authorization": f"Bearer {TOKEN}"}
+    answer = stage.client.simulate_post("/api/v1/registrations/bob@example.com", body=body, headers=headers)
+    assert (answer.status_code, answer.json["code"]) == (400, "body.invalid")
+
+
+def test_an_address_of_record_has_an_end(stage: ApiStage) -> None:
+    answer = stage.ask("POST", f"registrations/{'b' * 1000}@example.com", {"contact": "sip:bob@192.0.2.7"})
+    assert (answer.status_code, answer.json["code"]) == (400, "body.invalid")
 
 
 def test_of_a_field_that_is_there_twice_the_first_counts() -> None:

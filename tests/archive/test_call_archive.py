@@ -150,3 +150,46 @@ def test_names_and_texts_of_a_call() -> None:
     call = archived(a_record(user=None, caller="Al@X.test"), None)
     assert set(call.names) == {"al@x.test", "al", "+4930123@example.com", "+4930123", ""}
     assert call.facts == "null"
+
+
+def test_a_record_with_a_lone_surrogate_is_written_as_text(stage: Stage) -> None:
+    """JSON and YAML may hold `\\ud800`, and a flow may make a reason of it; SQLite takes no such text."""
+    stage.history.tell(a_record(1, reason="bye \ud800", user="\udfff", caller="\ud800@x"))
+    stage.history.tell(a_record(2))
+    stage.until(lambda: stage.archive.written == 2)
+    found = stage.archive.find("call1")
+    assert found is not None and found["record"]["reason"] == "bye ?"
+
+
+def test_what_cannot_be_written_for_a_bug_of_ours_stops_no_other_call(stage: Stage) -> None:
+    facts = stage.facts
+
+    def failing(call: str) -> dict[str, Any]:
+        if call == "call1":
+            raise RuntimeError
+        return facts(call)
+
+    stage.archive._facts = failing
+    for number in (1, 2):
+        stage.history.tell(a_record(number))
+    stage.until(lambda: stage.archive.written + stage.archive.dropped == 2)
+    assert [record["id"] for record in stage.archive.search(Search())[0]] == ["call2"]
+    assert (stage.archive.written, stage.archive.dropped) == (1, 1)
+
+
+@pytest.mark.parametrize("column", ["facts", "record"])
+@pytest.mark.parametrize("found", [b"\xff" * 20, "{", None, b"x\x9cK\x04\x00\x00b\x00b", 7])
+def test_a_row_that_is_damaged_is_told_as_such(stage: Stage, column: str, found: Any) -> None:
+    stage.history.tell(a_record(1))
+    stage.until(lambda: stage.archive.written == 1)
+    connection = sqlite3.connect(stage.path)
+    if found is None:
+        connection.execute("DELETE FROM history")
+    else:
+        connection.execute(f"UPDATE history SET {column} = ?", (found,))
+    connection.commit()
+    connection.close()
+    if found is not None:
+        with pytest.raises(OSError, match="cannot be read"):
+            stage.archive.find("call1")
+    assert len(stage.archive.search(Search())[0]) == (column == "facts" and found is not None)

@@ -94,6 +94,7 @@ def test_a_wrong_token_does_not_sign_in(stage: ConsoleStage) -> None:
         answer = nobody.post("/sign-in", token="wrong")
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
+    assert nobody.post("/sign-in", token=TOKEN).status_code == 303
 
 
 def test_the_cookie_is_kept_from_scripts_and_other_sites(stage: ConsoleStage) -> None:
@@ -244,6 +245,20 @@ def test_a_message_of_a_call_is_shown(stage: ConsoleStage, browser: Browser) -> 
     (message, *_) = re.findall(r'data-message="([\d.]+)"', browser.page(f"/calls/{call}"))
     assert "INVITE sip:bob@example.com SIP/2.0" in browser.page(f"/calls/{call}/messages/{message}")
     assert browser.get(f"/calls/{call}/messages/99.99").status_code == 404
+
+
+@pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "\x00", "\u202egnp", "x" * 1001])
+def test_a_field_of_a_form_is_held_to_the_rules_of_the_api(stage: ConsoleStage, browser: Browser, text: str) -> None:
+    call = ring(stage)
+    for path, field in (
+        (f"/calls/{call}/hang-up", "reason"),
+        ("/registrations/bob@example.com/remove", "contact"),
+        ("/operations/lift-ban", "source"),
+    ):
+        browser.page("/operations")
+        answer = browser.post(path, **{field: f"a{text}z"})
+        assert answer.status_code == 400 and "printable characters" in answer.text, path
+    assert browser.get(f"/calls/{call}").status_code == 200
 
 
 def test_a_call_that_has_ended_is_found(stage: ConsoleStage, browser: Browser) -> None:

@@ -9,6 +9,7 @@ from flowkit import World
 
 from orchestrator.errors import TooManyWatchersError
 from orchestrator.flow.loader import Source, load_sources
+from orchestrator.flow.tools import explain
 from orchestrator.flow.tools.explain import WATCHERS, Explainer, waiting
 
 FLOWS = """\
@@ -250,3 +251,20 @@ def test_explaining_takes_nothing_away() -> None:
         for _ in range(5):
             w.event("registered")
     assert plain.logs == watched.logs == ["here"] * 3
+
+
+def test_a_long_list_breathes_and_leaves_out_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "STRETCH", 2)
+    w = world()
+    runs = [w.invite() for _ in range(3)]
+    breaths: list[int] = []
+
+    def breathe() -> None:
+        breaths.append(1)
+        if len(breaths) == 1:
+            w.hang_up(runs[2])
+
+    found = names(waiting(w.engine, "", 0.0, breathe))
+    assert len(breaths) > 4
+    assert any(name.startswith("ring_user#2") for name in found)
+    assert not any(name.startswith("ring_user#3") for name in found)

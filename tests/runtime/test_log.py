@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import gevent
@@ -151,6 +152,18 @@ def test_greenlets_that_die_are_logged_like_everything_else() -> None:
 
 def record(message: str, source: str | None) -> dict[str, Any]:
     return {"message": message, "extra": {} if source is None else {"source": source}}
+
+
+def test_writes_that_were_done_are_all_told() -> None:
+    """A flood of refused writes, which needs no token, hides none that was done."""
+    limiter = Limiter(lambda: 100.0)
+
+    def write(level: str) -> bool:
+        return limiter({**record("admin_write", "127.0.0.1"), "level": SimpleNamespace(name=level)})
+
+    assert sum(write("WARNING") for _ in range(100)) == PER_SECOND
+    assert sum(write("INFO") for _ in range(100)) == 100
+    assert limiter.suppressed == 100 - PER_SECOND
 
 
 def test_source_is_limited_per_message_and_second() -> None:

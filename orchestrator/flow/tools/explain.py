@@ -34,6 +34,9 @@ Tell = Callable[[dict[str, Any]], object]
 WATCHERS = 8
 """Explanations at a time: each makes every event cost a look at all its subscriptions."""
 
+STRETCH = 100
+"""Subscriptions and runs looked at between two breaths: some 1 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -77,16 +80,28 @@ def party_of(subscription: Subscription) -> Party | None:
     )
 
 
-def waiting(engine: FlowEngine, target: str, now: float) -> list[dict[str, Any]]:
+def _nothing() -> None:
+    """Whoever waits for nobody need not breathe."""
+
+
+def waiting(
+    engine: FlowEngine, target: str, now: float, breathe: Callable[[], object] = _nothing
+) -> list[dict[str, Any]]:
     """What a target waits for, one JSON object each: live subscriptions in the order they were armed, then steps that
-    wait for no event, their `kind` is step."""
+    wait for no event, their `kind` is step. `breathe()` is called between two stretches; what ends meanwhile is left
+    out."""
     found = []
-    events = frozenset(sub.owner.ticket for sub in engine.bus if isinstance(sub.owner, Wait))
-    for subscription in sorted(engine.bus, key=lambda subscription: subscription.number):
-        party = party_of(subscription)
+    subscriptions = sorted(engine.bus, key=lambda subscription: subscription.number)
+    events = frozenset(sub.owner.ticket for sub in subscriptions if isinstance(sub.owner, Wait))
+    for number, subscription in enumerate(subscriptions, 1):
+        if number % STRETCH == 0:
+            breathe()
+        party = party_of(subscription) if subscription.armed else None
         if party is not None and party.is_meant(target):
             found.append(shown_subscription(subscription, party, now))
-    for run in engine.runs.values():
+    for number, run in enumerate(list(engine.runs.values()), 1):
+        if number % STRETCH == 0:
+            breathe()
         steps = waiting_steps(run, now, events)
         found += [step for step in steps if target in ("", run.name, run.flow.name, step["name"], step["id"] or None)]
     return found
