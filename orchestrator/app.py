@@ -127,8 +127,8 @@ def serve(
 
 
 def _case_of(trace: Mapping[str, Any]) -> str:
-    """The test that a trace makes, in a thread: the flow file is read and checked for it."""
-    return str(gevent.get_hub().threadpool.apply(case_from_trace, (trace, Path())))
+    """The test that a trace makes, to lie beside the flow. In a thread: the flow file is read and checked for it."""
+    return str(gevent.get_hub().threadpool.apply(case_from_trace, (trace, Path(trace["file"]).parent)))
 
 
 class Server:

@@ -78,7 +78,7 @@ class ApiStage:
             self.health,
             self.samples,
             self.siptrace,
-            lambda trace: case_from_trace(trace, Path()),
+            lambda trace: case_from_trace(trace, Path(trace["file"]).parent),
             history,
             self.ended,
             lambda: world.now,

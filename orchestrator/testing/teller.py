@@ -197,6 +197,7 @@ class Teller:
 
     def _relay_begins(self, fact: Fact) -> None:
         self._goes_via = bool(fact["via"])
+        self._unheard.clear()
         self._wakes(bool(fact["wake"]))
         self._relays(fact["to"])
 
@@ -211,6 +212,8 @@ class Teller:
             self._goes_via = False
             self._switch.add(contact)
             self._no_fact = "callee" if contact.startswith(_PARKED) else ""
+            return
+        if contact in self._unheard:  # the next hop of the same branch, such as UDP where nothing listens on TCP
             return
         self._rung.append(contact)
         self._unheard[contact] = self._now

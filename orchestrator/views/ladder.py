@@ -37,9 +37,9 @@ _CLASSES = ("provisional", "success", "redirect", "failure", "failure", "failure
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """What the configuration says of those whom calls are with: host names and addresses, in lower case, to names."""
+    """What the configuration says of those whom calls are with: hosts (in lower case) and ports to names."""
 
-    gateways: Mapping[str, str] = field(default_factory=dict)
+    gateways: Mapping[tuple[str, int], str] = field(default_factory=dict)
     freeswitch: Mapping[tuple[str, int], str] = field(default_factory=dict)
     server: str = ""
     """The FreeSWITCH server of the call, where its address says nothing."""
@@ -48,9 +48,17 @@ class Peers:
     def of(cls, engine: Engine, server: str = "") -> Peers:
         """Of the program and the site as they are now."""
         known = engine.flows.program.resources.gateways
-        gateways = {host: name for name, gateway in known.items() for host, _ in _place(str(gateway.get("uri", "")))}
+        gateways = {place: name for name, gateway in known.items() for place in _place(str(gateway.get("uri", "")))}
         servers = {place: name for name, uri in engine.site.freeswitch.items() for place in _place(uri)}
         return cls(gateways, servers, server)
+
+    def gateway(self, host: str, port: int, any_port: bool) -> str | None:
+        """The gateway that stands there. `any_port`: its requests come from a port that it does not listen on."""
+        found = self.gateways.get((host, port))
+        if found is None and any_port:
+            there = {name for place, name in self.gateways.items() if place[0] == host}
+            found = there.pop() if len(there) == 1 else None
+        return found
 
 
 def _place(uri: str) -> list[tuple[str, int]]:
@@ -166,8 +174,8 @@ class _Drawing:
             return FREESWITCH, peers.server or "FreeSWITCH"
         found = _FROM.search(message.head) if received else None
         uri = found[1] if found is not None else request[2]
-        host = next(iter(_place(uri.decode("utf-8", "replace"))), ("", 0))[0]
-        gateway = peers.gateways.get(host if not received else message.host.lower())
+        asked = next(iter(_place(uri.decode("utf-8", "replace"))), ("", 0))
+        gateway = peers.gateway(*(place if received else asked), any_port=received and message.transport != "udp")
         if gateway is not None:
             return GATEWAY, gateway
         return PHONE, _user(uri)

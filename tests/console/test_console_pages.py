@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from console_stage import Browser, ConsoleStage, reader
@@ -12,6 +13,7 @@ from console_stage import Browser, ConsoleStage, reader
 from orchestrator.console.call_list_pages import LiveCalls
 from orchestrator.console.event_pages import EventLog
 from orchestrator.console.rendering import render
+from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.runtime.admin_connections import STREAM
 from orchestrator.testing.api_stage import TOKEN
 
@@ -272,11 +274,26 @@ def test_a_call_that_has_ended_is_found(stage: ConsoleStage, browser: Browser) -
     assert "is not a whole number" in browser.page("/archive?code=busy")
 
 
+def test_a_reload_that_is_refused_shows_each_mistake(stage: ConsoleStage, browser: Browser) -> None:
+    def refuse() -> Any:
+        raise InputError([Diagnostic("a.flow.yaml", 3, 7, "E101", "unknown key 'dou'", help="did you mean 'do'?")])
+
+    stage.reload = refuse
+    answer = browser.post("/operations/reload")
+    assert answer.status_code == 422
+    for shown in ("a.flow.yaml:3:7", "unknown key &#39;dou&#39;", "did you mean &#39;do&#39;?"):
+        assert shown in answer.text
+    stage.reload = lambda: (_ for _ in ()).throw(OrchestratorError("the disk is gone"))
+    assert "the disk is gone" in browser.post("/operations/reload").text
+
+
 def test_a_run_makes_a_test(stage: ConsoleStage, browser: Browser) -> None:
     call = ring(stage)
     (path,) = re.findall(r'href="(/runs/[^"]*/test)"', browser.page(f"/calls/{call}"))
     assert browser.get(path).status_code == 200
     answer = browser.get(path + ".yaml")
+    (flows,) = re.findall(r"^flows: (.*)$", answer.text, re.MULTILINE)
+    assert "/" not in flows, "it is to lie beside the flow"
     assert answer.headers["content-type"].startswith("text/yaml")
     assert answer.headers["content-disposition"].startswith("attachment")
 

@@ -230,6 +230,15 @@ def test_freeswitch_is_no_phone_of_the_test() -> None:
     assert "registered" not in test["given"] and len(test["when"]) == 1
 
 
+def test_a_branch_that_goes_to_its_next_hop_is_expected_once() -> None:
+    bob = "sip:bob@10.0.0.5"
+    records = [START, (0.0, RelayBegan("registered")), (0.0, RequestSent("INVITE", bob))]
+    records += [(0.1, RequestSent("INVITE", bob)), (1.0, ResponseReceived(486, bob))]
+    records += [(1.0, RelayBegan("registered")), (1.0, RequestSent("INVITE", bob)), (2.0, ResponseReceived(200, bob))]
+    test = written(told(records))
+    assert [act["sent"]["INVITE"] for act in test["expect"] if "sent" in act] == [bob, bob]
+
+
 def test_one_event_that_two_handlers_took_happens_once() -> None:
     read = {"event.leg": "callee", "event.digit": "#"}
     test = written(

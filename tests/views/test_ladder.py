@@ -71,7 +71,7 @@ def test_a_repetition_is_counted_by_the_first() -> None:
 
 
 def test_freeswitch_and_gateways_have_their_names() -> None:
-    peers = Peers({"gw.example.net": "trunk"}, {("10.0.0.5", 5080): "fs1"})
+    peers = Peers({("gw.example.net", 5060): "trunk"}, {("10.0.0.5", 5080): "fs1"})
     invite = "INVITE sip:%s SIP/2.0\nFrom: <sip:alice@example.com>;tag=1\nCall-ID: 1\nCSeq: 1 INVITE"
     drawing = drawn(
         message(invite % "bob@example.com"),
@@ -89,11 +89,31 @@ def test_freeswitch_and_gateways_have_their_names() -> None:
     ]
 
 
+def test_a_phone_on_the_host_of_a_gateway_keeps_its_name() -> None:
+    peers = Peers({("127.0.0.1", 6100): "trunk"})
+    invite = "INVITE sip:%s SIP/2.0\nFrom: <sip:alice@example.com>;tag=1\nCall-ID: 1\nCSeq: 1 INVITE"
+    drawing = drawn(
+        message(invite % "bob@example.com", "127.0.0.1", 6001),
+        message(invite % "bob@127.0.0.1:6002", "127.0.0.1", 6002, out=True),
+        message(invite % "0123@127.0.0.1:6100", "127.0.0.1", 6100, out=True),
+        peers=peers,
+    )
+    assert [line["name"] for line in drawing["lifelines"]] == ["alice", "Orchestrator", "bob", "trunk"]
+
+
+def test_a_gateway_is_known_by_its_host_where_it_opens_a_connection() -> None:
+    peers = Peers({("192.0.2.7", 5060): "trunk"})
+    assert peers.gateway("192.0.2.7", 40000, any_port=True) == "trunk"
+    assert peers.gateway("192.0.2.7", 40000, any_port=False) is None
+    two = Peers({("192.0.2.7", 5060): "trunk", ("192.0.2.7", 5070): "other"})
+    assert two.gateway("192.0.2.7", 40000, any_port=True) is None
+
+
 def test_the_names_come_from_program_and_site(tmp_path: Path) -> None:
     flow = RELAY.replace("flows:", "gateways:\n  trunk: {uri: 'sip:gw.example.net'}\nflows:")
     kept = Kept(tmp_path, flow, freeswitch={"fs1": "sip:10.0.0.5:5080"})
     peers = Peers.of(kept.world.engine, "fs1")
-    assert peers == Peers({"gw.example.net": "trunk"}, {("10.0.0.5", 5080): "fs1"}, "fs1")
+    assert peers == Peers({("gw.example.net", 5060): "trunk"}, {("10.0.0.5", 5080): "fs1"}, "fs1")
 
 
 @pytest.mark.parametrize(
