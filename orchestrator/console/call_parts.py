@@ -164,6 +164,8 @@ class CallParts:
     def _why(self) -> Markup:
         desk, run = self._desk, self._run
         waits = unfired(desk.engine, desk.history, run, desk.now) if isinstance(run, Run) else []
+        here = (self.call["waits_for"] or {}).get("line")
+        waits.sort(key=lambda wait: wait["line"] != here)  # first what holds the call up
         return fragment("call_why.html", waits=waits, live=self.live)
 
 

@@ -60,6 +60,7 @@ def number(value: float | None, digits: int = 0) -> str:
     """`12 345`, `0.25`; `–` where there is none."""
     if value is None:
         return NOTHING
+    value = round(value, digits) + 0.0  # no `-0`
     return f"{value:,.{digits}f}".replace(",", NARROW)
 
 

@@ -59,6 +59,7 @@ def test_what_the_console_shows_can_be_typed_in_again(value: float) -> None:
 def test_values_are_shown_in_one_way() -> None:
     assert number(1234567) == "1 234 567"
     assert number(0.25, 2) == "0.25"
+    assert number(-0.0001, 3) == "0.000"
     assert number(None) == "–"
     assert [seconds(value) for value in (0.085, 0.9996, 3.25, 247.0, None)] == [
         "85 ms",

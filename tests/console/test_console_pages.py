@@ -239,6 +239,7 @@ def test_the_page_of_a_call_has_its_ladder_flow_source_and_steps(stage: ConsoleS
     assert '<span class="row lit" data-line="10"><span class="no">10</span>' in text
     assert "wait for door_open" in text
     assert "has to be front" in text
+    assert text.index('id="call-why"') < text.index('id="call-ladder"') < text.index('id="call-events"')
     assert f'action="/calls/{call}/hang-up"' in text
 
 
@@ -269,6 +270,8 @@ def test_a_call_that_has_ended_is_found(stage: ConsoleStage, browser: Browser) -
     text = browser.page(f"/calls/{call}")
     assert '<span class="badge ended">ended</span>' in text
     assert "hx-sse:connect" not in text
+    assert "not answered" in text
+    assert text.index('id="call-events"') < text.index('id="call-ladder"')
     assert f'href="/calls/{call}"' in browser.page("/archive?of=bob&code=408&from=2027-01-15T07:00&to=2027-01-15T09:00")
     assert f'href="/calls/{call}"' not in browser.page("/archive?code=200")
     assert "is not a whole number" in browser.page("/archive?code=busy")

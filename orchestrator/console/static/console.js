@@ -114,11 +114,16 @@
       const open = ladder.dataset.open;
       if (open) ladder.querySelector(`[data-message="${CSS.escape(open)}"]`)?.setAttribute("aria-current", "true");
     }
+    for (const svg of all(".drawing > svg")) { // a drawing shrinks to its frame as long as its text can be read
+      svg.style.minWidth = `${Math.round(svg.viewBox.baseVal.width * 0.75)}px`;
+    }
     for (const source of all("[data-follow]")) {
-      const lit = source.querySelector(".lit");
-      const line = lit ? lit.dataset.line : "";
+      const lit = source.querySelector(".lit") ?? source.querySelector(".row.ran");
+      const line = lit ? lit.dataset.line ?? lit.querySelector("title")?.textContent : "";
       if (line && source.dataset.shown !== line) {
-        source.scrollTop = Math.max(0, lit.offsetTop - source.clientHeight / 2);
+        const [frame, box] = [source.getBoundingClientRect(), lit.getBoundingClientRect()];
+        source.scrollTop += box.top - frame.top - source.clientHeight / 2;
+        if (lit.matches(".node")) source.scrollLeft += (box.left + box.right) / 2 - frame.left - source.clientWidth / 2;
         source.dataset.shown = line;
       }
     }
