@@ -119,7 +119,7 @@ def serve(
         gauges.export_log(server.metrics, limiter)
         server.start()
         notice = server.notice.terminal if out.isatty() else server.notice.elsewhere
-        out.write(f"ready {server.addresses}\n{notice}")
+        out.write(log.render_ready(server.addresses, notice, settings.log.format))
         out.flush()
         server.wait()
     logger.info("stopped")

@@ -20,7 +20,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal, TextIO
 
@@ -125,16 +125,24 @@ def render_text(record: Mapping[str, Any]) -> str:
 
 
 def render_json(record: Mapping[str, Any]) -> str:
-    """One object: time, level, message, what was bound, and `exception` as a list of lines."""
+    """One object: time, level, event, what was bound, and `exception` as a list of lines."""
     data: dict[str, Any] = {
         "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
         "level": record["level"].name.lower(),
-        "message": record["message"],
+        "event": record["message"],
     }
     data |= {name: value for name, value in record["extra"].items() if name not in data}
     if lines := _traceback(record["exception"]):
         data["exception"] = lines
     return json.dumps(data, default=str) + "\n"
+
+
+def render_ready(addresses: str, notice: str, format: str) -> str:
+    """The line that comes at every level of the log: we serve at these addresses. `notice` is for who starts us."""
+    if format != "json":
+        return f"ready {addresses}\n{notice}"
+    data = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": "info", "event": "ready"}
+    return json.dumps({**data, "addresses": addresses} | ({"notice": notice.strip()} if notice else {})) + "\n"
 
 
 def _value(value: Any) -> str:

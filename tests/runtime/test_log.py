@@ -14,7 +14,7 @@ import pytest
 from loguru import logger
 
 from orchestrator.runtime import log
-from orchestrator.runtime.log import PER_SECOND, Limiter, escape
+from orchestrator.runtime.log import PER_SECOND, Limiter, escape, render_ready
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +86,28 @@ def test_json_is_one_object_per_line() -> None:
     del record["time"]
     assert record == {
         "level": "info",
-        "message": "call answered",
+        "event": "call answered",
         "call": "a84b4c76",
         "code": 200,
         "evil": "x\n\u2028\x1b",
     }
+
+
+def test_json_keeps_a_message_that_was_bound() -> None:
+    stream = logged("json")
+    logger.bind(message="no such user").warning("run_failed")
+    record = json.loads(stream.getvalue())
+    assert (record["event"], record["message"]) == ("run_failed", "no such user")
+
+
+def test_the_line_of_a_server_that_is_ready_has_the_format_of_the_log() -> None:
+    assert (
+        render_ready("udp:0.0.0.0:5060", "admin token, kept\n", "text") == "ready udp:0.0.0.0:5060\nadmin token, kept\n"
+    )
+    record = json.loads(render_ready("udp:0.0.0.0:5060", "a token\n", "json"))
+    assert record.pop("time").endswith("+00:00")
+    assert record == {"level": "info", "event": "ready", "addresses": "udp:0.0.0.0:5060", "notice": "a token"}
+    assert "notice" not in json.loads(render_ready("", "", "json"))
 
 
 def failing(password: str) -> None:
