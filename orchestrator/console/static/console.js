@@ -144,14 +144,25 @@
       return getComputedStyle(probe).color;
     };
     const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") } };
+    // Where the pointer is, or else the newest.
+    const newest = (plot, series, index) => plot.data[series][index ?? plot.data[series].length - 1];
+    const value = (plot, _, series, index) => {
+      const number = newest(plot, series, index);
+      return number == null ? "–" : String(Math.round(number * 1000) / 1000);
+    };
+    const moment = (plot, _, series, index) => {
+      const time = newest(plot, series, index);
+      return time == null ? "–" : new Date(time * 1000).toISOString().slice(11, 19);
+    };
     for (const chart of charts) {
-      const lines = chart.lines.map(({ label, tone }) => ({ label, stroke: colour(tone), width: 2, points: { show: false } }));
+      const lines = chart.lines.map(({ label, tone }) => ({ label, value, stroke: colour(tone), width: 2, points: { show: false } }));
       chart.plot = new uPlot({
         width: chart.element.clientWidth,
         height: 180,
-        series: [{ label: "time", value: "{HH}:{mm}:{ss}" }, ...lines],
+        tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
+        series: [{ label: "UTC", value: moment }, ...lines],
         axes: [{ ...axis, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] }, { ...axis, size: 46 }],
-        scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.15)] } },
+        scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
         legend: { show: true, live: true },
         cursor: { drag: { x: false, y: false } },
       }, chart.data, chart.element);
