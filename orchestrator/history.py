@@ -27,6 +27,8 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 F = TypeVar("F")
 M = TypeVar("M", bound="SipMessage")
+BY_OPERATOR: Final = "hung up by an operator"
+"""Why a call has ended that an operator hung up without saying why."""
 
 
 class History:

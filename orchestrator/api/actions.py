@@ -18,6 +18,7 @@ from orchestrator.api.problems import Problem, unknown
 from orchestrator.core.engine import Engine
 from orchestrator.errors import InputError, MalformedMessage, OrchestratorError, SipError
 from orchestrator.events.received import NoRoom, NoSuchCall, NoSuchEvent, Received
+from orchestrator.history import BY_OPERATOR
 from orchestrator.runtime.incoming import Incoming
 from orchestrator.runtime.pushes import Busy, HandPushes, NobodyRegistered, WrongPush
 from orchestrator.sip.binding import Binding, Change
@@ -30,7 +31,6 @@ from orchestrator.views.registration_list import contact_id, registration
 
 PATIENCE: Final = 10.0
 """Seconds for a turn to come, and for the location store to write."""
-REASON: Final = "hung up by an operator"
 EXPIRES, LONGEST = 3600, 10 * 365 * 86_400
 """Seconds a contact stays registered unless asked otherwise, and at most."""
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -105,7 +105,7 @@ class Actions:
             if isinstance(call, ServerTransaction):
                 call.user.cancel()
             else:
-                call.hangup(reason or REASON, None)
+                call.hangup(reason or BY_OPERATOR, None)
             return told
 
         return dict(self._do(act))

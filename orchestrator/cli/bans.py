@@ -24,7 +24,10 @@ def command() -> None:
 @asks_server
 def list_bans(as_json: bool, client: AdminClient) -> None:
     """Show each banned source with its reason and the end of its ban, the latest last."""
-    for ban in client.listed("bans", 100_000)["items"]:
+    bans = client.listed("bans", 100_000)["items"]
+    if not bans and not as_json:
+        click.echo("no banned sources")
+    for ban in bans:
         if as_json:
             click.echo(json.dumps(ban))
             continue

@@ -31,7 +31,7 @@ from orchestrator.flow.run.step_facts import (
     Replied,
     Transferred,
 )
-from orchestrator.history import RequestSent, ResponseReceived, ResponseSent
+from orchestrator.history import BY_OPERATOR, RequestSent, ResponseReceived, ResponseSent
 from orchestrator.testing.billed import Billed
 from orchestrator.testing.case_text import bare, pattern_of, quoted, seconds_of
 from orchestrator.testing.heard import Fact, Heard
@@ -356,6 +356,8 @@ class Teller:
             return
         self.heard.ended(self._now)
         self.billed.ended(reason)
+        if reason == BY_OPERATOR:
+            self.comments.append(f"an operator hung up at {seconds_of(self._now)}: nothing in a test does that")
         if by in ("caller", "callee"):
             self._act(f"hangup: {by}")
         if by == "caller" and not self._replied:

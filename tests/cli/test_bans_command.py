@@ -30,7 +30,7 @@ def run(*arguments: str) -> Result:
 
 def test_bans_are_listed_and_ended(server: tuple[str, Admission]) -> None:
     url, admission = server
-    assert run("list", "--admin", url).output == ""
+    assert run("list", "--admin", url).output == "no banned sources\n"
     for _ in range(2):
         admission.failed(admission.source_of("2001:db8::7", 0.0), 0.0)
     listed = run("list", "--admin", url).output

@@ -28,7 +28,7 @@ from orchestrator.flow.run.step_facts import (
     Stepped,
 )
 from orchestrator.flow.run.trace import Trace, facts, summary
-from orchestrator.history import RequestSent, ResponseReceived, ResponseSent, RunFact
+from orchestrator.history import BY_OPERATOR, RequestSent, ResponseReceived, ResponseSent, RunFact
 from orchestrator.testing.case_files import Case, find_cases, load_cases
 from orchestrator.testing.case_from_trace import case_from_trace
 from orchestrator.testing.case_text import quoted
@@ -237,6 +237,11 @@ def test_a_branch_that_goes_to_its_next_hop_is_expected_once() -> None:
     records += [(1.0, RelayBegan("registered")), (1.0, RequestSent("INVITE", bob)), (2.0, ResponseReceived(200, bob))]
     test = written(told(records))
     assert [act["sent"]["INVITE"] for act in test["expect"] if "sent" in act] == [bob, bob]
+
+
+def test_an_operator_who_hung_up_is_a_comment() -> None:
+    text = case_from_trace(told([START, (8.0, RunEnded("engine", BY_OPERATOR, of_call=True))]), Path())
+    assert "# an operator hung up at 8s: nothing in a test does that" in text
 
 
 def test_one_event_that_two_handlers_took_happens_once() -> None:
