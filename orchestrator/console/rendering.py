@@ -38,6 +38,7 @@ def environment() -> Environment:
         "moment": moment,
         "since": since,
         "plain": plain,
+        "short": short,
     }
     made.globals["static"] = static
     return made
@@ -109,6 +110,12 @@ def since(value: Any) -> str:
     """Milliseconds since 1970: what pages count from."""
     at = _time(value)
     return "" if at is None else str(round(at.timestamp() * 1000))
+
+
+def short(value: Any, most: int = 80) -> str:
+    """The beginning of a text of a stranger, where a row or a heading has room for it; nothing for None."""
+    text = "" if value is None else str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def plain(value: Any) -> str:

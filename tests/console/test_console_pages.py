@@ -12,7 +12,7 @@ from console_stage import Browser, ConsoleStage, reader
 
 from orchestrator.console.call_list_pages import LiveCalls
 from orchestrator.console.event_pages import EventLog
-from orchestrator.console.rendering import render
+from orchestrator.console.rendering import render, short
 from orchestrator.errors import Diagnostic, InputError, OrchestratorError
 from orchestrator.runtime.admin_connections import STREAM
 from orchestrator.testing.api_stage import TOKEN
@@ -262,6 +262,28 @@ def test_a_field_of_a_form_is_held_to_the_rules_of_the_api(stage: ConsoleStage, 
         answer = browser.post(path, **{field: f"a{text}z"})
         assert answer.status_code == 400 and "printable characters" in answer.text, path
     assert browser.get(f"/calls/{call}").status_code == 200
+
+
+def test_long_texts_of_a_stranger_take_no_more_room_than_others(stage: ConsoleStage, browser: Browser) -> None:
+    """One caller with a name of 64 KB is no reason for the list to be unreadable."""
+    world = stage.world
+    alice = world.registered_phone("a" * 1000 + "@example.com", "10.0.0.2")
+    world.registered_phone("bob@example.com", "10.0.0.3")
+    alice.invite("bob@example.com")
+    world.run()
+    (call,) = stage.items("calls")
+    assert call["from"].startswith("a" * 1000), "the API tells it whole"
+    for path in ("/calls", f"/calls/{call['id']}"):
+        text = browser.page(path)
+        shown = re.sub(r"<pre.*?</pre>|<svg.*?</svg>|<ol.*?</ol>", "", text, flags=re.DOTALL)
+        assert "a" * 79 + "…" in shown and "a" * 301 not in shown, path
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, ""), (486, "486"), ("a" * 80, "a" * 80), ("a" * 81, "a" * 79 + "…")]
+)
+def test_short(value: object, shown: str) -> None:
+    assert short(value) == shown
 
 
 def test_a_call_that_has_ended_is_found(stage: ConsoleStage, browser: Browser) -> None:
