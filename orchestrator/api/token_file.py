@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from secrets import token_urlsafe
+from secrets import token_hex, token_urlsafe
 
 _OCTETS = 32
 _TOKEN = re.compile(r"[\x21-\x7e]{16,512}")
@@ -44,12 +44,13 @@ def make_token() -> str:
 def keep_token(file: Path, token: str) -> bool:
     """Write the file, readable by its owner alone; False where it is there already. Whoever reads it meanwhile finds
     the whole token or no file. Raises TokenFileError."""
-    made = file.with_name(f"{file.name}.{os.getpid()}")
+    made = file.with_name(f"{file.name}.{token_hex(8)}")  # in a container, each start has the same process id
     try:
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(token + "\n")
     except OSError as error:
+        made.unlink(missing_ok=True)  # the disk is full
         raise TokenFileError(f"{file}: {error.strerror}") from None
     try:
         os.link(made, file)
