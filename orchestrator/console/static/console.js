@@ -204,6 +204,7 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
   for (const button of all("[data-theme-switch]")) button.setAttribute("aria-pressed", String(isDark()));
   setInterval(tick, 1000);
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); // on a phone
   settle(document);
   startCharts();
 })();
