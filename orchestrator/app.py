@@ -307,7 +307,7 @@ class Server:
         self.siptrace = SipTrace(self._settings.log.level == "debug", engine.history)
         identity = Identity(self._settings.node or gethostname(), time())
         kept = self._settings.admin.history
-        history = CallHistory(engine, HistoryBounds(kept.memory, kept.calls, kept.messages == "on"))
+        history = self.histories = CallHistory(engine, HistoryBounds(kept.memory, kept.calls, kept.messages == "on"))
         gauges.export_history(self.metrics, history)
         ended = self._open_archive(history)
         shown = Shown(engine, identity, self.health, self.samples, self.siptrace, _case_of, history, ended)
@@ -331,6 +331,7 @@ class Server:
             history.facts,
             lambda: monotonic() + self.engine.settings.wall_offset,
         )
+        self.archive = archive
         self._stack.callback(archive.close)
         gauges.export_archive(self.metrics, archive)
         self.health.add_degradation("archive", lambda: archive.trouble and f"calls are not archived: {archive.trouble}")

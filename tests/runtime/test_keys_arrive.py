@@ -72,7 +72,8 @@ scanners: {agents: [badphone], addresses: [bad@]}
 socket: {listen: '127.0.0.1:0'}
 cdr: FOLDER/cdr.jsonl
 admin: {listen: '127.0.0.1:0', names: [calls.example.org], connections: 3, connections_per_client: 2,
-  token: 0123456789abcdef}
+  streams: 5, token: 0123456789abcdef, read_token: fedcba9876543210, token_file: FOLDER/token,
+  history: {memory: 1000061, calls: 62, messages: off}, archive: {file: FOLDER/calls.db, days: 63}}
 http: {allow: [192.0.2.128/25]}
 limits:
   {transactions: 11, lingering: 12, transaction_memory: 1000013, bindings: 14, location_writes: 15,
@@ -196,9 +197,15 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
     "socket.listen": (lambda s: "socket:127.0.0.1:" in s.addresses, True),
     "cdr": (lambda s: s.cdr is not None and s.cdr.path.name, "cdr.jsonl"),
     "admin.listen": (lambda s: s.admin.address[1] not in (0, 8080), True),
-    "admin.connections": (lambda s: getattr(s.admin._server.pool, "size", 0), 3),
-    "admin.connections_per_client": (lambda s: s.admin._server._per_client, 2),
-    "admin.token": (lambda s: s.guard._token, b"0123456789abcdef"),
+    "admin.connections": (lambda s: s.admin._server.turns._all.counter, 3),
+    "admin.connections_per_client": (lambda s: s.admin._server.turns._most_of_one, 2),
+    "admin.streams": (lambda s: s.admin._server.streams._most, 5),
+    "admin.token": (lambda s: s.access.scope_of_token("0123456789abcdef", "192.0.2.1"), "full"),
+    "admin.read_token": (lambda s: s.access.scope_of_token("fedcba9876543210", "192.0.2.1"), "read"),
+    "admin.history.memory": (lambda s: s.histories.bounds.memory, 1_000_061),
+    "admin.history.calls": (lambda s: s.histories.bounds.calls, 62),
+    "admin.history.messages": (lambda s: s.histories.bounds.messages, False),
+    "admin.archive": (lambda s: (s.archive._file.path.name, s.archive._days), ("calls.db", 63.0)),
     "http.allow": (lambda s: s.jobs.http._guard.allow, (ip_network("192.0.2.128/25"),)),
     "limits.transactions": (lambda s: s.engine.settings.limits.transactions, 11),
     "limits.lingering": (lambda s: s.engine.settings.limits.lingering, 12),
@@ -231,6 +238,7 @@ ARRIVES: dict[str, tuple[Callable[[Server], Any], Any]] = {
 
 ELSEWHERE = {
     "admin.names": "tests/cli/test_served.py",
+    "admin.token_file": "tests/api/test_token_file.py",
     "log.level": "tests/runtime/test_log.py",
     "log.format": "tests/runtime/test_log.py",
     "push.services": "tests/settings/test_push_configured.py",
