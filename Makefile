@@ -54,7 +54,7 @@ test-compiled: $(VENV)/.stamp-dev
 	rm -rf $(COPY)/orchestrator $(COPY)/tests; \
 	tar -c --exclude=./build --exclude=./.venv* --exclude=./.git --exclude='*.so' --exclude=__pycache__ --exclude='.*_cache' . | tar -x -C $(COPY); \
 	python="$(abspath $(BIN))/python"; cd $(COPY); \
-	ORCHESTRATOR_BUILD=compiled $$python setup.py --quiet build_ext --inplace; \
+	ORCHESTRATOR_BUILD=compiled ORCHESTRATOR_OPTIMISE=0 $$python setup.py --quiet build_ext --inplace; \
 	export PYTHONPATH="$$PWD"; $$python -m orchestrator --version | grep compiled; \
 	$$python -m pytest -n 2 --dist worksteal -p no:cacheprovider $(or $(ARGS),$(ON_BOTH))
 
