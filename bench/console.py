@@ -215,6 +215,7 @@ def look(port: int, paths: Sequence[str], count: int, slow: int) -> None:
     """Read streams until stdin ends; then print when each mark came on each, and how many octets came."""
     chosen = selectors.DefaultSelector()
     tails: dict[socket.socket, bytes] = {}
+    shown: dict[socket.socket, set[bytes]] = {}
     for number in range(count + slow):
         sock = socket.create_connection((HOST, port), 10)
         path = paths[number % len(paths)]
@@ -223,6 +224,7 @@ def look(port: int, paths: Sequence[str], count: int, slow: int) -> None:
         )
         sock.sendall(head.encode())
         tails[sock] = b""
+        shown[sock] = set()
         if number < count:
             sock.setblocking(False)
             chosen.register(sock, selectors.EVENT_READ)
@@ -245,7 +247,9 @@ def look(port: int, paths: Sequence[str], count: int, slow: int) -> None:
             if not tails[sock] and not got.startswith(b"HTTP/1.1 200"):
                 refused += 1
             octets += len(got)
-            for mark in dict.fromkeys(MARK.findall(tails[sock] + got)):
+            new = set(MARK.findall(tails[sock] + got)) - shown[sock]  # a list that is drawn again shows it again
+            shown[sock] |= new
+            for mark in new:
                 seen.setdefault(mark.decode(), []).append(at)
             tails[sock] = got[-24:]
     print(json.dumps({"seen": seen, "octets": octets, "refused": refused}))

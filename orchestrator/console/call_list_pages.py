@@ -19,7 +19,7 @@ from orchestrator.history import CallLeg, CallRecord
 from orchestrator.views.call_list import STATES, live_calls
 from orchestrator.views.listing import Listing, Page
 
-ALL, SEARCHED = 0.2, 1.0
+ALL, SEARCHED = 0.15, 1.0
 """Seconds between two drawings at least: of the whole list, of which only a page is looked at; of one for which all
 calls are."""
 REMEMBERED = 2_000
