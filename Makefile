@@ -26,7 +26,7 @@ run: $(VENV)/.stamp-run $(wildcard $(VENV)/.stamp-compiled)
 	$(BIN)/orchestrator run -c $(CONFIG) $(ARGS)
 
 # Two runs: tests of pure code and of commands, one process for each core, then those on real sockets and FreeSWITCH, which
-# mostly wait, two files at a time. Beside the second, what it leaves of the cores goes to the compiled build and its tests.
+# mostly wait, two files at a time. The compiled build and its tests follow: beside the second they delayed its calls.
 # All always run, so that one look shows everything.
 SOCKETS := tests/e2e tests/project tests/runtime
 
@@ -34,9 +34,8 @@ test: $(VENV)/.stamp-dev $(VENV)/.stamp-system
 ifeq ($(strip $(ARGS)),)
 	@status=0; \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(addprefix --ignore=,$(SOCKETS)) || status=$$?; \
-	mkdir -p build; nice -n 10 $(MAKE) --no-print-directory test-compiled >build/test-compiled.log 2>&1 & compiled=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SOCKETS) || status=$$?; \
-	wait $$compiled || status=$$?; \
+	mkdir -p build; $(MAKE) --no-print-directory test-compiled >build/test-compiled.log 2>&1 || status=$$?; \
 	grep -v 'warning: Treating generator' build/test-compiled.log; \
 	exit $$status
 else
@@ -46,7 +45,7 @@ endif
 # A copy is compiled, so that this tree stays what it is: plain, most often. Beside it stands what some tests look for
 # beside the repository.
 COPY := build/compiled/orchestrator
-ON_BOTH := tests/sip tests/core tests/events tests/test_timers.py tests/e2e/test_calls_on_sockets.py
+ON_BOTH := tests/sip tests/events tests/test_timers.py tests/e2e/test_calls_on_sockets.py
 
 test-compiled: $(VENV)/.stamp-dev
 	@command -v cc >/dev/null || { echo "make test-compiled needs a C compiler, skipped: sudo apt-get install gcc"; exit 0; }; \
