@@ -198,6 +198,13 @@ class _Handler(WSGIHandler):
         self.rfile.close()
         self.rfile = stream
 
+    def handle(self) -> None:
+        """Serve the connection to its end. Nothing then refers to itself: the collector of cycles seldom runs."""
+        try:
+            super().handle()
+        finally:
+            self.environ = None
+
     def handle_one_request(self) -> Any:
         """None closes the connection."""
         head = self._head = Timeout.start_new(HEAD)

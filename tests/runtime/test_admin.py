@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -98,6 +99,25 @@ def test_names_are_defined_once_and_servers_do_not_share_them(metrics: Metrics) 
     with pytest.raises(ValueError, match="'calls' is defined twice"):
         metrics.counter("calls", "Calls.", lambda: 1)
     Metrics().gauge("calls", "Calls.", lambda: 2)
+
+
+def test_a_connection_that_has_ended_is_freed_at_once(admin: Admin) -> None:
+    """Without the collector of cycles, which seldom runs (`runtime.garbage`)."""
+
+    def handlers() -> int:
+        return sum(isinstance(each, admin_connections._Handler) for each in gc.get_objects())
+
+    ask(admin, "/metrics")
+    gc.collect()
+    before = handlers()
+    gc.disable()
+    try:
+        for target in ("/healthz", "/metrics", "/nothing"):
+            ask(admin, target)
+        gevent.sleep(0.05)
+        assert handlers() <= before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("target", "method", "status"), [("/nothing", "GET", 404), ("/metrics", "POST", 405)])
