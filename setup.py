@@ -30,7 +30,7 @@ PLAIN = {
 GROUP = "orchestrator"
 """What all compiled modules share is one library, `orchestrator__mypyc`."""
 OPTIMISE = os.environ.get("ORCHESTRATOR_OPTIMISE", "1")
-"""Of the C compiler. -O3 takes a third longer to build than -O1; `make test-compiled` takes 0, the quickest to build."""
+"""Of the C compiler. -O3 takes a third longer to build than -O1; `make test-compiled` takes 0, the quickest one."""
 
 
 def sources() -> list[str]:
