@@ -53,4 +53,5 @@ def _trace(found: Run | Trace) -> Trace:
 
 
 def _name(found: Run | Trace) -> str:
-    return found.name if isinstance(found, Run) else found.run
+    """A run that has ended stands further down: for a cursor it is another one."""
+    return f"{found.name} goes on" if isinstance(found, Run) else found.run

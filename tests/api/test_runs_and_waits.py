@@ -116,6 +116,18 @@ def test_some_of_them(inspected: Inspected, query: str, names: list[str]) -> Non
     assert [run["run"] for run in inspected.ask(f"/runs?{query}")[1]["items"]] == names
 
 
+def test_a_run_that_ends_between_two_pages_leaves_none_out(inspected: Inspected) -> None:
+    inspected.call()
+    inspected.world.run(10)
+    inspected.call()
+    first = inspected.ask("/runs?limit=1")[1]
+    assert [run["run"] for run in first["items"]] == ["ring_user#2"]
+    inspected.alice.calls[-1].hangup()
+    inspected.world.run(1)
+    rest = inspected.ask(f"/runs?cursor={first['next']}")[1]["items"]
+    assert [(run["run"], run["running"]) for run in rest] == [("ring_user#1", True), ("ring_user#2", False)]
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "failed=perhaps"])
 def test_parameters_that_make_no_sense(inspected: Inspected, query: str) -> None:
     assert inspected.ask(f"/runs?{query}")[0] == 400
