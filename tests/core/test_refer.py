@@ -219,6 +219,30 @@ def test_two_legs_of_freeswitch_are_joined(first: str, second: str, tmp_path: Pa
     s.over()
 
 
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_phone_may_put_two_through_before_freeswitch_has_reported_the_second_call(
+    reported: bool, tmp_path: Path
+) -> None:
+    """The two are joined, a little later: carol is not called a second time beside the call that she has."""
+    s = Stage(VIA + TAKE, tmp_path)
+    one, _ = s.talk(s.alice, s.bob)
+    s.switch.say_channels = False
+    two, _ = s.talk(s.alice, s.carol)
+    one.refer("sip:carol@example.com", two)
+    s.world.run(0.3)
+    assert s.alice.replies == {} and len(s.carol.calls) == 1
+    if reported:
+        s.switch.report()
+    s.world.run(5)
+    assert s.alice.replies[b"REFER"] == ([202] if reported else [200]), "passed on, for the flow has caught the error"
+    assert sum(command.startswith("uuid_bridge") for command in s.switch.commands) == reported
+    assert len(s.carol.calls) == 1
+    if reported:
+        assert s.in_call() == {"bob": 1, "carol": 1}
+    s.switch.report()
+    s.over()
+
+
 def test_a_leg_that_ends_before_they_are_joined_takes_the_other_one_along(tmp_path: Path) -> None:
     s = Stage(VIA + TAKE, tmp_path)
     one, bob = s.talk(s.alice, s.bob)

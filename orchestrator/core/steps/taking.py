@@ -141,12 +141,12 @@ class Takings:
         return None if side is None else (other, side)
 
     def _partner(self, refer: Referred) -> tuple[Call, str, Channel] | None:
-        """The party of the other call that FreeSWITCH has, and that is answered."""
+        """The party of the other call that FreeSWITCH has, and that is answered. Raises NoChannel where FreeSWITCH has
+        not reported it yet: it would be called a second time, beside the call that it has."""
         known = self._knows_other(refer)
         if known is None or known[0].answered_at is None or known[0].over or not known[0].carried:
             return None
-        channel = channel_of(*known)
-        return None if channel is None else (*known, channel)
+        return *known, self._channel(*known)
 
     def _join(
         self, ticket: Ticket, refer: Referred, one: tuple[Call, str, Channel], two: tuple[Call, str, Channel]
