@@ -26,7 +26,7 @@ MAX_DEPTH = 8
 """Events raised by the handler of an event raised by … (FLOWLANG §5 raise)."""
 
 Deliver = Callable[[Event, "Subscription"], object]
-Accept = Callable[[Event], bool]
+Accept = Callable[[Event, "Subscription"], bool]
 Expire = Callable[["Subscription"], None]
 
 _ABSENT = object()
@@ -324,7 +324,7 @@ def _hand_over(event: Event, subscription: Subscription) -> bool:
     if subscription._table is None:  # cancelled by a delivery before this one
         return False
     accept = subscription.accept
-    if accept is not None and not accept(event):
+    if accept is not None and not accept(event, subscription):
         return False
     subscription.taken += 1
     if subscription.left is not None:
@@ -358,9 +358,9 @@ def _hashable(value: Any) -> bool:
 
 
 def _also_equal(wanted: Mapping[str, Any], accept: Accept | None) -> Accept:
-    def accepts(event: Event) -> bool:
+    def accepts(event: Event, subscription: Subscription) -> bool:
         if any(event.attributes.get(name, _ABSENT) != value for name, value in wanted.items()):
             return False
-        return accept is None or accept(event)
+        return accept is None or accept(event, subscription)
 
     return accepts

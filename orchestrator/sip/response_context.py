@@ -77,7 +77,7 @@ class ResponseContext:
         self.request: Request | None = request
         self.method = request.method
         self.listener = listener
-        self.pending: list[Branch] = []
+        self.pending: tuple[Branch, ...] = ()
         self.best: Branch | None = None
         self.answered = False
         self.drop_routes = 0
@@ -121,7 +121,7 @@ class ResponseContext:
         branch = Branch(self, target, self._count, attempt, breadth or max(1, self.breadth // _LATE_SHARE))
         self.breadth -= branch.breadth
         self._count += 1
-        self.pending.append(branch)
+        self.pending += (branch,)
         if target.hop is not None:
             branch.send(target.hop)
         else:
@@ -252,7 +252,7 @@ class ResponseContext:
 
     def cancel_pending(self, headers: tuple[bytes, ...] = (), keep: Branch | None = None) -> None:
         """CANCEL every pending branch but one."""
-        for branch in list(self.pending):
+        for branch in self.pending:
             if branch is not keep:
                 branch.cancel(headers)
 
@@ -311,6 +311,10 @@ class ResponseContext:
             if status >= 300 and refused is not None:
                 refused(status)
 
+    def _leave(self, branch: Branch) -> None:
+        """It is pending no more."""
+        self.pending = tuple([other for other in self.pending if other is not branch])
+
     # --- what branches report -----------------------------------------------------------------------------------------
 
     def on_provisional(self, branch: Branch, response: Response) -> None:
@@ -322,7 +326,7 @@ class ResponseContext:
 
     def on_success(self, branch: Branch, response: Response, first: bool) -> None:
         if first:
-            self.pending.remove(branch)
+            self._leave(branch)
         if self._interval:
             session_timer.complete(response, self._interval)
         if self.server.answered:
@@ -350,7 +354,7 @@ class ResponseContext:
             release(self.network, branch, branch.client, response, hang_up=not self._inside)
 
     def on_failure(self, branch: Branch) -> None:
-        self.pending.remove(branch)
+        self._leave(branch)
         self.breadth += branch.breadth
         if not (self.server.answered or self.answered) or self._lapsed:
             self._remember(branch)

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from orchestrator.core.calls.call import Call
 from orchestrator.core.engine import Engine
 from orchestrator.core.steps.relay import RelayAttempt
-from orchestrator.core.steps.relaying import RelayStep
 from orchestrator.flow.run.account import Phase
 from orchestrator.flow.run.run import Run
+from orchestrator.flow.run.signals import Ticket
 from orchestrator.sip.transaction import TERMINATED, AnyTransaction
 
 _REPEATS = frozenset(("timer A", "timer E", "timer G"))
@@ -58,7 +58,7 @@ def _calls(engine: Engine) -> Iterator[str]:
         relay = call.relay
         if isinstance(relay, RelayAttempt):
             step = relay._done
-            if isinstance(step, RelayStep) and step.ticket.task is None:
+            if isinstance(step, Ticket) and step.task is None:
                 yield f"{relay!r}: nobody waits for it"
             elif relay.running and not relay.attended and not relay.awaits_back:
                 yield f"{relay!r}: nothing will end it"

@@ -74,7 +74,7 @@ def test_a_missing_optional_value_is_null(ears: Ears) -> None:
 
 @pytest.mark.parametrize("value", [["a", "b"], {"X-Id": "1"}])
 def test_lists_and_maps_are_compared_by_value(ears: Ears, value: Any) -> None:
-    ears.listen("list", equals={"aor": "bob", "what": value}, accept=lambda event: event.attributes["n"] > 1)
+    ears.listen("list", equals={"aor": "bob", "what": value}, accept=lambda event, _: event.attributes["n"] > 1)
     assert ears.publish(aor="bob", what=type(value)(value), n=2) == 1
     assert ears.publish(aor="bob", what=type(value)(value), n=1) == 0
     assert ears.publish(aor="bob", what=type(value)(), n=2) == 0
@@ -89,7 +89,7 @@ def test_a_list_in_the_event_matches_no_plain_value(ears: Ears) -> None:
 def test_accept_is_asked_only_for_equal_ones_and_once(ears: Ears) -> None:
     asked = []
 
-    def accept(event: Event) -> bool:
+    def accept(event: Event, _: Subscription) -> bool:
         asked.append(event.attributes["n"])
         return bool(event.attributes["n"] > 1)
 
@@ -101,7 +101,7 @@ def test_accept_is_asked_only_for_equal_ones_and_once(ears: Ears) -> None:
 
 
 def test_limit_counts_only_what_was_taken(ears: Ears) -> None:
-    subscription = ears.listen("bob", limit=2, accept=lambda event: event.attributes["n"] % 2 == 0)
+    subscription = ears.listen("bob", limit=2, accept=lambda event, _: event.attributes["n"] % 2 == 0)
     assert [ears.publish(n=n) for n in range(6)] == [1, 0, 1, 0, 0, 0]
     assert not subscription.armed and subscription.taken == 2
     assert len(ears.bus) == 0

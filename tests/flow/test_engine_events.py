@@ -99,7 +99,7 @@ def test_for_and_on_expire() -> None:
     assert world.event("ping") == 0
     assert world.logs == ["x", "over"]
     assert "subscription late expired after 1 events" in world.trace(run)
-    assert run.listeners == []
+    assert run.listeners == ()
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -113,7 +113,7 @@ def test_an_error_in_on_expire_ends_nothing_else(busy: bool) -> None:
     )
     world.at(5.0)
     assert run.error == ("flow.limit" if busy else "user.error")
-    assert run.listeners == []
+    assert run.listeners == ()
     world.at(9.0)
     assert world.logs == ["on"]
 
@@ -123,7 +123,7 @@ def test_limit_ends_it_without_on_expire() -> None:
     assert [world.event("ping") for _ in range(3)] == [1, 1, 0]
     world.at(30.0)
     assert world.logs == ["x", "x"]
-    assert run.listeners == []
+    assert run.listeners == ()
 
 
 def test_unique_by_runs_once_per_value() -> None:
@@ -212,7 +212,7 @@ def test_events_taken_before_the_limit_are_all_handled() -> None:
     for second in (5.0, 10.0, 15.0):
         world.at(second)
     assert world.logs[-1] == "3 done"
-    assert run.listeners == []
+    assert run.listeners == ()
 
 
 def test_an_error_ends_one_handler_only() -> None:
@@ -264,7 +264,7 @@ def test_unsubscribe_by_id_also_forgets_what_waits() -> None:
     assert world.event("dtmf", run) == 0
     world.at(20.0)
     assert world.logs == ["1", "1 done"]
-    assert run.listeners == []
+    assert run.listeners == ()
 
 
 def test_unsubscribe_twice_and_from_inside_the_handler() -> None:
@@ -345,7 +345,7 @@ def test_an_error_in_meanwhile_fails_the_wait_at_once() -> None:
     )
     world.answered(effects.Http, StepError("http.status", "410"))
     assert world.logs == ["http.status"]
-    assert world.engine.live()["subscriptions"] == 0 and run.tasks == []
+    assert world.engine.live()["subscriptions"] == 0 and run.tasks == ()
 
 
 def test_meanwhile_that_ends_leaves_the_wait_waiting() -> None:
@@ -366,7 +366,7 @@ def test_meanwhile_is_cancelled_when_the_event_comes() -> None:
 def test_stop_in_meanwhile_stops_the_flow() -> None:
     world, run = called(step("wait", "dtmf", meanwhile=steps(step("sleep", 1.0), step("stop"))), log("never"))
     world.at(1.0)
-    assert world.logs == [] and run.tasks == []
+    assert world.logs == [] and run.tasks == ()
     assert world.replies == [480]
 
 

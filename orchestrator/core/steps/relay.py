@@ -15,7 +15,7 @@ With `via:` a single branch leads to FreeSWITCH, and the destinations wait until
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
@@ -23,6 +23,7 @@ from orchestrator.core.push.waking import Waking
 from orchestrator.core.steps.outcomes import outcome_of, result_of
 from orchestrator.core.steps.turns import line_up, may_ring_beside
 from orchestrator.flow.run import effects
+from orchestrator.flow.run.signals import Ticket
 from orchestrator.history import FreeSwitchUnusable, RunFact
 from orchestrator.sip.branch import Branch
 from orchestrator.sip.release import COMPLETED_ELSEWHERE
@@ -33,6 +34,9 @@ from orchestrator.timers import Timer
 
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
+
+NOBODY: Final[frozenset[bytes]] = frozenset()
+"""Each `frozenset()` is another one, of 200 octets."""
 
 RELAY: Mapping[str, Mapping[str, str]] = {
     "new": {"sent": "sent", "rings": "ringing", "quiet": "open", "over": "done"},
@@ -54,7 +58,8 @@ RELAY: Mapping[str, Mapping[str, str]] = {
 
 
 class RelayAttempt:
-    """A running relay; `done(result)` is called once with the `relay result` mapping."""
+    """A running relay. `done` gets the `relay result` mapping, once: the ticket of the step that waits for it, or a
+    function."""
 
     __slots__ = (
         "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_busy",
@@ -67,7 +72,7 @@ class RelayAttempt:
         call: Call,
         effect: effects.Relay,
         groups: Sequence[Sequence[Target]],
-        done: Callable[[dict[str, Any]], None],
+        done: Ticket | Callable[[dict[str, Any]], None],
         gateways: Gateways,
         front: Target | None = None,
         headers: tuple[bytes, ...] = (),
@@ -81,9 +86,9 @@ class RelayAttempt:
         self.via = front
         """The target that leads to FreeSWITCH, None when destinations ring directly."""
         self._context: ResponseContext | None = None if front else call.front
-        self._done: Callable[[dict[str, Any]], None] | None = done
-        self._groups = list(groups)
-        self._ringing: list[Branch] = []
+        self._done: Ticket | Callable[[dict[str, Any]], None] | None = done
+        self._groups: tuple[Sequence[Target], ...] = tuple(groups)
+        self._ringing: tuple[Branch, ...] = ()
         self._best: Branch | None = None
         self._tried: tuple[str, ...] = ()
         self.waking: Waking | None = None
@@ -91,7 +96,7 @@ class RelayAttempt:
         self._busy = False
         """Several branches are being added or cancelled: one that fails on the spot settles nothing."""
         self._answered_by: Branch | None = None
-        self._replacing: frozenset[bytes] = frozenset()
+        self._replacing = NOBODY
         """URIs of injected branches that take the place of the others."""
         self._replaces_at_once = False
         self._open_timer: Timer | None = None
@@ -126,9 +131,9 @@ class RelayAttempt:
     def start(self, waiting: Sequence[Target]) -> None:
         """Begin to ring. `waiting` were injected before and join the first group."""
         if waiting:
-            first = list(self._groups.pop(0)) if self._groups else []
-            new = (target for target in waiting if not any(target.same_as(known) for known in first))
-            self._groups.insert(0, [*first, *new])
+            first = self._groups[0] if self._groups else ()
+            new = [target for target in waiting if not any(target.same_as(known) for known in first)]
+            self._groups = ([*first, *new], *self._groups[1:])
         self.call.front.forget_failures()
         timers, effect = self.call.node.timers, self.effect
         if effect.ring is not None:
@@ -183,13 +188,13 @@ class RelayAttempt:
             self._replacing = frozenset(target.uri for target in targets)
             self._replaces_at_once = cancel_others == "when_sent"
         if self.awaits_back:
-            self._groups.insert(0, targets)
+            self._groups = (targets, *self._groups)
             added = len(targets)
         else:
             added = self._add(targets)
         if last:
             self._await_nobody()
-        for branch in self._ringing[:]:
+        for branch in self._ringing:
             if branch.state == "ringing":  # it was among them already
                 self._replace(branch)
         self._check_settled()
@@ -212,11 +217,11 @@ class RelayAttempt:
         """Now those it replaces may stop, not before."""
         if branch.target.uri not in self._replacing:
             return
-        replacing, self._replacing = self._replacing, frozenset()
-        self._groups.clear()
+        replacing, self._replacing = self._replacing, NOBODY
+        self._groups = ()
         self._stop(self._each_timer)
         self._wake_nobody()
-        for other in self._ringing[:]:
+        for other in self._ringing:
             if other.target.uri not in replacing:
                 other.cancel((COMPLETED_ELSEWHERE,))
 
@@ -229,7 +234,7 @@ class RelayAttempt:
             if branch is None:
                 continue
             if branch.pending:
-                self._ringing.append(branch)
+                self._ringing += (branch,)
                 self._move("rings")
                 added += 1
                 if target.ring is not None:
@@ -242,12 +247,13 @@ class RelayAttempt:
         """Ring the next group that has anybody to ring."""
         self._stop(self._each_timer)
         while self._groups and self._context is not None and not self._context.closed:
-            if self._add(self._groups.pop(0)):
+            group, self._groups = self._groups[0], self._groups[1:]
+            if self._add(group):
                 if self.effect.each is not None:
                     self._each_timer = self.call.node.timers.after(self.effect.each, RelayAttempt._each_over, self)
                 return
         if self._context is not None and self._context.closed:
-            self._groups.clear()
+            self._groups = ()
         if not self._ringing:
             self._move("quiet")
         self._check_settled()
@@ -266,7 +272,7 @@ class RelayAttempt:
         self._cancel_ringing(("all",))
         self._forget_cancelled()
         if not self._fails_over(408, timeout=True):
-            self._groups.clear()
+            self._groups = ()
         self._ring_next()
 
     def _note_silence(self, waited: float | None) -> None:
@@ -278,14 +284,14 @@ class RelayAttempt:
 
     def _forget_cancelled(self) -> None:
         """Branches we stopped are not waited for: what they still say is the response context's business."""
-        for branch in list(self._ringing):
+        for branch in self._ringing:
             if branch.cancelled:
                 self._leave(branch)
                 self._note_tried(branch)
 
     def _leave(self, branch: Branch) -> None:
         """It rings no more."""
-        self._ringing.remove(branch)
+        self._ringing = tuple([other for other in self._ringing if other is not branch])
         if not self._ringing:
             self._move("quiet")
 
@@ -304,7 +310,7 @@ class RelayAttempt:
             return  # failed while it was being added
         self._leave(branch)
         if branch.status >= 600 or not self._fails_over(branch.status, branch.response is None):
-            self._groups.clear()
+            self._groups = ()
             self._await_nobody()
         self._go_on()
 
@@ -351,7 +357,7 @@ class RelayAttempt:
 
     def _cancel_ringing(self, wanted: Sequence[str]) -> None:
         self._busy = True
-        for branch in list(self._ringing):
+        for branch in self._ringing:
             if "all" in wanted or str(branch.number) in wanted or branch.target.contact in wanted:
                 branch.cancel()
         self._busy = False
@@ -363,7 +369,7 @@ class RelayAttempt:
         if self._ringing and may_ring_beside(target, (branch.target for branch in self._ringing), mode):
             self._add([target])
             return
-        line_up(target, self._groups, mode)
+        self._groups = line_up(target, self._groups, mode)
         if not self.awaits_back and not self._ringing:
             self._ring_next()
 
@@ -408,7 +414,7 @@ class RelayAttempt:
         self._finish("answered", status, winner)
 
     def _rang_out(self) -> None:
-        self._groups.clear()
+        self._groups = ()
         self._note_silence(self.effect.ring)
         self._cancel_ringing(("all",))
         self._forget_cancelled()
@@ -439,7 +445,11 @@ class RelayAttempt:
             self.call.relay = None
         if winner is None:
             self._end_back(code)
-        done(result_of(outcome, code, branch, tried))
+        result = result_of(outcome, code, branch, tried)
+        if isinstance(done, Ticket):
+            self.call.exchange.flows.resume(done, result)
+        else:
+            done(result)
 
     def _end_back(self, code: int) -> None:
         """The destinations behind FreeSWITCH have failed: tell it, and take back the call we sent it."""
@@ -457,8 +467,8 @@ class RelayAttempt:
         self._move("over")
         self._done = None
         self._wake_nobody()
-        self._groups.clear()
-        self._ringing.clear()  # branches refer to us
+        self._groups = ()
+        self._ringing = ()  # branches refer to us
         self._best = self._answered_by = None
         for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer, *self._late_timers):
             self._stop(timer)

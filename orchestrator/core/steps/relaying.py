@@ -28,7 +28,7 @@ from orchestrator.sip.target import Target
 
 
 class RelayStep:
-    """What a relay tells its result: the step that waits for it. Smaller than a closure; thousands wait at once."""
+    """Who hears of the result of a relay that has no call: the step that waits for it."""
 
     __slots__ = ("flows", "ticket")
 
@@ -80,7 +80,7 @@ class Relaying:
             call,
             effect,
             groups,
-            RelayStep(self._flows, ticket),
+            ticket,
             self._gateways,
             self._front(call, effect),
             header_lines(effect.headers),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.sip.target import Target
 
-Groups = list[Sequence[Target]]
+Groups = tuple[Sequence[Target], ...]
 
 
 def q_of(target: Target) -> float:
@@ -22,19 +22,17 @@ def grouped_by_q(targets: Iterable[Target]) -> list[list[Target]]:
     return [groups[q] for q in sorted(groups, reverse=True)]
 
 
-def line_up(late: Target, groups: Groups, mode: str) -> None:
-    """Give a late destination its turn among those who have not rung yet."""
+def line_up(late: Target, groups: Groups, mode: str) -> Groups:
+    """Give a late destination its turn among those who have not rung yet; returns the groups as they are then."""
     if mode == "parallel":
-        groups[:1] = [[*(groups[0] if groups else ()), late]]
-        return
+        return ([*(groups[0] if groups else ()), late], *groups[1:])
     q = q_of(late)
     at = next((number for number, group in enumerate(groups) if q_of(group[0]) <= q), len(groups))
     if mode == "by_q" and at < len(groups) and q_of(groups[at][0]) == q:
-        groups[at] = [*groups[at], late]
-        return
+        return (*groups[:at], [*groups[at], late], *groups[at + 1 :])
     while mode == "serial" and at < len(groups) and q_of(groups[at][0]) == q:  # behind those who have waited longer
         at += 1
-    groups.insert(at, [late])
+    return (*groups[:at], [late], *groups[at:])
 
 
 def may_ring_beside(late: Target, ringing: Iterable[Target], mode: str) -> bool:

@@ -65,7 +65,7 @@ def subscribe(task: Task, step: Step) -> None:
         return
     if len(run.listeners) >= run.engine.limits.subscriptions:
         raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
-    run.listeners.append(Listener(task, step))
+    run.listeners += (Listener(task, step),)
     task.trace(step, Subscribed(step.args["event"], task.value(step, "for")))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from orchestrator.errors import StepError
@@ -20,6 +21,9 @@ from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
 from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
 from orchestrator.history import RunFact
+
+NO_VARS: Mapping[str, Any] = MappingProxyType({})
+"""Of a flow that declares none: nothing can be set then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +103,12 @@ class Account(ABC):
         self.max_forwards = 70
         """Hops that calls it places have left: what begins elsewhere and comes back ends by them (RFC 7332)."""
         self.call_id: str = self.call["id"] if self.call is not None else ""
-        self.vars: dict[str, Any] = {}
+        self.vars: Mapping[str, Any] = {} if flow.vars else NO_VARS
         self.env = Environment(version.names, {**names, "vars": self.vars})
         """The names of the main steps: at their start, then at their end (for on_end)."""
         self.phase = Phase.MAIN
-        self.tasks: list[Waiter] = []
-        self.listeners: list[Listening] = []
+        self.tasks: tuple[Waiter, ...] = ()
+        self.listeners: tuple[Listening, ...] = ()
         self.handlers: dict[str, list[int]] | None = None
         """Id of a subscribe step → [events handled, events skipped]; None as long as there was none."""
         self.steps = 0

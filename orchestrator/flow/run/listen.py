@@ -104,12 +104,18 @@ class Wait:
         """Which flows the event came from that it took."""
         where: Where | None = step.args.get("where")
         self.condition = where.rest if where is not None else None
-        self.subscription = subscribe(task, step, self._accept, _arrived, self, limit=1, on_expire=_expired)
+        self.subscription = subscribe(task, step, _fits_wait, _arrived, self, limit=1, on_expire=_expired)
 
-    def _accept(self, event: Event) -> bool:
+    def accepts(self, event: Event) -> bool:
+        """Whether its filter lets an event pass."""
         if self.ticket.task is None:  # another branch has won in this very turn
             return False
         return self.condition is None or fits(self.run, self.step, self.condition, self.env, event)
+
+
+def _fits_wait(event: Event, subscription: Subscription) -> bool:
+    wait: Wait = subscription.owner
+    return wait.accepts(event)
 
 
 def _arrived(event: Event, subscription: Subscription) -> None:
@@ -142,7 +148,7 @@ class Listener:
         self._queue: deque[Event] | None = None
         self._seen: dict[Any, None] | None = None
         limit = task.value(step, "limit")
-        self.subscription = subscribe(task, step, self._accept, _taken, self, limit=limit, on_expire=_lapsed)
+        self.subscription = subscribe(task, step, _fits_listener, _taken, self, limit=limit, on_expire=_lapsed)
 
     @property
     def env(self) -> Environment:
@@ -158,7 +164,8 @@ class Listener:
             self.run.trace(self.step, EventDropped())
         return not full
 
-    def _accept(self, event: Event) -> bool:
+    def accepts(self, event: Event) -> bool:
+        """Whether its filter lets an event pass, and its mode and `unique_by` do."""
         where: Where | None = self.step.args.get("where")
         rest = where.rest if where is not None else None
         if rest is not None and not fits(self.run, self.step, rest, self._env, event):
@@ -257,8 +264,13 @@ class Listener:
 
     def _retire(self) -> None:
         if not self.subscription.armed and not self._queue and self in self.run.listeners:
-            self.run.listeners.remove(self)
+            self.run.listeners = tuple([other for other in self.run.listeners if other is not self])
             self.run.settle()
+
+
+def _fits_listener(event: Event, subscription: Subscription) -> bool:
+    listener: Listener = subscription.owner
+    return listener.accepts(event)
 
 
 def _taken(event: Event, subscription: Subscription) -> None:

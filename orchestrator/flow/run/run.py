@@ -93,15 +93,16 @@ class Run(Account):
             return
         try:
             for name, value in flow.vars.items():
-                self.vars[name] = value.evaluate(env)
+                env["vars"][name] = value.evaluate(env)
         except StepError as error:
             if not error.line:
                 error.file, error.line = flow.place.file, flow.place.line
-            spawn(self, (), env, "main", self._main_done).generator = _failing(error)
+            spawn(self, (), env, "main", _main_done).generator = _failing(error)
         else:
-            spawn(self, flow.do, env, "main", self._main_done)
+            spawn(self, flow.do, env, "main", _main_done)
 
-    def _main_done(self, task: Task, result: Any, failure: BaseException | None) -> None:
+    def main_done(self, task: Task, failure: BaseException | None) -> None:
+        """The main steps, or those of its `on_error`, have come to their end."""
         self.env = task.env
         on_error = self.flow.on_error
         if isinstance(failure, StepError) and on_error is not None and not self._recovered and self.ended is None:
@@ -109,7 +110,7 @@ class Run(Account):
             self.trace(None, StepFailed(failure.type, failure.message, "on_error of the flow"))
             self.steps = 0  # it may be the limit itself that failed, and this has to run
             env = task.env.bind("error", error_record(failure))
-            spawn(self, on_error, env, "on_error", self._main_done)
+            spawn(self, on_error, env, "on_error", _main_done)
             return
         self._close_main(failure if isinstance(failure, StepError) else None)
 
@@ -168,9 +169,9 @@ class Run(Account):
             return
         self.ended = self.ended or CallEnded("engine", "internal error")
         self._move("broken off")
-        for listener in list(self.listeners):
+        for listener in self.listeners:
             listener.close()
-        for task in list(self.tasks):
+        for task in self.tasks:
             task.on_done = _nobody
         self._finish()
 
@@ -180,8 +181,8 @@ class Run(Account):
             return
         self.ended = CallEnded(by, reason)
         self.trace(None, RunEnded(by, reason, self.call is not None))
-        tasks = list(self.tasks)  # taken before: with none of them, closing the last listener begins on_end
-        for listener in list(self.listeners):
+        tasks = self.tasks  # taken before: with none of them, closing the last listener begins on_end
+        for listener in self.listeners:
             listener.close()
         for task in tasks:
             self.engine.interrupt(task, CallEnded(by, reason))
@@ -216,12 +217,12 @@ class Run(Account):
 
     def _kill(self, what: str) -> None:
         self.trace(None, LastStepsCut(what, self.engine.limits.grace))
-        for task in list(self.tasks):
+        for task in self.tasks:
             self.engine.kill(task, Cancelled())
 
     def _finish(self) -> None:
         self._disarm()
-        for task in list(self.tasks):  # branches that on_end left behind
+        for task in self.tasks:  # branches that on_end left behind
             self.engine.kill(task, Cancelled())
         self._move("last steps done")
         self.engine.forget(self)
@@ -233,6 +234,13 @@ class Run(Account):
 
     def __repr__(self) -> str:
         return f"<Run {self.name} {self.phase.value}, {len(self.tasks)} tasks, {len(self.listeners)} subscriptions>"
+
+
+def _main_done(task: Task, result: Any, failure: BaseException | None) -> None:
+    """No bound method of the run: each task would keep one of its own, and they wait in thousands."""
+    run = task.run
+    assert isinstance(run, Run)
+    run.main_done(task, failure)
 
 
 def _nobody(task: Task, result: Any, failure: BaseException | None) -> None:

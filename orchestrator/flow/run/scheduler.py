@@ -261,7 +261,7 @@ class Scheduler(ABC):
     def _done(self, task: Waiter, result: Any, failure: BaseException | None) -> None:
         run = task.run
         task.generator = None
-        run.tasks.remove(task)
+        run.tasks = tuple([other for other in run.tasks if other is not task])
         if failure is not None:
             failure.__traceback__ = None  # its frames would keep the whole task alive
         task.on_done(task, result, failure)

@@ -96,7 +96,7 @@ class Owner(Protocol):
     call_id: str
     """Of its call, '' for none."""
     ended: CallEnded | None
-    tasks: list[Waiter]
+    tasks: tuple[Waiter, ...]
 
     def settle(self) -> None:
         """A task has ended: go on to the end of the run when nothing is left to run or to wait for."""

@@ -230,7 +230,7 @@ def spawn(run: Account, block: Block, env: Environment, label: str, on_done: Don
     task = Task(run, env, label, on_done, nesting)
     task.chain = run.chain
     task.generator = task.walk(block)
-    run.tasks.append(task)
+    run.tasks += (task,)
     engine.ready(task)
     return task
 

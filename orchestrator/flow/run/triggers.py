@@ -98,7 +98,7 @@ class Starter:
         if self._has_room(None):
             self._begin(None)
 
-    def _accept(self, event: Event) -> bool:
+    def _accept(self, event: Event, _: Subscription) -> bool:
         where = self._flow.trigger.where
         env = Environment(self._version.names, {"event": event.attributes})
         try:
