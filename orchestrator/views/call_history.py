@@ -256,9 +256,8 @@ class CallHistory:
             return
         if kept.run is None:
             kept.bind(run)
-        octets = sum([line.octets for line in kept.records])
-        kept.octets += octets
-        self.octets += octets
+        kept.octets += run.octets
+        self.octets += run.octets
         record = record_later(self._engine, over)
         if record is None:
             made = over.record()

@@ -6,12 +6,13 @@ the checker's business (`effect`), and the host checks it once more before any S
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.errors import UNREACHABLE, StepError
+from orchestrator.flow.language.evaluables import constant_of
 from orchestrator.flow.language.places import Place
-from orchestrator.flow.language.program import Step
+from orchestrator.flow.language.program import Evaluable, Step
 from orchestrator.flow.language.registry import ACTIONS, Action, CallChange, Field, Kind
 from orchestrator.flow.language.written import aor_flaw, number_flaw, party_flaw
 from orchestrator.flow.run import effects
@@ -104,12 +105,17 @@ RELAY = ACTIONS.add(
 )
 
 
-@RELAY.performs
-def relay(task: Task, step: Step) -> Steps:
-    """Waits for the outcome, then runs the steps under `on:` for it. `else` is any failure: never an answer."""
-    effect = _relay_effect(task, step)
-    task.trace(step, RelayBegan(_target(effect), effect.keep_open, effect.via, effect.wake))
-    result: Mapping[str, Any] = yield effect
+@RELAY.asks
+def relay(task: Task, step: Step) -> effects.Relay:
+    """Waits for the outcome."""
+    effect, began = step.made.get("relay") or _relay_effect(task, step)
+    task.trace(step, began)
+    return effect
+
+
+@RELAY.gets
+def relayed(task: Task, step: Step, result: Mapping[str, Any]) -> Steps:
+    """Run the steps under `on:` for the outcome. `else` is any failure: never an answer."""
     outcome = result["outcome"]
     why = UNREACHABLE if result["reason"] == UNREACHABLE else ""
     task.trace(step, RelayEnded(outcome, result["code"], why))
@@ -129,9 +135,10 @@ def on_outcome(task: Task, step: Step, name: str, result: Mapping[str, Any], oth
         yield from task.scoped(block, {name: result})
 
 
-def _relay_effect(task: Task, step: Step) -> effects.Relay:
+def _relay_effect(task: Task, step: Step) -> tuple[effects.Relay, RelayBegan]:
+    """What is asked for, and the line of the trace. Where all of it is written out they are the same for all calls."""
     to, registered, original = _destinations(task, step)
-    return effects.Relay(
+    effect = effects.Relay(
         to=to,
         registered=registered,
         original=original,
@@ -148,6 +155,19 @@ def _relay_effect(task: Task, step: Step) -> effects.Relay:
         headers=task.values(step, "headers"),
         from_=task.value(step, "from", ""),
     )
+    began = RelayBegan(_target(effect), effect.keep_open, effect.via, effect.wake)
+    if effect.wake is None and all(constant_of(value) is not None for value in _evaluated(step)):
+        step.made["relay"] = effect, began
+    return effect, began
+
+
+def _evaluated(step: Step) -> Iterator[Evaluable]:
+    """The values under the keys of a step that are worked out when it runs."""
+    for name, value in step.args.items():
+        if name == "headers":
+            yield from value.values()
+        elif name not in ("gateways", "mode", "failover_on", "via", "on"):
+            yield value
 
 
 def _number(task: Task, step: Step) -> str:

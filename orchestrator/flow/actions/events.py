@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.errors import StepError
 from orchestrator.events.checked import WrongValue
 from orchestrator.events.registry import build_event
+from orchestrator.flow.language.evaluables import constant_of
 from orchestrator.flow.language.program import Branch, Step
 from orchestrator.flow.language.registry import ACTIONS, Action, Field, Kind
 from orchestrator.flow.run.listen import EXPIRED, Listener, Wait, event_read, event_spec
@@ -66,7 +67,16 @@ def subscribe(task: Task, step: Step) -> None:
     if len(run.listeners) >= run.engine.limits.subscriptions:
         raise StepError("flow.limit", f"more than {run.engine.limits.subscriptions} subscriptions in one run")
     run.listeners += (Listener(task, step),)
-    task.trace(step, Subscribed(step.args["event"], task.value(step, "for")))
+    task.trace(step, step.made.get("subscribed") or _subscribed(task, step))
+
+
+def _subscribed(task: Task, step: Step) -> Subscribed:
+    """The line of the trace: the same for all runs where `for:` is written out."""
+    seconds = step.args.get("for")
+    fact = Subscribed(step.args["event"], task.value(step, "for"))
+    if seconds is None or constant_of(seconds) is not None:
+        step.made["subscribed"] = fact
+    return fact
 
 
 UNSUBSCRIBE = ACTIONS.add(

@@ -89,6 +89,8 @@ class Step:
     note: str = ""
     source: str = ""
     """One line for traces: the action and its short value as written."""
+    made: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What its action has worked out that is the same in all runs: thousands of them wait in it."""
 
 
 Block = tuple[Step, ...]

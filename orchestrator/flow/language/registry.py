@@ -2,7 +2,7 @@
 
 An `Action` says which keys stand under and beside it, of which kind each is, where the action may be used and what it
 does to the call. Its handler is a generator, attached with `@ACTION.performs`; an action without one can be checked,
-not run.
+not run. One that computes something, or asks the host a single question, does without (`computes`; `asks` and `gets`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from orchestrator.flow.language.written import Flaw
 
 Handler = Callable[[Any, Any], Generator[Any, Any, Any]]
 Function = Callable[[Any, Any], Any]
+Request = Callable[[Any, Any], Any]
+Answered = Callable[[Any, Any, Any], Generator[Any, Any, Any]]
 """They are given the task (`flow.run.task.Task`) and the step (`flow.language.program.Step`), which stand above."""
 H = TypeVar("H", bound=Handler)
 F = TypeVar("F", bound=Function)
+R = TypeVar("R", bound=Request)
+A = TypeVar("A", bound=Answered)
 
 
 class Kind(Enum):
@@ -113,6 +117,8 @@ class Action:
     """Events of the catalogue, or of the Event Socket by their own names, that it cannot work without."""
     handler: Handler | None = field(default=None, repr=False)
     function: Function | None = field(default=None, repr=False)
+    request: Request | None = field(default=None, repr=False)
+    answered: Answered | None = field(default=None, repr=False)
 
     def performs(self, handler: H) -> H:
         """Decorator: `handler(task, step)` is a generator that yields effects and returns the action's result."""
@@ -129,6 +135,26 @@ class Action:
         self.handler = handler
         self.function = function  # spares the engine a generator
         return function
+
+    def asks(self, request: R) -> R:
+        """Decorator for an action that asks the host once: `request(task, step)` returns the effect. While the step
+        waits, it has no generator."""
+        self.request = request
+        return request
+
+    def gets(self, answered: A) -> A:
+        """Decorator for what such an action does then: `answered(task, step, answer)` is a generator that returns the
+        action's result."""
+        request = self.request
+        assert request is not None
+
+        def handler(task: Any, step: Any) -> Generator[Any, Any, Any]:
+            answer = yield request(task, step)
+            return (yield from answered(task, step, answer))
+
+        self.handler = handler
+        self.answered = answered
+        return answered
 
     def field(self, name: str) -> Field | None:
         """The field of this name, under or beside the action."""

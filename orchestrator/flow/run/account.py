@@ -81,6 +81,7 @@ class Account(ABC):
         "left_out",
         "listeners",
         "max_forwards",
+        "octets",
         "passed_on",
         "phase",
         "records",
@@ -126,6 +127,8 @@ class Account(ABC):
         self.error = ""
         """Type of the error that ended the main steps, or of the last one that ended a handler."""
         self.records: list[TraceLine] = []
+        self.octets = 0
+        """What they take."""
         self.dropped = 0
         self.left_out = 0
         """Lines behind the first one that have made room for others."""
@@ -167,9 +170,11 @@ class Account(ABC):
         engine = self.engine
         if len(self.records) + self.left_out < engine.limits.records:
             record = TraceLine(engine.timers.now, step, fact, read)
+            octets = record.cut()
             if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
-                if engine.trace_memory.take(record.octets):
+                if engine.trace_memory.take(octets):
                     self.records.append(record)
+                    self.octets += octets
                 else:
                     self.dropped += 1
             history = engine.history
@@ -183,7 +188,9 @@ class Account(ABC):
         gone = self.records[1:-KEPT_LINES]
         del self.records[1 : 1 + len(gone)]
         self.left_out += len(gone)
-        return sum(record.octets for record in gone)
+        octets = sum(record.octets for record in gone)
+        self.octets -= octets
+        return octets
 
     def ignored_key(self, digit: str, leg: str) -> None:
         """A key was pressed that no step has taken: neither a `collect` nor a filter."""

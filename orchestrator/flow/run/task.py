@@ -141,6 +141,9 @@ class Task(Waiter):
                     continue
                 if action.function is not None:
                     result = action.function(self, step)
+                elif action.request is not None and action.answered is not None and step.timeout is None:
+                    result = yield action.request(self, step)
+                    result = yield from action.answered(self, step, result)
                 elif step.timeout is None:
                     result = yield from action.handler(self, step)  # type: ignore[misc]  # E119 refused it at load
                 else:

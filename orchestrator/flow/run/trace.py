@@ -15,7 +15,6 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Protocol
 
 from orchestrator.flow.language.program import Flow, Program, Step
@@ -42,8 +41,6 @@ _TOKEN = re.compile(
 """Who has it can wake the phone; in a URI, and in one that is escaped to stand in another."""
 _TOKEN_FIELD = re.compile(r"\bpn[-_](?:prid|param|purr|tok|auth)\b|\bauthorization\b", re.IGNORECASE)
 
-_octets_of = attrgetter("octets")
-
 Read = tuple[tuple[str, Any], ...]
 """What a condition looked at, or the event that was taken: (path, plain value)."""
 
@@ -52,21 +49,27 @@ class TraceLine:
     """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
     call)."""
 
-    __slots__ = ("fact", "octets", "read", "step", "time")
+    __slots__ = ("fact", "read", "step", "time")
 
     def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
         self.time = time
         self.step = step
-        octets = _LINE + fact.octets
-        if read:
-            octets += _weight_of(read)
-        if octets > _LINE + LONGEST:
-            fact = _cut_fact(fact)
-            read = tuple((path, _cut_value(value)) for path, value in read)
-            octets = _LINE + fact.octets + _weight_of(read)
-        self.octets = octets
         self.fact = fact
         self.read = read
+
+    @property
+    def octets(self) -> int:
+        """What it takes. Worked out: lines of calls that wait are many, and it is asked for once or twice."""
+        return _LINE + self.fact.octets + (_weight_of(self.read) if self.read else 0)
+
+    def cut(self) -> int:
+        """Cut its values where they are too long; returns its octets then."""
+        octets = self.octets
+        if octets > _LINE + LONGEST:
+            self.fact = _cut_fact(self.fact)
+            self.read = tuple((path, _cut_value(value)) for path, value in self.read)
+            octets = self.octets
+        return octets
 
     @property
     def text(self) -> str:
@@ -163,6 +166,7 @@ class Traced(Protocol):
     call_id: str
     error: str
     records: list[TraceLine]
+    octets: int
     dropped: int
     left_out: int
 
@@ -201,9 +205,8 @@ class Trace:
     @classmethod
     def of(cls, run: Traced) -> Trace:
         """The trace of a run so far."""
-        records = tuple(run.records)
-        hash, octets = run.program.hash, sum(map(_octets_of, records))
-        return cls(run.name, run.flow.name, hash, run.call_id, run.error, records, run.dropped, run.left_out, octets)
+        name, flow, hash, records = run.name, run.flow.name, run.program.hash, tuple(run.records)
+        return cls(name, flow, hash, run.call_id, run.error, records, run.dropped, run.left_out, run.octets)
 
     @property
     def file(self) -> str:
