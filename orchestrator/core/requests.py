@@ -35,7 +35,6 @@ from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import REPETITION
-from orchestrator.sip.intern import SharedLines
 from orchestrator.sip.message import Request, Response, build_response
 from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.points import Hop
@@ -80,7 +79,6 @@ class Requests:
         self._starts = starts
         self._outbound = outbound
         self._consume = authenticator.consume
-        self._shared = SharedLines()
         self._wakers = wakers
         overload.awaits = wakers.awaits
         self._replaced = ReplacedDialogs(node.network, exchange.calls)
@@ -371,12 +369,12 @@ class Requests:
             return True
         server = self._sender.open(request, destination)
         self._trying(request, server)
-        self._shared.share(request)
         call = Call(node, self._exchange, node.tokens.token().decode(), request, server, source)
         view.bind(call)
         self._calls.add(call)
         self._starts.call(flow, call, view, chain)
-        request.forget_parts()  # its flow waits now, maybe for long
+        if not call.over and not call.replied and not call.pending:
+            node.shapes.fold(request)  # its flow waits now, maybe for long
         return True
 
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:

@@ -8,11 +8,15 @@ What every message is judged by (start line, top Via, From, To, Call-ID, CSeq, M
 when it was parsed: these accessors never raise. Contact, Route and Record-Route are read when asked for and may raise
 MalformedMessage then. Messages never change, with three exceptions the RFC demands: `Request.stamp_source`,
 `Request.take_last_route`, and `Request.drop_line` for what ends here.
+
+A request that waits for long is *folded* (`Request.fold`): half of the memory it takes is lists and heads of objects.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import BLANKS, CR, is_token, read_number
@@ -22,12 +26,28 @@ from orchestrator.sip.tolerance import any_address
 from orchestrator.sip.uri import NameAddr, Uri, parse_uri
 
 _fold = re.compile(rb"\r\n[ \t]++").sub
+_unfolded_break = re.compile(rb"\r\n(?![ \t])").split
+_END: Final = b"\r\n\r\n"
 
 
 def line_value(line: bytes) -> bytes:
     """Value of a header line: unfolded (§7.3.1), stripped."""
     value = line.split(b":", 1)[1].strip(b" \t\r\n")
     return _fold(b" ", value) if CR in value else value
+
+
+class Shape:
+    """What folded requests of one model of phone have in common: the names of their header lines, and those lines that
+    are the same in all, at their places; None for the others."""
+
+    __slots__ = ("names", "lines")
+
+    def __init__(self, names: list[bytes], lines: tuple[bytes | None, ...]) -> None:
+        self.names = names
+        self.lines = lines
+
+
+NO_LINES: Final[list[bytes]] = []
 
 
 class Message:
@@ -39,22 +59,61 @@ class Message:
     """
 
     __slots__ = (
-        "names", "lines", "body", "call_id", "cseq", "cseq_method", "via", "max_forwards", "from_tag", "to_tag",
-        "_from", "_to",
+        "names", "call_id", "cseq", "cseq_method", "max_forwards", "from_tag", "to_tag", "_from", "_to",
+        "_lines", "_body", "_via", "_shape",
     )  # fmt: skip
 
     names: list[bytes]
-    lines: list[bytes]
-    body: bytes
     call_id: bytes
     cseq: int
     cseq_method: bytes
-    via: Via
     max_forwards: int | None
     from_tag: bytes | None
     to_tag: bytes | None
     _from: NameAddr | None
     _to: NameAddr | None
+    _lines: list[bytes]
+    _body: bytes
+    """Of a folded request its own lines, too, each with CRLF, and the empty line behind them."""
+    _via: Via | None
+    _shape: Shape | None
+    """None: it is not folded."""
+
+    @property
+    def lines(self) -> list[bytes]:
+        return self._lines if self._shape is None else self._folded_lines()
+
+    @lines.setter
+    def lines(self, lines: list[bytes]) -> None:
+        self._lines = lines
+
+    @property
+    def body(self) -> bytes:
+        return self._body if self._shape is None else self._body.partition(_END)[2]
+
+    @body.setter
+    def body(self, body: bytes) -> None:
+        self._body = body
+
+    @property
+    def via(self) -> Via:
+        via = self._via
+        return via if via is not None else parse_via(self.get(b"via") or b"")
+
+    @via.setter
+    def via(self, via: Via) -> None:
+        self._via = via
+
+    def unfold(self) -> None:
+        """Its lines are about to be read again and again, or to change."""
+        if self._shape is not None:
+            self._lines, self._body, self._via, self._shape = self.lines, self.body, self.via, None
+
+    def _folded_lines(self) -> list[bytes]:
+        shape = self._shape
+        assert shape is not None
+        own: Iterator[bytes] = iter(_unfolded_break(self._body.partition(_END)[0]))
+        return [line if line is not None else next(own) for line in shape.lines]
 
     def get(self, name: bytes) -> bytes | None:
         """Value of the first header called `name` (canonical): unfolded and stripped; None when absent."""
@@ -127,6 +186,7 @@ class Message:
 
     def drop_line(self, index: int) -> None:
         """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
+        self.unfold()
         self.names = [*self.names[:index], *self.names[index + 1 :]]  # several requests may share the list
         del self.lines[index]
 
@@ -155,6 +215,7 @@ class Request(Message):
         self._contacts: list[NameAddr] | None = None
         self._from = None
         self._to = None
+        self._shape = None
 
     @property
     def parsed_uri(self) -> Uri:
@@ -181,6 +242,7 @@ class Request(Message):
         stamped = via.stamped(host, port)
         if stamped is via:
             return
+        self.unfold()
         index = self.names.index(b"via")
         line, old, new = self.lines[index], via.tail, stamped.tail
         if old and old in line:
@@ -192,16 +254,21 @@ class Request(Message):
         self.lines[index] = line
         self.via = stamped
 
-    def forget_parts(self) -> None:
-        """Let go of the addresses that have been read: they can be read again, and a request that waits is kept for
-        long."""
-        self._parsed_uri = self._contacts = self._from = self._to = None
+    def fold(self, shape: Shape) -> None:
+        """Keep what this request has of its own in one piece, and let go of all that can be read again: it waits now,
+        maybe for long. What it says stays the same. `shape` has its other lines."""
+        lines = self.lines
+        own = [line for line, known in zip(lines, shape.lines, strict=True) if known is None]
+        self._body = b"\r\n".join([*own, b"", self.body])
+        self.names, self._lines, self._shape = shape.names, NO_LINES, shape
+        self._parsed_uri = self._contacts = self._from = self._to = self._via = None
 
     def take_last_route(self) -> None:
         """Make the last Route value the Request-URI: a strict router has put the Request-URI there (§16.4, §16.12.1.2).
 
         Raises MalformedMessage; the request is as it was then.
         """
+        self.unfold()
         last = self.routes()[-1]
         parsed = last.parsed
         index = len(self.names) - 1 - self.names[::-1].index(b"route")
@@ -214,6 +281,7 @@ class Request(Message):
 
     def add_line(self, name: bytes, line: bytes) -> None:
         """Put a header line behind the last one; `name` is canonical."""
+        self.unfold()
         self.names = [*self.names, name]
         self.lines.append(line)
 
@@ -237,6 +305,7 @@ class Response(Message):
         self.max_forwards = self.from_tag = self.to_tag = None
         self._from = None
         self._to = None
+        self._shape = None
 
     @property
     def start_line(self) -> bytes:

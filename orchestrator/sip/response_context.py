@@ -203,6 +203,7 @@ class ResponseContext:
         """The request as this branch carries it (§16.6 steps 1-8); `token` is its Via branch."""
         request, target = self.request, branch.target
         assert request is not None
+        request.unfold()
         forwards = request.max_forwards
         dialog_forming = self.method in _DIALOG_FORMING and not request.to_tag
         headers, stopped = target.headers, self.network.withheld(request, hop.host)

@@ -55,4 +55,4 @@ def complete(response: Response, interval: int) -> None:
     """Have a caller who knows timers refresh, where the 2xx of the other side names no interval (§8.2)."""
     if EXPIRES not in response.names:
         response.names += [EXPIRES, b"require"]
-        response.lines += [b"Session-Expires: %d;refresher=uac" % interval, b"Require: timer"]
+        response.lines.extend([b"Session-Expires: %d;refresher=uac" % interval, b"Require: timer"])

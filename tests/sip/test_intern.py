@@ -1,15 +1,19 @@
-"""Requests that wait share the lines they have in common, and say the same as before."""
+"""Requests that wait are folded: they share what they have in common, and say the same as before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from orchestrator.sip import intern
-from orchestrator.sip.intern import SharedLines
+from orchestrator.sip.intern import Shapes
 from orchestrator.sip.message import Request, parse_message
 
 USER_AGENT = b"User-Agent: Test Phone 1.0"
 
 
-def invite(number: int, *headers: bytes) -> Request:
+def invite(number: int, *headers: bytes, body: bytes = b"") -> Request:
     message = parse_message(
         b"\r\n".join(
             (
@@ -21,45 +25,73 @@ def invite(number: int, *headers: bytes) -> Request:
                 b"Call-ID: c%d" % number,
                 b"CSeq: 1 INVITE",
                 *headers,
-                b"Content-Length: 0\r\n\r\n",
+                b"Content-Length: %d\r\n\r\n" % len(body),
             )
         )
+        + body
     )
     assert isinstance(message, Request)
     return message
 
 
-def test_lines_that_are_alike_become_one_object_and_nothing_else_changes() -> None:
-    shared = SharedLines()
-    first, second = invite(1, USER_AGENT), invite(2, USER_AGENT)
-    before = [list(request.lines) for request in (first, second)]
-    shared.share(first)
-    shared.share(second)
-    assert [first.lines, second.lines] == before
-    same = [one is other for one, other in zip(first.lines, second.lines, strict=True)]
-    assert [name for name, one in zip(first.names, same, strict=True) if one] == [
-        b"max-forwards", b"user-agent", b"content-length",
+def spoken(request: Request) -> list[object]:
+    """All that it says."""
+    via = request.via
+    parts = [request.parsed_uri, request.from_, request.to, request.contacts(), request.vias()]
+    return [
+        list(request.names), list(request.lines), request.body, request.start_line, request.call_id, request.cseq,
+        via.transport, via.host, via.port, via.branch, via.tail, repr(parts), request.get_all(b"x-folded"),
     ]  # fmt: skip
+
+
+FOLDED = b"X-Folded: one\r\n two\r\n\tthree"
+
+
+def test_a_folded_request_says_what_it_said_before() -> None:
+    shapes = Shapes()
+    request = invite(1, USER_AGENT, FOLDED, b"Contact: <sip:alice@192.0.2.1>", body=b"v=0\r\n\r\nmore\r\n")
+    before = spoken(request)
+    shapes.fold(request)
+    assert spoken(request) == before
+    request.unfold()
+    assert spoken(request) == before
+
+
+def test_folded_requests_share_what_they_have_in_common() -> None:
+    shapes = Shapes()
+    first, second = invite(1, USER_AGENT), invite(2, USER_AGENT)
+    shapes.fold(first)
+    shapes.fold(second)
+    assert first.names is second.names and len(shapes) == 1
+    same = [one is other for one, other in zip(first.lines, second.lines, strict=True)]
+    assert [name for name, one in zip(first.names, same, strict=True) if one] == [b"max-forwards", b"user-agent"]
     assert second.get(b"user-agent") == b"Test Phone 1.0"
 
 
-def test_lines_that_name_a_call_are_not_remembered() -> None:
-    shared = SharedLines()
-    for number in range(100):
-        shared.share(invite(number, USER_AGENT))
-    assert len(shared) == 3
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda request: request.stamp_source(b"192.0.2.7", 5062),
+        lambda request: request.drop_header(b"user-agent"),
+        lambda request: request.add_line(b"x-more", b"X-More: 1"),
+        lambda request: request.take_last_route(),
+    ],
+)
+def test_a_folded_request_can_be_changed_and_no_other_is(change: Callable[[Request], None]) -> None:
+    shapes = Shapes()
+    route = b"Route: <sip:a.example.com;lr>, <sip:b.example.com;lr>"
+    plain, folded, other = (invite(number, USER_AGENT, route) for number in (1, 1, 2))
+    for request in (folded, other):
+        shapes.fold(request)
+    before = spoken(other)
+    change(plain)
+    change(folded)
+    assert spoken(folded) == spoken(plain)
+    assert spoken(other) == before
 
 
 def test_strangers_cannot_grow_the_table() -> None:
-    shared = SharedLines()
-    for number in range(intern._MAX_LINES * 2):
-        shared.share(invite(number, b"User-Agent: %d" % number))
-    assert len(shared) <= intern._MAX_LINES + 3
-
-
-def test_a_request_that_forgets_its_parts_reads_them_again() -> None:
-    request = invite(1)
-    before = [repr(part) for part in (request.parsed_uri, request.from_, request.to)]
-    request.forget_parts()
-    assert (request._parsed_uri, request._from, request._to) == (None, None, None)
-    assert [repr(part) for part in (request.parsed_uri, request.from_, request.to)] == before
+    shapes = Shapes()
+    for number in range(intern._MOST + 10):
+        shapes.fold(invite(number, b"User-Agent: %d" % number))
+    assert len(shapes) <= intern._MOST

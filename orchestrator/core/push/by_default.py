@@ -39,8 +39,8 @@ class WaitingRequest:
         self._waking = wakers.wake(self, request, asleep, awake, wakers.pusher.policy.wake, others=others)
         for target in awake:
             self.context.add(target, breadth=self._share)
-        else:
-            request.forget_parts()  # it waits now, maybe for long
+        if not awake:
+            wakers.node.shapes.fold(request)  # it waits now, maybe for long
 
     # --- the phones -------------------------------------------------------------------------------------------------
 
