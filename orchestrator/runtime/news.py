@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-from loguru import logger
+from orchestrator.runtime.log import tell
 
 PER_SOURCE = 10
 """Lines of one event a second for one source."""
@@ -44,14 +44,17 @@ class News:
         warning = event in WARNINGS
         if (self.quiet and not warning) or not self._room(event, str(facts.get("source", ""))):
             return
-        read = ((name, value() if callable(value) else value) for name, value in facts.items())
-        told = {name: _cut(value) for name, value in read if value not in (None, "")}
+        told: dict[str, Any] = {}
+        for name, value in facts.items():
+            if callable(value):
+                value = value()
+            if value not in (None, ""):
+                # written as `address`: `source` would be bounded once more by the renderer's own filter
+                told["address" if name == "source" else name] = _cut(value)
         left_out = self._suppressed.pop(event, 0)
         if left_out:
             told["suppressed"] = left_out
-        # bound as `address`: `source` would be bounded once more by the renderer's own filter
-        told = {"address" if name == "source" else name: value for name, value in told.items()}
-        logger.bind(**told).log("WARNING" if warning else "INFO", event)
+        tell("warning" if warning else "info", event, told)
 
     def _room(self, event: str, source: str) -> bool:
         second = int(self._clock())

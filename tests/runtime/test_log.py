@@ -209,3 +209,40 @@ def test_sources_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -
     for number in range(1_000):
         limiter(record("malformed", f"192.0.2.{number}"))
     assert len(limiter._seen) <= 100
+
+
+FACTS = {"call": "a84b4c76", "code": 200, "by": 'x"\x1b[2J', "empty": "", "none": None}
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_the_short_way_writes_the_same_line(format: Literal["text", "json"]) -> None:
+    stream = logged(format)
+    logger.bind(**FACTS).info("call_ended")
+    log.tell("info", "call_ended", FACTS)
+    first, second = (line.partition("Z " if format == "text" else '",')[::2] for line in stream.getvalue().splitlines())
+    assert first[1] == second[1] and len(first[0]) == len(second[0])
+
+
+@pytest.mark.parametrize(("level", "written"), [("debug", 2), ("info", 2), ("warning", 1), ("error", 0)])
+def test_the_short_way_heeds_the_level(level: Literal["debug", "info", "warning", "error"], written: int) -> None:
+    stream = logged("text", "info")
+    log.set_level(level)
+    log.tell("info", "call_ended", FACTS)
+    log.tell("warning", "run_failed", FACTS)
+    assert len(stream.getvalue().splitlines()) == written
+
+
+def test_whoever_else_listens_hears_what_takes_the_short_way() -> None:
+    stream, heard = logged(), []
+    sink = logger.add(lambda message: heard.append(message.record["extra"]))
+    log.tell("info", "call_ended", FACTS)
+    assert heard == [FACTS] and stream.getvalue().count("call_ended") == 1
+    logger.remove(sink)
+    log.tell("info", "call_ended", FACTS)
+    assert len(heard) == 1 and stream.getvalue().count("call_ended") == 2
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    stream = logged()
+    stream.close()
+    log.tell("info", "call_ended", FACTS)
