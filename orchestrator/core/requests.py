@@ -213,7 +213,7 @@ class Requests:
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
-        if b";gr" in request.uri and not self._read_gruu(request) and not request.to_tag:
+        if request.uri.find(b";gr") >= 0 and not self._read_gruu(request) and not request.to_tag:
             self.refuse(request, destination, 404)
             return
         route = self.routes.route(request)

@@ -64,13 +64,14 @@ class Wire:
         if hop.connection and not exempt:  # nobody forges the address of a connection
             self._admission.prove(source, now)
         self._timers.run_due(now)
-        if data.startswith(b"ACK ") and self._overload.refusals.mark in data and self._admission.is_proved(source, now):
+        ends_refusal = data[:4] == b"ACK " and data.find(self._overload.refusals.mark) >= 0
+        if ends_refusal and self._admission.is_proved(source, now):
             sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
             self._node.count("ack.unmatched")
             return
         message: Request | Response | None = None
         try:
-            if data.startswith(BEGINNINGS) and self._overload.is_on and self._requests.receive_unread(data, hop):
+            if self._overload.is_on and data.startswith(BEGINNINGS) and self._requests.receive_unread(data, hop):
                 return
             try:
                 message = parse_message(data, self._longest)

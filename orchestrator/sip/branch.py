@@ -336,8 +336,10 @@ class Branch:
     def upward(self, response: Response) -> bytes:
         """The target's response as it goes on to the caller, who knows his own From."""
         network = self.context.network
-        for name in network.withheld(response, self.context.server.destination.host).intersection(response.names):
-            response.drop_header(name)
+        stopped = network.withheld(response, self.context.server.destination.host)
+        if not stopped.isdisjoint(response.names):
+            for name in stopped.intersection(response.names):
+                response.drop_header(name)
         outer = self.context.outer
         if self.recorded is not None and outer is not None:
             return topology.upward(network.veil, response, outer, self.recorded, self.from_line, self.cseq_line)

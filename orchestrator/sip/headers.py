@@ -89,6 +89,7 @@ def split_first(value: bytes) -> tuple[bytes, bytes]:
 MAGIC_COOKIE: Final = b"z9hG4bK"
 """Begin of a branch that is unique by itself (§8.1.1.7); others are matched the RFC 2543 way (§17.2.3)."""
 _SOURCE_PARAMS: Final = (b"received", b"rport")
+_ASKS_FIRST: Final = b";rport;branch="
 _via = re.compile(
     TOKEN + rb"++[ \t]*+/[ \t]*+" + TOKEN + rb"++[ \t]*+/[ \t]*+(" + TOKEN + rb"++)[ \t]++"
     rb"(" + HOST + rb")[ \t]*+(?::[ \t]*+(" + PORT + rb")[ \t]*+)?+(" + PARAMS + rb")(?:,|\Z)"
@@ -153,6 +154,9 @@ class Via:
         Returns self when there is nothing to note.
         """
         tail = self.tail
+        if tail.startswith(_ASKS_FIRST) and tail.find(b";", len(_ASKS_FIRST)) < 0:  # as most write it
+            tail = b";rport=%d;received=%s%s" % (port, host, tail[len(b";rport") :])
+            return Via(self.transport, self.host, self.port, self.branch, tail)
         if tail.find(b"rport") >= 0 and _bare_rport(tail) is not None:
             tail = tail.replace(b";rport", b";rport=%d;received=%s" % (port, host), 1)
             return Via(self.transport, self.host, self.port, self.branch, tail)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.sip.grammar import BLANKS, CR, is_token, read_number
+from orchestrator.sip.grammar import BLANKS, COMMA, CR, is_token, read_number
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
 from orchestrator.sip.names import LONG_NAMES
 from orchestrator.sip.tolerance import any_address
@@ -245,7 +245,9 @@ class Request(Message):
         self.unfold()
         index = self.names.index(b"via")
         line, old, new = self.lines[index], via.tail, stamped.tail
-        if old and old in line:
+        if old and COMMA not in line and line.endswith(old):  # as in most
+            line = line[: -len(old)] + new
+        elif old and line.find(old) >= 0:
             line = line.replace(old, new, 1)
         else:  # no parameters to find it by, or folded
             first, rest = split_first(line_value(line))

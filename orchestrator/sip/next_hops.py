@@ -70,13 +70,10 @@ class NextHops:
     ) -> None:
         """Hops of a SIP URI, wanted by a request of `source`; see `sip.proxy_network`. `in_order`: as the DNS has them,
         avoided or not."""
-        transport = ""
-        if uri.scheme != b"sip" or uri.transport is not None:
-            said = transport_of(uri) if uri.is_sip else None
-            if said is None or (said and said not in self._points.opened):
-                found(None)
-                return
-            transport = said
+        transport = transport_of(uri)
+        if transport is None or (transport and transport not in self._points.opened):
+            found(None)
+            return
         address = self._addresses.numeric(uri.host)
         if address is not None:
             transport = transport or (self._plain if by is None else self._otherwise(by))

@@ -330,24 +330,42 @@ def read_scanned(found: tuple[Any, ...]) -> Request | Response:
             status, reason, method,
             names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
         ) = found  # fmt: skip
-        message: Request | Response = Response(status, reason)
-        message.cseq_method = method
-    else:
-        (
-            method, uri, secure, user, at, at_port, params, hops,
-            names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
-        ) = found  # fmt: skip
-        message = request = Request(method, uri)
-        request._parsed_uri = Uri(uri, b"sips" if secure else b"sip", user, None, at, at_port, params)
-        request.max_forwards = hops
-        request.cseq_method = method
-    message.names, message.lines, message.body = names, lines, body
-    message.via = Via(transport, host, port, branch, tail)
+        response = Response(status, reason)
+        _fill_scanned(response, names, lines, body, method, from_tag, to_tag, id, cseq)
+        response.via = Via(transport, host, port, branch, tail)
+        return response
+    (
+        method, uri, secure, user, at, at_port, params, hops,
+        names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
+    ) = found  # fmt: skip
+    request = Request(method, uri)
+    _fill_scanned(request, names, lines, body, method, from_tag, to_tag, id, cseq)
+    request.via = Via(transport, host, port, branch, tail)
+    request._parsed_uri = Uri(uri, b"sips" if secure else b"sip", user, None, at, at_port, params)
+    request.max_forwards = hops
+    return request
+
+
+def _fill_scanned(
+    message: Message,
+    names: list[bytes],
+    lines: list[bytes],
+    body: bytes,
+    cseq_method: bytes,
+    from_tag: bytes | None,
+    to_tag: bytes | None,
+    call_id: bytes,
+    cseq: int,
+) -> None:
+    """What both kinds have."""
+    message.names = names
+    message.lines = lines
+    message.body = body
+    message.cseq_method = cseq_method
     message.from_tag = from_tag
     message.to_tag = to_tag
-    message.call_id = id
+    message.call_id = call_id
     message.cseq = cseq
-    return message
 
 
 _PARTS_OF_RESPONSE: Final = 15

@@ -12,7 +12,7 @@ from orchestrator.sip.location import Binding
 from orchestrator.sip.message import Request
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import is_private, port_of, unicast
-from orchestrator.sip.uri import Uri, parse_name_addr, parse_uri
+from orchestrator.sip.uri import Uri, parse_known_uri, parse_name_addr
 
 
 class Renumbering(NamedTuple):
@@ -145,7 +145,7 @@ class Target:
     @property
     def parsed(self) -> Uri:
         """The request URI. Raises MalformedMessage."""
-        return parse_uri(self.uri)
+        return parse_known_uri(self.uri)
 
     def first_hop(self) -> Uri:
         """The URI whose address is the next hop where `hop` is not known. Raises MalformedMessage."""

@@ -56,6 +56,12 @@ _sip_uri = re.compile(
 _opaque_uri = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*+):([!-;=?-~]++)").fullmatch
 _uri_params = re.compile(rb";([^;=]++)(=?)([^;]*+)").findall
 _transport = re.compile(rb";transport=([^;]++)", re.IGNORECASE).search
+_PLAIN_TRANSPORTS: Final = {
+    b";transport=" + written: name
+    for name in (b"udp", b"tcp", b"tls", b"ws", b"wss")
+    for written in (name, name.upper())
+}
+"""Parameters that most URIs have which name a transport, and that transport."""
 _each_escape = re.compile(rb"%(" + HEX + rb"{2})")
 
 
@@ -110,6 +116,9 @@ class Uri:
         tail = self._tail
         if not tail:
             return None
+        plain = _PLAIN_TRANSPORTS.get(tail)
+        if plain is not None:
+            return plain
         if PERCENT in tail:
             value = self.params.get(b"transport")
             return value.lower() if value else None
@@ -169,6 +178,21 @@ def parse_uri(raw: bytes) -> Uri:
         _check_user(uri.user)
     if params.count(b";") > 1:
         uri._params = _parse_uri_params(params)  # only here can a name stand twice
+    return uri
+
+
+_MOST_KNOWN: Final = 2_000
+_known: dict[bytes, Uri] = {}
+
+
+def parse_known_uri(raw: bytes) -> Uri:
+    """`parse_uri` for one that is read again and again, as the contact of a phone: the same `Uri`, which never changes.
+    Some are remembered; the table starts afresh when full."""
+    uri = _known.get(raw)
+    if uri is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        uri = _known[raw] = parse_uri(raw)
     return uri
 
 

@@ -120,7 +120,7 @@ class Authenticator:
 
     def consume(self, request: Request) -> None:
         """Take credentials for our realms out of a request that is going on."""
-        if b"proxy-authorization" not in request.names or not self._realms:
+        if not self._realms or b"proxy-authorization" not in request.names:
             return
         for index in reversed(range(len(request.names))):
             if request.names[index] == b"proxy-authorization":
