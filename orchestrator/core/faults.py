@@ -95,7 +95,7 @@ class Faults:
         """`fail`, and where that raises as well, the least: an answer."""
         if self._attempt(subject.fail) or not isinstance(subject, Call):
             return
-        self._attempt(subject.front.server.fail)
+        self._attempt(subject.transaction.fail)
         if subject.back is not None:
             self._attempt(subject.back.server.fail)
         self._attempt(partial(subject.exchange.calls.discard, subject))

@@ -128,9 +128,7 @@ class OtherRequests:
         """`call` as the flow that has it sees it."""
         if call.run is not None and call.run.call is not None:
             return call.run.call
-        view = CallView(self._node, call.invite, call.source)
-        view.bind(call)
-        return view
+        return CallView(call)
 
     def _by_default(
         self, request: Request, source: tuple[str, int], destination: Hop, server: ServerTransaction | None

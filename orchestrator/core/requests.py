@@ -19,7 +19,7 @@ from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.calls.replaced import ReplacedDialogs
-from orchestrator.core.calls.views import CallView
+from orchestrator.core.calls.views import CallView, NewCallView
 from orchestrator.core.in_dialogs import DialogRequests
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
@@ -354,11 +354,11 @@ class Requests:
         node, flows = self._node, self._flows
         if "invite" not in self._starts.triggers:
             return False
-        view = CallView(node, request, source)
-        flow = flows.choose("invite", {"call": view})
+        flow = flows.choose("invite", {"call": NewCallView(node, request, source)})
         if flow is None:
             return False
-        chain = (*self.routes.led_here_by(request), flow.name)
+        led_here_by = self.routes.led_here_by(request)
+        chain = (*led_here_by, flow.name) if led_here_by else flow.chain
         try:
             flows.check_chain(chain)
         except StepError:  # as a loop, whatever the flows have made of the address on the way (RFC 5393 §4.2)
@@ -370,9 +370,8 @@ class Requests:
         server = self._sender.open(request, destination)
         self._trying(request, server)
         call = Call(node, self._exchange, node.tokens.token().decode(), request, server, source)
-        view.bind(call)
         self._calls.add(call)
-        self._starts.call(flow, call, view, chain)
+        self._starts.call(flow, call, CallView(call), chain)
         if not call.over and not call.replied and not call.pending:
             node.shapes.fold(request)  # its flow waits now, maybe for long
         return True

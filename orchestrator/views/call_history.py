@@ -219,7 +219,7 @@ class CallHistory:
             return None
         invite = found.invite
         data = b"\r\n".join((invite.start_line, *invite.lines, b"", invite.body))
-        return True, data, Hop(found.front.server.destination.point, *found.source), self._engine.timers.now
+        return True, data, Hop(found.transaction.destination.point, *found.source), self._engine.timers.now
 
     def _tie(self, kept: KeptCall, call_id: bytes) -> None:
         """A leg of a call. Another one may have the same Call-ID: this call come back to us, or an earlier try that was

@@ -105,9 +105,7 @@ def _view(engine: Engine, call: LiveCall) -> Any:
     if isinstance(call, SocketCall):
         return call.view
     if isinstance(call, Call):
-        view = CallView(engine, call.invite, call.source)
-        view.bind(call)
-        return view
+        return CallView(call)
     assert call.request is not None
     return RequestView(engine, call.request, (call.destination.host, call.destination.port))
 

@@ -61,8 +61,8 @@ class Call(FlowCall[Exchange]):
     """One INVITE that a flow has taken; the listener of its response contexts. Its states: `core.calls.flow_call`."""
 
     __slots__ = (
-        "invite", "source", "front", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
-        "contact", "user", "dialogs", "_handshake",
+        "invite", "source", "transaction", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
+        "contact", "user", "_front", "_dialogs", "_handshake",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,9 @@ class Call(FlowCall[Exchange]):
         super().__init__(node, exchange, id)
         self.invite = request
         self.source = source
-        self.front = ResponseContext(node.network, server, request, self)
+        self.transaction = server
+        """That of the INVITE."""
+        self._front: ResponseContext | None = None
         self.back: ResponseContext | None = None
         server.user = self
         self.relay: CallRelay | None = None
@@ -95,19 +97,48 @@ class Call(FlowCall[Exchange]):
         """Contact URI of whoever has answered."""
         self.user: str | None = node.network.user_of(request, source[0])
         """Who the caller is: by digest, or as a trusted source says; None as long as nobody knows."""
-        self.dialogs = Dialogs(request)
+        self._dialogs: Dialogs | None = None
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
 
     @property
+    def front(self) -> ResponseContext:
+        """The caller's INVITE as it is sent on; made when that begins, or when we answer. Thousands of calls wait."""
+        front = self._front
+        if front is None:
+            transaction = self.transaction
+            user = transaction.user  # we stay the one who is asked about it
+            front = self._front = ResponseContext(self.node.network, transaction, self.invite, self)
+            transaction.user = user
+        return front
+
+    @property
+    def dialogs(self) -> Dialogs:
+        """Its SIP dialogs."""
+        dialogs = self._dialogs
+        if dialogs is None:
+            dialogs = self._dialogs = Dialogs(self.invite)
+        return dialogs
+
+    @property
+    def call_ids(self) -> tuple[bytes, ...]:
+        """SIP Call-IDs of its dialogs, that of the INVITE first."""
+        return (self.sip_call_id,) if self._dialogs is None else self._dialogs.call_ids
+
+    @property
+    def closed(self) -> bool:
+        """The INVITE cannot be sent on any more."""
+        return self.transaction.answered if self._front is None else self._front.closed
+
+    @property
     def replied(self) -> bool:
         """A final reply to the INVITE is out."""
-        return self.front.server.answered
+        return self.transaction.answered
 
     @property
     def sip_call_id(self) -> bytes:
         """Call-ID of the INVITE."""
-        return self.dialogs.call_id
+        return self.invite.call_id
 
     @property
     def request(self) -> Request:
@@ -121,11 +152,18 @@ class Call(FlowCall[Exchange]):
     @property
     def pending(self) -> Sequence[Branch]:
         """The destinations that ring now."""
-        return (self.back or self.front).pending
+        context = self.back or self._front
+        return () if context is None else context.pending
+
+    @property
+    def sent_on(self) -> Sequence[Branch]:
+        """Where the INVITE itself has been sent on to and still is under way: to FreeSWITCH, where that is in the
+        middle."""
+        return () if self._front is None else self._front.pending
 
     def channels(self) -> Iterator[Channel]:
         """FreeSWITCH channels of the call, found by the Call-IDs of its dialogs."""
-        for call_id in self.dialogs.call_ids:
+        for call_id in self.call_ids:
             yield from self.exchange.channels.by_call_id(text(call_id))
 
     # --- the back: FreeSWITCH's second leg ----------------------------------------------------------------------------
@@ -141,6 +179,11 @@ class Call(FlowCall[Exchange]):
         self.exchange.calls.add_call_id(request.call_id, self)
         relay.back_arrived(self.back)
         return True
+
+    def forget_failures(self) -> None:
+        """What failed before says nothing about the destinations tried next."""
+        if self._front is not None:
+            self._front.forget_failures()
 
     def lose_hold(self) -> None:
         """FreeSWITCH holds the caller no longer: somebody else has answered, or it gave up."""
@@ -180,7 +223,7 @@ class Call(FlowCall[Exchange]):
         self.note(ResponseReceived(response.status, branch.target.contact))
         self._count_gateway(branch, response.status)
         self.dialogs.answered(response)
-        if branch.context is self.front:
+        if branch.context is self._front:
             self._on_front_answered(branch, response)
         else:
             self.dialogs.far = callee_of(self.node, branch, response)
@@ -205,7 +248,7 @@ class Call(FlowCall[Exchange]):
         if answer is not None:
             branch, response = answer
             dialogs = self.dialogs
-            dialogs.caller = caller_of(self.node, self.invite, self.front.server, response)
+            dialogs.caller = caller_of(self.node, self.invite, self.transaction, response)
             dialogs.callee = callee_of(self.node, branch, response)
             dialogs.goes_on(response)
             dialog = (self.sip_call_id, dialogs.caller_tag, response.to_tag)
@@ -246,7 +289,7 @@ class Call(FlowCall[Exchange]):
         if self.over or self.replied:
             return
         self.front.cancel(headers)  # first: what the end of a branch makes a flow do must find the 487 on its way
-        self.note(ResponseSent(self.front.server.status))
+        self.note(ResponseSent(self.transaction.status))
         self._stop_ringing(headers)
         self.end_by("caller", "cancelled")
 
@@ -256,7 +299,7 @@ class Call(FlowCall[Exchange]):
         Raises StepError `call.state` when a final reply has gone out.
         """
         if self.replied:
-            raise StepError("call.state", f"the call already has a final reply ({self.front.server.status})")
+            raise StepError("call.state", f"the call already has a final reply ({self.transaction.status})")
         self.front.reply(code, reason, headers)
         self.note(ResponseSent(code, reason))
         if code >= 300:
@@ -268,12 +311,13 @@ class Call(FlowCall[Exchange]):
 
     def reply_best(self) -> bool:
         """Answer with the best failure of the branches (RFC 3261 §16.7). False when no branch gave one."""
-        best = self.front.best if self.back is None else self.back.best
+        context = self.back or self._front
+        best = context.best if context is not None else None
         if best is None or self.replied:
             return False
         if best.context is not self.front or not self.front.send_best():
             self.front.reply(best.status)
-        status = self.front.server.status  # a 503 is not passed on
+        status = self.transaction.status  # a 503 is not passed on
         self.note(ResponseSent(status))
         self.step("refused", Ending("engine", f"{status}"))
         self._give_up_relay()
@@ -309,12 +353,12 @@ class Call(FlowCall[Exchange]):
         try:
             super().fail()
         finally:
-            owed = not self.front.server.answered
-            for context in (self.front, self.back):
-                if context is not None:
-                    context.server.fail()
+            owed = not self.transaction.answered
+            self.transaction.fail()
+            if self.back is not None:
+                self.back.server.fail()
             if owed:
-                self.note(ResponseSent(self.front.server.status))
+                self.note(ResponseSent(self.transaction.status))
 
     def lose_freeswitch(self, channels: Sequence[Channel] = (), reason: str = CHANNEL_LOST) -> None:
         """Its channels or their server are gone: the call is over, and we tell the phone behind them."""
@@ -399,10 +443,10 @@ class Call(FlowCall[Exchange]):
             call=text(self.invite.call_id),
             by=ending.by,
             reason=ending.reason,
-            code=self.front.server.status,
+            code=self.transaction.status,
             seconds=round(self.duration, 1),
         )
-        self.record(self.front.server.status, self.contact)
+        self.record(self.transaction.status, self.contact)
 
     def let_go(self) -> None:
         """The dialog is not ours to end any more: it has been ended."""
@@ -411,7 +455,8 @@ class Call(FlowCall[Exchange]):
             self.node.timers.after(OUTLIVE, Call._end_channels, self)
 
     def _drop_dialogs(self) -> None:
-        self.dialogs.let_go()
+        if self._dialogs is not None:
+            self._dialogs.let_go()
         if self._handshake is not None:
             self._handshake.drop()
             self._handshake = None
@@ -438,7 +483,8 @@ class Call(FlowCall[Exchange]):
         relay, self.relay = self.relay, None
         if relay is not None:
             relay.abandon()
-        self.front.cancel_pending(headers)
+        if self._front is not None:
+            self._front.cancel_pending(headers)
         if self.back is not None:
             self.back.reply(code)
             self.back.cancel_pending(headers)
@@ -447,7 +493,8 @@ class Call(FlowCall[Exchange]):
         """The call is over and its run is done: they let go of each other, and the contexts of the call. What nothing
         refers to any more is freed at once; rings of references stay until the collector walks all that is old."""
         super().part()
-        self.front.listener = NOBODY
+        if self._front is not None:
+            self._front.listener = NOBODY
         if self.back is not None:
             self.back.listener = NOBODY
 

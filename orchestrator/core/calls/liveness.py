@@ -32,12 +32,13 @@ class AnsweredCall(Protocol):
     """The call that is asked about."""
 
     node: Node
-    dialogs: Dialogs
     carried: bool
     placed: bool
     longest: float
     watch_timer: Timer | None
 
+    @property
+    def dialogs(self) -> Dialogs: ...
     @property
     def duration(self) -> float: ...
     def hangup(self, reason: str, code: int | None) -> None: ...

@@ -35,7 +35,7 @@ class Calls:
 
     def discard(self, call: Call) -> None:
         self._by_id.pop(call.id, None)
-        for call_id in call.dialogs.call_ids:
+        for call_id in call.call_ids:
             self.drop_call_id(call_id, call)
 
     def by_id(self, id: str) -> Call | None:

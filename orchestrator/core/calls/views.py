@@ -21,6 +21,10 @@ class Shown(Protocol):
     """A call as its view shows it (`core.calls.call.Call`)."""
 
     id: str
+    node: Node
+    invite: Request
+    source: tuple[str, int]
+    started_at: float
     answered_at: float | None
     user: str | None
     server: str
@@ -39,29 +43,44 @@ class Shown(Protocol):
     def channels(self) -> Iterable[Channel]: ...
 
 
-class CallView(RequestView):
-    """`call` of an `on: invite` flow: the INVITE, and the state of the call as it is now. While a flow is being chosen
-    there is no call yet; `bind` ties the view to it."""
+class NewCallView(RequestView):
+    """`call` while a flow is being chosen: the INVITE alone, there is no call yet."""
 
-    __slots__ = ("_call",)
+    __slots__ = ()
 
-    def __init__(self, node: Node, request: Request, source: tuple[str, int]) -> None:
-        super().__init__(node, request, source)
-        self._call: Shown | None = None
+    def __getitem__(self, name: str) -> Any:
+        return _BEFORE[name] if name in _BEFORE else super().__getitem__(name)
 
-    def bind(self, call: Shown) -> None:
-        self._call = call
 
-    @property
-    def call(self) -> Shown:
-        assert self._call is not None
-        return self._call
+class CallView:
+    """`call` of an `on: invite` flow: the state of the call as it is now, and its INVITE. Nothing but the call is kept:
+    a flow asks once or twice, and then its call waits for long."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Shown) -> None:
+        self.call = call
 
     def __getitem__(self, name: str) -> Any:
         live = _LIVE.get(name)
-        if live is not None and self._call is not None:
-            return live(self._call)
-        return _BEFORE[name] if name in _BEFORE else super().__getitem__(name)
+        return live(self.call) if live is not None else _Invite(self.call)[name]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.call!r}>"
+
+
+class _Invite(RequestView):
+    """The INVITE of a call."""
+
+    __slots__ = ()
+
+    def __init__(self, call: Shown) -> None:
+        node = call.node
+        self._network = node.network
+        self._request = call.invite
+        self._source = call.source
+        self._began = call.started_at + node.settings.wall_offset
+        self.user = call.user
 
 
 class VariableView(Mapping[str, str]):

@@ -56,7 +56,7 @@ class Hold:
         call = self.call
         self.target.headers = (*call.node.network.ties(call.id, call.sip_call_id), MEDIA_HEADER + b": " + kind)
         self._wait("answered" if answer else "up", done)
-        self.call.front.forget_failures()
+        self.call.forget_failures()
         if self.call.front.add(self.target, self) is None:
             self._end(StepError("call.state", "media: the call can have no further branch"))
 

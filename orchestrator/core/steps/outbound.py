@@ -295,7 +295,7 @@ class OutboundCall:
         if self._over:
             call.hangup("nobody waits for this call", None, "both")
             return
-        subjects.adopt(outbound.node, self.run, call, request, source)
+        subjects.adopt(self.run, call)
         effect = effects.Relay(ring=self._ring, gateways=self._effect.gateways)
         relay = RelayAttempt(call, effect, self._groups, self._rung, outbound.gateways)
         call.relay = relay

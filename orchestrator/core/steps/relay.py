@@ -30,7 +30,7 @@ from orchestrator.sip.release import COMPLETED_ELSEWHERE
 from orchestrator.sip.response_context import ResponseContext
 from orchestrator.sip.selection import rank
 from orchestrator.sip.target import Target
-from orchestrator.timers import Timer
+from orchestrator.timers import TICK, Timer
 
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
@@ -62,9 +62,9 @@ class RelayAttempt:
     function."""
 
     __slots__ = (
-        "call", "effect", "via", "headers", "_context", "_done", "_groups", "_ringing", "_best", "_tried", "_busy",
-        "_open_timer", "_ring_timer", "_each_timer", "_back_timer", "_answered_by", "_replacing", "_replaces_at_once",
-        "_late_timers", "_timed_out", "_gateways", "state", "waking",
+        "call", "effect", "via", "headers", "_context", "_on_back", "_done", "_groups", "_ringing", "_best",
+        "_tried", "_busy", "_began", "_timer", "_late", "_each_timer", "_back_timer", "_answered_by",
+        "_replacing", "_replaces_at_once", "_late_timers", "_timed_out", "_gateways", "state", "waking",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +85,10 @@ class RelayAttempt:
         self.effect = effect
         self.via = front
         """The target that leads to FreeSWITCH, None when destinations ring directly."""
-        self._context: ResponseContext | None = None if front else call.front
+        self._context: ResponseContext | None = None
+        self._on_back = front is not None
+        """Destinations ring once FreeSWITCH has sent the call back: on `_context` then, else on the front of the
+        call."""
         self._done: Ticket | Callable[[dict[str, Any]], None] | None = done
         self._groups: tuple[Sequence[Target], ...] = tuple(groups)
         self._ringing: tuple[Branch, ...] = ()
@@ -99,8 +102,11 @@ class RelayAttempt:
         self._replacing = NOBODY
         """URIs of injected branches that take the place of the others."""
         self._replaces_at_once = False
-        self._open_timer: Timer | None = None
-        self._ring_timer: Timer | None = None
+        self._began = 0.0
+        self._timer: Timer | None = None
+        """For what comes first, the end of `keep_open:` or that of `ring:`."""
+        self._late = effect.keep_open is not None
+        """Late branches are awaited: `keep_open:` is not over."""
         self._each_timer: Timer | None = None
         self._back_timer: Timer | None = None
         self._late_timers: tuple[Timer, ...] = ()
@@ -118,15 +124,22 @@ class RelayAttempt:
     @property
     def attended(self) -> bool:
         """A branch rings, or a timer runs that will end it."""
-        timers = (self._open_timer, self._ring_timer, self._each_timer, self._back_timer)
+        timers = (self._timer, self._each_timer, self._back_timer)
         if self.waking is not None or any(timer is not None and timer.armed for timer in timers):
             return True
-        contexts = (self._context, self.call.front)
-        return any(branch.attended for context in contexts if context is not None for branch in context.pending)
+        behind = self._context.pending if self._context is not None else ()
+        return any(branch.attended for branch in (*self.call.sent_on, *behind))
 
     @property
     def awaits_back(self) -> bool:
         return self.state == "sent"
+
+    @property
+    def _closed(self) -> bool:
+        """No destination can be added any more."""
+        if self._on_back:
+            return self._context is not None and self._context.closed
+        return self.call.closed
 
     def start(self, waiting: Sequence[Target]) -> None:
         """Begin to ring. `waiting` were injected before and join the first group."""
@@ -134,13 +147,33 @@ class RelayAttempt:
             first = self._groups[0] if self._groups else ()
             new = [target for target in waiting if not any(target.same_as(known) for known in first)]
             self._groups = ([*first, *new], *self._groups[1:])
-        self.call.front.forget_failures()
-        timers, effect = self.call.node.timers, self.effect
-        if effect.ring is not None:
-            self._ring_timer = timers.after(effect.ring, RelayAttempt._rang_out, self)
-        if effect.keep_open is not None:
-            self._open_timer = timers.after(effect.keep_open, RelayAttempt._no_longer_open, self)
+        self.call.forget_failures()
+        self._began = self.call.node.timers.now
+        self._arm()
         self._open()
+
+    def _arm(self) -> None:
+        """Have the clock call for what ends first: one timer, for thousands of relays wait."""
+        self._stop(self._timer)
+        self._timer = None
+        ring, keep_open = self.effect.ring, self.effect.keep_open if self._late else None
+        if keep_open is not None and (ring is None or keep_open < ring):
+            first: float | None = keep_open
+        else:
+            first = ring
+        if first is not None:
+            timers = self.call.node.timers
+            self._timer = timers.after(max(0.0, self._began + first - timers.now), RelayAttempt._time_is_up, self)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        ring, passed = self.effect.ring, self.call.node.timers.now - self._began
+        if ring is not None and passed > ring - TICK / 2:
+            self._rang_out()
+        else:
+            self._late = False
+            self._arm()
+            self._check_settled()
 
     def _open(self) -> None:
         """Ring, at once or when FreeSWITCH has sent the call back."""
@@ -226,11 +259,13 @@ class RelayAttempt:
                 other.cancel((COMPLETED_ELSEWHERE,))
 
     def _add(self, targets: Sequence[Target]) -> int:
-        assert self._context is not None
+        context = self._context if self._on_back else self.call.front if targets else None
+        if context is None:
+            return 0
         added = 0
         self._busy = True
         for target in targets:
-            branch = self._context.add(target, self)
+            branch = context.add(target, self)
             if branch is None:
                 continue
             if branch.pending:
@@ -246,13 +281,14 @@ class RelayAttempt:
     def _ring_next(self) -> None:
         """Ring the next group that has anybody to ring."""
         self._stop(self._each_timer)
-        while self._groups and self._context is not None and not self._context.closed:
+        waits = self._on_back and self._context is None
+        while self._groups and not waits and not self._closed:
             group, self._groups = self._groups[0], self._groups[1:]
             if self._add(group):
                 if self.effect.each is not None:
                     self._each_timer = self.call.node.timers.after(self.effect.each, RelayAttempt._each_over, self)
                 return
-        if self._context is not None and self._context.closed:
+        if self._closed:
             self._groups = ()
         if not self._ringing:
             self._move("quiet")
@@ -393,8 +429,9 @@ class RelayAttempt:
 
     def _await_nobody(self) -> None:
         """No further branch is awaited, but for those whose turn comes."""
-        self._stop(self._open_timer)
-        self._open_timer = None
+        if self._late:
+            self._late = False
+            self._arm()
         self._wake_nobody()
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -420,12 +457,8 @@ class RelayAttempt:
         self._forget_cancelled()
         self._finish("no_answer", 408)
 
-    def _no_longer_open(self) -> None:
-        self._open_timer = None
-        self._check_settled()
-
     def _check_settled(self) -> None:
-        awaited = self._open_timer is not None or self.waking is not None
+        awaited = self._late or self.waking is not None
         if self.state != "open" or self._busy or self._groups or awaited:
             return
         if self._best is not None:
@@ -470,9 +503,9 @@ class RelayAttempt:
         self._groups = ()
         self._ringing = ()  # branches refer to us
         self._best = self._answered_by = None
-        for timer in (self._open_timer, self._ring_timer, self._each_timer, self._back_timer, *self._late_timers):
+        for timer in (self._timer, self._each_timer, self._back_timer, *self._late_timers):
             self._stop(timer)
-        self._open_timer = None
+        self._late = False
 
     @staticmethod
     def _stop(timer: Timer | None) -> None:

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
 from orchestrator.core.calls.views import CallView
-from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.core.steps.referred import Referred
 from orchestrator.errors import StepError
 from orchestrator.flow.run.run import Run
-from orchestrator.sip.message import Request
 
 _REQUEST = (Registration, OtherRequest)
 _CALL = (Call, SocketCall)
@@ -33,12 +31,10 @@ def forget(run: Run) -> None:
         subject.run = None
 
 
-def adopt(node: Node, run: Run, call: Call, request: Request, source: tuple[str, int]) -> None:
+def adopt(run: Run, call: Call) -> None:
     """Give a run the call it has placed: from now on it is a run with a call."""
-    view = CallView(node, request, source)
-    view.bind(call)
     call.run = run
-    run.call, run.call_id = view, call.id
+    run.call, run.call_id = CallView(call), call.id
     run.subject = call
 
 

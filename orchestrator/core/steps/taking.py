@@ -324,7 +324,7 @@ class MovedCallee:
         if self._over:
             call.hangup("nobody waits for this call", None, "both")
             return
-        subjects.adopt(node, self._run, call, request, source)
+        subjects.adopt(self._run, call)
         self._refer.moved = self._channel
         ring = self._run.program.resources.defaults.get("ring", RING)
         call.relay = RelayAttempt(call, effects.Relay(ring=ring), self._groups, self._rung, takings.gateways)

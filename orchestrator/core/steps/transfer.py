@@ -28,7 +28,7 @@ class TransferAttempt(RelayAttempt):
         gateways: Gateways,
     ) -> None:
         super().__init__(call, effect, groups, done, gateways)
-        self._context = None
+        self._on_back = True
 
     def refused(self, status: int) -> None:
         """FreeSWITCH did not do as it was told."""

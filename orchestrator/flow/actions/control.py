@@ -62,7 +62,7 @@ def call(task: Task, step: Step) -> Steps:
     names = {name: before[name] for name in ("call", "request", "refer") if name in before}
     variables: dict[str, Any] = {}
     task.trace(step, Stepped("call", flow.name))
-    inside = Environment(before.outer, {**names, "params": _params(task, step, flow.params), "vars": variables})
+    inside = Environment(before.outer, {**names, "params": _params(task, step, flow.params)}, before.call, variables)
     task.env, task.nesting = inside, task.nesting + 1
     try:
         for name, value in flow.vars.items():

@@ -128,6 +128,11 @@ class Flow:
     max_duration: Evaluable | None = None
     """Seconds an answered call may last."""
     description: str = ""
+    chain: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """Its name, as runs have it that no other flow has led to: one for all of them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chain", (self.name,))
 
 
 @dataclass(frozen=True, slots=True)

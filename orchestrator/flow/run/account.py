@@ -10,20 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from orchestrator.errors import StepError
 from orchestrator.flow.language.program import Flow, Program, Step
-from orchestrator.flow.run.environment import Environment
+from orchestrator.flow.run.environment import NO_VARS, Environment
 from orchestrator.flow.run.run_facts import Failed, KeyIgnored, StepFailed
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Waiter
 from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
 from orchestrator.history import RunFact
-
-NO_VARS: Mapping[str, Any] = MappingProxyType({})
-"""Of a flow that declares none: nothing can be set then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +95,14 @@ class Account(ABC):
         self.flow = flow
         self.version = version
         self.call: Any = names.get("call")
-        self.chain: tuple[str, ...] = (flow.name,)
+        self.chain: tuple[str, ...] = flow.chain
         """The flows whose runs have led to this one, itself the last: what starts what, also over waits."""
         self.max_forwards = 70
         """Hops that calls it places have left: what begins elsewhere and comes back ends by them (RFC 7332)."""
         self.call_id: str = self.call["id"] if self.call is not None else ""
         self.vars: Mapping[str, Any] = {} if flow.vars else NO_VARS
-        self.env = Environment(version.names, {**names, "vars": self.vars})
+        others = {name: value for name, value in names.items() if name != "call"} if len(names) > 1 else NO_VARS
+        self.env = Environment(version.names, names if self.call is None else others, self.call, self.vars)
         """The names of the main steps: at their start, then at their end (for on_end)."""
         self.phase = Phase.MAIN
         self.tasks: tuple[Waiter, ...] = ()

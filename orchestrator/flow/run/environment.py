@@ -12,36 +12,53 @@ Names that belong to the program and not to the run (`const`, `groups`, `schedul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 ABSENT: Any = object()
+NO_VARS: Final[Mapping[str, Any]] = MappingProxyType({})
+"""Of a flow that declares none: nothing can be set then."""
 
 
 class Environment(dict[str, Any]):
     """Names to values, for `Evaluable.evaluate`. Treat it as frozen once a task has it.
 
-    A name that is not here is asked of `outer`; what that does not know either is null: the checker has refused names
-    that can never exist, so this one is an `as:` name whose step did not run.
+    `call` and `vars`, which nearly all have and which nearly always are all, are attributes: a dictionary of two names
+    takes twice the memory, and thousands of calls wait with theirs. A name that is not here is asked of `outer`; what
+    that does not know either is null: the checker has refused names that can never exist, so this one is an `as:` name
+    whose step did not run.
     """
 
-    __slots__ = ("outer",)
+    __slots__ = ("call", "outer", "vars")
 
-    def __init__(self, outer: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    def __init__(
+        self, outer: Mapping[str, Any], names: Mapping[str, Any], call: Any = None, vars: Mapping[str, Any] = NO_VARS
+    ) -> None:
         super().__init__(names)
         self.outer = outer
+        self.call = call
+        self.vars = vars
 
     def __missing__(self, name: str) -> Any:
-        return self.outer.get(name)
+        if name == "call":
+            return self.call
+        return self.vars if name == "vars" else self.outer.get(name)
+
+    def more(self, names: Mapping[str, Any]) -> Environment:
+        """A copy in which these names have these values."""
+        env = Environment(self.outer, self, self.call, self.vars)
+        env.update(names)
+        return env
 
     def bind(self, name: str, value: Any) -> Environment:
         """A copy in which `name` has this value."""
-        env = Environment(self.outer, self)
+        env = Environment(self.outer, self, self.call, self.vars)
         env[name] = value
         return env
 
     def without(self, names: Mapping[str, Any], before: Mapping[str, Any]) -> Environment:
         """A copy in which each of `names` is again what it was in `before`: the end of a block that added them."""
-        env = Environment(self.outer, self)
+        env = self.more({})
         for name in names:
             if name in before:
                 env[name] = before[name]

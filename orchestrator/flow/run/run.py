@@ -86,7 +86,7 @@ class Run(Account):
 
     def _begin(self) -> None:
         flow, env = self.flow, self.env
-        self.trace(flow, *_beginning(flow, env))
+        self.trace(flow, *_beginning(flow, self.call, env))
         if self.call is not None and self.call["state"] == "ended":
             self._move("steps done")
             self.end("caller", "before the flow started")
@@ -252,9 +252,9 @@ def _failing(error: StepError) -> Steps:
     raise error
 
 
-def _beginning(flow: Flow, env: Mapping[str, Any]) -> tuple[RunBegan, Read]:
+def _beginning(flow: Flow, call: Any, env: Mapping[str, Any]) -> tuple[RunBegan, Read]:
     """The first line of a trace, and what began the run: an event, or a request."""
-    kind, call, request = flow.trigger.kind, env.get("call"), env.get("request")
+    kind, request = flow.trigger.kind, env.get("request")
     if call is not None and kind in ("invite", "socket"):
         return RunBegan(flow.name, call["from"]["aor"], call["to"]["aor"]), ()
     if kind == "event":

@@ -108,7 +108,7 @@ class Task(Waiter):
         env = self.env
         kept = {name: value for name, value in child.env.items() if env.get(name, ABSENT) is not value}
         if kept:
-            self.env = Environment(env.outer, {**env, **kept})
+            self.env = env.more(kept)
 
     def interrupt(self, signal: FlowSignal) -> None:
         """Throw `signal` in where the task waits, or will wait next; one that has not begun never begins."""
@@ -165,7 +165,7 @@ class Task(Waiter):
     def scoped(self, block: Block, names: Mapping[str, Any]) -> Steps:
         """Run `block` with more names; they end with it, names its steps keep with `as:` stay."""
         before = self.env
-        bound = self.env = Environment(before.outer, {**before, **names})
+        bound = self.env = before.more(names)
         try:
             yield from self.walk(block)
         finally:
