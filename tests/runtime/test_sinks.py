@@ -682,6 +682,43 @@ def test_a_large_spool_is_not_read_at_the_start_and_set_aside_where_it_is_damage
     again.close()
 
 
+def test_events_of_a_damaged_spool_that_are_delivered_from_memory_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boxes: list[Box]
+) -> None:
+    """Of 20 found at the start 5 are delivered, 15 are in the file alone; 4 new ones are in memory, too."""
+    path = tmp_path / "s.db"
+    spool = Spool(path, 10_000_000, 1e9)
+    for first in range(0, 20, 5):
+        spool.append([event(number) for number in range(first, first + 5)], 5e9, 0)
+    spool.close()
+    peer, closed = Peer(batch=5), Event()
+
+    def first_five_only(events: Sequence[Outgoing]) -> None:
+        if peer.taken and not closed.is_set():
+            raise Undelivered("away")
+
+    peer.answer = first_five_only
+    box = Box(path, peer, size=10_000_000, age=1e9)
+    boxes.append(box)
+    wait_until(lambda: box.box.failures > 0)
+    box.put(100, 101)
+    box.put(102, 103)
+    wait_until(lambda: box.spool.events == 19)
+
+    def append(*_: Any) -> int:
+        raise spool_module.Damaged("segment 5")
+
+    monkeypatch.setattr(box.spool, "append", append)
+    box.put(104)
+    wait_until(lambda: box.said("sink_spool_set_aside") > 0)
+    monkeypatch.undo()
+    closed.set()
+    wait_until(lambda: ids(104)[0] in peer.taken)
+    assert peer.taken == ids(*range(10), *range(100, 105)), "the load, and what is in memory"
+    assert box.spool.dropped["damaged"] == 10
+    assert box.box.taken + 20 == box.box.delivered + sum(box.box.dropped.values())
+
+
 def test_a_spool_that_cannot_be_set_aside_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.db"
     damaged_in_its_middle(path)

@@ -79,6 +79,9 @@ class Outbox:
         self._told = -TOLD_EVERY
         self._told_writable = True
         self._fresh: deque[Segment] = deque(maxlen=FRESH)
+        segment, sent = spool.partial
+        self._found = spool.events - (sent if segment > spool.done else 0)
+        """Events that were in the spool at the start, and not delivered."""
         self._done = spool.done
         """Segments up to here have been delivered or dropped; the spool may not know yet."""
         self._busy = spool.done
@@ -157,6 +160,7 @@ class Outbox:
         if error == DAMAGED:
             _, error = self._thread.apply(_attempt, (self._spool.renew, ()))
             if error is None:
+                self._spool.dropped["damaged"] += self._without_spool()
                 self._log("error", "sink_spool_set_aside", file=str(self._spool.set_aside))
                 found, error = self._thread.apply(_attempt, (work, arguments))
         if error is not None:
@@ -171,6 +175,13 @@ class Outbox:
                 self._log("info", "sink_spool_writable", file=str(self._spool.path))
                 self._told_writable = True
         return found
+
+    def _without_spool(self) -> int:
+        """Events that were in the spool alone: neither delivered nor dropped, and not in memory."""
+        ahead = max(self._done, self._busy, self._spool.gone)
+        segments = [*self._load, *(segment for segment in self._fresh if segment.number > ahead)]
+        held = len(self._memory) + len(self._batch) + sum(len(segment.events) for segment in segments)
+        return max(0, self._found + self.taken - self.delivered - sum(self.dropped.values()) - held)
 
     # --- to the peer --------------------------------------------------------------------------------------------------
 

@@ -119,9 +119,9 @@ class Spool:
         return first, last, events, octets
 
     def renew(self) -> None:
-        """Set the file aside, and begin an empty one; numbers go on. Raises OrchestratorError."""
+        """Set the file aside, and begin an empty one; numbers go on. Who holds events of it counts those that are lost.
+        Raises OrchestratorError."""
         self._connection.close()
-        self.dropped["damaged"] += self.events
         self.events = self.octets = 0
         self.partial = 0, 0
         self._connection = self._set_aside()
