@@ -33,6 +33,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from bench.children import ends_with_us
 from bench.figures import Absent, Figure, Skipped, render
 from bench.machine import about
 from bench.servers import PROFILE, py_spy, watch
@@ -157,7 +158,7 @@ def run(name: str, quick: bool = False, profiles: Path | None = None) -> Outcome
         environment = dict(os.environ)
         if profiles is not None and bench.server:
             environment[PROFILE] = str(profiles / name)
-        child = subprocess.Popen(command, stdout=sys.stderr, env=environment)
+        child = subprocess.Popen(command, stdout=sys.stderr, env=environment, preexec_fn=ends_with_us())
         profiler = None if bench.server or profiles is None else watch(child.pid, str(profiles / name))
         failed = ""
         try:

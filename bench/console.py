@@ -35,6 +35,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bench.children import ends_with_us
 from bench.figures import Figure, Skipped
 from bench.relay import SCENARIOS
 from bench.servers import HOST, Orchestrator, free_port, on_core, udp_bound, wait_until
@@ -263,7 +264,9 @@ def looking(port: int, paths: Sequence[str], count: int, slow: int) -> Iterator[
         yield found
         return
     command = [sys.executable, "-m", "bench.console", "--look", str(port), str(count), str(slow), *paths]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=ends_with_us()
+    )
     try:
         yield found
         found.update(json.loads(process.communicate(timeout=30)[0]))

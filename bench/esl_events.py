@@ -23,6 +23,7 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
+from bench.children import ends_with_us
 from bench.figures import Figure, Skipped, middle, ratios
 
 RECORDING = Path(__file__).parent.parent / "tests/fixtures/esl/burst20.esl"
@@ -185,7 +186,9 @@ def compare(events: int, rounds: int) -> dict[str, list[float]]:
     """Both clients in turn, `rounds` times, against one server process; events per CPU second of each round."""
     me = [sys.executable, "-m", "bench.esl_events"]
     serving = [*me, "--role", "serve", "--events", str(events)]
-    server = subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=ends_with_us()
+    )
     assert server.stdin is not None
     assert server.stdout is not None
     try:

@@ -25,6 +25,7 @@ from pathlib import Path
 from time import monotonic, process_time, sleep
 from typing import Any
 
+from bench.children import ends_with_us
 from bench.figures import Absent, Figure, Skipped, middle, ratios, render
 
 TOKEN = "ab" * 32
@@ -47,7 +48,7 @@ def server(folder: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [found, "-d", str(folder / "www"), "-m", str(STREAMS), str(port), "key.pem", "certificate.pem"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, preexec_fn=ends_with_us())
     try:
         _wait_for(port)
         yield port

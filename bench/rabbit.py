@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from bench.children import ends_with_us
+
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PATIENCE = 90.0
 """Seconds for a node to come up on a busy machine."""
@@ -60,13 +62,24 @@ class Rabbit:
         }
         epmd = shutil.which("epmd", path=self._env["PATH"])
         assert epmd is not None
-        self._epmd = subprocess.Popen([epmd, "-port", str(self._names)], env=self._env, stderr=subprocess.DEVNULL)
+        self._epmd = subprocess.Popen(
+            [epmd, "-port", str(self._names)],
+            env=self._env,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=ends_with_us(),
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.folder / "out").open("ab") as out:
             self._process = subprocess.Popen(
-                [str(PROGRAM)], env=self._env, cwd=self.folder, stdout=out, stderr=out, start_new_session=True
+                [str(PROGRAM)],
+                env=self._env,
+                cwd=self.folder,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=ends_with_us(),
             )
         end = time.monotonic() + PATIENCE
         while not self.answers():

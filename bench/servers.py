@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from bench.children import ends_with_us
 from bench.figures import Skipped
 from orchestrator.cli.certificate import self_signed
 
@@ -89,12 +90,19 @@ class Server:
 
     name = ""
     port = 0
+    at_our_death = signal.SIGTERM
+    """What it gets when the benchmark is killed. SIGTERM: a server that has children ends them."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = folder / f"{self.name}.log"
         with self._log.open("w") as log, on_core(0):
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdout=log, stderr=log
+                command,
+                cwd=ROOT,
+                env={**os.environ, **(environment or {})},
+                stdout=log,
+                stderr=log,
+                preexec_fn=ends_with_us(self.at_our_death),
             )
 
     @property
@@ -166,6 +174,7 @@ class Orchestrator(Server):
     other sections."""
 
     name = "orchestrator"
+    at_our_death = signal.SIGKILL  # on SIGTERM it waits for calls that nobody ends any more
 
     def __init__(
         self,
@@ -219,7 +228,7 @@ def watch(pid: int, target: str | None) -> subprocess.Popen[bytes] | None:
     svg.touch()  # the next server's is another one
     options = ["--pid", str(pid), "--output", str(svg), "--rate", "250", "--duration", "86400", "--nonblocking"]
     with on_core(-1):
-        return subprocess.Popen([program, "record", *options], stdout=sys.stderr)
+        return subprocess.Popen([program, "record", *options], stdout=sys.stderr, preexec_fn=ends_with_us())
 
 
 class Kamailio(Server):

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.children import ends_with_us
+
 
 def callee_behind(folder: Path, contact: str) -> Path:
     """SIPp's scenario of a callee behind a tunnel: its Contact is where the tunnel takes connections."""
@@ -29,7 +31,8 @@ def callee_behind(folder: Path, contact: str) -> Path:
 def tunnel(*arguments: str) -> Iterator[None]:
     """One that runs meanwhile, in a process of its own; the arguments are those of the command."""
     command = [sys.executable, "-m", "bench.tls_tunnel", *arguments]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, preexec_fn=ends_with_us()) as process:
         try:
             if process.stdout is None or process.stdout.readline() != "ready\n":
                 raise RuntimeError("the tunnel does not start")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import select
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 from bench import bus, expr, parse, published
 from bench.__main__ import BENCHES, Outcome, measure, read
 from bench.figures import Absent, Figure, Skipped, middle, ratios, render
+from bench.servers import ROOT
 
 
 def test_what_measures_is_in_the_table() -> None:
@@ -95,3 +100,23 @@ def test_a_figure_that_was_not_measured_is_left_out() -> None:
     figure = {"name": "calls per core beside Kamailio", "value": 0.5, "unit": "x", "low": 0.4, "high": 0.61}
     table = published.table({"benchmarks": {"capacity": {"figures": [figure]}}})
     assert table.splitlines()[2:] == ["| calls per core beside Kamailio | 0.5 × | 0.4–0.61 | `'--only capacity'` |"]
+
+
+def test_a_bench_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
+    """kill -9: what it has started is told by the kernel."""
+    code = f"""
+import sys
+from pathlib import Path
+from bench.servers import Server
+server = Server([sys.executable, "-c", "import time; time.sleep(60)"], Path({str(tmp_path)!r}))
+print(server.process.pid, flush=True)
+server.process.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        server = os.pidfd_open(int(bench.stdout.readline()))
+        bench.kill()
+    try:
+        assert select.select([server], [], [], 20.0)[0], "it goes on"
+    finally:
+        os.close(server)
