@@ -111,7 +111,7 @@ class Access:
         try:
             who = self.who(request)
         except Problem:
-            if self.sign_in_page and not request.path.startswith("/api/") and request.method == "GET":
+            if self.sign_in_page and not request.path.startswith("/api/") and request.method in ("GET", "HEAD"):
                 raise falcon.HTTPSeeOther(self.sign_in_page) from None
             raise
         request.context.who = who

@@ -16,10 +16,13 @@ import gevent
 from orchestrator.core.engine import Engine
 from orchestrator.events.event import Event
 from orchestrator.flow.run.trace import masked
+from orchestrator.views.kept_call import event_octets
 from orchestrator.views.shown_values import iso
 
 KEPT: Final = 2000
 """Events that are kept for followers who are slow, or connect again."""
+MEMORY: Final = 4_000_000
+"""Octets of their attributes at most; the last event is kept in any case."""
 LINGER: Final = 30.0
 BURST: Final = 200
 """Events that a follower is told at once."""
@@ -30,10 +33,11 @@ ALL: Final = ""
 class FeltEvent:
     """One event that has been, and its number."""
 
-    __slots__ = ("_attributes", "_told", "call", "name", "number", "time")
+    __slots__ = ("_attributes", "_told", "call", "name", "number", "octets", "time")
 
     def __init__(self, number: int, event: Event) -> None:
         self.number = number
+        self.octets = event_octets(event)
         self.name = event.name
         self.call = event.call
         self.time = event.time
@@ -55,7 +59,8 @@ class EventFeed:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._kept: deque[FeltEvent] = deque(maxlen=KEPT)
+        self._kept: deque[FeltEvent] = deque()
+        self._octets = 0
         self._number = 0
         self._wanted: Counter[str] = Counter()
         self._tapped: set[str] = set()
@@ -90,6 +95,7 @@ class EventFeed:
         self.look()
         if not self._wanted:
             self._kept.clear()
+            self._octets = 0
 
     def look(self) -> None:
         """Tap what is wanted now, of the names that the program knows; again when that may have changed."""
@@ -105,7 +111,11 @@ class EventFeed:
     def _take(self, event: Event) -> None:
         """Within a turn."""
         self._number += 1
-        self._kept.append(FeltEvent(self._number, event))
+        kept, felt = self._kept, FeltEvent(self._number, event)
+        kept.append(felt)
+        self._octets += felt.octets
+        while len(kept) > KEPT or (self._octets > MEMORY and len(kept) > 1):
+            self._octets -= kept.popleft().octets
         for wake in self._wakes.values():
             wake()
 

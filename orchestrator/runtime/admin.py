@@ -60,8 +60,6 @@ class _Alive:
     def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
         response.media = {"status": "ok"}
 
-    on_head = on_get
-
 
 class _Ready:
     def __init__(self, health: Health) -> None:
@@ -75,8 +73,6 @@ class _Ready:
         reasons = complaints | degradations
         response.media = {"status": status, "reasons": reasons} if reasons else {"status": status}
 
-    on_head = on_get
-
 
 class _Exposition:
     def __init__(self, metrics: Metrics) -> None:
@@ -85,8 +81,6 @@ class _Exposition:
     def on_get(self, _: falcon.Request, response: falcon.Response) -> None:
         response.content_type = "text/plain; version=0.0.4; charset=utf-8"
         response.data = self._metrics.exposition()
-
-    on_head = on_get
 
 
 class HostCheck:
@@ -119,9 +113,33 @@ class HostCheck:
         return True
 
 
-def admin_app(health: Health, metrics: Metrics, names: Sequence[str] = ()) -> falcon.App[Any, Any]:
+class AdminApp(falcon.App[Any, Any]):
+    """Answers HEAD like GET, without a body (RFC 9110 §9.3.2)."""
+
+    def __init__(self, *middleware: Any) -> None:
+        super().__init__(middleware=[_NoStream(), *middleware])
+
+    def add_route(self, uri_template: str, resource: Any, **options: Any) -> None:
+        """As falcon has it."""
+        if hasattr(resource, "on_get") and not hasattr(resource, "on_head"):
+            resource.on_head = resource.on_get
+        super().add_route(uri_template, resource, **options)
+
+
+class _NoStream:
+    """A body that goes on is not begun for HEAD: falcon sends none, and does not close it."""
+
+    def process_response(self, request: falcon.Request, response: falcon.Response, *_: object) -> None:
+        if request.method == "HEAD" and response.stream is not None:
+            close = getattr(response.stream, "close", None)
+            if close is not None:
+                close()
+            response.stream = None
+
+
+def admin_app(health: Health, metrics: Metrics, names: Sequence[str] = ()) -> AdminApp:
     """What an `Admin` serves before others add to it."""
-    app: falcon.App[Any, Any] = falcon.App(middleware=[HostCheck(names)])
+    app = AdminApp(HostCheck(names))
     app.add_route("/healthz", _Alive())
     app.add_route("/readyz", _Ready(health))
     app.add_route("/metrics", _Exposition(metrics))

@@ -61,6 +61,8 @@ RECENT = 50
 """Events of one name that are remembered for those who ask why nothing has happened."""
 NAMES = 200
 """Names of events that this is done for."""
+RECENT_OCTETS = 20_000
+"""Of one name's: larger events push out older ones."""
 _SKIP = len(CALL_ID)
 
 
@@ -71,6 +73,23 @@ class HistoryBounds:
     memory: int = 50_000_000
     calls: int = 1_000
     messages: bool = True
+
+
+class RecentEvents:
+    """The last events of one name."""
+
+    __slots__ = ("_octets", "events")
+
+    def __init__(self) -> None:
+        self.events: deque[Event] = deque()
+        self._octets = 0
+
+    def add(self, event: Event, octets: int) -> None:
+        events = self.events
+        events.append(event)
+        self._octets += octets
+        while len(events) > RECENT or self._octets > RECENT_OCTETS:
+            self._octets -= event_octets(events.popleft())
 
 
 class CallHistory:
@@ -89,7 +108,7 @@ class CallHistory:
         self._legs: dict[bytes, KeptCall] = {}
         self._ended: dict[str, KeptCall] = {}
         """Those that are over, in the order of their ends."""
-        self._recent: dict[str, deque[Event]] = {}
+        self._recent: dict[str, RecentEvents] = {}
         self._listening = False
         self._until = inf
         """When messages are listened to no more, once no call is up."""
@@ -132,7 +151,8 @@ class CallHistory:
 
     def recent(self, name: str) -> Sequence[Event]:
         """The last events of that name, of all calls and of none, the oldest first."""
-        return tuple(self._recent.get(name, ()))
+        recent = self._recent.get(name)
+        return () if recent is None else tuple(recent.events)
 
     def facts(self, call: str, after: str = "", most: int = 2_000) -> dict[str, Any] | None:
         """The history of a call as plain data, in order; None where nothing is kept of it.
@@ -345,10 +365,10 @@ class CallHistory:
         octets = event_octets(event)
         if octets < LARGEST // 100:
             recent = self._recent.get(event.name)
+            if recent is None and len(self._recent) < NAMES:
+                recent = self._recent[event.name] = RecentEvents()
             if recent is not None:
-                recent.append(event)
-            elif len(self._recent) < NAMES:
-                self._recent[event.name] = deque((event,), RECENT)
+                recent.add(event, octets)
         kept = self._calls.get(event.call) if event.call else None
         if kept is not None:
             self._file()

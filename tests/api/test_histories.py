@@ -191,6 +191,24 @@ def test_a_feed_tells_who_is_slow_what_he_has_missed(stage: Stage, monkeypatch: 
     end()
 
 
+def test_a_feed_is_bounded_by_octets(stage: Stage) -> None:
+    """2,000 events of 64 KB would be 128 MB."""
+    feed = event_feed.EventFeed(stage.world.engine)
+    end = feed.open("", lambda: None)
+    begun = feed.number
+    for _ in range(100):
+        stage.world.engine.publish("door", {"front": "x" * 65_000})
+    found, number, lost = feed.since(begun)
+    assert (len(found), lost, number) == (event_feed.MEMORY // 65_000, 100 - len(found), feed.number)
+    stage.world.engine.publish("door", {"front": "x" * (event_feed.MEMORY + 1)})
+    found, number, lost = feed.since(number)
+    assert (len(found), lost, number) == (1, 0, feed.number)
+    for _ in range(event_feed.BURST):
+        stage.world.engine.publish("door", {"front": "x"})
+    assert feed.since(number)[2] == 0
+    end()
+
+
 def test_streams_have_a_bound_of_their_own(stage: Stage) -> None:
     stage.serve()
     assert stage.admin is not None

@@ -12,6 +12,7 @@ from falcon.testing import create_environ
 from loguru import logger
 
 from orchestrator.api.bodies import MOST_FORM, form_of, octets_of
+from orchestrator.api.event_feed import EventFeed
 from orchestrator.api.problems import Problem
 from orchestrator.testing.api_stage import TOKEN, ApiStage
 
@@ -112,3 +113,29 @@ def test_of_a_field_that_is_there_twice_the_first_counts() -> None:
     body = b"name=a%20b+c&name=d&empty=&odd=%ff%zz"
     found = form_of(request(io.BytesIO(body), len(body), "Application/X-WWW-Form-Urlencoded; charset=utf-16"))
     assert dict(found) == {"name": "a b c", "empty": "", "odd": "\ufffd%zz"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/status", "/api/v1/calls?limit=5", "/api/v1/openapi.json", "/metrics", "/healthz"]
+)
+def test_head_is_get_without_a_body(stage: ApiStage, path: str) -> None:
+    """RFC 9110 §9.3.2: the same fields, Content-Length too."""
+    asked, headed = stage.get(path), stage.ask("HEAD", path)
+    assert (headed.status_code, headed.content) == (200, b"")
+    assert headed.headers["Content-Type"] == asked.headers["Content-Type"]
+    assert abs(int(headed.headers["Content-Length"]) - int(asked.headers["Content-Length"])) < 500
+
+
+@pytest.mark.parametrize(("path", "status"), [("calls/nobody", 404), ("drain", 405), ("calls?limit=x", 400)])
+def test_head_is_refused_as_get_is(stage: ApiStage, path: str, status: int) -> None:
+    assert (stage.get(path).status_code, stage.ask("HEAD", path).status_code) == (status, status)
+    assert stage.ask("HEAD", path, token=None).status_code == 401
+
+
+def test_head_of_a_stream_begins_none(stage: ApiStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr(EventFeed, "open", lambda *_: lambda: ended.append(1))
+    answer = stage.ask("HEAD", "events/stream")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert ended == [1]

@@ -303,3 +303,16 @@ def test_a_record_is_kept_with_its_call(tmp_path: Path) -> None:
     kept.whole()
     (ended,) = kept.history.ended()
     assert ended.record == records[0] and ended.run is None and ended.run_name == "main#1"
+
+
+def test_recent_events_are_bounded_by_octets(tmp_path: Path) -> None:
+    """50 of each of 200 names, of 10 KB each, would be 100 MB."""
+    heard = WAITS.replace("subscribe: registered", "subscribe: door")
+    heard = heard.replace("flows:", "events:\n  door: {front: text}\nflows:")
+    kept = Kept(tmp_path, heard)
+    kept.call()
+    large, small = "x" * 9_000, "y"
+    for text in (*[small] * 60, *[large] * 3, *[small] * 4):
+        kept.world.engine.publish("door", {"front": text})
+    found = [event.attributes["front"] for event in kept.history.recent("door")]
+    assert found == [large, large, *[small] * 4]
