@@ -579,24 +579,129 @@ static PyObject *esl_text(const char *at, Py_ssize_t size)
     return found;
 }
 
+/* Lines of an event, each with the line feed in front of it: `line` stands there, NULL behind the last one. A body follows
+ * an empty line, but only where a line says how long it is. */
+typedef struct { const char *block, *line, *end; } Lines;
+
+static void next_line(Lines *l)
+{
+    static const char length[] = "\nContent-Length: ";
+    const char *line = memchr(l->line + 1, '\n', l->end - l->line - 1);
+    if (line != NULL && (line + 1 == l->end || (line[1] == '\n' && memmem(l->block, l->end - l->block, length, sizeof length - 1))))
+        line = NULL;
+    l->line = line;
+}
+
+static Lines lines_of(PyObject *block)
+{
+    const char *at = PyBytes_AS_STRING(block);
+    Lines l = {at, at, at + PyBytes_GET_SIZE(block)};
+    if (l.end - at < 2)
+        l.line = NULL;
+    else if (at[1] == '\n') { /* nothing but a body: as behind any other line */
+        l.line = at - 1;
+        next_line(&l);
+    }
+    return l;
+}
+
+static PyObject *value_of(const Lines *l, Py_ssize_t size)
+{
+    const char *at = l->line + size, *stop = memchr(at, '\n', l->end - at);
+    return esl_text(at, (stop == NULL ? l->end : stop) - at);
+}
+
+static int begins(const Lines *l, const char *needle, Py_ssize_t size)
+{
+    return l->end - l->line >= size && l->line[1] == needle[1] && memcmp(l->line, needle, size) == 0;
+}
+
 PyDoc_STRVAR(header_doc,
-             "header(head, needle, default): the value behind the first `needle`, up to the line feed, as text; `default` "
-             "where there is none.");
+             "header(block, needle, default): the value of the first line that begins with `needle`, which begins with a line "
+             "feed, as the block does; `default` where there is none.");
 
 static PyObject *header(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count != 3 || !PyBytes_Check(arguments[0]) || !PyBytes_Check(arguments[1])) {
+    if (count != 3 || !PyBytes_Check(arguments[0]) || !PyBytes_Check(arguments[1]) || PyBytes_GET_SIZE(arguments[1]) < 2) {
         PyErr_SetString(PyExc_TypeError, "header(bytes, bytes, default)");
         return NULL;
     }
-    const char *head = PyBytes_AS_STRING(arguments[0]), *end = head + PyBytes_GET_SIZE(arguments[0]);
+    const char *needle = PyBytes_AS_STRING(arguments[1]);
     Py_ssize_t size = PyBytes_GET_SIZE(arguments[1]);
-    const char *at = memmem(head, end - head, PyBytes_AS_STRING(arguments[1]), size);
-    if (at == NULL)
-        return Py_NewRef(arguments[2]);
-    at += size;
-    const char *stop = memchr(at, '\n', end - at);
-    return esl_text(at, (stop == NULL ? end : stop) - at);
+    for (Lines l = lines_of(arguments[0]); l.line != NULL; next_line(&l))
+        if (begins(&l, needle, size))
+            return value_of(&l, size);
+    return Py_NewRef(arguments[2]);
+}
+
+PyDoc_STRVAR(identity_doc, "identity(block): Event-Name, Unique-ID, Core-UUID, Event-Sequence and Event-Subclass in one go, '' "
+                           "where absent; the last one of CUSTOM events alone.");
+
+static PyObject *identity(PyObject *module, PyObject *block)
+{
+    static const char *const needles[] = {"\nEvent-Name: ", "\nUnique-ID: ", "\nCore-UUID: ", "\nEvent-Sequence: ",
+                                          "\nEvent-Subclass: "};
+    PyObject *found[5] = {NULL};
+    int left = 5;
+    if (!PyBytes_Check(block)) {
+        PyErr_SetString(PyExc_TypeError, "bytes are needed");
+        return NULL;
+    }
+    for (Lines l = lines_of(block); l.line != NULL && left > 0; next_line(&l)) {
+        if (l.line[1] != 'E' && l.line[1] != 'U' && l.line[1] != 'C')
+            continue;
+        for (int n = 0; n < 5; n++) {
+            Py_ssize_t size = strlen(needles[n]);
+            if (found[n] != NULL || !begins(&l, needles[n], size))
+                continue;
+            if ((found[n] = value_of(&l, size)) == NULL) {
+                left = -1;
+                break;
+            }
+            left--;
+            if (n == 0 && found[4] == NULL && PyUnicode_CompareWithASCIIString(found[0], "CUSTOM") != 0) {
+                found[4] = PyUnicode_New(0, 0); /* no use for one */
+                left--;
+            }
+        }
+    }
+    if (left >= 0)
+        for (int n = 0; n < 5; n++)
+            if (found[n] == NULL)
+                found[n] = PyUnicode_New(0, 0);
+    return tuple_of(found, 5);
+}
+
+PyDoc_STRVAR(events_doc,
+             "events(data, position): the bodies of the complete text/event-plain frames that stand there one after the other, "
+             "each with the line feed in front of it, and where the next frame begins.");
+
+static PyObject *events(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    static const char length[] = "Content-Length: ", type[] = "\nContent-Type: text/event-plain\n\n";
+    if (count != 2 || !PyBytes_Check(arguments[0]) || !PyLong_Check(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "events(bytes, int)");
+        return NULL;
+    }
+    const char *from = PyBytes_AS_STRING(arguments[0]), *end = from + PyBytes_GET_SIZE(arguments[0]);
+    Py_ssize_t position = PyLong_AsSsize_t(arguments[1]);
+    if (position < 0 || position > end - from) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_IndexError, "no such place");
+        return NULL;
+    }
+    PyObject *found = PyList_New(0);
+    Cursor c = {from + position, end};
+    long size;
+    while (found != NULL && TAKE(&c, length) && number(&c, 7, &size) && TAKE(&c, type) && end - c.at >= size) {
+        PyObject *block = PyBytes_FromStringAndSize(c.at - 1, size + 1);
+        if (block == NULL || PyList_Append(found, block) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(block);
+        c.at += size;
+        position = c.at - from;
+    }
+    return found == NULL ? NULL : Py_BuildValue("(Nn)", found, position);
 }
 
 /* --- batches of datagrams ------------------------------------------------------------------------------------------------ */
@@ -796,6 +901,8 @@ static PyMethodDef functions[] = {
     {"scan", scan, METH_O, scan_doc},
     {"prepare", prepare, METH_VARARGS, prepare_doc},
     {"header", (PyCFunction)(void (*)(void))header, METH_FASTCALL, header_doc},
+    {"identity", identity, METH_O, identity_doc},
+    {"events", (PyCFunction)(void (*)(void))events, METH_FASTCALL, events_doc},
 #ifdef __linux__
     {"receive", receive, METH_VARARGS, receive_doc},
     {"send", send_batch, METH_VARARGS, send_doc},

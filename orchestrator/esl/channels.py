@@ -170,7 +170,7 @@ class ChannelTable:
     def duplicate(self, server: str, event: EslEvent) -> bool:
         """Whether this event came before, at least as complete. Remembers it otherwise."""
         node = self._server(server, event.core_uuid)
-        sequence = event.get("Event-Sequence")
+        sequence = event.order
         if not sequence:
             return False
         before = node.recent.get(sequence)
@@ -209,7 +209,7 @@ class ChannelTable:
             direction = event.get("Call-Direction")
             if not direction:
                 return None
-            sequence = integer(event.get("Event-Sequence"))
+            sequence = event.sequence
             channel = self._add(node, Channel(server, uuid, direction, sequence=sequence))
             self._identify(channel, event)
             if name not in _IDENTIFYING and not channel.sip_call_id and not channel.x_call:

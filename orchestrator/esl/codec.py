@@ -83,8 +83,12 @@ class _Needles(dict[str, bytes]):
 
 _NEEDLES = _Needles()
 
-_header: Callable[[bytes, bytes, str], str] | None = getattr(native.FAST, "header", None)
-"""The value of the first line that begins so, in C."""
+_header: Callable[[bytes, bytes, Any], Any] | None = getattr(native.FAST, "header", None)
+"""The value of the first line that begins so, in C; it reads no body."""
+_identity: Callable[[bytes], tuple[str, str, str, str, str]] | None = getattr(native.FAST, "identity", None)
+"""What every event is asked for, in one go."""
+_events: Callable[[bytes, int], tuple[list[bytes], int]] | None = getattr(native.FAST, "events", None)
+"""Cuts frames of the usual head in C."""
 
 
 def _find(head: bytes, name: str) -> bytes | None:
@@ -104,43 +108,57 @@ class EslEvent:
     Make it with `plain(block)` from the body of a text/event-plain frame, or with `json(text)`.
     """
 
-    __slots__ = ("_head", "_body", "_fields", "_headers", "name", "uuid", "core_uuid", "key")
+    __slots__ = ("_lines", "_head", "_body", "_fields", "_headers", "name", "uuid", "core_uuid", "order", "key")
 
-    def __init__(self, head: bytes, body: bytes = b"", fields: dict[str, Any] | None = None) -> None:
-        """`head` begins and ends with a line feed."""
-        self._head = head
+    def __init__(self, lines: bytes, fields: dict[str, Any] | None = None, body: bytes = b"") -> None:
+        """`lines`: URL-encoded lines with a line feed in front of them, and behind an empty line the body, as long as
+        the last header says; or `fields` and `body` of an event that came otherwise."""
+        self._lines = lines
+        self._head: bytes | None = None  # of `lines`, begins and ends with a line feed; nearly no event needs it
         self._body = body
         self._fields = fields
         self._headers: dict[str, str] | None = None
-        get = self.get
-        self.name = get("Event-Name")
+        if _identity is not None and fields is None:
+            name, uuid, core_uuid, order, subclass = _identity(lines)
+        else:
+            get = self.get
+            name, uuid, core_uuid, order = get("Event-Name"), get("Unique-ID"), get("Core-UUID"), get("Event-Sequence")
+            subclass = get("Event-Subclass") if name == "CUSTOM" else ""
+        self.name = name
         """`DTMF`, `CUSTOM` …"""
-        self.uuid = get("Unique-ID")
+        self.uuid = uuid
         """The channel it belongs to; '' for events of the switch and for core tone_detect."""
-        self.core_uuid = get("Core-UUID")
+        self.core_uuid = core_uuid
         """Changes when FreeSWITCH is restarted."""
-        self.key = self.name if self.name != "CUSTOM" else self.get("Event-Subclass")
+        self.order = order
+        """Event-Sequence as it came; see `sequence`."""
+        self.key = name if name != "CUSTOM" else subclass
         """What handlers and flows call it: the subclass of a CUSTOM event, the name of any other."""
 
-    @classmethod
-    def plain(cls, block: bytes) -> EslEvent:
-        """`block`: URL-encoded lines, and behind an empty line the body, as long as the last header says."""
-        return cls.behind_a_line(b"\n" + block)
+    @staticmethod
+    def plain(block: bytes) -> EslEvent:
+        """Of the body of a text/event-plain frame."""
+        return EslEvent(b"\n" + block)
 
-    @classmethod
-    def behind_a_line(cls, head: bytes) -> EslEvent:
-        """The same with the line feed in front of it."""
-        if head.rfind(_LENGTH_LINE) < 0:  # asked first: searching for an empty line is six times slower
-            return cls(head if head.endswith(b"\n") else head + b"\n")
-        head, _, body = head.partition(_END)
-        head += b"\n"
-        length = _find(head, "Content-Length")
-        if length is not None and length.isdigit() and len(length) < 10:
-            body = body[: int(length)]
-        return cls(head, body)
+    def _cut(self) -> bytes:
+        """The head; `_body` is set."""
+        head = self._head
+        if head is None:
+            head = self._lines
+            if head.rfind(_LENGTH_LINE) < 0:  # asked first: searching for an empty line is six times slower
+                head = head if head.endswith(b"\n") else head + b"\n"
+            else:
+                head, _, body = head.partition(_END)
+                head += b"\n"
+                length = _find(head, "Content-Length")
+                if length is not None and length.isdigit() and len(length) < 10:
+                    body = body[: int(length)]
+                self._body = body
+            self._head = head
+        return head
 
-    @classmethod
-    def json(cls, text: bytes | str) -> EslEvent | None:
+    @staticmethod
+    def json(text: bytes | str) -> EslEvent | None:
         """`event json` form, also what `uuid_dump <uuid> json` answers; None when it is no JSON object.
 
         Not strict: FreeSWITCH leaves control characters of a value as they are.
@@ -152,7 +170,7 @@ class EslEvent:
             if not isinstance(fields, dict):
                 return None
             body = fields.pop("_body", "")
-            return cls(b"", str(body).encode("utf-8", "replace"), fields)
+            return EslEvent(b"", fields, str(body).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None
 
@@ -160,7 +178,10 @@ class EslEvent:
         """Value of the first header of this name (case matters), None when the event has none."""
         if self._fields is not None:
             return _text(self._fields[name]) if name in self._fields else None
-        value = _find(self._head, name)
+        if _header is not None:
+            found: str | None = _header(self._lines, _NEEDLES[name], None)
+            return found
+        value = _find(self._cut(), name)
         return None if value is None else _decode(value)
 
     def get(self, name: str, default: str = "") -> str:
@@ -168,17 +189,19 @@ class EslEvent:
         if self._fields is not None:
             return _text(self._fields[name]) if name in self._fields else default
         # _find and _decode written out: this line of code runs ten times for every event
-        head, needle = self._head, _NEEDLES[name]
+        needle = _NEEDLES[name]
         if _header is not None:
-            return _header(head, needle, default)
+            value: str = _header(self._lines, needle, default)
+            return value
+        head = self._cut()
         at = head.find(needle)
         if at < 0:
             return default
         at += len(needle)
-        value = head[at : head.find(b"\n", at)]
-        if _PERCENT in value:
-            value = unquote_to_bytes(value)
-        text = value.decode("utf-8", "replace")
+        octets = head[at : head.find(b"\n", at)]
+        if _PERCENT in octets:
+            octets = unquote_to_bytes(octets)
+        text = octets.decode("utf-8", "replace")
         return "" if text == _UNDEFINED else text
 
     @property
@@ -186,7 +209,8 @@ class EslEvent:
         """The plain block as it came, body included; b"" for an event that came as JSON."""
         if self._fields is not None:
             return b""
-        return self._head[1:] + b"\n" + self._body if self._body else self._head[1:]
+        head = self._cut()
+        return head[1:] + b"\n" + self._body if self._body else head[1:]
 
     def array(self, name: str) -> list[str]:
         """The values of a header that may hold several."""
@@ -200,7 +224,7 @@ class EslEvent:
                 self._headers = {name: _text(value) for name, value in self._fields.items()}
             else:
                 headers: dict[str, str] = {}
-                for line in self._head.split(b"\n"):
+                for line in self._cut().split(b"\n"):
                     name, colon, value = line.partition(b": ")
                     if colon:
                         headers.setdefault(name.decode("utf-8", "replace"), _decode(value))
@@ -210,6 +234,8 @@ class EslEvent:
     @property
     def body(self) -> str:
         """Body as text; never URL-encoded."""
+        if self._fields is None:
+            self._cut()
         return self._body.decode("utf-8", "replace")
 
     @property
@@ -222,7 +248,7 @@ class EslEvent:
         """Event-Sequence: counts all events of one FreeSWITCH core, also those we did not subscribe to; 0 when
         absent.
         """
-        return integer(self.get("Event-Sequence"))
+        return integer(self.order)
 
     @property
     def timestamp(self) -> float:
@@ -259,13 +285,20 @@ def number(text: str) -> float:
 class Frame:
     """One frame: the outer header block (raw, ends with a line feed) and the body."""
 
-    __slots__ = ("content_type", "head", "_lines")
+    __slots__ = ("content_type", "_head", "_lines")
 
     def __init__(self, content_type: str, head: bytes, body: bytes = b"", lines: bytes = b"") -> None:
         """`lines`: the body and the line feed in front of it, where it is there; to put it there costs a copy."""
         self.content_type = content_type
-        self.head = head
+        self._head = head
         self._lines = lines or b"\n" + body
+
+    @property
+    def head(self) -> bytes:
+        """Of an event in the usual form nobody asks for it, so it is not kept."""
+        if not self._head and self.content_type == EVENT_PLAIN:
+            return b"Content-Length: %d\nContent-Type: text/event-plain\n" % self.size
+        return self._head
 
     @property
     def body(self) -> bytes:
@@ -295,8 +328,10 @@ class Frame:
         """What a command answered: the body of an api/response, the Reply-Text of a command/reply."""
         return self.get("Reply-Text") if self.content_type == COMMAND_REPLY else self.body.decode("utf-8", "replace")
 
-    data = text
-    """greenswitch's name for it."""
+    @property
+    def data(self) -> str:
+        """greenswitch's name for it."""
+        return self.text
 
     @property
     def ok(self) -> bool:
@@ -306,7 +341,7 @@ class Frame:
     def event(self) -> EslEvent | None:
         """The event inside; None for a frame that holds none, or JSON that cannot be read."""
         if self.content_type == EVENT_PLAIN:
-            return EslEvent.behind_a_line(self._lines)
+            return EslEvent(self._lines)
         if self.content_type == EVENT_JSON:
             return EslEvent.json(self.body)
         head = b"\n" + self.head
@@ -340,20 +375,24 @@ class FrameDecoder:
         """
         if self.error is not None:
             raise self.error
-        if self._pending:
-            old = len(self._pending)
-            self._pending += data
-            if len(self._pending) < self._need:
-                return []
-            if not self._need and self._pending.find(_END, old - 1) < 0:
-                self._limit_head(len(self._pending))
-                return []
-            data = bytes(self._pending)
-            self._pending = bytearray()
-            self._need = 0
         frames: list[Frame] = []
+        begin = 0
         try:
-            rest = self._cut(data, frames)
+            if self._need:
+                begin = self._need - len(self._pending)
+                if len(data) < begin:
+                    self._pending += data
+                    return frames
+                whole, self._pending, self._need = bytes(self._pending) + data[:begin], bytearray(), 0
+                self._cut(whole, 0, frames)
+            elif self._pending:
+                old = len(self._pending)
+                self._pending += data
+                if self._pending.find(_END, old - 1) < 0:
+                    self._limit_head(len(self._pending))
+                    return frames
+                data, self._pending = bytes(self._pending), bytearray()
+            rest = self._cut(data, begin, frames)
         except EslProtocolError as error:
             self.error = error
             if not frames:
@@ -363,10 +402,15 @@ class FrameDecoder:
             self._pending += data[rest:]
         return frames
 
-    def _cut(self, data: bytes, frames: list[Frame]) -> int:
-        """Append the complete frames of `data`; return where the incomplete rest begins."""
-        position, size = 0, len(data)
+    def _cut(self, data: bytes, position: int, frames: list[Frame]) -> int:
+        """Append the complete frames of `data` from here on; return where the incomplete rest begins."""
+        size = len(data)
         while position < size:
+            if _events is not None:
+                blocks, position = _events(data, position)
+                frames += [Frame(EVENT_PLAIN, b"", lines=block) for block in blocks]
+                if position == size:
+                    break
             match = _PLAIN_HEAD.match(data, position)
             if match is not None:
                 content_type, length, begin = EVENT_PLAIN, int(match[1]), match.end()
