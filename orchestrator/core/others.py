@@ -10,9 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.numbering import Numbering
-from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.phones import PHONE_EVENTS, allow_events, is_registered_at, leads_to, package_of
 from orchestrator.core.push.by_default import forward
@@ -100,7 +98,7 @@ class OtherRequests:
         asked = Asked(request) if kind == "refer" else None
         if asked is not None:
             names["refer"] = ReferView(self._node, request, asked, inside.side if inside and inside.side else "none")
-            names["call"] = self._view_of(inside.call) if inside is not None and inside.call is not None else None
+            names["call"] = inside.call if inside is not None else None
         flow = flows.choose(kind, names)
         if flow is None:
             default(None)
@@ -123,12 +121,6 @@ class OtherRequests:
         else:
             other = Referred(self._node, request, view, server, source, default, asked, inside, self._numbering)
         self._starts.other(flow, other, chain, names)
-
-    def _view_of(self, call: Call) -> Any:
-        """`call` as the flow that has it sees it."""
-        if call.run is not None and call.run.call is not None:
-            return call.run.call
-        return CallView(call)
 
     def _by_default(
         self, request: Request, source: tuple[str, int], destination: Hop, server: ServerTransaction | None

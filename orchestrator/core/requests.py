@@ -19,7 +19,7 @@ from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
 from orchestrator.core.calls.numbering import Numbering
 from orchestrator.core.calls.replaced import ReplacedDialogs
-from orchestrator.core.calls.views import CallView, NewCallView
+from orchestrator.core.calls.views import NewCallView
 from orchestrator.core.in_dialogs import DialogRequests
 from orchestrator.core.node import Node
 from orchestrator.core.others import OtherRequests
@@ -371,7 +371,7 @@ class Requests:
         self._trying(request, server)
         call = Call(node, self._exchange, node.tokens.token().decode(), request, server, source)
         self._calls.add(call)
-        self._starts.call(flow, call, CallView(call), chain)
+        self._starts.call(flow, call, chain)
         if not call.over and not call.replied and not call.pending:
             node.shapes.fold(request)  # its flow waits now, maybe for long
         return True

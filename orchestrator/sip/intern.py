@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.sip.model import Request, Shape
+from orchestrator.sip.model import SAID, Request, Shape, said_again
 
 _ALIKE: Final = frozenset(
     b"accept accept-encoding accept-language allow allow-events content-type max-forwards min-se session-expires "
@@ -18,6 +18,10 @@ _ALIKE: Final = frozenset(
 _MOST: Final = 2_000
 """Shapes remembered: some hundred models of phones, with some kinds of requests each. The table starts afresh when
 full, so strangers cannot grow it."""
+
+
+def _said(request: Request, name: bytes, line: bytes) -> bytes | None:
+    return SAID if said_again(request, name) == line else None
 
 
 class Shapes:
@@ -32,7 +36,7 @@ class Shapes:
         """Fold a request that waits. What it says stays the same."""
         names = request.names
         pairs = zip(names, request.lines, strict=True)
-        alike = tuple([line if name in _ALIKE else None for name, line in pairs])
+        alike = tuple([line if name in _ALIKE else _said(request, name, line) for name, line in pairs])
         key = (*alike, *names)
         shape = self._known.get(key)
         if shape is None:

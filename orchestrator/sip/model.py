@@ -37,8 +37,9 @@ def line_value(line: bytes) -> bytes:
 
 
 class Shape:
-    """What folded requests of one model of phone have in common: the names of their header lines, and those lines that
-    are the same in all, at their places; None for the others."""
+    """What folded requests of one model of phone have in common: the names of their header lines, and at their places
+    those lines that are the same in all. Of the others, a line that the rest of the request says again is b'' (`SAID`),
+    one of the request's own is None."""
 
     __slots__ = ("names", "lines")
 
@@ -48,6 +49,8 @@ class Shape:
 
 
 NO_LINES: Final[list[bytes]] = []
+SAID: Final = b""
+"""Stands for a line that `said_again` gives; no line is empty."""
 
 
 class Message:
@@ -113,7 +116,10 @@ class Message:
         shape = self._shape
         assert shape is not None
         own: Iterator[bytes] = iter(_unfolded_break(self._body.partition(_END)[0]))
-        return [line if line is not None else next(own) for line in shape.lines]
+        return [
+            next(own) if line is None else line or said_again(self, name)
+            for name, line in zip(shape.names, shape.lines, strict=True)
+        ]
 
     def get(self, name: bytes) -> bytes | None:
         """Value of the first header called `name` (canonical): unfolded and stripped; None when absent."""
@@ -199,6 +205,19 @@ class Message:
     def expires(self) -> int | None:
         """Seconds of the Expires header, capped at 2**32-1; None when absent or unreadable (§10.2.1.1)."""
         return read_number(self.get(b"expires"))
+
+
+def said_again(message: Message, name: bytes) -> bytes:
+    """The header line of that name as most write it, made of what the rest of the message says; b'' for others."""
+    if name == b"call-id":
+        return b"Call-ID: " + message.call_id
+    if name == b"cseq":
+        return b"CSeq: %d %b" % (message.cseq, message.cseq_method)
+    if name == b"content-length":
+        return b"Content-Length: %d" % len(message.body)
+    if name == b"to" and isinstance(message, Request):
+        return b"To: <%b>" % message.uri
+    return b""
 
 
 class Request(Message):
@@ -289,6 +308,7 @@ class Request(Message):
 
     def readdress(self, uri: bytes) -> None:
         """Put another Request-URI in place: what a temporary GRUU stands for (RFC 5627 §5.2)."""
+        self.unfold()
         self.uri, self._parsed_uri = uri, None
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
-from orchestrator.core.calls.views import CallView
 from orchestrator.core.engine import Engine
 from orchestrator.core.request_view import RequestView
 from orchestrator.esl.channels import Channel
@@ -105,7 +104,7 @@ def _view(engine: Engine, call: LiveCall) -> Any:
     if isinstance(call, SocketCall):
         return call.view
     if isinstance(call, Call):
-        return CallView(call)
+        return call
     assert call.request is not None
     return RequestView(engine, call.request, (call.destination.host, call.destination.port))
 

@@ -13,7 +13,6 @@ from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialogs import Dialogs
 from orchestrator.core.calls.flow_call import FlowCall
 from orchestrator.core.calls.table import Calls
-from orchestrator.core.calls.views import CallView
 from orchestrator.core.faults import Fault
 from orchestrator.core.jobs import Job
 from orchestrator.core.registrations import Registration, Registrations
@@ -149,7 +148,7 @@ class Stage:
 
 CLASSES = (
     Requests, Call, Calls, RelayAttempt, ResponseContext, Branch, Registration, Registrations, Registrar, Location,
-    CallView, RequestView, Performers, subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
+    RequestView, Performers, subjects, Starts, Relaying, Destinations, Replies, Routes, FlowEngine,
     Run, Task, Bus, Handshakes, FlowCall, Dialogs,
 )  # fmt: skip
 SELF_DEFENCE = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.core.calls.attempts import NOBODY, CallHold, CallRelay
 from orchestrator.core.calls.dialogs import Dialogs, callee_of, caller_of
@@ -19,6 +19,7 @@ from orchestrator.core.calls.flow_call import Ending, FlowCall, Witnesses
 from orchestrator.core.calls.info_keys import hear_key
 from orchestrator.core.calls.liveness import look_after
 from orchestrator.core.calls.reason_texts import CHANNEL_LOST, cause_of, failure_of, reason_header
+from orchestrator.core.calls.views import field_of
 from orchestrator.core.node import Node
 from orchestrator.core.request_view import text
 from orchestrator.core.switches.executions import kill_channels
@@ -100,6 +101,11 @@ class Call(FlowCall[Exchange]):
         self._dialogs: Dialogs | None = None
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
+
+    def __getitem__(self, name: str) -> Any:
+        """What flows see of it: the fields of `call` (FLOWLANG). A view of its own would be one more object for each
+        call that waits."""
+        return field_of(self, name)
 
     @property
     def front(self) -> ResponseContext:

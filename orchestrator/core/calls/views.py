@@ -52,21 +52,10 @@ class NewCallView(RequestView):
         return _BEFORE[name] if name in _BEFORE else super().__getitem__(name)
 
 
-class CallView:
-    """`call` of an `on: invite` flow: the state of the call as it is now, and its INVITE. Nothing but the call is kept:
-    a flow asks once or twice, and then its call waits for long."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Shown) -> None:
-        self.call = call
-
-    def __getitem__(self, name: str) -> Any:
-        live = _LIVE.get(name)
-        return live(self.call) if live is not None else _Invite(self.call)[name]
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.call!r}>"
+def field_of(call: Shown, name: str) -> Any:
+    """`call` of an `on: invite` flow: the state of the call as it is now, and its INVITE."""
+    live = _LIVE.get(name)
+    return live(call) if live is not None else _Invite(call)[name]
 
 
 class _Invite(RequestView):

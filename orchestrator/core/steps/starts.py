@@ -7,7 +7,6 @@ from typing import Any
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
-from orchestrator.core.calls.views import CallView
 from orchestrator.core.node import Node
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.other_request import OtherRequest
@@ -30,15 +29,15 @@ class Starts:
         """Take a program."""
         self.triggers = frozenset(flow.trigger.kind for flow in program.flows)
 
-    def call(self, flow: Flow, call: Call, view: CallView, chain: tuple[str, ...]) -> None:
+    def call(self, flow: Flow, call: Call, chain: tuple[str, ...]) -> None:
         """`chain` names the flows that have led to this call, `flow` the last."""
-        run = self._create(flow, {"call": view})
+        run = self._create(flow, {"call": call})
         run.chain = chain
         if call.invite.max_forwards is not None:
             run.max_forwards = call.invite.max_forwards
         call.run = run
         run.subject = call
-        self._tell_begin(run, view)
+        self._tell_begin(run, call)
         self._begin(run)
 
     def socket(self, flow: Flow, call: SocketCall) -> None:

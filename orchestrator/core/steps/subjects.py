@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.core.calls.call import Call
 from orchestrator.core.calls.dialplan_call import SocketCall
-from orchestrator.core.calls.views import CallView
 from orchestrator.core.registrations import Registration
 from orchestrator.core.steps.other_request import OtherRequest
 from orchestrator.core.steps.referred import Referred
@@ -34,7 +33,7 @@ def forget(run: Run) -> None:
 def adopt(run: Run, call: Call) -> None:
     """Give a run the call it has placed: from now on it is a run with a call."""
     call.run = run
-    run.call, run.call_id = CallView(call), call.id
+    run.call, run.call_id = call, call.id
     run.subject = call
 
 

@@ -85,7 +85,6 @@ class Account(ABC):
         "steps",
         "subject",
         "tasks",
-        "vars",
         "version",
     )
 
@@ -100,9 +99,9 @@ class Account(ABC):
         self.max_forwards = 70
         """Hops that calls it places have left: what begins elsewhere and comes back ends by them (RFC 7332)."""
         self.call_id: str = self.call["id"] if self.call is not None else ""
-        self.vars: Mapping[str, Any] = {} if flow.vars else NO_VARS
-        others = {name: value for name, value in names.items() if name != "call"} if len(names) > 1 else NO_VARS
-        self.env = Environment(version.names, names if self.call is None else others, self.call, self.vars)
+        if self.call is not None:
+            names = {name: value for name, value in names.items() if name != "call"}
+        self.env = Environment(version.names, names, self.call, {} if flow.vars else NO_VARS)
         """The names of the main steps: at their start, then at their end (for on_end)."""
         self.phase = Phase.MAIN
         self.tasks: tuple[Waiter, ...] = ()
@@ -129,6 +128,11 @@ class Account(ABC):
         self.dropped = 0
         self.left_out = 0
         """Lines behind the first one that have made room for others."""
+
+    @property
+    def vars(self) -> Mapping[str, Any]:
+        """Variables of the flow."""
+        return self.env.vars
 
     @property
     def name(self) -> str:

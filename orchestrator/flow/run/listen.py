@@ -136,12 +136,11 @@ class Listener:
     finishes the events it has taken, unless it was closed by `unsubscribe` or by the end of the run.
     """
 
-    __slots__ = ("_busy", "_env", "_nesting", "_queue", "_seen", "mode", "run", "step", "subscription")
+    __slots__ = ("_busy", "_env", "_nesting", "_queue", "_seen", "run", "step", "subscription")
 
     def __init__(self, task: Task, step: Step) -> None:
         self.run = task.run
         self.step = step
-        self.mode: str = step.args.get("run", "queue")
         self._env = task.env
         self._nesting = task.nesting
         self._busy: list[Task] | None = None
@@ -154,6 +153,12 @@ class Listener:
     def env(self) -> Environment:
         """The names its filter and its handlers see, besides `event`."""
         return self._env
+
+    @property
+    def mode(self) -> str:
+        """What becomes of an event that comes while the steps still run."""
+        mode: str = self.step.args.get("run", "queue")
+        return mode
 
     def _room(self, event: Event) -> bool:
         """Whether the queue, or the run's tasks, have room for one more."""
