@@ -18,8 +18,9 @@ class CallRelay(Attempt, Work, Protocol):
     """A relay at work (`core.steps.relay.RelayAttempt`)."""
 
     effect: Relay
-    headers: tuple[bytes, ...]
 
+    @property
+    def headers(self) -> tuple[bytes, ...]: ...
     @property
     def attended(self) -> bool: ...
     @property

@@ -62,7 +62,7 @@ class Call(FlowCall[Exchange]):
     """One INVITE that a flow has taken; the listener of its response contexts. Its states: `core.calls.flow_call`."""
 
     __slots__ = (
-        "invite", "source", "transaction", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
+        "invite", "_source", "transaction", "back", "relay", "hold", "carried", "placed", "lost", "waiting",
         "contact", "user", "_front", "_dialogs", "_handshake",
     )  # fmt: skip
 
@@ -77,7 +77,8 @@ class Call(FlowCall[Exchange]):
     ) -> None:
         super().__init__(node, exchange, id)
         self.invite = request
-        self.source = source
+        at = server.destination
+        self._source = None if source == (at.host, at.port) else source
         self.transaction = server
         """That of the INVITE."""
         self._front: ResponseContext | None = None
@@ -101,6 +102,12 @@ class Call(FlowCall[Exchange]):
         self._dialogs: Dialogs | None = None
         self._handshake: Handshake | None = None
         """The answer to the caller, while its ACK has not passed."""
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """Address and port that the INVITE came from: where its answers go, as a rule."""
+        at = self.transaction.destination
+        return self._source or (at.host, at.port)
 
     def __getitem__(self, name: str) -> Any:
         """What flows see of it: the fields of `call` (FLOWLANG). A view of its own would be one more object for each

@@ -23,13 +23,14 @@ class Shown(Protocol):
     id: str
     node: Node
     invite: Request
-    source: tuple[str, int]
     started_at: float
     answered_at: float | None
     user: str | None
     server: str
     lost: tuple[Channel, ...]
 
+    @property
+    def source(self) -> tuple[str, int]: ...
     @property
     def ended_by(self) -> str: ...
     @property

@@ -49,9 +49,10 @@ _LONGEST_NAME = 256
 class Asked(Protocol):
     """A call or another request: whose sender is asked about."""
 
-    source: tuple[str, int]
     user: str | None
 
+    @property
+    def source(self) -> tuple[str, int]: ...
     @property
     def request(self) -> Request: ...
     def reply(self, code: int, reason: str = "", headers: tuple[bytes, ...] = ()) -> None: ...

@@ -20,6 +20,7 @@ from typing import Any, Final
 from orchestrator.core.calls.call import Call
 from orchestrator.core.gateways import SILENCE, Gateways
 from orchestrator.core.push.waking import Waking
+from orchestrator.core.steps.header_lines import header_lines
 from orchestrator.core.steps.outcomes import outcome_of, result_of
 from orchestrator.core.steps.turns import line_up, may_ring_beside
 from orchestrator.flow.run import effects
@@ -35,6 +36,8 @@ from orchestrator.timers import TICK, Timer
 BACK_WITHIN = 10.0
 """Seconds FreeSWITCH has to send the call back; longer means its dialplan does not."""
 
+AT_ONCE: Final = b""
+"""No URI."""
 NOBODY: Final[frozenset[bytes]] = frozenset()
 """Each `frozenset()` is another one, of 200 octets."""
 
@@ -62,9 +65,9 @@ class RelayAttempt:
     function."""
 
     __slots__ = (
-        "call", "effect", "via", "headers", "_context", "_on_back", "_done", "_groups", "_ringing", "_best",
+        "call", "effect", "via", "_context", "_done", "_groups", "_ringing", "_best",
         "_tried", "_busy", "_began", "_timer", "_late", "_each_timer", "_back_timer", "_answered_by",
-        "_replacing", "_replaces_at_once", "_late_timers", "_timed_out", "_gateways", "state", "waking",
+        "_replacing", "_late_timers", "_timed_out", "_gateways", "state", "waking",
     )  # fmt: skip
 
     def __init__(
@@ -75,20 +78,15 @@ class RelayAttempt:
         done: Ticket | Callable[[dict[str, Any]], None],
         gateways: Gateways,
         front: Target | None = None,
-        headers: tuple[bytes, ...] = (),
     ) -> None:
         self.call = call
         self.state = "new"
         self._gateways = gateways
-        self.headers = headers
-        """Header lines every branch of this relay carries, late ones too."""
         self.effect = effect
         self.via = front
         """The target that leads to FreeSWITCH, None when destinations ring directly."""
         self._context: ResponseContext | None = None
-        self._on_back = front is not None
-        """Destinations ring once FreeSWITCH has sent the call back: on `_context` then, else on the front of the
-        call."""
+        """Where destinations ring once FreeSWITCH has sent the call back."""
         self._done: Ticket | Callable[[dict[str, Any]], None] | None = done
         self._groups: tuple[Sequence[Target], ...] = tuple(groups)
         self._ringing: tuple[Branch, ...] = ()
@@ -100,8 +98,8 @@ class RelayAttempt:
         """Several branches are being added or cancelled: one that fails on the spot settles nothing."""
         self._answered_by: Branch | None = None
         self._replacing = NOBODY
-        """URIs of injected branches that take the place of the others."""
-        self._replaces_at_once = False
+        """URIs of injected branches that take the place of the others: once they ring, or have been sent, where it has
+        `AT_ONCE`."""
         self._began = 0.0
         self._timer: Timer | None = None
         """For what comes first, the end of `keep_open:` or that of `ring:`."""
@@ -133,6 +131,16 @@ class RelayAttempt:
     @property
     def awaits_back(self) -> bool:
         return self.state == "sent"
+
+    @property
+    def headers(self) -> tuple[bytes, ...]:
+        """Header lines every branch of this relay carries, late ones too."""
+        return header_lines(self.effect.headers)
+
+    @property
+    def _on_back(self) -> bool:
+        """Destinations do not ring on the front of the call: that leads to FreeSWITCH."""
+        return self.via is not None
 
     @property
     def _closed(self) -> bool:
@@ -218,8 +226,8 @@ class RelayAttempt:
         """Add late branches; returns how many were new. `cancel_others`: the others go on until a new one rings, or has
         really been sent (`when_sent`): a phone that refuses at once takes the call from nobody."""
         if cancel_others:
-            self._replacing = frozenset(target.uri for target in targets)
-            self._replaces_at_once = cancel_others == "when_sent"
+            at_once = (AT_ONCE,) if cancel_others == "when_sent" else ()
+            self._replacing = frozenset([*at_once, *(target.uri for target in targets)])
         if self.awaits_back:
             self._groups = (targets, *self._groups)
             added = len(targets)
@@ -235,7 +243,7 @@ class RelayAttempt:
 
     def sent(self, branch: Branch) -> None:
         """A branch is on its way."""
-        if self._replaces_at_once:
+        if AT_ONCE in self._replacing:
             self._replace(branch)
 
     def is_news(self, branch: Branch) -> bool:

@@ -83,7 +83,6 @@ class Relaying:
             ticket,
             self._gateways,
             self._front(call, effect),
-            header_lines(effect.headers),
         )
         call.relay = ticket.work = relay
         waiting, call.waiting = call.waiting, ()

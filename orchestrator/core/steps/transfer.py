@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from orchestrator.core.calls.call import Call
-from orchestrator.core.gateways import Gateways
 from orchestrator.core.steps.relay import RelayAttempt
-from orchestrator.flow.run import effects
 from orchestrator.sip.branch import Branch
-from orchestrator.sip.target import Target
 
 
 class TransferAttempt(RelayAttempt):
@@ -19,16 +12,9 @@ class TransferAttempt(RelayAttempt):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        call: Call,
-        effect: effects.Relay,
-        groups: Sequence[Sequence[Target]],
-        done: Callable[[dict[str, Any]], None],
-        gateways: Gateways,
-    ) -> None:
-        super().__init__(call, effect, groups, done, gateways)
-        self._on_back = True
+    @property
+    def _on_back(self) -> bool:
+        return True
 
     def refused(self, status: int) -> None:
         """FreeSWITCH did not do as it was told."""
