@@ -21,11 +21,26 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import ExecError
 
 HERE = Path(__file__).parent
-ROOMS = ("orchestrator/sip", "orchestrator/core", "orchestrator/events")
-SINGLE = ("orchestrator/timers.py",)
+ROOMS = ("orchestrator/sip", "orchestrator/core", "orchestrator/events", "orchestrator/flow/run")
+SINGLE = (
+    "orchestrator/timers.py",
+    "orchestrator/flow/actions/call.py",
+    "orchestrator/flow/actions/control.py",
+    "orchestrator/flow/actions/events.py",
+    "orchestrator/flow/actions/registration.py",
+    "orchestrator/flow/language/evaluables.py",
+    "orchestrator/flow/language/program.py",
+    "orchestrator/views/call_history.py",
+    "orchestrator/views/kept_call.py",
+)
 PLAIN = {
     "orchestrator/sip/contact.py",  # a kind of str, which mypyc cannot have
     "orchestrator/sip/stores.py",  # protocols that packages' stores are held against at run time
+    "orchestrator/flow/run/charging.py",  # calls that cost money are few
+    "orchestrator/flow/run/effects.py",  # kinds of traits.py
+    "orchestrator/flow/run/run_facts.py",  # kinds of a class of history.py
+    "orchestrator/flow/run/step_facts.py",
+    "orchestrator/flow/run/traits.py",  # packages have kinds of effects and works of their own
 }
 GROUP = "orchestrator"
 """What all compiled modules share is one library, `orchestrator__mypyc`."""

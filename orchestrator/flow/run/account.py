@@ -5,7 +5,6 @@ Everything here holds for the run as it is now; how it goes on is decided in `ru
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +16,7 @@ from orchestrator.flow.language.program import Flow, Program, Step
 from orchestrator.flow.run.environment import NO_VARS, Environment
 from orchestrator.flow.run.run_facts import Failed, KeyIgnored, StepFailed
 from orchestrator.flow.run.scheduler import Scheduler
-from orchestrator.flow.run.signals import CallEnded, Waiter
+from orchestrator.flow.run.signals import CallEnded, Owner, Waiter
 from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
 from orchestrator.history import RunFact
 
@@ -56,17 +55,15 @@ class Subject(Protocol):
         """A final reply is out, by whomever."""
 
 
-class Account(ABC):
+class Account(Owner):
     """Facts of one run. Hosts read `flow`, `program`, `call_id`, `vars` and set `subject`; everything else belongs to
     the engine."""
 
     __slots__ = (
         "call",
-        "call_id",
         "chain",
         "charges",
         "dropped",
-        "ended",
         "engine",
         "env",
         "error",
@@ -84,7 +81,6 @@ class Account(ABC):
         "request",
         "steps",
         "subject",
-        "tasks",
         "version",
     )
 
@@ -104,7 +100,7 @@ class Account(ABC):
         self.env = Environment(version.names, names, self.call, {} if flow.vars else NO_VARS)
         """The names of the main steps: at their start, then at their end (for on_end)."""
         self.phase = Phase.MAIN
-        self.tasks: tuple[Waiter, ...] = ()
+        self.tasks: tuple[Waiter[Owner], ...] = ()
         self.listeners: tuple[Listening, ...] = ()
         self.handlers: dict[str, list[int]] | None = None
         """Id of a subscribe step → [events handled, events skipped]; None as long as there was none."""
@@ -221,13 +217,3 @@ class Account(ABC):
     def _tell_failure(self, what: str, error: StepError, code: int) -> None:
         if self.engine.on_failure is not None:
             self.engine.on_failure(self, what, error, code)
-
-    # --- what the run makes of it
-
-    @abstractmethod
-    def settle(self) -> None:
-        """Go on to `on_end` when nothing is left to run or to wait for."""
-
-    @abstractmethod
-    def abort(self) -> None:
-        """End where it stands, without another step: a bug has struck that its tasks did not catch. Idempotent."""

@@ -49,7 +49,6 @@ class Host(Performer, Protocol):
 class FlowEngine(Scheduler):
     """All runs of one process. Not thread-safe: one turn of the reactor at a time."""
 
-    host: Host
     on_fault: Callable[[Run, Exception], object] | None
     on_failure: Callable[[Run, str, StepError, int], object] | None
     on_collapse: Callable[[Run], object] | None
@@ -66,6 +65,7 @@ class FlowEngine(Scheduler):
         self._limits = limits or Limits()
         super().__init__(bus, timers, self._limits, history or History())
         self.host = host
+        self._names_of = host.names
         self.runs: dict[int, Run] = {}
         self.traces = Traces(self._limits.traces, self._limits.failures)
         self.trace_memory = TraceMemory(self.traces, self.runs)
@@ -83,7 +83,7 @@ class FlowEngine(Scheduler):
         ones'."""
         for starter in self._starters:
             starter.close()
-        version = Version(program, self.host.names(program), {flow.name: flow for flow in program.flows})
+        version = Version(program, self._names_of(program), {flow.name: flow for flow in program.flows})
         in_use = {id(run.version) for run in self.runs.values()}
         self._versions = [version for version in self._versions if id(version) in in_use]
         self._versions.append(version)

@@ -191,7 +191,7 @@ class Listener:
             self.run.engine.stats.filter_errors += 1
             self.run.trace(self.step, FilterFailed("unique_by", error.type, error.message))
             return False
-        key = value if value is None or isinstance(value, PLAIN) else repr(value)
+        key: Any = value if value is None or isinstance(value, PLAIN) else repr(value)
         key = getattr(value, "unique_key", key)  # a contact is more than its text
         if self._seen is None:
             self._seen = {}

@@ -47,6 +47,9 @@ NO_RESULT = 480
 NO_REGISTRATION = 403
 """The same for a REGISTER: neither saved nor refused by the flow, and a retry would not change that."""
 
+ANSWERED = ("invite", "register", *REQUESTS)
+"""Triggers that are requests which wait for a final reply."""
+
 
 PHASES: Mapping[Phase, Mapping[str, Phase]] = {
     Phase.MAIN: {"steps done": Phase.OPEN, "broken off": Phase.ENDING},
@@ -124,7 +127,7 @@ class Run(Account):
         if owes and kind in REQUESTS and error is None and self.failure is None:
             self.trace(None, ServedByDefault())
             self.engine.host.perform(self, Ticket(None), Serve())
-        elif owes and kind in ("invite", "register", *REQUESTS):
+        elif owes and kind in ANSWERED:
             code = self._reply(error)
         elif error is not None and self.call is not None and self.ended is None:
             self.engine.host.perform(self, Ticket(None), Release(error.type))

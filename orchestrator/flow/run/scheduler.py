@@ -94,7 +94,7 @@ class Scheduler(ABC):
         """Told a run, its part that ended in an error, the error, and the status the caller got (0: none)."""
         self.on_collapse: Callable[[Any], object] | None = None
         """Told a run that cannot go on, not even to its own end: whoever started it answers for it."""
-        self._ready: deque[tuple[Waiter, Any, BaseException | None, int]] = deque()
+        self._ready: deque[tuple[Waiter[Owner], Any, BaseException | None, int]] = deque()
         self._draining = False
         self._alarms = 0
         self._raised = 0
@@ -125,7 +125,7 @@ class Scheduler(ABC):
         if not self.bus.depth:  # else the bus settles when all have been told
             self.drain()
 
-    def interrupt(self, task: Waiter, signal: FlowSignal) -> None:
+    def interrupt(self, task: Waiter[Owner], signal: FlowSignal) -> None:
         """Throw a signal in where the task waits.
 
         One that is about to run gets it where it would wait next, one that has not begun ends without a step, one that
@@ -146,7 +146,7 @@ class Scheduler(ABC):
         else:
             task.signal = signal
 
-    def kill(self, task: Waiter, signal: FlowSignal) -> None:
+    def kill(self, task: Waiter[Owner], signal: FlowSignal) -> None:
         """End a task where it stands; its `finally:` steps do not run, only our own disarming does."""
         generator = task.generator
         if generator is None:
@@ -157,7 +157,7 @@ class Scheduler(ABC):
         generator.close()
         self._done(task, None, signal)
 
-    def _release(self, task: Waiter, ticket: Ticket) -> None:
+    def _release(self, task: Waiter[Owner], ticket: Ticket) -> None:
         task.ticket = None
         work = ticket.use_up()
         if work is not None:
@@ -165,7 +165,7 @@ class Scheduler(ABC):
 
     # --- running
 
-    def ready(self, task: Waiter) -> None:
+    def ready(self, task: Waiter[Owner]) -> None:
         """Queue a new task."""
         self._ready.append((task, None, None, self.bus.depth))
 
@@ -194,7 +194,7 @@ class Scheduler(ABC):
         if self._raised > self.limits.raises:
             raise StepError("flow.limit", f"more than {self.limits.raises} events caused by one")
 
-    def _advance(self, task: Waiter, value: Any, error: BaseException | None) -> None:
+    def _advance(self, task: Waiter[Owner], value: Any, error: BaseException | None) -> None:
         """Run a task to where it waits, or to its end."""
         generator = task.generator
         if generator is None:  # killed while it stood in the queue
@@ -229,7 +229,7 @@ class Scheduler(ABC):
             if value is PENDING and error is None:
                 return
 
-    def _perform(self, task: Waiter, effect: object) -> tuple[Any, BaseException | None]:
+    def _perform(self, task: Waiter[Owner], effect: object) -> tuple[Any, BaseException | None]:
         """Ask the host; (value or PENDING, what to throw instead)."""
         if not isinstance(effect, Effect):  # of a package's handler
             return None, self._fault(task, TypeError(f"{type(effect).__name__} is not an Effect"))
@@ -258,7 +258,7 @@ class Scheduler(ABC):
             task.ticket, task.since = ticket, self.timers.now
         return value, None
 
-    def _done(self, task: Waiter, result: Any, failure: BaseException | None) -> None:
+    def _done(self, task: Waiter[Owner], result: Any, failure: BaseException | None) -> None:
         run = task.run
         task.generator = None
         run.tasks = tuple([other for other in run.tasks if other is not task])
@@ -267,7 +267,7 @@ class Scheduler(ABC):
         task.on_done(task, result, failure)
         run.settle()
 
-    def _fault(self, task: Waiter, bug: Exception) -> StepError:
+    def _fault(self, task: Waiter[Owner], bug: Exception) -> StepError:
         """A bug ends one task, not the engine."""
         self.stats.faults += 1
         if task.step is not None:

@@ -7,8 +7,9 @@ handler swallows one by accident; `finally` of the language sees both.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from orchestrator.flow.language.program import Step
 from orchestrator.flow.run.traits import Effect
@@ -77,8 +78,8 @@ class Ticket:
 
     __slots__ = ("due", "effect", "task", "work")
 
-    def __init__(self, task: Waiter | None, effect: Effect | None = None, due: float | None = None) -> None:
-        self.task: Waiter | None = task
+    def __init__(self, task: Waiter[Owner] | None, effect: Effect | None = None, due: float | None = None) -> None:
+        self.task: Waiter[Owner] | None = task
         self.effect = effect
         self.due = due
         self.work: Work | None = None
@@ -90,22 +91,29 @@ class Ticket:
         return work
 
 
-class Owner(Protocol):
+class Owner(ABC):
     """The run of a task, as the scheduler sees it."""
+
+    __slots__ = ("call_id", "ended", "tasks")
 
     call_id: str
     """Of its call, '' for none."""
     ended: CallEnded | None
-    tasks: tuple[Waiter, ...]
+    tasks: tuple[Waiter[Owner], ...]
 
+    @abstractmethod
     def settle(self) -> None:
         """A task has ended: go on to the end of the run when nothing is left to run or to wait for."""
 
+    @abstractmethod
     def abort(self) -> None:
         """End where it stands, without another step: a bug has struck that its tasks did not catch. Idempotent."""
 
 
-class Waiter:
+O_co = TypeVar("O_co", bound=Owner, covariant=True)
+
+
+class Waiter(Generic[O_co]):
     """What is scheduled of a task: steps that run until they wait.
 
     `ticket` stands while it waits, which it does since `since`; `signal` is thrown in where it would wait next; `told`
@@ -114,7 +122,7 @@ class Waiter:
 
     __slots__ = ("generator", "label", "on_done", "run", "signal", "since", "started", "step", "ticket", "told")
 
-    run: Owner
+    run: O_co
     on_done: Callable[[Any, Any, BaseException | None], None]
 
     def __init__(self, label: str) -> None:

@@ -28,12 +28,10 @@ Done = Callable[["Task", Any, BaseException | None], None]
 """Told when a task has ended: (task, what its steps returned, the StepError or FlowSignal that ended it or None)."""
 
 
-class Task(Waiter):
+class Task(Waiter[Account]):
     """Main steps of a run, or a child of it: handler, meanwhile, parallel branch, on_end. `env` are its names."""
 
     __slots__ = ("chain", "env", "nesting")
-
-    run: Account
 
     def __init__(self, run: Account, env: Environment, label: str, on_done: Done, nesting: int = 0) -> None:
         super().__init__(label)
