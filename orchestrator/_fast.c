@@ -239,6 +239,48 @@ static Spelling *find_spelling(const char *text, Py_ssize_t size)
     }
 }
 
+/* --- shapes: the names of a message's headers, shared by all messages that have the same ---------------------------------- */
+
+#define SHAPES 1024 /* a power of two */
+typedef struct { PyObject *names, *shape; } Shape;
+static Shape shapes[SHAPES];
+static PyObject *shape_of; /* of a tuple of names */
+
+static int same(PyObject *a, PyObject *b)
+{
+    return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
+                      memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), PyBytes_GET_SIZE(a)) == 0);
+}
+
+/* Two that fall into one place take turns there. */
+static PyObject *find_shape(PyObject **names, int count)
+{
+    unsigned hash = count;
+    int n = 0;
+    for (; n < count; n++)
+        hash = (hash ^ (unsigned)PyObject_Hash(names[n])) * 16777619u;
+    Shape *place = &shapes[(hash ^ hash >> 15) & (SHAPES - 1)];
+    if (place->names != NULL && PyTuple_GET_SIZE(place->names) == count) {
+        for (n = 0; n < count && same(PyTuple_GET_ITEM(place->names, n), names[n]); n++)
+            ;
+        if (n == count)
+            return Py_NewRef(place->shape);
+    }
+    PyObject *all = PyTuple_New(count);
+    if (all == NULL)
+        return NULL;
+    for (n = 0; n < count; n++)
+        PyTuple_SET_ITEM(all, n, Py_NewRef(names[n]));
+    PyObject *shape = PyObject_CallOneArg(shape_of, all);
+    if (shape == NULL) {
+        Py_DECREF(all);
+        return NULL;
+    }
+    Py_XSETREF(place->names, all);
+    Py_XSETREF(place->shape, Py_NewRef(shape));
+    return shape;
+}
+
 /* --- methods and transports: words that thousands of messages share ------------------------------------------------------ */
 
 #define WORDS 32
@@ -450,7 +492,7 @@ static PyObject *result(const Found *f, PyObject **names, PyObject **lines, int 
         items[n++] = octets(f->target.params);
         items[n++] = PyLong_FromLong(f->hops);
     }
-    items[n++] = list_of(names, count);
+    items[n++] = find_shape(names, count);
     items[n++] = list_of(lines, count);
     items[n++] = octets(f->body);
     items[n++] = word(f->via.transport);
@@ -515,14 +557,14 @@ static PyObject *scan(PyObject *module, PyObject *data)
 }
 
 PyDoc_STRVAR(prepare_doc,
-             "prepare(spellings, words, read_name): the table of header names, octets worth sharing, and what reads the "
-             "name of a line that is not in the table.");
+             "prepare(spellings, words, read_name, shape_of): the table of header names, octets worth sharing, what reads "
+             "the name of a line that is not in the table, and what makes the shape of a tuple of names.");
 
 static PyObject *prepare(PyObject *module, PyObject *arguments)
 {
-    PyObject *table, *shared, *reader, *spelling, *name;
+    PyObject *table, *shared, *reader, *shaper, *spelling, *name;
     Py_ssize_t position = 0;
-    if (!PyArg_ParseTuple(arguments, "O!O!O:prepare", &PyDict_Type, &table, &PyTuple_Type, &shared, &reader))
+    if (!PyArg_ParseTuple(arguments, "O!O!OO:prepare", &PyDict_Type, &table, &PyTuple_Type, &shared, &reader, &shaper))
         return NULL;
     if (PyDict_GET_SIZE(table) > SLOTS / 2 || PyTuple_GET_SIZE(shared) > WORDS) {
         PyErr_SetString(PyExc_ValueError, "too many names or words");
@@ -540,6 +582,7 @@ static PyObject *prepare(PyObject *module, PyObject *arguments)
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(shared) && read_name == NULL; n++)
         words[word_count++] = Py_NewRef(PyTuple_GET_ITEM(shared, n));
     Py_XSETREF(read_name, Py_NewRef(reader));
+    Py_XSETREF(shape_of, Py_NewRef(shaper));
     Py_RETURN_NONE;
 }
 

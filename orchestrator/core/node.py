@@ -22,7 +22,7 @@ from orchestrator.sip.ack_wait import Handshakes
 from orchestrator.sip.client import ClientUser
 from orchestrator.sip.dialog import Leg
 from orchestrator.sip.in_dialog import send_in_dialog
-from orchestrator.sip.intern import Shapes
+from orchestrator.sip.intern import Folds
 from orchestrator.sip.layer import Outbox, TransactionLayer
 from orchestrator.sip.locate import Found, Goal, found_at
 from orchestrator.sip.network import SipNetwork
@@ -50,7 +50,7 @@ class Node:
         self.counters: Counter[str] = Counter()
         self.measures = Measures()
         self.history = History()
-        self.shapes = Shapes()
+        self.folds = Folds()
         """Of requests that wait."""
         self.on_news: Callable[[str, Mapping[str, Any]], None] | None = None
         """Told what the log shows: the name of an event and its facts."""

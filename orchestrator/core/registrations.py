@@ -128,7 +128,7 @@ class Registrations:
 
     def is_for_all(self, request: Request) -> bool:
         """Whether a request is for whoever is registered for its address, and not for one phone or one dialog."""
-        return self.gruu_of(request) is None and b"replaces" not in request.names
+        return self.gruu_of(request) is None and not request.has(b"replaces")
 
     # --- phones that sleep (RFC 8599) ---------------------------------------------------------------------------------
 
@@ -430,7 +430,7 @@ class Registration(ServedRequest):
 
     def _respond(self, code: int, reason: str, headers: tuple[bytes, ...]) -> None:
         tag = self._node.tokens.token()
-        if code >= 400 and not (code == 401 and b"authorization" not in self.request.names):  # the first challenge
+        if code >= 400 and not (code == 401 and not self.request.has(b"authorization")):  # the first challenge
             aor = self._node.network.aor(self.request.to.parsed)
             self._node.tell("register_refused", source=self.source[0], aor=aor, code=code, reason=reason)
         data = build_response(self.request, code, reason or reason_phrase(code), tag, headers)

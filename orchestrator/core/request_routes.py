@@ -53,13 +53,12 @@ class Routes:
 
     def route(self, request: Request) -> Route:
         """§16.4: take our own entries off the top of the Route header."""
-        names = request.names
-        if b"route" not in names:
+        if request.shape.route < 0:
             return NO_ROUTE
         strict, last = self._loosen(request) if request.to_tag else NOT_STRICT
-        if last is not None and b"route" not in names:
+        if last is not None and request.shape.route < 0:
             return self._way(0, None, strict, last)
-        if names.count(b"route") == 1:
+        if request.shape.routes == 1:
             begin, _, end = (request.get(b"route") or b"").partition(b"@")
             token = begin[len(_SIP) :]
             if end in self._network.own_route_ends and begin.startswith(_SIP) and token.isalnum():
@@ -123,8 +122,8 @@ class Routes:
 
     def _sent_by_us(self, request: Request) -> Sequence[ResponseContext]:
         """The requests that we are serving and whose copy this one is, the latest first."""
-        names = request.names
-        alone = names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]
+        shape = request.shape
+        alone = shape.vias == 1 and COMMA not in request.lines[shape.via]
         if alone and request.via.branch not in self._layer.clients:  # a hidden copy of ours has one Via, too
             return ()
         try:
@@ -155,14 +154,13 @@ class Routes:
             return 416, ()
         if request.max_forwards == 0 and not self._is_for_us(request):
             return 483, ()
-        names = request.names
-        if b"proxy-require" in names:
+        if request.has(b"proxy-require"):
             unknown = request.proxy_require()
             if unknown:
                 return 420, (b"Unsupported: " + b", ".join(unknown),)
         if self.loops(request):
             return 482, ()
-        if b"max-breadth" in names and not breadth_of(request):
+        if request.has(b"max-breadth") and not breadth_of(request):
             return 440, ()
         return None
 

@@ -35,8 +35,8 @@ from orchestrator.core.steps.outbound import OutboundCalls
 from orchestrator.core.steps.starts import Starts
 from orchestrator.errors import MalformedMessage, StepError
 from orchestrator.sip.admission import REPETITION
+from orchestrator.sip.claims import CALL_HEADER
 from orchestrator.sip.message import Request, Response, build_response
-from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.response_context import ResponseContext
@@ -270,7 +270,7 @@ class Requests:
 
     def _belongs_to_a_call(self, request: Request, source: tuple[str, int]) -> bool:
         """FreeSWITCH sends a call of ours on: that is no new work, though no dialog of ours either."""
-        return _CALL_HEADER_NAME in request.names and self._network.trusts(source[0])
+        return request.has(_CALL_HEADER_NAME) and self._network.trusts(source[0])
 
     def _in_dialog(self, request: Request, route: Route, source: tuple[str, int], destination: Hop) -> None:
         if request.method == b"SUBSCRIBE" and self._dialogs.serves(request, destination):
@@ -326,7 +326,7 @@ class Requests:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def _invite(self, request: Request, source: tuple[str, int], destination: Hop) -> None:
-        if _CALL_HEADER_NAME in request.names and self._is_back(request, source, destination):
+        if request.has(_CALL_HEADER_NAME) and self._is_back(request, source, destination):
             return
         if not self._start_call(request, source, destination):
             self._relay_to_contacts(request, destination)
@@ -373,7 +373,7 @@ class Requests:
         self._calls.add(call)
         self._starts.call(flow, call, chain)
         if not call.over and not call.replied and not call.pending:
-            node.shapes.fold(request)  # its flow waits now, maybe for long
+            node.folds.fold(request)  # its flow waits now, maybe for long
         return True
 
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:

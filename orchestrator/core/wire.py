@@ -14,9 +14,9 @@ from orchestrator.core.requests import Requests
 from orchestrator.core.sender import Sender
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.admission import SCANNER, STRAY, Source
+from orchestrator.sip.claims import CLAIMS, OURS
 from orchestrator.sip.client import client_key
 from orchestrator.sip.message import Request, Response, parse_message
-from orchestrator.sip.network import CLAIMS, OURS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.routing import via_destination
 from orchestrator.sip.scanners import Scanners
@@ -84,7 +84,7 @@ class Wire:
             if not exempt and isinstance(message, Request) and self._is_scanner(message, source):
                 self._meet_scanner(hop, data)
                 return
-            if not CLAIMS.isdisjoint(message.names):
+            if message.shape.claims:
                 self._doubt(message, hop.host)
             if isinstance(message, Request):
                 self._requests.receive(message, hop)

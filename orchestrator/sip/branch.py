@@ -337,7 +337,7 @@ class Branch:
         """The target's response as it goes on to the caller, who knows his own From."""
         network = self.context.network
         stopped = network.withheld(response, self.context.server.destination.host)
-        if not stopped.isdisjoint(response.names):
+        if not stopped.isdisjoint(response.shape.known):
             for name in stopped.intersection(response.names):
                 response.drop_header(name)
         outer = self.context.outer

@@ -12,13 +12,12 @@ from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, CR, LF, NUL
+from orchestrator.sip.header_shapes import shape_of
 from orchestrator.sip.headers import split_commas, split_first
 from orchestrator.sip.model import Request, Response, line_value
 from orchestrator.sip.tolerance import read_address
 
-_COPIED: Final = frozenset((b"via", b"from", b"to", b"call-id", b"cseq"))
-_COPIED_TRYING: Final = _COPIED | {b"timestamp"}
-_COPIED_DIALOG: Final = _COPIED | {b"record-route"}
+_NO_BODY: Final = b"Content-Length: 0"
 _DIALOG_METHODS: Final = frozenset((b"INVITE", b"SUBSCRIBE", b"NOTIFY", b"REFER"))
 """Methods whose answers carry Record-Route back (§12.1.1, RFC 6665)."""
 
@@ -49,10 +48,11 @@ def _has_tag(to_line: bytes) -> bool:
         return True  # of a salvaged request: what cannot be read is sent back as it came
 
 
-def _copied(method: bytes, status: int) -> frozenset[bytes]:
+def _copied(request: Request, status: int) -> tuple[int, ...]:
+    shape = request.shape
     if status == 100:
-        return _COPIED_TRYING  # §8.2.6.1
-    return _COPIED_DIALOG if status < 300 and method in _DIALOG_METHODS else _COPIED
+        return shape.copied_trying
+    return shape.copied_dialog if status < 300 and request.method in _DIALOG_METHODS else shape.copied
 
 
 def build_response(
@@ -71,19 +71,17 @@ def build_response(
     Raises:
         ValueError: CR, LF or NUL in `reason` or `headers`.
     """
-    copied = _copied(request.method, status)
     out = [b"SIP/2.0 %d %s" % (status, reason.encode())]
     _refuse_breaks((*out, *headers) if headers else out)
-    names, lines = request.names, request.lines
-    if to_tag and b"to" in names:
-        at = names.index(b"to")
-        if not _has_tag(lines[at]):
-            lines = lines.copy()
-            lines[at] = b"%s;tag=%s" % (lines[at], to_tag)
-    out += [line for name, line in zip(names, lines, strict=True) if name in copied]
+    lines, to = request.lines, request.shape.to
+    if to_tag and to >= 0 and not _has_tag(lines[to]):
+        lines = lines.copy()
+        lines[to] = b"%s;tag=%s" % (lines[to], to_tag)
+    out += [lines[at] for at in _copied(request, status)]
     out += headers
-    out.append(b"Content-Length: %d\r\n\r\n" % len(body))
-    return b"\r\n".join(out) + body
+    out.append(b"Content-Length: %d" % len(body) if body else _NO_BODY)
+    out += (b"", body)
+    return b"\r\n".join(out)
 
 
 def _drop_routes(names: list[bytes], lines: list[bytes], count: int) -> None:
@@ -123,48 +121,53 @@ def forward_request(
         ValueError: CR, LF or NUL in what is put in.
         MalformedMessage: a Route that cannot be cut into values.
     """
-    names, lines = request.names, request.lines
+    shape, lines = request.shape, request.lines
     if remove:
-        lines = [line for name, line in zip(names, lines, strict=True) if name not in remove]
-        names = [name for name in names if name not in remove]
+        lines = [line for name, line in zip(shape.names, lines, strict=True) if name not in remove]
+        shape = shape_of(tuple([name for name in shape.names if name not in remove]))
     else:
-        names, lines = names.copy(), lines.copy()
+        lines = lines.copy()
     out = [b"%s %s SIP/2.0" % (request.method, uri), via]
     out += record_routes
     if routes:
         out += [b"Route: " + route for route in routes]
     _refuse_breaks((*out, *headers))
     hops = b"Max-Forwards: %d" % max_forwards
-    if b"max-forwards" in names:
-        lines[names.index(b"max-forwards")] = hops
+    if shape.hops >= 0:
+        lines[shape.hops] = hops
     else:
         out.append(hops)
-    if drop_routes:
-        _drop_routes(names, lines, drop_routes)
+    if drop_routes and shape.routes == 1 and COMMA not in lines[shape.route]:
+        del lines[shape.route]
+    elif drop_routes:
+        _drop_routes(list(shape.names), lines, drop_routes)
     out += lines
     out += headers
-    if b"content-length" not in names:
+    if shape.length < 0:
         out.append(b"Content-Length: %d" % len(request.body))
-    out.append(b"\r\n")
-    return b"\r\n".join(out) + request.body
+    out += (b"", request.body)
+    return b"\r\n".join(out)
 
 
 def forward_response(response: Response, from_line: bytes | None = None, cseq_line: bytes | None = None) -> bytes:
     """The response without its topmost Via value (§16.7 step 3), for the hop before us; with `from_line` as its From
     and `cseq_line` as its CSeq where the request had gone on under others."""
-    names, lines = response.names, [response.start_line, *response.lines]
+    shape, lines, via = response.shape, response.lines.copy(), response.shape.via
     if from_line is not None:
-        lines[1 + names.index(b"from")] = from_line
+        lines[shape.first[b"from"]] = from_line
     if cseq_line is not None:
-        lines[1 + names.index(b"cseq")] = cseq_line
-    index = 1 + names.index(b"via")
-    line = lines[index]
+        lines[shape.first[b"cseq"]] = cseq_line
+    line, start = lines[via], response.start_line
     rest = split_first(line_value(line))[1] if COMMA in line else b""
     if rest:
-        lines[index] = b"Via: " + rest
+        lines[via] = b"Via: " + rest
+        lines.insert(0, start)
+    elif via == 0:  # as nearly always
+        lines[0] = start
     else:
-        del lines[index]
-    if b"content-length" not in names:
+        del lines[via]
+        lines.insert(0, start)
+    if shape.length < 0:
         lines.append(b"Content-Length: %d" % len(response.body))
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines) + response.body
+    lines += (b"", response.body)
+    return b"\r\n".join(lines)

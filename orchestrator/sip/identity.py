@@ -9,7 +9,7 @@ from orchestrator.sip.message import Request
 
 def asserted_user(request: Request) -> str | None:
     """User part of the P-Asserted-Identity; None when there is none that can be read."""
-    if b"p-asserted-identity" not in request.names:
+    if not request.has(b"p-asserted-identity"):
         return None
     try:
         addresses = parse_name_addrs(request.get_all(b"p-asserted-identity"))

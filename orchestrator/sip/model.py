@@ -1,8 +1,8 @@
 """What a SIP message is to the rest of the program: raw header lines, and typed views of them made on first use.
 
 A proxy reads a handful of headers and passes on all of them, so a message keeps its header lines as they came (folds,
-case and order included) and next to them the list of their canonical names. Forwarding edits the list of lines;
-nothing is re-serialised.
+case and order included) and next to them their canonical names, which all messages of one make share (`sip.header_shapes`).
+Forwarding edits the list of lines; nothing is re-serialised.
 
 What every message is judged by (start line, top Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length) was checked
 when it was parsed: these accessors never raise. Contact, Route and Record-Route are read when asked for and may raise
@@ -20,6 +20,7 @@ from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import BLANKS, COMMA, CR, is_token, read_number
+from orchestrator.sip.header_shapes import Shape, shape_of
 from orchestrator.sip.headers import Via, parse_contacts, parse_name_addrs, parse_via, split_commas, split_first
 from orchestrator.sip.names import LONG_NAMES
 from orchestrator.sip.tolerance import any_address
@@ -36,15 +37,14 @@ def line_value(line: bytes) -> bytes:
     return _fold(b" ", value) if CR in value else value
 
 
-class Shape:
-    """What folded requests of one model of phone have in common: the names of their header lines, and at their places
-    those lines that are the same in all. Of the others, a line that the rest of the request says again is b'' (`SAID`),
-    one of the request's own is None."""
+class Fold:
+    """What folded requests of one model of phone have in common besides their shape: at their places those lines that
+    are the same in all. Of the others, a line that the rest of the request says again is b'' (`SAID`), one of the
+    request's own is None."""
 
-    __slots__ = ("names", "lines")
+    __slots__ = ("lines",)
 
-    def __init__(self, names: list[bytes], lines: tuple[bytes | None, ...]) -> None:
-        self.names = names
+    def __init__(self, lines: tuple[bytes | None, ...]) -> None:
         self.lines = lines
 
 
@@ -56,17 +56,17 @@ SAID: Final = b""
 class Message:
     """A parsed message; see `Request` and `Response`.
 
-    `names` holds the canonical lower-case long name of each header line, `lines` the raw line without its final CRLF,
+    `shape` has the canonical lower-case long name of each header line, `lines` the raw line without its final CRLF,
     `body` exactly the octets Content-Length counts. `via` is the topmost value. `max_forwards` is None when absent
     (RFC 2543), and in responses. `from_tag` and `to_tag` are those of From and To, the latter None outside of dialogs.
     """
 
     __slots__ = (
-        "names", "call_id", "cseq", "cseq_method", "max_forwards", "from_tag", "to_tag", "_from", "_to",
-        "_lines", "_body", "_via", "_shape",
+        "shape", "call_id", "cseq", "cseq_method", "max_forwards", "from_tag", "to_tag", "_from", "_to",
+        "_lines", "_body", "_via", "_folded",
     )  # fmt: skip
 
-    names: list[bytes]
+    shape: Shape
     call_id: bytes
     cseq: int
     cseq_method: bytes
@@ -79,12 +79,12 @@ class Message:
     _body: bytes
     """Of a folded request its own lines, too, each with CRLF, and the empty line behind them."""
     _via: Via | None
-    _shape: Shape | None
+    _folded: Fold | None
     """None: it is not folded."""
 
     @property
     def lines(self) -> list[bytes]:
-        return self._lines if self._shape is None else self._folded_lines()
+        return self._lines if self._folded is None else self._folded_lines()
 
     @lines.setter
     def lines(self, lines: list[bytes]) -> None:
@@ -92,7 +92,7 @@ class Message:
 
     @property
     def body(self) -> bytes:
-        return self._body if self._shape is None else self._body.partition(_END)[2]
+        return self._body if self._folded is None else self._body.partition(_END)[2]
 
     @body.setter
     def body(self, body: bytes) -> None:
@@ -109,22 +109,31 @@ class Message:
 
     def unfold(self) -> None:
         """Its lines are about to be read again and again, or to change."""
-        if self._shape is not None:
-            self._lines, self._body, self._via, self._shape = self.lines, self.body, self.via, None
+        if self._folded is not None:
+            self._lines, self._body, self._via, self._folded = self.lines, self.body, self.via, None
 
     def _folded_lines(self) -> list[bytes]:
-        shape = self._shape
-        assert shape is not None
+        fold = self._folded
+        assert fold is not None
         own: Iterator[bytes] = iter(_unfolded_break(self._body.partition(_END)[0]))
         return [
             next(own) if line is None else line or said_again(self, name)
-            for name, line in zip(shape.names, shape.lines, strict=True)
+            for name, line in zip(self.names, fold.lines, strict=True)
         ]
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Canonical names, one for each header line."""
+        return self.shape.names
+
+    def has(self, name: bytes) -> bool:
+        """Whether there is a header called `name` (canonical)."""
+        return name in self.shape.first
 
     def get(self, name: bytes) -> bytes | None:
         """Value of the first header called `name` (canonical): unfolded and stripped; None when absent."""
-        names = self.names
-        return line_value(self.lines[names.index(name)]) if name in names else None
+        at = self.shape.first.get(name)
+        return line_value(self.lines[at]) if at is not None else None
 
     def get_all(self, name: bytes) -> list[bytes]:
         """Values of all headers of that name, one per line, not split at commas."""
@@ -152,15 +161,15 @@ class Message:
 
     def contacts(self) -> list[NameAddr]:
         """Contact values in order; `*` gives one address with `star`. Raises MalformedMessage."""
-        return parse_contacts(self.get_all(b"contact")) if b"contact" in self.names else []
+        return parse_contacts(self.get_all(b"contact")) if self.has(b"contact") else []
 
     def routes(self) -> list[NameAddr]:
         """Route values in order. Raises MalformedMessage."""
-        return parse_name_addrs(self.get_all(b"route")) if b"route" in self.names else []
+        return parse_name_addrs(self.get_all(b"route")) if self.has(b"route") else []
 
     def record_routes(self) -> list[NameAddr]:
         """Record-Route values in order. Raises MalformedMessage."""
-        return parse_name_addrs(self.get_all(b"record-route")) if b"record-route" in self.names else []
+        return parse_name_addrs(self.get_all(b"record-route")) if self.has(b"record-route") else []
 
     def vias(self) -> list[Via]:
         """All Via values, topmost first. Raises MalformedMessage for one below the top."""
@@ -168,7 +177,7 @@ class Message:
 
     def tokens(self, name: bytes) -> list[bytes]:
         """Comma-separated tokens of all headers of that name (option tags, methods); what is none is left out."""
-        if name not in self.names:
+        if not self.has(name):
             return []
         return [piece for piece in self._pieces(name) if is_token(piece)]
 
@@ -193,13 +202,20 @@ class Message:
     def drop_line(self, index: int) -> None:
         """Take out a header line that ends here: credentials for us are nobody else's to see (§22.3)."""
         self.unfold()
-        self.names = [*self.names[:index], *self.names[index + 1 :]]  # several requests may share the list
+        names = self.names
+        self.shape = shape_of((*names[:index], *names[index + 1 :]))
         del self.lines[index]
 
     def drop_header(self, name: bytes) -> None:
         """Take out all lines of a header."""
         for index in reversed([index for index, known in enumerate(self.names) if known == name]):
             self.drop_line(index)
+
+    def add_line(self, name: bytes, line: bytes) -> None:
+        """Put a header line behind the last one; `name` is canonical."""
+        self.unfold()
+        self.shape = shape_of((*self.names, name))
+        self.lines.append(line)
 
     @property
     def expires(self) -> int | None:
@@ -234,7 +250,7 @@ class Request(Message):
         self._contacts: list[NameAddr] | None = None
         self._from = None
         self._to = None
-        self._shape = None
+        self._folded = None
 
     @property
     def parsed_uri(self) -> Uri:
@@ -262,7 +278,7 @@ class Request(Message):
         if stamped is via:
             return
         self.unfold()
-        index = self.names.index(b"via")
+        index = self.shape.via
         line, old, new = self.lines[index], via.tail, stamped.tail
         if old and COMMA not in line and line.endswith(old):  # as in most
             line = line[: -len(old)] + new
@@ -275,13 +291,13 @@ class Request(Message):
         self.lines[index] = line
         self.via = stamped
 
-    def fold(self, shape: Shape) -> None:
+    def fold(self, fold: Fold) -> None:
         """Keep what this request has of its own in one piece, and let go of all that can be read again: it waits now,
-        maybe for long. What it says stays the same. `shape` has its other lines."""
+        maybe for long. What it says stays the same. `fold` has its other lines."""
         lines = self.lines
-        own = [line for line, known in zip(lines, shape.lines, strict=True) if known is None]
+        own = [line for line, known in zip(lines, fold.lines, strict=True) if known is None]
         self._body = b"\r\n".join([*own, b"", self.body])
-        self.names, self._lines, self._shape = shape.names, NO_LINES, shape
+        self._lines, self._folded = NO_LINES, fold
         self._parsed_uri = self._contacts = self._from = self._to = self._via = None
 
     def take_last_route(self) -> None:
@@ -299,12 +315,6 @@ class Request(Message):
         else:
             self.drop_line(index)
         self.uri, self._parsed_uri = bytes(parsed), parsed
-
-    def add_line(self, name: bytes, line: bytes) -> None:
-        """Put a header line behind the last one; `name` is canonical."""
-        self.unfold()
-        self.names = [*self.names, name]
-        self.lines.append(line)
 
     def readdress(self, uri: bytes) -> None:
         """Put another Request-URI in place: what a temporary GRUU stands for (RFC 5627 §5.2)."""
@@ -327,7 +337,7 @@ class Response(Message):
         self.max_forwards = self.from_tag = self.to_tag = None
         self._from = None
         self._to = None
-        self._shape = None
+        self._folded = None
 
     @property
     def start_line(self) -> bytes:

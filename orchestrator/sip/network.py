@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.sip.claims import CALL_HEADER, MEDIA_HEADER
 from orchestrator.sip.identity import asserted_user
 from orchestrator.sip.layer import TransactionLayer
 from orchestrator.sip.location import Binding
@@ -22,24 +23,6 @@ from orchestrator.sip.session_timer import SessionTimer
 from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.topology import PARAMETER, Veil
 from orchestrator.sip.uri import Uri, parse_uri
-
-CALL_HEADER = b"X-Orchestrator-Call"
-"""Ties the two legs of a call that goes through FreeSWITCH. Between it and us only: a phone must neither see nor say
-which call is meant."""
-
-MEDIA_HEADER = b"X-Orchestrator-Media"
-"""Tells FreeSWITCH to hold the call for us instead of sending it back: `answer` or `early`."""
-
-CLAIMS = frozenset(
-    (
-        b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id", b"diversion", b"p-charge-info",
-        b"p-asserted-service", b"p-served-user", CALL_HEADER.lower(), MEDIA_HEADER.lower(),
-    )
-)  # fmt: skip
-"""What only those we trust may say about a caller, and to us: from all others it is removed (RFC 3325 §5)."""
-
-OURS = frozenset((CALL_HEADER.lower(), MEDIA_HEADER.lower()))
-"""Those of them that are between FreeSWITCH and us."""
 
 NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
 
@@ -161,12 +144,11 @@ class SipNetwork:
 
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names of headers that a receiver is not told; see `sip.proxy_network.Network`."""
-        names = message.names
-        if b"p-asserted-identity" not in names or self.believes(host):
+        if not (message.shape.claims and message.has(b"p-asserted-identity")) or self.believes(host):
             return self._held_back
         if self._asserts:
             return self._held_back_private
-        if b"privacy" in names:
+        if message.has(b"privacy"):
             asked = {word.strip().lower() for line in message.get_all(b"privacy") for word in line.split(b";")}
             if b"id" in asked:
                 return self._held_back_private

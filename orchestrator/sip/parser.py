@@ -35,6 +35,7 @@ from orchestrator.sip.grammar import (
     parse_number,
     read_number,
 )
+from orchestrator.sip.header_shapes import Shape, shape_of
 from orchestrator.sip.headers import Via, parse_via, split_first
 from orchestrator.sip.model import Message, Request, Response, line_value
 from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
@@ -282,7 +283,7 @@ def _read_status_line(start: bytes) -> Response:
 
 def _fill(message: Message, lines: list[bytes], names: list[bytes], rest: bytes, core_lines: _CoreLines) -> None:
     """Everything behind the start line."""
-    message.lines, message.names, message.body = lines, names, rest
+    message.shape, message.lines, message.body = shape_of(tuple(names)), lines, rest
     index = dict(zip(names, lines))  # noqa: B905  as many names as lines, and the check is not free
     if len(index) != len(names):  # then the last line of a name stays, which only matters for Via
         single = _SINGLE if core_lines is _request_lines else _SINGLE_IN_RESPONSES
@@ -328,18 +329,18 @@ def read_scanned(found: tuple[Any, ...]) -> Request | Response:
     if len(found) == _PARTS_OF_RESPONSE:
         (
             status, reason, method,
-            names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
+            shape, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
         ) = found  # fmt: skip
         response = Response(status, reason)
-        _fill_scanned(response, names, lines, body, method, from_tag, to_tag, id, cseq)
+        _fill_scanned(response, shape, lines, body, method, from_tag, to_tag, id, cseq)
         response.via = Via(transport, host, port, branch, tail)
         return response
     (
         method, uri, secure, user, at, at_port, params, hops,
-        names, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
+        shape, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
     ) = found  # fmt: skip
     request = Request(method, uri)
-    _fill_scanned(request, names, lines, body, method, from_tag, to_tag, id, cseq)
+    _fill_scanned(request, shape, lines, body, method, from_tag, to_tag, id, cseq)
     request.via = Via(transport, host, port, branch, tail)
     request._parsed_uri = Uri(uri, b"sips" if secure else b"sip", user, None, at, at_port, params)
     request.max_forwards = hops
@@ -348,7 +349,7 @@ def read_scanned(found: tuple[Any, ...]) -> Request | Response:
 
 def _fill_scanned(
     message: Message,
-    names: list[bytes],
+    shape: Shape,
     lines: list[bytes],
     body: bytes,
     cseq_method: bytes,
@@ -358,7 +359,7 @@ def _fill_scanned(
     cseq: int,
 ) -> None:
     """What both kinds have."""
-    message.names = names
+    message.shape = shape
     message.lines = lines
     message.body = body
     message.cseq_method = cseq_method
@@ -371,7 +372,7 @@ def _fill_scanned(
 _PARTS_OF_RESPONSE: Final = 15
 _scan: Callable[[bytes], tuple[Any, ...] | None] | None = None
 if native.FAST is not None:
-    native.FAST.prepare(SPELLINGS, (*_METHOD_NAMES, b"UDP", b"TCP", b"TLS", b"WS", b"WSS"), _name_of)
+    native.FAST.prepare(SPELLINGS, (*_METHOD_NAMES, b"UDP", b"TCP", b"TLS", b"WS", b"WSS"), _name_of, shape_of)
     _scan = native.FAST.scan
 
 
@@ -421,13 +422,15 @@ def salvage_request(data: bytes) -> Request | None:
     if not space or not is_token(method) or method == b"ACK":
         return None
     request = Request(method, rest_of_line.split(b" ", 1)[0])
-    request.names, request.lines, request.body = [], [], b""
+    names: list[bytes] = []
+    lines: list[bytes] = []
     for line in _unfolded_break(rest, MAX_HEADERS)[:MAX_HEADERS]:
         raw = line.partition(b":")[0].strip(BLANKS)
         name = SPELLINGS.get(raw) or SPELLINGS.get(raw.lower(), b"")
-        if _is_whole(line) and (name == b"via" or (name in _COPIED and name not in request.names)):
-            request.names.append(name)
-            request.lines.append(line)
+        if _is_whole(line) and (name == b"via" or (name in _COPIED and name not in names)):
+            names.append(name)
+            lines.append(line)
+    request.shape, request.lines, request.body = shape_of(tuple(names)), lines, b""
     via = request.get(b"via")
     if via is None:
         return None

@@ -120,7 +120,7 @@ NOBODY: Final[frozenset[str]] = frozenset()
 def named_upstream(request: Request) -> frozenset[str]:
     """The services that proxies before us wake phones through: `+sip.pns` in Feature-Caps of the REGISTER (RFC 6809).
     What cannot be read says nothing."""
-    if b"feature-caps" not in request.names:
+    if not request.has(b"feature-caps"):
         return NOBODY
     found = set()
     for line in request.get_all(b"feature-caps"):

@@ -273,8 +273,8 @@ def _is_outbound(request: Request, contacts: Sequence[NameAddr]) -> bool:
         return False
     if not any(b"+sip.instance" in contact.params and _flow_number(contact.params) for contact in contacts):
         return False
-    names = request.names
-    if names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")]:
+    shape = request.shape
+    if shape.vias == 1 and COMMA not in request.lines[shape.via]:
         return True
     if any(b"ob" in parse_name_addr(value).parsed.params for value in _path(request)):
         return True

@@ -49,7 +49,7 @@ _DIALOG_FORMING = frozenset((b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
 
 def breadth_of(request: Request) -> int:
     """The request's Max-Breadth, ours where it names none or more (RFC 5393 §5.3.2)."""
-    if b"max-breadth" not in request.names:
+    if not request.has(b"max-breadth"):
         return MAX_BREADTH
     asked = read_number(request.get(b"max-breadth"))
     return MAX_BREADTH if asked is None else min(asked, MAX_BREADTH)
@@ -220,7 +220,7 @@ class ResponseContext:
             headers = (*headers, branch.authorization)
         if target.sender:
             stopped |= {b"from"}
-            branch.from_line = branch.from_line or request.lines[request.names.index(b"from")]
+            branch.from_line = branch.from_line or request.lines[request.shape.first[b"from"]]
             headers = (_from_line(target.sender, request.from_.tag), *headers)
         timer = self.network.session_timer
         if timer is not None and self.method in session_timer.TIMED:
@@ -230,7 +230,7 @@ class ResponseContext:
             stopped |= {session_timer.EXPIRES}
         if target.numbers is not None:
             stopped |= NUMBERED
-            branch.cseq_line = request.lines[request.names.index(b"cseq")]
+            branch.cseq_line = request.lines[request.shape.first[b"cseq"]]
             headers = (*target.numbers.lines(request), *headers)
         return forward_request(
             request,
@@ -240,7 +240,7 @@ class ResponseContext:
             record_routes=recorded,
             drop_routes=self.drop_routes,
             routes=target.routes,
-            remove=() if stopped.isdisjoint(request.names) else stopped,
+            remove=() if stopped.isdisjoint(request.shape.known) else stopped,
             headers=headers,
         )
 

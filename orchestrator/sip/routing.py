@@ -130,8 +130,8 @@ def is_unaware(via: Via) -> bool:
 
 def _comes_directly(request: Request) -> bool:
     """Whether its source is its sender, as far as it says: no proxy in between."""
-    names = request.names
-    return names.count(b"via") == 1 and COMMA not in request.lines[names.index(b"via")] and b"record-route" not in names
+    shape = request.shape
+    return shape.vias == 1 and COMMA not in request.lines[shape.via] and not request.has(b"record-route")
 
 
 def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addresses: Addresses) -> bool:
@@ -157,12 +157,12 @@ def is_elsewhere(request: Request, contact: Uri, source: tuple[str, int], addres
 def seen_elsewhere(request: Request, source: Hop, addresses: Addresses) -> Hop | None:
     """Where the sender of a request is reached that is not where its first Contact says, which is `source`; None where
     the Contact leads to it, or somewhere we have no reason to doubt."""
-    names = request.names
-    if b"contact" not in names:
+    at = request.shape.first.get(b"contact")
+    if at is None:
         return None
     if source.connection and _comes_directly(request):
         return source  # nobody else can open it, wherever the Contact leads
-    line, here = request.lines[names.index(b"contact")], b"@%b:%d" % (source.host.encode(), source.port)
+    line, here = request.lines[at], b"@%b:%d" % (source.host.encode(), source.port)
     behind = line.find(here) + len(here)
     if behind >= len(here) and line[behind : behind + 1] in _AFTER_PORT:  # at a glance: nearly all say where they are
         return None

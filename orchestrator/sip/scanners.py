@@ -37,15 +37,15 @@ class Scanners:
     def knows(self, request: Request, well: bool = True) -> bool:
         """Whether a scanner has sent it. Each request is looked at: the same few User-Agents cost a look into a table;
         From and To are read of those who are not known `well`."""
-        names, lines = request.names, request.lines
-        if b"user-agent" in names:
-            agent = lines[names.index(b"user-agent")]
+        first, lines = request.shape.first, request.lines
+        if b"user-agent" in first:
+            agent = lines[first[b"user-agent"]]
             judged = self._judged.get(agent)
             if judged or (judged is None and self._judge(agent)):
                 return True
         if well or not self._addresses:
             return False
-        written = lines[names.index(b"from")].lower() + lines[names.index(b"to")].lower()
+        written = lines[first[b"from"]].lower() + lines[first[b"to"]].lower()
         return any(address in written for address in self._addresses)
 
     def _judge(self, line: bytes) -> bool:

@@ -36,13 +36,13 @@ class SessionTimer:
 
 def _seconds(message: Message, name: bytes) -> int | None:
     """The number of a Session-Expires or Min-SE header (canonical name); None where there is none that can be read."""
-    value = message.get(name) if name in message.names else None
+    value = message.get(name)
     return None if value is None else read_number(value.partition(b";")[0].strip())
 
 
 def expires_line(request: Request, interval: int) -> bytes:
     """The Session-Expires of a request with this interval; who refreshes stays as it is (§8.1)."""
-    value = request.get(EXPIRES) if EXPIRES in request.names else None
+    value = request.get(EXPIRES)
     return b"Session-Expires: %d" % interval + (b"".join(value.partition(b";")[1:]) if value else b"")
 
 
@@ -53,6 +53,6 @@ def knows_timers(message: Message) -> bool:
 
 def complete(response: Response, interval: int) -> None:
     """Have a caller who knows timers refresh, where the 2xx of the other side names no interval (§8.2)."""
-    if EXPIRES not in response.names:
-        response.names += [EXPIRES, b"require"]
-        response.lines.extend([b"Session-Expires: %d;refresher=uac" % interval, b"Require: timer"])
+    if not response.has(EXPIRES):
+        response.add_line(EXPIRES, b"Session-Expires: %d;refresher=uac" % interval)
+        response.add_line(b"require", b"Require: timer")

@@ -24,7 +24,7 @@ class Renumbering(NamedTuple):
     def lines(self, request: Request) -> tuple[bytes, ...]:
         """The header lines of the request that name numbers, as they go on."""
         cseq = b"CSeq: %d %b" % (request.cseq + self.cseq, request.method)
-        rack = (request.get(b"rack") or b"").split() if b"rack" in request.names else []
+        rack = (request.get(b"rack") or b"").split()
         if len(rack) != 3 or not rack[1].isdigit():
             return (cseq,)
         return cseq, b"RAck: %b %d %b" % (rack[0], int(rack[1][:10]) + self.rack, rack[2])

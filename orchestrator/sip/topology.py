@@ -134,7 +134,7 @@ def upward(
     for name, line in zip(response.names, response.lines, strict=True):
         if name not in HIDDEN:
             lines.append(own.get(name) or line)
-    if b"content-length" not in response.names:
+    if not response.has(b"content-length"):
         lines.append(b"Content-Length: %d" % len(response.body))
     lines.append(b"\r\n")
     return b"\r\n".join(lines) + response.body

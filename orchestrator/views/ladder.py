@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.core.engine import Engine
 from orchestrator.errors import MalformedMessage
 from orchestrator.history import MessageIn, MessageOut, SipMessage
-from orchestrator.sip.network import CALL_HEADER
+from orchestrator.sip.claims import CALL_HEADER
 from orchestrator.sip.points import DEFAULT_PORT
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.uri import parse_uri

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.sip import intern
-from orchestrator.sip.intern import Shapes
+from orchestrator.sip.intern import Folds
 from orchestrator.sip.message import Request, parse_message
 
 USER_AGENT = b"User-Agent: Test Phone 1.0"
@@ -48,21 +48,21 @@ FOLDED = b"X-Folded: one\r\n two\r\n\tthree"
 
 
 def test_a_folded_request_says_what_it_said_before() -> None:
-    shapes = Shapes()
+    folds = Folds()
     request = invite(1, USER_AGENT, FOLDED, b"Contact: <sip:alice@192.0.2.1>", body=b"v=0\r\n\r\nmore\r\n")
     before = spoken(request)
-    shapes.fold(request)
+    folds.fold(request)
     assert spoken(request) == before
     request.unfold()
     assert spoken(request) == before
 
 
 def test_folded_requests_share_what_they_have_in_common() -> None:
-    shapes = Shapes()
+    folds = Folds()
     first, second = invite(1, USER_AGENT), invite(2, USER_AGENT)
-    shapes.fold(first)
-    shapes.fold(second)
-    assert first.names is second.names and len(shapes) == 1
+    folds.fold(first)
+    folds.fold(second)
+    assert first.names is second.names and len(folds) == 1
     same = [one is other for one, other in zip(first.lines, second.lines, strict=True)]
     assert [name for name, one in zip(first.names, same, strict=True) if one] == [b"max-forwards", b"user-agent"]
     assert second.get(b"user-agent") == b"Test Phone 1.0"
@@ -78,11 +78,11 @@ def test_folded_requests_share_what_they_have_in_common() -> None:
     ],
 )
 def test_a_folded_request_can_be_changed_and_no_other_is(change: Callable[[Request], None]) -> None:
-    shapes = Shapes()
+    folds = Folds()
     route = b"Route: <sip:a.example.com;lr>, <sip:b.example.com;lr>"
     plain, folded, other = (invite(number, USER_AGENT, route) for number in (1, 1, 2))
     for request in (folded, other):
-        shapes.fold(request)
+        folds.fold(request)
     before = spoken(other)
     change(plain)
     change(folded)
@@ -91,7 +91,7 @@ def test_a_folded_request_can_be_changed_and_no_other_is(change: Callable[[Reque
 
 
 def test_strangers_cannot_grow_the_table() -> None:
-    shapes = Shapes()
+    folds = Folds()
     for number in range(intern._MOST + 10):
-        shapes.fold(invite(number, b"User-Agent: %d" % number))
-    assert len(shapes) <= intern._MOST
+        folds.fold(invite(number, b"User-Agent: %d" % number))
+    assert len(folds) <= intern._MOST

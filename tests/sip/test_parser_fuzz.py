@@ -85,7 +85,7 @@ def check_accessors(message: Message) -> None:
 def check_judged_alike(message: Message, rest: bytes) -> None:
     """Reading header by header gives what the one expression gave."""
     copy: Message = Request(message.method, message.uri) if isinstance(message, Request) else Response(200, b"")
-    copy.names, copy.lines, copy.body = message.names, message.lines, rest
+    copy.shape, copy.lines, copy.body = message.shape, message.lines, rest
     (parser._judge if isinstance(copy, Request) else parser._judge_response)(copy, rest)
     for name in ("call_id", "cseq", "cseq_method", "body", "max_forwards", "from_tag", "to_tag"):
         assert getattr(copy, name) == getattr(message, name), name

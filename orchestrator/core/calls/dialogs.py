@@ -112,7 +112,7 @@ class Dialogs:
 
     def is_repetition(self, response: Response) -> bool:
         """Whether a reliable provisional response has come before (RFC 3262 §3)."""
-        if b"rseq" not in response.names:
+        if not response.has(b"rseq"):
             return False
         return self._early_ones().is_repetition(response)
 

@@ -72,7 +72,7 @@ class EarlyDialogs:
     def is_repetition(self, response: Response) -> bool:
         """Whether a reliable provisional response has come before: it is repeated until its PRACK comes (RFC 3262
         §3)."""
-        number = response.get(b"rseq") if b"rseq" in response.names else None
+        number = response.get(b"rseq")
         if number is None:
             return False
         known = (response.to_tag, number)

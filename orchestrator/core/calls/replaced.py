@@ -28,7 +28,7 @@ class ReplacedDialogs:
 
     def narrow(self, request: Request, targets: list[Target]) -> list[Target]:
         """The destinations of a request that have the dialog it replaces; all of them where that is not known."""
-        if b"replaces" not in request.names:
+        if not request.has(b"replaces"):
             return targets
         dialog = _read(request)
         return targets if dialog is None else self.holders(dialog, targets)
@@ -43,7 +43,7 @@ class ReplacedDialogs:
     def phone_at(self, request: Request) -> Target | None:
         """The phone whose Contact is the Request-URI, if it has the dialog that the INVITE replaces: a phone that
         transfers to a call may name it so (RFC 5589 §7.3)."""
-        dialog = _read(request) if b"replaces" in request.names else None
+        dialog = _read(request) if request.has(b"replaces") else None
         leg = self._leg(dialog) if dialog is not None else None
         if leg is None or leg.target != request.uri:
             return None

@@ -40,7 +40,7 @@ class WaitingRequest:
         for target in awake:
             self.context.add(target, breadth=self._share)
         if not awake:
-            wakers.node.shapes.fold(request)  # it waits now, maybe for long
+            wakers.node.folds.fold(request)  # it waits now, maybe for long
 
     # --- the phones -------------------------------------------------------------------------------------------------
 

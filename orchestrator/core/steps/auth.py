@@ -121,7 +121,7 @@ class Authenticator:
 
     def consume(self, request: Request) -> None:
         """Take credentials for our realms out of a request that is going on."""
-        if not self._realms or b"proxy-authorization" not in request.names:
+        if not self._realms or not request.has(b"proxy-authorization"):
             return
         for index in reversed(range(len(request.names))):
             if request.names[index] == b"proxy-authorization":
@@ -240,7 +240,7 @@ class Authenticator:
     def _assert(self, request: Request, user: str) -> None:
         """Say who has sent it to those who are told (RFC 3325 §5): his own From where that is his, else his address in
         our first domain. What he claimed himself was taken out when it came in."""
-        if request.method in (b"REGISTER", b"ACK") or b"p-asserted-identity" in request.names:
+        if request.method in (b"REGISTER", b"ACK") or request.has(b"p-asserted-identity"):
             return
         network, sender = self._node.network, request.from_.parsed
         own = sender.is_sip and sender.username == user and network.is_local(sender)

@@ -17,7 +17,7 @@ from orchestrator.core.switches.executions import channel_of, command
 from orchestrator.errors import EslInjection, StepError
 from orchestrator.esl.commands import originate_variables, safe_uuid
 from orchestrator.sip.branch import Branch
-from orchestrator.sip.network import MEDIA_HEADER
+from orchestrator.sip.claims import MEDIA_HEADER
 from orchestrator.sip.target import Target
 from orchestrator.timers import Timer
 

@@ -30,8 +30,8 @@ from orchestrator.esl.commands import originate_variables, safe_argument, safe_u
 from orchestrator.flow.run import effects
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import PENDING, Ticket
+from orchestrator.sip.claims import CALL_HEADER
 from orchestrator.sip.message import Request
-from orchestrator.sip.network import CALL_HEADER
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.server import ServerTransaction
 from orchestrator.sip.target import Target

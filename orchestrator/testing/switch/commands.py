@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from orchestrator.sip.network import CALL_HEADER
+from orchestrator.sip.claims import CALL_HEADER
 from orchestrator.testing.phone import PhoneCall
 from orchestrator.testing.switch.channel import Done, Switch, SwitchChannel, Told
 

@@ -26,8 +26,8 @@ from orchestrator.core.jobs import Job
 from orchestrator.errors import StepError
 from orchestrator.esl.codec import EslEvent
 from orchestrator.flow.run.effects import EslCommand, EslExecute
+from orchestrator.sip.claims import CALL_HEADER, MEDIA_HEADER
 from orchestrator.sip.message import Response
-from orchestrator.sip.network import CALL_HEADER, MEDIA_HEADER
 from orchestrator.testing.phone import Address, Phone, PhoneCall, Send
 from orchestrator.testing.recordings import block_of, rewrite
 from orchestrator.testing.switch.apps import APPLICATIONS
