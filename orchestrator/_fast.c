@@ -323,6 +323,7 @@ typedef struct {
     Address target;
     Via via;
     long status, cseq, length, hops;
+    Py_ssize_t via_at, via_end; /* of a response that can be kept in one piece; 0 of any other */
 } Found;
 
 static int start_line(Cursor *c, Found *f)
@@ -407,7 +408,7 @@ static int note(int kind, const char *value, const char *end, Found *f)
 }
 
 /* The lines of the head into `names` and `lines`. 1 done, 0 not of the usual kind, -1 an exception is set. */
-static int head_lines(const char *at, const char *end, Found *f, PyObject **names, PyObject **lines, int *count)
+static int head_lines(const char *at, const char *end, Found *f, PyObject **names, Text *lines, int *count)
 {
     while (at < end) {
         const char *stop = memchr(at, '\r', end - at);
@@ -421,17 +422,16 @@ static int head_lines(const char *at, const char *end, Found *f, PyObject **name
         if (colon == NULL)
             return 0;
         Spelling *found = find_spelling(at, colon - at);
-        PyObject *name = found->name, *line;
+        PyObject *name = found->name;
         if (name != NULL) {
             if (!note(found->kind, colon + 1, stop, f))
                 return 0;
             Py_INCREF(name);
-            line = PyBytes_FromStringAndSize(at, stop - at);
         } else {
-            line = PyBytes_FromStringAndSize(at, stop - at);
+            PyObject *line = PyBytes_FromStringAndSize(at, stop - at);
             name = line == NULL ? NULL : PyObject_CallOneArg(read_name, line);
+            Py_XDECREF(line);
             if (name == NULL || !PyBytes_Check(name) || kind_of(name) != OTHER) {
-                Py_XDECREF(line);
                 if (name == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)))
                     return -1;
                 Py_XDECREF(name);
@@ -440,20 +440,23 @@ static int head_lines(const char *at, const char *end, Found *f, PyObject **name
             }
         }
         names[*count] = name;
-        lines[*count] = line;
+        lines[*count] = (Text){at, stop - at};
         (*count)++;
-        if (line == NULL)
-            return -1;
         at = stop < end ? stop + 2 : end;
     }
     return 1;
 }
 
-static PyObject *list_of(PyObject **items, int count)
+static PyObject *list_of(const Text *items, int count)
 {
     PyObject *list = PyList_New(count);
-    for (int n = 0; list != NULL && n < count; n++)
-        PyList_SET_ITEM(list, n, Py_NewRef(items[n]));
+    for (int n = 0; list != NULL && n < count; n++) {
+        PyObject *item = PyBytes_FromStringAndSize(items[n].at, items[n].size);
+        if (item == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, n, item);
+    }
     return list;
 }
 
@@ -474,7 +477,7 @@ static PyObject *tuple_of(PyObject **items, int count)
     return tuple;
 }
 
-static PyObject *result(const Found *f, PyObject **names, PyObject **lines, int count)
+static PyObject *result(const Found *f, PyObject *data, PyObject **names, const Text *lines, int count)
 {
     PyObject *items[20];
     int n = 0;
@@ -482,6 +485,8 @@ static PyObject *result(const Found *f, PyObject **names, PyObject **lines, int 
         items[n++] = PyLong_FromLong(f->status);
         items[n++] = octets(f->reason);
         items[n++] = word(f->cseq_method);
+        items[n++] = PyLong_FromSsize_t(f->via_at);
+        items[n++] = PyLong_FromSsize_t(f->via_end);
     } else {
         items[n++] = word(f->method);
         items[n++] = octets(f->uri);
@@ -493,8 +498,8 @@ static PyObject *result(const Found *f, PyObject **names, PyObject **lines, int 
         items[n++] = PyLong_FromLong(f->hops);
     }
     items[n++] = find_shape(names, count);
-    items[n++] = list_of(lines, count);
-    items[n++] = octets(f->body);
+    items[n++] = f->via_end ? Py_NewRef(Py_None) : list_of(lines, count);
+    items[n++] = f->via_end ? Py_NewRef(data) : octets(f->body);
     items[n++] = word(f->via.transport);
     items[n++] = octets(f->via.host);
     items[n++] = port_or_none(f->via.port);
@@ -519,6 +524,14 @@ static const char *end_of_head(const char *at, const char *end)
     return NULL;
 }
 
+/* Whether a response can go on as it came but for its first line, which is the top Via and nothing else: nothing follows
+ * the body, and the status line is as we write it. */
+static int can_stay_whole(const Found *f, const char *end, PyObject *name, Text line)
+{
+    return f->body.at + f->length == end && f->reason.at[-1] == ' ' && kind_of(name) == VIA &&
+           memchr(line.at, ',', line.size) == NULL;
+}
+
 PyDoc_STRVAR(scan_doc, "The parts of a message of the usual kind, None for any other; see `sip.parser`.");
 
 static PyObject *scan(PyObject *module, PyObject *data)
@@ -539,20 +552,23 @@ static PyObject *scan(PyObject *module, PyObject *data)
     Cursor c = {from, first};
     if (!start_line(&c, &f))
         Py_RETURN_NONE;
-    PyObject *names[MOST_LINES], *lines[MOST_LINES], *found = NULL;
+    PyObject *names[MOST_LINES], *found = NULL;
+    Text lines[MOST_LINES];
     int count = 0, done = head_lines(first + 2, head, &f, names, lines, &count);
     int wanted = f.response ? CORE : CORE | 1 << HOPS;
     f.body.at = head + 4;
     if (done > 0 && (f.core & wanted) == wanted && f.length <= end - f.body.at &&
         (f.response || (f.method.size == f.cseq_method.size && memcmp(f.method.at, f.cseq_method.at, f.method.size) == 0))) {
         f.body.size = f.length;
-        found = result(&f, names, lines, count);
+        if (f.response && can_stay_whole(&f, end, names[0], lines[0])) {
+            f.via_at = lines[0].at - from;
+            f.via_end = lines[1].at - from;
+        }
+        found = result(&f, data, names, lines, count);
     } else if (done >= 0)
         found = Py_NewRef(Py_None);
-    for (int n = 0; n < count; n++) {
-        Py_XDECREF(names[n]);
-        Py_XDECREF(lines[n]);
-    }
+    for (int n = 0; n < count; n++)
+        Py_DECREF(names[n]);
     return found;
 }
 

@@ -152,6 +152,10 @@ def forward_request(
 def forward_response(response: Response, from_line: bytes | None = None, cseq_line: bytes | None = None) -> bytes:
     """The response without its topmost Via value (§16.7 step 3), for the hop before us; with `from_line` as its From
     and `cseq_line` as its CSeq where the request had gone on under others."""
+    if from_line is None and cseq_line is None:
+        whole = response.behind_us
+        if whole is not None:  # nobody has looked into it
+            return whole
     shape, lines, via = response.shape, response.lines.copy(), response.shape.via
     if from_line is not None:
         lines[shape.first[b"from"]] = from_line

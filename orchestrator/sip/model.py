@@ -1,8 +1,8 @@
 """What a SIP message is to the rest of the program: raw header lines, and typed views of them made on first use.
 
 A proxy reads a handful of headers and passes on all of them, so a message keeps its header lines as they came (folds,
-case and order included) and next to them their canonical names, which all messages of one make share (`sip.header_shapes`).
-Forwarding edits the list of lines; nothing is re-serialised.
+case and order included) and next to them their canonical names, which all messages of one make share
+(`sip.header_shapes`). Forwarding edits the list of lines; nothing is re-serialised.
 
 What every message is judged by (start line, top Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length) was checked
 when it was parsed: these accessors never raise. Contact, Route and Record-Route are read when asked for and may raise
@@ -51,6 +51,8 @@ class Fold:
 NO_LINES: Final[list[bytes]] = []
 SAID: Final = b""
 """Stands for a line that `said_again` gives; no line is empty."""
+WHOLE: Final = Fold(())
+"""Of a response whose lines nobody has looked at yet: its octets are in one piece, as they came (`sip.parser`)."""
 
 
 class Message:
@@ -77,13 +79,16 @@ class Message:
     _to: NameAddr | None
     _lines: list[bytes]
     _body: bytes
-    """Of a folded request its own lines, too, each with CRLF, and the empty line behind them."""
+    """Of a folded request its own lines, too, each with CRLF, and the empty line behind them; all of a response in one
+    piece."""
     _via: Via | None
     _folded: Fold | None
     """None: it is not folded."""
 
     @property
     def lines(self) -> list[bytes]:
+        if self._folded is WHOLE:
+            self.unfold()
         return self._lines if self._folded is None else self._folded_lines()
 
     @lines.setter
@@ -109,7 +114,11 @@ class Message:
 
     def unfold(self) -> None:
         """Its lines are about to be read again and again, or to change."""
-        if self._folded is not None:
+        if self._folded is WHOLE:
+            head, _, self._body = self._body.partition(_END)
+            self._lines = head.split(b"\r\n")[1:]
+            self._folded = None
+        elif self._folded is not None:
             self._lines, self._body, self._via, self._folded = self.lines, self.body, self.via, None
 
     def _folded_lines(self) -> list[bytes]:
@@ -328,16 +337,30 @@ class Request(Message):
 class Response(Message):
     """A response; `reason` is the raw reason phrase, possibly empty."""
 
-    __slots__ = ("status", "reason")
+    __slots__ = ("status", "reason", "_via_at", "_via_end")
 
     def __init__(self, status: int, reason: bytes) -> None:
         """Only the start line; the parser fills in the rest."""
+        self._via_at = self._via_end = 0
         self.status = status
         self.reason = reason
         self.max_forwards = self.from_tag = self.to_tag = None
         self._from = None
         self._to = None
         self._folded = None
+
+    def keep_whole(self, data: bytes, via_at: int, via_end: int) -> None:
+        """Take all octets in one piece: a head of whole lines and a body that ends with them. `via_at` and `via_end`
+        are where the top Via begins and the line behind it; there is nothing else in that line."""
+        self._body, self._lines, self._folded = data, NO_LINES, WHOLE
+        self._via_at, self._via_end = via_at, via_end
+
+    @property
+    def behind_us(self) -> bytes | None:
+        """The octets without the line of the topmost Via; None where they are not in one piece any more."""
+        if self._folded is not WHOLE:
+            return None
+        return self._body[: self._via_at] + self._body[self._via_end :]
 
     @property
     def start_line(self) -> bytes:

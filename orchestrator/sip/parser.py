@@ -37,7 +37,7 @@ from orchestrator.sip.grammar import (
 )
 from orchestrator.sip.header_shapes import Shape, shape_of
 from orchestrator.sip.headers import Via, parse_via, split_first
-from orchestrator.sip.model import Message, Request, Response, line_value
+from orchestrator.sip.model import NO_LINES, Message, Request, Response, line_value
 from orchestrator.sip.names import LONG_NAMES, SPELLINGS, canonical_name
 from orchestrator.sip.tolerance import any_address, any_via, read_address
 from orchestrator.sip.uri import PARAM_CHAR, USER_CHAR, NameAddr, Uri
@@ -328,11 +328,15 @@ def read_scanned(found: tuple[Any, ...]) -> Request | Response:
     """The message that the scanner has found."""
     if len(found) == _PARTS_OF_RESPONSE:
         (
-            status, reason, method,
+            status, reason, method, via_at, via_end,
             shape, lines, body, transport, host, port, branch, tail, from_tag, to_tag, id, cseq,
         ) = found  # fmt: skip
         response = Response(status, reason)
-        _fill_scanned(response, shape, lines, body, method, from_tag, to_tag, id, cseq)
+        if via_end:
+            _fill_scanned(response, shape, NO_LINES, b"", method, from_tag, to_tag, id, cseq)
+            response.keep_whole(body, via_at, via_end)
+        else:
+            _fill_scanned(response, shape, lines, body, method, from_tag, to_tag, id, cseq)
         response.via = Via(transport, host, port, branch, tail)
         return response
     (
@@ -369,7 +373,7 @@ def _fill_scanned(
     message.cseq = cseq
 
 
-_PARTS_OF_RESPONSE: Final = 15
+_PARTS_OF_RESPONSE: Final = 17
 _scan: Callable[[bytes], tuple[Any, ...] | None] | None = None
 if native.FAST is not None:
     native.FAST.prepare(SPELLINGS, (*_METHOD_NAMES, b"UDP", b"TCP", b"TLS", b"WS", b"WSS"), _name_of, shape_of)
@@ -383,8 +387,9 @@ def parse_message(data: bytes, limit: int = MAX_MESSAGE) -> Request | Response:
         MalformedMessage: and nothing else. `sip_status` is what a request is to be answered with (through
             `salvage_request`), 0 where nothing may be sent: to a response or a keep-alive.
     """
-    if _scan is not None and len(data) <= limit:
-        found = _scan(data)
+    scan = _scan
+    if scan is not None and len(data) <= limit:
+        found = scan(data)
         if found is not None:
             return read_scanned(found)
     return parse_plain(data, limit)

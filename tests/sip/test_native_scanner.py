@@ -14,7 +14,7 @@ from test_parser_fuzz import INTERESTING, mutate
 
 from orchestrator.sip import parser
 from orchestrator.sip.header_shapes import shape_of
-from orchestrator.sip.message import Request, Response, parse_message
+from orchestrator.sip.message import Request, Response, forward_response, parse_message
 from orchestrator.sip.names import SPELLINGS
 
 SHARED = (b"INVITE", b"UDP")
@@ -78,6 +78,8 @@ def compare(fast: ModuleType, data: bytes) -> bool:
         return False
     read, told = parser.read_scanned(found), parser.parse_plain(data)
     assert type(read) is type(told)
+    if isinstance(read, Response) and isinstance(told, Response):
+        assert forward_response(read) == forward_response(told)
     assert parts(read) == parts(told)
     return True
 
@@ -173,3 +175,38 @@ def test_the_server_reads_what_the_scanner_leaves() -> None:
     assert isinstance(request, Request)
     assert request.parsed_uri.aor == "bob@example.com"
     assert isinstance(parse_message(RESPONSE), Response)
+
+
+OK = b"\r\n".join(
+    (
+        b"SIP/2.0 200 OK", b"Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1", b"v: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bK2",
+        b"From: <sip:a@example.com>;tag=1", b"To: <sip:b@example.com>;tag=2", b"Call-ID: c", b"CSeq: 1 INVITE",
+        b"Content-Length: 6", b"", b"v\r\n\r\n.",
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "whole"),
+    [
+        (b"OK", b"OK", True),
+        (b"OK", b"", True),
+        (b" OK", b"", False),
+        (b"K1", b"K1, SIP/2.0/UDP 192.0.2.3;branch=z9hG4bK3", False),
+        (b"Length: 6", b"Length: 5", False),
+        (b"OK\r\nVia", b"OK\r\nServer: s\r\nVia", False),
+    ],
+)
+def test_a_response_nobody_looks_into_stays_in_one_piece(fast: ModuleType, old: bytes, new: bytes, whole: bool) -> None:
+    data = OK.replace(old, new, 1)
+    assert compare(fast, data)
+    one, other = (parser.read_scanned(fast.scan(data)) for _ in range(2))
+    told = parser.parse_plain(data)
+    assert isinstance(one, Response) and isinstance(other, Response) and isinstance(told, Response)
+    assert (one.behind_us is not None) is whole
+    for response in (other, told):
+        response.drop_header(b"cseq")
+        response.add_line(b"x-own", b"X-Own: a")
+    assert forward_response(other) == forward_response(told)
+    assert parts(one) == parts(parser.parse_plain(data))
+    assert forward_response(one, b"From: x", b"CSeq: 9 INVITE").count(b"\r\n") == forward_response(told).count(b"\r\n")
