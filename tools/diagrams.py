@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from orchestrator.core.calls.flow_call import CALL
 from orchestrator.core.probes import WATCH
@@ -32,7 +33,7 @@ _PART = re.compile(r"(<!-- diagram: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re
 
 def tables() -> dict[str, States]:
     """Name of a diagram → its table."""
-    transactions = {
+    transactions: Mapping[str, Mapping[str, Mapping[str, tuple[Any, ...]]]] = {
         "INVITE client": INVITE_CLIENT,
         "non-INVITE client": NON_INVITE_CLIENT,
         "INVITE server": INVITE_SERVER,

@@ -62,6 +62,11 @@ class Refusals:
         self._last = request, place
         return place
 
+    @property
+    def any(self) -> bool:
+        """Whether any are remembered."""
+        return bool(self._new or self._old)
+
     def add(self, request: Request, now: float) -> None:
         if now >= self._until:
             self._turn_over(now)
@@ -71,7 +76,7 @@ class Refusals:
 
     def knows(self, request: Request, now: float) -> bool:
         """Whether this request, or one it repeats, was refused."""
-        if not self._new and not self._old:
+        if not self.any:
             return False
         if now >= self._until:
             self._turn_over(now)

@@ -105,9 +105,9 @@ class Registrations:
 
     def gruu_of(self, request: Request) -> Gruu | None:
         """The phone that its Request-URI means; None when that is no GRUU of ours."""
-        if request.uri.find(b";gr") < 0:
-            return None  # at a glance: it is asked of each request
         uri, network = request.parsed_uri, self._node.network
+        if uri.is_plain or request.uri.find(b";gr") < 0:
+            return None  # at a glance: it is asked of each request
         return gruu.read(network.veil, uri, network.aor(uri)) if network.is_local(uri) else None
 
     def targets_at(self, meant: Gruu) -> list[Target]:

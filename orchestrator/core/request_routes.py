@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, unescape
@@ -14,7 +15,7 @@ from orchestrator.sip.response_context import ResponseContext, breadth_of
 from orchestrator.sip.route_token import SHORTEST, Passage
 from orchestrator.sip.uri import Uri, parse_name_addr
 
-_SCHEMES = (b"sip", b"sips", b"tel")
+_SCHEMES: Final = (b"sip", b"sips", b"tel")
 
 
 class Route:
@@ -39,9 +40,9 @@ class Route:
         self.point = point
 
 
-NO_ROUTE = Route(0, None)
+NO_ROUTE: Final = Route(0, None)
 NOT_STRICT: tuple[bytes, Uri | None] = (b"", None)
-_SIP = b"<sip:"
+_SIP: Final = b"<sip:"
 
 
 class Routes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.core.acks import Acks, unkept_tag
 from orchestrator.core.calls.call import Call, Exchange
@@ -46,7 +46,7 @@ from orchestrator.sip.shown import shown
 from orchestrator.sip.skim import skim
 from orchestrator.sip.target import Target
 
-_CALL_HEADER_NAME = CALL_HEADER.lower()
+_CALL_HEADER_NAME: Final = CALL_HEADER.lower()
 
 
 class Requests:
@@ -213,7 +213,8 @@ class Requests:
         if problem is not None:
             self.refuse(request, destination, problem[0], headers=problem[1])
             return
-        if request.uri.find(b";gr") >= 0 and not self._read_gruu(request) and not request.to_tag:
+        named = not request.parsed_uri.is_plain and request.uri.find(b";gr") >= 0
+        if named and not self._read_gruu(request) and not request.to_tag:
             self.refuse(request, destination, 404)
             return
         route = self.routes.route(request)

@@ -64,7 +64,8 @@ class Wire:
         if hop.connection and not exempt:  # nobody forges the address of a connection
             self._admission.prove(source, now)
         self._timers.run_due(now)
-        ends_refusal = data[:4] == b"ACK " and data.find(self._overload.refusals.mark) >= 0
+        refusals = self._overload.refusals
+        ends_refusal = refusals.any and data[:4] == b"ACK " and data.find(refusals.mark) >= 0
         if ends_refusal and self._admission.is_proved(source, now):
             sender.charge(STRAY)  # ends a refusal: the less that costs, the more calls are served in an overload
             self._node.count("ack.unmatched")

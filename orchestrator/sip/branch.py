@@ -6,6 +6,7 @@ to know who stands above it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
@@ -27,40 +28,42 @@ LONGEST_DATAGRAM: Final = 1_300
 """Octets of a request that goes by UDP where the path is not known to take more (RFC 3261 §18.1.1)."""
 
 
-class Context(Protocol):
+class Context(ABC):
     """The response context of a branch (`sip.response_context`)."""
 
+    __slots__ = ("network", "server", "method", "listener", "outer", "secure")
+
+    network: Network
+    server: ServerTransaction
+    method: bytes
+    listener: Listener | None
+    outer: topology.Outer | None
+    """What copies that hide the topology have kept back."""
+    secure: bool
+    """The request is for a `sips:` URI."""
+
     @property
-    def network(self) -> Network: ...
-    @property
-    def server(self) -> ServerTransaction: ...
-    @property
-    def method(self) -> bytes: ...
-    @property
-    def listener(self) -> Listener | None: ...
-    @property
+    @abstractmethod
     def closed(self) -> bool:
         """No branch can be added any more."""
 
-    @property
-    def outer(self) -> topology.Outer | None:
-        """What copies that hide the topology have kept back."""
-
-    @property
-    def secure(self) -> bool:
-        """The request is for a `sips:` URI."""
-
+    @abstractmethod
     def find_hops(self, branch: Branch) -> None:
         """Tell it the hops of its target (`Branch.send`)."""
 
+    @abstractmethod
     def superseded(self, branch: Branch) -> ClientUser:
         """Who hears what a server says that was too slow (`sip.superseded`)."""
 
+    @abstractmethod
     def copy_for(self, branch: Branch, hop: Hop, token: bytes) -> bytes:
         """The request as this branch carries it; `token` is its Via branch. Raises ValueError, MalformedMessage."""
 
+    @abstractmethod
     def on_provisional(self, branch: Branch, response: Response) -> None: ...
+    @abstractmethod
     def on_success(self, branch: Branch, response: Response, first: bool) -> None: ...
+    @abstractmethod
     def on_failure(self, branch: Branch) -> None: ...
 
 

@@ -23,14 +23,7 @@ class ClientUser(Protocol):
     def on_unreachable(self, client: ClientTransaction) -> None: ...
 
 
-class ClientLayer(Layer, Protocol):
-    """What a client transaction needs of its layer besides."""
-
-    def build_ack(self, invite: bytes, response: Response) -> bytes:
-        """The ACK to a failure (§17.1.1.3)."""
-
-
-class ClientTransaction(Transaction[ClientLayer]):
+class ClientTransaction(Transaction):
     """A request under way: `sent` holds its octets for retransmission until an answer makes them useless."""
 
     __slots__ = ("sent", "branch")
@@ -39,7 +32,7 @@ class ClientTransaction(Transaction[ClientLayer]):
     resend_timer: ClassVar[str]
     end_timer: ClassVar[str]
 
-    def __init__(self, layer: ClientLayer, branch: bytes, method: bytes, sent: bytes, destination: Hop) -> None:
+    def __init__(self, layer: Layer, branch: bytes, method: bytes, sent: bytes, destination: Hop) -> None:
         Transaction.__init__(self, layer, client_key(branch, method), method, destination, self.first_state)
         self.branch = branch
         self.sent = sent

@@ -16,7 +16,7 @@ from orchestrator.sip.message import Message, Request, Response
 from orchestrator.sip.names import SPELLINGS
 from orchestrator.sip.points import Hop
 from orchestrator.sip.server import InviteServer, NonInviteServer, ServerTransaction
-from orchestrator.sip.transaction import AnyTransaction, TimerValues
+from orchestrator.sip.transaction import Layer, TimerValues, Transaction
 from orchestrator.timers import Timers
 
 
@@ -33,7 +33,7 @@ class Outbox:
         self.messages.append((data, destination))
 
 
-class TransactionLayer:
+class TransactionLayer(Layer):
     """All transactions of one engine."""
 
     def __init__(self, timers: Timers, send: Callable[[bytes, Hop], None], times: TimerValues | None = None) -> None:
@@ -42,7 +42,7 @@ class TransactionLayer:
         self.times = times or TimerValues()
         self.servers: dict[object, ServerTransaction] = {}
         self.clients: dict[bytes, ClientTransaction] = {}
-        self.refused: dict[object, ServerTransaction] = {}
+        self.refused = {}
         """INVITEs that a failure was sent to, by what their ACK shares with them beside the branch."""
         self.by_connection: dict[object, set[ClientTransaction]] = {}
         """Client transactions on each connection, by its number, or by where it leads to when anyone may do
@@ -50,7 +50,7 @@ class TransactionLayer:
         self.unanswered = 0
         """Server transactions without a final response: what is really in progress. The others linger for
         repetitions."""
-        self.answers: Counter[tuple[bytes, int]] = Counter()
+        self.answers = Counter()
         """Requests answered, by method (`other` for one that is not known) and final status."""
         self.unattended = 0
         """INVITEs that were found with nobody to answer them, and were answered 500."""
@@ -77,7 +77,8 @@ class TransactionLayer:
 
     def find_refused(self, ack: Request) -> ServerTransaction | None:
         """The refused INVITE an ACK means that has a branch of its own, as some phones send it."""
-        return self.refused.get((ack.call_id, ack.cseq, ack.from_tag))
+        found: ServerTransaction | None = self.refused.get((ack.call_id, ack.cseq, ack.from_tag))
+        return found
 
     def open_server(self, request: Request, destination: Hop) -> ServerTransaction:
         """A new server transaction; `destination` is where its responses go (§18.2.2)."""
@@ -87,7 +88,10 @@ class TransactionLayer:
             server = InviteServer(self, key, request, destination)
         else:
             server = NonInviteServer(self, key, request, destination)
-        server.weight = sum(map(len, request.lines)) + len(request.body)
+        weight = len(request.body)
+        for line in request.lines:
+            weight += len(line)
+        server.weight = weight
         self.octets += server.weight
         self.servers[key] = server
         self.unanswered += 1
@@ -137,7 +141,7 @@ class TransactionLayer:
 
     # --- for the transactions -----------------------------------------------------------------------------------------
 
-    def forget(self, transaction: AnyTransaction) -> None:
+    def forget(self, transaction: Transaction) -> None:
         table: dict[Any, Any] = self.servers if isinstance(transaction, ServerTransaction) else self.clients
         if table.get(transaction.key) is transaction:
             del table[transaction.key]
@@ -156,7 +160,7 @@ class TransactionLayer:
         named = self.by_connection.get(hop.connection, ())
         return (*named, *self.by_connection.get(connection_key(hop._replace(connection=0)), ()))
 
-    def count_ignored(self, transaction: AnyTransaction, what: str) -> None:
+    def count_ignored(self, transaction: Transaction, what: str) -> None:
         self.ignored[f"{transaction.kind} {transaction.state} {what}"] += 1
 
     def build_ack(self, invite: bytes, response: Response) -> bytes:

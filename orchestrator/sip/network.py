@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hmac import compare_digest
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.claims import CALL_HEADER, MEDIA_HEADER
@@ -17,6 +17,7 @@ from orchestrator.sip.message import Message, Request
 from orchestrator.sip.next_hops import NextHops
 from orchestrator.sip.own_points import OwnPoints
 from orchestrator.sip.points import Hop, ListenPoint, Point, bracketed
+from orchestrator.sip.proxy_network import Network
 from orchestrator.sip.route_token import Passage, RouteTokens, second_of
 from orchestrator.sip.routing import SIPS, Addresses, is_literal, port_of, seen_elsewhere
 from orchestrator.sip.session_timer import SessionTimer
@@ -24,15 +25,15 @@ from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.topology import PARAMETER, Veil
 from orchestrator.sip.uri import Uri, parse_uri
 
-NOT_FORWARDED = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
+NOT_FORWARDED: Final = frozenset((b"max-breadth", CALL_HEADER.lower(), MEDIA_HEADER.lower()))
 
-_KEPT_PRIVATE = NOT_FORWARDED | {b"p-asserted-identity"}
+_KEPT_PRIVATE: Final = NOT_FORWARDED | {b"p-asserted-identity"}
 
-_MAX_SOURCES = 10_000
-_MOST_AORS = 2_000
+_MAX_SOURCES: Final = 10_000
+_MOST_AORS: Final = 2_000
 """Addresses of record that are remembered by their URI; the table starts afresh when full."""
-_RECORD_ROUTE = b"Record-Route: <sip:%b@%b"
-_SECURE_RECORD_ROUTE = b"Record-Route: <sips:%b@%b"
+_RECORD_ROUTE: Final = b"Record-Route: <sip:%b@%b"
+_SECURE_RECORD_ROUTE: Final = b"Record-Route: <sips:%b@%b"
 
 
 class _Limits(Protocol):
@@ -69,7 +70,7 @@ class NetworkSettings(Protocol):
     def avoid(self) -> float: ...
 
 
-class SipNetwork:
+class SipNetwork(Network):
     """Implements `sip.proxy_network.Network` over the listening points; `look_up(goal, found)` is the engine's job for
     names, `count(name)` its counters."""
 
@@ -106,11 +107,9 @@ class SipNetwork:
         self.point_at, self.point_named, self.point_called = points.at, points.named, points.called
         self.transports = frozenset(transport.encode() for transport in self._own_points.transports)
         """What we send by."""
-        next_hops = NextHops(
+        self._next_hops = NextHops(
             self._own_points, self.names, self._addresses, layer.timers, settings.entropy, settings.avoid
         )
-        self.resolve = next_hops.resolve
-        self.avoid, self.answers, self.for_long = next_hops.avoid, next_hops.answers, next_hops.for_long
         self._name_ourselves(settings)
         self._trust = settings.trust
         self._wall_offset = settings.wall_offset
@@ -119,10 +118,8 @@ class SipNetwork:
         self._started = self._wall
         self._trusted: dict[str, bool] = {}
         self._peers: frozenset[str] = frozenset()
-        self.flow_failed: Callable[[Binding], None] = lambda binding: None
-        """Told of a binding whose edge proxy has no flow to it any more; the registrations say what follows."""
-        self.moved: Callable[[Hop, bytes], Hop] = lambda hop, uri: hop
-        """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
+        self.flow_failed = _ignore  # until the registrations say what follows
+        self.moved = _stay
         self.call_marks: tuple[bytes, ...] = ()
         """Headers with the Call-ID of a call's first leg on its INVITEs into FreeSWITCH, besides `CALL_HEADER`."""
         self._held_back, self._held_back_private = NOT_FORWARDED, _KEPT_PRIVATE
@@ -139,6 +136,28 @@ class SipNetwork:
         self._domains = frozenset(domain.lower().encode() for domain in settings.domains)
         self._own_names = frozenset(name for name in self._domains | hosts if not is_literal(name))
         self._home = settings.domains[0].lower() if settings.domains else ""
+
+    # --- next hops ----------------------------------------------------------------------------------------------------
+
+    def resolve(
+        self,
+        uri: Uri,
+        here: Point,
+        found: Callable[..., None],
+        source: str = "",
+        by: Point | None = None,
+        in_order: bool = False,
+    ) -> None:
+        self._next_hops.resolve(uri, here, found, source, by, in_order)
+
+    def avoid(self, hop: Hop, seconds: float | None = None) -> None:
+        self._next_hops.avoid(hop, seconds)
+
+    def answers(self, hop: Hop) -> None:
+        self._next_hops.answers(hop)
+
+    def for_long(self, uri: Uri, hop: Hop, further: Sequence[Hop]) -> tuple[Hop, ...]:
+        return self._next_hops.for_long(uri, hop, further)
 
     # --- for the proxy ------------------------------------------------------------------------------------------------
 
@@ -377,6 +396,15 @@ class SipNetwork:
             self._trusted.clear()
         trusted = self._trusted[host] = _within(host, self._trust)
         return trusted
+
+
+def _ignore(binding: Binding) -> None:
+    """Nobody hears of flows that have failed."""
+
+
+def _stay(hop: Hop, uri: bytes) -> Hop:
+    """Nobody knows of phones that move."""
+    return hop
 
 
 def _host_of(text: str) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from orchestrator.sip import topology
 from orchestrator.sip.layer import TransactionLayer
@@ -15,7 +15,7 @@ from orchestrator.sip.tokens import Tokens
 from orchestrator.sip.uri import Uri
 
 
-class Network(Protocol):
+class Network(ABC):
     """What a context needs of the engine it lives in."""
 
     layer: TransactionLayer
@@ -25,18 +25,23 @@ class Network(Protocol):
     """Seconds that a server has for its first response while there are others to try."""
     session_timer: SessionTimer | None
     """Asks for session timers; None where nobody is asked."""
+    count: Callable[[str], None]
+    """Counts something by its name."""
+    flow_failed: Callable[[Binding], None]
+    """Told of a binding whose edge proxy has answered 430: there is no flow to that phone any more."""
+    moved: Callable[[Hop, bytes], Hop]
+    """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
 
-    @property
-    def count(self) -> Callable[[str], None]:
-        """Counts something by its name."""
-
+    @abstractmethod
     def hides(self, gateway: str, source: str) -> bool:
         """Whether the topology is hidden between this source and where a request goes: this gateway, or '' for none."""
 
+    @abstractmethod
     def withheld(self, message: Message, host: str) -> frozenset[bytes]:
         """Names (canonical) of headers that this receiver is not told: those that end here, and an identity that is to
         be kept from those we do not trust (RFC 3325 §7)."""
 
+    @abstractmethod
     def record_routes(
         self, point: Point, request: Request, source: Hop, callee: Hop | None, gateway: str = ""
     ) -> tuple[bytes, ...]:
@@ -44,44 +49,39 @@ class Network(Protocol):
         line, or two where these sides differ, the callee's first. `callee` is where it goes when that is not where its
         Request-URI leads."""
 
-    @property
-    def resolve(self) -> Resolver:
-        """Find the next hop of a URI; see `Resolver`."""
+    @abstractmethod
+    def resolve(
+        self,
+        uri: Uri,
+        here: Point,
+        found: Callable[..., None],
+        source: str = "",
+        by: Point | None = None,
+        in_order: bool = False,
+    ) -> None:
+        """Find the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
+        failure, and with the hops to try after the first where there are any (RFC 3263 §4). It leaves by the point `by`
+        where the receiver is known to be reached from there, else by the one that leads there, by `here` where nothing
+        says which. `source` is on whose behalf, for its share of look-ups; '' for nobody's. `in_order`: as the DNS has
+        them, avoided or not."""
 
-    @property
-    def avoid(self) -> Callable[[Hop, float | None], None]:
+    @abstractmethod
+    def avoid(self, hop: Hop, seconds: float | None = None) -> None:
         """A server gave no answer, or wants no requests for some seconds: others are tried before it for a while."""
 
-    @property
-    def answers(self) -> Callable[[Hop], None]:
+    @abstractmethod
+    def answers(self, hop: Hop) -> None:
         """A server has answered."""
 
-    @property
-    def moved(self) -> Callable[[Hop, bytes], Hop]:
-        """Where a phone is now that was seen at a hop when its dialog began and has this Contact."""
+    @abstractmethod
+    def for_long(self, uri: Uri, hop: Hop, further: Sequence[Hop]) -> tuple[Hop, ...]:
+        """Hops for a request that is too long for the datagram to this one (RFC 3261 §18.1.1), best first; `further`
+        are what else there is."""
 
-    @property
-    def flow_failed(self) -> Callable[[Binding], None]:
-        """The edge proxy of a binding has answered 430: there is no flow to that phone any more."""
-
-    @property
-    def for_long(self) -> Callable[[Uri, Hop, Sequence[Hop]], tuple[Hop, ...]]:
-        """Hops for a request that is too long for the datagram to this one (RFC 3261 §18.1.1), best first; the last
-        argument are what else there is."""
-
+    @abstractmethod
     def is_own(self, uri: Uri) -> bool:
         """Whether this URI means us."""
 
+    @abstractmethod
     def may_ring(self, binding: Binding, hop: Hop) -> bool:
         """Whether a request for a registered contact may go to this place (`sip.contact_guard`)."""
-
-
-class Resolver(Protocol):
-    """Finds the next hop of a URI; `found` is called at once for an address literal, later for a name, with None on
-    failure, and with the hops to try after the first where there are any (RFC 3263 §4). It leaves by the point `by`
-    where the receiver is known to be reached from there, else by the one that leads there, by `here` where nothing says
-    which. `source` is on whose behalf, for its share of look-ups; '' for nobody's."""
-
-    def __call__(
-        self, uri: Uri, here: Point, found: Callable[..., None], source: str = "", by: Point | None = None
-    ) -> None: ...

@@ -16,10 +16,11 @@ BYE), so that no phone is left talking to nobody. `sip.departures` lists this wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip import session_timer
-from orchestrator.sip.branch import Attempt, Branch, Listener
+from orchestrator.sip.branch import Attempt, Branch, Context, Listener
 from orchestrator.sip.grammar import read_number
 from orchestrator.sip.message import Request, Response, build_response, forward_request
 from orchestrator.sip.points import Hop, Point
@@ -34,16 +35,16 @@ from orchestrator.sip.target import NUMBERED, Target
 from orchestrator.sip.topology import HIDDEN, Outer, veiled
 from orchestrator.sip.transaction import TERMINATED
 
-DEFAULT_MAX_FORWARDS = 70
-MAX_BREADTH = 60
+DEFAULT_MAX_FORWARDS: Final = 70
+MAX_BREADTH: Final = 60
 """Copies of one request that may be under way at a time, counted over all proxies it passes (RFC 5393 §5.3)."""
-MAX_BRANCHES = 60
+MAX_BRANCHES: Final = 60
 """Branches of one request over its life."""
-_LATE_SHARE = 20
+_LATE_SHARE: Final = 20
 """A branch that is added by itself gets this part of the breadth that is left: others may follow it."""
 
 
-_DIALOG_FORMING = frozenset((b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
+_DIALOG_FORMING: Final = frozenset((b"INVITE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
 """Methods that may begin a dialog (RFC 3261 §12.1, RFC 6665)."""
 
 
@@ -60,13 +61,12 @@ def _name_of(server: ServerTransaction) -> str:
     return server.source.name if server.source is not None else ""
 
 
-class ResponseContext:
+class ResponseContext(Context):
     """A request being proxied: its server transaction, its pending branches, the best failure so far (§16.7)."""
 
     __slots__ = (
-        "network", "server", "request", "method", "listener", "pending", "best", "answered", "drop_routes", "held",
-        "breadth", "secure", "on_refused", "on_accepted", "_interval", "outer", "_count", "_closed", "_challenges",
-        "_inside",
+        "request", "pending", "best", "answered", "drop_routes", "held", "breadth", "on_refused", "on_accepted",
+        "_interval", "_count", "_closed", "_challenges", "_inside",
     )  # fmt: skip
 
     def __init__(
@@ -85,15 +85,13 @@ class ResponseContext:
         self.held = False
         """While true, running out of branches settles nothing: more may come."""
         self.secure = request.uri[:4] in SIPS
-        """The request is for a `sips:` URI."""
         self.breadth = breadth_of(request)
         """What is left of the request's Max-Breadth for further branches."""
         self.on_refused: Callable[[int], object] | None = None
         """Called with the status of the failure that is the final answer."""
         self.on_accepted: Callable[[Response], object] | None = None
         """Called with the 2xx that is the final answer."""
-        self.outer: Outer | None = None
-        """What copies that hide the topology have kept back."""
+        self.outer = None
         self._interval = 0
         """Seconds that the caller, who knows session timers, may go without a refresh; 0 for what he likes."""
         self._count = 0

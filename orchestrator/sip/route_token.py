@@ -31,22 +31,23 @@ from __future__ import annotations
 import ipaddress
 from hashlib import blake2b
 from hmac import compare_digest
+from typing import Final
 
 from orchestrator.sip.points import Hop
 
-KEY_SIZE = 32
+KEY_SIZE: Final = 32
 """Octets of the key: drawn once, kept for as long as dialogs made with it may last."""
-_TAG = 8
+_TAG: Final = 8
 """Octets of the hash: who tries a million forgeries a second for a year has a chance of a few in a million."""
-SHORTEST = 2 * _TAG
+SHORTEST: Final = 2 * _TAG
 """Digits of a token that says nothing else."""
-_MARK = 4
+_MARK: Final = 4
 """Octets of a gateway's mark: it tells a few apart, and is authenticated by the hash."""
-_SECOND = 4
+_SECOND: Final = 4
 """Octets of the second behind a mark."""
-_CONNECTED = 0x10
-_MAX_SIDES = 2 * (4 + 16 + 4) + _MARK + _SECOND
-_ABSENT = b"\0"
+_CONNECTED: Final = 0x10
+_MAX_SIDES: Final = 2 * (4 + 16 + 4) + _MARK + _SECOND
+_ABSENT: Final = b"\0"
 
 
 Place = tuple[str, int, int]
@@ -70,7 +71,7 @@ class Passage:
         return f"<Passage {self.seen or 'as its Request-URI says'}>"
 
 
-_AS_IT_SAYS = Passage(None)
+_AS_IT_SAYS: Final = Passage(None)
 
 
 class RouteTokens:

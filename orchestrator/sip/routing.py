@@ -6,9 +6,9 @@ runtime, because a look-up blocks and the core must not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
+from typing import Final
 
 from orchestrator.errors import MalformedMessage
 from orchestrator.sip.grammar import COMMA, QUESTION
@@ -17,7 +17,7 @@ from orchestrator.sip.message import Request
 from orchestrator.sip.points import ACCEPTED_ONLY, DEFAULT_PORT, DEFAULT_PORTS, Hop
 from orchestrator.sip.uri import Uri, parse_uri
 
-_MAX_REMEMBERED = 10_000
+_MAX_REMEMBERED: Final = 10_000
 """Address literals remembered, so that the stream of strangers cannot grow the table without bound."""
 
 
@@ -68,8 +68,8 @@ def _literal(host: bytes) -> IPv4Address | IPv6Address | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-_UNTRANSLATED: Mapping[bytes, str] = {b"udp": "udp", b"tcp": "tcp", b"tls": "tls", b"ws": "ws", b"wss": "wss"}
-_OVER_TLS = {"": "tls", "tcp": "tls", "tls": "tls", "ws": "wss", "wss": "wss"}
+_UNTRANSLATED: Final[dict[bytes, str]] = {b"udp": "udp", b"tcp": "tcp", b"tls": "tls", b"ws": "ws", b"wss": "wss"}
+_OVER_TLS: Final = {"": "tls", "tcp": "tls", "tls": "tls", "ws": "wss", "wss": "wss"}
 """What the transport of a `sips:` URI is (§19.1.2, §26.2.2; RFC 7118 §5)."""
 
 
@@ -83,7 +83,7 @@ def transport_of(uri: Uri) -> str | None:
     return _OVER_TLS.get(transport) if uri.scheme == b"sips" else None
 
 
-SIPS = frozenset(bytes(letters) for letters in product(b"sS", b"iI", b"pP", b"sS"))
+SIPS: Final = frozenset(bytes(letters) for letters in product(b"sS", b"iI", b"pP", b"sS"))
 """The scheme of a `sips:` URI, the first four octets of one that names no other (§25.1: case does not matter)."""
 
 
@@ -115,7 +115,7 @@ def is_private(address: str) -> bool:
     return any(parsed in network for network in _private_networks)
 
 
-_AFTER_PORT = (b";", b">", b"")
+_AFTER_PORT: Final = (b";", b">", b"")
 
 
 def is_unaware(via: Via) -> bool:

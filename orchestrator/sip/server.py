@@ -10,8 +10,7 @@ end it, it is answered 500.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
@@ -22,7 +21,7 @@ from orchestrator.sip.points import Hop
 from orchestrator.sip.reasons import reason_phrase
 from orchestrator.sip.transaction import TERMINATED, Layer, Table, Transaction
 
-_TRYING = b"SIP/2.0 100 "
+_TRYING: Final = b"SIP/2.0 100 "
 
 
 class ServerUser(Protocol):
@@ -36,16 +35,7 @@ class ServerUser(Protocol):
         """Nothing will, or a bug has struck: answer 500 unless a final answer is out, and let go of everything."""
 
 
-class ServerLayer(Layer, Protocol):
-    """What a server transaction needs of its layer besides."""
-
-    unanswered: int
-    unattended: int
-    answers: Counter[tuple[bytes, int]]
-    refused: dict[object, ServerTransaction]
-
-
-class ServerTransaction(Transaction[ServerLayer]):
+class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
     __slots__ = (
@@ -56,7 +46,7 @@ class ServerTransaction(Transaction[ServerLayer]):
     first_state: ClassVar[str]
     unanswered_timer: ClassVar[str]
 
-    def __init__(self, layer: ServerLayer, key: object, request: Request, destination: Hop) -> None:
+    def __init__(self, layer: Layer, key: object, request: Request, destination: Hop) -> None:
         Transaction.__init__(self, layer, key, request.method, destination, self.first_state)
         self.request: Request | None = request
         self.last = b""
@@ -88,7 +78,8 @@ class ServerTransaction(Transaction[ServerLayer]):
     def _settle(self, status: int) -> None:
         layer = self.layer
         layer.unanswered -= 1
-        layer.answers[METHODS.get(self.method, b"other"), status] += 1
+        answers, kind = layer.answers, (METHODS.get(self.method, b"other"), status)
+        answers[kind] = answers.get(kind, 0) + 1
         if self.admission is not None and self.source is not None:
             now = self.layer.timers.now
             self.admission.settled(self.source, self.heard > 0, self.method, status, self.call_id, now)
@@ -168,7 +159,7 @@ def _send_when_heard_again(server: ServerTransaction, data: bytes) -> None:
     server.layer.send(data, server.destination)
 
 
-_REFRESH = 30.0
+_REFRESH: Final = 30.0
 
 
 def _send_first(server: ServerTransaction, data: bytes) -> None:

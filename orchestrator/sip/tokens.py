@@ -8,9 +8,10 @@ blocks because one system call per message would cost more than the rest of the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-_BLOCK = 4096
-_TOKEN = 18
+_BLOCK: Final = 4096
+_TOKEN: Final = 18
 """Hexadecimal digits."""
 
 

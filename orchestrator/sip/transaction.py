@@ -13,20 +13,22 @@ that arm one stand first in their entry, so that a later effect that raises does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timer, Timers
 
 Reaction = Callable[[Any, Any], None]
-Table = Mapping[str, Mapping[str, tuple[str, tuple[Reaction, ...]]]]
+Table = dict[str, dict[str, tuple[str, tuple[Reaction, ...]]]]
 
-TERMINATED = "terminated"
+TERMINATED: Final = "terminated"
 
-NETWORK_INPUTS = frozenset({"1xx", "2xx", "3xx-6xx", "request", "ACK", "transport error"})
+NETWORK_INPUTS: Final = frozenset({"1xx", "2xx", "3xx-6xx", "request", "ACK", "transport error"})
 """Inputs a peer can cause; their absence from a table is normal. All other inputs are our own."""
 
 
@@ -49,24 +51,32 @@ class TimerValues:
         object.__setattr__(self, "timeout", 64 * self.t1)
 
 
-class Layer(Protocol):
-    """The layer that transactions live in (`sip.layer.TransactionLayer`)."""
+class Layer(ABC):
+    """What transactions need of the layer that they live in (`sip.layer.TransactionLayer`)."""
 
     timers: Timers
     times: TimerValues
     send: Callable[[bytes, Hop], None]
+    unanswered: int
+    unattended: int
+    answers: dict[tuple[bytes, int], int]
+    """A `Counter`."""
+    refused: dict[object, Any]
 
-    def forget(self, transaction: AnyTransaction) -> None:
+    @abstractmethod
+    def forget(self, transaction: Transaction) -> None:
         """It is over."""
 
-    def count_ignored(self, transaction: AnyTransaction, what: str) -> None:
+    @abstractmethod
+    def count_ignored(self, transaction: Transaction, what: str) -> None:
         """An input from the network that its table does not list."""
 
+    @abstractmethod
+    def build_ack(self, invite: bytes, response: Response) -> bytes:
+        """The ACK to a failure (§17.1.1.3)."""
 
-L = TypeVar("L", bound=Layer)
 
-
-class Transaction(Generic[L]):
+class Transaction:
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
     __slots__ = (
@@ -77,7 +87,7 @@ class Transaction(Generic[L]):
     table: ClassVar[Table]
     kind: ClassVar[str]
 
-    def __init__(self, layer: L, key: Any, method: bytes, destination: Hop, state: str) -> None:
+    def __init__(self, layer: Layer, key: Any, method: bytes, destination: Hop, state: str) -> None:
         self.layer = layer
         self.key = key
         self.method = method
@@ -153,12 +163,9 @@ class Transaction(Generic[L]):
         return f"<{self.kind} {self.method.decode('ascii', 'replace')} {self.state}>"
 
 
-AnyTransaction = Transaction[Any]
-
-
-def _resend_due(transaction: AnyTransaction) -> None:
+def _resend_due(transaction: Transaction) -> None:
     transaction.step(transaction._resend_input)
 
 
-def _end_due(transaction: AnyTransaction) -> None:
+def _end_due(transaction: Transaction) -> None:
     transaction.step(transaction._end_input)

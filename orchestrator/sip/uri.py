@@ -111,6 +111,11 @@ class Uri:
         return params
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it has no parameters, or only one that names a transport: at a glance, some others have none, too."""
+        return not self._tail or self._tail in _PLAIN_TRANSPORTS
+
+    @property
     def transport(self) -> bytes | None:
         """Value of the transport parameter in lower case, None when absent."""
         tail = self._tail

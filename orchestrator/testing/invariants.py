@@ -18,7 +18,7 @@ from orchestrator.core.steps.relay import RelayAttempt
 from orchestrator.flow.run.account import Phase
 from orchestrator.flow.run.run import Run
 from orchestrator.flow.run.signals import Ticket
-from orchestrator.sip.transaction import TERMINATED, AnyTransaction
+from orchestrator.sip.transaction import TERMINATED, Transaction
 
 _REPEATS = frozenset(("timer A", "timer E", "timer G"))
 """Timers that send something again and end nothing."""
@@ -32,7 +32,7 @@ def without_end(engine: Engine) -> list[str]:
 
 def _transactions(engine: Engine) -> Iterator[str]:
     layer = engine.layer
-    transactions: list[AnyTransaction] = [*layer.servers.values(), *layer.clients.values()]
+    transactions: list[Transaction] = [*layer.servers.values(), *layer.clients.values()]
     for transaction in transactions:
         if transaction.state == TERMINATED or _REPEATS.issuperset(transaction.armed):
             yield f"{transaction!r} has no timer that ends it"

@@ -20,7 +20,7 @@ from orchestrator.sip.layer import TransactionLayer, server_key
 from orchestrator.sip.message import Request, Response, build_response, parse_message
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.server import INVITE_SERVER, NON_INVITE_SERVER, ServerTransaction
-from orchestrator.sip.transaction import NETWORK_INPUTS, TERMINATED, AnyTransaction, Table, TransactionError
+from orchestrator.sip.transaction import NETWORK_INPUTS, TERMINATED, Table, Transaction, TransactionError
 from orchestrator.timers import Timers
 
 PEER = Hop(Point(0, "udp", "10.0.0.1", 5060), "192.0.2.1", 5060)
@@ -211,7 +211,7 @@ class Glass:
         parsed = parse_message(request_octets(self.figure.method))
         assert isinstance(parsed, Request)
         self.request = parsed
-        self.transaction: AnyTransaction
+        self.transaction: Transaction
         if "client" in self.figure.name:
             octets, method = request_octets(self.figure.method), self.figure.method.encode()
             self.transaction = self.layer.open_client(b"z9hG4bK0a", method, octets, PEER, self)

@@ -155,7 +155,8 @@ def lead_to(target: Target, place: Target) -> None:
 def forward_inside(wakers: Wakers, context: ResponseContext, request: Request, target: Target, stays: bool) -> None:
     """Send a request inside a dialog on. A phone that has put its PURR into its Contact (RFC 8599 §6) is woken if it
     sleeps, and found where it is now, but for one that other proxies lead to (`stays`)."""
-    phone = wakers.phone_of(request.parsed_uri) if request.uri.find(PURR) >= 0 else None
+    uri = request.parsed_uri
+    phone = None if uri.is_plain or request.uri.find(PURR) < 0 else wakers.phone_of(uri)
     if phone is None:
         context.add_all((target,))
     elif wakers.pusher.policy.wake > 0 and wakers.pusher.sleeps(phone) and not _talks(request, phone):

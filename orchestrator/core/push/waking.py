@@ -424,6 +424,8 @@ def _bindings_of(target: Target) -> Iterator[Binding]:
 
 
 def _all(target: Target, sleeps: Callable[[Binding], bool]) -> bool:
+    if not target.flows:
+        return target.binding is not None and sleeps(target.binding)
     bindings = list(_bindings_of(target))
     return bool(bindings) and all(map(sleeps, bindings))
 
