@@ -189,7 +189,7 @@ class CallHistory:
             self._engine.history.listen(TraceWritten, self._take_line)
         self._follower += 1
         self._followers[self._follower] = kept.id
-        kept.wakes[self._follower] = wake
+        kept.wakes = {**kept.wakes, self._follower: wake}
         kept.watched = True
         return self._follower
 
@@ -200,7 +200,7 @@ class CallHistory:
             return
         kept = self._calls.get(call)
         if kept is not None:
-            kept.wakes.pop(number, None)
+            kept.wakes = {other: wake for other, wake in kept.wakes.items() if other != number}
             kept.watched = bool(kept.wakes or kept.also)
         if not self._followers:
             self._engine.history.ignore(TraceWritten, self._take_line)
@@ -245,7 +245,7 @@ class CallHistory:
         """A leg of a call. Another one may have the same Call-ID: this call come back to us, or an earlier try that was
         challenged."""
         if call_id not in kept.call_ids:
-            kept.call_ids.append(call_id)
+            kept.call_ids += (call_id,)
         before = self._legs.get(call_id)
         if before is None or not before.live:
             self._legs[call_id] = kept

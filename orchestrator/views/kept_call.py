@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from orchestrator.events.event import Event
@@ -25,6 +26,7 @@ _KEEP_ALIVE = 4
 """Octets of a keep-alive at most: a CRLF twice."""
 
 Wake = Callable[[], object]
+NOBODY: Mapping[int, Wake] = MappingProxyType({})
 OnWire = tuple[bool, bytes, Hop, float]
 """A message as `History.wire` tells it: whether it came, octets, hop, time in seconds of the engine's clock."""
 
@@ -50,7 +52,7 @@ class KeptCall:
         self.started_at = started_at
         """Seconds of the engine's clock."""
         self.ended_at: float | None = None
-        self.call_ids: list[bytes] = []
+        self.call_ids: tuple[bytes, ...] = ()
         """Call-IDs of its legs, that of the caller first."""
         self.also: tuple[KeptCall, ...] = ()
         """Other calls with the same Call-ID: it came back to us."""
@@ -64,10 +66,11 @@ class KeptCall:
         self.octets = CALL
         self.run: Run | None = None
         self.run_name = ""
-        self.records: list[TraceLine] = []
+        self.records: Sequence[TraceLine] = ()
         self._record: CallRecord | None = None
         self._make: Callable[[], CallRecord] | None = None
-        self.wakes: dict[int, Wake] = {}
+        self.wakes: Mapping[int, Wake] = NOBODY
+        """Who follows it."""
         self.watched = False
         """Others are told of what it does: `also`, `wakes`."""
         self._left_out = 0
