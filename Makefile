@@ -45,7 +45,7 @@ endif
 # A copy is compiled, so that this tree stays what it is: plain, most often. Beside it stands what some tests look for
 # beside the repository.
 COPY := build/compiled/orchestrator
-ON_BOTH := tests/sip tests/events tests/flow/test_engine_*.py tests/flow/test_package_effects.py tests/test_timers.py tests/e2e/test_calls_on_sockets.py
+ON_BOTH := tests/sip tests/events tests/flow/test_engine_*.py tests/flow/test_package_effects.py tests/esl/test_codec.py tests/esl/test_channels.py tests/esl/test_translate.py tests/test_timers.py tests/e2e/test_calls_on_sockets.py
 
 test-compiled: $(VENV)/.stamp-dev
 	@command -v cc >/dev/null || { echo "make test-compiled needs a C compiler, skipped: sudo apt-get install gcc"; exit 0; }; \
@@ -101,7 +101,7 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
 
-ROOMS := sip core events flow views
+ROOMS := sip core events esl flow views
 COMPILED := setup.py orchestrator/_fast.c orchestrator/timers.py $(shell find $(addprefix orchestrator/,$(ROOMS)) -name '*.py')
 
 $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run

@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 ROOMS = ("orchestrator/sip", "orchestrator/core", "orchestrator/events", "orchestrator/flow/run")
 SINGLE = (
     "orchestrator/timers.py",
+    "orchestrator/esl/channels.py",
+    "orchestrator/esl/codec.py",
+    "orchestrator/esl/translate.py",
     "orchestrator/flow/actions/call.py",
     "orchestrator/flow/actions/control.py",
     "orchestrator/flow/actions/events.py",
