@@ -85,6 +85,10 @@ def tcp_bound(host: str, port: int) -> bool:
     return udp_bound(host, port, "tcp")
 
 
+COMPILES_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Where the environment forbids it, each start would compile every module anew, which no installed server does."""
+
+
 class Server:
     """A server process and its children; a context manager that ends it by its process id."""
 
@@ -99,7 +103,7 @@ class Server:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **COMPILES_ONCE, **(environment or {})},
                 stdout=log,
                 stderr=log,
                 preexec_fn=ends_with_us(self.at_our_death),

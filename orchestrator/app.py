@@ -59,7 +59,7 @@ from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.descriptors import note_descriptors
 from orchestrator.runtime.esl_server import EslListener, wanted
-from orchestrator.runtime.garbage import FullCollections, freeze
+from orchestrator.runtime.garbage import FullCollections, freeze, making_what_stays
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.interfaces import address_text
@@ -239,7 +239,8 @@ class Server:
             self._stack.callback(store.close)
             limits = self._settings.limits
             location = Location(store, limits.contacts_per_aor, limits.bindings, limits.bindings_per_source)
-            location.load(time())
+            with making_what_stays():
+                location.load(time())
         except StoreError as error:
             raise OrchestratorError(f"location store: {error.detail}") from None
         location.route_key(os.urandom)

@@ -93,9 +93,12 @@ class Keepalive:
 
     def begin(self, bindings: Sequence[Binding]) -> None:
         """Take what is registered at the start, spread over the time between two pings."""
+        if self._policy.phones == "none":
+            return
         wanted = [binding for binding in bindings if self._wants(binding)]
         for number, binding in enumerate(wanted):
             self._add(binding, self._policy.every * number / len(wanted))
+        self._arm()
 
     def heard(self, changes: Sequence[Change]) -> None:
         """What has been registered. A contact that has been heard has answered nothing, but it is there."""
@@ -109,12 +112,13 @@ class Keepalive:
                 pinged.missed = 0
             elif self._wants(change.binding):
                 self._add(change.binding, self._policy.every)
+                self._arm()
 
     def _wants(self, binding: Binding) -> bool:
-        policy = self._policy
-        if policy.phones == "none" or binding.path or binding.mobile:  # an edge proxy looks after its own
+        phones = self._policy.phones
+        if phones == "none" or (phones != "all" and binding.received is None):
             return False
-        return policy.phones == "all" or binding.received is not None
+        return not (binding.path or binding.mobile)  # an edge proxy looks after its own
 
     def _add(self, binding: Binding, delay: float) -> None:
         pinged = Pinged(binding.aor, binding.contact, self._node.timers.now + delay)
@@ -122,7 +126,6 @@ class Keepalive:
             pinged.due = self._queue[-1].due
         self._known[binding.aor, binding.contact] = pinged
         self._queue.append(pinged)
-        self._arm()
 
     def _arm(self) -> None:
         if self._queue and (self._timer is None or not self._timer.armed):

@@ -91,7 +91,7 @@ class Binding:
     @property
     def mobile(self) -> bool:
         """It can be woken by a push (RFC 8599): the contact names a push service."""
-        return bool(self.pn_provider or self._uri_parameter(b"pn-type"))
+        return asks_for_push(self.contact) and bool(self.pn_provider or self._uri_parameter(b"pn-type"))
 
     @property
     def push_address(self) -> PushAddress | None:

@@ -69,11 +69,16 @@ class Location:
 
     def load(self, now: float) -> int:
         """Fill the empty table from the store; returns the number of bindings. Raises StoreError."""
-        found: dict[str, list[Binding]] = {}
+        table, sources = self._table, self._from
         for binding in self.store.load(now):
-            found.setdefault(binding.aor, []).append(binding)
-        for aor, bindings in found.items():
-            self._put(aor, bindings)
+            aor, source = binding.aor, binding.source
+            known = table.get(aor)
+            if known is not None or binding.connection:
+                self._put(aor, [*(known or ()), binding])
+            else:  # what _put does for the only one of an address, as most are
+                table[aor] = (binding,)
+                sources[source] = sources.get(source, 0) + 1
+                self._count += 1
         self._rebuild_due()
         return self._count
 

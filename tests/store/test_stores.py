@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -183,3 +184,16 @@ def test_the_key_and_the_bindings_of_a_file_of_schema_3_are_kept(tmp_path: Path)
         assert sorted(store.load(NOW), key=lambda b: b.aor) == [alice, bob]
         assert store.route_key(bytes(32)) == bytes(range(32))
         store.close()
+
+
+def test_text_of_the_file_that_is_no_utf_8_is_read_nevertheless(tmp_path: Path) -> None:
+    path = tmp_path / "registrations.db"
+    store = SqliteStore(path)
+    store.write(added([FULL, PLAIN]))
+    store.close()
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE binding SET user_agent = CAST(x'41ff42' AS TEXT) WHERE aor = ?", (FULL.aor,))
+    store = SqliteStore(path)
+    found = {binding.aor: binding.user_agent for binding in store.load(NOW)}
+    store.close()
+    assert found == {FULL.aor: "A\ufffdB", PLAIN.aor: PLAIN.user_agent}
