@@ -32,7 +32,7 @@ sip: {listen: 'udp:127.0.0.1:0'}
 location: 'memory:'
 freeswitch: {fs1: {host: 127.0.0.1, port: 1, probe: 5s}}
 flows: FOLDER
-admin: {listen: '127.0.0.1:0'}
+admin: {listen: '127.0.0.1:0', archive: {file: FOLDER/calls.db}}
 cdr: FOLDER/cdr.jsonl
 push: {services: {own: {type: http, url: 'https://push.example.com/'}}}
 sinks: {lines: {type: file, path: FOLDER/events.jsonl, events: [registered], spool: {file: FOLDER/spool.db}}}
@@ -88,6 +88,20 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_exported(families: dict
         }
         labels |= {label.strip() for by in re.findall(r"\bby \(([^)]*)\)", query) for label in by.split(",")}
         assert labels <= known, query
+
+
+def test_every_metric_is_on_the_page_of_metrics(families: dict[str, set[str]]) -> None:
+    """Or on that of its part; with its labels."""
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    told = page + "".join(other.read_text() for other in (ROOT / "docs").glob("*.md"))
+    rows = re.findall(r"^\| `(orchestrator_\w+)` \|((?: `\w+`,?)*) \| [^|]+\|$", page, re.MULTILINE)
+    by = {name: set(re.findall(r"\w+", labels)) for name, labels in rows}
+    assert len(by) > 80
+    for name, labels in families.items():
+        family = re.sub(r"_(bucket|sum|count)$", "", name)
+        if name.startswith("orchestrator_"):
+            assert family in told, name
+            assert labels - {"le"} == by.get(family, labels - {"le"}), name
 
 
 def test_the_one_metric_that_needs_a_certificate_is_in_the_code() -> None:
