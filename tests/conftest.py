@@ -6,6 +6,7 @@ Those of the messages of RFC 4475 and RFC 5118 are collected where those message
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,16 @@ collect_ignore = [] if RFC_MESSAGES.is_dir() else ["sip/test_torture.py", "core/
 # A busy machine takes its time for an example; that is no mistake.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+gc.disable()  # until all are collected: they are some million objects that stay
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected is not looked through again, also where a test calls `gc.collect()`."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
