@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.flow.loader import load_program
-from orchestrator.flow.run.trace import Trace, TraceLine, facts
+from orchestrator.flow.run.trace import ReadLine, Trace, facts
 from orchestrator.flow.tools.explain import Explainer, waiting
 from orchestrator.history import Note
 from orchestrator.testing.world import World
@@ -32,7 +32,7 @@ from orchestrator.testing.world import World
     ],
 )
 def test_tokens_are_masked(text: str, shown: str) -> None:
-    record = TraceLine(0.0, None, Note(text), (("event.contact.uri", text), ("event.contact.pn_prid", "S3CRET")))
+    record = ReadLine(0.0, None, Note(text), (("event.contact.uri", text), ("event.contact.pn_prid", "S3CRET")))
     assert record.text == shown
     assert record.what_was_read() == {"event.contact.uri": shown, "event.contact.pn_prid": "***"}
 
@@ -54,7 +54,7 @@ SHOWN = "sip:b@h;pn-prid=***;x=1"
     ],
 )
 def test_tokens_within_structures_are_masked(value: object, shown: object) -> None:
-    line = TraceLine(0.0, None, Note("said"), (("event.data", value),))
+    line = ReadLine(0.0, None, Note("said"), (("event.data", value),))
     assert line.what_was_read() == {"event.data": shown}
 
 

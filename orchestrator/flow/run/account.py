@@ -17,7 +17,7 @@ from orchestrator.flow.run.environment import NO_VARS, Environment
 from orchestrator.flow.run.run_facts import Failed, KeyIgnored, StepFailed
 from orchestrator.flow.run.scheduler import Scheduler
 from orchestrator.flow.run.signals import CallEnded, Owner, Waiter
-from orchestrator.flow.run.trace import KEPT_LINES, Read, TraceLine, TraceWritten
+from orchestrator.flow.run.trace import KEPT_LINES, Read, ReadLine, TraceLine, TraceWritten
 from orchestrator.history import RunFact
 
 
@@ -166,7 +166,8 @@ class Account(Owner):
         """Add a line. `read` is what a condition looked at, or the attributes of an event."""
         engine = self.engine
         if len(self.records) + self.left_out < engine.limits.records:
-            record = TraceLine(engine.timers.now, step, fact, read)
+            now = engine.timers.now
+            record = ReadLine(now, step, fact, read) if read else TraceLine(now, step, fact)
             octets = record.cut()
             if self.phase is not Phase.DONE:  # else the trace is kept already: this is for who listens now
                 if engine.trace_memory.take(octets):

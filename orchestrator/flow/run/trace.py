@@ -49,13 +49,17 @@ class TraceLine:
     """One line: `time` in seconds of the engine's clock; `step` None for what no step did (SIP, the end of the
     call)."""
 
-    __slots__ = ("fact", "read", "step", "time")
+    __slots__ = ("fact", "step", "time")
 
-    def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read = ()) -> None:
+    def __init__(self, time: float, step: Step | Flow | None, fact: RunFact) -> None:
         self.time = time
         self.step = step
         self.fact = fact
-        self.read = read
+
+    @property
+    def read(self) -> Read:
+        """What a condition looked at, or the event that was taken."""
+        return ()
 
     @property
     def octets(self) -> int:
@@ -66,10 +70,12 @@ class TraceLine:
         """Cut its values where they are too long; returns its octets then."""
         octets = self.octets
         if octets > _LINE + LONGEST:
-            self.fact = _cut_fact(self.fact)
-            self.read = tuple((path, _cut_value(value)) for path, value in self.read)
+            self._cut()
             octets = self.octets
         return octets
+
+    def _cut(self) -> None:
+        self.fact = _cut_fact(self.fact)
 
     @property
     def text(self) -> str:
@@ -87,6 +93,24 @@ class TraceLine:
 
     def __repr__(self) -> str:
         return f"<TraceLine {self.time:.3f} L{self.line} {self.text}>"
+
+
+class ReadLine(TraceLine):
+    """A line with what was read; most have nothing of it."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, time: float, step: Step | Flow | None, fact: RunFact, read: Read) -> None:
+        super().__init__(time, step, fact)
+        self._read = read
+
+    @property
+    def read(self) -> Read:
+        return self._read
+
+    def _cut(self) -> None:
+        super()._cut()
+        self._read = tuple((path, _cut_value(value)) for path, value in self._read)
 
 
 def masked(value: Any, name: str = "") -> Any:
