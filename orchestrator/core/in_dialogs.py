@@ -102,7 +102,7 @@ class DialogRequests:
                 server.respond(200, build_response(request, 200, "OK"))  # nobody else will, and we end the call
             call.passes(request)
         elif request.method == b"BYE":
-            self._node.tell("call_ended", call=text(request.call_id), source=source[0])
+            self._node.tell_call("call_ended", {"call": text(request.call_id), "source": source[0]})
         self._node.handshakes.passes(request)
 
     def serves(self, request: Request, destination: Hop) -> bool:

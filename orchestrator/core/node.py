@@ -90,6 +90,12 @@ class Node:
         if self.on_news is not None:
             self.on_news(event, facts)
 
+    def tell_call(self, event: str, facts: dict[str, Any]) -> None:
+        """The same of a call, which is told of each: a dict costs a quarter of what keywords do in the compiled
+        build."""
+        if self.on_news is not None:
+            self.on_news(event, facts)
+
     def publish(self, name: str, attributes: dict[str, Any], call: str = "") -> int:
         """Raise an event, of the call with this id or of none; returns how many took it."""
         bus = self.bus

@@ -380,20 +380,21 @@ class Requests:
     def _relay_to_contacts(self, request: Request, destination: Hop) -> None:
         targets = self._registrations.targets_for(request, self._network.aor(request.parsed_uri))
         targets = self._replaced.narrow(request, targets)
-        call, source, tell = text(request.call_id), destination.host, self._tell
+        call, source, tell = text(request.call_id), destination.host, self._node.tell_call
         invites = request.method == b"INVITE"
         if invites:
-            tell("call_begun", call=call, **_ends(request), source=source)
+            ends = _ends(request)
+            tell("call_begun", {"call": call, "from": ends[0], "to": ends[1], "source": source})
         if not targets:
             self.refuse(request, destination, 480)
             if invites:
-                tell("call_ended", call=call, source=source, code=480)
+                tell("call_ended", {"call": call, "source": source, "code": 480})
             return
         server = self._sender.open(request, destination)
         context = ResponseContext(self._network, server, request)
         if invites:
             self._trying(request, server)
-            context.on_refused = lambda code: tell("call_ended", call=call, source=source, code=code)
+            context.on_refused = lambda code: tell("call_ended", {"call": call, "source": source, "code": code})
         forward(self._wakers, context, request, targets, self._registrations.is_for_all(request))
 
     def _trying(self, request: Request, server: ServerTransaction) -> None:
@@ -431,6 +432,6 @@ class Requests:
             self._starts.registration(flow, registration)
 
 
-def _ends(request: Request) -> dict[str, Callable[[], str]]:
+def _ends(request: Request) -> tuple[Callable[[], str], Callable[[], str]]:
     """Who calls whom, for the log."""
-    return {"from": lambda: text(request.from_.uri or b""), "to": lambda: text(request.uri)}
+    return lambda: text(request.from_.uri or b""), lambda: text(request.uri)

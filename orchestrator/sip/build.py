@@ -128,10 +128,11 @@ def forward_request(
     else:
         lines = lines.copy()
     out = [b"%s %s SIP/2.0" % (request.method, uri), via]
-    out += record_routes
+    if record_routes:
+        out += record_routes
     if routes:
         out += [b"Route: " + route for route in routes]
-    _refuse_breaks((*out, *headers))
+    _refuse_breaks((*out, *headers) if headers else out)
     hops = b"Max-Forwards: %d" % max_forwards
     if shape.hops >= 0:
         lines[shape.hops] = hops
@@ -142,7 +143,8 @@ def forward_request(
     elif drop_routes:
         _drop_routes(list(shape.names), lines, drop_routes)
     out += lines
-    out += headers
+    if headers:
+        out += headers
     if shape.length < 0:
         out.append(b"Content-Length: %d" % len(request.body))
     out += (b"", request.body)

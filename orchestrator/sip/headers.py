@@ -125,7 +125,7 @@ class Via:
     def has_cookie(self) -> bool:
         """Whether the branch alone names the transaction. A bare cookie does not (RFC 4475 badbranch)."""
         branch = self.branch
-        return branch is not None and branch[:7] == MAGIC_COOKIE != branch
+        return branch is not None and len(branch) > len(MAGIC_COOKIE) and branch.startswith(MAGIC_COOKIE)
 
     @property
     def received(self) -> bytes | None:

@@ -347,6 +347,8 @@ class Wakers:
         """Destinations in the order they ring, without those that sleep; and those."""
         sleeps = self.pusher.sleeps
         asleep = [target for group in groups for target in group if _all(target, sleeps)]
+        if not asleep:
+            return [list(group) for group in groups if group], asleep
         awake = ([target for target in group if target not in asleep] for group in groups)
         return [group for group in awake if group], asleep
 
