@@ -59,7 +59,7 @@ from orchestrator.runtime.admin import Admin, Health
 from orchestrator.runtime.cdr import CdrFile
 from orchestrator.runtime.descriptors import note_descriptors
 from orchestrator.runtime.esl_server import EslListener, wanted
-from orchestrator.runtime.garbage import FullCollections, freeze, making_what_stays
+from orchestrator.runtime.garbage import FullCollections, freeze, making_what_stays, perform
 from orchestrator.runtime.http import HttpClient
 from orchestrator.runtime.http_host import Guard
 from orchestrator.runtime.interfaces import address_text
@@ -433,8 +433,7 @@ class Server:
         while True:
             gevent.sleep(HOUSEKEEPING)
             self.listening.look_at_certificates()
-            if full.due(monotonic(), self.listening.received, sys.getallocatedblocks()):
-                gc.collect()
+            perform(full.due(monotonic(), self.listening.received, sys.getallocatedblocks(), gc.get_count()[1]))
 
     def _count(self) -> None:
         """Once a second, for the rates that are shown."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 import gc
 import socket
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
 from orchestrator.runtime import garbage, interfaces
-from orchestrator.runtime.garbage import AT_LAST, AT_LAST_OF_MUCH, MUCH, FullCollections
+from orchestrator.runtime.garbage import (
+    AT_LAST,
+    AT_LAST_OF_MUCH,
+    DAY,
+    FEW_LOOKS,
+    MUCH,
+    FullCollections,
+    Look,
+    perform,
+)
 from orchestrator.runtime.interfaces import is_wildcard, outward_address, own_addresses
 
 FIB_TRIE = """\
@@ -79,24 +89,75 @@ def test_machine_without_a_network_has_loopback(monkeypatch: pytest.MonkeyPatch)
 
 def test_full_collections_wait_for_quiet() -> None:
     full = FullCollections(0.0, 1_000)
-    assert full.due(10.0, 5, 1_000)  # half an input per second
-    assert not full.due(20.0, 1_005, 1_000)  # a hundred per second
-    assert not full.due(30.0, 2_005, 1_000)
-    assert full.due(40.0, 2_010, 1_000)
+    assert full.due(10.0, 5, 1_000, 9) is Look.FULL  # half an input per second
+    assert full.due(20.0, 1_005, 1_000, 9) is Look.NONE  # a hundred per second
+    assert full.due(30.0, 2_005, 1_000, 9) is Look.NONE
+    assert full.due(40.0, 2_010, 1_000, 9) is Look.FULL
 
 
 def test_full_collections_wait_until_little_is_held() -> None:
     full = FullCollections(0.0, 1_000)
-    assert not full.due(10.0, 5, 1_001 + MUCH)  # nothing comes in, but thousands of calls wait
-    assert full.due(20.0, 10, 1_000 + MUCH)
+    assert full.due(10.0, 5, 1_001 + MUCH, 0) is Look.NONE  # nothing comes in, but thousands of calls wait
+    assert full.due(20.0, 10, 1_000 + MUCH, 0) is Look.FULL
 
 
-@pytest.mark.parametrize(("held", "at_last"), [(0, AT_LAST), (2 * MUCH, AT_LAST_OF_MUCH)])
-def test_full_collections_do_not_wait_for_ever(held: int, at_last: float) -> None:
+@pytest.mark.parametrize(
+    ("held", "at_last", "look"), [(0, AT_LAST, Look.FULL), (2 * MUCH, AT_LAST_OF_MUCH, Look.FREEZE)]
+)
+@pytest.mark.parametrize("looks", [0, FEW_LOOKS + 1])
+def test_full_collections_do_not_wait_for_ever(held: int, at_last: float, look: Look, looks: int) -> None:
     full = FullCollections(0.0, 0)
     step = int(at_last) // 60
-    due = [second for second in range(step, int(3.5 * at_last), step) if full.due(float(second), second * 100, held)]
-    assert due == [at_last, 2 * at_last, 3 * at_last]
+    asked = ((second, full.due(float(second), second * 100, held, looks)) for second in range(step, 12_600, step))
+    due = [(second, found) for second, found in asked if found is not Look.NONE][:3]
+    assert due == [(at_last, look), (2 * at_last, look), (3 * at_last, look)]
+
+
+def test_what_has_survived_is_frozen_in_small_pieces_where_much_is_held() -> None:
+    full = FullCollections(0.0, 0)
+    much = MUCH + 1
+    found = [full.due(10.0 * number, 10_000 * number, much, looks) for number, looks in enumerate((1, 4, 0, 5), 1)]
+    assert found == [Look.FREEZE, Look.FREEZE, Look.NONE, Look.NONE]
+    assert full.due(50.0, 80_000, MUCH, 1) is Look.NONE  # little is held now, but much comes in
+    assert full.due(60.0, 80_000, MUCH, 1) is Look.EVERYTHING
+    assert full.due(70.0, 80_000, MUCH, 1) is Look.FULL, "nothing is frozen but what was there at the start"
+
+
+def test_what_was_frozen_waits_for_a_day_at_most() -> None:
+    full = FullCollections(0.0, 0)
+    asked = range(600, 3 * 86_400, 600)
+    everything = [second for second in asked if full.due(float(second), 0, 2 * MUCH, 1) is Look.EVERYTHING]
+    assert everything == [DAY, 2 * DAY]
+
+
+class Ring:
+    """An object that only the collector frees, once nobody holds it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_rings_are_freed_by_the_look_that_sees_them() -> None:
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(0)
+    try:
+        young, old = ref(Ring()), Ring()
+        perform(Look.NONE)
+        assert young() is not None
+        perform(Look.FREEZE)
+        assert young() is None
+        frozen = ref(old)
+        del old
+        perform(Look.FULL)
+        assert frozen() is not None, "it was frozen while somebody held it"
+        perform(Look.EVERYTHING)
+        assert frozen() is None
+        assert gc.get_freeze_count() > 1_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def test_freeze_takes_what_exists_out_of_sight() -> None:
