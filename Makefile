@@ -49,7 +49,7 @@ endif
 # beside the repository. Tests keep what pytest has made of them.
 COPY := build/compiled/orchestrator
 ON_BOTH := tests/sip tests/core tests/events tests/flow tests/esl/test_codec.py tests/esl/test_channels.py tests/esl/test_translate.py tests/test_timers.py
-ON_BOTH_SOCKETS := tests/e2e/test_calls_on_sockets.py
+ON_BOTH_SOCKETS := tests/e2e/test_calls_on_sockets.py tests/runtime/test_reactor.py tests/runtime/test_udp.py
 ON_COPY = cd $(COPY) && PYTHONPATH="$$PWD" "$(abspath $(BIN))/python" -m pytest -n 2 --dist worksteal -p no:cacheprovider
 
 test-compiled: $(VENV)/.stamp-dev
@@ -106,7 +106,8 @@ $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.stamp-run
 
 ROOMS := sip core events esl flow views
-COMPILED := setup.py orchestrator/_fast.c orchestrator/timers.py $(shell find $(addprefix orchestrator/,$(ROOMS)) -name '*.py')
+COMPILED := setup.py orchestrator/_fast.c $(shell find $(addprefix orchestrator/,$(ROOMS)) -name '*.py') \
+  $(addprefix orchestrator/,measures.py timers.py runtime/reactor.py runtime/udp.py runtime/udp_places.py)
 
 $(VENV)/.stamp-compiled: $(COMPILED) | $(VENV)/.stamp-run
 	@command -v cc >/dev/null || { echo "make compiled needs a C compiler: sudo apt-get install gcc"; exit 1; }

@@ -23,6 +23,7 @@ from setuptools.errors import ExecError
 HERE = Path(__file__).parent
 ROOMS = ("orchestrator/sip", "orchestrator/core", "orchestrator/events", "orchestrator/flow/run")
 SINGLE = (
+    "orchestrator/measures.py",
     "orchestrator/timers.py",
     "orchestrator/esl/channels.py",
     "orchestrator/esl/codec.py",
@@ -35,6 +36,9 @@ SINGLE = (
     "orchestrator/flow/language/program.py",
     "orchestrator/views/call_history.py",
     "orchestrator/views/kept_call.py",
+    "orchestrator/runtime/reactor.py",
+    "orchestrator/runtime/udp.py",
+    "orchestrator/runtime/udp_places.py",
 )
 PLAIN = {
     "orchestrator/sip/contact.py",  # a kind of str, which mypyc cannot have

@@ -827,14 +827,34 @@ static double stamp_of(struct msghdr *head)
 }
 
 PyDoc_STRVAR(receive_doc,
-             "receive(descriptor, told): what is there, up to 16 datagrams as (octets, place), and when the first one came "
-             "in seconds since 1970, 0.0 where that is not known. `told`: the kernel tells which address of ours each was "
-             "sent to. Never waits. Raises OSError.");
+             "receive(descriptor, told, hops, meet): what is there, up to 16 datagrams as (octets, hop), and when the first "
+             "one came in seconds since 1970, 0.0 where that is not known. `hops` has the hop of each place that is known, "
+             "`meet(place)` gives it for others. `told`: the kernel tells which address of ours each was sent to. Never "
+             "waits. Raises OSError, and what `meet` raises.");
+
+/* A datagram and its hop; NULL with an exception. */
+static PyObject *taken(const char *octets, Py_ssize_t length, const char *place, Py_ssize_t size, PyObject *hops,
+                       PyObject *meet)
+{
+    PyObject *key = PyBytes_FromStringAndSize(place, size);
+    if (key == NULL)
+        return NULL;
+    PyObject *hop = Py_XNewRef(PyDict_GetItemWithError(hops, key));
+    if (hop == NULL && !PyErr_Occurred())
+        hop = PyObject_CallOneArg(meet, key);
+    Py_DECREF(key);
+    PyObject *data = hop == NULL ? NULL : PyBytes_FromStringAndSize(octets, length);
+    PyObject *pair = data == NULL ? NULL : PyTuple_Pack(2, data, hop);
+    Py_XDECREF(data);
+    Py_XDECREF(hop);
+    return pair;
+}
 
 static PyObject *receive(PyObject *module, PyObject *arguments)
 {
     int descriptor, told;
-    if (!PyArg_ParseTuple(arguments, "ip:receive", &descriptor, &told))
+    PyObject *hops, *meet;
+    if (!PyArg_ParseTuple(arguments, "ipO!O:receive", &descriptor, &told, &PyDict_Type, &hops, &meet))
         return NULL;
     struct mmsghdr heads[MOST];
     struct iovec parts[MOST];
@@ -862,13 +882,13 @@ static PyObject *receive(PyObject *module, PyObject *arguments)
     for (int n = 0; found != NULL && n < count; n++) {
         char place[LONGEST_PLACE];
         Py_ssize_t size = write_place(place, &names[n], &heads[n].msg_hdr);
-        PyObject *pair = Py_BuildValue("(y#y#)", buffers[n], (Py_ssize_t)heads[n].msg_len, place, size);
+        PyObject *pair = taken(buffers[n], heads[n].msg_len, place, size, hops, meet);
         if (pair == NULL)
             Py_CLEAR(found);
         else
             PyList_SET_ITEM(found, n, pair);
     }
-    return Py_BuildValue("(dN)", count ? stamp_of(&heads[0].msg_hdr) : 0.0, found);
+    return found == NULL ? NULL : Py_BuildValue("(dN)", count ? stamp_of(&heads[0].msg_hdr) : 0.0, found);
 }
 
 /* Where one datagram goes and what it is sent from; 0 where the place is none. */

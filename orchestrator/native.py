@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr as mypyc_attr
+else:
+
+    def mypyc_attr(**_):
+        """What mypyc is told about a class; it reads that in the source, and the package is not needed to run."""
+        return lambda kind: kind
 
 
 def _fast() -> Any:

@@ -22,7 +22,7 @@ LAYERS: dict[str, set[str]] = {
     "history": set(),
     "measures": set(),
     "native": set(),
-    "timers": set(),
+    "timers": {"native"},
     "sip": {"errors", "native", "timers"},
     "esl": {"errors", "events", "native"},
     "events": {"errors", "timers"},

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import gevent
 from gevent.event import Event as Signal
@@ -43,25 +43,25 @@ from orchestrator.packages.transport import Transport
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timers
 
-SLICE = 0.005
+SLICE: Final = 0.005
 """Seconds one source may keep the loop: well under T1 = 500 ms and the 10 ms tick, enough for some dozens of turns."""
 
-BATCH = 64
+BATCH: Final = 64
 """Datagrams one wake-up may read: with small turns the count ends the batch before the clock does."""
 
-INBOX = 2000
+INBOX: Final = 2000
 """Inputs that may wait from sources that can be held back or refused."""
 
-SLOW_TURN = 0.050
+SLOW_TURN: Final = 0.050
 """A turn longer than this, in seconds, delays every call noticeably; it is counted."""
 
-PATROL = 1.0
+PATROL: Final = 1.0
 """Seconds between two looks of the watchdog, and how long an input may wait untouched until it is called stalled."""
 
-READ = 1
+READ: Final = 1
 """libev's EV_READ, for `loop.io`."""
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 class Job(Protocol):
@@ -117,6 +117,8 @@ class Reactor:
         self.loop = loop if loop is not None else gevent.get_hub().loop
         self._history = core.history
         self._told = core.history.told
+        self._datagrams = core.datagrams
+        self._jobs = core.jobs
         self.capacity = inbox
         self.age = 0.0
         self.delay = 0.0
@@ -136,7 +138,7 @@ class Reactor:
         self._inbox_wakes = False
         self._waiting: deque[Signal] = deque()
         self._due = NEVER
-        self._timer = self.loop.timer(0)
+        self._timer: Any = self.loop.timer(0)
         self._again = self.loop.timer(0)
         self._watchdog = self.loop.timer(PATROL, PATROL)
         self._watchdog.start(self._patrol)
@@ -158,42 +160,41 @@ class Reactor:
 
     def receive(self, data: bytes, hop: Hop, now: float) -> None:
         """One turn for one datagram. Called by transports from loop callbacks, followed by one `settle` per wake-up."""
-        core = self.core
         if MessageIn in self._told:
             self._history.tell(MessageIn.at(data, hop, now))
         wire = self._history.wire
         if wire is not None:
             wire(True, data, hop, now)
         try:
-            core.receive(data, hop, now)
+            self.core.receive(data, hop, now)
         except Exception:
             self._turn_failed("datagram")
-        if core.datagrams or core.jobs:
-            self.flush()
+        self.flush()
         self.turns.observe(self.clock() - now)
 
-    def receive_all(self, messages: Sequence[tuple[bytes, Hop]], now: float) -> float:
+    def receive_all(self, messages: list[tuple[bytes, Hop]], now: float) -> float:
         """One turn for each, and what they leave is carried away behind the last one; returns the time. Otherwise as
         `receive`. Whoever listens to messages hears of each answer before the next message."""
-        core, clock, turns = self.core, self.clock, self.turns
-        receive, told, history = core.receive, self._told, self._history
+        clock, turns, receive = self.clock, self.turns, self.core.receive
+        told, history = self._told, self._history
         for data, hop in messages:
-            if told and (MessageIn in told or MessageOut in told):
+            if MessageIn in told or MessageOut in told:
                 self.flush()
                 if MessageIn in told:
                     history.tell(MessageIn.at(data, hop, now))
-            if history.wire is not None:
-                history.wire(True, data, hop, now)
+            wire = history.wire
+            if wire is not None:
+                wire(True, data, hop, now)
             try:
                 receive(data, hop, now)
             except Exception:
                 self._turn_failed("datagram")
             began, now = now, clock()
-            turns.observe(now - began)
-            if now - began > SLOW_TURN:
+            took = now - began
+            turns.observe(took)
+            if took > SLOW_TURN:
                 self.slow_turns += 1
-        if core.datagrams or core.jobs:
-            self.flush()
+        self.flush()
         return now
 
     def receive_malformed(self, data: bytes, error: MalformedMessage, hop: Hop, now: float) -> None:
@@ -254,12 +255,13 @@ class Reactor:
 
     def settle(self) -> None:
         """After the last turn of a wake-up: have the loop wake for the earliest timer."""
-        due = self.core.timers.next_due()
+        timers = self.core.timers
+        due = timers.next_due()
         if due is not None and due < self._due and not self._closed:
             self._arm(due)
 
     def _arm(self, due: float) -> None:
-        self._timer.stop()
+        """gevent has no timer whose time could be set anew. A new one takes some 2 µs, once in a tick at most."""
         self._timer.close()
         self._due = due
         self._timer = self.loop.timer(max(0.0, due - self.clock()))
@@ -268,27 +270,33 @@ class Reactor:
     def flush(self) -> None:
         """Carry away what the core left. Failures go through the inbox, so the lists do not grow meanwhile; one output
         that cannot be handed over keeps none behind it."""
-        core = self.core
-        if core.datagrams:
-            self._tell_sent(core.datagrams)
-            together = len(core.datagrams) > 1 and self._send_together(core.datagrams)
-            for data, destination in () if together else core.datagrams:
-                try:
-                    self._transports[destination.point.index].send(data, destination)
-                except IndexError:
-                    self.failed(destination, data)
-                except Exception:
-                    self._turn_failed("send")
-                    self.failed(destination, data)
-            core.datagrams.clear()
-        if core.jobs:
-            for job in core.jobs:
-                try:
-                    self._start_job(job)
-                except Exception as bug:
-                    self._turn_failed("job")
-                    self.post(core.complete, job.id, StepError("flow.fault", f"{type(bug).__name__}: {bug}"))
-            core.jobs.clear()
+        datagrams = self._datagrams
+        if datagrams:
+            self._tell_sent(datagrams)
+            if len(datagrams) == 1 or not self._send_together(datagrams):
+                for data, destination in datagrams:
+                    self._send(data, destination)
+            datagrams.clear()
+        if self._jobs:
+            self._start_jobs()
+
+    def _send(self, data: bytes, destination: Hop) -> None:
+        try:
+            self._transports[destination.point.index].send(data, destination)
+        except IndexError:
+            self.failed(destination, data)
+        except Exception:
+            self._turn_failed("send")
+            self.failed(destination, data)
+
+    def _start_jobs(self) -> None:
+        for job in self._jobs:
+            try:
+                self._start_job(job)
+            except Exception as bug:
+                self._turn_failed("job")
+                self.post(self.core.complete, job.id, StepError("flow.fault", f"{type(bug).__name__}: {bug}"))
+        self._jobs.clear()
 
     def _tell_sent(self, datagrams: list[tuple[bytes, Hop]]) -> None:
         history, listened = self._history, MessageOut in self._told
@@ -305,8 +313,11 @@ class Reactor:
         """Hand all of them to the one transport they leave through, where it takes many at once."""
         index = datagrams[0][1].point.index
         send_all = self._send_all.get(index)
-        if send_all is None or any(hop.point.index != index for _, hop in datagrams):
+        if send_all is None:
             return False
+        for _, hop in datagrams:
+            if hop.point.index != index:
+                return False
         try:
             send_all(datagrams)
         except Exception:

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from time import time
-from typing import Any
+from typing import Any, Final
 
 from gevent import monkey
 from loguru import logger
@@ -40,32 +40,36 @@ from orchestrator.runtime.udp_places import place_of, read_place
 from orchestrator.sip.points import Hop, Point
 from orchestrator.sip.routing import unicast
 
-MAX_DATAGRAM = 65_535
+MAX_DATAGRAM: Final = 65_535
 """RFC 3261 §18.1.1: implementations MUST handle datagrams up to the maximum size."""
 
-RECEIVE_BUFFER = 8 * 2**20
+RECEIVE_BUFFER: Final = 8 * 2**20
 """Octets of kernel buffer asked for: 3,500 INVITEs, half a second of them. Longer queues only make answers late."""
 
-SEND_BUFFER = 2 * 2**20
+SEND_BUFFER: Final = 2 * 2**20
 
 MAX_KNOWN = 10_000
 """Destinations whose address has been checked, and peers; a table starts afresh when full, so strangers cannot grow
 it."""
 
 # Linux has these, other systems do without; the socket module does not name all of them.
-_MSG_ERRQUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0)
-_SO_RCVBUFFORCE = 33
-_SO_TIMESTAMPNS = 35
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
-_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
-_TOLD = 128
+_MSG_ERRQUEUE: Final[int] = getattr(socket, "MSG_ERRQUEUE", 0)
+_SO_RCVBUFFORCE: Final = 33
+_SO_TIMESTAMPNS: Final = 35
+_IP_RECVERR: Final = 11
+_IPV6_RECVERR: Final = 25
+_IP_PKTINFO: Final = 8
+_IPV6_RECVPKTINFO: Final = 49
+_IPV6_PKTINFO: Final = 50
+_TOLD: Final = 128
 """Octets for what the kernel tells beside a datagram: the time, our address."""
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE: Final = 16
 """Datagrams of a batch in C."""
 _TIMESPEC = struct.Struct("@qq")
 _EXTENDED_ERROR = struct.Struct("@IBBB")  # struct sock_extended_err: errno, origin, ICMP type, ICMP code
-_FROM_ICMP, _FROM_ICMP6 = 2, 3
-_ANCILLARY = 512
+_FROM_ICMP: Final = 2
+_FROM_ICMP6: Final = 3
+_ANCILLARY: Final = 512
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -84,12 +88,13 @@ class UdpTransport:
         self.id = -1
         self.received = self.sent = 0
         self.errors: Counter[str] = Counter()
-        self._socket = self._open(host, port, receive_buffer)
+        self._socket: Any = self._open(host, port, receive_buffer)
         name = self._socket.getsockname()
         self.address: tuple[str, int] = name[:2]
         self._ipv6 = len(name) == 4
-        self._recvfrom = self._recvfrom6 if self._ipv6 else self._socket.recvfrom
-        self._sendto = self._socket.sendto
+        self._recvfrom: Callable[[int], tuple[bytes, Any]] = self._recvfrom6 if self._ipv6 else self._socket.recvfrom
+        self._descriptor: int = self._socket.fileno()
+        self._sendto: Callable[[bytes, Address], object] = self._socket.sendto
         self._behind = False
         self._tells = _asks_for_addresses(self._socket, self.address[0])
         """The kernel tells which of our addresses a datagram was sent to, and lets us say which it is sent from."""
@@ -135,6 +140,7 @@ class UdpTransport:
             self._watcher.close()
             self._watcher = None
         self._socket.close()
+        self._descriptor = -1  # the number may be another file's soon
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -217,24 +223,25 @@ class UdpTransport:
 
     def _batches_readable(self) -> None:
         """The same with batches of datagrams."""
-        reactor, receive, hops, descriptor = self._reactor, self._fast.receive, self._from, self._socket.fileno()
+        reactor, receive, hops, meet = self._reactor, self._fast.receive, self._from, self._meet_at
+        descriptor = self._descriptor
         reactor.age = 0.0
         count = 0
         now = reactor.clock()
         stop = now + SLICE
         try:
             while True:
-                stamp, found = receive(descriptor, self._tells)
+                told: tuple[float, list[tuple[bytes, Hop]]] = receive(descriptor, self._tells, hops, meet)
+                stamp, found = told
                 if not count:
                     if self._behind and stamp:
                         reactor.note_age(max(0.0, time() - stamp))
                     reactor.delay = self._lasting.note(reactor.age, now)
-                count += len(found)
-                now = reactor.receive_all(
-                    [(data, hops.get(place) or self._meet_at(place)) for data, place in found], now
-                )
-                self._behind = len(found) == _MOST_AT_ONCE and (count >= BATCH or now > stop)
-                if self._behind or len(found) < _MOST_AT_ONCE:
+                came = len(found)
+                count += came
+                now = reactor.receive_all(found, now)
+                self._behind = came == _MOST_AT_ONCE and (count >= BATCH or now > stop)
+                if self._behind or came < _MOST_AT_ONCE:
                     break
             if not count:
                 self._read_errors()  # they alone made the socket readable
@@ -323,18 +330,19 @@ class UdpTransport:
         octets: list[bytes] = []
         places: list[bytes] = []
         hops: list[Hop] = []
+        fast, known = self._fast, self._places
         for data, hop in datagrams:
-            place = (self._places.get(hop) or self._place_of(hop)) if self._fast is not None else b""
+            place = (known.get(hop) or self._place_of(hop)) if fast is not None else b""
             if place:
                 octets.append(data)
                 places.append(place)
                 hops.append(hop)
             else:
                 self.send(data, hop)
-        done, descriptor = 0, self._socket.fileno()
+        done = 0
         while done < len(octets):
             try:
-                sent = self._fast.send(descriptor, octets, places, done)
+                sent: int = fast.send(self._descriptor, octets, places, done)
             except OSError as error:
                 self._send_again(error, octets[done], hops[done])
                 done += 1

@@ -61,7 +61,7 @@ def test_a_place_reads_as_it_was_written(address: Any, local: str, asked: tuple[
 
 
 def test_an_empty_socket_raises_nothing(transport: UdpTransport, fast: ModuleType) -> None:
-    assert fast.receive(transport._socket.fileno(), False) == (0.0, [])
+    assert fast.receive(transport._socket.fileno(), False, {}, transport._meet_at) == (0.0, [])
 
 
 def test_a_burst_is_echoed_whole_and_in_order(core: EchoCore, transport: UdpTransport, phone: socket.socket) -> None:
