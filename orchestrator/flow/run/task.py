@@ -122,7 +122,10 @@ class Task(Waiter[Account]):
             FlowSignal: whatever ended the steps early.
         """
         run = self.run
-        for step in block:
+        at = 0
+        while at < len(block):  # an iterator would be one more object for each task that waits
+            step = block[at]
+            at += 1
             failed = None
             try:
                 run.count_step()
