@@ -640,13 +640,20 @@ static PyObject *esl_text(const char *at, Py_ssize_t size)
 
 /* Lines of an event, each with the line feed in front of it: `line` stands there, NULL behind the last one. A body follows
  * an empty line, but only where a line says how long it is. */
-typedef struct { const char *block, *line, *end; } Lines;
+typedef struct { const char *block, *line, *end; int body; /* whether one may follow; -1: not looked for yet */ } Lines;
+
+static int may_have_body(Lines *l)
+{
+    static const char length[] = "\nContent-Length: ";
+    if (l->body < 0)
+        l->body = memmem(l->block, l->end - l->block, length, sizeof length - 1) != NULL;
+    return l->body;
+}
 
 static void next_line(Lines *l)
 {
-    static const char length[] = "\nContent-Length: ";
     const char *line = memchr(l->line + 1, '\n', l->end - l->line - 1);
-    if (line != NULL && (line + 1 == l->end || (line[1] == '\n' && memmem(l->block, l->end - l->block, length, sizeof length - 1))))
+    if (line != NULL && (line + 1 == l->end || (line[1] == '\n' && may_have_body(l))))
         line = NULL;
     l->line = line;
 }
@@ -654,7 +661,7 @@ static void next_line(Lines *l)
 static Lines lines_of(PyObject *block)
 {
     const char *at = PyBytes_AS_STRING(block);
-    Lines l = {at, at, at + PyBytes_GET_SIZE(block)};
+    Lines l = {at, at, at + PyBytes_GET_SIZE(block), -1};
     if (l.end - at < 2)
         l.line = NULL;
     else if (at[1] == '\n') { /* nothing but a body: as behind any other line */
