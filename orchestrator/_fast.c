@@ -983,12 +983,47 @@ static PyObject *send_batch(PyObject *module, PyObject *arguments)
 
 #endif
 
+/* --- the history of calls ------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(call_id_doc,
+             "call_id(message)\n--\n\n"
+             "The value of Call-ID where the header spells it as most do; None otherwise (kept_call.usual_call_id).");
+
+static PyObject *call_id(PyObject *module, PyObject *message)
+{
+    static const char name[] = "\r\nCall-ID: ";
+    const Py_ssize_t size = sizeof(name) - 1;
+    if (!PyBytes_Check(message)) {
+        PyErr_SetString(PyExc_TypeError, "bytes are expected");
+        return NULL;
+    }
+    const char *at = PyBytes_AS_STRING(message), *end = at + PyBytes_GET_SIZE(message);
+    for (; end - at > size && (at = memchr(at, '\r', end - at - size)) != NULL; at++) {
+        if (memcmp(at, "\r\n\r\n", 4) == 0)
+            break;
+        if (memcmp(at, name, size) != 0)
+            continue;
+        const char *last = at += size;
+        while ((last = memchr(last, '\r', end - last)) != NULL && (last + 1 == end || last[1] != '\n'))
+            last++;
+        if (last == NULL)
+            break;
+        while (at < last && Py_ISSPACE(*at))
+            at++;
+        while (at < last && Py_ISSPACE(last[-1]))
+            last--;
+        return PyBytes_FromStringAndSize(at, last - at);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"scan", scan, METH_O, scan_doc},
     {"prepare", prepare, METH_VARARGS, prepare_doc},
     {"header", (PyCFunction)(void (*)(void))header, METH_FASTCALL, header_doc},
     {"identity", identity, METH_O, identity_doc},
     {"events", (PyCFunction)(void (*)(void))events, METH_FASTCALL, events_doc},
+    {"call_id", call_id, METH_O, call_id_doc},
 #ifdef __linux__
     {"receive", receive, METH_VARARGS, receive_doc},
     {"send", send_batch, METH_VARARGS, send_doc},

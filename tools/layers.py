@@ -64,7 +64,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "views": {
         "measures", "history", "core", "core.node", "core.push", "core.calls", "core.switches", "sip", "esl", "events",
-        *FLOW, "flow.tools", "packages", "errors", "timers",
+        *FLOW, "flow.tools", "packages", "errors", "native", "timers",
     },
     "api": {
         "views", "archive", "runtime", "history", "core", "core.node", "sip", "events", *FLOW, "flow.tools", "errors",

@@ -34,7 +34,6 @@ from orchestrator.sip.points import Hop
 from orchestrator.views.call_summary import record_later
 from orchestrator.views.kept_call import (
     CALL,
-    CALL_ID,
     ENTRY,
     KeptCall,
     Noted,
@@ -63,7 +62,6 @@ NAMES = 200
 """Names of events that this is done for."""
 RECENT_OCTETS = 20_000
 """Of one name's: larger events push out older ones."""
-_SKIP = len(CALL_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,14 +396,7 @@ class CallHistory:
         find, total, most = self._legs.get, self.octets, self.bounds.memory
         for told in log:
             data = told[1]
-            at = data.find(CALL_ID)
-            if at < 0:
-                kept = find(call_id_of(data))
-            else:
-                begin = at + _SKIP
-                kept = find(data[begin : data.find(b"\r\n", begin)])
-                if kept is not None and data.find(b"\r\n\r\n", 0, at) >= 0:  # it stands in the body
-                    kept = find(call_id_of(data))
+            kept = find(call_id_of(data))
             if kept is None:
                 continue
             octets = len(data) + ENTRY
