@@ -177,10 +177,11 @@ class Reactor:
         `receive`. Whoever listens to messages hears of each answer before the next message."""
         clock, turns, receive = self.clock, self.turns, self.core.receive
         told, history = self._told, self._history
+        coming, leaving = MessageIn, MessageOut
         for data, hop in messages:
-            if MessageIn in told or MessageOut in told:
+            if coming in told or leaving in told:
                 self.flush()
-                if MessageIn in told:
+                if coming in told:
                     history.tell(MessageIn.at(data, hop, now))
             wire = history.wire
             if wire is not None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
 from orchestrator.errors import UNREACHABLE, MalformedMessage
+from orchestrator.native import mypyc_attr
 from orchestrator.sip import topology
 from orchestrator.sip.challenges import CHALLENGES
 from orchestrator.sip.client import ClientTransaction, ClientUser
@@ -103,6 +104,7 @@ class Listener(Protocol):
         """It is at work, and something will make it go on."""
 
 
+@mypyc_attr(acyclic=True)
 class Branch:
     """One forwarded copy of the request: the transaction user of its client transaction.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
+from orchestrator.native import mypyc_attr
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
 from orchestrator.sip.transaction import TERMINATED, Layer, Table, Transaction
@@ -23,6 +24,7 @@ class ClientUser(Protocol):
     def on_unreachable(self, client: ClientTransaction) -> None: ...
 
 
+@mypyc_attr(acyclic=True)
 class ClientTransaction(Transaction):
     """A request under way: `sent` holds its octets for retransmission until an answer makes them useless."""
 
@@ -176,6 +178,7 @@ INVITE_CLIENT: Table = {
 }
 
 
+@mypyc_attr(acyclic=True)
 class InviteClient(ClientTransaction):
     __slots__ = ()
     table: ClassVar[Table] = INVITE_CLIENT
@@ -215,6 +218,7 @@ NON_INVITE_CLIENT: Table = {
 }
 
 
+@mypyc_attr(acyclic=True)
 class NonInviteClient(ClientTransaction):
     __slots__ = ()
     table: ClassVar[Table] = NON_INVITE_CLIENT

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final, Protocol
 
+from orchestrator.native import mypyc_attr
 from orchestrator.sip.admission import Admission, Source
 from orchestrator.sip.build import build_response
 from orchestrator.sip.fitting import fit
@@ -35,6 +36,7 @@ class ServerUser(Protocol):
         """Nothing will, or a bug has struck: answer 500 unless a final answer is out, and let go of everything."""
 
 
+@mypyc_attr(acyclic=True)
 class ServerTransaction(Transaction):
     """A request we owe an answer. `request` is kept until the final response, `last` is the response to repeat."""
 
@@ -297,6 +299,7 @@ INVITE_SERVER: Table = {
 }
 
 
+@mypyc_attr(acyclic=True)
 class InviteServer(ServerTransaction):
     __slots__ = ()
     table: ClassVar[Table] = INVITE_SERVER
@@ -334,6 +337,7 @@ NON_INVITE_SERVER: Table = {
 }
 
 
+@mypyc_attr(acyclic=True)
 class NonInviteServer(ServerTransaction):
     __slots__ = ()
     table: ClassVar[Table] = NON_INVITE_SERVER

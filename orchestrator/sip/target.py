@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from orchestrator.errors import MalformedMessage
+from orchestrator.native import mypyc_attr
 from orchestrator.sip.contact import Contact
 from orchestrator.sip.digest import Account
 from orchestrator.sip.location import Binding
@@ -34,6 +35,7 @@ NUMBERED: Final = frozenset((b"cseq", b"rack"))
 """The headers that these lines replace."""
 
 
+@mypyc_attr(acyclic=True)
 class Target:
     """Request URI, Route values to put on it (Path, gateways), header lines to add.
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.native import mypyc_attr
 from orchestrator.sip.message import Response
 from orchestrator.sip.points import Hop
 from orchestrator.timers import Timer, Timers
@@ -76,6 +77,7 @@ class Layer(ABC):
         """The ACK to a failure (§17.1.1.3)."""
 
 
+@mypyc_attr(acyclic=True)
 class Transaction:
     """One transaction: state, the two timers any of the machines needs at a time, and the layer it lives in."""
 
