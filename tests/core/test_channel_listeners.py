@@ -155,6 +155,7 @@ def test_it_does_not_grow_with_other_channels_of_the_dialplan(handed: tuple[Hand
     assert many <= few + SLACK
 
 
+@pytest.mark.plain("its calls have no run of a flow, only an id")
 def test_a_digit_is_heard_by_the_listener_of_its_channel_alone(tmp_path: Path) -> None:
     busy = Busy(tmp_path, 3)
     busy.collecting.press("1", "2", leg="other-1")
@@ -167,6 +168,7 @@ def test_a_digit_is_heard_by_the_listener_of_its_channel_alone(tmp_path: Path) -
     assert keys == {"other-0": [""], "other-1": ["12"], "other-2": [""]}
 
 
+@pytest.mark.plain("its calls have no run of a flow, only an id")
 def test_what_has_ended_listens_no_more(tmp_path: Path) -> None:
     busy = Busy(tmp_path, 1)
     channel = busy.world.engine.channels.get("fs1", "other-0")
