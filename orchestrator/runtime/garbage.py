@@ -6,8 +6,8 @@ ten thousand at a time, some 4 ms; those that are older while hardly anything co
 after a while: what the core lets go of is in no cycle (a test says so), so hardly anything waits for it.
 
 Where much is held, nothing may walk over all of it. What has survived the look at the youngest is looked at once more
-some seconds later, as long as it is so little that nobody notices, and what survives that is frozen, too: the next look
-finds only what is newer. Cycles of what was frozen so wait until little is held, or a day.
+some seconds later, if it is so little that nobody notices, and then it is frozen, too: the next look finds only what is
+newer. Cycles of what was frozen so wait until little is held, or a day.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ FEW_LOOKS = 4
 """Looks at the youngest, the survivors of which together are looked at in less than 20 ms."""
 
 AT_LAST = 600.0
-AT_LAST_OF_MUCH = 3600.0
-"""Seconds after which what is not frozen is collected whatever the load, so that cycles do not pile up."""
+"""Seconds after which, where little is held, all is collected whatever the load, so that cycles do not pile up."""
 DAY = 86_400.0
 """Seconds after which what has been frozen since the start is looked at whatever the load."""
 
@@ -47,6 +46,8 @@ class Look(Enum):
     """Collect what is not frozen."""
     FREEZE = "freeze"
     """The same, and freeze what survives."""
+    ASIDE = "aside"
+    """Freeze what is not frozen: it is too much to be looked at."""
     EVERYTHING = "everything"
     """Collect what has been frozen, too."""
 
@@ -75,9 +76,9 @@ def perform(look: Look) -> None:
     """Do what `FullCollections.due` says."""
     if look is Look.EVERYTHING:
         gc.unfreeze()
-    if look is not Look.NONE:
+    if look is not Look.NONE and look is not Look.ASIDE:
         gc.collect()
-    if look is Look.FREEZE or look is Look.EVERYTHING:
+    if look is not Look.NONE and look is not Look.FULL:
         gc.freeze()
 
 
@@ -105,7 +106,7 @@ class FullCollections:
             self._collected_at = now
         if look is Look.EVERYTHING:
             self._thawed_at = now
-        self._frozen = look is Look.FREEZE or (self._frozen and look is not Look.EVERYTHING)
+        self._frozen = look in (Look.FREEZE, Look.ASIDE) or (self._frozen and look is not Look.EVERYTHING)
         return look
 
     def _little(self, now: float, quiet: bool) -> Look:
@@ -116,6 +117,6 @@ class FullCollections:
     def _much(self, now: float, looks: int) -> Look:
         if self._frozen and now - self._thawed_at >= DAY:
             return Look.EVERYTHING
-        if 0 < looks <= FEW_LOOKS or now - self._collected_at >= AT_LAST_OF_MUCH:
-            return Look.FREEZE
-        return Look.NONE
+        if looks > FEW_LOOKS:
+            return Look.ASIDE
+        return Look.FREEZE if looks else Look.NONE
