@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ def rows(path: Path) -> list[dict[str, str]]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Of a process, their children as well."""
+    found = [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
+    return [each for child in found for each in (child, *children(child))]
+
+
+def idle(pid: int, looks: int = 10) -> bool:
+    """Whether a process and its children wait for input, each time of several in a row."""
+    states = (
+        Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0]
+        for _ in range(looks)
+        for each in (pid, *children(pid))
+    )
+    return all(state == "S" for state in states)
+
+
 class Receivers:
     """Programs that listen on UDP ports. Kamailio writes its tables when it ends."""
 
@@ -94,7 +111,9 @@ class Receivers:
         return port
 
     def stop(self) -> None:
+        """Kamailio has to be idle: a child that is ended while it works may hold a lock for ever."""
         for process in self._running:
+            assert wait_until(partial(idle, process.pid), 30)
             process.send_signal(signal.SIGTERM)
         for process in self._running:
             process.wait(30)

@@ -712,9 +712,10 @@ def test_events_of_a_damaged_spool_that_are_delivered_from_memory_are_not_lost(
     box.put(104)
     wait_until(lambda: box.said("sink_spool_set_aside") > 0)
     monkeypatch.undo()
+    wait_until(lambda: box.spool.events == 1)
     closed.set()
     wait_until(lambda: ids(104)[0] in peer.taken)
-    assert peer.taken == ids(*range(10), *range(100, 105)), "the load, and what is in memory"
+    assert peer.taken == ids(*range(10), *range(100, 105)), "the load, what is in memory, then the new file"
     assert box.spool.dropped["damaged"] == 10
     assert box.box.taken + 20 == box.box.delivered + sum(box.box.dropped.values())
 

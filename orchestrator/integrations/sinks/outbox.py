@@ -235,8 +235,9 @@ class Outbox:
             if found is None:
                 gevent.sleep(RETRY_WRITE)
                 self._more.set()
-            elif not found:
-                self._done = fresh[0].number - 1 if fresh else self._spool.last  # the rest is gone
+            elif not found or (fresh and fresh[0].number < found[0].number):
+                self._done = fresh[0].number - 1 if fresh else self._spool.last  # what is between is gone
+                found = ()
                 self._more.set()
             self._load.extend(found or ())
         elif self.disk_trouble and not self._writing:
