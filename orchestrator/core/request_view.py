@@ -38,11 +38,6 @@ class RequestView:
     def address(self, uri: Uri, display: bytes = b"") -> AddressView:
         return AddressView(self._network, uri, display)
 
-    def name_addr(self, header: bytes) -> AddressView:
-        """From or To, which were found well-formed when the request came."""
-        address = self._request.from_ if header == b"from" else self._request.to
-        return self.address(address.parsed, address.display)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {text(self._request.method)} {text(self._request.uri)}>"
 
@@ -68,6 +63,35 @@ class AddressView(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<AddressView {text(bytes(self.uri))}>"
+
+
+class EndView(Mapping[str, Any]):
+    """From or To of a request, which were found well-formed when it came. Most who ask want its address of record."""
+
+    __slots__ = ("header", "network", "request")
+
+    def __init__(self, network: SipNetwork, request: Request, header: bytes) -> None:
+        self.network = network
+        self.request = request
+        self.header = header
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "aor":
+            return self.network.aor_of(self.request, self.header)
+        return self._parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PARTS)
+
+    def __len__(self) -> int:
+        return len(_PARTS)
+
+    def __repr__(self) -> str:
+        return repr(self._parsed())
+
+    def _parsed(self) -> AddressView:
+        address = self.request.from_ if self.header == b"from" else self.request.to
+        return AddressView(self.network, address.parsed, address.display)
 
 
 class HeaderView(Mapping[str, str]):
@@ -116,9 +140,9 @@ FIELDS: Mapping[str, Callable[[RequestView], Any]] = {
     "id": lambda view: text(view._request.call_id),
     "sip_call_id": lambda view: text(view._request.call_id),
     "method": lambda view: text(view._request.method),
-    "aor": lambda view: view._network.aor(view._request.to.parsed),
-    "from": lambda view: view.name_addr(b"from"),
-    "to": lambda view: view.name_addr(b"to"),
+    "aor": lambda view: view._network.aor_of(view._request, b"to"),
+    "from": lambda view: EndView(view._network, view._request, b"from"),
+    "to": lambda view: EndView(view._network, view._request, b"to"),
     "target": lambda view: view.address(view._request.parsed_uri),
     "domain": lambda view: text(view._request.parsed_uri.host).lower(),
     "headers": lambda view: HeaderView(view._request),

@@ -29,7 +29,7 @@ MUCH = 100_000
 """Blocks of memory beyond those at the start, from which on a full collection would take longer than 20 ms: a thousand
 waiting calls."""
 
-FEW_LOOKS = 4
+FEW_LOOKS = 2
 """Looks at the youngest, the survivors of which together are looked at in less than 20 ms."""
 
 AT_LAST = 600.0

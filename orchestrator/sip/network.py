@@ -32,6 +32,8 @@ _KEPT_PRIVATE: Final = NOT_FORWARDED | {b"p-asserted-identity"}
 _MAX_SOURCES: Final = 10_000
 _MOST_AORS: Final = 2_000
 """Addresses of record that are remembered by their URI; the table starts afresh when full."""
+_DISPLAY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.!%*_+`'~ \t"
+"""Octets of a display name without quotes (RFC 3261 §25.1: tokens and blanks)."""
 _RECORD_ROUTE: Final = b"Record-Route: <sip:%b@%b"
 _SECURE_RECORD_ROUTE: Final = b"Record-Route: <sips:%b@%b"
 
@@ -335,6 +337,18 @@ class SipNetwork(Network):
                 self._aors.clear()
             self._aors[raw] = aor
         return aor
+
+    def aor_of(self, request: Request, header: bytes) -> str:
+        """The address of record in From or To of a request: without parsing it where that URI has been seen lately."""
+        value = request.get(header) or b""
+        begin = value.find(b"<")
+        end = value.find(b">", begin)
+        plain = begin >= 0 and end > 0 and value[end + 1 : end + 2] in (b"", b";")
+        if plain and not value[:begin].translate(None, _DISPLAY):
+            aor = self._aors.get(value[begin + 1 : end])
+            if aor is not None:
+                return aor
+        return self.aor((request.from_ if header == b"from" else request.to).parsed)
 
     def home_address(self, user: str) -> str:
         """The address of record of a user in our first domain; '' where we have none."""

@@ -53,6 +53,29 @@ def test_an_address_in_all_its_parts() -> None:
     assert {name: address[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "aor"),
+    [
+        (b"<sip:victim@example.com>;tag=a", "victim@example.com"),
+        (b"Vic Tim <sip:victim@example.com>;tag=a", "victim@example.com"),
+        (b"<sip:victim@example.com>\t;tag=a", "victim@example.com"),
+        (b"sip:mallory@example.com;tag=a", "mallory@example.com"),
+        (b'"<sip:victim@example.com>;" <sip:mallory@example.com>;tag=a', "mallory@example.com"),
+        (b'"<sip:victim@example.com>" <sip:mallory@example.com>;tag=a', "mallory@example.com"),
+        (b'<sip:mallory@example.com>;x="<sip:victim@example.com>";tag=a', "mallory@example.com"),
+        (b"<tel:+4930;phone-context=example.com>;tag=a", "tel:+4930;phone-context=example.com"),
+    ],
+)
+def test_an_address_of_record_is_the_same_when_its_uri_was_seen_before(written: bytes, aor: str) -> None:
+    node = World().engine
+    for seen in (b"<sip:victim@example.com>;tag=b", b"<sip:mallory@example.com>;tag=b", written):
+        assert RequestView(node, request(b"From: " + seen, TO), ("192.0.2.7", 40000))["from"]["aor"] != ""
+    mail = request(b"From: " + written, b"To: <sip:victim@example.com>")
+    again = RequestView(node, mail, ("192.0.2.7", 40000))
+    assert (again["from"]["aor"], again["to"]["aor"], again["aor"]) == (aor, "victim@example.com", "victim@example.com")
+    assert mail.from_.parsed is not None and node.network.aor(mail.from_.parsed) == aor
+
+
 def test_where_a_request_came_from_and_what_it_is() -> None:
     seen = view(request(FROM, TO, b"User-Agent: Soft\xffphone", b"Expires: 60"))
     assert (seen["source_ip"], seen["source_port"], seen["transport"]) == ("192.0.2.7", 40000, "udp")

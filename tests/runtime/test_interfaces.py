@@ -111,7 +111,8 @@ def test_full_collections_do_not_wait_for_ever(looks: int) -> None:
 def test_what_has_survived_is_frozen_in_small_pieces_where_much_is_held() -> None:
     full = FullCollections(0.0, 0)
     much = MUCH + 1
-    found = [full.due(10.0 * number, 10_000 * number, much, looks) for number, looks in enumerate((1, 4, 0, 5), 1)]
+    looks = (1, FEW_LOOKS, 0, FEW_LOOKS + 1)
+    found = [full.due(10.0 * number, 10_000 * number, much, count) for number, count in enumerate(looks, 1)]
     assert found == [Look.FREEZE, Look.FREEZE, Look.NONE, Look.ASIDE]
     assert full.due(50.0, 80_000, MUCH, 1) is Look.NONE  # little is held now, but much comes in
     assert full.due(60.0, 80_000, MUCH, 1) is Look.EVERYTHING
