@@ -1,5 +1,5 @@
 # make run    serve with config/orchestrator.yml
-# make compiled  translate the core to C, once, in a minute or two: `make run` uses it from then on; make plain undoes it
+# make compiled  translate the core to C, once, in two or three minutes: `make run` uses it from then on; make plain undoes it
 # make test   the tests; `make test ARGS='tests/store -k kill'` runs some
 # make test-compiled  the tests of the compiled modules on a compiled copy; a part of make test
 # make check  ruff and mypy --strict
