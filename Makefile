@@ -48,7 +48,8 @@ endif
 # A copy is compiled, so that this tree stays what it is: plain, most often. Beside it stands what some tests look for
 # beside the repository. Tests keep what pytest has made of them.
 COPY := build/compiled/orchestrator
-ON_BOTH := tests/sip tests/core tests/events tests/flow tests/esl/test_codec.py tests/esl/test_channels.py tests/esl/test_translate.py tests/test_timers.py
+FLOWS_RUN := $(wildcard tests/flow/test_engine_*.py tests/flow/test_trace*.py) $(addprefix tests/flow/test_,flow_cases.py other_triggers.py package_effects.py registration_flow.py)
+ON_BOTH := tests/sip tests/core tests/events $(FLOWS_RUN) tests/esl/test_codec.py tests/esl/test_channels.py tests/esl/test_translate.py tests/test_timers.py
 ON_BOTH_SOCKETS := tests/e2e/test_calls_on_sockets.py tests/runtime/test_reactor.py tests/runtime/test_udp.py
 ON_COPY = cd $(COPY) && PYTHONPATH="$$PWD" "$(abspath $(BIN))/python" -m pytest -n 2 --dist worksteal -p no:cacheprovider
 
