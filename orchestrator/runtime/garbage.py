@@ -2,12 +2,13 @@
 
 A full collection walks every object: with 15,000 waiting calls it stops all others for a quarter of a second. What
 exists at start (code, modules, registrations) is therefore frozen out of its sight. Young objects are looked at once,
-ten thousand at a time, some 4 ms; those that are older while hardly anything comes in and little is held, or at last
-after a while: what the core lets go of is in no cycle (a test says so), so hardly anything waits for it.
+ten thousand at a time, some 4 ms. Older ones are collected while little is held and hardly anything comes in, or at
+last after a while: what the core lets go of is in no cycle (a test says so), so hardly anything waits for it.
 
-Where much is held, nothing may walk over all of it. What has survived the look at the youngest is looked at once more
-some seconds later, if it is so little that nobody notices, and then it is frozen, too: the next look finds only what is
-newer. Cycles of what was frozen so wait until little is held, or a day.
+While much is held, no collection may walk over all of it. Objects that have survived the look at the youngest are
+collected once more some seconds later and then frozen, so that the next collection walks only over newer ones; when
+there are too many for that, they are frozen without it. Cycles among frozen objects wait until little is held and
+hardly anything comes in, or for a day.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ FEW_LOOKS = 2
 """Looks at the youngest, the survivors of which together are looked at in less than 20 ms."""
 
 AT_LAST = 600.0
-"""Seconds after which, where little is held, all is collected whatever the load, so that cycles do not pile up."""
+"""Seconds after which, while little is held, what is not frozen is collected whatever the load, so that cycles do not
+pile up."""
 DAY = 86_400.0
-"""Seconds after which what has been frozen since the start is looked at whatever the load."""
+"""Seconds after which what has been frozen since the start is collected whatever the load."""
 
 
 class Look(Enum):
@@ -47,7 +49,7 @@ class Look(Enum):
     FREEZE = "freeze"
     """The same, and freeze what survives."""
     ASIDE = "aside"
-    """Freeze what is not frozen: it is too much to be looked at."""
+    """Freeze what is not frozen without a collection, which would take too long."""
     EVERYTHING = "everything"
     """Collect what has been frozen, too."""
 
@@ -90,9 +92,8 @@ class FullCollections:
     def __init__(self, now: float, blocks: int) -> None:
         self._collected_at = now
         self._asked_at = now
-        self._thawed_at = now
-        self._frozen = False
-        """Something was frozen since everything was looked at."""
+        self._frozen_at: float | None = None
+        """When something was frozen first since the start, or since everything was collected."""
         self._inputs = 0
         self._at_start = blocks
 
@@ -101,22 +102,26 @@ class FullCollections:
         elapsed = max(now - self._asked_at, 1e-9)
         quiet = (inputs - self._inputs) / elapsed < QUIET
         self._asked_at, self._inputs = now, inputs
-        look = self._much(now, looks) if blocks - self._at_start > MUCH else self._little(now, quiet)
+        if self._frozen_at is not None and now - self._frozen_at >= DAY:
+            look = Look.EVERYTHING
+        elif blocks - self._at_start > MUCH:
+            look = self._much(looks)
+        else:
+            look = self._little(now, quiet)
         if look is not Look.NONE:
             self._collected_at = now
         if look is Look.EVERYTHING:
-            self._thawed_at = now
-        self._frozen = look in (Look.FREEZE, Look.ASIDE) or (self._frozen and look is not Look.EVERYTHING)
+            self._frozen_at = None
+        elif self._frozen_at is None and look in (Look.FREEZE, Look.ASIDE):
+            self._frozen_at = now
         return look
 
     def _little(self, now: float, quiet: bool) -> Look:
-        if not quiet and now - self._collected_at < AT_LAST:
-            return Look.NONE
-        return Look.EVERYTHING if self._frozen else Look.FULL
+        if quiet:
+            return Look.FULL if self._frozen_at is None else Look.EVERYTHING
+        return Look.FULL if now - self._collected_at >= AT_LAST else Look.NONE
 
-    def _much(self, now: float, looks: int) -> Look:
-        if self._frozen and now - self._thawed_at >= DAY:
-            return Look.EVERYTHING
+    def _much(self, looks: int) -> Look:
         if looks > FEW_LOOKS:
             return Look.ASIDE
         return Look.FREEZE if looks else Look.NONE

@@ -123,7 +123,25 @@ def test_what_was_frozen_waits_for_a_day_at_most() -> None:
     full = FullCollections(0.0, 0)
     asked = range(600, 3 * 86_400, 600)
     everything = [second for second in asked if full.due(float(second), 0, 2 * MUCH, 1) is Look.EVERYTHING]
-    assert everything == [DAY, 2 * DAY]
+    assert everything == [600 + DAY, 1200 + 2 * DAY]
+
+
+def test_the_day_of_what_was_frozen_begins_when_it_is_frozen() -> None:
+    full = FullCollections(0.0, 0)
+    quiet = [full.due(DAY * number, 0, 0, 1) for number in (1, 2)]
+    rush = [full.due(2 * DAY + seconds, 10_000 * seconds, MUCH + 1, 1) for seconds in (10, 20, 30)]
+    assert quiet == [Look.FULL] * 2 and rush == [Look.FREEZE] * 3
+
+
+def test_a_busy_server_does_not_walk_over_what_was_frozen() -> None:
+    """Code, modules and registrations are among it: that takes a tenth of a second at least."""
+    full = FullCollections(0.0, 0)
+    assert full.due(10.0, 10_000, MUCH + 1, 1) is Look.FREEZE
+    asked = [(second, full.due(float(second), second * 1_000, MUCH, 1)) for second in range(20, int(DAY) + 1200, 10)]
+    due = [(second, look) for second, look in asked if look is not Look.NONE]
+    assert due[:2] == [(10 + AT_LAST, Look.FULL), (10 + 2 * AT_LAST, Look.FULL)]
+    everything = [second for second, look in due if look is Look.EVERYTHING]
+    assert len(everything) == 1 and everything[0] == 10 + DAY
 
 
 class Ring:
