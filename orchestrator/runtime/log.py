@@ -65,13 +65,14 @@ class _Output:
         self._stream, self._line = stream, line
 
     def tell(self, level: Literal["info", "warning"], event: str, facts: Mapping[str, Any]) -> None:
-        """What `logger.bind(**facts).log(level, event)` does, for what bears no `source` and comes with each call: a
-        tenth of its cost, half of which is loguru's search for who logs. Where others listen it is loguru's."""
+        """Do what `logger.bind(**facts).log(level, event)` does, at a tenth of its cost, half of which is loguru's
+        search for the code that logs. For lines of each call, which have no `source`. Where loguru has other sinks,
+        loguru writes the line."""
         stream, line, listening = self._stream, self._line, logger._core.handlers  # type: ignore[attr-defined]
         if stream is None or line is None or len(listening) != 1 or self._handler not in listening:
             logger.bind(**facts).log(level.upper(), event)
         elif _LEVELS[level] >= _LEVELS[self.level]:
-            with suppress(OSError, ValueError):  # nobody reads it, the disk is full: no reason to stop
+            with suppress(Exception):  # a full disk, a closed stderr, a value without a text: the turn goes on
                 stream.write(line(datetime.now(UTC), level, event, facts))
                 stream.flush()
 

@@ -246,3 +246,16 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     stream = logged()
     stream.close()
     log.tell("info", "call_ended", FACTS)
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise TypeError("no text")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_value_that_cannot_be_written_stops_nobody(format: Literal["text", "json"]) -> None:
+    stream = logged(format)
+    log.tell("info", "call_ended", {"by": Unspeakable()})
+    log.tell("info", "call_ended", FACTS)
+    assert len(stream.getvalue().splitlines()) == 1
