@@ -59,7 +59,7 @@ def call(task: Task, step: Step) -> Steps:
     if task.nesting >= run.engine.limits.nesting:
         raise StepError("flow.limit", f"flows called more than {run.engine.limits.nesting} deep")
     before = task.env
-    names = {name: before[name] for name in ("call", "request", "refer") if name in before}
+    names = {name: before[name] for name in ("request", "refer") if name in before}
     variables: dict[str, Any] = {}
     task.trace(step, Stepped("call", flow.name))
     inside = Environment(before.outer, {**names, "params": _params(task, step, flow.params)}, before.call, variables)
