@@ -114,6 +114,24 @@ class InParallel(build_ext):
         return str(folder), max(each.stat().st_mtime for each in (native, internal, Path(__file__)))
 
 
+SLICE = "Py_ssize_t slice_len = endn - startn;"
+WHOLE_SLICE = "Py_ssize_t slice_len = endn > startn ? endn - startn : 0;"
+
+
+def mend_slices(extensions: list[Extension]) -> None:
+    """Octets that end before they start are none, as in Python: b'x'[1:-1]. mypyc 2.4 raises SystemError there, so one
+    stray quotation mark of a stranger would fail a turn. Its runtime is copied to where the build is; this is its copy.
+
+    Raises `RuntimeError` for a runtime in which the place is not found.
+    """
+    for path in {Path(name) for each in extensions for name in each.sources if Path(name).name == "bytes_ops.c"}:
+        text = path.read_text()
+        if SLICE in text:
+            path.write_text(text.replace(SLICE, WHOLE_SLICE))
+        elif WHOLE_SLICE not in text:
+            raise RuntimeError(f"{path}: another mypyc; does it cut b'x'[1:-1]? Then mend_slices in setup.py can go")
+
+
 def main() -> None:
     if os.environ.get("ORCHESTRATOR_BUILD") != "compiled":
         setup()
@@ -128,6 +146,7 @@ def main() -> None:
     extensions = mypycify(
         [*options, *sources()], opt_level=OPTIMISE, debug_level="0", multi_file=True, group_name=GROUP
     )
+    mend_slices(extensions)
     by_hand = Extension("orchestrator._fast", ["orchestrator/_fast.c"], extra_compile_args=["-O2"], optional=True)
     setup(ext_modules=[*extensions, by_hand], cmdclass={"build_ext": InParallel})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import mypyc
 import pytest
 import setuptools
 
@@ -82,6 +83,19 @@ def test_the_image_is_made_from_what_a_wheel_is_made_from() -> None:
     copied_there = [line.split()[1:-1] for line in dockerfile.splitlines() if line.startswith("COPY ")]
     assert set(PARTS) <= {name for names in copied_there for name in names}
     assert "ORCHESTRATOR_BUILD=compiled" in dockerfile
+
+
+def test_octets_that_end_before_they_start_are_none_when_compiled(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """The runtime of mypyc as it is here, not one of ours; `tests/sip` proves what is built from it."""
+    runtime = tmp_path / "bytes_ops.c"
+    runtime.write_text((Path(mypyc.__file__).parent / "lib-rt" / "bytes_ops.c").read_text())
+    extension = setuptools.Extension("one", [str(runtime)])
+    recipe["mend_slices"]([extension])
+    recipe["mend_slices"]([extension])
+    assert recipe["SLICE"] not in runtime.read_text() and recipe["WHOLE_SLICE"] in runtime.read_text()
+    runtime.write_text("")
+    with pytest.raises(RuntimeError, match="mend_slices"):
+        recipe["mend_slices"]([extension])
 
 
 def test_the_build_that_runs_says_so() -> None:

@@ -257,6 +257,7 @@ def test_unescape_happens_once() -> None:
     assert unescape(b"%00") == b"\0"
     assert unquote(b'"a\\\\\\"b"') == b'a\\"b'
     assert unquote(b"a") == b"a"
+    assert unquote(b'"') == b"" == unquote(b'""')  # octets that end before they start
 
 
 # --- header names ---------------------------------------------------------------------------------------------------
