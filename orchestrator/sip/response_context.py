@@ -79,6 +79,8 @@ class ResponseContext(Context):
         self.listener = listener
         self.pending: tuple[Branch, ...] = ()
         self.best: Branch | None = None
+        """The best failure, until there is an answer: it refers to us, and the collector does not look into
+        branches."""
         self.answered = False
         self.drop_routes = 0
         """Route values of the request that meant us (§16.4)."""
@@ -290,6 +292,11 @@ class ResponseContext(Context):
             self._send_up(response.status, self._with_challenges(branch.upward(response), response))
         return True
 
+    def lapse(self) -> None:
+        """End the request without an answer: by now nobody is waiting for one (RFC 4320 §4.2)."""
+        self.server.end()
+        self.best = None
+
     def _with_challenges(self, data: bytes, response: Response) -> bytes:
         """§16.7 step 7: a 401 or 407 carries the challenges of all branches."""
         if response.status not in (401, 407):
@@ -313,6 +320,8 @@ class ResponseContext(Context):
     def _leave(self, branch: Branch) -> None:
         """It is pending no more."""
         self.pending = tuple([other for other in self.pending if other is not branch])
+        if self.server.answered and not self._lapsed:
+            self.best = None
 
     # --- what branches report -----------------------------------------------------------------------------------------
 
@@ -331,7 +340,7 @@ class ResponseContext(Context):
         if self.server.answered:
             if self.method == b"INVITE":
                 self._on_late_success(branch, response, first)
-            elif self._lapsed and self.listener is not None:
+            elif self.listener is not None and self._lapsed:
                 self.answered = True
                 self.listener.on_answered(branch, response)
             return
@@ -377,16 +386,20 @@ class ResponseContext(Context):
     def _lapsed(self) -> bool:
         """The sender of a request that is no INVITE has given it up, and its branches are still under way: those that
         began late. He is told nothing any more, but whoever decides about them is."""
-        return self.method != b"INVITE" and self.server.lapsed and not self.answered
+        if self.method == b"INVITE" or self.answered:
+            return False
+        return self.listener is not None and self.server.lapsed
 
     def _settle(self) -> None:
         lapsed = self._lapsed
-        if self.held or self.answered or (self.server.answered and not lapsed) or (lapsed and self.listener is None):
+        if self.held or self.answered or (self.server.answered and not lapsed):
             return
         if self.listener is not None:
             self.listener.on_settled(self)
+            if lapsed:
+                self.best = None
         elif self.method != b"INVITE" and self.best is not None and self.best.status == 408:
-            self.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+            self.lapse()
         else:
             self.send_best()
 

@@ -135,3 +135,53 @@ def test_calls_that_are_over_leave_no_rings(
     for _ in range(ROUNDS):
         stage.play(give_up)  # what is made once, and kept
     assert in_rings(lambda: [stage.play(give_up) for _ in range(ROUNDS)]) == {}
+
+
+BUSY = """flowlang: 1
+flows:
+  message:
+    on: message
+    do:
+      - relay: registered
+        on: {else: [reply: 480]}
+"""
+SLOW = """flowlang: 1
+flows:
+  message:
+    on: message
+    do:
+      - relay: registered
+        on: {else: [sleep: 60s]}
+"""
+
+
+@pytest.mark.parametrize("status", [0, 486])
+@pytest.mark.parametrize("flow", ["", BUSY, SLOW], ids=["no flow", "answers", "ends late"])
+def test_messages_that_fail_leave_no_rings(flow: str, status: int, tmp_path: Path) -> None:
+    program = None
+    if flow:
+        path = tmp_path / "f.flow.yaml"
+        path.write_text(flow, encoding="utf-8")
+        program = load_program([path])[0]
+        assert program is not None
+    world = World(program)
+    alice, bob = world.peer("alice", "10.0.1.1"), world.peer("bob", "10.0.2.1")
+    alice.register("alice@example.com")
+    bob.register("bob@example.com")
+    world.run()
+
+    def play() -> None:
+        bob.received.clear()
+        alice.ask("MESSAGE", "sip:bob@example.com")
+        world.run()
+        if status:
+            bob.answer(bob.requests("MESSAGE")[-1], status)
+        assert bob.requests("MESSAGE")
+        world.run(120.0)
+        assert not any(world.leftovers().values())
+        for peer in (alice, bob):
+            peer.received.clear()
+        world.sent.clear()
+
+    play()
+    assert in_rings(play) == {}

@@ -86,7 +86,7 @@ class WaitingRequest:
         if best is None:
             self.context.reply(480)
         elif context.method != b"INVITE" and best.status == 408:
-            context.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+            self.context.lapse()
         else:
             self.context.send_best()
 

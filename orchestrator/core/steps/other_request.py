@@ -91,9 +91,16 @@ class OtherRequest(ServedRequest):
         """Answer with the best failure of the last relay. False when there is none to send."""
         best = self._context.best
         if best is not None and best.status == 408:
-            self.server.end()  # RFC 4320 §4.2: by now nobody is waiting
+            self._context.lapse()
             return True
         return self._context.send_best()
+
+    def part(self) -> None:
+        """Its run is done: let go of the failures that an answer could have been made of."""
+        self.run = None
+        self._context.forget_failures()
+        if self.replied:
+            self._context.listener = None
 
     def serve(self) -> None:
         """Do what is done without flows, unless it is answered."""

@@ -22,7 +22,9 @@ def forget(run: Run) -> None:
     subject, request, run.subject, run.request = run.subject, run.request, None, None
     if isinstance(request, Referred):
         request.finish(bool(run.error))
-    if isinstance(request, _REQUEST):
+    if isinstance(request, OtherRequest):
+        request.part()
+    elif isinstance(request, Registration):
         request.run = None
     if isinstance(subject, Call) and subject.over:
         subject.part()
