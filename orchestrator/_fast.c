@@ -205,6 +205,7 @@ typedef struct { PyObject *spelling, *name; int kind; } Spelling;
 
 #define SLOTS 2048 /* a power of two, several times the number of spellings */
 static Spelling spellings[SLOTS];
+static int spelling_count;
 static PyObject *read_name; /* of a line whose name is not in the table */
 
 static unsigned hash_of(const char *text, Py_ssize_t size)
@@ -582,8 +583,8 @@ static PyObject *prepare(PyObject *module, PyObject *arguments)
     Py_ssize_t position = 0;
     if (!PyArg_ParseTuple(arguments, "O!O!OO:prepare", &PyDict_Type, &table, &PyTuple_Type, &shared, &reader, &shaper))
         return NULL;
-    if (PyDict_GET_SIZE(table) > SLOTS / 2 || PyTuple_GET_SIZE(shared) > WORDS) {
-        PyErr_SetString(PyExc_ValueError, "too many names or words");
+    if (PyTuple_GET_SIZE(shared) > WORDS) {
+        PyErr_SetString(PyExc_ValueError, "too many words");
         return NULL;
     }
     while (PyDict_Next(table, &position, &spelling, &name)) {
@@ -592,9 +593,20 @@ static PyObject *prepare(PyObject *module, PyObject *arguments)
             return NULL;
         }
         Spelling *place = find_spelling(PyBytes_AS_STRING(spelling), PyBytes_GET_SIZE(spelling));
-        if (place->spelling == NULL)
-            *place = (Spelling){Py_NewRef(spelling), Py_NewRef(name), kind_of(name)};
+        if (place->spelling != NULL)
+            continue;
+        if (spelling_count == SLOTS / 2) { /* a search ends at an empty place */
+            PyErr_SetString(PyExc_ValueError, "too many names");
+            return NULL;
+        }
+        *place = (Spelling){Py_NewRef(spelling), Py_NewRef(name), kind_of(name)};
+        spelling_count++;
     }
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(shared); n++)
+        if (!PyBytes_Check(PyTuple_GET_ITEM(shared, n))) {
+            PyErr_SetString(PyExc_TypeError, "words are bytes");
+            return NULL;
+        }
     for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(shared) && read_name == NULL; n++)
         words[word_count++] = Py_NewRef(PyTuple_GET_ITEM(shared, n));
     Py_XSETREF(read_name, Py_NewRef(reader));

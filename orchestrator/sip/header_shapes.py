@@ -14,6 +14,8 @@ from orchestrator.sip.claims import CLAIMS
 _COPIED: Final = frozenset((b"via", b"from", b"to", b"call-id", b"cseq"))
 _MOST: Final = 1_024
 """Shapes remembered: some hundred models of phones. The table starts afresh when full, so strangers cannot grow it."""
+_LONGEST: Final = 2_048
+"""Octets of the names of one that is remembered: those of a phone are some hundred, a message may have 64 KB."""
 
 
 class Shape:
@@ -63,9 +65,11 @@ def shape_of(names: tuple[bytes, ...]) -> Shape:
     """The shape of a message with these header lines."""
     shape = _known.get(names)
     if shape is None:
-        if len(_known) >= _MOST:
-            _known.clear()
-        shape = _known[names] = Shape(names)
+        shape = Shape(names)
+        if sum(map(len, names)) <= _LONGEST:
+            if len(_known) >= _MOST:
+                _known.clear()
+            _known[names] = shape
     return shape
 
 

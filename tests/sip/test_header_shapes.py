@@ -72,3 +72,10 @@ def test_strangers_cannot_grow_the_table(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(header_shapes._MOST + 10):
         shape_of((b"via", b"x-%d" % number))
     assert len(header_shapes._known) <= header_shapes._MOST
+
+
+def test_a_huge_shape_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(header_shapes, "_known", {})
+    names = (b"via", b"x" * 60_000)
+    assert shape_of(names).names == names
+    assert not header_shapes._known

@@ -27,6 +27,20 @@ def fast() -> ModuleType:
     return module
 
 
+def test_the_table_of_names_never_fills_up(fast: ModuleType) -> None:
+    """A search for a name that is not in a full table would never end."""
+    with pytest.raises(ValueError, match="too many names"):
+        for round in range(3):
+            more = {b"X-%d-%d" % (round, number): b"x" for number in range(800)}
+            fast.prepare(more, SHARED, parser._name_of, shape_of)
+    assert fast.scan(INVITE.replace(b"X-Own", b"X-Other")) is not None
+
+
+def test_words_are_octets(fast: ModuleType) -> None:
+    with pytest.raises(TypeError, match="words are bytes"):
+        fast.prepare({}, ("INVITE",), parser._name_of, shape_of)
+
+
 INVITE = (
     b"INVITE sip:bob@example.com:5070;transport=udp SIP/2.0\r\n"
     b"Via: SIP/2.0/UDP 192.0.2.1:5061;rport;branch=z9hG4bKa\r\n"
